@@ -1,0 +1,1 @@
+"""Contracts that every other layer shares: recipes, records, batches, run folders, errors and seeds."""

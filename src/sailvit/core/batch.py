@@ -1,0 +1,71 @@
+"""The batch: packs of samples as tensors, and the segments that keep samples apart.
+
+Shapes use one notation everywhere, `dtype[axes]`, with B rows, T text positions, I tiles, P patches, V visual tokens
+after merging, D width, C channels, H W pixels, S segments.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+import torch
+
+IGNORED = -100
+"""Label of positions without loss (the default `ignore_index` of torch's cross-entropy)."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B packs of up to T tokens; what one forward pass consumes."""
+
+    tokens: torch.Tensor
+    """int64[B, T]: token ids; one placeholder per visual token; padding at the end of a row."""
+    positions: torch.Tensor
+    """int64[B, T]: position ids, starting at 0 in every sample."""
+    labels: torch.Tensor
+    """int64[B, T]: the token to predict after each position, or -100."""
+    boundaries: torch.Tensor
+    """int32[S + 1]: where segments start in the flattened B*T positions, and B*T; a row's padding is a segment."""
+    longest: int
+    """Length of the longest segment, in tokens."""
+    tiles: torch.Tensor
+    """uint8[I, C, H, W]: every tile of the batch in placeholder order."""
+    image_of_tile: torch.Tensor
+    """int64[I]: index, within the batch, of the image each tile was cut from."""
+    caption_of: torch.Tensor
+    """int64[B, T]: index of the image that the token's caption describes, or -1 outside captions."""
+    sample_ids: tuple[str, ...]
+    """Ids of the packed samples, in order."""
+    padding: int
+    """Number of padding tokens."""
+
+    @property
+    def answer_tokens(self) -> int:
+        """Number of tokens with loss."""
+        return int((self.labels != IGNORED).sum())
+
+    @property
+    def captioned_images(self) -> int:
+        """Number of images that have a caption, so of contrastive pairs."""
+        captioned = self.caption_of[self.caption_of >= 0]
+        return int(captioned.unique().numel())
+
+    def to(self, device: torch.device) -> Batch:
+        """The same batch with every tensor on `device`."""
+        moved = {
+            field.name: value.to(device, non_blocking=True)
+            for field in dataclasses.fields(self)
+            if isinstance(value := getattr(self, field.name), torch.Tensor)
+        }
+        return dataclasses.replace(self, **moved)
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one optimizer step of this rank consumes."""
+
+    batches: tuple[Batch, ...]
+    """Micro-batches, accumulated exactly: their losses are sums divided by the step's global counts."""
+    cursor: dict[str, object]
+    """JSON state of the loader *after* this step; loading it continues with the next one."""

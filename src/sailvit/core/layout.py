@@ -1,0 +1,21 @@
+"""What the data side must know about the tower: how an image becomes tiles and tiles become tokens."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class VisualLayout:
+    """The contract between images and the placeholder runs that stand for them in text."""
+
+    tile_size: int
+    """Height and width of a tile, in pixels."""
+    tokens_per_tile: int
+    """Visual tokens of one tile after merging, so the length of its placeholder run."""
+    placeholder_id: int
+    """Token id that visual features replace."""
+    placeholder: str
+    """The same token as text."""
+    max_tiles: int = 1
+    """Most crops of one image, thumbnail not counted; 1 means every image is one resized tile."""
+    thumbnail: bool = True
+    """Whether an image cut into several tiles also gets one tile of the whole."""

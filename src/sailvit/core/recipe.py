@@ -1,0 +1,207 @@
+"""The recipe: every setting of a run as one frozen value. Stages are values too; no code compares their names."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from sailvit.core.config import Config
+
+Part = Literal["tower", "connector", "language"]
+PARTS: tuple[Part, ...] = ("tower", "connector", "language")
+
+Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class ConnectorConfig(Config):
+    """Pixel-unshuffle, LayerNorm, Linear, GELU, Linear."""
+
+    merge: Count = 2
+    """Patches merged per side; 2 turns 2x2 patches into one visual token of 4 x width."""
+    hidden: Count | None = None
+    """Width between the two linear layers; none means the language's width."""
+    source: str | None = None
+    """Folder of a trained connector to start from; none means fresh weights drawn from the recipe's seed."""
+
+
+class ImageConfig(Config):
+    """How images become tiles; whatever is left out comes from the tower's own preprocessor config."""
+
+    size: Count | None = None
+    """Height and width of a tile, in pixels."""
+    mean: tuple[float, float, float] | None = None
+    """Channel means, for pixels in 0..1."""
+    std: tuple[float, float, float] | None = None
+    """Channel standard deviations, for pixels in 0..1."""
+    max_tiles: Count = 1
+    """Most crops per image (InternVL2 rule: the grid of closest aspect ratio); 1 is fixed resolution."""
+    thumbnail: bool = True
+    """Whether an image cut into several tiles also gets one tile of the whole."""
+
+
+class ModelConfig(Config):
+    """The three parts and how they join."""
+
+    tower: str
+    """Hub id or local folder of any vision tower that `AutoModel` loads; `sailvit:` names a shipped checkpoint."""
+    language: str
+    """Hub id or local folder of any causal language model that `AutoModelForCausalLM` loads."""
+    connector: ConnectorConfig = ConnectorConfig()
+    """The connector between them."""
+    image: ImageConfig = ImageConfig()
+    """Tiles, and overrides of the tower's preprocessor config."""
+    feature_layer: int = -1
+    """Which hidden state of the tower feeds the connector; -1 is the last, -2 the one before."""
+    placeholder: str = "<|image_pad|>"
+    """Token that stands for one visual token; added to the tokenizer when missing."""
+    revision: dict[Part, str] = {}
+    """Hub revision per part, to pin a download."""
+    trust_remote_code: bool = False
+    """Whether a hub repository may run its own Python code on this machine."""
+
+
+class SourceConfig(Config):
+    """Where records come from; `format` names a registered reader."""
+
+    format: str
+    """Name of the reader: `llava`, `captions`, `world`, ..."""
+    path: str | None = None
+    """File or folder, for readers that read one; relative paths start at the recipe's folder."""
+    images: str | None = None
+    """Folder that relative image paths start from; none means the folder of `path`."""
+    options: dict[str, Any] = {}
+    """Settings of that reader, checked by it."""
+
+
+class TrainConfig(Config):
+    """How one part trains in a stage."""
+
+    lr: NotNegative = 1.0
+    """Share of the stage's learning rate; 0 freezes the part."""
+    last_blocks: Count | None = None
+    """Train only the last k transformer blocks (and what follows them); none trains the whole part."""
+
+
+class OptimConfig(Config):
+    """AdamW and gradient clipping."""
+
+    lr: Positive
+    """Peak learning rate."""
+    betas: tuple[Share, Share] = (0.9, 0.95)
+    """Decay of the first and second moment."""
+    eps: Positive = 1e-8
+    """Added to the denominator."""
+    weight_decay: NotNegative = 0.05
+    """Decoupled decay of matrices; vectors (biases, norms) are never decayed."""
+    clip: Positive | None = 1.0
+    """Largest global gradient norm; none leaves gradients as they are."""
+
+
+class ScheduleConfig(Config):
+    """Learning rate over a stage, as a function of the share of its length that is done."""
+
+    name: Literal["cosine", "linear", "constant"] = "cosine"
+    """Shape after warm-up."""
+    warmup: Share = 0.03
+    """Share of the stage over which the rate rises linearly from 0."""
+    final: Share = 0.0
+    """Share of the peak rate at the end."""
+
+
+class Length(Config):
+    """How long a stage lasts: exactly one of the three."""
+
+    samples: Count | None = None
+    """Records drawn; the stage ends with exactly this many."""
+    tokens: Count | None = None
+    """Packed tokens without padding; the stage ends with the first step that reaches it."""
+    epochs: Positive | None = None
+    """Passes over the stage's sources: epochs x their total records are drawn."""
+
+    @model_validator(mode="after")
+    def _one_unit(self) -> Length:
+        given = [name for name in ("samples", "tokens", "epochs") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(f"give exactly one of samples, tokens, epochs; found {' and '.join(given) or 'none'}")
+        return self
+
+
+class Stage(Config):
+    """One stage of a run."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9_-]+$")
+    """Names the stage's folder, curves and lines; nothing else depends on it."""
+    train: dict[Part, TrainConfig]
+    """The parts that train; a bare number is the share of the learning rate. Parts left out are frozen."""
+    data: dict[str, Positive] | list[str]
+    """Sources with their shares of the samples, or a list of sources mixed by their sizes."""
+    objectives: dict[str, Positive] = {"next_token": 1.0}
+    """Registered objectives with their weights in the loss."""
+    optim: OptimConfig
+    """Optimizer settings."""
+    schedule: ScheduleConfig = ScheduleConfig()
+    """Learning rate over the stage."""
+    length: Length
+    """When the stage ends."""
+    global_batch: Count
+    """Packs per optimizer step, over all ranks and accumulation."""
+    micro_batch: Count = 1
+    """Packs per forward pass; the rest is accumulated, exactly."""
+    start_from: dict[Part, str] = {}
+    """Weights to start a part from: `previous` (default), `recipe` (what the model section names) or a folder."""
+    save: tuple[Part, ...] = PARTS
+    """Parts written as Hugging Face folders at the end of the stage."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _bare_shares(cls, value: Any) -> Any:
+        if isinstance(value, dict) and isinstance(value.get("train"), dict):
+            train = {k: {"lr": v} if isinstance(v, int | float) else v for k, v in value["train"].items()}
+            return {**value, "train": train}
+        return value
+
+    def share(self, part: Part) -> float:
+        """Share of the learning rate at which `part` trains; 0 when it is frozen."""
+        return self.train[part].lr if part in self.train else 0.0
+
+
+class Recipe(Config):
+    """Everything that determines a run."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9._-]+$")
+    """Names the run folder: `runs/<name>` unless another is given."""
+    seed: int = 0
+    """Root of every random stream of the run."""
+    model: ModelConfig
+    """Tower, connector and language."""
+    sequence: Count
+    """Length of a pack, in tokens."""
+    precision: Literal["bf16", "fp32"] = "bf16"
+    """`bf16` runs forward and backward under autocast; weights and optimizer state are fp32 in both."""
+    sources: dict[str, SourceConfig]
+    """Named sources, mixed by the stages."""
+    stages: list[Stage] = Field(min_length=1)
+    """Run in order."""
+    proof_steps: Count = 10
+    """Steps after which a stage's first proof of training compares what moved with what was planned."""
+    checkpoint_every: Count | None = None
+    """Steps between saves of the training state; none saves only at stage ends and when interrupted."""
+    workers: Annotated[int, Field(ge=0)] = 1
+    """Loader processes per rank; 0 loads in the training process."""
+
+    @model_validator(mode="after")
+    def _names_hold_together(self) -> Recipe:
+        names = [stage.name for stage in self.stages]
+        if doubled := {name for name in names if names.count(name) > 1}:
+            raise ValueError(f"stage names must differ; found twice: {', '.join(sorted(doubled))}")
+        for stage in self.stages:
+            if unknown := [name for name in stage.data if name not in self.sources]:
+                raise ValueError(
+                    f"stage {stage.name} mixes source {unknown[0]!r}, which `sources` does not define"
+                    f" (defined: {', '.join(self.sources) or 'none'})"
+                )
+        return self

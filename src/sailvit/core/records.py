@@ -1,0 +1,70 @@
+"""What a source yields (`Record`) and what the tokenizer makes of it (`Sample`)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Protocol
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+
+IMAGE_MARK = "<image>"
+"""Stands in a turn's text where an image goes, as in LLaVA's JSON; the n-th mark takes the n-th image."""
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One message of a conversation."""
+
+    role: Literal["system", "user", "assistant"]
+    """Who speaks; loss is on assistant turns only."""
+    text: str
+    """Plain text with `<image>` marks."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """One sample as a source gives it: nothing is decoded or tokenized yet."""
+
+    id: str
+    """Unique within its source; names the sample in logs and errors."""
+    turns: tuple[Turn, ...]
+    """The conversation; a caption is a user turn that asks and an assistant turn that describes."""
+    images: tuple[Path | bytes | np.ndarray, ...] = ()
+    """Files, encoded bytes, or decoded uint8[H, W, 3] arrays, in the order of their marks."""
+    kind: str = "chat"
+    """`caption` makes the pair usable by the contrastive objective; otherwise free (`ocr`, `qa`, `text`, ...)."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One record after tokenizing and decoding, ready to be packed."""
+
+    id: str
+    """`source/record id`."""
+    tokens: torch.Tensor
+    """int64[T]: token ids, with one placeholder id per visual token."""
+    labels: torch.Tensor
+    """int64[T]: the token to predict *after* each position, or -100; already shifted, so packing cannot leak."""
+    tiles: torch.Tensor
+    """uint8[I, C, H, W]: the crops of all images, in placeholder order; I may be 0."""
+    image_of_tile: torch.Tensor
+    """int64[I]: which of the sample's images each tile was cut from."""
+    caption: bool
+    """Whether the answer describes the sample's only image, so that both form a contrastive pair."""
+
+
+class Source(Protocol):
+    """Records by position. A format implements this; nothing else of it is used."""
+
+    def __len__(self) -> int:
+        """Number of records."""
+
+    def __getitem__(self, position: int) -> Record:
+        """The record at `position` (0 <= position < len); raises DataError when it is damaged."""
+
+    @property
+    def fingerprint(self) -> str:
+        """A short hash of the content or of what determines it; stored in the run's manifest."""

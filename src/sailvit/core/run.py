@@ -1,0 +1,117 @@
+"""The run folder: where everything a run writes has its place, and how its files are read back.
+
+recipe.yaml      the resolved recipe
+manifest.json    lineage: parents, data fingerprints, versions, seeds, stages
+metrics.jsonl    one line per optimizer step
+proofs.jsonl     one line per proof of training
+stages/00-name/  tower/, connector/ and language/ as Hugging Face folders
+state/           training state, to resume from
+evaluation.json, affinity.json, report.html, summary.json when made
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sailvit.core.errors import RunError
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Paths and readers of one run."""
+
+    path: Path
+    """The folder itself."""
+
+    @property
+    def recipe(self) -> Path:
+        """The resolved recipe, which re-runs to the same result."""
+        return self.path / "recipe.yaml"
+
+    @property
+    def manifest(self) -> Path:
+        """Lineage of the run."""
+        return self.path / "manifest.json"
+
+    @property
+    def metrics(self) -> Path:
+        """One JSON line per step."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def proofs(self) -> Path:
+        """One JSON line per proof of training."""
+        return self.path / "proofs.jsonl"
+
+    @property
+    def state(self) -> Path:
+        """Training state to resume from."""
+        return self.path / "state"
+
+    @property
+    def evaluation(self) -> Path:
+        """Held-out scores per model and task, with sample predictions."""
+        return self.path / "evaluation.json"
+
+    @property
+    def affinity(self) -> Path:
+        """2-d visual and text features with their distances, per model."""
+        return self.path / "affinity.json"
+
+    @property
+    def summary(self) -> Path:
+        """The few numbers a script wants."""
+        return self.path / "summary.json"
+
+    @property
+    def report(self) -> Path:
+        """The self-contained page."""
+        return self.path / "report.html"
+
+    @property
+    def tensorboard(self) -> Path:
+        """TensorBoard event files."""
+        return self.path / "tensorboard"
+
+    def stage(self, index: int, name: str) -> Path:
+        """Folder of a stage's saved parts."""
+        return self.path / "stages" / f"{index:02d}-{name}"
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` as indented JSON, all or nothing: a crash leaves the previous file as it was."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(path.name + ".part")
+    draft.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    os.replace(draft, path)
+
+
+def read_json(path: Path) -> Any:
+    """The JSON value in `path`; RunError when it is missing or cut."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise RunError(f"{path} does not exist; is {path.parent} a run folder?") from error
+    except json.JSONDecodeError as error:
+        raise RunError(f"{path} is not valid JSON ({error}); restore it or start the run anew") from error
+
+
+def append_line(path: Path, value: dict[str, Any]) -> None:
+    """Append one JSON line."""
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(value, ensure_ascii=False) + "\n")
+
+
+def read_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """Every complete JSON line of `path`; nothing when it does not exist, and a last line cut by a crash is left out."""
+    if not path.exists():
+        return
+    with path.open(encoding="utf-8") as file:
+        for line in file:
+            if line.endswith("\n"):
+                yield json.loads(line)

@@ -1,0 +1,1 @@
+"""From files to packs: formats, images, text, packing and order."""

@@ -1,0 +1,1 @@
+"""Process groups as functions that also work with one process."""

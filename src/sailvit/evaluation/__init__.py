@@ -1,0 +1,1 @@
+"""Scores, predictions and feature measures of a trained model."""

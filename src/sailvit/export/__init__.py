@@ -1,0 +1,1 @@
+"""Parts as Hugging Face folders, proved by reloading them."""

@@ -1,0 +1,1 @@
+"""Tower, connector and language, composed without changing any of them."""

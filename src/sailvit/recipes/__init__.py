@@ -1,0 +1,1 @@
+"""Shipped recipes and the loader that reads any recipe."""

@@ -1,0 +1,1 @@
+"""Stages: one loop, objectives, optimizer, proof, hooks."""
