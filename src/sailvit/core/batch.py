@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -49,11 +50,11 @@ class Batch:
     def captioned_images(self) -> int:
         """Number of images that have a caption, so of contrastive pairs."""
         captioned = self.caption_of[self.caption_of >= 0]
-        return int(captioned.unique().numel())
+        return int(torch.unique(captioned).numel())
 
     def to(self, device: torch.device) -> Batch:
         """The same batch with every tensor on `device`."""
-        moved = {
+        moved: dict[str, Any] = {
             field.name: value.to(device, non_blocking=True)
             for field in dataclasses.fields(self)
             if isinstance(value := getattr(self, field.name), torch.Tensor)

@@ -25,5 +25,5 @@ class RunError(SailvitError):
     """A run folder that is missing, incomplete or does not belong to the recipe."""
 
 
-class Interrupted(SailvitError):
+class InterruptedRunError(SailvitError):
     """Training stopped by a signal after its state was saved; the message says how to resume."""

@@ -12,7 +12,6 @@ evaluation.json, affinity.json, report.html, summary.json when made
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,7 +87,7 @@ def write_json(path: Path, value: Any) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(path.name + ".part")
     draft.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(draft, path)
+    draft.replace(path)
 
 
 def read_json(path: Path) -> Any:
@@ -108,7 +107,7 @@ def append_line(path: Path, value: dict[str, Any]) -> None:
 
 
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """Every complete JSON line of `path`; nothing when it does not exist, and a last line cut by a crash is left out."""
+    """Every complete JSON line of `path`; nothing when it is missing; a last line cut by a crash is left out."""
     if not path.exists():
         return
     with path.open(encoding="utf-8") as file:
