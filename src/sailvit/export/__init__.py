@@ -1,1 +1,0 @@
-"""Parts as Hugging Face folders, proved by reloading them."""

@@ -1,0 +1,202 @@
+"""From a recipe's model section to a model, its tokenizer and its visual layout."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.image_processing_base import ImageProcessingMixin
+
+from sailvit.core.errors import ModelError
+from sailvit.core.layout import VisualLayout
+from sailvit.core.recipe import ImageConfig, ModelConfig
+from sailvit.core.seeding import derive_seed
+from sailvit.models.attention import PACKED, register_packed_attention
+from sailvit.models.connector import Connector, MergeConnectorConfig
+from sailvit.models.mllm import MLLM
+from sailvit.models.tower import Preprocessing, Tower
+
+SHIPPED = "sailvit:"
+"""Prefix of checkpoints that come with the package."""
+
+
+@dataclass(frozen=True)
+class Assembly:
+    """A model and what is needed to feed and save it."""
+
+    mllm: MLLM
+    """The three parts, in fp32, on the CPU."""
+    tokenizer: PreTrainedTokenizerBase
+    """The language's tokenizer, with the placeholder token."""
+    layout: VisualLayout
+    """How images become tiles and placeholder runs."""
+    preprocessor: dict[str, Any]
+    """The tower's preprocessor config, saved again beside the refined tower."""
+
+
+def build(config: ModelConfig, seed: int) -> Assembly:
+    """Load tower and language, make or load the connector, and join them.
+
+    Raises:
+        ModelError: a part cannot be found or loaded whole, or grid and connector do not fit.
+    """
+    tower, preprocessor = load_tower(config)
+    language, tokenizer, placeholder_id = load_language(config, seed)
+    connector = load_connector(config, tower, language, seed)
+    mllm = MLLM(tower, connector, language, placeholder_id)
+    layout = VisualLayout(
+        tile_size=tower.preprocessing.size,
+        tokens_per_tile=mllm.visual_tokens,
+        placeholder_id=placeholder_id,
+        placeholder=config.placeholder,
+        max_tiles=config.image.max_tiles,
+        thumbnail=config.image.thumbnail,
+    )
+    return Assembly(mllm, tokenizer, layout, preprocessor)
+
+
+def resolve_source(source: str) -> str:
+    """A hub id or folder as transformers takes it; `sailvit:` names become folders inside the package."""
+    if not source.startswith(SHIPPED):
+        return source
+    folder = Path(str(files("sailvit"))) / "assets" / source.removeprefix(SHIPPED)
+    if not folder.is_dir():
+        shipped = sorted(path.name for path in folder.parent.glob("*") if path.is_dir())
+        raise ModelError(f"no shipped checkpoint {source!r}; shipped are: {', '.join(shipped) or 'none'}")
+    return str(folder)
+
+
+def load_tower(config: ModelConfig) -> tuple[Tower, dict[str, Any]]:
+    """The tower and its preprocessor config, with the recipe's image settings applied to both."""
+    source = resolve_source(config.tower)
+    options = _options(config, "tower")
+    try:
+        whole = AutoConfig.from_pretrained(source, **options)
+        # A checkpoint of two towers (CLIP, SigLIP) carries the config of its vision half.
+        vision = getattr(whole, "vision_config", whole)
+        model, info = AutoModel.from_pretrained(
+            source, config=vision, dtype=torch.float32, attn_implementation="sdpa", output_loading_info=True, **options
+        )
+    except (OSError, ValueError) as error:
+        raise ModelError(f"cannot load the tower {config.tower!r}: {error}") from error
+    preprocessor = apply_image_config(load_preprocessor(source, options, config.image), config.image)
+    tower = Tower(model, read_preprocessing(preprocessor, config.tower), config.feature_layer)
+    _refuse_missing(set(info["missing_keys"]) - tower.idle, config.tower)
+    return tower, preprocessor
+
+
+def load_language(config: ModelConfig, seed: int) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, int]:
+    """The language with packed attention, its tokenizer, and the id of the placeholder token in both."""
+    register_packed_attention()
+    source = resolve_source(config.language)
+    options = _options(config, "language")
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source, **options)
+        model, info = AutoModelForCausalLM.from_pretrained(
+            source, dtype=torch.float32, attn_implementation=PACKED, output_loading_info=True, **options
+        )
+    except (OSError, ValueError) as error:
+        raise ModelError(f"cannot load the language {config.language!r}: {error}") from error
+    _refuse_missing(set(info["missing_keys"]), config.language)
+    if config.placeholder not in tokenizer.get_vocab():
+        tokenizer.add_special_tokens({"additional_special_tokens": [config.placeholder]})
+    placeholder_id = tokenizer.convert_tokens_to_ids(config.placeholder)
+    if len(tokenizer) > model.get_input_embeddings().num_embeddings:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive_seed(seed, "placeholder"))
+            model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    return model, tokenizer, placeholder_id
+
+
+def load_connector(config: ModelConfig, tower: Tower, language: PreTrainedModel, seed: int) -> Connector:
+    """The connector of `config`: from its folder, or fresh weights drawn from the recipe's seed."""
+    merge = config.connector.merge
+    if tower.side % merge:
+        fits = tower.patch * merge
+        raise ModelError(
+            f"the tower's grid of {tower.side} x {tower.side} patches cannot be merged {merge} x {merge};"
+            f" set model.image.size to a multiple of {fits} px ({tower.preprocessing.size // fits * fits} or"
+            f" {(tower.preprocessing.size // fits + 1) * fits}), or model.connector.merge to a divisor of {tower.side}"
+        )
+    width = language.get_input_embeddings().weight.shape[1]
+    wanted = {"tower_width": tower.width, "language_width": width, "merge": merge}
+    if config.connector.source is not None:
+        connector: Connector = Connector.from_pretrained(resolve_source(config.connector.source), dtype=torch.float32)
+        found = {name: getattr(connector.config, name) for name in wanted}
+        if found != wanted:
+            raise ModelError(
+                f"the connector in {config.connector.source} has {found}; tower and language need {wanted}"
+            )
+        return connector
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive_seed(seed, "connector"))
+        return Connector(MergeConnectorConfig(**wanted, hidden=config.connector.hidden or width))
+
+
+def load_preprocessor(source: str, options: dict[str, Any], image: ImageConfig) -> dict[str, Any]:
+    """The tower's preprocessor config; an empty one when there is none but the recipe gives size, mean and std."""
+    try:
+        preprocessor: dict[str, Any] = ImageProcessingMixin.get_image_processor_dict(source, **options)[0]
+    except OSError as error:
+        if image.size and image.mean and image.std:
+            return {}
+        raise ModelError(
+            f"the tower {source!r} has no preprocessor_config.json, so its image size, mean and std are unknown;"
+            " add the file or set model.image.size, model.image.mean and model.image.std"
+        ) from error
+    return preprocessor
+
+
+def apply_image_config(preprocessor: dict[str, Any], image: ImageConfig) -> dict[str, Any]:
+    """The preprocessor config with the recipe's overrides written into it, as it is saved beside a refined tower."""
+    changed = dict(preprocessor)
+    if image.size:
+        changed.pop("crop_size", None)
+        changed.update(size={"height": image.size, "width": image.size}, do_center_crop=False)
+    if image.mean:
+        changed["image_mean"] = list(image.mean)
+    if image.std:
+        changed["image_std"] = list(image.std)
+    return changed
+
+
+def read_preprocessing(preprocessor: dict[str, Any], tower: str) -> Preprocessing:
+    """Tile size, mean and std from a preprocessor config in any of the spellings in use."""
+    size = preprocessor.get("crop_size") if preprocessor.get("do_center_crop") else None
+    size = size or preprocessor.get("size")
+    if size is None and {"max_num_patches", "patch_size"} <= preprocessor.keys():
+        size = round(preprocessor["max_num_patches"] ** 0.5) * preprocessor["patch_size"]
+    if isinstance(size, dict):
+        size = size.get("height", size.get("shortest_edge"))
+    mean, std = preprocessor.get("image_mean"), preprocessor.get("image_std")
+    if not (isinstance(size, int) and mean and std):
+        raise ModelError(
+            f"the preprocessor config of {tower!r} gives size {size!r}, image_mean {mean!r}, image_std {std!r};"
+            " expected all three; set model.image.size, model.image.mean and model.image.std"
+        )
+    return Preprocessing(size, tuple(mean), tuple(std))
+
+
+def _options(config: ModelConfig, part: str) -> dict[str, Any]:
+    revision = {name: value for name, value in config.revision.items() if name == part}
+    return {"trust_remote_code": config.trust_remote_code, **({"revision": revision[part]} if revision else {})}  # type: ignore[index]
+
+
+def _refuse_missing(missing: set[str], source: str) -> None:
+    if missing:
+        names = ", ".join(sorted(missing)[:3])
+        raise ModelError(
+            f"the checkpoint {source!r} lacks {len(missing)} weights that this architecture uses ({names}, ...);"
+            " training would start from random ones; use a complete checkpoint"
+        )

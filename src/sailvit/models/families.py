@@ -1,0 +1,68 @@
+"""The one table of vision tower families: what precedes the patch tokens, and how pixels go in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+Pixels = Callable[[torch.Tensor, int], dict[str, torch.Tensor | None]]
+
+
+def plain_pixels(pixels: torch.Tensor, patch: int) -> dict[str, torch.Tensor | None]:
+    """The tower's inputs for pixels float[I, C, H, W]: the pixels themselves."""
+    del patch
+    return {"pixel_values": pixels}
+
+
+def patch_pixels(pixels: torch.Tensor, patch: int) -> dict[str, torch.Tensor | None]:
+    """The tower's inputs for pixels float[I, C, H, W]: flattened patches float[I, P, patch*patch*C] and their grid."""
+    tiles, channels, height, width = pixels.shape
+    rows, columns = height // patch, width // patch
+    patches = pixels.reshape(tiles, channels, rows, patch, columns, patch)
+    patches = patches.permute(0, 2, 4, 3, 5, 1).reshape(tiles, rows * columns, -1)
+    return {
+        "pixel_values": patches,
+        "pixel_attention_mask": None,  # every patch of a tile is real
+        # On the CPU, because the tower reads these sizes back as Python numbers.
+        "spatial_shapes": torch.tensor([[rows, columns]] * tiles),
+    }
+
+
+@dataclass(frozen=True)
+class Family:
+    """What differs between vision towers, and nothing else."""
+
+    prefix: Callable[[Any], int] = lambda config: 0
+    """Number of CLS and register tokens before the patch tokens, from the tower's config."""
+    pixels: Pixels = plain_pixels
+    """How normalised pixels become the tower's keyword inputs."""
+    interpolates: bool = False
+    """Whether another image size needs `interpolate_pos_encoding=True`."""
+    fixed_size: bool = False
+    """Whether only the config's own image size works."""
+
+
+def _cls(config: Any) -> int:
+    del config
+    return 1
+
+
+def _cls_and_registers(config: Any) -> int:
+    return 1 + int(config.num_register_tokens)
+
+
+FAMILIES: dict[str, Family] = {
+    "aimv2_vision_model": Family(fixed_size=True),
+    "clip_vision_model": Family(prefix=_cls, interpolates=True),
+    "dinov2": Family(prefix=_cls),
+    "dinov2_with_registers": Family(prefix=_cls_and_registers),
+    "dinov3_vit": Family(prefix=_cls_and_registers),
+    "internvl_vision": Family(prefix=_cls),
+    "siglip_vision_model": Family(interpolates=True),
+    "siglip2_vision_model": Family(pixels=patch_pixels),
+    "vit": Family(prefix=_cls, interpolates=True),
+}
+"""By `config.model_type`; one that is not listed is taken as plain pixels, its CLS tokens found by counting."""

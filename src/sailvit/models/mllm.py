@@ -1,0 +1,92 @@
+"""The multimodal model: tower + connector + language, composed and otherwise untouched."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from sailvit.core.batch import IGNORED, Batch
+from sailvit.core.errors import ModelError
+from sailvit.core.recipe import Part
+from sailvit.models.attention import Segments
+from sailvit.models.connector import Connector
+from sailvit.models.tower import Tower
+
+
+@dataclass(frozen=True)
+class Activations:
+    """What objectives see of one forward pass."""
+
+    visual: torch.Tensor
+    """float[I, V, D]: the connector's output for every tile."""
+    logits: torch.Tensor | None
+    """float[A, N]: scores over the vocabulary at the A positions with a label, in order; none when not asked for."""
+
+
+class MLLM(nn.Module):
+    """One multimodal model over packed batches."""
+
+    def __init__(self, tower: Tower, connector: Connector, language: PreTrainedModel, placeholder_id: int) -> None:
+        super().__init__()
+        self.tower = tower
+        self.connector = connector
+        self.language = language
+        self.placeholder_id = placeholder_id
+
+    def part(self, part: Part) -> nn.Module:
+        """The Hugging Face model behind `part`: what trains, and what is saved."""
+        modules: dict[Part, nn.Module] = {
+            "tower": self.tower.model,
+            "connector": self.connector,
+            "language": self.language,
+        }
+        return modules[part]
+
+    def forward(self, batch: Batch, *, logits: bool = True) -> Activations:
+        """Visual tokens float[I, V, D] and, if asked, logits float[A, N] at the labelled positions of the batch.
+
+        Without `logits` the language does not run at all. Only labelled positions reach the language's head, so no
+        scores are ever computed for prompt and image tokens.
+        """
+        visual = self.visual(batch.tiles)
+        if not logits:
+            return Activations(visual, None)
+        labelled = (batch.labels.flatten() != IGNORED).nonzero().flatten()
+        output = self.language(
+            inputs_embeds=self.embed(batch.tokens.flatten(), visual)[None],
+            position_ids=batch.positions.reshape(1, -1),
+            segments=Segments(batch.boundaries, batch.longest),
+            logits_to_keep=labelled,
+            use_cache=False,
+        )
+        return Activations(visual, output.logits[0])
+
+    def visual(self, tiles: torch.Tensor) -> torch.Tensor:
+        """Visual tokens float[I, V, D] of tiles uint8[I, C, H, W]; I may be 0, and then neither part runs."""
+        if not len(tiles):
+            width = self.language.get_input_embeddings().weight.shape[1]
+            return torch.zeros(0, self.visual_tokens, width, device=tiles.device)
+        visual: torch.Tensor = self.connector(self.tower(tiles))
+        return visual
+
+    @property
+    def visual_tokens(self) -> int:
+        """V: visual tokens of one tile."""
+        return self.tower.patches // int(self.connector.config.merge) ** 2
+
+    def embed(self, tokens: torch.Tensor, visual: torch.Tensor) -> torch.Tensor:
+        """float[T, D]: input embeddings of int64[T] tokens, placeholders replaced by float[I, V, D] visual tokens."""
+        embedded: torch.Tensor = self.language.get_input_embeddings()(tokens)
+        if not len(visual):
+            return embedded
+        places = (tokens == self.placeholder_id).nonzero().flatten()
+        features = visual.flatten(0, 1).to(embedded.dtype)
+        if len(places) != len(features):
+            raise ModelError(
+                f"the batch has {len(places)} placeholder tokens but {len(features)} visual tokens, from {len(visual)}"
+                " tiles; the visual layout that tokenized the data must be the one of this model"
+            )
+        return embedded.index_copy(0, places, features)
