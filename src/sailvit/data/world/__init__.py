@@ -1,0 +1,1 @@
+"""The embedded demo world: small procedural pictures whose every fact is known, and questions about them."""
