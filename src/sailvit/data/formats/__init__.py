@@ -1,0 +1,39 @@
+"""Formats: readers that turn files into records. To add one, write its module and name its opener in `FORMATS`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from difflib import get_close_matches
+from pathlib import Path
+
+from sailvit.core.errors import DataError
+from sailvit.core.recipe import SourceConfig
+from sailvit.core.records import Source
+from sailvit.data.formats.captions import open_captions
+from sailvit.data.formats.llava import open_llava
+
+Opener = Callable[[SourceConfig, Path], Source]
+"""Opens a source; relative paths start at the folder given."""
+
+
+def _open_world(config: SourceConfig, folder: Path) -> Source:
+    from sailvit.data.world.source import open_world
+
+    return open_world(config, folder)
+
+
+FORMATS: dict[str, Opener] = {"llava": open_llava, "captions": open_captions, "world": _open_world}
+"""Openers by the name that a recipe's `format` gives."""
+
+
+def open_source(name: str, config: SourceConfig, folder: Path) -> Source:
+    """The source that a recipe calls `name`, ready to read; DataError when it cannot be."""
+    if config.format not in FORMATS:
+        near = get_close_matches(config.format, FORMATS, n=1, cutoff=0.0)[0]
+        raise DataError(
+            f"source {name} has format {config.format!r}; known are {', '.join(FORMATS)} (did you mean {near}?)"
+        )
+    try:
+        return FORMATS[config.format](config, folder)
+    except DataError as error:
+        raise DataError(f"source {name}: {error}") from error

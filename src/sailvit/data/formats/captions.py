@@ -1,0 +1,51 @@
+"""Captions: `{image, text}` per line, asked for by a prompt."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+
+from sailvit.core.errors import DataError
+from sailvit.core.recipe import SourceConfig
+from sailvit.core.records import IMAGE_MARK, Record, Turn
+from sailvit.data.formats.rows import RowFile, RowOptions, read_options
+
+
+class CaptionsOptions(RowOptions):
+    """Options of format `captions`."""
+
+    prompts: Annotated[list[str], Field(min_length=1)] = ["Describe the image."]
+    """What asks for the caption; row n takes prompt n modulo their number. The image stands before it."""
+
+
+class CaptionsSource:
+    """Image and caption pairs as records of kind `caption`."""
+
+    def __init__(self, rows: RowFile, options: CaptionsOptions) -> None:
+        self._rows = rows
+        self._prompts = options.prompts
+        self.fingerprint = rows.fingerprint
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, position: int) -> Record:
+        row = self._rows[position]
+        image, text = row.get("image"), row.get("text")
+        if not isinstance(image, str) or not isinstance(text, str) or not text.strip():
+            raise DataError(
+                f"found keys {', '.join(row) or 'none'}; expected an `image` path and a `text` that is not blank"
+            )
+        if IMAGE_MARK in text:
+            raise DataError(f"the caption contains {IMAGE_MARK}; expected plain text: remove the mark")
+        prompt = self._prompts[position % len(self._prompts)]
+        turns = (Turn("user", f"{IMAGE_MARK}\n{prompt}"), Turn("assistant", text))
+        return Record(str(row.get("id", position)), turns, (self._rows.image(image),), "caption")
+
+
+def open_captions(config: SourceConfig, folder: Path) -> CaptionsSource:
+    """The captions in the file that `path` names."""
+    options = read_options(CaptionsOptions, config)
+    return CaptionsSource(RowFile(config, folder, options), options)

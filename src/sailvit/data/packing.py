@@ -1,0 +1,120 @@
+"""Packing: samples side by side in sequences of fixed length, so that little is padding and no sample sees another."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Generic, Protocol, TypeVar
+
+import torch
+from torch.nn.functional import pad
+
+from sailvit.core.batch import IGNORED, Batch
+from sailvit.core.records import Sample
+
+
+class Sized(Protocol):
+    """Anything that knows how many tokens it takes."""
+
+    def __len__(self) -> int:
+        """Number of tokens."""
+
+
+Item = TypeVar("Item", bound=Sized)
+
+
+class Packer(Generic[Item]):
+    """A buffer of pending items from which packs are taken; which depends on their lengths and order alone."""
+
+    def __init__(self, sequence: int) -> None:
+        self.sequence = sequence
+        self._pending: list[tuple[int, Item]] = []
+        self.tokens = 0
+        """Tokens of all pending items."""
+
+    @property
+    def pending(self) -> list[Item]:
+        """Items not packed yet, oldest first."""
+        return [item for _, item in self._pending]
+
+    @property
+    def hungry(self) -> bool:
+        """Whether another item is wanted before the next pack.
+
+        Two packs' worth gives choice enough for a fill above 97 %, and counting tokens bounds images too.
+        """
+        return self.tokens < 2 * self.sequence
+
+    def add(self, item: Item) -> None:
+        """Append an item of at most `sequence` tokens."""
+        if len(item) > self.sequence:
+            raise ValueError(f"an item of {len(item)} tokens does not fit packs of {self.sequence}; cut it before")
+        self._pending.append((len(item), item))
+        self.tokens += len(item)
+
+    def take(self) -> list[Item]:
+        """The next pack: the oldest item, so that none starves, then always the longest one that still fits."""
+        pack: list[Item] = []
+        room, index = self.sequence, 0 if self._pending else None
+        while index is not None:
+            length, item = self._pending.pop(index)
+            pack.append(item)
+            room -= length
+            index = self._longest(room)
+        self.tokens -= self.sequence - room
+        return pack
+
+    def _longest(self, room: int) -> int | None:
+        """Place of the longest pending item of at most `room` tokens, the older one of two."""
+        fitting = [index for index, (length, _) in enumerate(self._pending) if length <= room]
+        return max(fitting, key=lambda index: self._pending[index][0], default=None)
+
+
+def collate(packs: Sequence[Sequence[Sample]], *, length: int | None = None, padding_id: int = 0) -> Batch:
+    """A batch of packs, its rows as long as the longest pack or `length`; an empty pack becomes a row of padding.
+
+    `caption_of` covers the answer tokens of a caption, its end-of-turn token included.
+    """
+    used = [sum(len(sample.tokens) for sample in pack) for pack in packs]
+    width = max(1, *used) if length is None else length
+    if max(used) > width:
+        raise ValueError(f"a pack of {max(used)} tokens does not fit rows of {width}; expected packs made for it")
+    samples = [sample for pack in packs for sample in pack]
+    segments: list[Sample] = []
+    for pack, tokens in zip(packs, used, strict=True):
+        segments += [*pack, _filler(width - tokens, padding_id)] if tokens < width else pack
+    lengths = torch.tensor([len(segment.tokens) for segment in segments])
+    boundaries = pad(lengths.cumsum(0), (1, 0))
+    labels = torch.cat([segment.labels for segment in segments])
+    images = torch.tensor([_image_count(segment) for segment in segments])
+    first_image = images.cumsum(0) - images
+    captioned = torch.where(torch.tensor([segment.caption for segment in segments]), first_image, -1)
+    answers = pad(labels[:-1] != IGNORED, (1, 0))
+    shape = (len(packs), width)
+    return Batch(
+        tokens=torch.cat([segment.tokens for segment in segments]).view(shape),
+        positions=(torch.arange(len(labels)) - boundaries[:-1].repeat_interleave(lengths)).view(shape),
+        labels=labels.view(shape),
+        boundaries=boundaries.to(torch.int32),
+        longest=int(lengths.max()),
+        tiles=torch.cat([sample.tiles for sample in samples]) if samples else torch.zeros(0, 3, 0, 0).byte(),
+        image_of_tile=torch.cat([s.image_of_tile + first for s, first in zip(segments, first_image, strict=True)]),
+        caption_of=torch.where(answers, captioned.repeat_interleave(lengths), -1).view(shape),
+        sample_ids=tuple(sample.id for sample in samples),
+        padding=len(packs) * width - sum(used),
+    )
+
+
+def _image_count(sample: Sample) -> int:
+    return int(sample.image_of_tile[-1]) + 1 if len(sample.image_of_tile) else 0
+
+
+def _filler(length: int, padding_id: int) -> Sample:
+    """Padding as a sample without loss, images or name."""
+    return Sample(
+        id="",
+        tokens=torch.full((length,), padding_id),
+        labels=torch.full((length,), IGNORED),
+        tiles=torch.zeros(0, 3, 0, 0, dtype=torch.uint8),
+        image_of_tile=torch.zeros(0, dtype=torch.int64),
+        caption=False,
+    )

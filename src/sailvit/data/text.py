@@ -1,0 +1,119 @@
+"""Conversations as token ids and labels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+from transformers import PreTrainedTokenizerFast
+
+from sailvit.core.batch import IGNORED
+from sailvit.core.errors import DataError
+from sailvit.core.layout import VisualLayout
+from sailvit.core.records import IMAGE_MARK, Record
+from sailvit.data.text_template import Template
+
+Ids = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Tokenized:
+    """A conversation as ids, its images as runs of placeholders."""
+
+    tokens: Ids
+    """int64[T]: token ids."""
+    labels: Ids
+    """int64[T]: the token to predict after each position, or -100."""
+    runs: tuple[tuple[int, int], ...]
+    """Start and end of each image's placeholders, in order."""
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+
+class TextEncoder:
+    """Tokenizes conversations for one tokenizer and one visual layout.
+
+    Turns are stripped of surrounding blanks, so that templates that do so and those that do not agree. The whole text
+    is tokenized once and character offsets say which tokens are answers: training and generation see the same ids.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerFast, layout: VisualLayout) -> None:
+        self.layout = layout
+        self.template = Template(tokenizer)
+        # A copy, since truncation and padding are settings of the shared object.
+        self._backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+        self._backend.no_truncation()
+        self._backend.no_padding()
+        found = self._backend.encode(layout.placeholder, add_special_tokens=False).ids
+        if found != [layout.placeholder_id]:
+            raise DataError(
+                f"the tokenizer turns the placeholder {layout.placeholder!r} into {found}; expected the one id"
+                f" {layout.placeholder_id}: add it to the tokenizer as a special token"
+            )
+
+    def encode(self, record: Record, tiles: Sequence[int]) -> Tokenized:
+        """All tokens, labelled on assistant turns and their end-of-turn tokens; `tiles` counts each image's tiles."""
+        text, spans = self._text(record, tuple(turn.role for turn in record.turns))
+        if not spans:
+            raise DataError("no assistant turn, so nothing to learn; give the record an answer or remove it")
+        return self._tokenize(text, spans, tiles)
+
+    def encode_prompt(self, record: Record, tiles: Sequence[int]) -> Tokenized:
+        """The tokens up to the last assistant turn's text, where generation starts; nothing is labelled."""
+        roles = tuple(turn.role for turn in record.turns)
+        if roles[-1:] != ("assistant",):
+            roles = (*roles, "assistant")
+        text, spans = self._text(record, roles)
+        return self._tokenize(text[: spans[-1][0]], [], tiles)
+
+    def _text(self, record: Record, roles: tuple[str, ...]) -> tuple[str, list[tuple[int, int]]]:
+        """The conversation as text, and the character spans to train on."""
+        skeleton = self.template.skeleton(roles)
+        contents = self._contents(record) + [""] * (len(roles) - len(record.turns))
+        pieces, spans, at = [], [], 0
+        for index, (role, content) in enumerate(zip(roles, contents, strict=True)):
+            literal = skeleton.literals[index]
+            start = at + len(literal)
+            at = start + len(content)
+            pieces += [literal, content]
+            if role == "assistant":
+                spans.append((start - skeleton.lead[index], at + skeleton.tail[index]))
+        return "".join([*pieces, skeleton.literals[-1]]), spans
+
+    def _contents(self, record: Record) -> list[str]:
+        placeholder = self.layout.placeholder
+        texts = [turn.text.strip() for turn in record.turns]
+        if any(placeholder in text for text in texts):
+            raise DataError(
+                f"a turn contains the placeholder token {placeholder!r}; expected {IMAGE_MARK} where an image goes"
+            )
+        marks = sum(text.count(IMAGE_MARK) for text in texts)
+        if marks != len(record.images):
+            raise DataError(
+                f"{marks} {IMAGE_MARK} marks for {len(record.images)} images; expected one mark per image:"
+                " add or remove marks in the turns"
+            )
+        return [text.replace(IMAGE_MARK, placeholder) for text in texts]
+
+    def _tokenize(self, text: str, spans: Sequence[tuple[int, int]], tiles: Sequence[int]) -> Tokenized:
+        encoding = self._backend.encode(text, add_special_tokens=False)
+        ids = np.array(encoding.ids, dtype=np.int64)
+        starts, ends = np.array(encoding.offsets, dtype=np.int64).reshape(-1, 2).T
+        trained = np.zeros(len(ids), dtype=bool)
+        for start, end in spans:
+            trained |= (ends > start) & (starts < end)
+        images = np.flatnonzero(ids == self.layout.placeholder_id)
+        trained[images] = False
+        lengths = np.array(tiles, dtype=np.int64) * self.layout.tokens_per_tile
+        if len(lengths):
+            repeats = np.ones(len(ids), dtype=np.int64)
+            repeats[images] = lengths
+            ids, trained = ids.repeat(repeats), trained.repeat(repeats)
+        labels = np.full(len(ids), IGNORED, dtype=np.int64)
+        labels[:-1] = np.where(trained[1:], ids[1:], IGNORED)
+        begins = images + np.cumsum(lengths) - lengths - np.arange(len(images))
+        return Tokenized(ids, labels, tuple(zip(begins.tolist(), (begins + lengths).tolist(), strict=True)))
