@@ -1,0 +1,72 @@
+"""One process among its peers: rank, world size, and the few sums and gathers that training needs.
+
+Every function is the identity with one process, so callers never ask whether a group exists.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+import torch.distributed as dist
+
+
+def rank() -> int:
+    """Index of this process, from 0."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def world() -> int:
+    """Number of processes."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def sum_counts(counts: list[int], device: torch.device) -> list[int]:
+    """The counts of all processes, added up; exact for any count below 2^63."""
+    if world() == 1:
+        return counts
+    total = torch.tensor(counts, dtype=torch.int64, device=device)
+    dist.all_reduce(total)
+    return [int(value) for value in total]
+
+
+def sum_values(values: list[float], device: torch.device) -> list[float]:
+    """The values of all processes, added up in double precision."""
+    if world() == 1:
+        return values
+    total = torch.tensor(values, dtype=torch.float64, device=device)
+    dist.all_reduce(total)
+    return [float(value) for value in total]
+
+
+def gather_rows(rows: torch.Tensor) -> torch.Tensor:
+    """float[N, D] of all processes in rank order, from this one's float[n, D]; n may differ, and no gradient passes."""
+    rows = rows.detach()
+    if world() == 1:
+        return rows
+    counts = sum_counts([len(rows) if index == rank() else 0 for index in range(world())], rows.device)
+    padded = rows.new_zeros(max(counts), rows.shape[1])
+    padded[: len(rows)] = rows
+    gathered = [torch.empty_like(padded) for _ in counts]
+    dist.all_gather(gathered, padded)
+    return torch.cat([part[:count] for part, count in zip(gathered, counts, strict=True)])
+
+
+def sum_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
+    """Add up every parameter's gradient over all processes; one without a gradient here takes part with zeros.
+
+    A process whose packs hold no image has no gradient for the tower; it must join the sum all the same, or the others
+    would wait for it forever.
+    """
+    if world() == 1:
+        return
+    for parameter in parameters:
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+        dist.all_reduce(parameter.grad)
+
+
+def rows_before(count: int, device: torch.device) -> int:
+    """Number of rows that lower ranks contribute to `gather_rows` when this one contributes `count`."""
+    counts = sum_counts([count if index == rank() else 0 for index in range(world())], device)
+    return sum(counts[: rank()])

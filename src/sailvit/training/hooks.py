@@ -1,0 +1,84 @@
+"""Hooks: side effects of training at three moments, plus a close."""
+
+from __future__ import annotations
+
+import dataclasses
+import signal
+from types import FrameType
+from typing import Any
+
+from sailvit.core.run import append_line
+from sailvit.training.job import StageJob, StepRecord
+
+
+class Hook:
+    """Base of all hooks: does nothing at any moment."""
+
+    def stage_started(self, job: StageJob) -> None:
+        """Before the first step, or the first after a resume."""
+
+    def step_ended(self, job: StageJob, record: StepRecord) -> None:
+        """After every optimizer step."""
+
+    def stage_ended(self, job: StageJob) -> None:
+        """After the last step, also when the stage was stopped."""
+
+    def close(self) -> None:
+        """When the run is over, however it ended."""
+
+
+class MetricsHook(Hook):
+    """Writes every step to metrics.jsonl and to TensorBoard."""
+
+    def __init__(self) -> None:
+        self._writer: Any = None
+
+    def stage_started(self, job: StageJob) -> None:
+        """Open the TensorBoard files."""
+        if self._writer is None:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._writer = SummaryWriter(str(job.folder.tensorboard))
+
+    def step_ended(self, job: StageJob, record: StepRecord) -> None:
+        """Write the step."""
+        append_line(job.folder.metrics, dataclasses.asdict(record))
+        curves = {f"loss/{name}": value for name, value in record.loss.items()}
+        curves |= {f"lr/{part}": value for part, value in record.lr.items()}
+        curves |= {name: getattr(record, name) for name in ("grad_norm", "padding", "samples_per_s", "wait")}
+        for name, value in curves.items():
+            self._writer.add_scalar(f"{record.stage}/{name}", value, record.samples)
+
+    def close(self) -> None:
+        """Flush TensorBoard."""
+        if self._writer is not None:
+            self._writer.close()
+
+
+class StopOnSignal(Hook):
+    """Turns Ctrl-C and SIGTERM into a stop after the step in progress; a second one is not held back."""
+
+    def __init__(self) -> None:
+        self.received: str | None = None
+        self._previous: dict[signal.Signals, Any] = {}
+
+    def stage_started(self, job: StageJob) -> None:
+        """Listen, once."""
+        if not self._previous:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._previous[number] = signal.signal(number, self._receive)
+
+    def step_ended(self, job: StageJob, record: StepRecord) -> None:
+        """Ask the loop to stop."""
+        job.stop = job.stop or self.received is not None
+
+    def close(self) -> None:
+        """Give the signals back."""
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+        self._previous = {}
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        del frame
+        self.received = signal.Signals(number).name
+        self.close()

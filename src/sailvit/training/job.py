@@ -1,0 +1,110 @@
+"""A stage in progress: what the loop drives, what hooks look at, what a checkpoint holds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from sailvit.core.batch import Step
+from sailvit.core.recipe import Recipe, Stage
+from sailvit.core.run import RunFolder
+from sailvit.models.build import Assembly
+from sailvit.models.mllm import MLLM
+from sailvit.training.objectives import Objective
+
+
+@dataclass
+class StageJob:
+    """One stage of one run on this process."""
+
+    recipe: Recipe
+    """The whole recipe."""
+    index: int
+    """Which of its stages this is."""
+    folder: RunFolder
+    """Where the run writes."""
+    assembly: Assembly
+    """Model, tokenizer and layout."""
+    objectives: dict[str, Objective]
+    """The stage's objectives by name."""
+    optimizer: torch.optim.AdamW
+    """Holds exactly what trains."""
+    steps: Iterable[Step]
+    """The loader."""
+    device: torch.device
+    """Where the model lives."""
+    target: float
+    """Length of the stage in samples or, where it is given in tokens, in tokens."""
+    cursor: dict[str, Any] = field(default_factory=dict)
+    """Where the loader stands after the last finished step."""
+    step: int = 0
+    """Optimizer steps done in this stage."""
+    samples: int = 0
+    """Samples consumed in this stage, over all processes."""
+    tokens: int = 0
+    """Tokens consumed in this stage without padding, over all processes."""
+    seconds: float = 0.0
+    """Time spent in this stage's steps."""
+    stop: bool = False
+    """Set by a hook to end the stage after the step in progress."""
+
+    @property
+    def stage(self) -> Stage:
+        """The stage's settings."""
+        return self.recipe.stages[self.index]
+
+    @property
+    def model(self) -> MLLM:
+        """The model in training."""
+        return self.assembly.mllm
+
+    def share_done(self, samples: int, tokens: int) -> float:
+        """Share of the stage, 0..1, that lies behind after so many samples and tokens."""
+        done = tokens if self.stage.length.tokens is not None else samples
+        return min(done / self.target, 1.0)
+
+    @property
+    def finished(self) -> bool:
+        """Whether a length in tokens has been reached; other lengths end with the loader."""
+        return self.stage.length.tokens is not None and self.tokens >= self.target
+
+
+@dataclass(frozen=True)
+class StepRecord:
+    """What one optimizer step did; a line of metrics.jsonl."""
+
+    stage: str
+    """Name of the stage."""
+    stage_index: int
+    """Its index in the recipe."""
+    step: int
+    """Optimizer steps done in the stage, this one included."""
+    samples: int
+    """Samples consumed in the stage."""
+    tokens: int
+    """Tokens consumed in the stage, without padding."""
+    answer_tokens: int
+    """Tokens with loss in this step."""
+    images: int
+    """Tiles seen in this step."""
+    padding: float
+    """Share of padding in this step's packs, 0..1."""
+    lr: dict[str, float]
+    """Learning rate in force, by part."""
+    loss: dict[str, float]
+    """Mean of each objective per unit."""
+    grad_norm: float
+    """Global gradient norm before clipping."""
+    seconds: float
+    """Duration of the step, in seconds."""
+    wait: float
+    """Seconds of it spent waiting for data."""
+    samples_per_s: float
+    """Samples per second, over all processes."""
+    answer_tokens_per_s: float
+    """Tokens with loss per second, over all processes."""
+    mfu: float | None
+    """Share of the device's peak arithmetic rate that went into the model, where the peak is known."""

@@ -1,0 +1,104 @@
+"""The loop: knows time. Objectives know loss, hooks know side effects."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+import torch
+
+from sailvit.core.batch import Batch, Step
+from sailvit.distributed.processes import sum_counts, sum_gradients, sum_values
+from sailvit.training.hooks import Hook
+from sailvit.training.job import StageJob, StepRecord
+from sailvit.training.optim import set_rate
+
+
+def run_stage(job: StageJob, hooks: Sequence[Hook]) -> None:
+    """Train one stage to its end, or until a hook asks to stop."""
+    for hook in hooks:
+        hook.stage_started(job)
+    began = time.perf_counter()
+    for step in job.steps:
+        arrived = time.perf_counter()
+        record = train_step(job, step, began, arrived)
+        for hook in hooks:
+            hook.step_ended(job, record)
+        if job.stop or job.finished:
+            break
+        began = time.perf_counter()
+    for hook in hooks:
+        hook.stage_ended(job)
+
+
+def train_step(job: StageJob, step: Step, began: float, arrived: float) -> StepRecord:
+    """One optimizer step over the whole global batch; `began` and `arrived` are clock readings around the loader."""
+    batches = [batch.to(job.device) for batch in step.batches]
+    counts = _global_counts(job, batches)
+    samples, tokens = job.samples + counts["samples"], job.tokens + counts["tokens"]
+    # The rate belongs to the middle of the step, so that the first one already moves and the last is not zero.
+    done = (job.share_done(job.samples, job.tokens) + job.share_done(samples, tokens)) / 2
+    rates = set_rate(job.optimizer, job.stage, done)
+    losses = accumulate(job, batches, counts)
+    trained = [p for group in job.optimizer.param_groups for p in group["params"]]
+    sum_gradients(trained)
+    clip = job.stage.optim.clip or float("inf")
+    norm = torch.nn.utils.clip_grad_norm_(trained, clip, foreach=True)
+    job.optimizer.step()
+    job.optimizer.zero_grad(set_to_none=True)
+    job.step, job.samples, job.tokens, job.cursor = job.step + 1, samples, tokens, step.cursor
+    grad_norm, seconds = float(norm), time.perf_counter() - began
+    job.seconds += seconds
+    return StepRecord(
+        stage=job.stage.name,
+        stage_index=job.index,
+        step=job.step,
+        samples=samples,
+        tokens=tokens,
+        answer_tokens=counts["answer_tokens"],
+        images=counts["images"],
+        padding=counts["padding"] / max(counts["padding"] + counts["tokens"], 1),
+        lr=rates,
+        loss=losses,
+        grad_norm=grad_norm,
+        seconds=seconds,
+        wait=arrived - began,
+        samples_per_s=counts["samples"] / seconds,
+        answer_tokens_per_s=counts["answer_tokens"] / seconds,
+        mfu=None,
+    )
+
+
+def accumulate(job: StageJob, batches: Sequence[Batch], counts: dict[str, int]) -> dict[str, float]:
+    """Gradients of the weighted objectives over all micro-batches; returns their means over the global batch."""
+    bf16 = torch.autocast(job.device.type, torch.bfloat16, enabled=job.recipe.precision == "bf16")
+    logits = any(objective.needs_logits for objective in job.objectives.values())
+    sums = dict.fromkeys(job.objectives, 0.0)
+    with bf16:
+        for objective in job.objectives.values():
+            objective.prepare(job.model, batches)
+    for batch in batches:
+        with bf16:
+            activations = job.model(batch, logits=logits)
+        loss = torch.zeros((), device=job.device)
+        for name, objective in job.objectives.items():
+            total = objective(job.model, activations, batch)
+            sums[name] += float(total.detach())
+            loss = loss + job.stage.objectives[name] * total / max(counts[name], 1)
+        if loss.requires_grad:
+            loss.backward()  # type: ignore[no-untyped-call]
+    totals = sum_values(list(sums.values()), job.device)
+    return {name: total / max(counts[name], 1) for name, total in zip(sums, totals, strict=True)}
+
+
+def _global_counts(job: StageJob, batches: Sequence[Batch]) -> dict[str, int]:
+    """What the step holds, over all micro-batches and processes; objectives count their own units."""
+    local = {
+        "samples": sum(len(batch.sample_ids) for batch in batches),
+        "tokens": sum(batch.tokens.numel() - batch.padding for batch in batches),
+        "padding": sum(batch.padding for batch in batches),
+        "answer_tokens": sum(batch.answer_tokens for batch in batches),
+        "images": sum(len(batch.tiles) for batch in batches),
+    }
+    local |= {name: sum(objective.units(batch) for batch in batches) for name, objective in job.objectives.items()}
+    return dict(zip(local, sum_counts(list(local.values()), job.device), strict=True))

@@ -1,0 +1,103 @@
+"""The manifest: where a run's weights and data come from, as a file."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+from collections.abc import Mapping
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+
+import sailvit
+from sailvit.core.recipe import Recipe
+from sailvit.core.records import Source
+from sailvit.core.run import RunFolder, read_json, write_json
+from sailvit.models.build import Assembly, resolve_source
+from sailvit.training.job import StageJob
+
+
+def start_manifest(folder: RunFolder, recipe: Recipe, assembly: Assembly, sources: Mapping[str, Source]) -> None:
+    """Write the manifest of a run that begins: parents, data, versions, machine and seed."""
+    parents = {
+        "tower": {"source": recipe.model.tower, "fingerprint": fingerprint_folder(recipe.model.tower)},
+        "connector": {"source": recipe.model.connector.source or f"fresh, seed {recipe.seed}", "fingerprint": None},
+        "language": {"source": recipe.model.language, "fingerprint": fingerprint_folder(recipe.model.language)},
+    }
+    values = {
+        "name": recipe.name,
+        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "sailvit": sailvit.__version__,
+        "versions": versions(),
+        "machine": machine(),
+        "seed": recipe.seed,
+        "architecture": {
+            "tower": assembly.mllm.tower.model.config.model_type,
+            "language": assembly.mllm.language.config.model_type,
+        },
+        "parents": parents,
+        "data": {name: source.fingerprint for name, source in sources.items()},
+        "stages": [],
+        "resumed": [],
+    }
+    write_json(folder.manifest, values)
+
+
+def note_resume(folder: RunFolder, job: StageJob) -> None:
+    """Add to the manifest that the run went on after an interruption."""
+    values = read_json(folder.manifest)
+    now = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    values["resumed"].append({"at": now, "stage": job.stage.name, "step": job.step, "versions": versions()})
+    write_json(folder.manifest, values)
+
+
+def note_stage(folder: RunFolder, job: StageJob, parts: Mapping[str, Path]) -> None:
+    """Add a finished stage to the manifest, with the folders of its parts."""
+    values = read_json(folder.manifest)
+    stage = {
+        "name": job.stage.name,
+        "index": job.index,
+        "steps": job.step,
+        "samples": job.samples,
+        "tokens": job.tokens,
+        "seconds": round(job.seconds, 3),
+        "train": {part: train.lr for part, train in job.stage.train.items()},
+        "start": {part: job.stage.start_from.get(part, "previous") for part in ("tower", "connector", "language")},
+        "parts": {part: str(path.relative_to(folder.path)) for part, path in parts.items()},
+    }
+    # A run stopped between this note and the next state repeats the end of the stage; the later note replaces it.
+    values["stages"] = [*(known for known in values["stages"] if known["index"] != job.index), stage]
+    write_json(folder.manifest, values)
+
+
+def versions() -> dict[str, str]:
+    """Versions of what the numbers depend on."""
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+    }
+
+
+def machine() -> dict[str, Any]:
+    """What the run ran on."""
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine()
+    return {"device": device, "cores": os.cpu_count(), "system": platform.system()}
+
+
+def fingerprint_folder(source: str) -> str | None:
+    """A hash of a local checkpoint's weights and config; none for a hub id, which its revision identifies."""
+    folder = Path(resolve_source(source))
+    files = sorted([*folder.glob("*.safetensors"), *folder.glob("config.json")]) if folder.is_dir() else []
+    if not files:
+        return None
+    digest = hashlib.blake2b(digest_size=8)
+    for path in files:
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()

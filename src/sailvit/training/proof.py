@@ -1,0 +1,175 @@
+"""The proof of training: what moved is compared with what the stage planned, and a mismatch stops the run.
+
+Freezing that does nothing, parameters no optimizer group holds and rates that never arrive all leave the loss curve
+looking plausible. Bits do not: every weight is fingerprinted before the first step, and again later.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+
+import torch
+
+from sailvit.core.errors import ProofError
+from sailvit.core.recipe import PARTS, Part, TrainConfig
+from sailvit.core.run import append_line
+from sailvit.training.hooks import Hook
+from sailvit.training.job import StageJob, StepRecord
+from sailvit.training.optim import planned_names, rate
+
+AS_PLANNED = "as planned"
+"""Verdict of a part that did what it should."""
+
+_CHUNK = 1 << 22
+"""Elements fingerprinted at a time: bounds the temporary int64 copies to 64 MiB."""
+
+
+@dataclass(frozen=True)
+class ProofRow:
+    """What one part did, in numbers of parameters."""
+
+    part: Part
+    """Tower, connector or language."""
+    planned: int
+    """Parameters that the stage means to train."""
+    in_optimizer: int
+    """Parameters of the part that are in exactly one optimizer group."""
+    moved: int
+    """Planned parameters in tensors whose bits changed."""
+    frozen: int
+    """Parameters that the stage means to leave alone."""
+    frozen_identical: int
+    """Those in tensors whose every bit is the same."""
+    lr: float
+    """Highest learning rate applied so far."""
+    verdict: str
+    """`as planned`, or what went wrong."""
+
+
+def fingerprint(tensor: torch.Tensor) -> tuple[int, int]:
+    """Two sums over a float32 tensor's bits, plain and weighted by position; equal bits give equal sums."""
+    bits = tensor.detach().contiguous().flatten().view(torch.int32)
+    plain = weighted = 0
+    for start in range(0, len(bits), _CHUNK):
+        chunk = bits[start : start + _CHUNK].long()
+        weights = torch.arange(start, start + len(chunk), device=bits.device) % 8191 + 1
+        plain += int(chunk.sum())
+        weighted += int((chunk * weights).sum())
+    return plain, weighted
+
+
+def fingerprints(job: StageJob) -> dict[Part, dict[str, tuple[int, int]]]:
+    """A fingerprint of every tensor of every part."""
+    return {part: {n: fingerprint(p) for n, p in job.model.part(part).named_parameters()} for part in PARTS}
+
+
+class ProofHook(Hook):
+    """Proves a stage after its first steps and at its end; raises ProofError when a part did something else."""
+
+    _before: dict[Part, dict[str, tuple[int, int]]]
+    _planned: dict[Part, set[str]]
+    _highest: dict[str, float]
+    _astray: dict[str, str]
+    _done: float
+    _steps: int
+    _images: int
+    _proved: bool
+
+    def stage_started(self, job: StageJob) -> None:
+        """Fingerprint every weight, and write down what should train."""
+        frozen = TrainConfig(lr=0.0)
+        self._before = fingerprints(job)
+        self._planned = {part: set(planned_names(job.model, part, job.stage.train.get(part, frozen))) for part in PARTS}
+        self._highest, self._astray = {}, {}
+        self._done = job.share_done(job.samples, job.tokens)
+        self._steps = self._images = 0
+        self._proved = False
+
+    def step_ended(self, job: StageJob, record: StepRecord) -> None:
+        """Check the rates; prove once enough steps, with at least one image, have passed."""
+        self._check_rates(job)
+        self._steps += 1
+        self._images += record.images
+        if not self._proved and self._steps >= job.recipe.proof_steps and self._images:
+            self._proved = True
+            self._prove(job, "first steps")
+
+    def stage_ended(self, job: StageJob) -> None:
+        """Prove the whole stage."""
+        if self._steps:
+            self._prove(job, "end")
+
+    def _check_rates(self, job: StageJob) -> None:
+        """Compare every group's rate with the schedule, worked out anew from the recipe alone."""
+        before, self._done = self._done, job.share_done(job.samples, job.tokens)
+        peak = job.stage.optim.lr * rate(job.stage.schedule, (before + self._done) / 2)
+        for group in job.optimizer.param_groups:
+            part, found = group["part"], group["lr"]
+            expected = peak * (1.0 if part == "objectives" else job.stage.share(part))
+            self._highest[part] = max(self._highest.get(part, 0.0), found)
+            if not math.isclose(found, expected, rel_tol=1e-6, abs_tol=1e-15):
+                self._astray.setdefault(part, f"learning rate {found:g} at step {job.step}; planned is {expected:g}")
+
+    def _prove(self, job: StageJob, when: str) -> None:
+        now = fingerprints(job)
+        rows = [self._row(job, part, now[part]) for part in PARTS]
+        wrong = [row for row in rows if row.verdict != AS_PLANNED]
+        line = {"stage": job.stage.name, "stage_index": job.index, "step": job.step, "when": when, "ok": not wrong}
+        append_line(job.folder.proofs, {**line, "rows": [dataclasses.asdict(row) for row in rows]})
+        if wrong:
+            raise ProofError(
+                f"stage {job.stage.name}, step {job.step}: training did not do what the recipe plans."
+                + "".join(f"\n  {row.part}: {row.verdict}" for row in wrong)
+                + f"\nThe run is stopped; its state before the proof is in {job.folder.path}."
+            )
+
+    def _row(self, job: StageJob, part: Part, now: dict[str, tuple[int, int]]) -> ProofRow:
+        sizes = {name: p.numel() for name, p in job.model.part(part).named_parameters()}
+        planned, before = self._planned[part], self._before[part]
+        changed = {name for name in sizes if now[name] != before[name]}
+        held = self._held(job, part)
+        row = ProofRow(
+            part=part,
+            planned=sum(sizes[name] for name in planned),
+            in_optimizer=sum(sizes[name] for name, times in held.items() if times == 1),
+            moved=sum(sizes[name] for name in planned & changed),
+            frozen=sum(size for name, size in sizes.items() if name not in planned),
+            frozen_identical=sum(size for name, size in sizes.items() if name not in planned | changed),
+            lr=self._highest.get(part, 0.0),
+            verdict=AS_PLANNED,
+        )
+        return dataclasses.replace(row, verdict=self._verdict(part, changed, held))
+
+    def _held(self, job: StageJob, part: Part) -> dict[str, int]:
+        """How many optimizer slots hold each parameter of `part`; those that none holds are left out."""
+        slots = [id(p) for group in job.optimizer.param_groups for p in group["params"]]
+        counts = {name: slots.count(id(p)) for name, p in job.model.part(part).named_parameters()}
+        return {name: count for name, count in counts.items() if count}
+
+    def _verdict(self, part: Part, changed: set[str], held: dict[str, int]) -> str:
+        planned = self._planned[part]
+        if lacking := sorted(planned - held.keys()):
+            return f"{_some(lacking)} should train but no optimizer group holds {_them(lacking)}"
+        if extra := sorted(held.keys() - planned):
+            return f"{_some(extra)} should be frozen but an optimizer group holds {_them(extra)}"
+        if doubled := sorted(name for name, count in held.items() if count > 1):
+            return f"{_some(doubled)} in more than one optimizer group"
+        if thawed := sorted(changed - planned):
+            return f"{_some(thawed)} should be frozen but changed"
+        if part in self._astray:
+            return self._astray[part]
+        if still := sorted(planned - changed):
+            why = "" if self._images or part == "language" else " (no sample of this stage had an image)"
+            return f"{_some(still)} should train but did not move{why}"
+        return AS_PLANNED
+
+
+def _some(names: list[str]) -> str:
+    shown = ", ".join(names[:3])
+    return f"{len(names)} tensor{'s' if len(names) > 1 else ''} ({shown}{', ...' if len(names) > 3 else ''})"
+
+
+def _them(names: list[str]) -> str:
+    return "them" if len(names) > 1 else "it"
