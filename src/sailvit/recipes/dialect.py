@@ -1,0 +1,79 @@
+"""The YAML that recipes are written in: what PyYAML reads, except that `1e-4` is a number and keys are unique."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import yaml
+
+from sailvit.core.errors import RecipeError
+
+FLOAT_TAG = "tag:yaml.org,2002:float"
+EXPONENT = re.compile(r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)[eE][-+]?[0-9]+\Z")
+"""YAML 1.1 asks for a dot and a signed exponent (`1.0e-4`) and reads every other form as a string."""
+
+UNICODE_BREAK = re.compile("[\x85\u2028\u2029]")
+
+
+def _resolvers(parent: Any) -> dict[str, list[tuple[str, re.Pattern[str]]]]:
+    resolvers = {first: list(pairs) for first, pairs in parent.yaml_implicit_resolvers.items()}
+    for first in "+-.0123456789":
+        resolvers.setdefault(first, []).append((FLOAT_TAG, EXPONENT))
+    return resolvers
+
+
+class _Reader(yaml.SafeLoader):
+    """PyYAML's safe loader with our floats, refusing a mapping that gives a key twice."""
+
+    yaml_implicit_resolvers = _resolvers(yaml.SafeLoader)
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                continue
+            if key.value in seen:
+                problem = f"key {key.value!r} is given twice; remove one"
+                raise yaml.constructor.ConstructorError(problem=problem, problem_mark=key.start_mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep=deep)
+
+
+class _Writer(yaml.SafeDumper):
+    """PyYAML's safe dumper that quotes whatever `_Reader` would take for a number."""
+
+    yaml_implicit_resolvers = _resolvers(yaml.SafeDumper)
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+    def represent_tuple(self, data: tuple[Any, ...]) -> yaml.Node:
+        """A tuple written as a list on one line."""
+        return self.represent_sequence("tag:yaml.org,2002:seq", data, flow_style=True)
+
+    def represent_text(self, data: str) -> yaml.Node:
+        """A string; double-quoted when it has a Unicode line break, which PyYAML's other styles turn into a space."""
+        style = '"' if UNICODE_BREAK.search(data) else None
+        return self.represent_scalar("tag:yaml.org,2002:str", data, style=style)
+
+
+_Writer.add_representer(tuple, _Writer.represent_tuple)
+_Writer.add_representer(str, _Writer.represent_text)
+
+
+def read_yaml(text: str, origin: str) -> Any:
+    """The value of a YAML text; RecipeError with `origin:line:column` when it is not valid."""
+    try:
+        return yaml.load(text, Loader=_Reader)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        place = f"{origin}:{mark.line + 1}:{mark.column + 1}" if mark else origin
+        raise RecipeError(f"{place}: not valid YAML: {error.problem or error.context}") from error
+    except (yaml.YAMLError, ValueError) as error:
+        raise RecipeError(f"{origin}: not valid YAML: {error}") from error
+
+
+def write_yaml(value: Any) -> str:
+    """`value` as YAML that `read_yaml` reads back equal, keys in their own order."""
+    return yaml.dump(value, Dumper=_Writer, sort_keys=False, allow_unicode=True, width=120)
