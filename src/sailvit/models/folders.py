@@ -40,9 +40,11 @@ def prove_tower(tower: Tower, folder: Path) -> None:
     size = tower.preprocessing.size
     noise = torch.randint(0, 256, (1, 3, size, size), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     noise = noise.to(tower.mean.device)
-    model = AutoModel.from_pretrained(folder, dtype=torch.float32, attn_implementation="sdpa").to(tower.mean.device)
-    again = Tower(model, tower.preprocessing, tower.feature_layer).train(tower.training)
-    expected, found = tower(noise), again(noise)
+    model = AutoModel.from_pretrained(folder, dtype=torch.float32, attn_implementation="sdpa")
+    again = Tower(model, tower.preprocessing, tower.feature_layer).to(noise.device).eval()
+    training = tower.training
+    expected, found = tower.eval()(noise), again(noise)
+    tower.train(training)
     if not torch.equal(expected, found):
         raise ModelError(
             f"the tower saved in {folder} gives other features than the one in memory (largest difference"

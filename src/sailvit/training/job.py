@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
-from sailvit.core.batch import Step
 from sailvit.core.recipe import Recipe, Stage
 from sailvit.core.run import RunFolder
+from sailvit.data.loader import Loader
 from sailvit.models.build import Assembly
 from sailvit.models.mllm import MLLM
 from sailvit.training.objectives import Objective
@@ -32,8 +31,8 @@ class StageJob:
     """The stage's objectives by name."""
     optimizer: torch.optim.AdamW
     """Holds exactly what trains."""
-    steps: Iterable[Step]
-    """The loader."""
+    loader: Loader
+    """Gives the stage's steps, from its cursor on."""
     device: torch.device
     """Where the model lives."""
     target: float

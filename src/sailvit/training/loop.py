@@ -8,7 +8,8 @@ from collections.abc import Sequence
 import torch
 
 from sailvit.core.batch import Batch, Step
-from sailvit.distributed.processes import sum_counts, sum_gradients, sum_values
+from sailvit.core.seeding import derive_seed
+from sailvit.distributed.processes import rank, sum_counts, sum_gradients, sum_values
 from sailvit.training.hooks import Hook
 from sailvit.training.job import StageJob, StepRecord
 from sailvit.training.optim import set_rate
@@ -19,7 +20,7 @@ def run_stage(job: StageJob, hooks: Sequence[Hook]) -> None:
     for hook in hooks:
         hook.stage_started(job)
     began = time.perf_counter()
-    for step in job.steps:
+    for step in job.loader:
         arrived = time.perf_counter()
         record = train_step(job, step, began, arrived)
         for hook in hooks:
@@ -39,6 +40,8 @@ def train_step(job: StageJob, step: Step, began: float, arrived: float) -> StepR
     # The rate belongs to the middle of the step, so that the first one already moves and the last is not zero.
     done = (job.share_done(job.samples, job.tokens) + job.share_done(samples, tokens)) / 2
     rates = set_rate(job.optimizer, job.stage, done)
+    # Dropout draws from the global generator; seeded by step, a resumed run draws the same.
+    torch.manual_seed(derive_seed(job.recipe.seed, "dropout", job.index, job.step, rank()))
     losses = accumulate(job, batches, counts)
     trained = [p for group in job.optimizer.param_groups for p in group["params"]]
     sum_gradients(trained)

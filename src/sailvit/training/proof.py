@@ -97,8 +97,8 @@ class ProofHook(Hook):
             self._prove(job, "first steps")
 
     def stage_ended(self, job: StageJob) -> None:
-        """Prove the whole stage."""
-        if self._steps:
+        """Prove the whole stage; one that was stopped is proved when it is done."""
+        if self._steps and not job.stop:
             self._prove(job, "end")
 
     def _check_rates(self, job: StageJob) -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
-import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,18 +11,215 @@ import torch
 
 from sailvit.checkpoint.state import clear_state, load_state, save_state
 from sailvit.core.errors import InterruptedRunError, RunError
-from sailvit.core.recipe import PARTS, Recipe, Stage
+from sailvit.core.recipe import PARTS, Part, Recipe
 from sailvit.core.records import Source
-from sailvit.core.run import RunFolder, read_lines
+from sailvit.core.run import RunFolder
 from sailvit.data.formats import open_source
-from sailvit.data.loader import Feed, Loader
+from sailvit.data.loader import Loader
 from sailvit.data.samples import SampleBuilder
-from sailvit.distributed.processes import rank, world
+from sailvit.distributed.processes import rank
 from sailvit.models.build import Assembly, build, load_connector, load_language, load_tower
 from sailvit.models.folders import save_part
-from sailvit.training.hooks import Hook, StopOnSignal
-from sailvit.training.job import StageJob
+from sailvit.training.feed import make_feed, target_of
+from sailvit.training.hooks import Hook, MetricsHook, StopOnSignal
+from sailvit.training.job import StageJob, StepRecord
 from sailvit.training.loop import run_stage
 from sailvit.training.manifest import note_resume, note_stage, start_manifest
 from sailvit.training.objectives import make_objectives
 from sailvit.training.optim import freeze, load_moments, make_optimizer, named_moments
+from sailvit.training.proof import ProofHook
+
+
+class Trainer:
+    """Runs one recipe into one run folder."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        folder: RunFolder,
+        *,
+        hooks: Sequence[Hook] = (),
+        device: torch.device | None = None,
+    ) -> None:
+        self.recipe = recipe
+        self.folder = folder
+        self.device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.assembly = build(recipe.model, recipe.seed)
+        self.sources = open_sources(recipe)
+        self._signals = StopOnSignal()
+        self._saver = _SaveState(self)
+        # Signals first, so that a step's record, proof and save all see the request to stop; the proof before the save,
+        # so that no state is kept of a stage that did something else than planned.
+        self._hooks: list[Hook] = [self._signals, MetricsHook(), *hooks, ProofHook(), self._saver]
+
+    def run(self, *, resume: bool = False) -> Assembly:
+        """Train every stage that is not done yet; returns the model as it stands after the last.
+
+        Raises:
+            InterruptedRunError: a signal asked to stop; the state is saved and the message says how to go on.
+            ProofError: a stage trained something else than planned.
+            RunError: the folder already holds a run, or none to resume.
+        """
+        tensors, values = self._resume() if resume else self._start()
+        self.assembly.mllm.to(self.device).train()
+        try:
+            for index in range(values.get("stage", 0), len(self.recipe.stages)):
+                self._run_stage(index, tensors, values)
+                tensors, values = {}, {}
+        finally:
+            for hook in self._hooks:
+                hook.close()
+        clear_state(self.folder.state)
+        return self.assembly
+
+    def _start(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+        if self.folder.manifest.exists():
+            raise RunError(
+                f"{self.folder.path} already holds a run; continue it with --resume, or give another folder with --run"
+            )
+        start_manifest(self.folder, self.recipe, self.assembly, self.sources)
+        return {}, {}
+
+    def _resume(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+        tensors, values = load_state(self.folder.state)
+        for part in PARTS:
+            prefix = f"weight/{part}/"
+            weights = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
+            named = dict(self.assembly.mllm.part(part).named_parameters())
+            with torch.no_grad():
+                for name, tensor in weights.items():
+                    named[name].copy_(tensor)
+        _keep_lines(self.folder.metrics, values["stage"], values["step"])
+        _keep_lines(self.folder.proofs, values["stage"], values["step"])
+        return tensors, values
+
+    def _run_stage(self, index: int, tensors: dict[str, torch.Tensor], values: dict[str, Any]) -> None:
+        job = self._job(index)
+        if values.get("step"):
+            self._restore(job, tensors, values)
+        else:
+            self._start_parts(index)
+        run_stage(job, self._hooks)
+        if job.stop:
+            raise InterruptedRunError(
+                f"stopped by {self._signals.received} after step {job.step} of stage {job.stage.name}; the state is in"
+                f" {self.folder.state}. Continue with: sailvit train {self.folder.recipe} --resume"
+            )
+        self._save_parts(job)
+        self._saver.save(job, stage=index + 1)
+
+    def _job(self, index: int) -> StageJob:
+        stage = self.recipe.stages[index]
+        model, device = self.assembly.mllm, self.device
+        freeze(model, stage)
+        objectives = {name: objective.to(device) for name, objective in make_objectives(list(stage.objectives)).items()}
+        feed = make_feed(self.recipe, index, {name: len(source) for name, source in self.sources.items()})
+        builder = SampleBuilder(self.assembly.tokenizer, self.assembly.layout, self.recipe.sequence)
+        return StageJob(
+            recipe=self.recipe,
+            index=index,
+            folder=self.folder,
+            assembly=self.assembly,
+            objectives=objectives,
+            optimizer=make_optimizer(model, objectives.values(), stage),
+            loader=Loader(self.sources, builder, feed),
+            device=device,
+            target=target_of(stage, feed),
+        )
+
+    def _start_parts(self, index: int) -> None:
+        """Give the stage the weights it starts from, where those are not simply the ones at hand."""
+        for part, start in self.recipe.stages[index].start_from.items():
+            if start != "previous":
+                self._load_part(part, None if start == "recipe" else start)
+
+    def _load_part(self, part: Part, folder: str | None) -> None:
+        config, mllm = self.recipe.model, self.assembly.mllm
+        if part == "connector":
+            changed = config.connector if folder is None else config.connector.model_copy(update={"source": folder})
+            config = config.model_copy(update={"connector": changed})
+            fresh = load_connector(config, mllm.tower, mllm.language, self.recipe.seed).state_dict()
+        else:
+            config = config if folder is None else config.model_copy(update={part: folder})
+            loaded = load_tower(config)[0].model if part == "tower" else load_language(config, self.recipe.seed)[0]
+            fresh = loaded.state_dict()
+        mllm.part(part).load_state_dict(fresh)
+
+    def _restore(self, job: StageJob, tensors: dict[str, torch.Tensor], values: dict[str, Any]) -> None:
+        for name, objective in job.objectives.items():
+            prefix = f"objective/{name}/"
+            state = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
+            objective.load_state_dict(state)
+        load_moments(job.optimizer, trained_names(job), _under(tensors, "moment/"))
+        job.step, job.samples, job.tokens = values["step"], values["samples"], values["tokens"]
+        job.seconds, job.cursor = values["seconds"], values["cursor"]
+        job.loader.load(job.cursor)
+        note_resume(self.folder, job)
+
+    def _save_parts(self, job: StageJob) -> None:
+        if rank() != 0:
+            return
+        folder = self.folder.stage(job.index, job.stage.name)
+        folder.mkdir(parents=True, exist_ok=True)
+        for part in job.stage.save:
+            save_part(self.assembly, part, folder / part)
+        note_stage(self.folder, job, {part: folder / part for part in job.stage.save})
+
+
+class _SaveState(Hook):
+    """Saves the training state: every so many steps, when the run is stopped, and between stages."""
+
+    def __init__(self, trainer: Trainer) -> None:
+        self._trainer = trainer
+
+    def step_ended(self, job: StageJob, record: StepRecord) -> None:
+        every = job.recipe.checkpoint_every
+        if job.stop or (every is not None and record.step % every == 0):
+            self.save(job, stage=job.index)
+
+    def save(self, job: StageJob, *, stage: int) -> None:
+        """Save the state to go on with `stage`: in its middle if it is the job's own, else at its beginning."""
+        if rank() != 0:
+            return
+        trained = {part for known in job.recipe.stages[: job.index + 1] for part in known.train}
+        tensors: dict[str, torch.Tensor] = {
+            f"weight/{part}/{n}": p for part in trained for n, p in job.model.part(part).named_parameters()
+        }
+        values: dict[str, Any] = {"stage": stage, "step": 0}
+        if stage == job.index:
+            for name, objective in job.objectives.items():
+                tensors |= {f"objective/{name}/{n}": p for n, p in objective.state_dict().items()}
+            tensors |= {f"moment/{n}": t for n, t in named_moments(job.optimizer, trained_names(job))}
+            values |= {name: getattr(job, name) for name in ("step", "samples", "tokens", "seconds", "cursor")}
+        save_state(job.folder.state, tensors, values)
+
+
+def open_sources(recipe: Recipe) -> dict[str, Source]:
+    """Every source that some stage uses, opened."""
+    used = {name for stage in recipe.stages for name in stage.data}
+    return {name: open_source(name, config, Path.cwd()) for name, config in recipe.sources.items() if name in used}
+
+
+def trained_names(job: StageJob) -> dict[torch.Tensor, str]:
+    """A stable name for every parameter that the stage's optimizer may hold."""
+    modules: Mapping[str, torch.nn.Module] = {
+        **{part: job.model.part(part) for part in PARTS},
+        **{f"objective.{name}": objective for name, objective in job.objectives.items()},
+    }
+    return {p: f"{owner}/{name}" for owner, module in modules.items() for name, p in module.named_parameters()}
+
+
+def _under(tensors: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+
+def _keep_lines(path: Path, stage: int, step: int) -> None:
+    """Drop the lines of steps after the state that a run resumes from: those steps are done again."""
+    if not path.exists():
+        return
+    kept = []
+    for text in path.read_text(encoding="utf-8").splitlines(keepends=True):
+        line = json.loads(text) if text.endswith("\n") else None
+        if line and (line["stage_index"], line["step"]) <= (stage, step if step else -1):
+            kept.append(text)
+    path.write_text("".join(kept), encoding="utf-8")
