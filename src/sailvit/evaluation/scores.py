@@ -1,0 +1,143 @@
+"""Exact match per task, its mean over tasks, and the evaluation.json that the report reads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from sailvit.core.errors import DataError
+from sailvit.core.seeding import numpy_generator
+
+Comparer = Callable[[str, str, str], bool]
+"""`(task, prediction, answer) -> bool`: whether a prediction counts as right."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """One held-out question with its right answer."""
+
+    task: str
+    """The task it belongs to."""
+    question: str
+    """What the model was asked, as plain text."""
+    answer: str
+    """The right answer."""
+    image: str | None = None
+    """The image as a `data:` URI, for questions that may be shown in the report."""
+
+
+@dataclass(frozen=True)
+class Gain:
+    """Difference of two means over tasks, with a confidence interval."""
+
+    mean: float
+    """Refined minus base, of the mean over tasks; 0.15 is 15 points."""
+    low: float
+    """Lower end of the interval."""
+    high: float
+    """Upper end of the interval."""
+    level: float
+    """Share of resampled gains inside the interval."""
+
+
+def same_text(task: str, prediction: str, answer: str) -> bool:
+    """Whether both texts are equal, apart from white space; the comparer for answers that are not sets."""
+    return prediction.split() == answer.split()
+
+
+def matches(questions: Sequence[Question], predictions: Sequence[str], *, compare: Comparer = same_text) -> list[bool]:
+    """Right or wrong per question."""
+    if len(questions) != len(predictions):
+        raise DataError(f"{len(predictions)} predictions for {len(questions)} questions; expected one for each")
+    return [compare(q.task, p, q.answer) for q, p in zip(questions, predictions, strict=True)]
+
+
+def task_scores(tasks: Sequence[str], correct: Sequence[bool]) -> dict[str, float]:
+    """Share of right answers per task, in the order tasks first appear."""
+    return {task: float(np.mean(values)) for task, values in _by_task(tasks, correct).items()}
+
+
+def mean_score(scores: Mapping[str, float]) -> float:
+    """Unweighted mean over tasks, so that a task with more questions counts no more; 0 without tasks."""
+    return sum(scores.values()) / len(scores) if scores else 0.0
+
+
+def gain(
+    tasks: Sequence[str],
+    base: Sequence[bool],
+    refined: Sequence[bool],
+    *,
+    seed: int,
+    draws: int = 2000,
+    level: float = 0.95,
+) -> Gain:
+    """Gain of `refined` over `base` with a paired bootstrap interval: questions are redrawn within each task.
+
+    It covers the choice of questions only, not the noise between training seeds.
+    """
+    rng = numpy_generator(seed, "evaluation", "bootstrap")
+    differences = _by_task(tasks, [float(r) - float(b) for b, r in zip(base, refined, strict=True)])
+    if not differences:
+        raise DataError("a gain needs at least one question; found none")
+    redrawn = [rng.choice(values, size=(draws, len(values))).mean(axis=1) for values in differences.values()]
+    low, high = np.quantile(np.mean(redrawn, axis=0), [(1 - level) / 2, (1 + level) / 2])
+    centre = float(np.mean([np.mean(values) for values in differences.values()]))
+    return Gain(mean=centre, low=float(low), high=float(high), level=level)
+
+
+def evaluation_json(
+    questions: Sequence[Question],
+    predictions: Mapping[str, Sequence[str]],
+    *,
+    labels: Mapping[str, str],
+    compare: Comparer = same_text,
+    seed: int = 0,
+    shown: int = 2,
+) -> dict[str, Any]:
+    """The value of evaluation.json: scores per model, `shown` examples per task, and the gain of `refined` over `base`.
+
+    Examples are drawn at random, not chosen, so that they show what the scores show.
+    """
+    correct = {model: matches(questions, texts, compare=compare) for model, texts in predictions.items()}
+    tasks = [question.task for question in questions]
+    value: dict[str, Any] = {"models": {}, "examples": []}
+    for model, hits in correct.items():
+        scores = task_scores(tasks, hits)
+        value["models"][model] = {
+            "label": labels.get(model, model),
+            "mean": mean_score(scores),
+            "tasks": scores,
+            "count": len(hits),
+        }
+    if {"base", "refined"} <= correct.keys() and questions:
+        value["gain"] = asdict(gain(tasks, correct["base"], correct["refined"], seed=seed))
+    for index in _drawn(tasks, shown, seed):
+        question = questions[index]
+        value["examples"].append(
+            {
+                "task": question.task,
+                "image": question.image,
+                "question": question.question,
+                "answer": question.answer,
+                "predictions": {model: texts[index] for model, texts in predictions.items()},
+                "correct": {model: hits[index] for model, hits in correct.items()},
+            }
+        )
+    return value
+
+
+def _by_task(tasks: Sequence[str], values: Sequence[float]) -> dict[str, list[float]]:
+    """Values grouped by task, in the order tasks first appear."""
+    grouped: dict[str, list[float]] = {}
+    for task, value in zip(tasks, values, strict=True):
+        grouped.setdefault(task, []).append(value)
+    return grouped
+
+
+def _drawn(tasks: Sequence[str], shown: int, seed: int) -> list[int]:
+    """Indices of at most `shown` random questions per task, task by task."""
+    order = numpy_generator(seed, "evaluation", "examples").permutation(len(tasks)).tolist()
+    return [i for task in dict.fromkeys(tasks) for i in [j for j in order if tasks[j] == task][:shown]]

@@ -1,0 +1,129 @@
+"""The report: one page about a run that opens from disk, needs no network and runs no script."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from sailvit.core.recipe import PARTS
+from sailvit.core.run import RunFolder
+from sailvit.report import wording
+from sailvit.report.charts import feature_charts, loss_chart, run_chart, task_chart
+from sailvit.report.drawing import Chart
+from sailvit.report.reading import RunData, StageRun, read_run
+
+MEASURES = (
+    ("samples_per_s", "Samples per second", "samples/s", False),
+    ("answer_tokens_per_s", "Answer tokens per second", "answer tokens/s", False),
+    ("padding", "Padding", "share of the tokens computed", True),
+    ("wait", "Waiting for data", "share of the step's time", True),
+    ("mfu", "Model FLOPs utilisation", "share of the device's peak", True),
+)
+"""Measure, chart title, unit, whether it is a share."""
+
+EXAMPLES = 24
+"""Most sample predictions shown."""
+IMAGE_BUDGET = 600_000
+"""Most characters of images in the page; what comes later is shown without its image."""
+
+IMAGE = re.compile(r"data:image/(png|jpeg|webp|gif);base64,[A-Za-z0-9+/=]+")
+
+
+@dataclass(frozen=True)
+class LossGroup:
+    """The curves of one objective."""
+
+    objective: str
+    """Its name."""
+    charts: list[Chart]
+    """One per stage that used it."""
+
+
+def write_report(run: RunFolder, evaluation_run: RunFolder | None = None) -> Path:
+    """Path of the written `report.html`; scores and affinity come from `evaluation_run` when given."""
+    html = render(read_run(run, evaluation_run))
+    draft = run.report.with_name(run.report.name + ".part")
+    draft.write_text(html, encoding="utf-8")
+    draft.replace(run.report)
+    return run.report
+
+
+def render(data: RunData) -> str:
+    """The page as HTML."""
+    # Model output, file names and data are untrusted: everything is escaped except our own CSS and SVG.
+    environment = Environment(
+        loader=PackageLoader("sailvit", "report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(wording.FILTERS)
+    models = data.evaluation["models"] if data.evaluation else {}
+    labels = {name: model.get("label", name) for name, model in models.items()}
+    return environment.get_template("report.html").render(
+        data=data,
+        css=Markup(files("sailvit.report").joinpath("report.css").read_text(encoding="utf-8")),
+        parts=PARTS,
+        losses=_losses(data.stages),
+        throughput=_throughput(data.stages),
+        medians={stage.index: _medians(stage) for stage in data.stages},
+        models=models,
+        labels=labels,
+        tasks=list(dict.fromkeys(task for model in models.values() for task in model["tasks"])),
+        task_chart=task_chart(models) if models else None,
+        examples=_examples(data),
+        features=feature_charts(data.affinity["models"], labels) if data.affinity else [],
+        proofs=[proof for stage in data.stages for proof in stage.proofs],
+    )
+
+
+def _losses(stages: list[StageRun]) -> list[LossGroup]:
+    """Loss charts, grouped by objective in the order they first appear."""
+    objectives = dict.fromkeys(name for stage in stages for name in stage.metrics.loss)
+    return [
+        LossGroup(
+            objective,
+            [
+                loss_chart(stage.name, objective, stage.metrics.step, stage.metrics.loss[objective])
+                for stage in stages
+                if objective in stage.metrics.loss
+            ],
+        )
+        for objective in objectives
+    ]
+
+
+def _throughput(stages: list[StageRun]) -> list[Chart]:
+    """One chart per measure that has any value."""
+    charts = []
+    for name, title, unit, share in MEASURES:
+        series = [(stage.name, stage.metrics.measures[name]) for stage in stages]
+        if any(np.isfinite(values).any() for _, values in series):
+            charts.append(run_chart(title, unit, series, share=share))
+    return charts
+
+
+def _medians(stage: StageRun) -> dict[str, float]:
+    """Median per measure over the stage's steps; NaN where nothing was measured."""
+    kept = {name: values[np.isfinite(values)] for name, values in stage.metrics.measures.items()}
+    return {name: float(np.median(values)) if len(values) else math.nan for name, values in kept.items()}
+
+
+def _examples(data: RunData) -> list[dict[str, Any]]:
+    """The first examples, each with its image only if that is plain bitmap data and fits the page's budget."""
+    left, shown = IMAGE_BUDGET, []
+    for example in (data.evaluation or {}).get("examples", [])[:EXAMPLES]:
+        image = example.get("image") or ""
+        usable = len(image) <= left and IMAGE.fullmatch(image) is not None
+        left -= len(image) if usable else 0
+        shown.append({**example, "image": image if usable else None, "dropped": bool(image) and not usable})
+    return shown
