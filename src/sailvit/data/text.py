@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerFast
 from sailvit.core.batch import IGNORED
 from sailvit.core.errors import DataError
 from sailvit.core.layout import VisualLayout
-from sailvit.core.records import IMAGE_MARK, Record
+from sailvit.core.records import IMAGE_MARK, Record, Turn
 from sailvit.data.text_template import Template
 
 Ids = NDArray[np.int64]
@@ -43,7 +43,7 @@ class TextEncoder:
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast, layout: VisualLayout) -> None:
         self.layout = layout
-        self.template = Template(tokenizer)
+        self._template = Template(tokenizer)
         # A copy, since truncation and padding are settings of the shared object.
         self._backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
         self._backend.no_truncation()
@@ -57,32 +57,36 @@ class TextEncoder:
 
     def encode(self, record: Record, tiles: Sequence[int]) -> Tokenized:
         """All tokens, labelled on assistant turns and their end-of-turn tokens; `tiles` counts each image's tiles."""
-        text, spans = self._text(record, tuple(turn.role for turn in record.turns))
+        text, spans = self.render(record)
         if not spans:
             raise DataError("no assistant turn, so nothing to learn; give the record an answer or remove it")
         return self._tokenize(text, spans, tiles)
 
     def encode_prompt(self, record: Record, tiles: Sequence[int]) -> Tokenized:
         """The tokens up to the last assistant turn's text, where generation starts; nothing is labelled."""
-        roles = tuple(turn.role for turn in record.turns)
-        if roles[-1:] != ("assistant",):
-            roles = (*roles, "assistant")
-        text, spans = self._text(record, roles)
+        if record.turns[-1].role != "assistant":
+            record = replace(record, turns=(*record.turns, Turn("assistant", "")))
+        text, spans = self.render(record)
         return self._tokenize(text[: spans[-1][0]], [], tiles)
 
-    def _text(self, record: Record, roles: tuple[str, ...]) -> tuple[str, list[tuple[int, int]]]:
-        """The conversation as text, and the character spans to train on."""
-        skeleton = self.template.skeleton(roles)
-        contents = self._contents(record) + [""] * (len(roles) - len(record.turns))
-        pieces, spans, at = [], [], 0
-        for index, (role, content) in enumerate(zip(roles, contents, strict=True)):
-            literal = skeleton.literals[index]
-            start = at + len(literal)
-            at = start + len(content)
-            pieces += [literal, content]
-            if role == "assistant":
-                spans.append((start - skeleton.lead[index], at + skeleton.tail[index]))
-        return "".join([*pieces, skeleton.literals[-1]]), spans
+    def render(self, record: Record) -> tuple[str, list[tuple[int, int]]]:
+        """The conversation as text, a placeholder token per image, and the character spans of its answers."""
+        parts = [self._template.split(content) for content in self._contents(record)]
+        skeleton = self._template.skeleton(
+            tuple((t.role, part[0]) for t, part in zip(record.turns, parts, strict=True))
+        )
+        stretches = [stretch for part in parts for stretch in part[1]]
+        pieces, spans, at, begin = [], [], 0, 0
+        for slot in skeleton.slots:
+            stretch = stretches[slot.stretch]
+            start = at + len(slot.literal)
+            at = start + len(stretch)
+            pieces += [slot.literal, stretch]
+            if slot.opens is not None:
+                begin = start - slot.opens
+            if slot.closes is not None:
+                spans.append((begin, at + slot.closes))
+        return "".join([*pieces, skeleton.end]), spans
 
     def _contents(self, record: Record) -> list[str]:
         placeholder = self.layout.placeholder
