@@ -7,8 +7,8 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-from written_run import scene, write_run
 from typer.testing import CliRunner
+from written_run import scene, write_run
 
 from sailvit.core.run import append_line, read_json, write_json
 from sailvit.report.page import IMAGE_BUDGET, write_report

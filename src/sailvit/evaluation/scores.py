@@ -103,30 +103,33 @@ def evaluation_json(
     """
     correct = {model: matches(questions, texts, compare=compare) for model, texts in predictions.items()}
     tasks = [question.task for question in questions]
-    value: dict[str, Any] = {"models": {}, "examples": []}
-    for model, hits in correct.items():
-        scores = task_scores(tasks, hits)
-        value["models"][model] = {
-            "label": labels.get(model, model),
-            "mean": mean_score(scores),
-            "tasks": scores,
-            "count": len(hits),
-        }
+    value: dict[str, Any] = {
+        "models": {model: _entry(labels.get(model, model), tasks, hits) for model, hits in correct.items()},
+        "examples": [_example(i, questions[i], predictions, correct) for i in _drawn(tasks, shown, seed)],
+    }
     if {"base", "refined"} <= correct.keys() and questions:
         value["gain"] = asdict(gain(tasks, correct["base"], correct["refined"], seed=seed))
-    for index in _drawn(tasks, shown, seed):
-        question = questions[index]
-        value["examples"].append(
-            {
-                "task": question.task,
-                "image": question.image,
-                "question": question.question,
-                "answer": question.answer,
-                "predictions": {model: texts[index] for model, texts in predictions.items()},
-                "correct": {model: hits[index] for model, hits in correct.items()},
-            }
-        )
     return value
+
+
+def _entry(label: str, tasks: Sequence[str], hits: Sequence[bool]) -> dict[str, Any]:
+    """One model's scores."""
+    scores = task_scores(tasks, hits)
+    return {"label": label, "mean": mean_score(scores), "tasks": scores, "count": len(hits)}
+
+
+def _example(
+    index: int,
+    question: Question,
+    predictions: Mapping[str, Sequence[str]],
+    correct: Mapping[str, Sequence[bool]],
+) -> dict[str, Any]:
+    """One question with every model's answer."""
+    return {
+        **asdict(question),
+        "predictions": {model: texts[index] for model, texts in predictions.items()},
+        "correct": {model: hits[index] for model, hits in correct.items()},
+    }
 
 
 def _by_task(tasks: Sequence[str], values: Sequence[float]) -> dict[str, list[float]]:

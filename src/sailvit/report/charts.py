@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from typing import Any
 
 import numpy as np
@@ -45,7 +46,7 @@ def loss_chart(stage: str, objective: str, step: Series, loss: Series) -> Chart:
     with canvas() as (figure, axes):
         axes.plot(*envelope(x, y), color=REFINED, alpha=0.3, linewidth=0.8, label="each step")
         axes.plot(*thinned(x, average), color=REFINED, linewidth=2, label="smoothed")
-        axes.set_ylim(*_loss_limits(y))
+        axes.set_ylim(*_loss_limits(y, average))
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         axes.xaxis.set_major_formatter(lambda value, _: wording.count(value))
         axes.yaxis.set_major_locator(MaxNLocator(5))
@@ -58,11 +59,11 @@ def loss_chart(stage: str, objective: str, step: Series, loss: Series) -> Chart:
     return Chart(svg, f"{lost} of {len(step)} steps had no finite loss." if lost else "")
 
 
-def _loss_limits(y: Series) -> tuple[float, float]:
-    """Vertical range that leaves out the highest half percent, so that one spike does not flatten the curve."""
+def _loss_limits(y: Series, average: Series) -> tuple[float, float]:
+    """Vertical range of all but the highest half percent and of the average: one spike shall not flatten the curve."""
     if not len(y):
         return 0.0, 1.0
-    low, high = float(y.min()), float(np.quantile(y, 0.995))
+    low, high = float(y.min()), max(float(np.quantile(y, 0.995)), float(average.max()))
     room = 0.06 * (high - low) or 0.1
     return low - room, high + room
 
@@ -119,7 +120,7 @@ def task_chart(models: Mapping[str, Mapping[str, Any]]) -> Chart:
     with canvas(WIDTH, 92 + 27 * len(rows)) as (figure, axes):
         for height, (_, values) in zip(range(len(rows) - 1, -1, -1), rows, strict=True):
             _task_row(axes, height, values)
-        for (name, model), (colour, marker, fill) in zip(models.items(), MODEL_STYLES, strict=False):
+        for (name, model), (colour, marker, fill) in zip(models.items(), cycle(MODEL_STYLES), strict=False):
             axes.plot([], [], marker, color=colour, markerfacecolor=fill, label=model.get("label", name), ms=7)
         axes.axhline(0.5, color=GRID, linewidth=1.2)
         axes.set_yticks(range(len(rows)), [task for task, _ in reversed(rows)], color=INK)
@@ -129,7 +130,7 @@ def task_chart(models: Mapping[str, Mapping[str, Any]]) -> Chart:
         axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
         axes.grid(visible=False, axis="y")
         label(axes, "Exact match per task", "held-out questions answered right", "")
-        figure.legend(loc="outside lower left", ncols=min(len(names), 2), handletextpad=0.2, borderpad=0)
+        figure.legend(loc="outside lower left", ncols=min(len(names), 2), handletextpad=0.2, borderpad=0.4)
         alt = "; ".join(f"{task}: " + ", ".join(_scored(names, values)) for task, values in rows)
         return Chart(to_svg(figure, "tasks", f"Exact match per task and model. {alt}."))
 
@@ -143,7 +144,7 @@ def _task_row(axes: Axes, height: int, values: Sequence[float | None]) -> None:
     """Markers of one task, joined from lowest to highest, and the change in points."""
     known = [value for value in values if value is not None]
     axes.plot([min(known), max(known)], [height, height], color=FAINT, linewidth=1.6, zorder=1)
-    for value, (colour, marker, fill) in zip(values, MODEL_STYLES, strict=False):
+    for value, (colour, marker, fill) in zip(values, cycle(MODEL_STYLES), strict=False):
         if value is not None:
             axes.plot(value, height, marker, color=colour, markerfacecolor=fill, markeredgewidth=1.8, ms=7.5, zorder=2)
     if len(known) > 1 and values[0] is not None and values[-1] is not None:
@@ -175,7 +176,7 @@ def feature_charts(models: Mapping[str, Mapping[str, Any]], labels: Mapping[str,
             axes.xaxis.set_major_locator(MaxNLocator(5))
             axes.yaxis.set_major_locator(MaxNLocator(5))
             label(axes, labels.get(name, name), *_axis_names(models[name].get("explained")))
-            figure.legend(loc="outside lower left", ncols=2, markerscale=2, handletextpad=0.2, borderpad=0)
+            figure.legend(loc="outside lower left", ncols=2, markerscale=2, handletextpad=0.2, borderpad=0.4)
             alt = f"{labels.get(name, name)}: {len(visual)} visual features and {len(text)} text embeddings, joint PCA."
             charts.append(Chart(to_svg(figure, f"features-{name}", alt)))
     return charts

@@ -22,12 +22,11 @@ from sailvit.report.reading import RunData, StageRun, read_run
 
 MEASURES = (
     ("samples_per_s", "Samples per second", "samples/s", False),
-    ("answer_tokens_per_s", "Answer tokens per second", "answer tokens/s", False),
     ("padding", "Padding", "share of the tokens computed", True),
     ("wait", "Waiting for data", "share of the step's time", True),
     ("mfu", "Model FLOPs utilisation", "share of the device's peak", True),
 )
-"""Measure, chart title, unit, whether it is a share."""
+"""What is drawn over the run: measure, title, unit, whether it is a share. The table beside it has all medians."""
 
 EXAMPLES = 24
 """Most sample predictions shown."""
