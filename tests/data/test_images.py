@@ -1,0 +1,175 @@
+"""Pixels of every mode and orientation, damage, and the grid of tiles."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from sailvit.core.errors import DataError
+from sailvit.core.layout import VisualLayout
+from sailvit.data.images import image_size, load_image, tile_count, tile_grid, tile_image
+
+LAYOUT = VisualLayout(8, 1, 0, "<|image_pad|>", max_tiles=6)
+
+
+def encoded(image: Image.Image, kind: str = "PNG", **settings) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **settings)
+    return buffer.getvalue()
+
+
+def gradient(width: int, height: int) -> np.ndarray:
+    y, x = np.mgrid[:height, :width]
+    return np.stack([x * 255 // max(1, width - 1), y * 255 // max(1, height - 1), (x + y) % 256], -1).astype(np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("image", "kind", "expected"),
+    [
+        (Image.new("L", (4, 3), 100), "PNG", (100, 100, 100)),
+        (Image.new("1", (4, 3), 1), "PNG", (255, 255, 255)),
+        (Image.new("LA", (4, 3), (0, 0)), "PNG", (255, 255, 255)),
+        (Image.new("RGBA", (4, 3), (200, 0, 0, 255)), "PNG", (200, 0, 0)),
+        (Image.new("RGBA", (4, 3), (0, 0, 0, 0)), "PNG", (255, 255, 255)),
+        (Image.new("RGB", (4, 3), (10, 200, 30)).quantize(2), "PNG", (10, 200, 30)),
+        (Image.new("CMYK", (4, 3), (0, 255, 255, 0)), "TIFF", (255, 0, 0)),
+        (Image.fromarray(np.full((3, 4), 65535, np.uint16)), "PNG", (255, 255, 255)),
+        (Image.fromarray(np.full((3, 4), 25700, np.uint16)), "PNG", (100, 100, 100)),
+        (Image.fromarray(np.full((3, 4), 25700, np.int32)), "TIFF", (100, 100, 100)),
+    ],
+)
+def test_every_mode_becomes_rgb(image, kind, expected):
+    pixels = load_image(encoded(image, kind))
+    assert pixels.dtype == np.uint8
+    assert pixels.shape == (3, 4, 3)
+    assert pixels[1, 1].tolist() == list(expected)
+
+
+def test_a_transparent_palette_entry_shows_white():
+    image = Image.new("P", (4, 3), 1)
+    image.putpalette([0, 0, 0, 0, 0, 255])
+    assert load_image(encoded(image, transparency=1))[0, 0].tolist() == [255, 255, 255]
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_rotation_is_applied(orientation):
+    upright = gradient(6, 4)
+    turned = {
+        1: upright,
+        2: upright[:, ::-1],
+        3: upright[::-1, ::-1],
+        4: upright[::-1],
+        5: upright.transpose(1, 0, 2),
+        6: np.rot90(upright),
+        7: upright[::-1, ::-1].transpose(1, 0, 2),
+        8: np.rot90(upright, -1),
+    }[orientation]
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored = encoded(Image.fromarray(np.ascontiguousarray(turned)), exif=exif)
+    assert image_size(stored) == (6, 4)
+    assert (load_image(stored) == upright).all()
+
+
+def test_files_bytes_and_arrays_give_the_same(tmp_path):
+    pixels = gradient(9, 5)
+    path = tmp_path / "a.png"
+    path.write_bytes(encoded(Image.fromarray(pixels)))
+    for image in (path, path.read_bytes(), pixels):
+        assert (load_image(image) == pixels).all()
+        assert image_size(image) == (9, 5)
+
+
+def test_damage_is_named_and_never_half_a_picture(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    for kind in ("PNG", "JPEG", "WEBP"):
+        whole = encoded(Image.fromarray(noise), kind)
+        with pytest.raises(DataError, match=r"is damaged|cannot be opened"):
+            load_image(whole[: len(whole) // 2])
+    with pytest.raises(DataError, match="cannot be opened"):
+        load_image(b"not an image")
+    with pytest.raises(DataError, match=r"gone\.png does not exist"):
+        load_image(tmp_path / "gone.png")
+    with pytest.raises(DataError, match="cannot be opened"):
+        load_image(tmp_path)
+
+
+def test_more_pixels_than_the_budget_are_not_decoded():
+    bomb = encoded(Image.new("1", (3000, 2000)))
+    with pytest.raises(DataError, match="3000 x 2000 pixels"):
+        load_image(bomb, max_pixels=5_000_000)
+    assert load_image(bomb, max_pixels=6_000_000).shape == (2000, 3000, 3)
+
+
+@pytest.mark.parametrize("array", [np.zeros((4, 4, 3)), np.zeros((4, 4), np.uint8), np.zeros((4, 4, 4), np.uint8)])
+def test_arrays_of_another_kind_are_refused(array):
+    with pytest.raises(DataError, match="expected uint8"):
+        load_image(array)
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "most", "grid"),
+    [
+        (448, 448, 12, (1, 1)),
+        (640, 480, 12, (4, 3)),
+        (1280, 960, 12, (4, 3)),
+        (800, 600, 6, (3, 2)),
+        (448, 896, 12, (1, 2)),
+        (1000, 2000, 12, (2, 4)),
+        (900, 900, 12, (2, 2)),
+        (2000, 2000, 12, (3, 3)),
+        (500, 500, 12, (1, 1)),
+        (1920, 1080, 12, (4, 2)),
+        (1300, 650, 12, (4, 2)),
+        (1200, 600, 12, (2, 1)),
+        (1920, 1080, 6, (2, 1)),
+        (100, 3000, 12, (1, 12)),
+        (3000, 100, 6, (6, 1)),
+        (1000, 800, 6, (3, 2)),
+        (500, 400, 6, (1, 1)),
+        (1234, 567, 1, (1, 1)),
+    ],
+)
+def test_grid_has_the_closest_aspect_ratio(width, height, most, grid):
+    assert tile_grid(width, height, VisualLayout(448, 256, 0, "", max_tiles=most)) == grid
+
+
+def test_tiles_are_cut_row_by_row_with_the_thumbnail_last():
+    image = np.zeros((16, 24, 3), np.uint8)
+    for cell in range(6):
+        row, column = divmod(cell, 3)
+        image[8 * row : 8 * row + 8, 8 * column : 8 * column + 8] = 40 * cell
+    tiles = tile_image(image, LAYOUT)
+    assert tiles.shape == (7, 3, 8, 8)
+    assert tiles.dtype == torch.uint8
+    assert [int(tile.float().mean()) for tile in tiles[:6]] == [0, 40, 80, 120, 160, 200]
+    assert 95 < float(tiles[6].float().mean()) < 105
+    assert float(tiles[6].float().std()) > 40
+    assert tile_count(image, LAYOUT) == 7
+
+
+@pytest.mark.parametrize(("width", "height"), [(8, 8), (30, 10), (5, 40), (17, 16)])
+@pytest.mark.parametrize("thumbnail", [True, False])
+def test_tile_count_foretells_the_tiles(width, height, thumbnail):
+    layout = VisualLayout(8, 1, 0, "", max_tiles=5, thumbnail=thumbnail)
+    image = gradient(width, height)
+    assert len(tile_image(image, layout)) == tile_count(image, layout)
+
+
+def test_fixed_resolution_opens_no_file_to_count_and_keeps_pixels_of_the_right_size():
+    layout = VisualLayout(8, 1, 0, "")
+    assert tile_count(Path("/nowhere.png"), layout) == 1
+    image = gradient(8, 8)
+    assert (tile_image(image, layout)[0].permute(1, 2, 0).numpy() == image).all()
+
+
+def test_resizing_is_the_antialiased_bicubic_of_pillow_within_rounding():
+    image = np.random.default_rng(1).integers(0, 256, (50, 70, 3), dtype=np.uint8)
+    ours = tile_image(image, VisualLayout(16, 1, 0, ""))[0].permute(1, 2, 0).numpy().astype(int)
+    pillow = np.asarray(Image.fromarray(image).resize((16, 16), Image.Resampling.BICUBIC)).astype(int)
+    assert abs(ours - pillow).max() <= 2
