@@ -1,0 +1,173 @@
+"""FLOPs of a training step, counted from the model's own matrices, with frozen parts at what they really cost.
+
+Per part, F is what its matrices and attention cost forward. A multiplication and addition are two FLOPs, so a matrix
+costs 2 x its size per token, and attention 4 x heads x head width per layer and pair of positions (half of the pairs
+when causal; a sliding window is counted as if it were full). Then
+
+    forward               F
+    gradient of weights   F of the matrices that train
+    gradient of inputs    F, attention twice, from the first layer on that trains or lies above something that does
+
+Element-wise work, embeddings and recomputation are left out, as is usual for MFU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from sailvit.models.mllm import MLLM
+
+
+@dataclass(frozen=True)
+class Work:
+    """FLOPs that grow with tokens and with the squared lengths of segments."""
+
+    per_token: float = 0.0
+    """FLOPs per token: the matrices."""
+    per_square: float = 0.0
+    """FLOPs per squared token of a segment: attention."""
+
+    def __call__(self, tokens: float, squares: float) -> float:
+        """FLOPs of segments with so many tokens in all and so large a sum of squared lengths."""
+        return self.per_token * tokens + self.per_square * squares
+
+
+@dataclass(frozen=True)
+class PartFlops:
+    """What one part costs, forward and backward."""
+
+    forward: Work
+    """The forward pass."""
+    weights: Work
+    """Gradients of the weights that train."""
+    inputs: Work
+    """Gradients of activations that the part's own training needs; nothing when the part is frozen."""
+    trains: bool
+    """Whether any of its parameters trains."""
+
+    def __call__(self, tokens: float, squares: float = 0.0, *, trained_below: bool) -> float:
+        """FLOPs of a step; `trained_below` says whether gradients must pass through to what feeds the part."""
+        whole = Work(self.forward.per_token, 2 * self.forward.per_square)
+        inputs = whole if trained_below else self.inputs
+        return sum(work(tokens, squares) for work in (self.forward, self.weights, inputs))
+
+
+@dataclass(frozen=True)
+class FlopsModel:
+    """FLOPs of any step of one stage."""
+
+    tower: PartFlops
+    """Per token of a tile, CLS and register tokens included."""
+    connector: PartFlops
+    """Per visual token."""
+    language: PartFlops
+    """Per token of a pack, without the head."""
+    head: PartFlops
+    """The language's head, per scored token."""
+    tile_tokens: int
+    """Tokens of a tile inside the tower."""
+    visual_tokens: int
+    """Tokens of a tile after merging."""
+    language_runs: bool = True
+    """Whether any objective of the stage needs the language."""
+
+    def step(self, *, tiles: float, segment_squares: float, tokens: float, answer_tokens: float) -> float:
+        """FLOPs, forward and backward, of a step.
+
+        Args:
+            tiles: Number of tiles.
+            segment_squares: Sum over samples of their squared length in tokens.
+            tokens: Number of tokens without padding.
+            answer_tokens: Number of tokens with loss; only they reach the language's head.
+        """
+        seen = tiles * self.tile_tokens
+        total = self.tower(seen, seen * self.tile_tokens, trained_below=False)
+        total += self.connector(tiles * self.visual_tokens, trained_below=self.tower.trains)
+        if self.language_runs:
+            below = tiles > 0 and (self.tower.trains or self.connector.trains)
+            total += self.language(tokens, segment_squares, trained_below=below)
+            total += self.head(answer_tokens, trained_below=below or self.language.trains)
+        return total
+
+
+def flops_model(model: MLLM, *, language_runs: bool = True) -> FlopsModel:
+    """The FLOPs of `model` as it stands: what trains is what requires a gradient. Works on the meta device."""
+    language, tower = model.language, model.tower
+    head = language.get_output_embeddings()
+    head_work = Work(2.0 * head.weight.numel())
+    return FlopsModel(
+        tower=part_flops(tower.model, pair_flops=4.0 * _attention_width(tower.model.config), idle=tower.idle),
+        connector=part_flops(model.connector),
+        language=part_flops(language, pair_flops=2.0 * _attention_width(language.config.get_text_config()), head=head),
+        head=PartFlops(head_work, head_work if head.weight.requires_grad else Work(), Work(), trains=False),
+        tile_tokens=tower.patches + tower.prefix,
+        visual_tokens=model.visual_tokens,
+        language_runs=language_runs,
+    )
+
+
+def part_flops(
+    model: nn.Module, *, pair_flops: float = 0.0, idle: Collection[str] = (), head: nn.Module | None = None
+) -> PartFlops:
+    """The FLOPs of one part.
+
+    Args:
+        model: The part.
+        pair_flops: FLOPs of attention per layer and squared token.
+        idle: Names of parameters that are not used.
+        head: A matrix counted elsewhere.
+    """
+    order = {id(parameter): place for place, (_, parameter) in enumerate(model.named_parameters())}
+    trained = [order[id(parameter)] for parameter in model.parameters() if parameter.requires_grad]
+    first = min(trained, default=len(order))
+    blocks = [[order[id(parameter)] for parameter in block.parameters()] for block in block_list(model)]
+    # What precedes the blocks works on pixels or token ids: nothing below it can train.
+    start = max(first, blocks[0][0]) if blocks else first
+    forward = weights = inputs = 0.0
+    for name, parameter, cost in _matrices(model, head):
+        if name in idle:
+            continue
+        forward += cost
+        weights += cost if parameter.requires_grad else 0.0
+        inputs += cost if order[id(parameter)] >= start else 0.0
+    active = sum(block[-1] >= first for block in blocks)
+    return PartFlops(
+        forward=Work(forward, pair_flops * len(blocks)),
+        weights=Work(weights),
+        inputs=Work(inputs, 2 * pair_flops * active),
+        trains=bool(trained),
+    )
+
+
+def block_list(model: nn.Module) -> list[nn.Module]:
+    """The transformer blocks of a part: the longest list of modules in it; empty when it has none."""
+    lists = [list(module) for module in model.modules() if isinstance(module, nn.ModuleList)]
+    return max(lists, key=len, default=[])
+
+
+def _matrices(model: nn.Module, head: nn.Module | None) -> Iterator[tuple[str, torch.Tensor, float]]:
+    """Name, parameter and FLOPs per token of everything that multiplies tokens."""
+    for prefix, module in model.named_modules():
+        if isinstance(module, nn.Linear | nn.Conv2d) and module is not head:
+            yield f"{prefix}.weight", module.weight, 2.0 * module.weight.numel()
+        elif prefix.endswith("experts"):
+            for name, parameter in module.named_parameters(recurse=False):
+                if parameter.ndim == 3:
+                    yield f"{prefix}.{name}", parameter, 2.0 * parameter.numel() * _used_experts(model)
+
+
+def _used_experts(model: Any) -> float:
+    """Share of a mixture's experts that one token passes through."""
+    config = model.config.get_text_config()
+    count = getattr(config, "num_experts", None) or config.num_local_experts
+    return float(config.num_experts_per_tok / count)
+
+
+def _attention_width(config: Any) -> int:
+    heads = int(config.num_attention_heads)
+    return heads * int(getattr(config, "head_dim", None) or config.hidden_size // heads)

@@ -1,0 +1,66 @@
+"""How fast this device can multiply matrices: the denominator of MFU."""
+
+from __future__ import annotations
+
+import time
+from typing import Literal
+
+import torch
+
+BF16_PEAKS: dict[str, float] = {
+    "GB200": 2250e12,
+    "B200": 2250e12,
+    "H100 PCIe": 756e12,
+    "H100 NVL": 835e12,
+    "H100": 989e12,
+    "H200": 989e12,
+    "H800": 989e12,
+    "H20": 148e12,
+    "A100": 312e12,
+    "A800": 312e12,
+    "A40": 150e12,
+    "A10": 125e12,
+    "L40S": 362e12,
+    "L40": 181e12,
+    "L4": 121e12,
+    "RTX 5090": 209e12,
+    "RTX 4090": 165e12,
+    "RTX 3090": 71e12,
+    "MI300X": 1307e12,
+}
+"""Dense bf16 FLOP/s with fp32 accumulation from the makers' datasheets, by a part of the device's name."""
+
+
+def device_peak(device: torch.device, precision: Literal["bf16", "fp32"], seconds: float = 0.3) -> float:
+    """Peak FLOP/s of `device`: the datasheet's where it is known, otherwise what a large matmul reaches right now."""
+    listed = datasheet_peak(torch.cuda.get_device_name(device)) if device.type == "cuda" else None
+    if listed is not None and precision == "bf16":
+        return listed
+    return matmul_rate(device, torch.bfloat16 if precision == "bf16" else torch.float32, seconds)
+
+
+def datasheet_peak(name: str) -> float | None:
+    """Dense bf16 FLOP/s of a device by its name; none when it is not listed. The longest name that fits counts."""
+    fitting = [known for known in BF16_PEAKS if set(known.split()) <= set(name.replace("-", " ").split())]
+    return BF16_PEAKS[max(fitting, key=len)] if fitting else None
+
+
+def matmul_rate(device: torch.device, dtype: torch.dtype, seconds: float = 0.3) -> float:
+    """FLOP/s of the fastest of repeated square matmuls within about `seconds`."""
+    side = 8192 if device.type == "cuda" else 1024
+    left = torch.ones(side, side, device=device, dtype=dtype)
+    right = torch.ones(side, side, device=device, dtype=dtype)
+    fastest, end = float("inf"), time.perf_counter() + seconds
+    torch.mm(left, right)  # the first call loads kernels
+    while time.perf_counter() < end or fastest == float("inf"):
+        _wait(device)
+        began = time.perf_counter()
+        torch.mm(left, right)
+        _wait(device)
+        fastest = min(fastest, time.perf_counter() - began)
+    return 2.0 * side**3 / fastest
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

@@ -1,0 +1,113 @@
+"""The model of a recipe without its weights: same modules, same checks, on the meta device, from config files alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+
+from sailvit.core.errors import ModelError
+from sailvit.core.layout import VisualLayout
+from sailvit.core.recipe import ModelConfig
+from sailvit.models.build import (
+    apply_image_config,
+    load_connector,
+    load_preprocessor,
+    read_preprocessing,
+    resolve_source,
+)
+from sailvit.models.mllm import MLLM
+from sailvit.models.tower import Tower
+
+CONFIGS = Path(__file__).parent / "configs"
+"""Config files of the towers and languages that shipped recipes name, by hub id with `--` for `/`."""
+
+
+@dataclass(frozen=True)
+class Sketch:
+    """A model to count and to plan with."""
+
+    mllm: MLLM
+    """The three parts on the meta device."""
+    layout: VisualLayout
+    """How images become tiles and placeholder runs; the id is the tokenizer's, or 0 without one."""
+    tokenizer: PreTrainedTokenizerBase | None
+    """The language's tokenizer with the placeholder; none when it is not on this machine."""
+    longest: int | None
+    """Most positions that the language was made for; none when its config does not say."""
+
+
+def sketch(config: ModelConfig) -> Sketch:
+    """The model without weights; configs are looked for in local folders, shipped files, the hub's cache, the hub.
+
+    Raises:
+        ModelError: a config cannot be found, or grid and connector do not fit.
+    """
+    tower = _sketch_tower(config)
+    language_config = _read_config(config, "language")
+    with torch.device("meta"):
+        language = AutoModelForCausalLM.from_config(language_config, trust_remote_code=config.trust_remote_code)
+        # Sizes are all that is asked for, so a trained connector's weights are not read.
+        fresh = config.connector.model_copy(update={"source": None})
+        connector = load_connector(config.model_copy(update={"connector": fresh}), tower, language, seed=0)
+    tokenizer = _find_tokenizer(config)
+    placeholder_id = tokenizer.convert_tokens_to_ids(config.placeholder) if tokenizer else 0
+    mllm = MLLM(tower, connector, language, placeholder_id)
+    layout = VisualLayout(
+        tile_size=tower.preprocessing.size,
+        tokens_per_tile=mllm.visual_tokens,
+        placeholder_id=placeholder_id,
+        placeholder=config.placeholder,
+        max_tiles=config.image.max_tiles,
+        thumbnail=config.image.thumbnail,
+    )
+    longest = getattr(language_config.get_text_config(), "max_position_embeddings", None)
+    return Sketch(mllm, layout, tokenizer, longest)
+
+
+def config_source(source: str) -> str:
+    """Where the config of a tower or language is: a folder when there is one, otherwise the hub id itself."""
+    shipped = CONFIGS / source.replace("/", "--")
+    return str(shipped) if shipped.is_dir() and not Path(source).is_dir() else resolve_source(source)
+
+
+def _sketch_tower(config: ModelConfig) -> Tower:
+    whole = _read_config(config, "tower")
+    with torch.device("meta"):
+        model = AutoModel.from_config(
+            getattr(whole, "vision_config", whole), trust_remote_code=config.trust_remote_code
+        )
+    preprocessor = load_preprocessor(config_source(config.tower), _options(config, "tower"), config.image)
+    preprocessing = read_preprocessing(apply_image_config(preprocessor, config.image), config.tower)
+    return Tower(model, preprocessing, config.feature_layer)
+
+
+def _read_config(config: ModelConfig, part: str) -> Any:
+    source = getattr(config, part)
+    try:
+        return AutoConfig.from_pretrained(config_source(source), **_options(config, part))
+    except (OSError, ValueError) as error:
+        raise ModelError(
+            f"cannot read the config of the {part} {source!r}: {error}; name a folder with a config.json, or a hub id"
+            " while connected"
+        ) from error
+
+
+def _find_tokenizer(config: ModelConfig) -> PreTrainedTokenizerBase | None:
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            resolve_source(config.language), local_files_only=True, **_options(config, "language")
+        )
+    except (OSError, ValueError):
+        return None
+    if config.placeholder not in tokenizer.get_vocab():
+        tokenizer.add_special_tokens({"additional_special_tokens": [config.placeholder]})
+    return tokenizer
+
+
+def _options(config: ModelConfig, part: str) -> dict[str, Any]:
+    revision = {name: value for name, value in config.revision.items() if name == part}
+    return {"trust_remote_code": config.trust_remote_code, **({"revision": revision[part]} if revision else {})}  # type: ignore[index]
