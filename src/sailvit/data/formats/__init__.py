@@ -11,18 +11,13 @@ from sailvit.core.recipe import SourceConfig
 from sailvit.core.records import Source
 from sailvit.data.formats.captions import open_captions
 from sailvit.data.formats.llava import open_llava
+from sailvit.data.world.source import open_world
 
 Opener = Callable[[SourceConfig, Path], Source]
 """Opens a source; relative paths start at the folder given."""
 
 
-def _open_world(config: SourceConfig, folder: Path) -> Source:
-    from sailvit.data.world.source import open_world
-
-    return open_world(config, folder)
-
-
-FORMATS: dict[str, Opener] = {"llava": open_llava, "captions": open_captions, "world": _open_world}
+FORMATS: dict[str, Opener] = {"llava": open_llava, "captions": open_captions, "world": open_world}
 """Openers by the name that a recipe's `format` gives."""
 
 

@@ -73,12 +73,13 @@ def _turn(turn: Any) -> Turn:
     text = fields.get("value", fields.get("content"))
     if isinstance(text, list):
         text = "".join(map(_piece, text))
-    if speaker not in _ROLES or not isinstance(text, str):
+    role = _ROLES.get(str(speaker))
+    if role is None or not isinstance(text, str):
         raise DataError(
             f"found turn {str(turn)[:80]}; expected `from` (or `role`), one of {', '.join(_ROLES)},"
             " and text in `value` (or `content`)"
         )
-    return Turn(_ROLES[speaker], text)
+    return Turn(role, text)
 
 
 def _piece(piece: Any) -> str:
