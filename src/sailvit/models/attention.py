@@ -18,24 +18,22 @@ import torch
 from torch import nn
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 
 from sailvit.core.errors import ModelError
 
 PACKED = "sailvit_packed"
 """Name of the implementation in transformers' attention interface."""
 
+TOWER = "sailvit_tower"
+"""Name of the towers' implementation: transformers' SDPA, with a faster way for short bf16 rows on the CPU."""
+
+_SHORT = 512
+"""Longest row of scores, in positions, that is cheaper written out than fused on the CPU."""
+
 _WASTE = 1.25
 """Most padded over shortest length within a bucket; more buckets are more calls, longer ones more padding."""
-
-
-@dataclass(frozen=True)
-class Bucket:
-    """Segments of similar length, attended to in one call."""
-
-    rows: torch.Tensor
-    """int64[S, L]: positions of each segment in the row, its last one repeated up to L."""
-    window_free: int
-    """L: a sliding window at least this long changes nothing."""
 
 
 @dataclass(frozen=True)
@@ -48,8 +46,11 @@ class Segments:
     """Length of the longest segment, in tokens."""
 
     @cached_property
-    def buckets(self) -> tuple[Bucket, ...]:
-        """Segments grouped by length; made once per batch and shared by all layers."""
+    def buckets(self) -> tuple[torch.Tensor, ...]:
+        """Per group of similar length int64[S, L]: positions of each segment, its last one repeated up to L.
+
+        Made once per batch and shared by all layers.
+        """
         starts = self.boundaries[:-1].long()
         lengths = self.boundaries.diff().long()
         order = lengths.argsort(stable=True)
@@ -59,22 +60,21 @@ class Segments:
                 groups[-1].append(index)
             else:
                 groups.append([index])
-        return tuple(self._bucket(starts[group], lengths[group]) for group in groups)
+        return tuple(_positions(starts[group], lengths[group]) for group in groups)
 
     @cached_property
     def inverse(self) -> torch.Tensor:
         """int64[T]: where each position of the row lies in the concatenated, flattened buckets."""
-        rows = torch.cat([bucket.rows.flatten() for bucket in self.buckets])
+        rows = torch.cat([rows.flatten() for rows in self.buckets])
         inverse = torch.empty(int(self.boundaries[-1]), dtype=torch.long)
         # A segment's last position occurs again in its padding; writing backwards leaves the first occurrence.
         inverse[rows.flip(0)] = torch.arange(len(rows) - 1, -1, -1)
         return inverse
 
-    @staticmethod
-    def _bucket(starts: torch.Tensor, lengths: torch.Tensor) -> Bucket:
-        longest = int(lengths.max())
-        offsets = torch.minimum(torch.arange(longest)[None, :], lengths[:, None] - 1)
-        return Bucket(rows=starts[:, None] + offsets, window_free=longest)
+
+def _positions(starts: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+    offsets = torch.minimum(torch.arange(int(lengths.max()))[None, :], lengths[:, None] - 1)
+    return starts[:, None] + offsets
 
 
 Row = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
@@ -144,24 +144,62 @@ def _attend_cpu(row: Row, segments: Segments, scaling: float | None, window: int
     if groups > 1:
         key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
     outputs = []
-    for bucket in segments.buckets:
-        mask = _band(bucket.window_free, window) if window is not None and window < bucket.window_free else None
-        q, k, v = (tensor[bucket.rows].transpose(1, 2) for tensor in (query, key, value))
-        out = scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None, scale=scaling)
+    for rows in segments.buckets:
+        length = rows.shape[1]
+        allowed = torch.ones(length, length, dtype=torch.bool).tril()
+        if window is not None and window < length:
+            allowed = allowed.triu(1 - window)
+        heads = [tensor[rows].transpose(1, 2) for tensor in (query, key, value)]
+        out = short_attention(heads[0], heads[1], heads[2], allowed, scaling)
         outputs.append(out.transpose(1, 2).flatten(0, 1))
     return torch.cat(outputs)[segments.inverse]
 
 
-def _band(length: int, window: int) -> torch.Tensor:
-    ones = torch.ones(length, length, dtype=torch.bool)
-    return ones.tril().triu(1 - window)
+def short_attention(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    allowed: torch.Tensor | None = None,
+    scaling: float | None = None,
+) -> torch.Tensor:
+    """Attention float[S, H, L, D] on the CPU, by what is fastest there; `allowed` is bool[L, L].
+
+    In bf16 and up to 512 positions two batched matrix products beat the fused CPU kernel 3 to 8 times, forward and
+    backward (`benchmarks/cpu_attention.py`).
+    """
+    length = query.shape[2]
+    if query.dtype != torch.bfloat16 or length > _SHORT:
+        return scaled_dot_product_attention(query, key, value, attn_mask=allowed, scale=scaling)
+    bias = query.new_zeros(length, length)
+    if allowed is not None:
+        bias.masked_fill_(~allowed, float("-inf"))
+    q, k, v = (tensor.flatten(0, 1) for tensor in (query, key, value))
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    scores = torch.baddbmm(bias.expand(len(q), -1, -1), q, k.transpose(1, 2), alpha=scale)
+    return torch.bmm(scores.softmax(dim=-1), v).reshape(query.shape)
+
+
+def tower_attention(
+    module: nn.Module, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *rest: Any, **keywords: Any
+) -> tuple[torch.Tensor, None]:
+    """Attention among all tokens of a tile, float[I, T, H, D], of query, key and value float[I, H, T, D].
+
+    transformers' own, but for the short bf16 case on the CPU.
+    """
+    mask = rest[0] if rest else keywords.get("attention_mask")
+    if query.device.type == "cpu" and mask is None and query.dtype == torch.bfloat16:
+        return short_attention(query, key, value, scaling=keywords.get("scaling")).transpose(1, 2).contiguous(), None
+    attended: tuple[torch.Tensor, None] = sdpa_attention_forward(module, query, key, value, *rest, **keywords)
+    return attended
 
 
 def _no_mask(*_: Any, **__: Any) -> None:
     """No mask tensor: segments carry all there is to know."""
 
 
-def register_packed_attention() -> None:
-    """Make `PACKED` known to transformers; repeating it changes nothing."""
+def register_attention() -> None:
+    """Make `PACKED` and `TOWER` known to transformers; repeating it changes nothing."""
     AttentionInterface.register(PACKED, packed_attention)
     AttentionMaskInterface.register(PACKED, _no_mask)
+    AttentionInterface.register(TOWER, tower_attention)
+    AttentionMaskInterface.register(TOWER, ALL_MASK_ATTENTION_FUNCTIONS["sdpa"])

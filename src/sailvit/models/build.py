@@ -22,7 +22,7 @@ from sailvit.core.errors import ModelError
 from sailvit.core.layout import VisualLayout
 from sailvit.core.recipe import ImageConfig, ModelConfig
 from sailvit.core.seeding import derive_seed
-from sailvit.models.attention import PACKED, register_packed_attention
+from sailvit.models.attention import PACKED, TOWER, register_attention
 from sailvit.models.connector import Connector, MergeConnectorConfig
 from sailvit.models.mllm import MLLM
 from sailvit.models.tower import Preprocessing, Tower
@@ -79,6 +79,7 @@ def resolve_source(source: str) -> str:
 
 def load_tower(config: ModelConfig) -> tuple[Tower, dict[str, Any]]:
     """The tower and its preprocessor config, with the recipe's image settings applied to both."""
+    register_attention()
     source = resolve_source(config.tower)
     options = _options(config, "tower")
     try:
@@ -86,7 +87,7 @@ def load_tower(config: ModelConfig) -> tuple[Tower, dict[str, Any]]:
         # A checkpoint of two towers (CLIP, SigLIP) carries the config of its vision half.
         vision = getattr(whole, "vision_config", whole)
         model, info = AutoModel.from_pretrained(
-            source, config=vision, dtype=torch.float32, attn_implementation="sdpa", output_loading_info=True, **options
+            source, config=vision, dtype=torch.float32, attn_implementation=TOWER, output_loading_info=True, **options
         )
     except (OSError, ValueError) as error:
         raise ModelError(f"cannot load the tower {config.tower!r}: {error}") from error
@@ -98,7 +99,7 @@ def load_tower(config: ModelConfig) -> tuple[Tower, dict[str, Any]]:
 
 def load_language(config: ModelConfig, seed: int) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, int]:
     """The language with packed attention, its tokenizer, and the id of the placeholder token in both."""
-    register_packed_attention()
+    register_attention()
     source = resolve_source(config.language)
     options = _options(config, "language")
     try:

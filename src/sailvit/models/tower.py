@@ -71,6 +71,7 @@ class Tower(nn.Module):
             tokens = model(**inputs, output_hidden_states=True).hidden_states[self.feature_layer]
         return tokens
 
+    @torch.enable_grad()
     def _probe(self, *, counted: bool) -> tuple[int, frozenset[str]]:
         """Prefix length and the names of parameters that features do not depend on, from a pass without data.
 
