@@ -59,18 +59,19 @@ def test_bars_rise_by_one_level_of_twelve_pixels():
 
 
 def test_glyphs_span_two_patches_and_all_differ():
-    marks = [glyph(character, 3) for character in DIGITS + LETTERS]
-    assert all(mark.shape == (21, 15) for mark in marks)
-    distances = [abs(a - b).sum() / 9 for i, a in enumerate(marks) for b in marks[:i]]
+    marks = [glyph(character, 4) for character in DIGITS + LETTERS]
+    assert all(mark.shape == (28, 20) for mark in marks)
+    distances = [abs(a - b).sum() / 16 for i, a in enumerate(marks) for b in marks[:i]]
     assert min(distances) >= 1, "two glyphs look the same"
 
 
-@pytest.mark.parametrize("glyphs", [("4", "7"), ("4", "7", "2")])
-def test_a_writing_shows_each_glyph_in_its_slot(glyphs):
-    mask = inked(picture(Writing("black", glyphs)))
-    columns = mask.any(axis=0)
-    starts = int(columns[0]) + int((columns[1:] & ~columns[:-1]).sum())
-    assert starts == len(glyphs)
+@pytest.mark.parametrize("glyphs", ["47", "472", "hk"])
+def test_a_writing_shows_each_glyph_in_its_cell(glyphs):
+    mask = inked(picture(Writing("black", tuple(glyphs))))
+    for cell in range(4):
+        row, column = divmod(cell, 2)
+        ink = mask[32 * row : 32 * row + 32, 32 * column : 32 * column + 32].sum()
+        assert ink == (16 * glyph(glyphs[cell], 1).sum() if cell < len(glyphs) else 0)
 
 
 @pytest.mark.parametrize("shape", SHAPES)

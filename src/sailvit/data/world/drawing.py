@@ -11,10 +11,12 @@ from typing import cast
 import numpy as np
 
 from sailvit.data.world.glyphs import HEIGHT, glyph
-from sailvit.data.world.scenes import BAR_LEVELS, CROWD_SIDE, Chart, Crowd, Objects, Scene, Writing
+from sailvit.data.world.scenes import CROWD_SIDE, MOST, Chart, Crowd, Objects, Scene, Writing
 
 SIDE = 64
 """Height and width of a picture, in pixels."""
+CELL = SIDE // 2
+"""Height and width of a cell of the 2x2 grid, in pixels."""
 _RGB = {
     "red": (222, 46, 48),
     "green": (44, 168, 72),
@@ -29,8 +31,7 @@ _COLOUR_JITTER = 14
 _BASELINE = 62
 _LEVEL = 12
 _BAR_SLOT, _BAR_WIDTH = 16, 12
-_GLYPH_SCALE = {2: 4, 3: 3}
-_GLYPH_LEFT = {2: (6, 38), 3: (1, 25, 49)}
+_GLYPH_SCALE = 4
 
 
 def draw(scene: Scene, rng: np.random.Generator) -> np.ndarray:
@@ -58,15 +59,19 @@ def _draw_things(canvas: np.ndarray, scene: Objects | Crowd, rng: np.random.Gene
 
 
 def _draw_writing(canvas: np.ndarray, scene: Writing, rng: np.random.Generator) -> None:
-    scale = _GLYPH_SCALE[len(scene.glyphs)]
+    # Two glyphs a line, each in its 32-pixel cell. In one line of three, glyphs fall differently on the 16-pixel visual
+    # tokens; an attention readout trained on 10,000 such pictures read 19 % of them, and 93 % of these.
     ink = _RGB[scene.ink] + _tints(rng, 1)[0]
-    top = (SIDE - HEIGHT * scale) // 2 + int(rng.integers(-2, 3))
-    for character, left in zip(scene.glyphs, _GLYPH_LEFT[len(scene.glyphs)], strict=True):
-        _paste(canvas, glyph(character, scale), (top, left), ink)
+    down, right = rng.integers(-2, 3, size=2).tolist()
+    for cell, character in enumerate(scene.glyphs):
+        mask = glyph(character, _GLYPH_SCALE)
+        row, column = divmod(cell, 2)
+        top, left = (CELL * at + (CELL - length) // 2 for at, length in zip((row, column), mask.shape, strict=True))
+        _paste(canvas, mask, (top + down, left + right), ink)
 
 
 def _draw_chart(canvas: np.ndarray, scene: Chart, rng: np.random.Generator) -> None:
-    for level in range(1, BAR_LEVELS + 1):
+    for level in range(1, MOST + 1):
         canvas[_BASELINE - _LEVEL * level] -= 30
     canvas[_BASELINE:] = 90
     start = (SIDE - _BAR_SLOT * len(scene.bars)) // 2 + (_BAR_SLOT - _BAR_WIDTH) // 2

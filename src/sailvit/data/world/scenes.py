@@ -16,8 +16,8 @@ HELD_OUT_SHARE = 8
 """One scene in this many belongs to the held-out split."""
 CROWD_SIDE = 4
 """Cells per side of a crowd."""
-BAR_LEVELS = 5
-"""Heights of bars go from 1 to this."""
+MOST = 5
+"""Largest height of a bar and largest number of things in a group."""
 
 T = TypeVar("T")
 
@@ -104,7 +104,7 @@ class Writing:
     ink: str
     """Colour of the glyphs."""
     glyphs: tuple[str, ...]
-    """From left to right."""
+    """In reading order, two on a line."""
 
     @property
     def text(self) -> str:
@@ -190,7 +190,7 @@ def draw_crowd(rng: np.random.Generator) -> Crowd:
     by_colour = bool(rng.integers(2))
     grouping, other = (COLOURS, SHAPES) if by_colour else (SHAPES, COLOURS)
     first, second = pick_some(rng, grouping, 2)
-    counts = rng.integers(1, BAR_LEVELS + 1, size=2).tolist()
+    counts = rng.integers(1, MOST + 1, size=2).tolist()
     groups = [first] * counts[0] + [second] * counts[1]
     others = [other[i] for i in rng.integers(len(other), size=len(groups)).tolist()]
     cells = pick_some(rng, range(CROWD_SIDE**2), len(groups))
@@ -210,7 +210,7 @@ def draw_chart(rng: np.random.Generator) -> Chart:
     """A random chart."""
     count = int(rng.integers(3, 5))
     colours = pick_some(rng, COLOURS, count)
-    heights = pick_some(rng, range(1, BAR_LEVELS + 1), count)
+    heights = pick_some(rng, range(1, MOST + 1), count)
     return Chart(tuple(zip(colours, heights, strict=True)))
 
 
