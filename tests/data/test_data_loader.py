@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import pickle
 import time
 from collections import Counter
 from dataclasses import replace
@@ -175,6 +176,12 @@ def test_a_damaged_image_is_named_with_its_record(builder):
 
     with pytest.raises(DataError, match=r"record \d+ \(id\d+\) of source a: an image of 8 bytes cannot be opened"):
         list(Loader({**SOURCES, "a": Damaged(40)}, builder, FEED))
+
+
+def test_a_loader_can_be_sent_to_another_process(builder):
+    steps = list(Loader(SOURCES, builder, FEED))
+    again = list(pickle.loads(pickle.dumps(Loader(SOURCES, builder, FEED))))
+    assert [content(step) for step in again] == [content(step) for step in steps]
 
 
 def test_leaving_the_loop_ends_the_workers(builder):

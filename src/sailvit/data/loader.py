@@ -68,6 +68,7 @@ class _Planned:
     """A drawn record in the packer's buffer."""
 
     draw: Draw
+    name: str
     draft: Draft
 
     def __len__(self) -> int:
@@ -181,13 +182,13 @@ class _Steps(IterableDataset[Step | DataError]):
         position = self._stream.position(draw)
         with _naming(f"record {position} of source {draw.source}"):
             record = self._sources[draw.source][position]
-        with _naming(f"record {position} ({record.id}) of source {draw.source}"):
-            return _Planned(draw, self._builder.draft(draw.source, record))
+        name = f"record {position} ({record.id}) of source {draw.source}"
+        with _naming(name):
+            return _Planned(draw, name, self._builder.draft(draw.source, record))
 
     def _sample(self, planned: _Planned) -> Sample:
-        draw, draft = planned.draw, planned.draft
-        with _naming(f"record {self._stream.position(draw)} ({draft.record.id}) of source {draw.source}"):
-            return self._builder.finish(draft)
+        with _naming(planned.name):
+            return self._builder.finish(planned.draft)
 
 
 def _identity(feed: Feed) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import lru_cache
 from typing import NamedTuple
 
 from sailvit.core.errors import DataError
@@ -31,7 +30,8 @@ class Stream:
         total = sum(shares.values())
         self._sizes = sizes
         self._shares = {source: share / total for source, share in shares.items()}
-        self._seed_of = lru_cache(2 * len(shares))(lambda *names: derive_seed(seed, name, "order", *names))
+        self._root = derive_seed(seed, name, "order")
+        self._seeds: dict[tuple[str, int], int] = {}
 
     def next(self, drawn: Mapping[str, int]) -> Draw:
         """The draw that follows `drawn` draws per source: of the source that is furthest behind its share."""
@@ -43,7 +43,10 @@ class Stream:
         """The record that a draw means: each epoch is its own permutation of the source."""
         size = self._sizes[draw.source]
         epoch, place = divmod(draw.nth, size)
-        return permute(place, size, self._seed_of(draw.source, epoch))
+        key = (draw.source, epoch)
+        if key not in self._seeds:
+            self._seeds[key] = derive_seed(self._root, *key)
+        return permute(place, size, self._seeds[key])
 
 
 def permute(place: int, size: int, seed: int) -> int:

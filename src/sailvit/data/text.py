@@ -44,6 +44,8 @@ class TextEncoder:
     def __init__(self, tokenizer: PreTrainedTokenizerFast, layout: VisualLayout) -> None:
         self.layout = layout
         self._template = Template(tokenizer)
+        if not tokenizer.is_fast:
+            raise DataError(f"{type(tokenizer).__name__} knows no character offsets; load the fast tokenizer instead")
         # A copy, since truncation and padding are settings of the shared object.
         self._backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
         self._backend.no_truncation()

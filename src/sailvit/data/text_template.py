@@ -11,9 +11,8 @@ they stay in the text that is rendered, and the stretches between them get senti
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 import jinja2
 from transformers import PreTrainedTokenizerFast
@@ -21,6 +20,7 @@ from transformers import PreTrainedTokenizerFast
 from sailvit.core.errors import DataError
 
 _HOLE = "\0"
+_MOST_KNOWN = 4096
 _SENTINEL = re.compile(r"zq(\d+)qz")
 _LOOKED_FOR = re.compile(
     r"""(?:startswith|endswith|split|replace)\(\s*(?P<a>['"])(?P<called>.*?)(?P=a)"""
@@ -64,7 +64,7 @@ class Template:
         self._end_of_turn = re.compile(
             rf"\s*(?:{_any_of({*tokenizer.all_special_tokens, *tokenizer.get_added_vocab()})})"
         )
-        self.skeleton = lru_cache(4096)(self._skeleton)
+        self._known: dict[Shape, Skeleton] = {}
 
     def split(self, text: str) -> tuple[str, list[str]]:
         """A turn's text with a NUL for each stretch that the template does not look into, and these stretches."""
@@ -74,6 +74,14 @@ class Template:
         stretches = [core for piece in pieces[::2] if (core := piece.strip())]
         pieces[::2] = [piece.replace(core, _HOLE) if (core := piece.strip()) else piece for piece in pieces[::2]]
         return "".join(pieces), stretches
+
+    def skeleton(self, shape: Shape) -> Skeleton:
+        """The text around turns of this shape."""
+        if shape not in self._known:
+            if len(self._known) >= _MOST_KNOWN:
+                self._known.clear()
+            self._known[shape] = self._skeleton(shape)
+        return self._known[shape]
 
     def render(self, roles: Sequence[str], texts: Sequence[str]) -> str:
         """The whole conversation as text."""
@@ -106,22 +114,16 @@ class Template:
         names = iter(range(len(owners)))
         texts = [re.sub(_HOLE, lambda _: f"zq{next(names)}qz", text) for _, text in shape]
         literals = _SENTINEL.split(self.render(roles, texts))
-        stretches = [int(found) for found in literals[1::2]]
+        shown = [int(found) for found in literals[1::2]]
         last = {owner: stretch for stretch, owner in enumerate(owners)}
-        for turn, stretch in last.items():
-            if stretches.count(stretch) != 1 or stretches != sorted(stretches):
-                raise DataError(
-                    f"the tokenizer's chat template shows turn {turn + 1} of {', '.join(roles)}"
-                    f" {stretches.count(stretch)} times or out of order; expected every turn once, unchanged:"
-                    " give the tokenizer another template"
-                )
-        slots = []
-        for index, stretch in enumerate(stretches):
-            before, after, owner = literals[2 * index], literals[2 * index + 2], owners[stretch]
-            answers = roles[owner] == "assistant"
-            begins = owner not in (owners[earlier] for earlier in stretches[:index])
-            opens = self._lead(before, shape[owner][1]) if answers and begins else None
-            closes = self._tail(after) if answers and stretch == last[owner] else None
+        _check_shown(roles, shown, last)
+        slots: list[Slot] = []
+        for before, stretch, after in zip(literals[:-2:2], shown, literals[2::2], strict=True):
+            turn = owners[stretch]
+            answers = roles[turn] == "assistant"
+            begins = not slots or owners[slots[-1].stretch] != turn
+            opens = self._lead(before, shape[turn][1]) if answers and begins else None
+            closes = self._tail(after) if answers and stretch == last[turn] else None
             slots.append(Slot(before, stretch, opens, closes))
         return Skeleton(tuple(slots), literals[-1])
 
@@ -137,6 +139,17 @@ class Template:
         """How far the end-of-turn token reaches into the literal after an answer; 0 when there is none."""
         found = self._end_of_turn.match(literal)
         return found.end() if found else 0
+
+
+def _check_shown(roles: Sequence[str], shown: Sequence[int], last: Mapping[int, int]) -> None:
+    """Each turn's last stretch must be shown once, in order; earlier ones (thinking) may be dropped from history."""
+    for turn, stretch in last.items():
+        if shown.count(stretch) != 1 or list(shown) != sorted(set(shown)):
+            raise DataError(
+                f"the tokenizer's chat template shows turn {turn + 1} of {', '.join(roles)}"
+                f" {shown.count(stretch)} times or out of order; expected every turn once, unchanged:"
+                " give the tokenizer another template"
+            )
 
 
 def _looked_for(template: str) -> set[str]:
