@@ -10,7 +10,7 @@ from typing import cast
 
 import numpy as np
 
-from sailvit.data.world.glyphs import HEIGHT, glyph
+from sailvit.data.world.glyphs import glyph
 from sailvit.data.world.scenes import CROWD_SIDE, MOST, Chart, Crowd, Objects, Scene, Writing
 
 SIDE = 64

@@ -6,9 +6,6 @@ from functools import cache
 
 import numpy as np
 
-HEIGHT = 7
-"""Rows of dots per glyph."""
-
 _FONT = {
     "0": ".###. #...# #...# #...# #...# #...# .###.",
     "1": "..#.. .##.. ..#.. ..#.. ..#.. ..#.. .###.",
