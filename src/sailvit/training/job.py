@@ -11,6 +11,7 @@ from sailvit.core.recipe import Recipe, Stage
 from sailvit.core.run import RunFolder
 from sailvit.data.loader import Loader
 from sailvit.models.build import Assembly
+from sailvit.models.flops import FlopsModel
 from sailvit.models.mllm import MLLM
 from sailvit.training.objectives import Objective
 
@@ -37,6 +38,10 @@ class StageJob:
     """Where the model lives."""
     target: float
     """Length of the stage in samples or, where it is given in tokens, in tokens."""
+    flops: FlopsModel
+    """Counts what a step costs, frozen parts at what they really cost."""
+    peak: float
+    """FLOP/s that the device can reach: what MFU is a share of."""
     cursor: dict[str, Any] = field(default_factory=dict)
     """Where the loader stands after the last finished step."""
     step: int = 0
@@ -105,5 +110,5 @@ class StepRecord:
     """Samples per second, over all processes."""
     answer_tokens_per_s: float
     """Tokens with loss per second, over all processes."""
-    mfu: float | None
-    """Share of the device's peak arithmetic rate that went into the model, where the peak is known."""
+    mfu: float
+    """Share of the peak arithmetic rate that went into the model, over all processes."""

@@ -9,7 +9,7 @@ import torch
 
 from sailvit.core.batch import Batch, Step
 from sailvit.core.seeding import derive_seed
-from sailvit.distributed.processes import rank, sum_counts, sum_gradients, sum_values
+from sailvit.distributed.processes import rank, sum_counts, sum_gradients, sum_values, world
 from sailvit.training.hooks import Hook
 from sailvit.training.job import StageJob, StepRecord
 from sailvit.training.optim import set_rate
@@ -68,7 +68,7 @@ def train_step(job: StageJob, step: Step, began: float, arrived: float) -> StepR
         wait=arrived - began,
         samples_per_s=counts["samples"] / seconds,
         answer_tokens_per_s=counts["answer_tokens"] / seconds,
-        mfu=None,
+        mfu=_flops(job, counts) / (seconds * job.peak * world()),
     )
 
 
@@ -94,6 +94,15 @@ def accumulate(job: StageJob, batches: Sequence[Batch], counts: dict[str, int]) 
     return {name: total / max(counts[name], 1) for name, total in zip(sums, totals, strict=True)}
 
 
+def _flops(job: StageJob, counts: dict[str, int]) -> float:
+    return job.flops.step(
+        tiles=counts["images"],
+        segment_squares=counts["squares"],
+        tokens=counts["tokens"],
+        answer_tokens=counts["answer_tokens"],
+    )
+
+
 def _global_counts(job: StageJob, batches: Sequence[Batch]) -> dict[str, int]:
     """What the step holds, over all micro-batches and processes; objectives count their own units."""
     local = {
@@ -102,6 +111,7 @@ def _global_counts(job: StageJob, batches: Sequence[Batch]) -> dict[str, int]:
         "padding": sum(batch.padding for batch in batches),
         "answer_tokens": sum(batch.answer_tokens for batch in batches),
         "images": sum(len(batch.tiles) for batch in batches),
+        "squares": sum(int(batch.boundaries.diff().long().square().sum()) for batch in batches),
     }
     local |= {name: sum(objective.units(batch) for batch in batches) for name, objective in job.objectives.items()}
     return dict(zip(local, sum_counts(list(local.values()), job.device), strict=True))

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -68,6 +70,10 @@ def fingerprints(job: StageJob) -> dict[Part, dict[str, tuple[int, int]]]:
 class ProofHook(Hook):
     """Proves a stage after its first steps and at its end; raises ProofError when a part did something else."""
 
+    def __init__(self, announce: Callable[[dict[str, Any]], None] = lambda line: None) -> None:
+        """`announce` is given every line that is written to proofs.jsonl, before a mismatch stops the run."""
+        self._announce = announce
+
     _before: dict[Part, dict[str, tuple[int, int]]]
     _planned: dict[Part, set[str]]
     _highest: dict[str, float]
@@ -116,8 +122,16 @@ class ProofHook(Hook):
         now = fingerprints(job)
         rows = [self._row(job, part, now[part]) for part in PARTS]
         wrong = [row for row in rows if row.verdict != AS_PLANNED]
-        line = {"stage": job.stage.name, "stage_index": job.index, "step": job.step, "when": when, "ok": not wrong}
-        append_line(job.folder.proofs, {**line, "rows": [dataclasses.asdict(row) for row in rows]})
+        line: dict[str, Any] = {
+            "stage": job.stage.name,
+            "stage_index": job.index,
+            "step": job.step,
+            "when": when,
+            "ok": not wrong,
+        }
+        line["rows"] = [dataclasses.asdict(row) for row in rows]
+        append_line(job.folder.proofs, line)
+        self._announce(line)
         if wrong:
             raise ProofError(
                 f"stage {job.stage.name}, step {job.step}: training did not do what the recipe plans."

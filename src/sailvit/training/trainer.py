@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,9 @@ from sailvit.data.loader import Loader
 from sailvit.data.samples import SampleBuilder
 from sailvit.distributed.processes import rank
 from sailvit.models.build import Assembly, build, load_connector, load_language, load_tower
+from sailvit.models.flops import flops_model
 from sailvit.models.folders import save_part
+from sailvit.models.peak import device_peak
 from sailvit.training.feed import make_feed, target_of
 from sailvit.training.hooks import Hook, MetricsHook, StopOnSignal
 from sailvit.training.job import StageJob, StepRecord
@@ -39,6 +41,7 @@ class Trainer:
         folder: RunFolder,
         *,
         hooks: Sequence[Hook] = (),
+        announce: Callable[[dict[str, Any]], None] = lambda line: None,
         device: torch.device | None = None,
     ) -> None:
         self.recipe = recipe
@@ -46,11 +49,12 @@ class Trainer:
         self.device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.assembly = build(recipe.model, recipe.seed)
         self.sources = open_sources(recipe)
+        self._peak = device_peak(self.device, recipe.precision)
         self._signals = StopOnSignal()
         self._saver = _SaveState(self)
         # Signals first, so that a step's record, proof and save all see the request to stop; the proof before the save,
         # so that no state is kept of a stage that did something else than planned.
-        self._hooks: list[Hook] = [self._signals, MetricsHook(), *hooks, ProofHook(), self._saver]
+        self._hooks: list[Hook] = [self._signals, MetricsHook(), *hooks, ProofHook(announce), self._saver]
 
     def run(self, *, resume: bool = False) -> Assembly:
         """Train every stage that is not done yet; returns the model as it stands after the last.
@@ -122,6 +126,8 @@ class Trainer:
             assembly=self.assembly,
             objectives=objectives,
             optimizer=make_optimizer(model, objectives.values(), stage),
+            flops=flops_model(model, language_runs=any(o.needs_logits for o in objectives.values())),
+            peak=self._peak,
             loader=Loader(self.sources, builder, feed),
             device=device,
             target=target_of(stage, feed),

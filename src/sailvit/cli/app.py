@@ -1,0 +1,32 @@
+"""The `sailvit` command."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from sailvit.cli.report import report
+from sailvit.cli.train import train
+from sailvit.core.errors import InterruptedRunError, SailvitError
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+app.command()(train)
+app.command()(report)
+
+
+@app.callback()
+def about() -> None:
+    """Refine any pretrained ViT in stages against a small LLM, keep the ViT, plug it into multimodal LLMs."""
+
+
+def main() -> None:
+    """Run the command line; errors that are the input's fault end it with a sentence and exit code 1."""
+    try:
+        app()
+    except InterruptedRunError as error:
+        print(f"\n{error}", file=sys.stderr)
+        sys.exit(130)
+    except SailvitError as error:
+        print(f"\nerror: {error}", file=sys.stderr)
+        sys.exit(1)

@@ -1,0 +1,119 @@
+"""`sailvit plan RECIPE`: what a recipe will do and cost, and what is wrong with it, without training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from sailvit.training.plan import Plan
+
+
+def plan(
+    recipe: Annotated[Path, typer.Argument(help="Recipe file, or the name of a shipped recipe.")],
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", help="Override a value: stages.0.optim.lr=1e-4. Repeatable.")
+    ] = None,
+    tflops: Annotated[
+        float | None, typer.Option(min=0, help="Peak of one device in TFLOP/s; left out, this machine's is measured.")
+    ] = None,
+    mfu: Annotated[float, typer.Option(min=0.01, max=1, help="Share of the peak that training reaches.")] = 0.4,
+    devices: Annotated[int, typer.Option(min=1, help="Number of devices.")] = 1,
+) -> None:
+    """Show parts, tokens, FLOPs, memory and time of a recipe, and its problems; exit 1 when it has some."""
+    # torch and transformers take seconds to import; `sailvit --help` should not wait for them.
+    from rich.console import Console
+
+    from sailvit.recipes.loader import load_recipe
+    from sailvit.training.plan import plan as make_plan
+
+    loaded = load_recipe(recipe, overrides or ())
+    made = make_plan(loaded)
+    peak = tflops * 1e12 if tflops else _measured_peak(loaded.precision)
+    console = Console()
+    if made.parameters:
+        console.print(parts_table(made))
+        console.print(
+            f"A tile of {made.tile_size} px is {made.tokens_per_tile} visual tokens; an image is at most"
+            f" {made.most_tiles} tiles, {made.most_tiles * made.tokens_per_tile} tokens.\n"
+        )
+        console.print(stages_table(made, peak * mfu * devices))
+        source = "given" if tflops else "measured here"
+        console.print(
+            f"Time at {peak / 1e12:,.3g} TFLOP/s ({source}) x {devices} x MFU {mfu:g}. Memory per device, unsharded."
+        )
+        for basis in dict.fromkeys(stage.sample.basis for stage in made.stages):
+            console.print(f"Mean sample: {basis}.")
+    for remark in made.remarks:
+        console.print(f"[yellow]note[/yellow] {remark}", highlight=False, soft_wrap=True)
+    for problem in made.problems:
+        console.print(f"[red]problem[/red] {problem}", highlight=False, soft_wrap=True)
+    if made.problems:
+        raise typer.Exit(1)
+
+
+def parts_table(made: Plan) -> Table:
+    """Parts against stages: how many parameters there are and how many train."""
+    from rich.table import Table
+
+    table = Table(title=made.name, title_justify="left")
+    table.add_column("part")
+    for heading in ("parameters", *(f"trains in {stage.name}" for stage in made.stages)):
+        table.add_column(heading, justify="right")
+    for part, count in made.parameters.items():
+        trained = [stage.trains.get(part, 0) for stage in made.stages]
+        table.add_row(part, number(count), *(number(t) if t else "frozen" for t in trained))
+    return table
+
+
+def stages_table(made: Plan, speed: float) -> Table:
+    """One row per stage: samples, tokens, steps, FLOPs, memory and time at `speed` FLOP/s."""
+    from rich.table import Table
+
+    table = Table()
+    table.add_column("stage")
+    for heading in ("samples", "tokens/sample", "tokens", "steps", "FLOPs", "memory", "time"):
+        table.add_column(heading, justify="right")
+    for stage in made.stages:
+        table.add_row(
+            stage.name,
+            number(stage.samples),
+            f"{stage.sample.tokens:,.0f}",
+            number(stage.tokens),
+            "-" if stage.steps is None else f"{stage.steps:,}",
+            "-" if stage.flops is None else f"{stage.flops:.2e}",
+            f"{stage.memory.total / 2**30:,.1f} GiB",
+            duration(stage.seconds(speed)),
+        )
+    if made.flops is not None and len(made.stages) > 1:
+        table.add_row("all", "", "", "", "", f"{made.flops:.2e}", "", duration(made.flops / speed))
+    return table
+
+
+def number(value: float | None) -> str:
+    """A count with three digits and a unit: 8.66 M."""
+    for size, unit in ((1e12, " T"), (1e9, " G"), (1e6, " M"), (1e3, " k")):
+        if value is not None and value >= size:
+            return f"{value / size:.3g}{unit}"
+    return "-" if value is None else f"{value:.0f}"
+
+
+def duration(seconds: float | None) -> str:
+    """A duration in its largest fitting unit: 3.6 h."""
+    for size, unit in ((86400, " d"), (3600, " h"), (60, " min")):
+        if seconds is not None and seconds >= size:
+            return f"{seconds / size:,.1f}{unit}"
+    return "-" if seconds is None else f"{seconds:.0f} s"
+
+
+def _measured_peak(precision: str) -> float:
+    import torch
+
+    from sailvit.models.peak import device_peak
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return device_peak(device, "bf16" if precision == "bf16" else "fp32")

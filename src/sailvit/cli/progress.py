@@ -1,0 +1,103 @@
+"""How a run shows itself: a progress bar per stage on a terminal, plain lines elsewhere, and the proof as a table."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from sailvit.training.hooks import Hook
+from sailvit.training.job import StageJob, StepRecord
+
+_LINES_PER_STAGE = 10
+"""Plain lines that a stage prints when its output is not a terminal."""
+
+_MEMORY = 0.95
+"""Weight of the past in the shown rates and losses: about the last 20 steps."""
+
+
+class ProgressHook(Hook):
+    """Shows where a run stands."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._progress: Progress | None = None
+        self._bar: TaskID | None = None
+        self._shown: dict[str, float] = {}
+        self._next = 0.0
+
+    def stage_started(self, job: StageJob) -> None:
+        """Start the stage's bar, or say what it does."""
+        trained = ", ".join(f"{part} x{share.lr:g}" for part, share in job.stage.train.items() if share.lr)
+        self._console.print(f"[bold]stage {job.stage.name}[/bold] trains {trained}, peak rate {job.stage.optim.lr:g}")
+        self._shown, self._next = {}, 0.0
+        if self._console.is_terminal:
+            columns = (
+                SpinnerColumn(),
+                TextColumn("{task.description}"),
+                BarColumn(bar_width=20),
+                TextColumn("{task.percentage:>3.0f}%"),
+                TimeElapsedColumn(),
+                TextColumn("ETA"),
+                TimeRemainingColumn(),
+            )
+            self._progress = Progress(*columns, console=self._console)
+            self._progress.start()
+            self._bar = self._progress.add_task(job.stage.name, total=1.0)
+
+    def step_ended(self, job: StageJob, record: StepRecord) -> None:
+        """Move the bar, or print a line at every tenth of the stage."""
+        for name, value in self._values(record).items():
+            self._shown[name] = _MEMORY * self._shown.get(name, value) + (1 - _MEMORY) * value
+        done = job.share_done(record.samples, record.tokens)
+        if self._progress is not None and self._bar is not None:
+            self._progress.update(self._bar, completed=done, description=self._line(record))
+        elif done >= self._next:
+            left = job.seconds / done * (1 - done)
+            self._console.print(f"  {done:4.0%} {self._line(record)} | {left:.0f} s left", highlight=False)
+            self._next = done + 1 / _LINES_PER_STAGE
+
+    def stage_ended(self, job: StageJob) -> None:
+        """Close the bar and sum the stage up."""
+        self.close()
+        rate = job.samples / job.seconds if job.seconds else 0.0
+        self._console.print(
+            f"  {job.step} steps, {job.samples} samples, {job.tokens} tokens in {job.seconds:.1f} s"
+            f" ({rate:.0f} samples/s)",
+            highlight=False,
+        )
+
+    def close(self) -> None:
+        """Leave the terminal as it was."""
+        if self._progress is not None:
+            self._progress.stop()
+            self._progress = self._bar = None
+
+    @staticmethod
+    def _values(record: StepRecord) -> dict[str, float]:
+        rates = {"samples": record.samples_per_s, "answers": record.answer_tokens_per_s, "mfu": record.mfu}
+        return {**rates, "padding": record.padding, **{f"loss/{name}": value for name, value in record.loss.items()}}
+
+    def _line(self, record: StepRecord) -> str:
+        shown = self._shown
+        losses = " ".join(f"{name} {shown[f'loss/{name}']:.3f}" for name in record.loss)
+        return (
+            f"step {record.step} | {losses} | {shown['answers']:.0f} answer tokens/s | {shown['samples']:.0f} samples/s"
+            f" | padding {shown['padding']:.1%} | MFU {shown['mfu']:.0%}"
+        )
+
+
+def proof_table(line: dict[str, Any]) -> Table:
+    """The proof of training as a small table."""
+    verdict = "[green]holds[/green]" if line["ok"] else "[red]FAILS[/red]"
+    table = Table(title=f"proof of stage {line['stage']} after step {line['step']}: {verdict}", title_justify="left")
+    table.add_column("part")
+    for name in ("should train", "in optimizer", "moved", "should be frozen", "bit-identical", "highest rate"):
+        table.add_column(name, justify="right")
+    table.add_column("verdict")
+    for row in line["rows"]:
+        numbers = [f"{row[key]:,}" for key in ("planned", "in_optimizer", "moved", "frozen", "frozen_identical")]
+        table.add_row(row["part"], *numbers, f"{row['lr']:.2g}", row["verdict"])
+    return table

@@ -1,0 +1,89 @@
+"""`sailvit train`: run a recipe's stages."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from sailvit.core.errors import RunError
+from sailvit.core.recipe import Recipe
+from sailvit.core.run import RunFolder
+from sailvit.recipes.loader import dump_recipe, load_recipe
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from sailvit.models.build import Assembly
+
+Set = Annotated[
+    list[str] | None, typer.Option("--set", help="Override a setting, e.g. stages.0.optim.lr=1e-4; may be repeated.")
+]
+
+
+def train(
+    recipe: Annotated[str, typer.Argument(help="A recipe file, or the name of a shipped recipe.")],
+    overrides: Set = None,
+    run: Annotated[Path | None, typer.Option(help="Run folder; runs/<recipe name> when left out.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue a run at the step it stopped.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Remove a run that is already there.")] = False,
+) -> None:
+    """Train a recipe's stages and save every part as a Hugging Face folder."""
+    from rich.console import Console
+
+    loaded = load_recipe(recipe, overrides or ())
+    folder = RunFolder(run or (Path(recipe).parent if resume and _in_run(recipe) else Path("runs") / loaded.name))
+    console = Console()
+    if overwrite and not resume:
+        shutil.rmtree(folder.path, ignore_errors=True)
+    run_recipe(loaded, folder, console, resume=resume)
+    last = loaded.stages[-1]
+    console.print(f"Parts: {folder.stage(len(loaded.stages) - 1, last.name)}\nReport: {folder.report}", highlight=False)
+
+
+def run_recipe(recipe: Recipe, folder: RunFolder, console: Console, *, resume: bool = False) -> Assembly:
+    """Train `recipe` into `folder` with progress on `console`, and write the report; returns the trained model."""
+    # Here, so that `sailvit --help` does not wait for torch.
+    from sailvit.cli.progress import ProgressHook, proof_table
+    from sailvit.cli.quiet import quiet_libraries
+    from sailvit.report.page import write_report
+    from sailvit.training.trainer import Trainer
+
+    quiet_libraries()
+    text = dump_recipe(recipe)
+    if resume:
+        _refuse_other_recipe(folder, text)
+    elif folder.manifest.exists():
+        raise RunError(
+            f"{folder.path} already holds a run; continue it with --resume, replace it with --overwrite, or give"
+            " another folder with --run"
+        )
+    trainer = Trainer(
+        recipe, folder, hooks=[ProgressHook(console)], announce=lambda line: console.print(proof_table(line))
+    )
+    folder.path.mkdir(parents=True, exist_ok=True)
+    folder.recipe.write_text(text, encoding="utf-8")
+    assembly = trainer.run(resume=resume)
+    write_report(folder)
+    return assembly
+
+
+def _in_run(recipe: str) -> bool:
+    return RunFolder(Path(recipe).parent).recipe == Path(recipe)
+
+
+def _refuse_other_recipe(folder: RunFolder, text: str) -> None:
+    if not folder.recipe.exists():
+        raise RunError(f"{folder.path} holds no run to resume; start it without --resume")
+    before = folder.recipe.read_text(encoding="utf-8")
+    if before != text:
+        pairs = zip(before.splitlines(), text.splitlines(), strict=False)
+        first = next(
+            (f"{old.strip()!r} is now {new.strip()!r}" for old, new in pairs if old != new), "its length differs"
+        )
+        raise RunError(
+            f"the recipe differs from the one {folder.path} was started with: {first}. A resumed run must follow"
+            " the same recipe; start a new run with --run to follow another"
+        )

@@ -1,0 +1,188 @@
+"""The plan of a run, made without weights: what trains, what it costs, how long it takes, what is wrong."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from sailvit.core.errors import DataError, ModelError, RecipeError
+from sailvit.core.recipe import PARTS, Part, Recipe, Stage
+from sailvit.core.records import Source
+from sailvit.data.formats import open_source
+from sailvit.models.flops import flops_model
+from sailvit.models.sketch import Sketch, sketch
+from sailvit.training.feed import samples_of
+from sailvit.training.objectives import OBJECTIVES
+from sailvit.training.optim import freeze
+from sailvit.training.plan_checks import file_problems, model_remarks, stage_problems, stage_remarks
+from sailvit.training.plan_memory import Memory, estimate_memory
+from sailvit.training.plan_samples import MeanSample, assumed_sample, mixed_sample, read_sample
+
+
+@dataclass(frozen=True)
+class StagePlan:
+    """What one stage will do."""
+
+    name: str
+    """The stage's name."""
+    trains: dict[Part, int]
+    """Parameters that train, by part; parts that are frozen are left out."""
+    sample: MeanSample
+    """Its mean sample, and where that comes from."""
+    samples: int | None
+    """Records drawn; none when the length is in epochs of sources that are not there."""
+    tokens: float | None
+    """Packed tokens, without padding."""
+    steps: int | None
+    """Optimizer steps, about."""
+    flops: float | None
+    """Forward and backward over the whole stage."""
+    memory: Memory
+    """Per device, without sharding."""
+
+    def seconds(self, speed: float) -> float | None:
+        """Duration at `speed` FLOP/s over all devices together."""
+        return None if self.flops is None else self.flops / speed
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a recipe amounts to."""
+
+    name: str
+    """The recipe's name."""
+    parameters: dict[Part, int]
+    """Of each part; empty when the model cannot be put together."""
+    tile_size: int
+    """Height and width of a tile, in pixels; 0 without a model."""
+    tokens_per_tile: int
+    """Visual tokens of one tile."""
+    most_tiles: int
+    """Most tiles of one image, its thumbnail included."""
+    stages: tuple[StagePlan, ...]
+    """In order; empty when the model cannot be put together."""
+    problems: tuple[str, ...]
+    """What would stop the run."""
+    remarks: tuple[str, ...]
+    """What is allowed and rarely meant."""
+
+    @property
+    def flops(self) -> float | None:
+        """Over all stages; none when one of them is not known."""
+        known = [stage.flops for stage in self.stages if stage.flops is not None]
+        return sum(known) if known and len(known) == len(self.stages) else None
+
+
+def plan(recipe: Recipe) -> Plan:
+    """The plan of `recipe`, from config files and whatever sources exist; never raises for what is wrong in it."""
+    problems = list(file_problems(recipe))
+    try:
+        model = sketch(recipe.model)
+    except ModelError as error:
+        problems += [f"model: {error}", *_open_sources(recipe)[1]]
+        return Plan(recipe.name, {}, 0, 0, 0, (), tuple(problems), ())
+    sources, found = _open_sources(recipe)
+    samples, unread = _mean_samples(recipe, sources, model)
+    problems += [*found, *unread]
+    remarks = list(model_remarks(recipe, model))
+    stages = []
+    for index, stage in enumerate(recipe.stages):
+        where = f"stages.{index} ({stage.name})"
+        try:
+            freeze(model.mllm, stage)
+        except RecipeError as error:
+            problems.append(f"{where}: {error}")
+            continue
+        planned = _plan_stage(recipe, stage, model, _mixture(stage, samples, sources, model, recipe.sequence), sources)
+        stages.append(planned)
+        problems += [f"{where}: {text}" for text in stage_problems(stage, trained=sum(planned.trains.values()))]
+        problems += [f"{where}: {text}" for text in _pair_problems(stage, planned.sample, samples)]
+        remarks += [f"{where}: {text}" for text in stage_remarks(stage)]
+    layout = model.layout
+    return Plan(
+        name=recipe.name,
+        parameters={part: _count(model, part) for part in PARTS},
+        tile_size=layout.tile_size,
+        tokens_per_tile=layout.tokens_per_tile,
+        most_tiles=layout.max_tiles + (layout.thumbnail and layout.max_tiles > 1),
+        stages=tuple(stages),
+        problems=tuple(problems),
+        remarks=tuple(remarks),
+    )
+
+
+def _plan_stage(
+    recipe: Recipe, stage: Stage, model: Sketch, sample: MeanSample, sources: Mapping[str, Source]
+) -> StagePlan:
+    runs = any(OBJECTIVES[name].needs_logits for name in stage.objectives if name in OBJECTIVES)
+    flops = flops_model(model.mllm, language_runs=runs)
+    each = flops.step(
+        tiles=sample.tiles, segment_squares=sample.squares, tokens=sample.tokens, answer_tokens=sample.answers
+    )
+    count = _sample_count(stage, sample, {name: len(source) for name, source in sources.items()})
+    tokens = None if count is None else count * sample.tokens
+    trains = {part: _count(model, part, trained=True) for part in PARTS}
+    return StagePlan(
+        name=stage.name,
+        trains={part: number for part, number in trains.items() if number},
+        sample=sample,
+        samples=count,
+        tokens=tokens,
+        steps=None if tokens is None else math.ceil(tokens / (recipe.sequence * stage.global_batch)),
+        flops=None if count is None else count * each,
+        memory=estimate_memory(model.mllm, recipe, stage, sample, language_runs=runs),
+    )
+
+
+def _sample_count(stage: Stage, sample: MeanSample, sizes: Mapping[str, int]) -> int | None:
+    if stage.length.tokens is not None:
+        return math.ceil(stage.length.tokens / sample.tokens)
+    if stage.length.epochs is not None and any(name not in sizes for name in stage.data):
+        return None
+    return samples_of(stage, sizes)
+
+
+def _open_sources(recipe: Recipe) -> tuple[dict[str, Source], list[str]]:
+    sources, problems = {}, []
+    for name, config in recipe.sources.items():
+        try:
+            sources[name] = open_source(name, config, Path())
+        except DataError as error:
+            problems.append(f"sources.{name}: {str(error).removeprefix(f'source {name}: ')}")
+    return sources, problems
+
+
+def _mean_samples(
+    recipe: Recipe, sources: Mapping[str, Source], model: Sketch
+) -> tuple[dict[str, MeanSample], list[str]]:
+    samples, problems = {}, []
+    for name, source in sources.items():
+        try:
+            samples[name] = read_sample(source, model, recipe.sequence)
+        except DataError as error:
+            problems.append(f"sources.{name}: {error}")
+    return samples, problems
+
+
+def _mixture(
+    stage: Stage, samples: Mapping[str, MeanSample], sources: Mapping[str, Source], model: Sketch, sequence: int
+) -> MeanSample:
+    """The stage's mean sample; what cannot be read counts as the assumed one, or as the mean of what can."""
+    known = [name for name in stage.data if name in samples]
+    if not known:
+        return assumed_sample(model, sequence)
+    given = stage.data if isinstance(stage.data, dict) else {name: float(len(sources[name])) for name in known}
+    return mixed_sample(samples, {name: given[name] for name in known})
+
+
+def _pair_problems(stage: Stage, sample: MeanSample, samples: Mapping[str, MeanSample]) -> list[str]:
+    readable = all(name in samples for name in stage.data)
+    if "contrastive" in stage.objectives and readable and sample.captions == 0:
+        return ["the contrastive objective needs records of kind caption with one image; none was found in its sources"]
+    return []
+
+
+def _count(model: Sketch, part: Part, *, trained: bool = False) -> int:
+    return sum(p.numel() for p in model.mllm.part(part).parameters() if p.requires_grad or not trained)

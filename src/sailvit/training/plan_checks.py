@@ -1,0 +1,79 @@
+"""What is wrong with a recipe, found without training. Each problem would stop a run, or make it do nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from sailvit.core.recipe import Recipe, Stage
+from sailvit.models.sketch import Sketch
+from sailvit.training.objectives import OBJECTIVES
+
+NAMES = ("previous", "recipe")
+"""Values of `start_from` that are no folders."""
+
+
+def file_problems(recipe: Recipe) -> Iterator[str]:
+    """Files and folders that the recipe names and that are not there. Sources are checked by opening them."""
+    connector = recipe.model.connector.source
+    if connector is not None and not _there(connector):
+        yield f"model.connector.source: {connector} does not exist; train a connector first, or leave it out"
+    for name, source in recipe.sources.items():
+        if source.images is not None and not _there(source.images):
+            yield f"sources.{name}.images: {source.images} does not exist; give the folder that image paths start from"
+    for index, stage in enumerate(recipe.stages):
+        for part, start in stage.start_from.items():
+            if start not in NAMES and not _there(start):
+                yield (
+                    f"stages.{index}.start_from.{part}: {start} does not exist;"
+                    " expected previous, recipe, or the folder of a saved part"
+                )
+
+
+def stage_problems(stage: Stage, *, trained: int) -> Iterator[str]:
+    """Settings of one stage that contradict each other."""
+    if trained == 0:
+        yield "it trains nothing: give at least one part a share above 0 in `train`"
+    if unknown := [name for name in stage.objectives if name not in OBJECTIVES]:
+        yield f"unknown objective {unknown[0]!r}; registered are: {', '.join(OBJECTIVES)}"
+    if trained and stage.share("tower") + stage.share("connector") == 0 and "next_token" not in stage.objectives:
+        yield "only the language trains, but no objective runs it; add next_token to `objectives`"
+
+
+def stage_remarks(stage: Stage) -> Iterator[str]:
+    """Settings of one stage that are allowed and rarely meant."""
+    for part, train in stage.train.items():
+        if train.lr == 0:
+            yield f"`train` lists {part} with share 0, so it stays frozen; leave it out to say the same"
+        elif part not in stage.save:
+            yield f"the {part} trains but is not in `save`, so what it learns here is not kept as a folder"
+    if stage.global_batch % stage.micro_batch:
+        yield (
+            f"global_batch {stage.global_batch} is not a multiple of micro_batch {stage.micro_batch};"
+            " the last forward pass of every step is a smaller one"
+        )
+
+
+def model_remarks(recipe: Recipe, model: Sketch) -> Iterator[str]:
+    """What the parts' configs say against the recipe's sizes."""
+    layout = model.layout
+    most = layout.max_tiles + (layout.thumbnail and layout.max_tiles > 1)
+    if most * layout.tokens_per_tile >= recipe.sequence:
+        yield (
+            f"an image of {most} tiles takes {most * layout.tokens_per_tile} visual tokens, a pack holds"
+            f" {recipe.sequence}; lower model.image.max_tiles or raise sequence, or such records are refused"
+        )
+    if model.longest is not None and recipe.sequence > model.longest:
+        yield (
+            f"sequence {recipe.sequence} is more than the {model.longest} positions that the language was made for;"
+            " only samples longer than that are affected"
+        )
+    if model.tokenizer is not None and not model.tokenizer.chat_template:
+        yield "the language has no chat template; turns are written in the plain form that docs/recipes.md shows"
+    used = {name for stage in recipe.stages for name in stage.data}
+    if spare := [name for name in recipe.sources if name not in used]:
+        yield f"no stage uses {', '.join(spare)}"
+
+
+def _there(path: str) -> bool:
+    return path.startswith("sailvit:") or "://" in path or Path(path).exists()
