@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import struct
 import zlib
@@ -39,6 +40,13 @@ def load_image(image: Path | bytes | Pixels, *, max_pixels: int = MAX_PIXELS) ->
             raise DataError(
                 f"{_name(image)} is damaged ({error}); expected a complete image: fetch it again or remove its record"
             ) from error
+
+
+def data_uri(pixels: Pixels) -> str:
+    """The image as a `data:` URI of a PNG, to be embedded in a page."""
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, format="PNG")
+    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
 
 
 def image_size(image: Path | bytes | Pixels, *, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:

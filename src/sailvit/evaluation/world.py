@@ -1,0 +1,47 @@
+"""The demo world's held-out questions, and the features that show where a model puts its images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from sailvit.core.records import Record
+from sailvit.data.images import data_uri, load_image
+from sailvit.data.samples import SampleBuilder
+from sailvit.data.world.source import WorldSource
+from sailvit.evaluation.scores import Question
+from sailvit.models.build import Assembly
+
+
+def held_out(tasks: Sequence[str], per_task: int, seed: int) -> list[tuple[str, Record]]:
+    """`per_task` held-out records of every task, with the task's name; no training scene is among them."""
+    sources = {task: WorldSource("held_out", task, per_task, seed) for task in tasks}
+    return [(task, source[position]) for task, source in sources.items() for position in range(per_task)]
+
+
+def as_question(task: str, record: Record) -> Question:
+    """The record as the report shows it."""
+    image = data_uri(load_image(record.images[0])) if record.images else None
+    asked = record.turns[-2].text.removeprefix("<image>").strip()
+    return Question(task=task, question=asked, answer=record.turns[-1].text, image=image)
+
+
+@torch.no_grad()
+def image_features(assembly: Assembly, records: Sequence[Record]) -> NDArray[np.float32]:
+    """float[N, D]: the mean visual token of every record's first image, in the language's embedding space."""
+    builder = SampleBuilder(assembly.tokenizer, assembly.layout, longest=1 << 30)
+    rows = []
+    for record in records:
+        tiles = builder.prompt("shown", record).tiles.to(assembly.mllm.language.device)
+        rows.append(assembly.mllm.visual(tiles).float().mean(dim=(0, 1)).cpu())
+    return torch.stack(rows).numpy()
+
+
+def embedding_rows(assembly: Assembly) -> NDArray[np.float32]:
+    """float[M, D]: the language's input embeddings of every token that is not special."""
+    table = assembly.mllm.language.get_input_embeddings().weight.detach().float().cpu()
+    plain = [index for index in range(len(assembly.tokenizer)) if index not in assembly.tokenizer.all_special_ids]
+    return table[plain].numpy()
