@@ -4,56 +4,18 @@ from __future__ import annotations
 
 import pytest
 import torch
+from small_models import LANGUAGES, SIDE, TEXT, TOWERS, mllm
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import (
-    Aimv2VisionConfig,
-    AutoModel,
-    AutoModelForCausalLM,
-    Dinov2Config,
-    LlamaConfig,
-    Qwen3Config,
-    Qwen3MoeConfig,
-    SiglipVisionConfig,
-)
+from transformers import AutoModelForCausalLM, Qwen3MoeConfig
 
 from sailvit.core.batch import IGNORED, Batch
 from sailvit.core.recipe import Stage
-from sailvit.models.attention import PACKED, register_packed_attention
-from sailvit.models.connector import Connector, MergeConnectorConfig
 from sailvit.models.flops import FlopsModel, block_list, flops_model, part_flops
 from sailvit.models.mllm import MLLM
 from sailvit.models.peak import datasheet_peak, device_peak, matmul_rate
-from sailvit.models.tower import Preprocessing, Tower
 from sailvit.training.optim import freeze
 
-SIDE, PATCH, SEGMENT, ROWS = 32, 8, 24, 2
-VISION = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4}
-VISION |= {"image_size": SIDE, "patch_size": PATCH}
-TEXT = {
-    "hidden_size": 48,
-    "intermediate_size": 64,
-    "num_hidden_layers": 4,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-}
-TEXT |= {"head_dim": 16, "vocab_size": 96, "tie_word_embeddings": True}
-TOWERS = {
-    "aimv2": Aimv2VisionConfig(**VISION, use_head=False),
-    "dinov2": Dinov2Config(**VISION),
-    "siglip": SiglipVisionConfig(**VISION),
-}
-LANGUAGES = {"llama": LlamaConfig(**TEXT), "qwen3": Qwen3Config(**TEXT)}
-LANGUAGES["untied"] = Qwen3Config(**{**TEXT, "tie_word_embeddings": False})
-
-
-def mllm(tower: str = "aimv2", language: str = "qwen3") -> MLLM:
-    register_packed_attention()
-    torch.manual_seed(0)
-    vision = AutoModel.from_config(TOWERS[tower], attn_implementation="sdpa")
-    text = AutoModelForCausalLM.from_config(LANGUAGES[language], attn_implementation=PACKED)
-    connector = Connector(MergeConnectorConfig(tower_width=32, language_width=48, hidden=40, merge=2))
-    model = MLLM(Tower(vision, Preprocessing(SIDE, (0.5,) * 3, (0.5,) * 3)), connector, text, placeholder_id=95)
-    return model.train()
+SEGMENT, ROWS = 24, 2
 
 
 def batch(tiles: int) -> Batch:

@@ -23,10 +23,12 @@ def plan(
     ] = None,
     mfu: Annotated[float, typer.Option(min=0.01, max=1, help="Share of the peak that training reaches.")] = 0.4,
     devices: Annotated[int, typer.Option(min=1, help="Number of devices.")] = 1,
+    check: Annotated[bool, typer.Option("--check", help="Exit with 1 when the recipe has problems.")] = False,
 ) -> None:
-    """Show parts, tokens, FLOPs, memory and time of a recipe, and its problems; exit 1 when it has some."""
+    """Show parts, tokens, FLOPs, memory and time of a recipe, and its problems, without training."""
     # torch and transformers take seconds to import; `sailvit --help` should not wait for them.
     from rich.console import Console
+    from rich.markup import escape
 
     from sailvit.recipes.loader import load_recipe
     from sailvit.training.plan import plan as make_plan
@@ -49,10 +51,10 @@ def plan(
         for basis in dict.fromkeys(stage.sample.basis for stage in made.stages):
             console.print(f"Mean sample: {basis}.")
     for remark in made.remarks:
-        console.print(f"[yellow]note[/yellow] {remark}", highlight=False, soft_wrap=True)
+        console.print(f"[yellow]note[/yellow] {escape(remark)}", highlight=False, soft_wrap=True)
     for problem in made.problems:
-        console.print(f"[red]problem[/red] {problem}", highlight=False, soft_wrap=True)
-    if made.problems:
+        console.print(f"[red]problem[/red] {escape(problem)}", highlight=False, soft_wrap=True)
+    if check and made.problems:
         raise typer.Exit(1)
 
 
@@ -96,7 +98,7 @@ def stages_table(made: Plan, speed: float) -> Table:
 
 def number(value: float | None) -> str:
     """A count with three digits and a unit: 8.66 M."""
-    for size, unit in ((1e12, " T"), (1e9, " G"), (1e6, " M"), (1e3, " k")):
+    for size, unit in ((1e12, " T"), (1e9, " B"), (1e6, " M"), (1e3, " k")):
         if value is not None and value >= size:
             return f"{value / size:.3g}{unit}"
     return "-" if value is None else f"{value:.0f}"

@@ -103,6 +103,9 @@ def _find_tokenizer(config: ModelConfig) -> PreTrainedTokenizerBase | None:
         )
     except (OSError, ValueError):
         return None
+    # A folder without tokenizer files gives an empty tokenizer, not an error.
+    if set(tokenizer.get_vocab()) <= set(tokenizer.all_special_tokens):
+        return None
     if config.placeholder not in tokenizer.get_vocab():
         tokenizer.add_special_tokens({"additional_special_tokens": [config.placeholder]})
     return tokenizer

@@ -1,0 +1,52 @@
+"""`sailvit plan`: what is printed and what the exit code says."""
+
+from __future__ import annotations
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from sailvit.cli.plan import duration, number, plan
+
+app = typer.Typer()
+app.command()(plan)
+
+
+def run(*arguments: str) -> tuple[int, str]:
+    result = CliRunner().invoke(app, list(arguments), env={"COLUMNS": "140", "NO_COLOR": "1"})
+    return result.exit_code, result.output
+
+
+def test_a_shipped_recipe_is_shown_with_its_missing_files():
+    code, text = run("sailvit-large", "--tflops", "989", "--devices", "8")
+    assert code == 0
+    for expected in ("310 M", "frozen", "256 visual tokens", "14.7 M", "1.20e+21", "4.4 d", "989 TFLOP/s (given)"):
+        assert expected in text
+    assert text.count("problem sources.") == 5
+
+
+def test_check_turns_problems_into_an_exit_code():
+    assert run("sailvit-large", "--tflops", "1", "--check")[0] == 1
+
+
+def test_overrides_and_measured_speed():
+    code, text = run("sailvit-large", "--set", "sequence=512", "--set", "stages.coarse.train.connector=0")
+    assert code == 0
+    assert "measured here" in text
+    assert "it trains nothing" in text
+    assert "a pack holds 512" in text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(None, "-"), (12, "12"), (8_662_016, "8.66 M"), (1.5e9, "1.5 B"), (2e12, "2 T")],
+)
+def test_numbers(value: float | None, text: str):
+    assert number(value) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(None, "-"), (5, "5 s"), (90, "1.5 min"), (7200, "2.0 h"), (86400 * 400, "400.0 d")]
+)
+def test_durations(seconds: float | None, text: str):
+    assert duration(seconds) == text

@@ -1,0 +1,208 @@
+"""The plan: counts, costs and problems of a recipe, from configs alone."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from small_models import LANGUAGES, SIDE, TOWERS, mllm
+from small_tokenizers import CHATML, byte_tokenizer
+
+from sailvit.core.recipe import Recipe
+from sailvit.recipes.loader import load_recipe
+from sailvit.training.optim import freeze
+from sailvit.training.plan import Plan, plan
+from sailvit.training.plan_memory import estimate_memory
+from sailvit.training.plan_samples import MeanSample
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with configs of small parts, without weights, and a file of captions."""
+    root = tmp_path_factory.mktemp("plan")
+    for name, config in (("tower", TOWERS["siglip"]), ("language", LANGUAGES["qwen3"])):
+        config.save_pretrained(root / name)
+    tower = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3, "size": {"height": SIDE, "width": SIDE}}
+    (root / "tower/preprocessor_config.json").write_text(json.dumps(tower))
+    rows = [{"messages": [{"role": "user", "content": "a" * 40}, {"role": "assistant", "content": "b" * 40}]}] * 10
+    (root / "text.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    return root
+
+
+def recipe(folder: Path, **changes: object) -> Recipe:
+    stage = {
+        "name": "one",
+        "train": {"connector": 1.0},
+        "data": ["text"],
+        "optim": {"lr": 1e-3},
+        "length": {"samples": 100},
+        "global_batch": 2,
+    }
+    value = {
+        "name": "small",
+        "model": {"tower": str(folder / "tower"), "language": str(folder / "language")},
+        "sequence": 64,
+        "sources": {"text": {"format": "llava", "path": str(folder / "text.jsonl")}},
+        "stages": [{**stage, **changes.pop("stage", {})}],
+    }
+    return Recipe.model_validate({**value, **changes})
+
+
+def problem(made: Plan) -> str:
+    assert len(made.problems) == 1
+    return made.problems[0]
+
+
+@pytest.mark.parametrize(("name", "tower"), [("sailvit-large", 309_984_256), ("sailvit-huge", 682_031_616)])
+def test_shipped_recipes_plan_from_configs_alone(name: str, tower: int, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    made = plan(load_recipe(name))
+    assert made.parameters["tower"] == tower
+    assert (made.tile_size, made.tokens_per_tile, made.most_tiles) == (448, 256, 11)
+    assert [list(stage.trains) for stage in made.stages] == [
+        ["connector"],
+        ["tower", "connector"],
+        ["tower", "connector", "language"],
+    ]
+    assert all("is not a file" in text for text in made.problems)
+    assert len(made.problems) == 5
+
+
+def test_shipped_recipe_comes_to_the_published_tokens_and_batches():
+    made = plan(load_recipe("sailvit-large"))
+    assert sum(stage.tokens for stage in made.stages) == pytest.approx(121e9, rel=0.02)
+    samples_per_step = [stage.samples / stage.steps for stage in made.stages]
+    assert samples_per_step == pytest.approx([1920, 512, 512], rel=0.001)
+    per_sample = [stage.flops / stage.samples for stage in made.stages]
+    assert per_sample == sorted(per_sample)
+
+
+def test_text_alone_costs_the_forward_pass_of_the_language(folder: Path):
+    made = plan(recipe(folder))
+    (stage,) = made.stages
+    language = made.parameters["language"] - 96 * 48  # without embeddings, which the head shares
+    assert stage.sample.tiles == 0
+    assert stage.sample.tokens == 20  # 80 characters
+    assert stage.sample.answers == 10
+    expected = 2 * language * 20 + 2 * 96 * 48 * 10 + 2 * 64 * 4 * 20**2
+    assert stage.flops / 100 == pytest.approx(expected, rel=0.01)
+    assert stage.seconds(stage.flops) == 1
+    assert made.problems == ()
+
+
+def test_with_a_tokenizer_lengths_are_those_of_training(folder: Path, tmp_path: Path):
+    language = tmp_path / "language"
+    LANGUAGES["qwen3"].save_pretrained(language)
+    byte_tokenizer(CHATML).save_pretrained(language)
+    made = plan(recipe(folder, model={"tower": str(folder / "tower"), "language": str(language)}))
+    assert "their tokenizer" in made.stages[0].sample.basis
+    assert made.stages[0].sample.tokens > made.stages[0].sample.answers > 0
+
+
+@pytest.mark.parametrize(
+    ("length", "samples"), [({"samples": 7}, 7), ({"tokens": 1000}, 50), ({"epochs": 2.5}, 25)], ids=str
+)
+def test_length_in_any_unit(folder: Path, length: dict, samples: int):
+    assert plan(recipe(folder, stage={"length": length})).stages[0].samples == samples
+
+
+def test_epochs_of_a_missing_source_leave_the_rest_standing(folder: Path):
+    sources = {"text": {"format": "llava", "path": str(folder / "no.jsonl")}}
+    made = plan(recipe(folder, sources=sources, stage={"length": {"epochs": 1}}))
+    assert "sources.text" in problem(made)
+    assert "is not a file" in problem(made)
+    stage = made.stages[0]
+    assert (stage.samples, stage.tokens, stage.steps, stage.flops, stage.seconds(1.0)) == (None,) * 5
+    assert made.flops is None
+    assert stage.memory.total > 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"stage": {"train": {"connector": 0.0}}}, "it trains nothing"),
+        ({"stage": {"objectives": {"nextoken": 1}}}, "unknown objective 'nextoken'; registered are: next_token"),
+        ({"stage": {"objectives": {"contrastive": 1}}}, "needs records of kind caption"),
+        ({"stage": {"train": {"tower": {"last_blocks": 9}}}}, "last_blocks is 9"),
+        ({"stage": {"start_from": {"tower": "/nowhere"}}}, "stages.0.start_from.tower: /nowhere does not exist"),
+        ({"sources": {"text": {"format": "lava", "path": "x"}}}, "format 'lava'; known are llava"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_problems(folder: Path, changes: dict, expected: str):
+    assert expected in problem(plan(recipe(folder, **changes)))
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"connector": {"merge": 3}}, "cannot be merged 3 x 3"),
+        ({"image": {"size": 36}}, "not a multiple of the tower's patch size"),
+        ({"connector": {"source": "/nowhere"}}, "model.connector.source: /nowhere does not exist"),
+        ({"tower": "/nowhere/tower"}, "cannot read the config of the tower"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_parts_that_do_not_fit(folder: Path, change: dict, expected: str):
+    model = {"tower": str(folder / "tower"), "language": str(folder / "language"), **change}
+    assert expected in problem(plan(recipe(folder, model=model)))
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"stage": {"train": {"connector": 1, "tower": 0}}}, "lists tower with share 0"),
+        ({"stage": {"save": ["tower"]}}, "the connector trains but is not in `save`"),
+        ({"stage": {"micro_batch": 2, "global_batch": 3}}, "not a multiple of micro_batch"),
+        ({"sequence": 40000}, "more than the 32768 positions"),
+        ({"sequence": 4}, "takes 4 visual tokens"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_remarks(folder: Path, changes: dict, expected: str):
+    made = plan(recipe(folder, **changes))
+    assert any(expected in remark for remark in made.remarks), made.remarks
+
+
+def test_spare_sources_are_named(folder: Path):
+    text = {"format": "llava", "path": str(folder / "text.jsonl")}
+    assert "no stage uses other" in plan(recipe(folder, sources={"text": text, "other": text})).remarks
+
+
+def saved_bytes(model: torch.nn.Module, batch: object, precision: str) -> int:
+    """Bytes that autograd keeps for the backward pass, weights not counted."""
+    weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    seen: dict[int, torch.Tensor] = {}
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        if tensor.untyped_storage().data_ptr() not in weights:
+            seen[tensor.untyped_storage().data_ptr()] = tensor
+        return tensor
+
+    bf16 = torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16")
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor), bf16:
+        kept = model(batch)
+    del kept
+    return sum(tensor.untyped_storage().nbytes() for tensor in seen.values())
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp32"])
+@pytest.mark.parametrize("parts", [1, 2, 3])
+def test_activation_estimate_is_near_what_autograd_keeps(folder: Path, parts: int, precision: str):
+    from test_flops import ROWS, SEGMENT, batch
+
+    train = dict.fromkeys(("connector", "tower", "language")[:parts], 1.0)
+    changes = {"sequence": SEGMENT * 2, "precision": precision}
+    loaded = recipe(folder, **changes, stage={"train": train, "micro_batch": ROWS, "global_batch": ROWS})
+    model, given = mllm("aimv2"), batch(4)
+    freeze(model, loaded.stages[0])
+    sample = MeanSample(1.0, SEGMENT, SEGMENT**2, 7.0, 0.0, "")
+    memory = estimate_memory(model, loaded, loaded.stages[0], sample, language_runs=True)
+    copies = memory.weights - 4 * sum(p.numel() for p in model.parameters())
+    scores = given.answer_tokens * 96 * 12
+    estimate = memory.activations - scores + copies
+    assert estimate == pytest.approx(saved_bytes(model, given, precision), rel=0.2)
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    assert (memory.gradients, memory.moments) == (4 * trained, 8 * trained)
