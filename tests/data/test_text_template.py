@@ -31,6 +31,7 @@ def test_slots_carry_the_text_between_turns():
 def test_texts_are_split_where_the_template_looks():
     template = Template(byte_tokenizer(THINKING))
     assert template.split("plain words in a row") == ("\0", ["plain words in a row"])
+    assert template.split("</think>") == ("\0", ["</think>"])
     assert template.split("<think>\na b\n</think>\n\nc") == ("<think>\n\0\n</think>\n\n\0", ["a b", "c"])
 
 

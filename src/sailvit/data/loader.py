@@ -57,10 +57,15 @@ class _Place:
     """Where planning stands; with the pending draws it is the cursor."""
 
     drawn: dict[str, int]
+    """Draws per source."""
     steps: int = 0
+    """Global steps planned."""
     packs: int = 0
+    """Packs in them."""
     samples: int = 0
+    """Samples in them."""
     tokens: int = 0
+    """Tokens in them, without padding."""
 
 
 @dataclass(frozen=True)
@@ -68,8 +73,11 @@ class _Planned:
     """A drawn record in the packer's buffer."""
 
     draw: Draw
+    """Which draw it was."""
     name: str
+    """How errors call it."""
     draft: Draft
+    """The record as tokens."""
 
     def __len__(self) -> int:
         return len(self.draft)

@@ -78,34 +78,45 @@ def collate(packs: Sequence[Sequence[Sample]], *, length: int | None = None, pad
     width = max(1, *used) if length is None else length
     if max(used) > width:
         raise ValueError(f"a pack of {max(used)} tokens does not fit rows of {width}; expected packs made for it")
-    samples = [sample for pack in packs for sample in pack]
-    segments: list[Sample] = []
-    for pack, tokens in zip(packs, used, strict=True):
-        segments += [*pack, _filler(width - tokens, padding_id)] if tokens < width else pack
+    segments = [segment for pack in packs for segment in _row(pack, width, padding_id)]
     lengths = torch.tensor([len(segment.tokens) for segment in segments])
     boundaries = pad(lengths.cumsum(0), (1, 0))
     labels = torch.cat([segment.labels for segment in segments])
-    images = torch.tensor([_image_count(segment) for segment in segments])
-    first_image = images.cumsum(0) - images
-    captioned = torch.where(torch.tensor([segment.caption for segment in segments]), first_image, -1)
-    answers = pad(labels[:-1] != IGNORED, (1, 0))
     shape = (len(packs), width)
+    tiles, image_of_tile, captioned = _images(segments)
+    answers = pad(labels[:-1] != IGNORED, (1, 0))
     return Batch(
         tokens=torch.cat([segment.tokens for segment in segments]).view(shape),
         positions=(torch.arange(len(labels)) - boundaries[:-1].repeat_interleave(lengths)).view(shape),
         labels=labels.view(shape),
         boundaries=boundaries.to(torch.int32),
         longest=int(lengths.max()),
-        tiles=torch.cat([sample.tiles for sample in samples]) if samples else torch.zeros(0, 3, 0, 0).byte(),
-        image_of_tile=torch.cat([s.image_of_tile + first for s, first in zip(segments, first_image, strict=True)]),
+        tiles=tiles,
+        image_of_tile=image_of_tile,
         caption_of=torch.where(answers, captioned.repeat_interleave(lengths), -1).view(shape),
-        sample_ids=tuple(sample.id for sample in samples),
+        sample_ids=tuple(segment.id for segment in segments if segment.id),
         padding=len(packs) * width - sum(used),
     )
 
 
+def _images(segments: Sequence[Sample]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """All tiles, the image that each was cut from, and the image that each segment is the caption of, or -1."""
+    images = torch.tensor([_image_count(segment) for segment in segments])
+    first = images.cumsum(0) - images
+    cut = [segment.tiles for segment in segments if len(segment.tiles)] or [segments[0].tiles]
+    image_of_tile = torch.cat([s.image_of_tile + start for s, start in zip(segments, first, strict=True)])
+    captioned = torch.where(torch.tensor([segment.caption for segment in segments]), first, -1)
+    return torch.cat(cut), image_of_tile, captioned
+
+
 def _image_count(sample: Sample) -> int:
     return int(sample.image_of_tile[-1]) + 1 if len(sample.image_of_tile) else 0
+
+
+def _row(pack: Sequence[Sample], width: int, padding_id: int) -> list[Sample]:
+    """The samples of a pack, and padding up to `width` as a last one."""
+    room = width - sum(len(sample.tokens) for sample in pack)
+    return [*pack, _filler(room, padding_id)] if room else [*pack]
 
 
 def _filler(length: int, padding_id: int) -> Sample:

@@ -11,7 +11,7 @@ they stay in the text that is rendered, and the stretches between them get senti
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import jinja2
@@ -68,10 +68,10 @@ class Template:
 
     def split(self, text: str) -> tuple[str, list[str]]:
         """A turn's text with a NUL for each stretch that the template does not look into, and these stretches."""
-        if not self._controls.search(text):
-            return _HOLE, [text]
         pieces = self._controls.split(text)
         stretches = [core for piece in pieces[::2] if (core := piece.strip())]
+        if len(pieces) == 1 or not stretches:
+            return _HOLE, [text]
         pieces[::2] = [piece.replace(core, _HOLE) if (core := piece.strip()) else piece for piece in pieces[::2]]
         return "".join(pieces), stretches
 
@@ -115,17 +115,21 @@ class Template:
         texts = [re.sub(_HOLE, lambda _: f"zq{next(names)}qz", text) for _, text in shape]
         literals = _SENTINEL.split(self.render(roles, texts))
         shown = [int(found) for found in literals[1::2]]
+        _check_shown(roles, shown, owners)
+        return Skeleton(tuple(self._slots(shape, owners, literals)), literals[-1])
+
+    def _slots(self, shape: Shape, owners: Sequence[int], literals: Sequence[str]) -> Iterator[Slot]:
+        """The slots between literals; those of answers know how far they reach into them."""
         last = {owner: stretch for stretch, owner in enumerate(owners)}
-        _check_shown(roles, shown, last)
-        slots: list[Slot] = []
-        for before, stretch, after in zip(literals[:-2:2], shown, literals[2::2], strict=True):
+        begun: set[int] = set()
+        for before, found, after in zip(literals[:-2:2], literals[1::2], literals[2::2], strict=True):
+            stretch = int(found)
             turn = owners[stretch]
-            answers = roles[turn] == "assistant"
-            begins = not slots or owners[slots[-1].stretch] != turn
-            opens = self._lead(before, shape[turn][1]) if answers and begins else None
-            closes = self._tail(after) if answers and stretch == last[turn] else None
-            slots.append(Slot(before, stretch, opens, closes))
-        return Skeleton(tuple(slots), literals[-1])
+            role, text = shape[turn]
+            opens = self._lead(before, text) if role == "assistant" and turn not in begun else None
+            closes = self._tail(after) if role == "assistant" and stretch == last[turn] else None
+            begun.add(turn)
+            yield Slot(before, stretch, opens, closes)
 
     def _lead(self, literal: str, text: str) -> int:
         """How much of the literal before an answer is learnt with it.
@@ -141,8 +145,9 @@ class Template:
         return found.end() if found else 0
 
 
-def _check_shown(roles: Sequence[str], shown: Sequence[int], last: Mapping[int, int]) -> None:
+def _check_shown(roles: Sequence[str], shown: Sequence[int], owners: Sequence[int]) -> None:
     """Each turn's last stretch must be shown once, in order; earlier ones (thinking) may be dropped from history."""
+    last = {owner: stretch for stretch, owner in enumerate(owners)}
     for turn, stretch in last.items():
         if shown.count(stretch) != 1 or list(shown) != sorted(set(shown)):
             raise DataError(
