@@ -37,11 +37,13 @@ def image_features(assembly: Assembly, records: Sequence[Record]) -> NDArray[np.
     for record in records:
         tiles = builder.prompt("shown", record).tiles.to(assembly.mllm.language.device)
         rows.append(assembly.mllm.visual(tiles).float().mean(dim=(0, 1)).cpu())
-    return torch.stack(rows).numpy()
+    features: NDArray[np.float32] = torch.stack(rows).numpy()
+    return features
 
 
 def embedding_rows(assembly: Assembly) -> NDArray[np.float32]:
     """float[M, D]: the language's input embeddings of every token that is not special."""
     table = assembly.mllm.language.get_input_embeddings().weight.detach().float().cpu()
     plain = [index for index in range(len(assembly.tokenizer)) if index not in assembly.tokenizer.all_special_ids]
-    return table[plain].numpy()
+    chosen: NDArray[np.float32] = table[plain].numpy()
+    return chosen
