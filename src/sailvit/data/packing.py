@@ -74,7 +74,7 @@ def collate(packs: Sequence[Sequence[Sample]], *, length: int | None = None, pad
 
     `caption_of` covers the answer tokens of a caption, its end-of-turn token included.
     """
-    used = [sum(len(sample.tokens) for sample in pack) for pack in packs]
+    used = [_tokens(pack) for pack in packs]
     width = max(1, *used) if length is None else length
     if max(used) > width:
         raise ValueError(f"a pack of {max(used)} tokens does not fit rows of {width}; expected packs made for it")
@@ -109,13 +109,17 @@ def _images(segments: Sequence[Sample]) -> tuple[torch.Tensor, torch.Tensor, tor
     return torch.cat(cut), image_of_tile, captioned
 
 
+def _tokens(pack: Sequence[Sample]) -> int:
+    return sum(len(sample.tokens) for sample in pack)
+
+
 def _image_count(sample: Sample) -> int:
     return int(sample.image_of_tile[-1]) + 1 if len(sample.image_of_tile) else 0
 
 
 def _row(pack: Sequence[Sample], width: int, padding_id: int) -> list[Sample]:
     """The samples of a pack, and padding up to `width` as a last one."""
-    room = width - sum(len(sample.tokens) for sample in pack)
+    room = width - _tokens(pack)
     return [*pack, _filler(room, padding_id)] if room else [*pack]
 
 
