@@ -4,7 +4,7 @@ import pytest
 from sailvit.core.seeding import numpy_generator
 from sailvit.data.world.drawing import SIDE, draw, outline
 from sailvit.data.world.glyphs import glyph
-from sailvit.data.world.scenes import Chart, Crowd, Objects, Thing, Writing
+from sailvit.data.world.scenes import Chart, Crowd, Objects, Sum, Thing, Writing
 from sailvit.data.world.words import COLOURS, DIGITS, LETTERS, SHAPES
 
 
@@ -90,3 +90,8 @@ def test_jitter_moves_and_tints_only():
     assert first.shape == (SIDE, SIDE, 3)
     assert not np.array_equal(first, second)
     assert abs(inked(first).sum() - inked(second).sum()) < 20
+
+
+def test_a_sum_has_no_picture():
+    with pytest.raises(TypeError, match="a Sum cannot be drawn"):
+        picture(Sum(1, "plus", 2))

@@ -3,7 +3,8 @@
 import pytest
 
 from sailvit.data.world.source import WorldSource
-from sailvit.data.world.tasks import EVAL_TASKS, IMAGE_TASKS
+from sailvit.data.world.tasks import EVAL_TASKS, IMAGE_TASKS, TASKS
+from sailvit.data.world.words import vocabulary
 
 SIDES = {
     "left of": lambda a, b: "left" in a and "right" in b,
@@ -105,3 +106,9 @@ def test_no_single_answer_scores_high_on_an_evaluated_task(task):
     answers = [answer for _, _, answer in asked(task, "held_out", 300)]
     assert max(answers.count(answer) for answer in set(answers)) / len(answers) < 0.35
     assert task in IMAGE_TASKS
+
+
+def test_every_word_of_the_vocabulary_is_used():
+    source = WorldSource("train", dict.fromkeys(TASKS, 1.0), 3000)
+    used = {word for position in range(3000) for turn in source[position].turns for word in turn.text.split()}
+    assert used - {"<image>"} == set(vocabulary())

@@ -6,7 +6,6 @@ Drawing is a paste of cached coverage masks: no picture costs more than a tenth 
 from __future__ import annotations
 
 from functools import cache
-from typing import cast
 
 import numpy as np
 
@@ -41,8 +40,10 @@ def draw(scene: Scene, rng: np.random.Generator) -> np.ndarray:
         _draw_things(canvas, scene, rng)
     elif isinstance(scene, Writing):
         _draw_writing(canvas, scene, rng)
+    elif isinstance(scene, Chart):
+        _draw_chart(canvas, scene, rng)
     else:
-        _draw_chart(canvas, cast("Chart", scene), rng)
+        raise TypeError(f"a {type(scene).__name__} cannot be drawn; give its task `picture=False`")
     return canvas.astype(np.uint8)
 
 

@@ -21,7 +21,7 @@ COMMA = ","
 
 _GRAMMAR = """
     ? , above at bar bars below bottom colour describe digits everything how is it large left letters many much minus
-    no of plus picture right shape shapes shortest tall tallest the there are top what where which written yes
+    no of plus right shape shapes shortest tall tallest the there are top what where which written yes
 """
 
 
