@@ -6,13 +6,17 @@ import sys
 
 import typer
 
+from sailvit.cli.demo import demo
 from sailvit.cli.report import report
 from sailvit.cli.train import train
+from sailvit.cli.world import world
 from sailvit.core.errors import InterruptedRunError, SailvitError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+app.command()(demo)
 app.command()(train)
 app.command()(report)
+app.add_typer(world, name="world")
 
 
 @app.callback()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
@@ -56,7 +57,9 @@ class ProgressHook(Hook):
             self._progress.update(self._bar, completed=done, description=self._line(record))
         elif done >= self._next:
             left = job.seconds / done * (1 - done)
-            self._console.print(f"  {done:4.0%} {self._line(record)} | {left:.0f} s left", highlight=False)
+            self._console.print(
+                f"  {done:4.0%} {self._line(record)}  {left:.0f} s left", highlight=False, soft_wrap=True
+            )
             self._next = done + 1 / _LINES_PER_STAGE
 
     def stage_ended(self, job: StageJob) -> None:
@@ -84,20 +87,29 @@ class ProgressHook(Hook):
         shown = self._shown
         losses = " ".join(f"{name} {shown[f'loss/{name}']:.3f}" for name in record.loss)
         return (
-            f"step {record.step} | {losses} | {shown['answers']:.0f} answer tokens/s | {shown['samples']:.0f} samples/s"
-            f" | padding {shown['padding']:.1%} | MFU {shown['mfu']:.0%}"
+            f"step {record.step}  {losses}  {shown['samples']:.0f} samples/s  {shown['answers']:.0f} answer tokens/s"
+            f"  padding {shown['padding']:.1%}  MFU {shown['mfu']:.0%}"
         )
 
 
 def proof_table(line: dict[str, Any]) -> Table:
-    """The proof of training as a small table."""
+    """The proof of training as a small table; the numbers count parameters."""
     verdict = "[green]holds[/green]" if line["ok"] else "[red]FAILS[/red]"
-    table = Table(title=f"proof of stage {line['stage']} after step {line['step']}: {verdict}", title_justify="left")
+    title = f"proof of stage {line['stage']} after step {line['step']}: {verdict}"
+    table = Table(title=title, title_justify="left", box=SIMPLE, padding=(0, 1, 0, 0))
     table.add_column("part")
-    for name in ("should train", "in optimizer", "moved", "should be frozen", "bit-identical", "highest rate"):
+    for name in ("to train", "in optimizer", "moved", "frozen", "identical", "peak lr"):
         table.add_column(name, justify="right")
     table.add_column("verdict")
     for row in line["rows"]:
-        numbers = [f"{row[key]:,}" for key in ("planned", "in_optimizer", "moved", "frozen", "frozen_identical")]
-        table.add_row(row["part"], *numbers, f"{row['lr']:.2g}", row["verdict"])
+        counts = [row[key] for key in ("planned", "in_optimizer", "moved", "frozen", "frozen_identical")]
+        table.add_row(row["part"], *map(_short, counts), f"{row['lr']:.2g}", row["verdict"])
     return table
+
+
+def _short(count: int) -> str:
+    """A count with three digits: 775552 is 776k."""
+    for unit, size in (("G", 10**9), ("M", 10**6), ("k", 10**3)):
+        if count >= size:
+            return f"{count / size:.3g}{unit}"
+    return str(count)

@@ -1,0 +1,134 @@
+"""`sailvit demo`: refine the shipped base tower, train a model on it and one on the base, and compare them."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from sailvit.core.recipe import Recipe
+from sailvit.core.run import RunFolder, write_json
+from sailvit.recipes.loader import load_recipe
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from sailvit.models.build import Assembly
+
+QUICK = {"demo": (400, 400, 400), "demo-target": (300, 300)}
+"""Samples per stage of the quick demo: enough to walk the road, far too few to learn."""
+
+
+@dataclass(frozen=True)
+class DemoSize:
+    """How much the demo does."""
+
+    quick: bool
+    """Whether to shorten every stage."""
+    per_task: int
+    """Held-out questions per task."""
+
+
+def demo(
+    run: Annotated[Path, typer.Option(help="Run folder; one that is there is replaced.")] = Path("runs/demo"),
+    quick: Annotated[
+        bool, typer.Option("--quick", help="The same road in under a minute, without learning much.")
+    ] = False,
+    seed: Annotated[int, typer.Option(help="Root of every random choice.")] = 0,
+) -> None:
+    """Show on a laptop that gradual refinement helps: base against refined tower, held out, in minutes."""
+    from rich.console import Console
+
+    console = Console()
+    size = DemoSize(quick=quick, per_task=16 if quick else 150)
+    summary = run_demo(RunFolder(run), size, seed, console)
+    console.print(scores_table(summary))
+    console.print(
+        f"base {summary['base']:.3f}, refined {summary['refined']:.3f}: gain {100 * summary['gain']:+.1f} points of"
+        f" mean exact match in {summary['seconds']:.0f} s\nReport: {RunFolder(run).report}",
+        highlight=False,
+    )
+
+
+def run_demo(folder: RunFolder, size: DemoSize, seed: int, console: Console) -> dict[str, Any]:
+    """Walk the whole road into `folder`; returns the summary that is also written to summary.json."""
+    from sailvit.cli.train import run_recipe
+    from sailvit.report.page import write_report
+
+    began = time.perf_counter()
+    shutil.rmtree(folder.path, ignore_errors=True)
+    refining = demo_recipe("demo", size, [f"seed={seed}"])
+    console.rule("refine the base tower in three stages")
+    run_recipe(refining, folder, console)
+    towers = {
+        "base": refining.model.tower,
+        "refined": str(folder.stage(len(refining.stages) - 1, refining.stages[-1].name) / "tower"),
+    }
+    models: dict[str, Assembly] = {}
+    for name, tower in towers.items():
+        console.rule(f"target training on the {name} tower, frozen")
+        target = demo_recipe("demo-target", size, [f"seed={seed + 1}", f"model.tower={tower}"])
+        models[name] = run_recipe(target, RunFolder(folder.path / "target" / name), console)
+    console.rule("held-out questions")
+    summary = compare(folder, models, size, seed)
+    summary = {**summary, "seconds": round(time.perf_counter() - began, 1), "seed": seed, "quick": size.quick}
+    write_json(folder.summary, summary)
+    write_report(folder)
+    return summary
+
+
+def demo_recipe(name: str, size: DemoSize, overrides: list[str]) -> Recipe:
+    """A recipe of the demo, shortened when asked."""
+    if size.quick:
+        overrides = overrides + [f"stages.{index}.length.samples={n}" for index, n in enumerate(QUICK[name])]
+    return load_recipe(name, overrides)
+
+
+def compare(folder: RunFolder, models: dict[str, Assembly], size: DemoSize, seed: int) -> dict[str, Any]:
+    """Ask both models the same held-out questions and look at where they put images; writes both to the run."""
+    from sailvit.data.world.answers import is_correct
+    from sailvit.data.world.tasks import EVAL_TASKS
+    from sailvit.evaluation.affinity import affinity
+    from sailvit.evaluation.answers import answer
+    from sailvit.evaluation.scores import evaluation_json
+    from sailvit.evaluation.world import as_question, embedding_rows, held_out, image_features
+
+    asked = held_out(EVAL_TASKS, size.per_task, seed)
+    records = [record for _, record in asked]
+    predictions = {name: answer(model, records) for name, model in models.items()}
+    labels = {"base": "base tower", "refined": "refined tower"}
+    questions = [as_question(task, record) for task, record in asked]
+    evaluation = evaluation_json(questions, predictions, labels=labels, compare=is_correct, seed=seed)
+    write_json(folder.evaluation, evaluation)
+    shown = records[:: max(1, len(records) // 400)]
+    clouds = {
+        name: affinity(image_features(model, shown), embedding_rows(model), seed=seed).to_json()
+        for name, model in models.items()
+    }
+    write_json(folder.affinity, {"models": clouds})
+    base, refined = (evaluation["models"][name] for name in ("base", "refined"))
+    return {
+        "base": base["mean"],
+        "refined": refined["mean"],
+        "gain": refined["mean"] - base["mean"],
+        "interval": [evaluation["gain"]["low"], evaluation["gain"]["high"]],
+        "tasks": {task: {"base": base["tasks"][task], "refined": refined["tasks"][task]} for task in EVAL_TASKS},
+    }
+
+
+def scores_table(summary: dict[str, Any]) -> Any:
+    """Base against refined per task."""
+    from rich.table import Table
+
+    table = Table(title="held-out exact match", title_justify="left")
+    table.add_column("task")
+    for name in ("base tower", "refined tower", "gain"):
+        table.add_column(name, justify="right")
+    for task, score in [*summary["tasks"].items(), ("mean", summary)]:
+        gain = 100 * (score["refined"] - score["base"])
+        table.add_row(task, f"{score['base']:.3f}", f"{score['refined']:.3f}", f"{gain:+.1f}")
+    return table
