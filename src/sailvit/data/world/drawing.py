@@ -10,7 +10,7 @@ from functools import cache
 import numpy as np
 
 from sailvit.data.world.glyphs import glyph
-from sailvit.data.world.scenes import CROWD_SIDE, MOST, Chart, Crowd, Objects, Scene, Writing
+from sailvit.data.world.scenes import BAR_LEVELS, CROWD_SIDE, Chart, Crowd, Objects, Scene, Writing
 
 SIDE = 64
 """Height and width of a picture, in pixels."""
@@ -72,7 +72,7 @@ def _draw_writing(canvas: np.ndarray, scene: Writing, rng: np.random.Generator) 
 
 
 def _draw_chart(canvas: np.ndarray, scene: Chart, rng: np.random.Generator) -> None:
-    for level in range(1, MOST + 1):
+    for level in range(1, BAR_LEVELS + 1):
         canvas[_BASELINE - _LEVEL * level] -= 30
     canvas[_BASELINE:] = 90
     start = (SIDE - _BAR_SLOT * len(scene.bars)) // 2 + (_BAR_SLOT - _BAR_WIDTH) // 2

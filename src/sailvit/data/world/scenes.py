@@ -16,8 +16,10 @@ HELD_OUT_SHARE = 8
 """One scene in this many belongs to the held-out split."""
 CROWD_SIDE = 4
 """Cells per side of a crowd."""
-MOST = 5
-"""Largest height of a bar and largest number of things in a group."""
+GROUP_MOST = 4
+"""Most things in a group of a crowd."""
+BAR_LEVELS = 5
+"""Heights of bars go from 1 to this."""
 
 T = TypeVar("T")
 
@@ -77,7 +79,7 @@ class Objects:
 
 @dataclass(frozen=True)
 class Crowd:
-    """Two groups of one to five small things each, told apart by one attribute, in the cells of a 4x4 grid."""
+    """Two groups of one to four small things each, told apart by one attribute, in the cells of a 4x4 grid."""
 
     things: tuple[Thing, ...]
     """In reading order."""
@@ -190,7 +192,7 @@ def draw_crowd(rng: np.random.Generator) -> Crowd:
     by_colour = bool(rng.integers(2))
     grouping, other = (COLOURS, SHAPES) if by_colour else (SHAPES, COLOURS)
     first, second = pick_some(rng, grouping, 2)
-    counts = rng.integers(1, MOST + 1, size=2).tolist()
+    counts = rng.integers(1, GROUP_MOST + 1, size=2).tolist()
     groups = [first] * counts[0] + [second] * counts[1]
     others = [other[i] for i in rng.integers(len(other), size=len(groups)).tolist()]
     cells = pick_some(rng, range(CROWD_SIDE**2), len(groups))
@@ -210,7 +212,7 @@ def draw_chart(rng: np.random.Generator) -> Chart:
     """A random chart."""
     count = int(rng.integers(3, 5))
     colours = pick_some(rng, COLOURS, count)
-    heights = pick_some(rng, range(1, MOST + 1), count)
+    heights = pick_some(rng, range(1, BAR_LEVELS + 1), count)
     return Chart(tuple(zip(colours, heights, strict=True)))
 
 
