@@ -110,7 +110,12 @@ def packed_attention(  # noqa: PLR0913 - the signature is transformers'
             " choose a language without attn_logit_softcapping"
         )
     attend = _attend_cuda if query.is_cuda else _attend_cpu
-    row = (query[0].transpose(0, 1), key[0].transpose(0, 1), value[0].transpose(0, 1))
+    # Under autocast rotary embeddings leave query and key in fp32 while the value is in bf16, which decides.
+    row = (
+        query[0].transpose(0, 1).to(value.dtype),
+        key[0].transpose(0, 1).to(value.dtype),
+        value[0].transpose(0, 1),
+    )
     return attend(row, segments, scaling, sliding_window)[None], None
 
 
@@ -149,10 +154,15 @@ def _attend_cpu(row: Row, segments: Segments, scaling: float | None, window: int
         allowed = torch.ones(length, length, dtype=torch.bool).tril()
         if window is not None and window < length:
             allowed = allowed.triu(1 - window)
-        heads = [tensor[rows].transpose(1, 2) for tensor in (query, key, value)]
+        heads = [_take(tensor, rows).transpose(1, 2) for tensor in (query, key, value)]
         out = short_attention(heads[0], heads[1], heads[2], allowed, scaling)
         outputs.append(out.transpose(1, 2).flatten(0, 1))
-    return torch.cat(outputs)[segments.inverse]
+    return torch.cat(outputs).index_select(0, segments.inverse)
+
+
+def _take(tensor: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+    """`tensor[rows]`, float[S, L, H, D], with a backward pass four times faster than indexing's."""
+    return tensor.index_select(0, rows.flatten()).reshape(*rows.shape, *tensor.shape[1:])
 
 
 def short_attention(

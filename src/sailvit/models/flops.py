@@ -122,25 +122,20 @@ def part_flops(
         idle: Names of parameters that are not used.
         head: A matrix counted elsewhere.
     """
-    order = {id(parameter): place for place, (_, parameter) in enumerate(model.named_parameters())}
-    trained = [order[id(parameter)] for parameter in model.parameters() if parameter.requires_grad]
-    first = min(trained, default=len(order))
-    blocks = [[order[id(parameter)] for parameter in block.parameters()] for block in block_list(model)]
+    order = {id(parameter): place for place, parameter in enumerate(model.parameters())}
+    first = min((order[id(p)] for p in model.parameters() if p.requires_grad), default=len(order))
+    blocks = [order[id(next(block.parameters()))] for block in block_list(model)]
     # What precedes the blocks works on pixels or token ids: nothing below it can train.
-    start = max(first, blocks[0][0]) if blocks else first
-    forward = weights = inputs = 0.0
-    for name, parameter, cost in _matrices(model, head):
-        if name in idle:
-            continue
-        forward += cost
-        weights += cost if parameter.requires_grad else 0.0
-        inputs += cost if order[id(parameter)] >= start else 0.0
-    active = sum(block[-1] >= first for block in blocks)
+    start = max([first, *blocks[:1]])
+    matrices = [(parameter, cost) for name, parameter, cost in _matrices(model, head) if name not in idle]
     return PartFlops(
-        forward=Work(forward, pair_flops * len(blocks)),
-        weights=Work(weights),
-        inputs=Work(inputs, 2 * pair_flops * active),
-        trains=bool(trained),
+        forward=Work(sum(cost for _, cost in matrices), pair_flops * len(blocks)),
+        weights=Work(sum(cost for parameter, cost in matrices if parameter.requires_grad)),
+        inputs=Work(
+            sum(cost for parameter, cost in matrices if order[id(parameter)] >= start),
+            2 * pair_flops * sum(block >= start for block in blocks),
+        ),
+        trains=first < len(order),
     )
 
 

@@ -32,6 +32,7 @@ def save_small_tower(folder: Path, *, size: int, patch: int, seed: int) -> None:
         image_size=size,
         patch_size=patch,
         vision_use_head=False,
+        hidden_act="gelu",  # three times faster on the CPU in bf16 than its tanh approximation
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
