@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.table import Table
 
     from sailvit.training.plan import Plan
@@ -28,34 +29,41 @@ def plan(
     """Show parts, tokens, FLOPs, memory and time of a recipe, and its problems, without training."""
     # torch and transformers take seconds to import; `sailvit --help` should not wait for them.
     from rich.console import Console
-    from rich.markup import escape
 
     from sailvit.recipes.loader import load_recipe
     from sailvit.training.plan import plan as make_plan
 
     loaded = load_recipe(recipe, overrides or ())
     made = make_plan(loaded)
-    peak = tflops * 1e12 if tflops else _measured_peak(loaded.precision)
     console = Console()
     if made.parameters:
-        console.print(parts_table(made))
-        console.print(
-            f"A tile of {made.tile_size} px is {made.tokens_per_tile} visual tokens; an image is at most"
-            f" {made.most_tiles} tiles, {made.most_tiles * made.tokens_per_tile} tokens.\n"
-        )
-        console.print(stages_table(made, peak * mfu * devices))
+        peak = tflops * 1e12 if tflops else _measured_peak(loaded.precision)
+        _show(console, made, peak * mfu * devices)
         source = "given" if tflops else "measured here"
-        console.print(
-            f"Time at {peak / 1e12:,.3g} TFLOP/s ({source}) x {devices} x MFU {mfu:g}. Memory per device, unsharded."
-        )
-        for basis in dict.fromkeys(stage.sample.basis for stage in made.stages):
-            console.print(f"Mean sample: {basis}.")
-    for remark in made.remarks:
-        console.print(f"[yellow]note[/yellow] {escape(remark)}", highlight=False, soft_wrap=True)
-    for problem in made.problems:
-        console.print(f"[red]problem[/red] {escape(problem)}", highlight=False, soft_wrap=True)
+        console.print(f"Time at {peak / 1e12:,.3g} TFLOP/s ({source}) x {devices} x MFU {mfu:g}.")
+    _complain(console, made)
     if check and made.problems:
         raise typer.Exit(1)
+
+
+def _show(console: Console, made: Plan, speed: float) -> None:
+    console.print(parts_table(made))
+    console.print(
+        f"A tile of {made.tile_size} px is {made.tokens_per_tile} visual tokens; an image is at most"
+        f" {made.most_tiles} tiles, {made.most_tiles * made.tokens_per_tile} tokens.\n"
+    )
+    console.print(stages_table(made, speed))
+    for basis in dict.fromkeys(stage.sample.basis for stage in made.stages):
+        console.print(f"Mean sample: {basis}. Memory is per device, unsharded.")
+
+
+def _complain(console: Console, made: Plan) -> None:
+    from rich.markup import escape
+
+    marked = [("[yellow]note[/yellow]", made.remarks), ("[red]problem[/red]", made.problems)]
+    for mark, texts in marked:
+        for text in texts:
+            console.print(f"{mark} {escape(text)}", highlight=False, soft_wrap=True)
 
 
 def parts_table(made: Plan) -> Table:

@@ -29,6 +29,7 @@ class _Reader(yaml.SafeLoader):
     yaml_implicit_resolvers = _resolvers(yaml.SafeLoader)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002
+        """The mapping of a node whose keys differ."""
         seen: set[str] = set()
         for key, _ in node.value:
             if not isinstance(key, yaml.ScalarNode):
@@ -40,26 +41,26 @@ class _Reader(yaml.SafeLoader):
         return super().construct_mapping(node, deep=deep)
 
 
+def _write_tuple(writer: Any, data: tuple[Any, ...]) -> Any:
+    return writer.represent_sequence("tag:yaml.org,2002:seq", data, flow_style=True)
+
+
+def _write_text(writer: Any, data: str) -> Any:
+    # Only double quotes keep a Unicode line break; PyYAML's other styles turn it into a space.
+    style = '"' if UNICODE_BREAK.search(data) else None
+    return writer.represent_scalar("tag:yaml.org,2002:str", data, style=style)
+
+
 class _Writer(yaml.SafeDumper):
-    """PyYAML's safe dumper that quotes whatever `_Reader` would take for a number."""
+    """PyYAML's safe dumper that quotes whatever `_Reader` would take for a number, and writes tuples as lists."""
 
     yaml_implicit_resolvers = _resolvers(yaml.SafeDumper)
+    yaml_representers = {**yaml.SafeDumper.yaml_representers, tuple: _write_tuple, str: _write_text}
 
     def ignore_aliases(self, data: Any) -> bool:
+        """Always true: every value is written out where it stands."""
+        del data
         return True
-
-    def represent_tuple(self, data: tuple[Any, ...]) -> yaml.Node:
-        """A tuple written as a list on one line."""
-        return self.represent_sequence("tag:yaml.org,2002:seq", data, flow_style=True)
-
-    def represent_text(self, data: str) -> yaml.Node:
-        """A string; double-quoted when it has a Unicode line break, which PyYAML's other styles turn into a space."""
-        style = '"' if UNICODE_BREAK.search(data) else None
-        return self.represent_scalar("tag:yaml.org,2002:str", data, style=style)
-
-
-_Writer.add_representer(tuple, _Writer.represent_tuple)
-_Writer.add_representer(str, _Writer.represent_text)
 
 
 def read_yaml(text: str, origin: str) -> Any:

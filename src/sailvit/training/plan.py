@@ -16,7 +16,7 @@ from sailvit.models.sketch import Sketch, sketch
 from sailvit.training.feed import samples_of
 from sailvit.training.objectives import OBJECTIVES
 from sailvit.training.optim import freeze
-from sailvit.training.plan_checks import file_problems, model_remarks, stage_problems, stage_remarks
+from sailvit.training.plan_checks import file_problems, model_remarks, source_remarks, stage_problems, stage_remarks
 from sailvit.training.plan_memory import Memory, estimate_memory
 from sailvit.training.plan_samples import MeanSample, assumed_sample, mixed_sample, read_sample
 
@@ -86,7 +86,7 @@ def plan(recipe: Recipe) -> Plan:
     sources, found = _open_sources(recipe)
     samples, unread = _mean_samples(recipe, sources, model)
     problems += [*found, *unread]
-    remarks = list(model_remarks(recipe, model))
+    remarks = [*model_remarks(recipe, model), *source_remarks(recipe)]
     stages = []
     for index, stage in enumerate(recipe.stages):
         where = f"stages.{index} ({stage.name})"

@@ -70,6 +70,10 @@ def model_remarks(recipe: Recipe, model: Sketch) -> Iterator[str]:
         )
     if model.tokenizer is not None and not model.tokenizer.chat_template:
         yield "the language has no chat template; turns are written in the plain form that docs/recipes.md shows"
+
+
+def source_remarks(recipe: Recipe) -> Iterator[str]:
+    """Sources that nothing uses."""
     used = {name for stage in recipe.stages for name in stage.data}
     if spare := [name for name in recipe.sources if name not in used]:
         yield f"no stage uses {', '.join(spare)}"

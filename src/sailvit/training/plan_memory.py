@@ -89,13 +89,16 @@ class _Size:
 
 def _size(model: nn.Module) -> _Size:
     every = list(model.parameters())
-    blocks = block_list(model) or [model]
-    # A partly trained part holds a graph from its first trained block on; a frozen one is passed through whole.
-    trained = [block for block in blocks if any(p.requires_grad for p in block.parameters())] or blocks
-    linear = [layer for block in trained for layer in block.modules() if isinstance(layer, nn.Linear)]
     return _Size(
         parameters=sum(p.numel() for p in every),
         trained=sum(p.numel() for p in every if p.requires_grad),
         matrices=sum(p.numel() for p in every if p.ndim >= 2),
-        values=sum(layer.in_features + layer.out_features for layer in linear),
+        values=sum(layer.in_features + layer.out_features for layer in _kept_layers(model)),
     )
+
+
+def _kept_layers(model: nn.Module) -> list[nn.Linear]:
+    """Layers that hold a graph: from the first trained block on; in a frozen part all, as gradients pass through."""
+    blocks = block_list(model) or [model]
+    trained = [block for block in blocks if any(p.requires_grad for p in block.parameters())]
+    return [layer for block in trained or blocks for layer in block.modules() if isinstance(layer, nn.Linear)]

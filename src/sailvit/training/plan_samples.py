@@ -77,6 +77,7 @@ def mixed_sample(samples: Mapping[str, MeanSample], shares: Mapping[str, float])
     total = sum(shares.values())
 
     def mean(field: str) -> float:
+        """Mean of one field."""
         return float(sum(getattr(samples[name], field) * share / total for name, share in shares.items()))
 
     basis = "; ".join(dict.fromkeys(samples[name].basis for name in shares))
@@ -92,6 +93,7 @@ def _measurer(model: Sketch, sequence: int) -> Callable[[Record], Row]:
     builder = SampleBuilder(tokenizer, layout, sequence) if tokenizer is not None else None
 
     def measure(record: Record) -> Row:
+        """What one record amounts to."""
         caption = float(record.kind == "caption" and len(record.images) == 1)
         if builder is not None:
             text = builder.draft("plan", record).text
