@@ -32,7 +32,7 @@ class Work:
     per_square: float = 0.0
     """FLOPs per squared token of a segment: attention."""
 
-    def __call__(self, tokens: float, squares: float) -> float:
+    def flops(self, tokens: float, squares: float) -> float:
         """FLOPs of segments with so many tokens in all and so large a sum of squared lengths."""
         return self.per_token * tokens + self.per_square * squares
 
@@ -50,11 +50,11 @@ class PartFlops:
     trains: bool
     """Whether any of its parameters trains."""
 
-    def __call__(self, tokens: float, squares: float = 0.0, *, trained_below: bool) -> float:
+    def step(self, tokens: float, squares: float = 0.0, *, trained_below: bool) -> float:
         """FLOPs of a step; `trained_below` says whether gradients must pass through to what feeds the part."""
         whole = Work(self.forward.per_token, 2 * self.forward.per_square)
         inputs = whole if trained_below else self.inputs
-        return sum(work(tokens, squares) for work in (self.forward, self.weights, inputs))
+        return sum(work.flops(tokens, squares) for work in (self.forward, self.weights, inputs))
 
 
 @dataclass(frozen=True)
@@ -86,12 +86,12 @@ class FlopsModel:
             answer_tokens: Number of tokens with loss; only they reach the language's head.
         """
         seen = tiles * self.tile_tokens
-        total = self.tower(seen, seen * self.tile_tokens, trained_below=False)
-        total += self.connector(tiles * self.visual_tokens, trained_below=self.tower.trains)
+        total = self.tower.step(seen, seen * self.tile_tokens, trained_below=False)
+        total += self.connector.step(tiles * self.visual_tokens, trained_below=self.tower.trains)
         if self.language_runs:
             below = tiles > 0 and (self.tower.trains or self.connector.trains)
-            total += self.language(tokens, segment_squares, trained_below=below)
-            total += self.head(answer_tokens, trained_below=below or self.language.trains)
+            total += self.language.step(tokens, segment_squares, trained_below=below)
+            total += self.head.step(answer_tokens, trained_below=below or self.language.trains)
         return total
 
 
