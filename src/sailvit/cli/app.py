@@ -7,6 +7,7 @@ import sys
 import typer
 
 from sailvit.cli.demo import demo
+from sailvit.cli.plan import plan
 from sailvit.cli.report import report
 from sailvit.cli.train import train
 from sailvit.cli.world import world
@@ -15,6 +16,7 @@ from sailvit.core.errors import InterruptedRunError, SailvitError
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 app.command()(demo)
 app.command()(train)
+app.command()(plan)
 app.command()(report)
 app.add_typer(world, name="world")
 
