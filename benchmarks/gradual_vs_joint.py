@@ -1,0 +1,187 @@
+"""Is it the gradual part? Towers refined in several ways from one base, each judged by target training on top of it.
+
+    python benchmarks/gradual_vs_joint.py --seeds 3
+
+Ways: `gradual` is the demo's recipe; `no_contrastive` the same without that objective; `joint_samples` trains all parts
+at once on as many samples of the same mixture; `joint_compute` on as many FLOPs. Every tower, and the base, then gets a
+fresh connector and the base language, once with the tower frozen and once with it training. Mean and spread over seeds
+are of held-out exact match, 0 to 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from publish import publish
+from rich.console import Console
+
+from sailvit.cli.demo import DemoSize
+from sailvit.cli.quiet import quiet_libraries
+from sailvit.cli.train import run_recipe
+from sailvit.core.recipe import PARTS, Length, Recipe, Stage, TrainConfig
+from sailvit.core.run import RunFolder, read_lines
+from sailvit.data.world.answers import is_correct
+from sailvit.data.world.tasks import EVAL_TASKS
+from sailvit.evaluation.answers import answer
+from sailvit.evaluation.scores import matches, mean_score, task_scores
+from sailvit.evaluation.world import as_question, held_out
+from sailvit.recipes.loader import load_recipe
+from sailvit.training.plan import plan
+
+RATES = (5e-4, 1e-3)
+"""Peak rates tried for all-at-once training with the first seed; the better one is used."""
+
+
+def gradual(seed: int, share: float) -> Recipe:
+    """The demo's recipe, every stage at `share` of its samples."""
+    recipe = load_recipe("demo", [f"seed={seed}"])
+    return _with_stages(recipe, [_lasting(stage, share * _samples(stage)) for stage in recipe.stages])
+
+
+def no_contrastive(recipe: Recipe) -> Recipe:
+    """The same without the contrastive objective."""
+    return _with_stages(
+        recipe, [stage.model_copy(update={"objectives": {"next_token": 1.0}}) for stage in recipe.stages]
+    )
+
+
+def joint(recipe: Recipe, samples: float, rate: float) -> Recipe:
+    """All parts at once, over the union of the stages' mixtures, each in its own proportion."""
+    mixture: dict[str, float] = {}
+    for stage in recipe.stages:
+        assert isinstance(stage.data, dict)
+        whole = sum(stage.data.values())
+        for name, part in stage.data.items():
+            mixture[name] = mixture.get(name, 0.0) + part / whole * _samples(stage)
+    stage = recipe.stages[1].model_copy(
+        update={
+            "name": "joint",
+            "train": {part: TrainConfig() for part in PARTS},
+            "data": mixture,
+            "optim": recipe.stages[1].optim.model_copy(update={"lr": rate}),
+        }
+    )
+    return _with_stages(recipe, [_lasting(stage, samples)])
+
+
+def flops(recipe: Recipe) -> float:
+    """Training FLOPs of a whole recipe."""
+    return sum(stage.flops or 0.0 for stage in plan(recipe).stages)
+
+
+class Study:
+    """Runs and judges recipes in a scratch folder."""
+
+    def __init__(self, folder: Path, share: float, per_task: int) -> None:
+        self.folder = folder
+        self.share = share
+        self.per_task = per_task
+        self.console = Console(quiet=True)
+
+    def refine(self, name: str, recipe: Recipe) -> tuple[str, float]:
+        """The folder of the refined tower, and the seconds its training took."""
+        run = RunFolder(self.folder / f"{name}-{recipe.seed}")
+        run_recipe(recipe, run, self.console)
+        seconds = sum(line["seconds"] for line in read_lines(run.metrics))
+        return str(run.stage(len(recipe.stages) - 1, recipe.stages[-1].name) / "tower"), seconds
+
+    def judge(self, name: str, tower: str, seed: int, *, frozen: bool) -> dict[str, float]:
+        """Held-out exact match per task, and its mean, of target training on `tower`."""
+        recipe = load_recipe("demo-target", [f"seed={1000 + seed}", f"model.tower={tower}"])
+        stages = [_lasting(stage, self.share * _samples(stage)) for stage in recipe.stages]
+        if not frozen:
+            stages[-1] = stages[-1].model_copy(update={"train": {**stages[-1].train, "tower": TrainConfig()}})
+        run = RunFolder(self.folder / f"target-{name}-{seed}-{'frozen' if frozen else 'free'}")
+        model = run_recipe(_with_stages(recipe, stages), run, self.console)
+        asked = held_out(EVAL_TASKS, self.per_task, seed)
+        predictions = answer(model, [record for _, record in asked])
+        hits = matches([as_question(task, record) for task, record in asked], predictions, compare=is_correct)
+        scores = task_scores([task for task, _ in asked], hits)
+        return {"mean": mean_score(scores), **scores}
+
+
+def run_seed(study: Study, seed: int, rate: float | None) -> tuple[list[dict[str, Any]], float]:
+    """One row per way and kind of target training; and the rate that all-at-once training got."""
+    recipe = gradual(seed, study.share)
+    total = sum(_samples(stage) for stage in recipe.stages)
+    towers = {"base": (recipe.model.tower, 0.0), "gradual": study.refine("gradual", recipe)}
+    towers["no_contrastive"] = study.refine("no_contrastive", no_contrastive(recipe))
+    if rate is None:
+        tried = {lr: study.refine(f"joint_{lr:g}", joint(recipe, total, lr)) for lr in RATES}
+        means = {lr: study.judge(f"try_{lr:g}", tried[lr][0], seed, frozen=True)["mean"] for lr in RATES}
+        rate = max(means, key=lambda lr: means[lr])
+        print({"joint rates tried": means})
+    whole = joint(recipe, total, rate)
+    towers["joint_samples"] = study.refine("joint_samples", whole)
+    same = total * flops(recipe) / flops(whole)
+    towers["joint_compute"] = study.refine("joint_compute", joint(recipe, same, rate))
+    rows = []
+    for name, (tower, seconds) in towers.items():
+        for frozen in (True, False):
+            scores = study.judge(name, tower, seed, frozen=frozen)
+            kind = "frozen" if frozen else "training"
+            rows.append(
+                {"way": name, "target_tower": kind, "seed": seed, "refine_seconds": round(seconds, 1), **scores}
+            )
+            print(json.dumps(rows[-1]), flush=True)
+    return rows, rate
+
+
+def table(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Mean and spread over seeds."""
+    lines = []
+    for way, kind in dict.fromkeys((row["way"], row["target_tower"]) for row in rows):
+        chosen = [row for row in rows if (row["way"], row["target_tower"]) == (way, kind)]
+        means = [row["mean"] for row in chosen]
+        lines.append(
+            {
+                "way": way,
+                "target_tower": kind,
+                "mean": round(statistics.mean(means), 4),
+                "spread": round(statistics.stdev(means), 4) if len(means) > 1 else None,
+                "refine_seconds": round(statistics.mean(row["refine_seconds"] for row in chosen), 1),
+            }
+        )
+    return lines
+
+
+def _samples(stage: Stage) -> int:
+    assert stage.length.samples is not None
+    return stage.length.samples
+
+
+def _lasting(stage: Stage, samples: float) -> Stage:
+    return stage.model_copy(update={"length": Length(samples=max(1, round(samples)))})
+
+
+def _with_stages(recipe: Recipe, stages: list[Stage]) -> Recipe:
+    return recipe.model_copy(update={"stages": stages})
+
+
+def main() -> None:
+    """Run every seed and write the table, whatever it says."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--share", type=float, default=1.0, help="share of the demo's samples")
+    parser.add_argument("--per-task", type=int, default=DemoSize(quick=False, per_task=150).per_task)
+    given = parser.parse_args()
+    quiet_libraries()
+    began, rows, rate = time.perf_counter(), [], None
+    with tempfile.TemporaryDirectory() as folder:
+        study = Study(Path(folder), given.share, given.per_task)
+        for seed in range(given.seeds):
+            more, rate = run_seed(study, seed, rate)
+            rows += more
+    command = f"python benchmarks/gradual_vs_joint.py --seeds {given.seeds} --share {given.share:g}"
+    values = {"table": table(rows), "joint_rate": rate, "rows": rows, "seconds": round(time.perf_counter() - began)}
+    publish("gradual_vs_joint", command, values)
+
+
+if __name__ == "__main__":
+    main()
