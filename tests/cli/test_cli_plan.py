@@ -6,7 +6,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from sailvit.cli.plan import duration, number, plan
+from sailvit.cli.plan import duration, number, plan, size
 
 app = typer.Typer()
 app.command()(plan)
@@ -50,3 +50,8 @@ def test_numbers(value: float | None, text: str):
 )
 def test_durations(seconds: float | None, text: str):
     assert duration(seconds) == text
+
+
+def test_sizes():
+    assert size(3.5 * 2**30) == "3.5 GiB"
+    assert size(20 * 2**20) == "20 MiB"

@@ -50,7 +50,7 @@ def _show(console: Console, made: Plan, speed: float) -> None:
     console.print(parts_table(made))
     console.print(
         f"A tile of {made.tile_size} px is {made.tokens_per_tile} visual tokens; an image is at most"
-        f" {made.most_tiles} tiles, {made.most_tiles * made.tokens_per_tile} tokens.\n"
+        f" {made.most_tiles} tile{'s' * (made.most_tiles > 1)}, {made.most_tiles * made.tokens_per_tile} tokens.\n"
     )
     console.print(stages_table(made, speed))
     for basis in dict.fromkeys(stage.sample.basis for stage in made.stages):
@@ -96,7 +96,7 @@ def stages_table(made: Plan, speed: float) -> Table:
             number(stage.tokens),
             "-" if stage.steps is None else f"{stage.steps:,}",
             "-" if stage.flops is None else f"{stage.flops:.2e}",
-            f"{stage.memory.total / 2**30:,.1f} GiB",
+            size(stage.memory.total),
             duration(stage.seconds(speed)),
         )
     if made.flops is not None and len(made.stages) > 1:
@@ -110,6 +110,11 @@ def number(value: float | None) -> str:
         if value is not None and value >= size:
             return f"{value / size:.3g}{unit}"
     return "-" if value is None else f"{value:.0f}"
+
+
+def size(count: float) -> str:
+    """A number of bytes in GiB, or in MiB when that is less than one."""
+    return f"{count / 2**30:,.1f} GiB" if count >= 2**30 else f"{count / 2**20:.0f} MiB"
 
 
 def duration(seconds: float | None) -> str:
