@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.functional import scaled_dot_product_attention
+from torch.nn.functional import pad, scaled_dot_product_attention
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
@@ -66,9 +66,10 @@ class Segments:
     def inverse(self) -> torch.Tensor:
         """int64[T]: where each position of the row lies in the concatenated, flattened buckets."""
         rows = torch.cat([rows.flatten() for rows in self.buckets])
+        # A segment's last position occurs again in its padding, where the causal output is another one.
+        first = torch.cat([pad(rows.diff(dim=1) > 0, (1, 0), value=True).flatten() for rows in self.buckets])
         inverse = torch.empty(int(self.boundaries[-1]), dtype=torch.long)
-        # A segment's last position occurs again in its padding; writing backwards leaves the first occurrence.
-        inverse[rows.flip(0)] = torch.arange(len(rows) - 1, -1, -1)
+        inverse[rows[first]] = first.nonzero().flatten()
         return inverse
 
 
@@ -92,22 +93,24 @@ def packed_attention(  # noqa: PLR0913 - the signature is transformers'
     scaling: float | None = None,
     sliding_window: int | None = None,
     softcap: float | None = None,
+    s_aux: torch.Tensor | None = None,
     **_: Any,
 ) -> tuple[torch.Tensor, None]:
     """Causal attention within segments, float[1, T, H, D], of query float[1, H, T, D], key and value float[1, G, T, D].
 
     Raises:
-        ModelError: the language does not hand keywords down to its attention, or asks for soft-capped scores.
+        ModelError: the language does not hand keywords down to its attention, or asks for capped scores or sinks.
     """
     if segments is None:
         raise ModelError(
             f"{type(module).__name__} did not receive `segments`: this language does not pass keyword arguments down"
             " to its attention layers, so it cannot train packed; use one that does (Qwen, Llama, SmolLM3, Gemma)"
         )
-    if softcap is not None:
+    if softcap is not None or s_aux is not None:
+        asked = "caps its scores (softcap)" if softcap is not None else "has attention sinks (s_aux)"
         raise ModelError(
-            f"{type(module).__name__} caps attention scores (softcap={softcap}), which packed attention does not do;"
-            " choose a language without attn_logit_softcapping"
+            f"{type(module).__name__} {asked}, which packed attention does not do; choose a language without"
+            " (Qwen, Llama, SmolLM3, Gemma, Gemma3)"
         )
     attend = _attend_cuda if query.is_cuda else _attend_cpu
     # Under autocast rotary embeddings leave query and key in fp32 while the value is in bf16, which decides.

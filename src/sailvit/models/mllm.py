@@ -80,8 +80,6 @@ class MLLM(nn.Module):
     def embed(self, tokens: torch.Tensor, visual: torch.Tensor) -> torch.Tensor:
         """float[T, D]: input embeddings of int64[T] tokens, placeholders replaced by float[I, V, D] visual tokens."""
         embedded: torch.Tensor = self.language.get_input_embeddings()(tokens)
-        if not len(visual):
-            return embedded
         places = (tokens == self.placeholder_id).nonzero().flatten()
         features = visual.flatten(0, 1).to(embedded.dtype)
         if len(places) != len(features):

@@ -112,7 +112,9 @@ class Tower(nn.Module):
 
 
 def _patch_size(config: Any) -> int:
-    patch = config.patch_size
+    patch = getattr(config, "patch_size", None)
+    if patch is None:
+        raise ModelError(f"{config.model_type} has no patch_size; choose a tower that is a ViT")
     height, width = (patch, patch) if isinstance(patch, int) else patch
     if height != width:
         raise ModelError(f"{config.model_type} has patches of {height} x {width} px; only square patches are supported")
