@@ -111,7 +111,7 @@ def load_language(config: ModelConfig, seed: int) -> tuple[PreTrainedModel, PreT
         raise ModelError(f"cannot load the language {config.language!r}: {error}") from error
     _refuse_missing(set(info["missing_keys"]), config.language)
     if config.placeholder not in tokenizer.get_vocab():
-        tokenizer.add_special_tokens({"additional_special_tokens": [config.placeholder]})
+        tokenizer.add_tokens([config.placeholder], special_tokens=True)
     placeholder_id = tokenizer.convert_tokens_to_ids(config.placeholder)
     if len(tokenizer) > model.get_input_embeddings().num_embeddings:
         with torch.random.fork_rng(devices=[]):

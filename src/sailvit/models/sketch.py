@@ -107,7 +107,7 @@ def _find_tokenizer(config: ModelConfig) -> PreTrainedTokenizerBase | None:
     if set(tokenizer.get_vocab()) <= set(tokenizer.all_special_tokens):
         return None
     if config.placeholder not in tokenizer.get_vocab():
-        tokenizer.add_special_tokens({"additional_special_tokens": [config.placeholder]})
+        tokenizer.add_tokens([config.placeholder], special_tokens=True)
     return tokenizer
 
 
