@@ -8,6 +8,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import pytest
 import torch
+
 from tiny_parts import Parts
 
 # Matrices this small are slower on several threads, and the machine may be busy.

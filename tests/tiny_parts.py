@@ -1,4 +1,4 @@
-"""Towers and languages of every family, 32 wide with two blocks, saved in their real formats; and records to feed them."""
+"""Towers and languages of every family, 32 wide, two blocks, saved in their real formats; and records to feed them."""
 
 from __future__ import annotations
 

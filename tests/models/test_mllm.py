@@ -6,13 +6,13 @@ import dataclasses
 
 import pytest
 import torch
-from tiny_parts import Parts, mixed_records, picture, record, samples
 
 from sailvit.core.batch import IGNORED
 from sailvit.core.errors import ModelError
 from sailvit.data.packing import collate
 from sailvit.models.build import Assembly
 from sailvit.models.connector import Connector, MergeConnectorConfig, pixel_unshuffle
+from tiny_parts import Parts, mixed_records, picture, record, samples
 
 
 @pytest.fixture

@@ -6,13 +6,13 @@ import copy
 
 import pytest
 import torch
-from tiny_parts import LANGUAGES, TOWERS, Parts, mixed_records, samples, single_batches
 from torch.nn.functional import cross_entropy
 
 from sailvit.core.batch import IGNORED, Batch
 from sailvit.data.packing import collate
 from sailvit.models.attention import Segments
 from sailvit.models.mllm import MLLM
+from tiny_parts import LANGUAGES, TOWERS, Parts, mixed_records, samples, single_batches
 
 
 def scored(model: MLLM, batches: list[Batch]) -> torch.Tensor:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tiny_parts import PATCH, SIDE, TOWERS, Parts
 from transformers import AutoModel, PretrainedConfig, SegformerConfig
 
 from sailvit.core.errors import ModelError
 from sailvit.models.families import FAMILIES
 from sailvit.models.tower import Preprocessing, Tower
+from tiny_parts import PATCH, SIDE, TOWERS, Parts
 
 PREFIX = dict.fromkeys(TOWERS, 0) | {"clip": 1, "dinov2": 1, "registers": 4, "internvl": 1, "vit": 1}
 IDLE = {
