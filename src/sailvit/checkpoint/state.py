@@ -20,8 +20,9 @@ def save_state(folder: Path, tensors: dict[str, torch.Tensor], values: dict[str,
     draft.mkdir(parents=True)
     save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, draft / "tensors.safetensors")
     write_json(draft / "values.json", values)
-    shutil.rmtree(old, ignore_errors=True)
+    # After a crash between the renames below, `old` is all there is, so it goes only when `folder` is there.
     if folder.exists():
+        shutil.rmtree(old, ignore_errors=True)
         folder.rename(old)
     draft.rename(folder)
     shutil.rmtree(old, ignore_errors=True)
@@ -36,7 +37,10 @@ def load_state(folder: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     old = folder.with_name(folder.name + ".old")
     found = next((place for place in (folder, old) if (place / "values.json").exists()), None)
     if found is None:
-        raise RunError(f"{folder} holds no training state to resume from; start the run without --resume")
+        raise RunError(
+            f"{folder} holds no training state to resume from: the run is complete, or was stopped"
+            " before its first save; start a new one without --resume"
+        )
     return load_file(found / "tensors.safetensors"), read_json(found / "values.json")
 
 

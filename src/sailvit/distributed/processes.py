@@ -56,14 +56,17 @@ def sum_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
     """Add up every parameter's gradient over all processes; one without a gradient here takes part with zeros.
 
     A process whose packs hold no image has no gradient for the tower; it must join the sum all the same, or the others
-    would wait for it forever.
+    would wait for it forever. A parameter without a gradient on any process keeps none, so that the optimizer lets it
+    rest, as it does with one process.
     """
     if world() == 1:
         return
-    for parameter in parameters:
-        if parameter.grad is None:
-            parameter.grad = torch.zeros_like(parameter)
-        dist.all_reduce(parameter.grad)
+    listed = list(parameters)
+    held = sum_counts([int(parameter.grad is not None) for parameter in listed], listed[0].device)
+    for parameter, count in zip(listed, held, strict=True):
+        if count:
+            parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+            dist.all_reduce(parameter.grad)
 
 
 def rows_before(count: int, device: torch.device) -> int:

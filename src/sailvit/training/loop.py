@@ -20,7 +20,8 @@ def run_stage(job: StageJob, hooks: Sequence[Hook]) -> None:
     for hook in hooks:
         hook.stage_started(job)
     began = time.perf_counter()
-    for step in job.loader:
+    # A run stopped after its stage's last step resumes with nothing left to do.
+    for step in () if job.finished else job.loader:
         arrived = time.perf_counter()
         record = train_step(job, step, began, arrived)
         for hook in hooks:
