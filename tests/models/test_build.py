@@ -167,7 +167,7 @@ def test_other_special_tokens_stay_special(parts: Parts, tmp_path: Path):
 
 
 def test_embeddings_grow_with_the_tokenizer(parts: Parts, tmp_path: Path):
-    """A language whose table ends with its tokenizer gets one more row; the rest stays, and the seed decides the row."""
+    """A table that ends with its tokenizer gets one more row, drawn from the seed; the rest stays."""
     tokenizer = byte_tokenizer()
     config = LANGUAGES["llama"].__class__(**{**LANGUAGES["llama"].to_dict(), "vocab_size": len(tokenizer)})
     AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "full")
@@ -201,7 +201,7 @@ def test_a_trained_connector_is_loaded_and_must_fit(parts: Parts, tmp_path: Path
     again = build(parts.config(connector=source), 9).mllm.connector
     assert again.config.hidden == 24
     assert all(torch.equal(t, again.state_dict()[n]) for n, t in made.mllm.connector.state_dict().items())
-    with pytest.raises(ModelError, match="tower and language need .*'merge': 4"):
+    with pytest.raises(ModelError, match=r"tower and language need .*'merge': 4"):
         build(parts.config(connector=source.model_copy(update={"merge": 4})), 0)
 
 
