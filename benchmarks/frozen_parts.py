@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from publish import publish
 
-from sailvit.cli.quiet import quiet_libraries
+from sailvit.models.quiet import quiet_libraries
 from sailvit.core.recipe import Recipe
 from sailvit.core.run import RunFolder
 from sailvit.recipes.loader import load_recipe

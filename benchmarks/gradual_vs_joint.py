@@ -22,7 +22,7 @@ from publish import publish
 from rich.console import Console
 
 from sailvit.cli.demo import DemoSize
-from sailvit.cli.quiet import quiet_libraries
+from sailvit.models.quiet import quiet_libraries
 from sailvit.cli.train import run_recipe
 from sailvit.core.recipe import PARTS, Length, Recipe, Stage, TrainConfig
 from sailvit.core.run import RunFolder, read_lines

@@ -10,7 +10,8 @@ from transformers import AutoModelForCausalLM, Qwen3MoeConfig
 
 from sailvit.core.batch import IGNORED, Batch
 from sailvit.core.recipe import Stage
-from sailvit.models.flops import FlopsModel, block_list, flops_model, part_flops
+from sailvit.models.blocks import find_blocks
+from sailvit.models.flops import FlopsModel, flops_model, part_flops
 from sailvit.models.mllm import MLLM
 from sailvit.models.peak import datasheet_peak, device_peak, matmul_rate
 from sailvit.training.optim import freeze
@@ -131,7 +132,7 @@ def test_idle_heads_do_not_count():
     tower = mllm("siglip").tower
     with_head, without = part_flops(tower.model), part_flops(tower.model, idle=tower.idle)
     assert without.forward.per_token < with_head.forward.per_token
-    assert len(block_list(tower.model)) == 3
+    assert len(find_blocks(tower.model)[1]) == 3
 
 
 @pytest.mark.parametrize(

@@ -47,7 +47,7 @@ def run_recipe(recipe: Recipe, folder: RunFolder, console: Console, *, resume: b
     """Train `recipe` into `folder` with progress on `console`, and write the report; returns the trained model."""
     # Here, so that `sailvit --help` does not wait for torch.
     from sailvit.cli.progress import ProgressHook, proof_table
-    from sailvit.cli.quiet import quiet_libraries
+    from sailvit.models.quiet import quiet_libraries
     from sailvit.report.page import write_report
     from sailvit.training.trainer import Trainer
 

@@ -29,9 +29,9 @@ def pretrain(
     """Train the base language on texts and the base tower on coarse captions; about 20 minutes on 2 cores."""
     from rich.console import Console
 
-    from sailvit.cli.quiet import quiet_libraries
     from sailvit.data.text_world import build_tokenizer
     from sailvit.data.world.drawing import SIDE
+    from sailvit.models.quiet import quiet_libraries
     from sailvit.models.small import save_small_language, save_small_tower
 
     quiet_libraries()

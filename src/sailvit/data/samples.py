@@ -6,14 +6,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from transformers import PreTrainedTokenizerFast
 
 from sailvit.core.batch import IGNORED
 from sailvit.core.errors import DataError
 from sailvit.core.layout import VisualLayout
 from sailvit.core.records import Record, Sample
 from sailvit.data.images import load_image, tile_count, tile_image
-from sailvit.data.text import TextEncoder, Tokenized
+from sailvit.data.text import FastTokenizer, TextEncoder, Tokenized
 
 
 @dataclass(frozen=True)
@@ -34,7 +33,7 @@ class Draft:
 class SampleBuilder:
     """Makes samples of at most `longest` tokens from records, for one tokenizer and one visual layout."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerFast, layout: VisualLayout, longest: int) -> None:
+    def __init__(self, tokenizer: FastTokenizer, layout: VisualLayout, longest: int) -> None:
         self.layout = layout
         self.longest = longest
         self.encoder = TextEncoder(tokenizer, layout)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +17,10 @@ from sailvit.core.layout import VisualLayout
 from sailvit.core.records import IMAGE_MARK, Record, Turn
 from sailvit.data.text_template import Template
 
+FastTokenizer: TypeAlias = PreTrainedTokenizerFast
+"""A tokenizer that knows character offsets."""
 Ids = NDArray[np.int64]
+"""Token ids or labels, int64[T]."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +45,7 @@ class TextEncoder:
     is tokenized once and character offsets say which tokens are answers: training and generation see the same ids.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerFast, layout: VisualLayout) -> None:
+    def __init__(self, tokenizer: FastTokenizer, layout: VisualLayout) -> None:
         self.layout = layout
         self._template = Template(tokenizer)
         if not tokenizer.is_fast:

@@ -20,7 +20,7 @@ from transformers.image_processing_base import ImageProcessingMixin
 
 from sailvit.core.errors import ModelError
 from sailvit.core.layout import VisualLayout
-from sailvit.core.recipe import ImageConfig, ModelConfig
+from sailvit.core.recipe import ImageConfig, ModelConfig, Part
 from sailvit.core.seeding import derive_seed
 from sailvit.models.attention import PACKED, TOWER, register_attention
 from sailvit.models.connector import Connector, MergeConnectorConfig
@@ -55,15 +55,7 @@ def build(config: ModelConfig, seed: int) -> Assembly:
     language, tokenizer, placeholder_id = load_language(config, seed)
     connector = load_connector(config, tower, language, seed)
     mllm = MLLM(tower, connector, language, placeholder_id)
-    layout = VisualLayout(
-        tile_size=tower.preprocessing.size,
-        tokens_per_tile=mllm.visual_tokens,
-        placeholder_id=placeholder_id,
-        placeholder=config.placeholder,
-        max_tiles=config.image.max_tiles,
-        thumbnail=config.image.thumbnail,
-    )
-    return Assembly(mllm, tokenizer, layout, preprocessor)
+    return Assembly(mllm, tokenizer, layout_of(mllm, config), preprocessor)
 
 
 def resolve_source(source: str) -> str:
@@ -81,7 +73,7 @@ def load_tower(config: ModelConfig) -> tuple[Tower, dict[str, Any]]:
     """The tower and its preprocessor config, with the recipe's image settings applied to both."""
     register_attention()
     source = resolve_source(config.tower)
-    options = _options(config, "tower")
+    options = hub_options(config, "tower")
     try:
         whole = AutoConfig.from_pretrained(source, **options)
         # A checkpoint of two towers (CLIP, SigLIP) carries the config of its vision half.
@@ -101,7 +93,7 @@ def load_language(config: ModelConfig, seed: int) -> tuple[PreTrainedModel, PreT
     """The language with packed attention, its tokenizer, and the id of the placeholder token in both."""
     register_attention()
     source = resolve_source(config.language)
-    options = _options(config, "language")
+    options = hub_options(config, "language")
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, **options)
         model, info = AutoModelForCausalLM.from_pretrained(
@@ -189,9 +181,22 @@ def read_preprocessing(preprocessor: dict[str, Any], tower: str) -> Preprocessin
     return Preprocessing(size, tuple(mean), tuple(std))
 
 
-def _options(config: ModelConfig, part: str) -> dict[str, Any]:
-    revision = {name: value for name, value in config.revision.items() if name == part}
-    return {"trust_remote_code": config.trust_remote_code, **({"revision": revision[part]} if revision else {})}  # type: ignore[index]
+def hub_options(config: ModelConfig, part: Part) -> dict[str, Any]:
+    """What every `from_pretrained` of `part` is given: its revision, if pinned, and whether remote code may run."""
+    pinned = {"revision": config.revision[part]} if part in config.revision else {}
+    return {"trust_remote_code": config.trust_remote_code, **pinned}
+
+
+def layout_of(mllm: MLLM, config: ModelConfig) -> VisualLayout:
+    """How images become tiles and placeholder runs for this model."""
+    return VisualLayout(
+        tile_size=mllm.tower.preprocessing.size,
+        tokens_per_tile=mllm.visual_tokens,
+        placeholder_id=mllm.placeholder_id,
+        placeholder=config.placeholder,
+        max_tiles=config.image.max_tiles,
+        thumbnail=config.image.thumbnail,
+    )
 
 
 def _refuse_missing(missing: set[str], source: str) -> None:

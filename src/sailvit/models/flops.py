@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from sailvit.models.blocks import find_blocks
 from sailvit.models.mllm import MLLM
 
 
@@ -124,7 +125,7 @@ def part_flops(
     """
     order = {id(parameter): place for place, parameter in enumerate(model.parameters())}
     first = min((order[id(p)] for p in model.parameters() if p.requires_grad), default=len(order))
-    blocks = [order[id(next(block.parameters()))] for block in block_list(model)]
+    blocks = [order[id(next(block.parameters()))] for block in find_blocks(model)[1]]
     # What precedes the blocks works on pixels or token ids: nothing below it can train.
     start = max([first, *blocks[:1]])
     matrices = [(parameter, cost) for name, parameter, cost in _matrices(model, head) if name not in idle]
@@ -137,12 +138,6 @@ def part_flops(
         ),
         trains=first < len(order),
     )
-
-
-def block_list(model: nn.Module) -> list[nn.Module]:
-    """The transformer blocks of a part: the longest list of modules in it; empty when it has none."""
-    lists = [list(module) for module in model.modules() if isinstance(module, nn.ModuleList)]
-    return max(lists, key=len, default=[])
 
 
 def _matrices(model: nn.Module, head: nn.Module | None) -> Iterator[tuple[str, torch.Tensor, float]]:

@@ -11,9 +11,11 @@ from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokeni
 
 from sailvit.core.errors import ModelError
 from sailvit.core.layout import VisualLayout
-from sailvit.core.recipe import ModelConfig
+from sailvit.core.recipe import ModelConfig, Part
 from sailvit.models.build import (
     apply_image_config,
+    hub_options,
+    layout_of,
     load_connector,
     load_preprocessor,
     read_preprocessing,
@@ -56,16 +58,8 @@ def sketch(config: ModelConfig) -> Sketch:
     tokenizer = _find_tokenizer(config)
     placeholder_id = tokenizer.convert_tokens_to_ids(config.placeholder) if tokenizer else 0
     mllm = MLLM(tower, connector, language, placeholder_id)
-    layout = VisualLayout(
-        tile_size=tower.preprocessing.size,
-        tokens_per_tile=mllm.visual_tokens,
-        placeholder_id=placeholder_id,
-        placeholder=config.placeholder,
-        max_tiles=config.image.max_tiles,
-        thumbnail=config.image.thumbnail,
-    )
     longest = getattr(language_config.get_text_config(), "max_position_embeddings", None)
-    return Sketch(mllm, layout, tokenizer, longest)
+    return Sketch(mllm, layout_of(mllm, config), tokenizer, longest)
 
 
 def config_source(source: str) -> str:
@@ -80,15 +74,15 @@ def _sketch_tower(config: ModelConfig) -> Tower:
         model = AutoModel.from_config(
             getattr(whole, "vision_config", whole), trust_remote_code=config.trust_remote_code
         )
-    preprocessor = load_preprocessor(config_source(config.tower), _options(config, "tower"), config.image)
+    preprocessor = load_preprocessor(config_source(config.tower), hub_options(config, "tower"), config.image)
     preprocessing = read_preprocessing(apply_image_config(preprocessor, config.image), config.tower)
     return Tower(model, preprocessing, config.feature_layer)
 
 
-def _read_config(config: ModelConfig, part: str) -> Any:
+def _read_config(config: ModelConfig, part: Part) -> Any:
     source = getattr(config, part)
     try:
-        return AutoConfig.from_pretrained(config_source(source), **_options(config, part))
+        return AutoConfig.from_pretrained(config_source(source), **hub_options(config, part))
     except (OSError, ValueError) as error:
         raise ModelError(
             f"cannot read the config of the {part} {source!r}: {error}; name a folder with a config.json, or a hub id"
@@ -99,7 +93,7 @@ def _read_config(config: ModelConfig, part: str) -> Any:
 def _find_tokenizer(config: ModelConfig) -> PreTrainedTokenizerBase | None:
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-            resolve_source(config.language), local_files_only=True, **_options(config, "language")
+            resolve_source(config.language), local_files_only=True, **hub_options(config, "language")
         )
     except (OSError, ValueError):
         return None
@@ -109,8 +103,3 @@ def _find_tokenizer(config: ModelConfig) -> PreTrainedTokenizerBase | None:
     if config.placeholder not in tokenizer.get_vocab():
         tokenizer.add_tokens([config.placeholder], special_tokens=True)
     return tokenizer
-
-
-def _options(config: ModelConfig, part: str) -> dict[str, Any]:
-    revision = {name: value for name, value in config.revision.items() if name == part}
-    return {"trust_remote_code": config.trust_remote_code, **({"revision": revision[part]} if revision else {})}  # type: ignore[index]

@@ -78,27 +78,15 @@ class Tower(nn.Module):
         On the meta device, so it costs milliseconds for any size. Pooling heads, mask tokens and norms after the chosen
         layer get no gradient here, nor would they in training: they are kept as they are and never planned to train.
         """
-        if self.preprocessing.size % self.patch:
-            raise ModelError(
-                f"tile size {self.preprocessing.size} px is not a multiple of the tower's patch size {self.patch} px;"
-                f" set model.image.size to {self.side * self.patch} or {(self.side + 1) * self.patch}"
-            )
+        self._check_size()
         size = self.preprocessing.size
-        if self.family.fixed_size and size != self.model.config.image_size:
-            raise ModelError(
-                f"{self.model.config.model_type} has position embeddings for {self.model.config.image_size} px only,"
-                f" but tiles are {size} px; set model.image.size to {self.model.config.image_size}"
-            )
         weights = {
             name: torch.empty_like(weight, device="meta", requires_grad=True)
             for name, weight in self.model.named_parameters()
         }
         state = {**weights, **{name: b.to("meta") for name, b in self.model.named_buffers()}}
-
-        def call(**inputs: Any) -> Any:
-            return torch.func.functional_call(self.model, state, (), inputs)
-
-        tokens = self._tokens(torch.empty(1, len(self.preprocessing.mean), size, size, device="meta"), call)
+        pixels = torch.empty(1, len(self.preprocessing.mean), size, size, device="meta")
+        tokens = self._tokens(pixels, lambda **inputs: torch.func.functional_call(self.model, state, (), inputs))
         found = tokens.shape[1]
         prefix = found - self.patches if counted else self.family.prefix(self.model.config)
         if found != prefix + self.patches or prefix < 0:
@@ -109,6 +97,19 @@ class Tower(nn.Module):
             )
         used = torch.autograd.grad(tokens[:, prefix:].sum(), list(weights.values()), allow_unused=True)
         return prefix, frozenset(name for name, grad in zip(weights, used, strict=True) if grad is None)
+
+    def _check_size(self) -> None:
+        size, model = self.preprocessing.size, self.model.config
+        if size % self.patch:
+            raise ModelError(
+                f"tile size {size} px is not a multiple of the tower's patch size {self.patch} px;"
+                f" set model.image.size to {self.side * self.patch} or {(self.side + 1) * self.patch}"
+            )
+        if self.family.fixed_size and size != model.image_size:
+            raise ModelError(
+                f"{model.model_type} has position embeddings for {model.image_size} px only, but tiles are {size} px;"
+                f" set model.image.size to {model.image_size}"
+            )
 
 
 def _patch_size(config: Any) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -160,8 +161,8 @@ def _stage(index: int, listed: dict[str, Any] | None, lines: list[dict[str, Any]
 
 def _metrics(lines: list[dict[str, Any]]) -> Metrics:
     """Columns of the lines."""
-    objectives = list(dict.fromkeys(name for line in lines for name in line["loss"]))
-    waits = [line["wait"] / line["seconds"] if line["seconds"] else None for line in lines]
+    objectives = dict.fromkeys(chain.from_iterable(line["loss"] for line in lines))
+    waits = [line["wait"] / max(line["seconds"], 1e-9) for line in lines]
     return Metrics(
         step=_column([line["step"] for line in lines]),
         loss={name: _column([line["loss"].get(name) for line in lines]) for name in objectives},

@@ -10,6 +10,7 @@ from torch import nn
 
 from sailvit.core.errors import RecipeError
 from sailvit.core.recipe import PARTS, OptimConfig, Part, ScheduleConfig, Stage, TrainConfig
+from sailvit.models.blocks import find_blocks
 from sailvit.models.mllm import MLLM
 from sailvit.training.objectives import Objective
 
@@ -91,10 +92,9 @@ def load_moments(
 
 def _from_block(module: nn.Module, names: list[str], blocks: int) -> list[str]:
     """Names from the k-th last transformer block on: those blocks, and norms and heads registered after them."""
-    lists = [(prefix, child) for prefix, child in module.named_modules() if isinstance(child, nn.ModuleList)]
-    if not lists:
+    prefix, stack = find_blocks(module)
+    if not stack:
         raise RecipeError(f"last_blocks needs a part made of blocks; {type(module).__name__} has no list of blocks")
-    prefix, stack = max(lists, key=lambda item: len(item[1]))
     if blocks > len(stack):
         raise RecipeError(f"last_blocks is {blocks}, but {type(module).__name__} has {len(stack)} blocks")
     first = f"{prefix}.{len(stack) - blocks}."

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from sailvit.core.recipe import Recipe, Stage
-from sailvit.models.flops import block_list
+from sailvit.models.blocks import find_blocks
 from sailvit.models.mllm import MLLM
 from sailvit.training.plan_samples import MeanSample
 
@@ -99,6 +99,6 @@ def _size(model: nn.Module) -> _Size:
 
 def _kept_layers(model: nn.Module) -> list[nn.Linear]:
     """Layers that hold a graph: from the first trained block on; in a frozen part all, as gradients pass through."""
-    blocks = block_list(model) or [model]
+    blocks = find_blocks(model)[1] or [model]
     trained = [block for block in blocks if any(p.requires_grad for p in block.parameters())]
     return [layer for block in trained or blocks for layer in block.modules() if isinstance(layer, nn.Linear)]

@@ -179,6 +179,7 @@ class _SaveState(Hook):
         self._trainer = trainer
 
     def step_ended(self, job: StageJob, record: StepRecord) -> None:
+        """Save when it is time, or when this is the last step before a stop."""
         every = job.recipe.checkpoint_every
         if job.stop or (every is not None and record.step % every == 0):
             self.save(job, stage=job.index)
@@ -193,11 +194,17 @@ class _SaveState(Hook):
         }
         values: dict[str, Any] = {"stage": stage, "step": 0}
         if stage == job.index:
-            for name, objective in job.objectives.items():
-                tensors |= {f"objective/{name}/{n}": p for n, p in objective.state_dict().items()}
-            tensors |= {f"moment/{n}": t for n, t in named_moments(job.optimizer, trained_names(job))}
+            tensors |= _stage_tensors(job)
             values |= {name: getattr(job, name) for name in ("step", "samples", "tokens", "seconds", "cursor")}
         save_state(job.folder.state, tensors, values)
+
+
+def _stage_tensors(job: StageJob) -> dict[str, torch.Tensor]:
+    """What a stage holds beside the model: its objectives' own parameters and the optimizer's moments."""
+    tensors = {f"moment/{n}": t for n, t in named_moments(job.optimizer, trained_names(job))}
+    for name, objective in job.objectives.items():
+        tensors |= {f"objective/{name}/{n}": p for n, p in objective.state_dict().items()}
+    return tensors
 
 
 def open_sources(recipe: Recipe) -> dict[str, Source]:
