@@ -17,6 +17,22 @@ from sailvit.training.objectives import Objective
 
 
 @dataclass
+class Evidence:
+    """What the proof of training has seen of a stage; kept in checkpoints, so that a stage is proved as a whole."""
+
+    before: dict[str, dict[str, str]] = field(default_factory=dict)
+    """Fingerprint of every weight when the stage began, by part and name."""
+    images: int = 0
+    """Tiles seen so far."""
+    highest: dict[str, float] = field(default_factory=dict)
+    """Highest learning rate applied so far, by part."""
+    astray: dict[str, str] = field(default_factory=dict)
+    """By part, the first learning rate that was not the planned one, as a sentence."""
+    proved: bool = False
+    """Whether the proof after the first steps has been given."""
+
+
+@dataclass
 class StageJob:
     """One stage of one run on this process."""
 
@@ -52,6 +68,8 @@ class StageJob:
     """Tokens consumed in this stage without padding, over all processes."""
     seconds: float = 0.0
     """Time spent in this stage's steps."""
+    evidence: Evidence = field(default_factory=Evidence)
+    """What the proof knows of the stage so far."""
     stop: bool = False
     """Set by a hook to end the stage after the step in progress."""
 

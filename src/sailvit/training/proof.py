@@ -18,11 +18,14 @@ from sailvit.core.errors import ProofError
 from sailvit.core.recipe import PARTS, Part, TrainConfig
 from sailvit.core.run import append_line
 from sailvit.training.hooks import Hook
-from sailvit.training.job import StageJob, StepRecord
+from sailvit.training.job import Evidence, StageJob, StepRecord
 from sailvit.training.optim import planned_names, rate
 
 AS_PLANNED = "as planned"
 """Verdict of a part that did what it should."""
+
+_VISIBLE = 1e-6
+"""Learning rate from which steps show in float32 weights around 1, which are 6e-8 to 1.2e-7 apart."""
 
 _CHUNK = 1 << 22
 """Elements fingerprinted at a time: bounds the temporary int64 copies to 64 MiB."""
@@ -50,7 +53,7 @@ class ProofRow:
     """`as planned`, or what went wrong."""
 
 
-def fingerprint(tensor: torch.Tensor) -> tuple[int, int]:
+def fingerprint(tensor: torch.Tensor) -> str:
     """Two sums over a float32 tensor's bits, plain and weighted by position; equal bits give equal sums."""
     bits = tensor.detach().contiguous().flatten().view(torch.int32)
     plain = weighted = 0
@@ -59,10 +62,10 @@ def fingerprint(tensor: torch.Tensor) -> tuple[int, int]:
         weights = torch.arange(start, start + len(chunk), device=bits.device) % 8191 + 1
         plain += int(chunk.sum())
         weighted += int((chunk * weights).sum())
-    return plain, weighted
+    return f"{plain:x}/{weighted:x}"
 
 
-def fingerprints(job: StageJob) -> dict[Part, dict[str, tuple[int, int]]]:
+def fingerprints(job: StageJob) -> dict[str, dict[str, str]]:
     """A fingerprint of every tensor of every part."""
     return {part: {n: fingerprint(p) for n, p in job.model.part(part).named_parameters()} for part in PARTS}
 
@@ -74,49 +77,51 @@ class ProofHook(Hook):
         """`announce` is given every line that is written to proofs.jsonl, before a mismatch stops the run."""
         self._announce = announce
 
-    _before: dict[Part, dict[str, tuple[int, int]]]
     _planned: dict[Part, set[str]]
-    _highest: dict[str, float]
-    _astray: dict[str, str]
     _done: float
-    _steps: int
-    _images: int
-    _proved: bool
 
     def stage_started(self, job: StageJob) -> None:
-        """Fingerprint every weight, and write down what should train."""
+        """Write down what should train, and fingerprint every weight unless a resumed stage brings that along."""
         frozen = TrainConfig(lr=0.0)
-        self._before = fingerprints(job)
         self._planned = {part: set(planned_names(job.model, part, job.stage.train.get(part, frozen))) for part in PARTS}
-        self._highest, self._astray = {}, {}
         self._done = job.share_done(job.samples, job.tokens)
-        self._steps = self._images = 0
-        self._proved = False
+        if not job.evidence.before:
+            job.evidence.before = fingerprints(job)
 
     def step_ended(self, job: StageJob, record: StepRecord) -> None:
         """Check the rates; prove once enough steps, with at least one image, have passed."""
         self._check_rates(job)
-        self._steps += 1
-        self._images += record.images
-        if not self._proved and self._steps >= job.recipe.proof_steps and self._images:
-            self._proved = True
+        job.evidence.images += record.images
+        if not job.evidence.proved and job.step >= job.recipe.proof_steps and self._would_show(job):
+            job.evidence.proved = True
             self._prove(job, "first steps")
 
     def stage_ended(self, job: StageJob) -> None:
         """Prove the whole stage; one that was stopped is proved when it is done."""
-        if self._steps and not job.stop:
+        if job.step and not job.stop:
             self._prove(job, "end")
+
+    def _would_show(self, job: StageJob) -> bool:
+        """Whether all that trains has had reason to move: an image, and rates that a long warm-up begins below.
+
+        Rates that went astray are no reason to wait.
+        """
+        evidence, peak = job.evidence, job.stage.optim.lr
+        shares = {group["part"]: group["share"] for group in job.optimizer.param_groups}
+        risen = all(evidence.highest[part] >= min(_VISIBLE, share * peak / 2) for part, share in shares.items())
+        return evidence.images > 0 and (risen or bool(evidence.astray))
 
     def _check_rates(self, job: StageJob) -> None:
         """Compare every group's rate with the schedule, worked out anew from the recipe alone."""
+        evidence = job.evidence
         before, self._done = self._done, job.share_done(job.samples, job.tokens)
         peak = job.stage.optim.lr * rate(job.stage.schedule, (before + self._done) / 2)
         for group in job.optimizer.param_groups:
             part, found = group["part"], group["lr"]
             expected = peak * (1.0 if part == "objectives" else job.stage.share(part))
-            self._highest[part] = max(self._highest.get(part, 0.0), found)
+            evidence.highest[part] = max(evidence.highest.get(part, 0.0), found)
             if not math.isclose(found, expected, rel_tol=1e-6, abs_tol=1e-15):
-                self._astray.setdefault(part, f"learning rate {found:g} at step {job.step}; planned is {expected:g}")
+                evidence.astray.setdefault(part, f"learning rate {found:g} at step {job.step}; planned is {expected:g}")
 
     def _prove(self, job: StageJob, when: str) -> None:
         now = fingerprints(job)
@@ -136,12 +141,12 @@ class ProofHook(Hook):
             raise ProofError(
                 f"stage {job.stage.name}, step {job.step}: training did not do what the recipe plans."
                 + "".join(f"\n  {row.part}: {row.verdict}" for row in wrong)
-                + f"\nThe run is stopped; its state before the proof is in {job.folder.path}."
+                + f"\nThe run is stopped; {job.folder.path} holds what was saved before."
             )
 
-    def _row(self, job: StageJob, part: Part, now: dict[str, tuple[int, int]]) -> ProofRow:
+    def _row(self, job: StageJob, part: Part, now: dict[str, str]) -> ProofRow:
         sizes = {name: p.numel() for name, p in job.model.part(part).named_parameters()}
-        planned, before = self._planned[part], self._before[part]
+        planned, before = self._planned[part], job.evidence.before[part]
         changed = {name for name in sizes if now[name] != before[name]}
         held = self._held(job, part)
         row = ProofRow(
@@ -151,10 +156,10 @@ class ProofHook(Hook):
             moved=sum(sizes[name] for name in planned & changed),
             frozen=sum(size for name, size in sizes.items() if name not in planned),
             frozen_identical=sum(size for name, size in sizes.items() if name not in planned | changed),
-            lr=self._highest.get(part, 0.0),
+            lr=job.evidence.highest.get(part, 0.0),
             verdict=AS_PLANNED,
         )
-        return dataclasses.replace(row, verdict=self._verdict(part, changed, held))
+        return dataclasses.replace(row, verdict=self._verdict(job.evidence, part, changed, held))
 
     def _held(self, job: StageJob, part: Part) -> dict[str, int]:
         """How many optimizer slots hold each parameter of `part`; those that none holds are left out."""
@@ -162,7 +167,7 @@ class ProofHook(Hook):
         counts = {name: slots.count(id(p)) for name, p in job.model.part(part).named_parameters()}
         return {name: count for name, count in counts.items() if count}
 
-    def _verdict(self, part: Part, changed: set[str], held: dict[str, int]) -> str:
+    def _verdict(self, evidence: Evidence, part: Part, changed: set[str], held: dict[str, int]) -> str:
         planned = self._planned[part]
         if lacking := sorted(planned - held.keys()):
             return f"{_some(lacking)} should train but no optimizer group holds {_them(lacking)}"
@@ -172,10 +177,10 @@ class ProofHook(Hook):
             return f"{_some(doubled)} in more than one optimizer group"
         if thawed := sorted(changed - planned):
             return f"{_some(thawed)} should be frozen but changed"
-        if part in self._astray:
-            return self._astray[part]
+        if part in evidence.astray:
+            return evidence.astray[part]
         if still := sorted(planned - changed):
-            why = "" if self._images or part == "language" else " (no sample of this stage had an image)"
+            why = "" if evidence.images or part == "language" else " (no sample of this stage had an image)"
             return f"{_some(still)} should train but did not move{why}"
         return AS_PLANNED
 

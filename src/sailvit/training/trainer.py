@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import torch
 
 from sailvit.checkpoint.state import clear_state, load_state, save_state
-from sailvit.core.errors import InterruptedRunError, RunError
+from sailvit.core.errors import InterruptedRunError, ModelError, RunError
 from sailvit.core.recipe import PARTS, Part, Recipe
 from sailvit.core.records import Source
 from sailvit.core.run import RunFolder
@@ -24,7 +25,7 @@ from sailvit.models.folders import save_part
 from sailvit.models.peak import device_peak
 from sailvit.training.feed import make_feed, target_of
 from sailvit.training.hooks import Hook, MetricsHook, StopOnSignal
-from sailvit.training.job import StageJob, StepRecord
+from sailvit.training.job import Evidence, StageJob, StepRecord
 from sailvit.training.loop import run_stage
 from sailvit.training.manifest import note_resume, note_stage, start_manifest
 from sailvit.training.objectives import make_objectives
@@ -87,11 +88,9 @@ class Trainer:
     def _resume(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
         tensors, values = load_state(self.folder.state)
         for part in PARTS:
-            prefix = f"weight/{part}/"
-            weights = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
             named = dict(self.assembly.mllm.part(part).named_parameters())
             with torch.no_grad():
-                for name, tensor in weights.items():
+                for name, tensor in _under(tensors, f"weight/{part}/").items():
                     named[name].copy_(tensor)
         _keep_lines(self.folder.metrics, values["stage"], values["step"])
         _keep_lines(self.folder.proofs, values["stage"], values["step"])
@@ -149,16 +148,20 @@ class Trainer:
             config = config if folder is None else config.model_copy(update={part: folder})
             loaded = load_tower(config)[0].model if part == "tower" else load_language(config, self.recipe.seed)[0]
             fresh = loaded.state_dict()
-        mllm.part(part).load_state_dict(fresh)
+        try:
+            mllm.part(part).load_state_dict(fresh)
+        except RuntimeError as error:
+            raise ModelError(
+                f"the {part} to start from in {folder} does not fit the one that the recipe names: {error}"
+            ) from error
 
     def _restore(self, job: StageJob, tensors: dict[str, torch.Tensor], values: dict[str, Any]) -> None:
         for name, objective in job.objectives.items():
-            prefix = f"objective/{name}/"
-            state = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
-            objective.load_state_dict(state)
+            objective.load_state_dict(_under(tensors, f"objective/{name}/"))
         load_moments(job.optimizer, trained_names(job), _under(tensors, "moment/"))
         job.step, job.samples, job.tokens = values["step"], values["samples"], values["tokens"]
         job.seconds, job.cursor = values["seconds"], values["cursor"]
+        job.evidence = Evidence(**values["evidence"])
         job.loader.load(job.cursor)
         note_resume(self.folder, job)
 
@@ -188,14 +191,16 @@ class _SaveState(Hook):
         """Save the state to go on with `stage`: in its middle if it is the job's own, else at its beginning."""
         if rank() != 0:
             return
-        trained = {part for known in job.recipe.stages[: job.index + 1] for part in known.train}
+        # A part that no stage trained or replaced is still what the recipe names.
+        changed = {part for known in job.recipe.stages[: job.index + 1] for part in (*known.train, *known.start_from)}
         tensors: dict[str, torch.Tensor] = {
-            f"weight/{part}/{n}": p for part in trained for n, p in job.model.part(part).named_parameters()
+            f"weight/{part}/{n}": p for part in changed for n, p in job.model.part(part).named_parameters()
         }
         values: dict[str, Any] = {"stage": stage, "step": 0}
         if stage == job.index:
             tensors |= _stage_tensors(job)
             values |= {name: getattr(job, name) for name in ("step", "samples", "tokens", "seconds", "cursor")}
+            values["evidence"] = dataclasses.asdict(job.evidence)
         save_state(job.folder.state, tensors, values)
 
 
