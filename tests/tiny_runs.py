@@ -59,7 +59,7 @@ def stage(name: str = "only", **changes: Any) -> dict[str, Any]:
         "train": {"connector": 1.0, "tower": 0.5, "language": 0.25},
         "data": ["chat"],
         "optim": OPTIM,
-        "length": {"samples": 12},
+        "length": {"samples": 20},
         "global_batch": 2,
     }
     return {**values, **changes}
@@ -80,7 +80,7 @@ def recipe(parts: Parts, sources: dict[str, Any], stages: Sequence[dict[str, Any
         "name": "tiny",
         "seed": 3,
         "model": parts.config().model_dump(),
-        "sequence": 160,
+        "sequence": 100,
         "precision": "fp32",
         "sources": sources,
         "stages": list(stages),

@@ -31,12 +31,12 @@ def test_round_trip(tmp_path: Path):
     assert sorted(p.name for p in (tmp_path / "run").iterdir()) == ["state"]
 
 
-class Crash(Exception):
+class CrashError(Exception):
     """The machine went down."""
 
 
 def crash(*_: object, **__: object) -> None:
-    raise Crash
+    raise CrashError
 
 
 @pytest.mark.parametrize("step", ["save_file", "write_json", "first rename", "second rename", "removal"])
@@ -57,8 +57,12 @@ def test_a_crash_anywhere_leaves_a_usable_state(tmp_path: Path, monkeypatch: pyt
         monkeypatch.setattr(Path, "rename", rename)
     else:
         calls = iter([shutil.rmtree, shutil.rmtree, crash])
-        monkeypatch.setattr(module.shutil, "rmtree", lambda *a, **k: next(calls)(*a, **k))
-    with pytest.raises(Crash):
+
+        def remove(*arguments: object, **keywords: object) -> None:
+            next(calls)(*arguments, **keywords)
+
+        monkeypatch.setattr(module.shutil, "rmtree", remove)
+    with pytest.raises(CrashError):
         save_state(folder, tensors(2.0), {"step": 2})
     monkeypatch.undo()
     found, values = load_state(folder)
@@ -76,7 +80,7 @@ def test_a_second_crash_in_a_row_keeps_the_first_state(tmp_path: Path, monkeypat
     save_state(folder, tensors(1.0), {"step": 1})
     folder.rename(tmp_path / "state.old")
     monkeypatch.setattr(Path, "rename", crash)
-    with pytest.raises(Crash):
+    with pytest.raises(CrashError):
         save_state(folder, tensors(2.0), {"step": 2})
     monkeypatch.undo()
     assert load_state(folder)[1] == {"step": 1}

@@ -120,7 +120,7 @@ def test_contrastive_over_micro_batches_equals_the_whole(assembly: Assembly, siz
         total += float(value.detach())
         if value.requires_grad:
             value.backward()
-    assert total == pytest.approx(float(expected), rel=1e-5)
+    assert total == pytest.approx(float(expected.detach()), rel=1e-5)
     found = gradients(model, objective)
     assert_close({name: tensor for name, tensor in found.items() if name in wanted}, wanted)
     assert sum(objective.units(batch) for batch in batches) == len(TEXTS)
