@@ -13,7 +13,7 @@ from sailvit.cli.train import train
 from sailvit.cli.world import world
 from sailvit.core.errors import InterruptedRunError, SailvitError
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.command()(demo)
 app.command()(train)
 app.command()(plan)
