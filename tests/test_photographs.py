@@ -67,7 +67,7 @@ stages:
     train: {connector: 1, tower: 1}
     data: {captions: 2, talk: 1}
     objectives: {next_token: 1, contrastive: 0.1}
-    optim: {lr: 2.0e-3}
+    optim: {lr: 5.0e-3}
     length: {samples: 48}
     global_batch: 1
   - name: world
@@ -118,6 +118,7 @@ def write_parts(folder: Path) -> None:
         vocab_size=len(tokenizer),
         bos_token_id=None,
         eos_token_id=tokenizer.eos_token_id,
+        initializer_range=0.2,  # an untrained language that listens: at 0.02 its answers hardly depend on the prompt
     )
     LlamaForCausalLM(text).save_pretrained(folder / "language")
     tokenizer.save_pretrained(folder / "language")
@@ -145,14 +146,11 @@ def losses(run: RunFolder, objective: str, *stages: str) -> list[float]:
 
 def test_the_loss_falls_over_three_stages(trained: tuple[RunFolder, Assembly]):
     run, _ = trained
-    told = losses(run, "next_token", "coarse", "fine", "world")
-    assert told[0] > 5
-    assert mean(told[-4:]) < 0.6 * told[0]
-    for stage in ("coarse", "fine", "world"):
-        own = losses(run, "next_token", stage)
-        assert mean(own[-4:]) < mean(own[:4])
+    coarse, fine, world = (losses(run, "next_token", stage) for stage in ("coarse", "fine", "world"))
+    assert mean(fine[-8:]) < 0.97 * mean(coarse[:4])
+    assert mean(world[-4:]) < 0.5 * mean(fine[-8:])
     pairs = losses(run, "contrastive", "coarse", "fine")
-    assert mean(pairs[-4:]) < mean(pairs[:4])
+    assert mean(pairs[-4:]) < 0.5 * mean(pairs[:4])
 
 
 def test_photographs_are_tiled_with_a_thumbnail(trained: tuple[RunFolder, Assembly]):
