@@ -98,6 +98,8 @@ def packed_attention(  # noqa: PLR0913 - the signature is transformers'
 ) -> tuple[torch.Tensor, None]:
     """Causal attention within segments, float[1, T, H, D], of query float[1, H, T, D], key and value float[1, G, T, D].
 
+    A language's attention dropout is not applied; current ones are made without.
+
     Raises:
         ModelError: the language does not hand keywords down to its attention, or asks for capped scores or sinks.
     """
@@ -200,7 +202,8 @@ def tower_attention(
     transformers' own, but for the short bf16 case on the CPU.
     """
     mask = rest[0] if rest else keywords.get("attention_mask")
-    if query.device.type == "cpu" and mask is None and query.dtype == torch.bfloat16:
+    plain = mask is None and not keywords.get("dropout")
+    if query.device.type == "cpu" and plain and query.dtype == torch.bfloat16:
         return short_attention(query, key, value, scaling=keywords.get("scaling")).transpose(1, 2).contiguous(), None
     attended: tuple[torch.Tensor, None] = sdpa_attention_forward(module, query, key, value, *rest, **keywords)
     return attended

@@ -32,12 +32,13 @@ def planned_names(model: MLLM, part: Part, train: TrainConfig) -> list[str]:
 
 
 def freeze(model: MLLM, stage: Stage) -> None:
-    """Set what trains in `stage`; everything else takes part in no graph."""
+    """Set what trains in `stage`; everything else takes part in no graph, and a frozen part drops nothing out."""
     for part in PARTS:
         planned = set(planned_names(model, part, stage.train.get(part, TrainConfig(lr=0.0))))
         for name, parameter in model.part(part).named_parameters():
             parameter.requires_grad_(name in planned)
             parameter.grad = None
+        model.part(part).train(bool(planned))
 
 
 def make_optimizer(model: MLLM, objectives: Iterable[Objective], stage: Stage) -> torch.optim.AdamW:
