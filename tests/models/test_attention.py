@@ -86,6 +86,15 @@ def test_tower_attention_is_the_same_in_both_ways():
     torch.testing.assert_close(short.float(), plain, rtol=2e-2, atol=2e-2)
 
 
+def test_a_towers_dropout_is_kept():
+    module = nn.Module()
+    module.is_causal = False
+    inputs = [heads(2, 17, seed=seed, dtype=torch.bfloat16) for seed in range(3)]
+    dropped, _ = tower_attention(module, *inputs, None, dropout=0.5)
+    plain, _ = tower_attention(module, *inputs, None, dropout=0.0)
+    assert (dropped - plain).abs().max() > 0.1
+
+
 def test_a_language_that_drops_keywords_is_named():
     with pytest.raises(ModelError, match="Identity did not receive `segments`"):
         packed_attention(nn.Identity(), heads(1, 3), heads(1, 3), heads(1, 3), None)

@@ -100,7 +100,8 @@ def test_frozen_parts_cost_less_and_text_alone_costs_only_the_forward_pass():
     assert costs == sorted(costs)
     freeze(model, stage({"connector": 1}))
     with_text, forward = flops_model(model), counted(model, batch(0))
-    assert predicted(with_text, batch(0)) == pytest.approx(forward)
+    # Some versions of transformers work out rotary angles by a matrix product, 0.01 % of this.
+    assert predicted(with_text, batch(0)) == pytest.approx(forward, rel=1e-3)
     assert predicted(with_text, batch(3)) > 1.5 * forward
 
 

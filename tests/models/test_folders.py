@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoImageProcessor, AutoModel, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, SiglipImageProcessor
 
 from sailvit.core.errors import ModelError
 from sailvit.core.recipe import ImageConfig
@@ -51,7 +51,7 @@ def test_a_shipped_tower_also_has_a_working_image_processor(tmp_path: Path):
     from sailvit.models.small import save_small_tower
 
     save_small_tower(tmp_path / "tower", size=SIDE, patch=8, seed=0)
-    processor = AutoImageProcessor.from_pretrained(tmp_path / "tower")
+    processor = SiglipImageProcessor.from_pretrained(tmp_path / "tower")
     pixels = processor(torch.zeros(3, 50, 40, dtype=torch.uint8).numpy(), return_tensors="pt")["pixel_values"]
     assert pixels.shape == (1, 3, SIDE, SIDE)
     assert torch.equal(pixels, torch.full_like(pixels, -1.0))

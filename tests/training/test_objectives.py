@@ -11,7 +11,7 @@ from sailvit.core.batch import IGNORED, Batch
 from sailvit.core.errors import RecipeError
 from sailvit.data.packing import collate
 from sailvit.models.build import Assembly
-from sailvit.models.mllm import MLLM
+from sailvit.models.mllm import MLLM, Activations
 from sailvit.training.objectives import Contrastive, NextToken, make_objectives
 from tiny_parts import Parts, captions, mixed_records, picture, record, samples
 
@@ -166,8 +166,8 @@ def test_the_caption_is_the_answer_alone(assembly: Assembly):
 
 def test_it_begins_as_siglip_does():
     objective = Contrastive()
-    assert float(objective.log_scale.exp()) == pytest.approx(10.0)
-    assert float(objective.bias) == -10.0
+    assert objective.log_scale.exp().item() == pytest.approx(10.0)
+    assert objective.bias.item() == -10.0
 
 
 def test_the_loss_falls_when_pairs_agree(assembly: Assembly):
@@ -178,7 +178,7 @@ def test_the_loss_falls_when_pairs_agree(assembly: Assembly):
 
     def loss(order: list[int]) -> float:
         visual = texts[order][:, None].expand(-1, 4, -1).detach()
-        return float(objective(assembly.mllm, assembly.mllm(batch, logits=False).__class__(visual, None), batch))
+        return objective(assembly.mllm, Activations(visual, None), batch).item()
 
     assert loss([0, 1, 2]) < loss([1, 2, 0]) - math.log(2)
 

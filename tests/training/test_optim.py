@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from sailvit.core.batch import Step
 from sailvit.core.errors import RecipeError
 from sailvit.core.recipe import ScheduleConfig, TrainConfig
 from sailvit.data.packing import collate
+from sailvit.models.build import build
 from sailvit.training.loop import train_step
 from sailvit.training.optim import (
     load_moments,
@@ -21,7 +23,7 @@ from sailvit.training.optim import (
     set_rate,
 )
 from sailvit.training.trainer import trained_names
-from tiny_parts import Parts, mixed_records, samples
+from tiny_parts import TOWERS, Parts, mixed_records, samples, save_tower
 from tiny_runs import OPTIM, job, stage
 
 
@@ -70,6 +72,18 @@ def test_a_frozen_part_has_no_graph_and_no_state(parts: Parts):
     assert all(p.grad is None for p in assembly.mllm.parameters())
     language = [p for p in assembly.mllm.language.parameters() if p.requires_grad]
     assert not language
+
+
+def test_a_frozen_part_drops_nothing_out(parts: Parts, tmp_path: Path):
+    """It is not learning, so noise in what it says would only be noise."""
+    config = TOWERS["vit"].__class__(**{**TOWERS["vit"].to_dict(), "hidden_dropout_prob": 0.5})
+    save_tower(config, tmp_path / "tower")
+    assembly = build(parts.config().model_copy(update={"tower": str(tmp_path / "tower")}), 0)
+    tiles = collate([samples(assembly, mixed_records())]).tiles
+    job(assembly, stage(train={"connector": 1.0}))
+    assert torch.equal(assembly.mllm.tower(tiles), assembly.mllm.tower(tiles))
+    job(assembly, stage(train={"tower": 1.0}))
+    assert not torch.equal(assembly.mllm.tower(tiles), assembly.mllm.tower(tiles))
 
 
 def test_a_share_of_zero_freezes(parts: Parts):

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModel, AutoModelForCausalLM
+from transformers import AutoModel, AutoModelForCausalLM, ViTConfig
 
 from sailvit.core.errors import InterruptedRunError, ModelError, ProofError, RunError
 from sailvit.core.recipe import Recipe
@@ -21,7 +21,7 @@ from sailvit.training import trainer as module
 from sailvit.training.hooks import Hook
 from sailvit.training.job import StageJob, StepRecord
 from sailvit.training.trainer import Trainer
-from tiny_parts import Parts
+from tiny_parts import TOWERS, Parts, save_tower
 from tiny_runs import Record, lines, recipe, stage, three_stages, train, weights, write_data
 
 TIMES = ("seconds", "wait", "samples_per_s", "answer_tokens_per_s", "mfu")
@@ -176,6 +176,18 @@ def test_a_stopped_run_goes_on_as_if_nothing_had_happened(
     assert not (tmp_path / "state").exists()
     with pytest.raises(RunError, match="no training state to resume from: the run is complete"):
         train(made, tmp_path, resume=True)
+
+
+def test_a_stop_changes_nothing_in_bf16_with_dropout_and_accumulation(parts: Parts, sources: dict, tmp_path: Path):
+    save_tower(ViTConfig(**{**TOWERS["vit"].to_dict(), "hidden_dropout_prob": 0.2}), tmp_path / "tower")
+    model = {"tower": str(tmp_path / "tower"), "language": parts.language("llama")}
+    stages = [stage(objectives={"next_token": 1.0, "contrastive": 0.1}, data=["captions", "chat"], global_batch=4)]
+    made = recipe(parts, sources, stages, precision="bf16", model=model)
+    expected = weights(train(made, tmp_path / "whole"))
+    with pytest.raises(InterruptedRunError):
+        train(made, tmp_path / "stopped", Kill(0, 1))
+    assert_equal_weights(weights(train(made, tmp_path / "stopped", resume=True)), expected)
+    assert measured(tmp_path / "stopped") == measured(tmp_path / "whole")
 
 
 class PowerLossError(Exception):
