@@ -12,9 +12,9 @@ from pathlib import Path
 import torch
 from publish import publish
 
-from sailvit.models.quiet import quiet_libraries
 from sailvit.core.recipe import Recipe
 from sailvit.core.run import RunFolder
+from sailvit.models.quiet import quiet_libraries
 from sailvit.recipes.loader import load_recipe
 from sailvit.training.hooks import Hook
 from sailvit.training.job import StageJob, StepRecord

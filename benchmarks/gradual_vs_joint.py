@@ -22,7 +22,6 @@ from publish import publish
 from rich.console import Console
 
 from sailvit.cli.demo import DemoSize
-from sailvit.models.quiet import quiet_libraries
 from sailvit.cli.train import run_recipe
 from sailvit.core.recipe import PARTS, Length, Recipe, Stage, TrainConfig
 from sailvit.core.run import RunFolder, read_lines
@@ -31,6 +30,7 @@ from sailvit.data.world.tasks import EVAL_TASKS
 from sailvit.evaluation.answers import answer
 from sailvit.evaluation.scores import matches, mean_score, task_scores
 from sailvit.evaluation.world import as_question, held_out
+from sailvit.models.quiet import quiet_libraries
 from sailvit.recipes.loader import load_recipe
 from sailvit.training.plan import plan
 
@@ -178,9 +178,10 @@ def main() -> None:
         for seed in range(given.seeds):
             more, rate = run_seed(study, seed, rate)
             rows += more
-    command = f"python benchmarks/gradual_vs_joint.py --seeds {given.seeds} --share {given.share:g}"
-    values = {"table": table(rows), "joint_rate": rate, "rows": rows, "seconds": round(time.perf_counter() - began)}
-    publish("gradual_vs_joint", command, values)
+            # After every seed, so that a long run that is cut short leaves what it found.
+            values = {"seeds": seed + 1, "table": table(rows), "joint_rate": rate, "rows": rows}
+            command = f"python benchmarks/gradual_vs_joint.py --seeds {given.seeds} --share {given.share:g}"
+            publish("gradual_vs_joint", command, {**values, "seconds": round(time.perf_counter() - began)})
 
 
 if __name__ == "__main__":

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sailvit.core.recipe import Recipe
+from sailvit.core.errors import RunError
 from sailvit.core.run import RunFolder, write_json
 from sailvit.recipes.loader import load_recipe
 
@@ -31,6 +34,11 @@ class DemoSize:
     """Whether to shorten every stage."""
     per_task: int
     """Held-out questions per task."""
+
+    def overrides(self, recipe: str) -> list[str]:
+        """What shortens a recipe of the demo, when asked."""
+        lengths = QUICK[recipe] if self.quick else ()
+        return [f"stages.{index}.length.samples={samples}" for index, samples in enumerate(lengths)]
 
 
 def demo(
@@ -56,23 +64,28 @@ def demo(
 
 def run_demo(folder: RunFolder, size: DemoSize, seed: int, console: Console) -> dict[str, Any]:
     """Walk the whole road into `folder`; returns the summary that is also written to summary.json."""
+    import torch
+
     from sailvit.cli.train import run_recipe
     from sailvit.report.page import write_report
 
     began = time.perf_counter()
     shutil.rmtree(folder.path, ignore_errors=True)
-    refining = demo_recipe("demo", size, [f"seed={seed}"])
-    console.rule("refine the base tower in three stages")
-    run_recipe(refining, folder, console)
-    towers = {
-        "base": refining.model.tower,
-        "refined": str(folder.stage(len(refining.stages) - 1, refining.stages[-1].name) / "tower"),
-    }
-    models: dict[str, Assembly] = {}
-    for name, tower in towers.items():
-        console.rule(f"target training on the {name} tower, frozen")
-        target = demo_recipe("demo-target", size, [f"seed={seed + 1}", f"model.tower={tower}"])
-        models[name] = run_recipe(target, RunFolder(folder.path / "target" / name), console)
+    # Models this small gain little from a second thread, so the cores are shared between two trainings instead.
+    threads = max(1, (os.cpu_count() or 2) // 2)
+    torch.set_num_threads(threads)
+    refining = load_recipe("demo", [f"seed={seed}", *size.overrides("demo")])
+    target = [f"seed={seed + 1}", *size.overrides("demo-target")]
+    beside = TrainingBeside(target, refining.model.tower, RunFolder(folder.path / "target" / "base"), threads)
+    with beside:
+        console.rule("refine the base tower in three stages")
+        console.print(f"(target training on the base tower runs beside it, into {beside.folder.path})", highlight=False)
+        run_recipe(refining, folder, console)
+        refined = folder.stage(len(refining.stages) - 1, refining.stages[-1].name) / "tower"
+        console.rule("target training on the refined tower, frozen")
+        recipe = load_recipe("demo-target", [*target, f"model.tower={refined}"])
+        model = run_recipe(recipe, RunFolder(folder.path / "target" / "refined"), console)
+        models = {"base": beside.model(), "refined": model}
     console.rule("held-out questions")
     summary = compare(folder, models, size, seed)
     summary = {**summary, "seconds": round(time.perf_counter() - began, 1), "seed": seed, "quick": size.quick}
@@ -81,11 +94,46 @@ def run_demo(folder: RunFolder, size: DemoSize, seed: int, console: Console) -> 
     return summary
 
 
-def demo_recipe(name: str, size: DemoSize, overrides: list[str]) -> Recipe:
-    """A recipe of the demo, shortened when asked."""
-    if size.quick:
-        overrides = overrides + [f"stages.{index}.length.samples={n}" for index, n in enumerate(QUICK[name])]
-    return load_recipe(name, overrides)
+class TrainingBeside:
+    """Target training on the base tower in a process of its own, which needs nothing from the refinement."""
+
+    def __init__(self, overrides: list[str], tower: str, folder: RunFolder, threads: int) -> None:
+        self.folder = folder
+        self._settings = [*overrides, f"model.tower={tower}"]
+        self._threads = threads
+
+    def __enter__(self) -> TrainingBeside:
+        """Start the process; what it prints goes to a file in its run folder's parent."""
+        self.log.parent.mkdir(parents=True)
+        command = [sys.executable, "-m", "sailvit", "train", "demo-target", "--run", str(self.folder.path)]
+        command += [word for setting in self._settings for word in ("--set", setting)]
+        with self.log.open("w", encoding="utf-8") as log:
+            self._process = subprocess.Popen(
+                command, stdout=log, stderr=subprocess.STDOUT, env={**os.environ, "OMP_NUM_THREADS": str(self._threads)}
+            )
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End the process if it still runs."""
+        self._process.terminate()
+        self._process.wait()
+
+    @property
+    def log(self) -> Path:
+        """What the process prints."""
+        return self.folder.path.with_suffix(".log")
+
+    def model(self) -> Assembly:
+        """Wait for the end of the training and load its model."""
+        from sailvit.models.build import build
+
+        if self._process.wait() != 0:
+            raise RunError(f"target training on the base tower failed; {self.log} says why")
+        recipe = load_recipe(self.folder.recipe)
+        parts = self.folder.stage(len(recipe.stages) - 1, recipe.stages[-1].name)
+        connector = recipe.model.connector.model_copy(update={"source": str(parts / "connector")})
+        update = {"tower": str(parts / "tower"), "language": str(parts / "language"), "connector": connector}
+        return build(recipe.model.model_copy(update=update), recipe.seed)
 
 
 def compare(folder: RunFolder, models: dict[str, Assembly], size: DemoSize, seed: int) -> dict[str, Any]:

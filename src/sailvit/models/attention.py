@@ -32,6 +32,9 @@ TOWER = "sailvit_tower"
 _SHORT = 512
 """Longest row of scores, in positions, that is cheaper written out than fused on the CPU."""
 
+_SMALL = 64
+"""Segments up to this many positions share a call whatever their lengths: calls cost more than padding there."""
+
 _WASTE = 1.25
 """Most padded over shortest length within a bucket; more buckets are more calls, longer ones more padding."""
 
@@ -53,10 +56,10 @@ class Segments:
         """
         starts = self.boundaries[:-1].long()
         lengths = self.boundaries.diff().long()
-        order = lengths.argsort(stable=True)
+        sizes = lengths.tolist()
         groups: list[list[int]] = []
-        for index in order.tolist():
-            if groups and lengths[index] <= _WASTE * lengths[groups[-1][0]]:
+        for index in lengths.argsort(stable=True).tolist():
+            if groups and sizes[index] <= max(_WASTE * sizes[groups[-1][0]], _SMALL):
                 groups[-1].append(index)
             else:
                 groups.append([index])
