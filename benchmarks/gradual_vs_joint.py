@@ -15,13 +15,15 @@ import json
 import statistics
 import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+import torch
 from publish import publish
 from rich.console import Console
 
-from sailvit.cli.demo import DemoSize
 from sailvit.cli.train import run_recipe
 from sailvit.core.recipe import PARTS, Length, Recipe, Stage, TrainConfig
 from sailvit.core.run import RunFolder, read_lines
@@ -34,8 +36,8 @@ from sailvit.models.quiet import quiet_libraries
 from sailvit.recipes.loader import load_recipe
 from sailvit.training.plan import plan
 
-RATES = (5e-4, 1e-3)
-"""Peak rates tried for all-at-once training with the first seed; the better one is used."""
+RATE = 1e-3
+"""Peak rate of all-at-once training: that of the gradual stages in which the tower trains."""
 
 
 def gradual(seed: int, share: float) -> Recipe:
@@ -51,7 +53,7 @@ def no_contrastive(recipe: Recipe) -> Recipe:
     )
 
 
-def joint(recipe: Recipe, samples: float, rate: float) -> Recipe:
+def joint(recipe: Recipe, samples: float) -> Recipe:
     """All parts at once, over the union of the stages' mixtures, each in its own proportion."""
     mixture: dict[str, float] = {}
     for stage in recipe.stages:
@@ -64,7 +66,7 @@ def joint(recipe: Recipe, samples: float, rate: float) -> Recipe:
             "name": "joint",
             "train": {part: TrainConfig() for part in PARTS},
             "data": mixture,
-            "optim": recipe.stages[1].optim.model_copy(update={"lr": rate}),
+            "optim": recipe.stages[1].optim.model_copy(update={"lr": RATE}),
         }
     )
     return _with_stages(recipe, [_lasting(stage, samples)])
@@ -106,31 +108,30 @@ class Study:
         return {"mean": mean_score(scores), **scores}
 
 
-def run_seed(study: Study, seed: int, rate: float | None) -> tuple[list[dict[str, Any]], float]:
-    """One row per way and kind of target training; and the rate that all-at-once training got."""
-    recipe = gradual(seed, study.share)
-    total = sum(_samples(stage) for stage in recipe.stages)
-    towers = {"base": (recipe.model.tower, 0.0), "gradual": study.refine("gradual", recipe)}
-    towers["no_contrastive"] = study.refine("no_contrastive", no_contrastive(recipe))
-    if rate is None:
-        tried = {lr: study.refine(f"joint_{lr:g}", joint(recipe, total, lr)) for lr in RATES}
-        means = {lr: study.judge(f"try_{lr:g}", tried[lr][0], seed, frozen=True)["mean"] for lr in RATES}
-        rate = max(means, key=lambda lr: means[lr])
-        print({"joint rates tried": means})
-    whole = joint(recipe, total, rate)
-    towers["joint_samples"] = study.refine("joint_samples", whole)
-    same = total * flops(recipe) / flops(whole)
-    towers["joint_compute"] = study.refine("joint_compute", joint(recipe, same, rate))
-    rows = []
-    for name, (tower, seconds) in towers.items():
-        for frozen in (True, False):
-            scores = study.judge(name, tower, seed, frozen=frozen)
-            kind = "frozen" if frozen else "training"
-            rows.append(
-                {"way": name, "target_tower": kind, "seed": seed, "refine_seconds": round(seconds, 1), **scores}
-            )
-            print(json.dumps(rows[-1]), flush=True)
-    return rows, rate
+def run_seed(seed: int, share: float, per_task: int) -> list[dict[str, Any]]:
+    """One row per way and kind of target training."""
+    torch.set_num_threads(1)
+    quiet_libraries()
+    with tempfile.TemporaryDirectory() as folder:
+        study = Study(Path(folder), share, per_task)
+        recipe = gradual(seed, share)
+        total = sum(_samples(stage) for stage in recipe.stages)
+        whole = joint(recipe, total)
+        towers = {
+            "base": (recipe.model.tower, 0.0),
+            "gradual": study.refine("gradual", recipe),
+            "no_contrastive": study.refine("no_contrastive", no_contrastive(recipe)),
+            "joint_samples": study.refine("joint_samples", whole),
+            "joint_compute": study.refine("joint_compute", joint(recipe, total * flops(recipe) / flops(whole))),
+        }
+        rows = []
+        for name, (tower, seconds) in towers.items():
+            for kind, frozen in (("frozen", True), ("training", False)):
+                scores = study.judge(name, tower, seed, frozen=frozen)
+                row = {"way": name, "target_tower": kind, "seed": seed, "refine_seconds": round(seconds, 1), **scores}
+                print(json.dumps(row), flush=True)
+                rows.append(row)
+    return rows
 
 
 def table(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -169,19 +170,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--share", type=float, default=1.0, help="share of the demo's samples")
-    parser.add_argument("--per-task", type=int, default=DemoSize(quick=False, per_task=150).per_task)
+    parser.add_argument("--per-task", type=int, default=150)
+    parser.add_argument("--processes", type=int, default=2, help="seeds run side by side, one thread each")
     given = parser.parse_args()
-    quiet_libraries()
-    began, rows, rate = time.perf_counter(), [], None
-    with tempfile.TemporaryDirectory() as folder:
-        study = Study(Path(folder), given.share, given.per_task)
-        for seed in range(given.seeds):
-            more, rate = run_seed(study, seed, rate)
-            rows += more
-            # After every seed, so that a long run that is cut short leaves what it found.
-            values = {"seeds": seed + 1, "table": table(rows), "joint_rate": rate, "rows": rows}
-            command = f"python benchmarks/gradual_vs_joint.py --seeds {given.seeds} --share {given.share:g}"
-            publish("gradual_vs_joint", command, {**values, "seconds": round(time.perf_counter() - began)})
+    command = f"python benchmarks/gradual_vs_joint.py --seeds {given.seeds} --share {given.share:g}"
+    began, rows = time.perf_counter(), []
+    with ProcessPoolExecutor(given.processes, mp_context=get_context("spawn")) as pool:
+        runs = [pool.submit(run_seed, seed, given.share, given.per_task) for seed in range(given.seeds)]
+        # After every seed, so that a long run that is cut short leaves what it found.
+        for done, run in enumerate(as_completed(runs), 1):
+            rows += run.result()
+            seconds = round(time.perf_counter() - began)
+            publish(
+                "gradual_vs_joint", command, {"seeds": done, "table": table(rows), "rows": rows, "seconds": seconds}
+            )
 
 
 if __name__ == "__main__":
