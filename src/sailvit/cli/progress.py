@@ -33,7 +33,7 @@ class ProgressHook(Hook):
         """Start the stage's bar, or say what it does."""
         trained = ", ".join(f"{part} x{share.lr:g}" for part, share in job.stage.train.items() if share.lr)
         self._console.print(f"[bold]stage {job.stage.name}[/bold] trains {trained}, peak rate {job.stage.optim.lr:g}")
-        self._shown, self._next = {}, 0.0
+        self._shown, self._next = {}, 1 / _LINES_PER_STAGE
         if self._console.is_terminal:
             columns = (
                 SpinnerColumn(),
@@ -50,6 +50,9 @@ class ProgressHook(Hook):
 
     def step_ended(self, job: StageJob, record: StepRecord) -> None:
         """Move the bar, or print a line at every tenth of the stage."""
+        # A stage's first step also pays for what libraries set up once, so its rates are not worth remembering.
+        if record.step <= 2:
+            self._shown = {}
         for name, value in self._values(record).items():
             self._shown[name] = _MEMORY * self._shown.get(name, value) + (1 - _MEMORY) * value
         done = job.share_done(record.samples, record.tokens)
@@ -98,9 +101,9 @@ def proof_table(line: dict[str, Any]) -> Table:
     title = f"proof of stage {line['stage']} after step {line['step']}: {verdict}"
     table = Table(title=title, title_justify="left", box=SIMPLE, padding=(0, 1, 0, 0))
     table.add_column("part")
-    for name in ("to train", "in optimizer", "moved", "frozen", "identical", "peak lr"):
-        table.add_column(name, justify="right")
-    table.add_column("verdict")
+    for name in ("to train", "optimizer", "moved", "frozen", "identical", "peak lr"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("verdict", min_width=len("as planned"))
     for row in line["rows"]:
         counts = [row[key] for key in ("planned", "in_optimizer", "moved", "frozen", "frozen_identical")]
         table.add_row(row["part"], *map(_short, counts), f"{row['lr']:.2g}", row["verdict"])

@@ -1,0 +1,82 @@
+"""The quick demo walks the whole road; what it learns is not looked at."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from rich.console import Console
+from transformers import AutoModel
+
+from sailvit.cli.demo import DemoSize, TrainingBeside, run_demo
+from sailvit.core.errors import RunError
+from sailvit.core.run import RunFolder, read_json, read_lines
+from sailvit.data.world.tasks import EVAL_TASKS
+from sailvit.models.build import resolve_source
+from sailvit.recipes.loader import load_recipe
+
+
+@pytest.fixture(scope="module")
+def walked(tmp_path_factory):
+    folder = RunFolder(tmp_path_factory.mktemp("demo") / "run")
+    threads = torch.get_num_threads()
+    summary = run_demo(folder, DemoSize(quick=True, per_task=3), seed=3, console=Console(quiet=True))
+    torch.set_num_threads(threads)
+    return folder, summary
+
+
+def test_summary_holds_the_means_of_the_task_scores(walked):
+    folder, summary = walked
+    assert read_json(folder.summary) == summary
+    assert set(summary["tasks"]) == set(EVAL_TASKS)
+    for name in ("base", "refined"):
+        scores = [task[name] for task in summary["tasks"].values()]
+        assert summary[name] == pytest.approx(sum(scores) / len(scores))
+        assert all(score * 3 == pytest.approx(round(score * 3)) for score in scores)
+    assert summary["gain"] == pytest.approx(summary["refined"] - summary["base"])
+    assert (summary["seed"], summary["quick"]) == (3, True)
+    assert 0 < summary["seconds"] < 300
+
+
+def test_every_stage_is_proved_at_its_start_and_end(walked):
+    folder, _ = walked
+    lines = list(read_lines(folder.proofs))
+    assert [(line["stage"], line["when"]) for line in lines] == [
+        (stage, when) for stage in ("coarse", "fine", "knowledge") for when in ("first steps", "end")
+    ]
+    assert all(line["ok"] for line in lines)
+
+
+def test_both_target_trainings_differ_in_the_tower_alone(walked):
+    folder, _ = walked
+    recipes = {name: load_recipe(folder.path / "target" / name / "recipe.yaml") for name in ("base", "refined")}
+    towers = {name: recipe.model.tower for name, recipe in recipes.items()}
+    assert towers == {"base": "sailvit:world/tower", "refined": str(folder.stage(2, "knowledge") / "tower")}
+    same = [recipe.model_copy(update={"model": None}) for recipe in recipes.values()]
+    assert same[0] == same[1]
+    assert recipes["base"].model.model_copy(update={"tower": towers["refined"]}) == recipes["refined"].model
+
+
+def test_target_training_leaves_the_refined_tower_as_it_was(walked):
+    folder, _ = walked
+    refined = AutoModel.from_pretrained(folder.stage(2, "knowledge") / "tower").state_dict()
+    used = AutoModel.from_pretrained(folder.path / "target/refined/stages/01-instruct/tower").state_dict()
+    base = AutoModel.from_pretrained(resolve_source("sailvit:world/tower")).state_dict()
+    assert all(torch.equal(refined[name], used[name]) for name in refined)
+    assert not any(torch.equal(refined[name], base[name]) for name in refined)
+
+
+def test_report_shows_the_comparison(walked):
+    folder, summary = walked
+    page = folder.report.read_text(encoding="utf-8")
+    assert f"{summary['base']:.3f}" in page
+    assert f"{summary['refined']:.3f}" in page
+    assert "http://" not in page.replace("http://www.w3.org", "")
+    for place in read_json(folder.affinity)["models"].values():
+        assert set(place["distances"]) == {"nearest", "wasserstein", "mean"}
+
+
+def test_failed_training_beside_is_an_error_that_names_its_log(tmp_path):
+    beside = TrainingBeside(["stages.0.length.samples=1"], str(tmp_path / "none"), RunFolder(tmp_path / "a/base"), 1)
+    with beside, pytest.raises(RunError, match=r"base\.log"):
+        beside.model()
+    assert "cannot load the tower" in beside.log.read_text(encoding="utf-8")
