@@ -113,6 +113,22 @@ def test_last_blocks_train_with_what_follows_them(parts: Parts, part: str, first
     assert [name for name in everything if name.startswith(left_out)]
 
 
+def test_last_blocks_are_counted_from_the_layer_that_features_come_from(parts: Parts):
+    model = parts.build(feature_layer=-2).mllm
+    names = planned_names(model, "tower", TrainConfig(last_blocks=1))
+    assert {".".join(name.split(".")[:3]) for name in names} == {"encoder.layers.0"}
+    with pytest.raises(RecipeError, match="has 2 blocks, of which the last 1 lie after feature_layer"):
+        planned_names(model, "tower", TrainConfig(last_blocks=2))
+
+
+def test_a_listed_part_that_cannot_train_is_refused(parts: Parts):
+    model = parts.build().mllm
+    model.tower.idle = frozenset(name for name, _ in model.tower.model.named_parameters())
+    assert planned_names(model, "tower", TrainConfig(lr=0.0)) == []
+    with pytest.raises(RecipeError, match="lists the tower, but no weight of it bears on the features"):
+        planned_names(model, "tower", TrainConfig())
+
+
 @pytest.mark.parametrize(
     ("part", "blocks", "message"),
     [("tower", 3, "last_blocks is 3, but .* has 2 blocks"), ("connector", 1, "Connector has no list of blocks")],

@@ -18,17 +18,24 @@ from sailvit.training.objectives import Objective
 def planned_names(model: MLLM, part: Part, train: TrainConfig) -> list[str]:
     """Names, within the part's model, of the parameters that a stage means to train.
 
-    Weights that the features do not depend on (pooling heads, mask tokens) are never planned: they would get no
-    gradient, only decay.
+    Weights that the features do not depend on (pooling heads, mask tokens, blocks after the chosen layer) are never
+    planned: they would get no gradient, only decay.
+
+    Raises:
+        RecipeError: the part has fewer blocks than `last_blocks`, or nothing that could train.
     """
     if train.lr == 0:
         return []
     module = model.part(part)
-    names = [name for name, _ in module.named_parameters()]
+    idle = model.tower.idle if part == "tower" else frozenset()
+    names = [name for name, _ in module.named_parameters() if name not in idle]
     if train.last_blocks is not None:
         names = _from_block(module, names, train.last_blocks)
-    idle = model.tower.idle if part == "tower" else frozenset()
-    return [name for name in names if name not in idle]
+    if not names:
+        raise RecipeError(
+            f"`train` lists the {part}, but no weight of it bears on the features; leave it out of `train`"
+        )
+    return names
 
 
 def freeze(model: MLLM, stage: Stage) -> None:
@@ -92,15 +99,17 @@ def load_moments(
 
 
 def _from_block(module: nn.Module, names: list[str], blocks: int) -> list[str]:
-    """Names from the k-th last transformer block on: those blocks, and norms and heads registered after them."""
+    """Of `names`, those from the k-th last block on that has any: those blocks, and norms and heads after them."""
     prefix, stack = find_blocks(module)
     if not stack:
         raise RecipeError(f"last_blocks needs a part made of blocks; {type(module).__name__} has no list of blocks")
-    if blocks > len(stack):
-        raise RecipeError(f"last_blocks is {blocks}, but {type(module).__name__} has {len(stack)} blocks")
-    first = f"{prefix}.{len(stack) - blocks}."
-    start = next(index for index, name in enumerate(names) if name.startswith(first))
-    return names[start:]
+    starts = [f"{prefix}.{index}." for index in range(len(stack))]
+    used = [start for start in starts if any(name.startswith(start) for name in names)]
+    if blocks > len(used):
+        idle = f", of which the last {len(stack) - len(used)} lie after feature_layer" if len(used) < len(stack) else ""
+        raise RecipeError(f"last_blocks is {blocks}, but {type(module).__name__} has {len(stack)} blocks{idle}")
+    first = next(index for index, name in enumerate(names) if name.startswith(used[-blocks]))
+    return names[first:]
 
 
 def _groups(part: str, share: float, trained: list[nn.Parameter], decay: float) -> list[dict[str, object]]:
