@@ -42,7 +42,7 @@ class SampleBuilder:
         """Token id that fills rows; any id but the placeholder will do, as padding is a segment of its own."""
 
     def __call__(self, source: str, record: Record) -> Sample:
-        """The sample of a record."""
+        """The sample of a record: tokens int64[T] and tiles uint8[I, C, H, W], shape (tiles, 3, size, size)."""
         return self.finish(self.draft(source, record))
 
     def draft(self, source: str, record: Record) -> Draft:

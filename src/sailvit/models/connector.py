@@ -39,7 +39,7 @@ class Connector(PreTrainedModel):
         self.post_init()
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """Visual tokens float[I, V, D] in the language's width of patch features float[I, P, D] in the tower's."""
+        """Visual tokens float[I, V, D], of shape (tiles, tokens, language width), of patch features float[I, P, D]."""
         merged = pixel_unshuffle(features, self.config.merge)
         down: torch.Tensor = self.down(nn.functional.gelu(self.up(self.norm(merged))))
         return down

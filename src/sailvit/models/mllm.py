@@ -46,7 +46,7 @@ class MLLM(nn.Module):
         return modules[part]
 
     def forward(self, batch: Batch, *, logits: bool = True) -> Activations:
-        """Visual tokens float[I, V, D] and, if asked, logits float[A, N] at the labelled positions of the batch.
+        """Visual tokens float[I, V, D] and, if asked, logits float[A, N] at the labels of int64[B, T] tokens.
 
         Without `logits` the language does not run at all. Only labelled positions reach the language's head, so no
         scores are ever computed for prompt and image tokens.

@@ -57,7 +57,10 @@ class Tower(nn.Module):
         return self.side**2
 
     def forward(self, tiles: torch.Tensor) -> torch.Tensor:
-        """Patch features float[I, P, D] of tiles uint8[I, C, H, W], CLS and register tokens left out."""
+        """Patch features float[I, P, D], of shape (tiles, patches, width), of tiles uint8[I, C, H, W].
+
+        CLS and register tokens are left out.
+        """
         pixels = (tiles.to(self.mean.dtype) - self.mean) / self.std
         return self._tokens(pixels, self.model)[:, self.prefix :]
 

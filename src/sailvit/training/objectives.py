@@ -33,7 +33,7 @@ class Objective(nn.Module):
         """Look at the step's micro-batches before the first of them runs; most objectives need nothing."""
 
     def forward(self, model: MLLM, activations: Activations, batch: Batch) -> torch.Tensor:
-        """The batch's sum of terms as a scalar tensor, float[]."""
+        """The batch's sum of terms: float[], a scalar of shape ()."""
         raise NotImplementedError
 
 
@@ -86,7 +86,7 @@ class Contrastive(Objective):
         self._bank = gather_rows(images), gather_rows(captions)
 
     def forward(self, model: MLLM, activations: Activations, batch: Batch) -> torch.Tensor:
-        """Sum over this batch's images of their terms, from visual tokens float[I, V, D].
+        """Sum over this batch's images of their terms, float[] of shape (), from visual tokens float[I, V, D].
 
         The value counts each image against all captions. Its gradient also holds the terms of this batch's captions
         against all images, so that summed over micro-batches and processes it is the gradient of the whole.
