@@ -30,15 +30,19 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Continue a run at the step it stopped.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Remove a run that is already there.")] = False,
 ) -> None:
-    """Train a recipe's stages and save every part as a Hugging Face folder."""
+    """Train a recipe's stages and save every part as a Hugging Face folder; torchrun spreads it over processes."""
     from rich.console import Console
+
+    from sailvit.distributed.processes import joined, meet, rank
 
     loaded = load_recipe(recipe, overrides or ())
     folder = RunFolder(run or (Path(recipe).parent if resume and _in_run(recipe) else Path("runs") / loaded.name))
-    console = Console()
-    if overwrite and not resume:
-        shutil.rmtree(folder.path, ignore_errors=True)
-    run_recipe(loaded, folder, console, resume=resume)
+    with joined():
+        console = Console(quiet=rank() != 0)
+        if overwrite and not resume and rank() == 0:
+            shutil.rmtree(folder.path, ignore_errors=True)
+        meet()
+        run_recipe(loaded, folder, console, resume=resume)
     last = loaded.stages[-1]
     console.print(f"Parts: {folder.stage(len(loaded.stages) - 1, last.name)}\nReport: {folder.report}", highlight=False)
 
@@ -47,6 +51,7 @@ def run_recipe(recipe: Recipe, folder: RunFolder, console: Console, *, resume: b
     """Train `recipe` into `folder` with progress on `console`, and write the report; returns the trained model."""
     # Here, so that `sailvit --help` does not wait for torch.
     from sailvit.cli.progress import ProgressHook, proof_table
+    from sailvit.distributed.processes import rank
     from sailvit.models.quiet import quiet_libraries
     from sailvit.report.page import write_report
     from sailvit.training.trainer import Trainer
@@ -63,10 +68,12 @@ def run_recipe(recipe: Recipe, folder: RunFolder, console: Console, *, resume: b
     trainer = Trainer(
         recipe, folder, hooks=[ProgressHook(console)], announce=lambda line: console.print(proof_table(line))
     )
-    folder.path.mkdir(parents=True, exist_ok=True)
-    folder.recipe.write_text(text, encoding="utf-8")
+    if rank() == 0 and not resume:
+        folder.path.mkdir(parents=True, exist_ok=True)
+        folder.recipe.write_text(text, encoding="utf-8")
     assembly = trainer.run(resume=resume)
-    write_report(folder)
+    if rank() == 0:
+        write_report(folder)
     return assembly
 
 

@@ -5,10 +5,33 @@ Every function is the identity with one process, so callers never ask whether a 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 import torch
 import torch.distributed as dist
+
+
+@contextmanager
+def joined() -> Iterator[None]:
+    """A stretch of code inside the process group that a launcher such as torchrun announces; without one, just code."""
+    if dist.is_initialized() or int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield
+        return
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+def meet() -> None:
+    """Wait until every process is here; before one of them changes files that the others look at."""
+    if world() > 1:
+        dist.barrier()
 
 
 def rank() -> int:

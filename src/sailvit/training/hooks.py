@@ -8,6 +8,7 @@ from types import FrameType
 from typing import Any
 
 from sailvit.core.run import append_line
+from sailvit.distributed.processes import sum_counts
 from sailvit.training.job import StageJob, StepRecord
 
 
@@ -69,8 +70,9 @@ class StopOnSignal(Hook):
                 self._previous[number] = signal.signal(number, self._receive)
 
     def step_ended(self, job: StageJob, record: StepRecord) -> None:
-        """Ask the loop to stop."""
-        job.stop = job.stop or self.received is not None
+        """Ask the loop to stop; all processes after the same step, whichever of them was told."""
+        asked = sum_counts([int(self.received is not None)], job.device)[0]
+        job.stop = job.stop or asked > 0
 
     def close(self) -> None:
         """Give the signals back."""

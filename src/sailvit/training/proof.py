@@ -17,6 +17,7 @@ import torch
 from sailvit.core.errors import ProofError
 from sailvit.core.recipe import PARTS, Part, TrainConfig
 from sailvit.core.run import append_line
+from sailvit.distributed.processes import rank
 from sailvit.training.hooks import Hook
 from sailvit.training.job import Evidence, StageJob, StepRecord
 from sailvit.training.optim import planned_names, rate
@@ -135,7 +136,8 @@ class ProofHook(Hook):
             "ok": not wrong,
         }
         line["rows"] = [dataclasses.asdict(row) for row in rows]
-        append_line(job.folder.proofs, line)
+        if rank() == 0:
+            append_line(job.folder.proofs, line)
         self._announce(line)
         if wrong:
             raise ProofError(

@@ -18,7 +18,7 @@ from sailvit.core.run import RunFolder
 from sailvit.data.formats import open_source
 from sailvit.data.loader import Loader
 from sailvit.data.samples import SampleBuilder
-from sailvit.distributed.processes import rank
+from sailvit.distributed.processes import meet, rank
 from sailvit.models.build import Assembly, build, load_connector, load_language, load_tower
 from sailvit.models.flops import flops_model
 from sailvit.models.folders import save_part
@@ -55,7 +55,8 @@ class Trainer:
         self._saver = _SaveState(self)
         # Signals first, so that a step's record, proof and save all see the request to stop; the proof before the save,
         # so that no state is kept of a stage that did something else than planned.
-        self._hooks: list[Hook] = [self._signals, MetricsHook(), *hooks, ProofHook(announce), self._saver]
+        metrics = [MetricsHook()] if rank() == 0 else []
+        self._hooks: list[Hook] = [self._signals, *metrics, *hooks, ProofHook(announce), self._saver]
 
     def run(self, *, resume: bool = False) -> Assembly:
         """Train every stage that is not done yet; returns the model as it stands after the last.
@@ -74,15 +75,20 @@ class Trainer:
         finally:
             for hook in self._hooks:
                 hook.close()
-        clear_state(self.folder.state)
+        meet()
+        if rank() == 0:
+            clear_state(self.folder.state)
         return self.assembly
 
     def _start(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-        if self.folder.manifest.exists():
+        taken = self.folder.manifest.exists()
+        meet()
+        if taken:
             raise RunError(
                 f"{self.folder.path} already holds a run; continue it with --resume, or give another folder with --run"
             )
-        start_manifest(self.folder, self.recipe, self.assembly, self.sources)
+        if rank() == 0:
+            start_manifest(self.folder, self.recipe, self.assembly, self.sources)
         return {}, {}
 
     def _resume(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
@@ -92,8 +98,9 @@ class Trainer:
             with torch.no_grad():
                 for name, tensor in _under(tensors, f"weight/{part}/").items():
                     named[name].copy_(tensor)
-        _keep_lines(self.folder.metrics, values["stage"], values["step"])
-        _keep_lines(self.folder.proofs, values["stage"], values["step"])
+        if rank() == 0:
+            _keep_lines(self.folder.metrics, values["stage"], values["step"])
+            _keep_lines(self.folder.proofs, values["stage"], values["step"])
         return tensors, values
 
     def _run_stage(self, index: int, tensors: dict[str, torch.Tensor], values: dict[str, Any]) -> None:
@@ -105,8 +112,9 @@ class Trainer:
         run_stage(job, self._hooks)
         if job.stop:
             raise InterruptedRunError(
-                f"stopped by {self._signals.received} after step {job.step} of stage {job.stage.name}; the state is in"
-                f" {self.folder.state}. Continue with: sailvit train {self.folder.recipe} --resume"
+                f"stopped by {self._signals.received or 'another process'} after step {job.step} of stage"
+                f" {job.stage.name}; the state is in {self.folder.state}. Continue with:"
+                f" sailvit train {self.folder.recipe} --resume"
             )
         self._save_parts(job)
         self._saver.save(job, stage=index + 1)
@@ -163,7 +171,8 @@ class Trainer:
         job.seconds, job.cursor = values["seconds"], values["cursor"]
         job.evidence = Evidence(**values["evidence"])
         job.loader.load(job.cursor)
-        note_resume(self.folder, job)
+        if rank() == 0:
+            note_resume(self.folder, job)
 
     def _save_parts(self, job: StageJob) -> None:
         if rank() != 0:

@@ -1,0 +1,111 @@
+"""`sailvit train` in the processes that torchrun starts: one run, as with one process."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from sailvit.cli import progress
+from sailvit.cli.app import main
+from sailvit.cli.progress import ProgressHook
+from sailvit.core.run import read_json
+from sailvit.recipes.loader import dump_recipe
+from sailvit.training import trainer as trainer_module
+from sailvit.training.job import StageJob, StepRecord
+from tiny_parts import Parts
+from tiny_runs import lines, recipe, three_stages, write_data
+
+
+def as_one_of_two(index: int, port: int, folder: str, arguments: tuple[str, ...]) -> None:
+    """Run `sailvit` as torchrun would start it; output and exit code go to files."""
+    torch.set_num_threads(1)
+    place = {"RANK": index, "LOCAL_RANK": index, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    os.environ.update({name: str(value) for name, value in place.items()})
+    os.chdir(folder)
+    sys.argv = ["sailvit", *arguments]
+    code = 0
+    with open(f"{index}.out", "w") as sys.stdout, open(f"{index}.err", "w") as sys.stderr:  # noqa: PTH123
+        try:
+            main()
+        except SystemExit as end:
+            code = end.code or 0
+    Path(f"{index}.code").write_text(str(code))
+
+
+def two(folder: Path, *arguments: str) -> tuple[list[int], list[str], list[str]]:
+    """Exit codes, outputs and errors of two processes that train together."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    torch.multiprocessing.start_processes(as_one_of_two, (port, str(folder), arguments), nprocs=2, start_method="fork")
+    codes, shown, said = ([(folder / f"{n}.{end}").read_text() for n in (0, 1)] for end in ("code", "out", "err"))
+    return [int(code) for code in codes], shown, said
+
+
+@pytest.fixture
+def tiny(parts: Parts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A recipe file of three stages, two of them with the contrastive objective."""
+    monkeypatch.setattr(trainer_module, "device_peak", lambda *_: 1e12)
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "tiny.yaml"
+    path.write_text(dump_recipe(recipe(parts, write_data(tmp_path / "data"), three_stages())))
+    return path
+
+
+def parts_of(run: Path) -> dict[str, torch.Tensor]:
+    files = sorted(run.glob("stages/02-world/*/model.safetensors"))
+    assert len(files) == 3
+    return {f"{file.parent.name}/{name}": tensor for file in files for name, tensor in load_file(file).items()}
+
+
+def test_two_processes_write_the_run_of_one(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(sys, "argv", ["sailvit", "train", str(tiny), "--run", "one"])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert not end.value.code
+    codes, shown, said = two(tmp_path, "train", str(tiny), "--run", "two")
+    assert (codes, said) == ([0, 0], ["", ""])
+    assert "proof of stage world" in shown[0]
+    assert shown[1] == ""
+    one, both = (lines(tmp_path / run / "metrics.jsonl") for run in ("one", "two"))
+    same = ("stage", "step", "samples", "tokens", "answer_tokens", "images", "lr")
+    assert [[line[key] for key in same] for line in both] == [[line[key] for key in same] for line in one]
+    for alone, together in zip(one, both, strict=True):
+        assert together["loss"] == pytest.approx(alone["loss"], rel=1e-4)
+        assert together["grad_norm"] == pytest.approx(alone["grad_norm"], rel=1e-3)
+    assert len(lines(tmp_path / "two/proofs.jsonl")) == len(lines(tmp_path / "one/proofs.jsonl"))
+    manifests = [read_json(tmp_path / run / "manifest.json") for run in ("one", "two")]
+    assert [made["data"] for made in manifests] == [manifests[0]["data"]] * 2
+    assert [stage["index"] for stage in manifests[1]["stages"]] == [0, 1, 2]
+    assert len(list((tmp_path / "two/tensorboard").iterdir())) == 1
+    torch.testing.assert_close(parts_of(tmp_path / "two"), parts_of(tmp_path / "one"), rtol=0, atol=1e-5)
+
+
+def test_processes_stop_together_and_go_on(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    sound = ProgressHook.step_ended
+
+    def stopped(hook: ProgressHook, job: StageJob, record: StepRecord) -> None:
+        sound(hook, job, record)
+        if os.environ["RANK"] == "1" and (record.stage, record.step) == ("fine", 1):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(progress.ProgressHook, "step_ended", stopped)
+    codes, _, said = two(tmp_path, "train", str(tiny), "--run", "run")
+    assert codes == [130, 130]
+    assert "stopped by another process after step 2 of stage fine" in said[0]
+    assert "stopped by SIGTERM after step 2 of stage fine" in said[1]
+    monkeypatch.setattr(progress.ProgressHook, "step_ended", sound)
+    assert two(tmp_path, "train", "run/recipe.yaml", "--resume")[0] == [0, 0]
+    assert two(tmp_path, "train", str(tiny), "--run", "whole")[0] == [0, 0]
+    torch.testing.assert_close(parts_of(tmp_path / "run"), parts_of(tmp_path / "whole"), rtol=0, atol=0)
+    assert len(read_json(tmp_path / "run/manifest.json")["resumed"]) == 1
+    assert two(tmp_path, "train", str(tiny), "--run", "run")[0] == [1, 1]
+    assert two(tmp_path, "train", str(tiny), "--run", "run", "--overwrite")[0] == [0, 0]
