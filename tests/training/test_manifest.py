@@ -9,7 +9,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from sailvit.core.run import read_json, write_json
+from sailvit.core.run import RunFolder, read_json, write_json
+from sailvit.models.folders import save_part
 from sailvit.training.feed import make_feed, samples_of, target_of
 from sailvit.training.manifest import fingerprint_folder, machine, note_resume, note_stage, start_manifest, versions
 from tiny_parts import Parts
@@ -37,6 +38,21 @@ def test_what_is_not_here_has_no_fingerprint(tmp_path: Path, monkeypatch: pytest
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
     assert fingerprint_folder(source) is None
+
+
+def test_every_folder_that_weights_come_from_is_recorded(parts: Parts, tmp_path: Path):
+    assembly = parts.build()
+    save_part(assembly, "connector", tmp_path / "connector")
+    tower, connector = parts.tower("siglip"), str(tmp_path / "connector")
+    starts = {"tower": tower, "connector": "recipe", "language": "previous"}
+    model = parts.config(connector={"source": connector}).model_dump()
+    made = recipe(parts, {"chat": {"format": "llava"}}, [stage("fine", start_from=starts)], model=model)
+    start_manifest(RunFolder(tmp_path), made, assembly, {})
+    parents = read_json(tmp_path / "manifest.json")["parents"]
+    assert list(parents) == ["tower", "connector", "language", "fine/tower"]
+    assert parents["fine/tower"] == {"source": tower, "fingerprint": fingerprint_folder(tower)}
+    assert parents["connector"] == {"source": connector, "fingerprint": fingerprint_folder(connector)}
+    assert all(parent["fingerprint"] for parent in parents.values())
 
 
 class Words:

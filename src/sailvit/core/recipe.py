@@ -10,6 +10,8 @@ from sailvit.core.config import Config
 
 Part = Literal["tower", "connector", "language"]
 PARTS: tuple[Part, ...] = ("tower", "connector", "language")
+NOT_FOLDERS = ("previous", "recipe")
+"""Values of a stage's `start_from` that name no folder."""
 
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 import sailvit
-from sailvit.core.recipe import Recipe
+from sailvit.core.recipe import NOT_FOLDERS, Recipe
 from sailvit.core.records import Source
 from sailvit.core.run import RunFolder, read_json, write_json
 from sailvit.models.build import Assembly, resolve_source
@@ -23,11 +23,6 @@ from sailvit.training.job import StageJob
 
 def start_manifest(folder: RunFolder, recipe: Recipe, assembly: Assembly, sources: Mapping[str, Source]) -> None:
     """Write the manifest of a run that begins: parents, data, versions, machine and seed."""
-    parents = {
-        "tower": {"source": recipe.model.tower, "fingerprint": fingerprint_folder(recipe.model.tower)},
-        "connector": {"source": recipe.model.connector.source or f"fresh, seed {recipe.seed}", "fingerprint": None},
-        "language": {"source": recipe.model.language, "fingerprint": fingerprint_folder(recipe.model.language)},
-    }
     values = {
         "name": recipe.name,
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -39,7 +34,10 @@ def start_manifest(folder: RunFolder, recipe: Recipe, assembly: Assembly, source
             "tower": assembly.mllm.tower.model.config.model_type,
             "language": assembly.mllm.language.config.model_type,
         },
-        "parents": parents,
+        "parents": {
+            name: {"source": source, "fingerprint": fingerprint_folder(source)}
+            for name, source in _parents(recipe).items()
+        },
         "data": {name: source.fingerprint for name, source in sources.items()},
         "stages": [],
         "resumed": [],
@@ -72,6 +70,20 @@ def note_stage(folder: RunFolder, job: StageJob, parts: Mapping[str, Path]) -> N
     # A run stopped between this note and the next state repeats the end of the stage; the later note replaces it.
     values["stages"] = [*(known for known in values["stages"] if known["index"] != job.index), stage]
     write_json(folder.manifest, values)
+
+
+def _parents(recipe: Recipe) -> dict[str, str]:
+    """Where weights come from: by part, and by `stage/part` for folders that a stage starts from."""
+    model = recipe.model
+    fresh = f"fresh, seed {recipe.seed}"
+    begun = {"tower": model.tower, "connector": model.connector.source or fresh, "language": model.language}
+    later = {
+        f"{stage.name}/{part}": start
+        for stage in recipe.stages
+        for part, start in stage.start_from.items()
+        if start not in NOT_FOLDERS
+    }
+    return {**begun, **later}
 
 
 def versions() -> dict[str, str]:

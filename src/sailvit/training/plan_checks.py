@@ -5,12 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from sailvit.core.recipe import Recipe, Stage
+from sailvit.core.recipe import NOT_FOLDERS, Recipe, Stage
 from sailvit.models.sketch import Sketch
 from sailvit.training.objectives import OBJECTIVES
-
-NAMES = ("previous", "recipe")
-"""Values of `start_from` that are no folders."""
 
 
 def file_problems(recipe: Recipe) -> Iterator[str]:
@@ -23,7 +20,7 @@ def file_problems(recipe: Recipe) -> Iterator[str]:
             yield f"sources.{name}.images: {source.images} does not exist; give the folder that image paths start from"
     for index, stage in enumerate(recipe.stages):
         for part, start in stage.start_from.items():
-            if start not in NAMES and not _there(start):
+            if start not in NOT_FOLDERS and not _there(start):
                 yield (
                     f"stages.{index}.start_from.{part}: {start} does not exist;"
                     " expected previous, recipe, or the folder of a saved part"
