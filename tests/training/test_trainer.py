@@ -13,7 +13,7 @@ import pytest
 import torch
 from transformers import AutoModel, AutoModelForCausalLM, ViTConfig
 
-from sailvit.core.errors import InterruptedRunError, ModelError, ProofError, RunError
+from sailvit.core.errors import InterruptedRunError, ModelError, ProofError, RecipeError, RunError
 from sailvit.core.recipe import Recipe
 from sailvit.core.run import RunFolder, read_json
 from sailvit.models.connector import Connector
@@ -174,7 +174,7 @@ def test_a_stopped_run_goes_on_as_if_nothing_had_happened(
     assert [entry["stage"] for entry in manifest["resumed"]] == [gradual.stages[k.place[0]].name for k in kills]
     assert [s["name"] for s in manifest["stages"]] == ["coarse", "fine", "world"]
     assert not (tmp_path / "state").exists()
-    with pytest.raises(RunError, match="no training state to resume from: the run is complete"):
+    with pytest.raises(RunError, match="is complete, 3 of 3 stages; there is nothing to resume"):
         train(made, tmp_path, resume=True)
 
 
@@ -238,6 +238,25 @@ def test_a_folder_that_holds_a_run_is_left_alone(whole: tuple, gradual: Recipe):
 def test_without_a_run_there_is_nothing_to_resume(gradual: Recipe, tmp_path: Path):
     with pytest.raises(RunError, match="no training state"):
         train(gradual, tmp_path, resume=True)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"start_from": {"tower": "/not/there"}}, r"stages\.1\.start_from\.tower: /not/there does not exist"),
+        ({"objectives": {"next_tokn": 1}}, "unknown objective 'next_tokn'"),
+        ({"train": {"tower": {"last_blocks": 9}}}, "last_blocks is 9"),
+        ({"train": {}}, "stage late trains nothing"),
+    ],
+    ids=str,
+)
+def test_a_mistake_in_the_last_stage_shows_before_the_first(
+    parts: Parts, sources: dict, tmp_path: Path, change: dict, message: str
+):
+    made = recipe(parts, sources, [stage("early"), stage("late", **change)])
+    with pytest.raises(RecipeError, match=message):
+        train(made, tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_stages_start_from_previous_recipe_or_folder(whole: tuple, parts: Parts, sources: dict, tmp_path: Path):

@@ -34,17 +34,26 @@ def load_state(folder: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     Raises:
         RunError: there is none.
     """
-    old = folder.with_name(folder.name + ".old")
-    found = next((place for place in (folder, old) if (place / "values.json").exists()), None)
+    found = _complete(folder)
     if found is None:
         raise RunError(
-            f"{folder} holds no training state to resume from: the run is complete, or was stopped"
-            " before its first save; start a new one without --resume"
+            f"{folder} holds no training state to resume from: the run was stopped before its first save;"
+            " start it anew, with --overwrite"
         )
     return load_file(found / "tensors.safetensors"), read_json(found / "values.json")
+
+
+def has_state(folder: Path) -> bool:
+    """Whether there is a complete save to resume from."""
+    return _complete(folder) is not None
 
 
 def clear_state(folder: Path) -> None:
     """Remove the state of a run that is complete."""
     for place in (folder, folder.with_name(folder.name + ".old"), folder.with_name(folder.name + ".part")):
         shutil.rmtree(place, ignore_errors=True)
+
+
+def _complete(folder: Path) -> Path | None:
+    places = (folder, folder.with_name(folder.name + ".old"))
+    return next((place for place in places if (place / "values.json").exists()), None)

@@ -10,11 +10,11 @@ from typing import Any
 
 import torch
 
-from sailvit.checkpoint.state import clear_state, load_state, save_state
-from sailvit.core.errors import InterruptedRunError, ModelError, RunError
+from sailvit.checkpoint.state import clear_state, has_state, load_state, save_state
+from sailvit.core.errors import InterruptedRunError, ModelError, RecipeError, RunError
 from sailvit.core.recipe import PARTS, Part, Recipe
 from sailvit.core.records import Source
-from sailvit.core.run import RunFolder
+from sailvit.core.run import RunFolder, read_json
 from sailvit.data.formats import open_source
 from sailvit.data.loader import Loader
 from sailvit.data.samples import SampleBuilder
@@ -30,6 +30,7 @@ from sailvit.training.loop import run_stage
 from sailvit.training.manifest import note_resume, note_stage, start_manifest
 from sailvit.training.objectives import make_objectives
 from sailvit.training.optim import freeze, load_moments, make_optimizer, named_moments
+from sailvit.training.plan_checks import file_problems
 from sailvit.training.proof import ProofHook
 
 
@@ -57,6 +58,9 @@ class Trainer:
         # so that no state is kept of a stage that did something else than planned.
         metrics = [MetricsHook()] if rank() == 0 else []
         self._hooks: list[Hook] = [self._signals, *metrics, *hooks, ProofHook(announce), self._saver]
+        # Every stage is set up once, so that a mistake in the last shows before the first has trained for days.
+        for index in range(len(recipe.stages)):
+            self._job(index)
 
     def run(self, *, resume: bool = False) -> Assembly:
         """Train every stage that is not done yet; returns the model as it stands after the last.
@@ -87,11 +91,19 @@ class Trainer:
             raise RunError(
                 f"{self.folder.path} already holds a run; continue it with --resume, or give another folder with --run"
             )
+        if problems := list(file_problems(self.recipe)):
+            raise RecipeError("; ".join(problems))
         if rank() == 0:
             start_manifest(self.folder, self.recipe, self.assembly, self.sources)
         return {}, {}
 
     def _resume(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+        if not has_state(self.folder.state) and self.folder.manifest.exists():
+            done, planned = len(read_json(self.folder.manifest)["stages"]), len(self.recipe.stages)
+            if done == planned:
+                raise RunError(
+                    f"{self.folder.path} is complete, {done} of {planned} stages; there is nothing to resume"
+                )
         tensors, values = load_state(self.folder.state)
         for part in PARTS:
             named = dict(self.assembly.mllm.part(part).named_parameters())
