@@ -65,6 +65,13 @@ def test_kind_comes_from_the_row_or_the_options(tmp_path):
     assert [source[position].kind for position in range(2)] == ["caption", "ocr"]
 
 
+def test_chat_is_the_same_reader_for_text_alone(tmp_path):
+    rows = [{"messages": [{"role": "user", "content": "1 + 1?"}, {"role": "assistant", "content": "2"}]}]
+    (tmp_path / "chat.jsonl").write_text(json.dumps(rows[0]) + "\n")
+    record = open_source("src", SourceConfig(format="chat", path="chat.jsonl"), tmp_path)[0]
+    assert (record.turns, record.images, record.kind) == ((Turn("user", "1 + 1?"), Turn("assistant", "2")), (), "chat")
+
+
 @pytest.mark.parametrize("name", ["../secret.png", "/etc/passwd", "a/../../b.png", ".."])
 def test_images_outside_the_folder_are_refused(tmp_path, name):
     source = opened(tmp_path, [{"image": name, "conversations": TALK}])

@@ -11,13 +11,20 @@ from sailvit.core.recipe import SourceConfig
 from sailvit.core.records import Source
 from sailvit.data.formats.captions import open_captions
 from sailvit.data.formats.llava import open_llava
+from sailvit.data.formats.webdataset import open_webdataset
 from sailvit.data.world.source import open_world
 
 Opener = Callable[[SourceConfig, Path], Source]
 """Opens a source; relative paths start at the folder given."""
 
 
-FORMATS: dict[str, Opener] = {"llava": open_llava, "captions": open_captions, "world": open_world}
+FORMATS: dict[str, Opener] = {
+    "llava": open_llava,
+    "chat": open_llava,
+    "captions": open_captions,
+    "webdataset": open_webdataset,
+    "world": open_world,
+}
 """Openers by the name that a recipe's `format` gives."""
 
 

@@ -9,7 +9,8 @@ from pydantic import Field
 
 from sailvit.core.errors import DataError
 from sailvit.core.recipe import SourceConfig
-from sailvit.core.records import IMAGE_MARK, Record, Turn
+from sailvit.core.records import Record
+from sailvit.data.formats.conversations import caption_turns
 from sailvit.data.formats.rows import RowFile, RowOptions, read_options
 
 
@@ -38,11 +39,9 @@ class CaptionsSource:
             raise DataError(
                 f"found keys {', '.join(row) or 'none'}; expected an `image` path and a `text` that is not blank"
             )
-        if IMAGE_MARK in text:
-            raise DataError(f"the caption contains {IMAGE_MARK}; expected plain text: remove the mark")
         prompt = self._prompts[position % len(self._prompts)]
-        turns = (Turn("user", f"{IMAGE_MARK}\n{prompt}"), Turn("assistant", text))
-        return Record(str(row.get("id", position)), turns, (self._rows.image(image),), "caption")
+        images = (self._rows.image(image),)
+        return Record(str(row.get("id", position)), caption_turns(text, prompt), images, "caption")
 
 
 def open_captions(config: SourceConfig, folder: Path) -> CaptionsSource:

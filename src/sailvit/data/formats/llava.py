@@ -3,20 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from sailvit.core.errors import DataError
 from sailvit.core.recipe import SourceConfig
-from sailvit.core.records import IMAGE_MARK, Record, Turn
+from sailvit.core.records import Record
+from sailvit.data.formats.conversations import conversation_record
 from sailvit.data.formats.rows import RowFile, RowOptions, read_options
-
-_ROLES: dict[str, Literal["system", "user", "assistant"]] = {
-    "system": "system",
-    "human": "user",
-    "user": "user",
-    "gpt": "assistant",
-    "assistant": "assistant",
-}
 
 
 class LlavaOptions(RowOptions):
@@ -40,56 +33,14 @@ class LlavaSource:
     def __getitem__(self, position: int) -> Record:
         row = self._rows[position]
         name = str(row.get("id", position))
-        turns = tuple(_turn(turn) for turn in _turns(row))
         images = tuple(self._rows.image(image) for image in _images(row))
-        marks = sum(turn.text.count(IMAGE_MARK) for turn in turns)
-        if marks != len(images):
-            raise DataError(
-                f"record {name} has {marks} {IMAGE_MARK} marks and {len(images)} images; expected one mark per image:"
-                " correct the marks in its turns or its list of images"
-            )
-        return Record(name, turns, images, str(row.get("kind", self._kind)))
+        return conversation_record(row, images, name=name, kind=self._kind)
 
 
 def open_llava(config: SourceConfig, folder: Path) -> LlavaSource:
     """The conversations in the file that `path` names."""
     options = read_options(LlavaOptions, config)
     return LlavaSource(RowFile(config, folder, options), options)
-
-
-def _turns(row: dict[str, Any]) -> list[Any]:
-    turns = row.get("conversations", row.get("messages"))
-    if not isinstance(turns, list) or not turns:
-        raise DataError(
-            f"found keys {', '.join(row) or 'none'}; expected a list of turns in `conversations` or `messages`"
-        )
-    return turns
-
-
-def _turn(turn: Any) -> Turn:
-    """A turn from `{from, value}` or `{role, content}`."""
-    fields = turn if isinstance(turn, dict) else {}
-    speaker = fields.get("from", fields.get("role"))
-    text = fields.get("value", fields.get("content"))
-    if isinstance(text, list):
-        text = "".join(map(_piece, text))
-    role = _ROLES.get(str(speaker))
-    if role is None or not isinstance(text, str):
-        raise DataError(
-            f"found turn {str(turn)[:80]}; expected `from` (or `role`), one of {', '.join(_ROLES)},"
-            " and text in `value` (or `content`)"
-        )
-    return Turn(role, text)
-
-
-def _piece(piece: Any) -> str:
-    """One piece of a message whose content is a list of `{type: text, text}` and `{type: image}`."""
-    match piece:
-        case {"type": "text", "text": str(text)}:
-            return text
-        case {"type": "image"}:
-            return IMAGE_MARK
-    raise DataError(f"found content {str(piece)[:80]}; expected pieces of type text or image")
 
 
 def _images(row: dict[str, Any]) -> list[str]:

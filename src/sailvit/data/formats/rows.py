@@ -42,6 +42,14 @@ def read_options(kind: type[Options], config: SourceConfig) -> Options:
         ) from error
 
 
+def image_path(folder: Path, name: str) -> Path:
+    """The path of an image named by a row; DataError when the name leads out of `folder`."""
+    inside = normpath(name)
+    if PurePosixPath(inside).is_absolute() or inside.split("/")[0] == "..":
+        raise DataError(f"image {name!r} leads out of {folder}; expected a relative path inside that folder")
+    return folder / inside
+
+
 class RowFile:
     """JSON objects by position.
 
@@ -82,10 +90,7 @@ class RowFile:
 
     def image(self, name: str) -> Path:
         """The path of an image named by a row; DataError when the name leads out of the image folder."""
-        inside = normpath(name)
-        if PurePosixPath(inside).is_absolute() or inside.split("/")[0] == "..":
-            raise DataError(f"image {name!r} leads out of {self.images}; expected a relative path inside that folder")
-        return self.images / inside
+        return image_path(self.images, name)
 
     def _line(self, position: int) -> Any:
         with self.path.open("rb") as file:

@@ -1,0 +1,53 @@
+"""Shards: sources of several files, and which of them holds a position."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from glob import glob, has_magic
+from os.path import commonpath
+from pathlib import Path
+
+import numpy as np
+
+from sailvit.core.errors import DataError
+from sailvit.core.recipe import SourceConfig
+
+
+def shard_paths(config: SourceConfig, folder: Path, suffix: str) -> list[Path]:
+    """The files that `path` names, sorted: one file, a glob, or all `suffix` files below a folder."""
+    if config.path is None:
+        raise DataError(f"no `path`; format {config.format} needs a {suffix} file, a folder of them, or a glob")
+    path = folder / config.path
+    if path.is_file():
+        return [path]
+    found = path.rglob(f"*{suffix}") if path.is_dir() else map(Path, glob(str(path), recursive=True))  # noqa: PTH207
+    paths = sorted(shard for shard in found if shard.is_file())
+    if not paths:
+        looked = "matches no file" if has_magic(str(path)) else f"holds no {suffix} file"
+        raise DataError(f"{path} {looked}; check `path` (relative paths start at the recipe's folder)")
+    return paths
+
+
+def shard_names(paths: Sequence[Path]) -> list[str]:
+    """What to call each shard: its path below the folder that all share, without the ending."""
+    shared = commonpath([path.parent for path in paths])
+    return [path.relative_to(shared).with_suffix("").as_posix() for path in paths]
+
+
+class Spans:
+    """Which run of rows a position falls into; 8 bytes per run."""
+
+    def __init__(self, lengths: Sequence[int], limit: int | None = None) -> None:
+        self._starts = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
+        self._limit = limit
+
+    def __len__(self) -> int:
+        total = int(self._starts[-1])
+        return min(total, self._limit or total)
+
+    def find(self, position: int) -> tuple[int, int]:
+        """The run that holds `position`, and the position inside it."""
+        if not 0 <= position < len(self):
+            raise IndexError(f"position {position} of {len(self)}")
+        run = int(np.searchsorted(self._starts, position, side="right")) - 1
+        return run, position - int(self._starts[run])

@@ -1,0 +1,203 @@
+"""WebDataset shards: what a sample is, what is skipped unread, and what refuses a shard or a sample."""
+
+from __future__ import annotations
+
+import io
+import json
+import pickle
+import tarfile
+
+import pytest
+
+from sailvit.core.errors import DataError
+from sailvit.core.recipe import SourceConfig
+from sailvit.core.records import Turn
+from sailvit.data.formats import open_source
+
+TALK = {"conversations": [{"from": "human", "value": "<image>\nwhat?"}, {"from": "gpt", "value": "a cat"}]}
+JPEG = b"\xff\xd8 not decoded here"
+
+
+def write_shard(path, members, form=tarfile.PAX_FORMAT):
+    """A tar of (name, content) pairs, or of ready TarInfos without content."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w", format=form) as tar:
+        for member in members:
+            if isinstance(member, tarfile.TarInfo):
+                tar.addfile(member)
+                continue
+            name, content = member
+            content = content if isinstance(content, bytes) else json.dumps(content).encode()
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    return path
+
+
+def opened(folder, path="s.tar", **options):
+    return open_source("src", SourceConfig(format="webdataset", path=path, options=options), folder)
+
+
+def special(name, kind):
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname = kind, "/etc/passwd"
+    return info
+
+
+def test_captions_and_conversations(tmp_path):
+    members = [("a.jpg", JPEG), ("a.txt", b"a c\xc3\xa1t"), ("b.json", TALK), ("b.PNG", b"png")]
+    write_shard(tmp_path / "s.tar", members)
+    source = opened(tmp_path)
+    first, second = source[0], source[1]
+    assert len(source) == 2
+    assert (first.id, first.images, first.kind) == ("s/a", (JPEG,), "caption")
+    assert first.turns == (Turn("user", "<image>\nDescribe the image."), Turn("assistant", "a cát"))
+    assert (second.id, second.images, second.kind) == ("s/b", (b"png",), "chat")
+    assert second.turns == (Turn("user", "<image>\nwhat?"), Turn("assistant", "a cat"))
+
+
+def test_json_beside_a_text_gives_what_it_has(tmp_path):
+    members = [("a.jpg", JPEG), ("a.txt", b"from txt"), ("a.json", {"caption": None, "width": 3})]
+    members += [("b.jpg", JPEG), ("b.txt", b"from txt"), ("b.json", {"caption": "from json"})]
+    write_shard(tmp_path / "s.tar", members)
+    assert [opened(tmp_path)[n].turns[1].text for n in range(2)] == ["from txt", "from json"]
+
+
+@pytest.mark.parametrize("form", [tarfile.PAX_FORMAT, tarfile.GNU_FORMAT])
+def test_long_names_folders_and_offsets_in_both_tar_forms(tmp_path, form):
+    long = "part.one/" + "x" * 200
+    folder = special("part.one", tarfile.DIRTYPE)
+    members = [folder, (f"{long}ü.jpg", b"1"), (f"{long}ü.txt", b"one"), ("./y.jpg", b"2"), ("./y.txt", b"two")]
+    write_shard(tmp_path / "s.tar", members, form)
+    source = opened(tmp_path)
+    assert [(source[n].id, source[n].images) for n in (1, 0)] == [("s/y", (b"2",)), (f"s/{long}ü", (b"1",))]
+
+
+def test_numbered_images_are_several_of_one_sample(tmp_path):
+    talk = {"messages": [{"role": "user", "content": "<image> or <image>?"}, {"role": "assistant", "content": "both"}]}
+    members = [("a.10.jpg", b"ten"), ("a.2.webp", b"two"), ("a.seg.png", b"mask"), ("a.json", talk)]
+    write_shard(tmp_path / "s.tar", members)
+    assert opened(tmp_path)[0].images == (b"two", b"ten")
+
+
+class Planted:
+    def __reduce__(self):
+        return (pytest.fail, ("a pickle was loaded",))
+
+
+def test_other_members_are_not_read(tmp_path):
+    planted = pickle.dumps(Planted())
+    members = [("a.pkl", planted), ("a.pyd", planted), ("a.jpg", JPEG), ("a.npy", b"?"), ("a.txt", b"a"), ("._b", b"?")]
+    write_shard(tmp_path / "s.tar", members)
+    record = opened(tmp_path)[0]
+    assert (record.id, record.images) == ("s/a", (JPEG,))
+
+
+def test_shards_follow_each_other_by_name(tmp_path):
+    for name in ("b/0.tar", "a/0.tar", "a/1.tar"):
+        write_shard(tmp_path / name, [(f"{n}.{end}", b"x") for n in range(2) for end in ("jpg", "txt")])
+    ids = ["a/0/0", "a/0/1", "a/1/0", "a/1/1", "b/0/0", "b/0/1"]
+    whole = opened(tmp_path, ".")
+    assert [whole[n].id for n in range(len(whole))] == ids
+    assert len(opened(tmp_path, "a/[01].tar")) == 4
+    assert len(opened(tmp_path, ".", limit=3)) == 3
+    with pytest.raises(IndexError):
+        whole[6]
+    assert pickle.loads(pickle.dumps(whole))[5].id == "b/0/1"
+
+
+def test_the_fingerprint_follows_names_and_sizes(tmp_path):
+    def fingerprint(*members):
+        write_shard(tmp_path / "s.tar", members)
+        return opened(tmp_path).fingerprint
+
+    first = fingerprint(("a.jpg", b"1"), ("a.txt", b"one"))
+    assert fingerprint(("a.jpg", b"1"), ("a.txt", b"one")) == first
+    assert fingerprint(("a.jpg", b"12"), ("a.txt", b"one")) != first
+    assert fingerprint(("b.jpg", b"1"), ("b.txt", b"one")) != first
+
+
+@pytest.mark.parametrize(
+    ("members", "message"),
+    [
+        ([special("a.jpg", tarfile.SYMTYPE)], r"s.tar: member 'a.jpg' has type b'2'"),
+        ([special("a.jpg", tarfile.LNKTYPE)], "has type b'1'"),
+        ([special("a.jpg", tarfile.CHRTYPE)], "has type b'3'"),
+        ([special("a.jpg", tarfile.FIFOTYPE)], "has type b'6'"),
+        ([("../a.jpg", b"1")], "member '../a.jpg' leads out of the shard"),
+        ([("/etc/a.jpg", b"1")], "leads out of the shard"),
+        ([("a.jpg", b"1"), ("a.jpg", b"2")], "member 'a.jpg' comes twice"),
+        ([("a.jpg", b"1"), ("a.JPG", b"2")], "member 'a.JPG' comes twice"),
+        ([("a.jpg", b"1"), ("b.jpg", b"2"), ("a.txt", b"3")], "member 'a.txt' comes twice, or apart"),
+    ],
+)
+def test_shards_that_are_refused(tmp_path, members, message):
+    write_shard(tmp_path / "s.tar", members)
+    with pytest.raises(DataError, match=message):
+        opened(tmp_path)
+
+
+@pytest.mark.parametrize("cut", [100, 512, 700, 1024, 1536, 2000, 2048, 2600, 3072])
+def test_a_cut_shard_names_itself_and_the_byte(tmp_path, cut):
+    path = write_shard(tmp_path / "s.tar", [(name, b"x" * 300) for name in ("a.jpg", "a.txt", "b.jpg")])
+    path.write_bytes(path.read_bytes()[:cut])
+    with pytest.raises(DataError, match=r"s\.tar is cut or damaged at byte \d+"):
+        opened(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"\x1f\x8b gzip", b"<html>gone</html>" * 99, bytes(100)], ids=["empty", "gzip", "html", "zeros"]
+)
+def test_files_that_are_no_tars(tmp_path, content):
+    (tmp_path / "s.tar").write_bytes(content)
+    with pytest.raises(DataError, match="cut or damaged at byte 0"):
+        opened(tmp_path)
+
+
+def test_a_negative_size_in_a_header_is_refused(tmp_path):
+    info = tarfile.TarInfo("b.jpg")
+    info.size = -2048
+    header = info.tobuf(tarfile.GNU_FORMAT)
+    path = write_shard(tmp_path / "s.tar", [("a.jpg", b"1")])
+    path.write_bytes(path.read_bytes()[:1024] + header + bytes(1024))
+    with pytest.raises(DataError, match="damaged at byte 1024"):
+        opened(tmp_path)
+
+
+def test_a_shard_that_shrinks_after_opening(tmp_path):
+    path = write_shard(tmp_path / "s.tar", [("a.txt", b"x"), ("a.jpg", b"x" * 3000)])
+    source = opened(tmp_path)
+    path.write_bytes(path.read_bytes()[:2000])
+    with pytest.raises(DataError, match=r"s.tar at byte 0: a.jpg ends after 464 of 3000 bytes"):
+        source[0]
+
+
+@pytest.mark.parametrize(
+    ("members", "message"),
+    [
+        ([("a.jpg", b"1")], "at byte 0: found nothing; expected turns"),
+        ([("a.jpg", b"1"), ("a.txt", b" ")], "not blank"),
+        ([("a.jpg", b"1"), ("a.txt", b"\xff\xfe")], "its text cannot be read"),
+        ([("a.jpg", b"1"), ("a.json", b"{")], "its text cannot be read"),
+        ([("a.jpg", b"1"), ("a.json", b"[" * 100_000)], "its text cannot be read"),
+        ([("a.jpg", b"1"), ("a.json", [1])], "its JSON holds list"),
+        ([("a.json", TALK)], r"record s/a has 1 <image> marks and 0 images"),
+        ([("a.txt", b"no image")], "a caption without an image"),
+        ([("a.pkl", b"1")], "found nothing"),
+    ],
+)
+def test_samples_that_say_why_they_cannot_be_used(tmp_path, members, message):
+    write_shard(tmp_path / "s.tar", [*members, ("good.jpg", b"1"), ("good.txt", b"fine")])
+    source = opened(tmp_path)
+    assert source[1].turns[1].text == "fine"
+    with pytest.raises(DataError, match=message):
+        source[0]
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [(None, "no `path`"), ("gone", "holds no .tar file"), ("*.tar", "matches no file"), (".", "holds no .tar file")],
+)
+def test_no_shards(tmp_path, path, message):
+    with pytest.raises(DataError, match=message):
+        opened(tmp_path, path)
