@@ -135,10 +135,31 @@ def test_a_missing_pooling_head_is_no_loss(parts: Parts, tmp_path: Path):
 @pytest.mark.parametrize("part", ["tower", "language"])
 def test_a_part_that_is_not_there_is_named(parts: Parts, tmp_path: Path, part: str):
     config = parts.config().model_copy(update={part: str(tmp_path / "nowhere")})
-    with pytest.raises(ModelError, match=f"cannot load the {part} .*nowhere"):
+    with pytest.raises(ModelError, match=f"cannot load the {part}: there is no folder .*nowhere"):
         build(config, 0)
     with pytest.raises(ModelError, match="no shipped checkpoint 'sailvit:nothing'"):
         resolve_source("sailvit:nothing")
+
+
+def test_a_hub_id_out_of_reach_is_said_to_be_one(parts: Parts, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    config = parts.config().model_copy(update={"tower": "some/tower"})
+    with pytest.raises(ModelError, match=r"^cannot load the tower 'some/tower'.*Check the name and the connection"):
+        build(config, 0)
+
+
+def test_a_connector_folder_without_a_connector_is_refused(parts: Parts, tmp_path: Path):
+    with pytest.raises(ModelError, match="cannot load the connector from the folder"):
+        parts.build(connector=ConnectorConfig(source=str(tmp_path)))
+
+
+@pytest.mark.parametrize("part", ["tower", "language"])
+def test_pickled_weights_are_not_read(parts: Parts, tmp_path: Path, part: str):
+    origin = Path(getattr(parts.config(), part))
+    shutil.copytree(origin, tmp_path / "old", ignore=shutil.ignore_patterns("*.safetensors"))
+    torch.save(load_file(origin / "model.safetensors"), tmp_path / "old" / "pytorch_model.bin")
+    with pytest.raises(ModelError, match=f"cannot load the {part} from the folder .*safetensors"):
+        build(parts.config().model_copy(update={part: str(tmp_path / "old")}), 0)
 
 
 @pytest.mark.parametrize("language", LANGUAGES)

@@ -79,10 +79,16 @@ def load_tower(config: ModelConfig) -> tuple[Tower, dict[str, Any]]:
         # A checkpoint of two towers (CLIP, SigLIP) carries the config of its vision half.
         vision = getattr(whole, "vision_config", whole)
         model, info = AutoModel.from_pretrained(
-            source, config=vision, dtype=torch.float32, attn_implementation=TOWER, output_loading_info=True, **options
+            source,
+            config=vision,
+            dtype=torch.float32,
+            attn_implementation=TOWER,
+            use_safetensors=True,
+            output_loading_info=True,
+            **options,
         )
     except (OSError, ValueError) as error:
-        raise ModelError(f"cannot load the tower {config.tower!r}: {error}") from error
+        raise ModelError(_unloadable("tower", source, error)) from error
     preprocessor = apply_image_config(load_preprocessor(source, options, config.image), config.image)
     tower = Tower(model, read_preprocessing(preprocessor, config.tower), config.feature_layer)
     _refuse_missing(set(info["missing_keys"]) - tower.idle, config.tower)
@@ -97,10 +103,15 @@ def load_language(config: ModelConfig, seed: int) -> tuple[PreTrainedModel, PreT
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, **options)
         model, info = AutoModelForCausalLM.from_pretrained(
-            source, dtype=torch.float32, attn_implementation=PACKED, output_loading_info=True, **options
+            source,
+            dtype=torch.float32,
+            attn_implementation=PACKED,
+            use_safetensors=True,
+            output_loading_info=True,
+            **options,
         )
     except (OSError, ValueError) as error:
-        raise ModelError(f"cannot load the language {config.language!r}: {error}") from error
+        raise ModelError(_unloadable("language", source, error)) from error
     _refuse_missing(set(info["missing_keys"]), config.language)
     if config.placeholder not in tokenizer.get_vocab():
         tokenizer.add_tokens([config.placeholder], special_tokens=True)
@@ -125,7 +136,11 @@ def load_connector(config: ModelConfig, tower: Tower, language: PreTrainedModel,
     width = language.get_input_embeddings().weight.shape[1]
     wanted = {"tower_width": tower.width, "language_width": width, "merge": merge}
     if config.connector.source is not None:
-        connector: Connector = Connector.from_pretrained(resolve_source(config.connector.source), dtype=torch.float32)
+        source = resolve_source(config.connector.source)
+        try:
+            connector: Connector = Connector.from_pretrained(source, dtype=torch.float32, use_safetensors=True)
+        except (OSError, ValueError) as error:
+            raise ModelError(_unloadable("connector", source, error)) from error
         found = {name: getattr(connector.config, name) for name in wanted}
         if found != wanted:
             raise ModelError(
@@ -196,6 +211,18 @@ def layout_of(mllm: MLLM, config: ModelConfig) -> VisualLayout:
         placeholder=config.placeholder,
         max_tiles=config.image.max_tiles,
         thumbnail=config.image.thumbnail,
+    )
+
+
+def _unloadable(part: Part, source: str, error: Exception) -> str:
+    if Path(source).is_dir():
+        return f"cannot load the {part} from the folder {source}: {error}"
+    if Path(source).is_absolute() or source.startswith((".", "~")):
+        return f"cannot load the {part}: there is no folder {source}; name one that holds a saved model, or a hub id"
+    reason = str(error).partition("\n")[0]
+    return (
+        f"cannot load the {part} {source!r}: no such folder here, and from the hub: {reason} Check the name and the"
+        " connection, or name a folder with a downloaded copy"
     )
 
 
