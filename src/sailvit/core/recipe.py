@@ -85,7 +85,7 @@ class TrainConfig(Config):
     lr: NotNegative = 1.0
     """Share of the stage's learning rate; 0 freezes the part."""
     last_blocks: Count | None = None
-    """Train only the last k transformer blocks (and what follows them); none trains the whole part."""
+    """Train only the last k transformer blocks that features come from, and what follows them; none trains the part."""
 
 
 class OptimConfig(Config):

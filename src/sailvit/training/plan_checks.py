@@ -66,7 +66,7 @@ def model_remarks(recipe: Recipe, model: Sketch) -> Iterator[str]:
             " only samples longer than that are affected"
         )
     if model.tokenizer is not None and not model.tokenizer.chat_template:
-        yield "the language has no chat template; turns are written in the plain form that docs/recipes.md shows"
+        yield "the language has no chat template; turns are written in the plain form that docs/data.md describes"
 
 
 def source_remarks(recipe: Recipe) -> Iterator[str]:
