@@ -15,7 +15,7 @@ from rich.console import Console
 
 from sailvit.cli import progress
 from sailvit.cli.app import main
-from sailvit.cli.demo import QUICK, DemoSize, demo_recipe, scores_table
+from sailvit.cli.demo import QUICK, DemoSize, scores_table
 from sailvit.cli.progress import ProgressHook, proof_table
 from sailvit.core.run import read_json
 from sailvit.recipes.loader import dump_recipe, load_recipe
@@ -156,7 +156,7 @@ def test_on_a_terminal_there_is_a_bar_instead_of_lines(
     cli: Cli, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     shown = Console(force_terminal=True, width=160, record=True, file=(screen := io.StringIO()))
-    monkeypatch.setattr("rich.console.Console", lambda: shown)
+    monkeypatch.setattr("rich.console.Console", lambda **_: shown)
     assert cli("train", tiny, "--run", "run")[0] == 0
     text = shown.export_text()
     assert "ETA" in screen.getvalue()
@@ -176,7 +176,8 @@ def test_a_proof_that_fails_is_seen():
 
 def test_the_quick_demo_is_the_same_road_only_shorter():
     for name, counts in QUICK.items():
-        whole, quick = (demo_recipe(name, DemoSize(quick=q, per_task=1), ["seed=5"]) for q in (False, True))
+        sizes = DemoSize(quick=False, per_task=1), DemoSize(quick=True, per_task=1)
+        whole, quick = (load_recipe(name, ["seed=5", *size.overrides(name)]) for size in sizes)
         assert [stage.length.samples for stage in quick.stages] == list(counts)
         assert whole.seed == quick.seed == 5
         same = [stage.model_copy(update={"length": None}) for stage in whole.stages]
