@@ -11,6 +11,8 @@ from sailvit.core.recipe import SourceConfig
 from sailvit.core.records import Source
 from sailvit.data.formats.captions import open_captions
 from sailvit.data.formats.llava import open_llava
+from sailvit.data.formats.parquet import open_parquet
+from sailvit.data.formats.saved import open_saved
 from sailvit.data.formats.webdataset import open_webdataset
 from sailvit.data.world.source import open_world
 
@@ -23,6 +25,8 @@ FORMATS: dict[str, Opener] = {
     "chat": open_llava,
     "captions": open_captions,
     "webdataset": open_webdataset,
+    "parquet": open_parquet,
+    "saved": open_saved,
     "world": open_world,
 }
 """Openers by the name that a recipe's `format` gives."""

@@ -1,0 +1,63 @@
+"""Rows of columns, as Parquet and Arrow files hold them, as records."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from sailvit.core.errors import DataError
+from sailvit.core.records import Record
+from sailvit.data.formats.conversations import Images, RecordOptions, row_record
+from sailvit.data.formats.rows import image_path
+
+COLUMNS = ("id", "kind", "image", "images", "conversations", "messages", "caption", "text")
+"""What is read; other columns stay on disk."""
+TEXTS = set(COLUMNS[4:])
+"""Columns of which a set needs one."""
+DAMAGE = (OSError, ValueError, KeyError, IndexError, NotImplementedError)
+"""What pyarrow raises on damaged files; its own errors derive from these."""
+
+
+def arrow(module: str) -> Any:
+    """A module of pyarrow; DataError with the command to install it when it is missing."""
+    try:
+        return import_module(module)
+    except ImportError as error:
+        raise DataError(
+            f"Parquet and Arrow files need pyarrow, which cannot be imported ({error});"
+            " install it: pip install 'sailvit[parquet]'"
+        ) from error
+
+
+def known_columns(names: Iterable[str], path: Path) -> list[str]:
+    """The columns to read of those a file has; DataError when none of them holds text."""
+    names = list(names)
+    if not TEXTS & set(names):
+        raise DataError(
+            f"{path} has columns {', '.join(names) or 'none'}; expected one of {', '.join(sorted(TEXTS))}: rename yours"
+        )
+    return [name for name in COLUMNS if name in names]
+
+
+def column_record(row: dict[str, Any], options: RecordOptions, *, folder: Path, position: int) -> Record:
+    """The record of one row; image paths start at `folder`."""
+    fields = {name: value for name, value in row.items() if value is not None}
+    found = fields.get("images", fields.get("image", []))
+    images = _images(found if isinstance(found, list) else [found], folder)
+    return row_record(fields, images, options, name=str(fields.get("id", position)), position=position)
+
+
+def _images(values: list[Any], folder: Path) -> Images:
+    return tuple(_image(value, folder) for value in values)
+
+
+def _image(value: Any, folder: Path) -> Path | bytes:
+    """An image given as bytes, as a path, or as `{bytes, path}`, where bytes count first."""
+    match value:
+        case bytes() | {"bytes": bytes()}:
+            return value if isinstance(value, bytes) else bytes(value["bytes"])
+        case str() | {"path": str()}:
+            return image_path(folder, value if isinstance(value, str) else value["path"])
+    raise DataError(f"found image {str(value)[:80]}; expected bytes, a path, or a struct of `bytes` and `path`")

@@ -1,0 +1,96 @@
+"""Parquet files with images and texts in columns, in the layout of Hugging Face datasets."""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from sailvit.core.errors import DataError
+from sailvit.core.recipe import SourceConfig
+from sailvit.core.records import Record
+from sailvit.data.formats.columns import DAMAGE, arrow, column_record, known_columns
+from sailvit.data.formats.conversations import RecordOptions
+from sailvit.data.formats.rows import read_options
+from sailvit.data.formats.shards import Spans, shard_names, shard_paths
+
+
+class ParquetOptions(RecordOptions):
+    """Options of format `parquet`."""
+
+    groups: Annotated[int, Field(ge=1)] = 2
+    """Row groups that each process keeps in memory, those read last."""
+
+
+class ParquetSource:
+    """Rows of Parquet files as records, by position.
+
+    Parquet is read by row group: one row costs its whole group unless that is among the groups kept. Footers are read
+    when the source opens; 16 bytes per row group stay in memory.
+    """
+
+    def __init__(self, paths: list[Path], images: Path | None, options: ParquetOptions) -> None:
+        digest = blake2b((options.model_dump_json() + "\0".join(shard_names(paths))).encode(), digest_size=8)
+        sizes = [_group_sizes(path, digest) for path in paths]
+        self._paths = paths
+        self._files = Spans([len(groups) for groups in sizes])
+        self._rows = Spans([rows for groups in sizes for rows in groups], options.limit)
+        self._images = images
+        self._options = options
+        self._kept: dict[int, Any] = {}
+        self.fingerprint = digest.hexdigest()
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, position: int) -> Record:
+        group, row = self._rows.find(position)
+        file, inside = self._files.find(group)
+        path = self._paths[file]
+        try:
+            fields = self._group(group, path, inside).slice(row, 1).to_pylist()[0]
+        except DAMAGE as error:
+            raise DataError(
+                f"{path} is damaged in row group {inside} ({error}); expected readable pages: fetch it again"
+            ) from error
+        return column_record(fields, self._options, folder=self._images or path.parent, position=position)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_kept": {}}
+
+    def _group(self, group: int, path: Path, inside: int) -> Any:
+        """The table of a row group; threads stay off, as they do not survive a fork."""
+        table = self._kept.pop(group, None)
+        if table is None:
+            while len(self._kept) >= self._options.groups:
+                del self._kept[next(iter(self._kept))]
+            with arrow("pyarrow.parquet").ParquetFile(path, page_checksum_verification=True) as file:
+                columns = known_columns(file.schema_arrow.names, path)
+                table = file.read_row_group(inside, columns=columns, use_threads=False)
+        self._kept[group] = table
+        return table
+
+
+def open_parquet(config: SourceConfig, folder: Path) -> ParquetSource:
+    """The rows of the files that `path` names: one file, a folder, or a glob."""
+    options = read_options(ParquetOptions, config)
+    images = folder / config.images if config.images else None
+    return ParquetSource(shard_paths(config, folder, ".parquet"), images, options)
+
+
+def _group_sizes(path: Path, digest: blake2b) -> list[int]:
+    """Rows per row group; the digest takes the footer, which holds sizes, offsets and statistics of all columns."""
+    parquet = arrow("pyarrow.parquet")
+    try:
+        with parquet.ParquetFile(path) as file:
+            known_columns(file.schema_arrow.names, path)
+            footer = file.metadata
+            sizes = [footer.row_group(group).num_rows for group in range(footer.num_row_groups)]
+        with path.open("rb") as raw:
+            raw.seek(-footer.serialized_size - 8, 2)
+            digest.update(raw.read())
+    except DAMAGE as error:
+        raise DataError(f"{path} is no readable Parquet file ({error}); fetch it again, or correct `path`") from error
+    return sizes

@@ -1,0 +1,105 @@
+"""Folders written by `save_to_disk` of Hugging Face datasets: Arrow streams, listed by `state.json`."""
+
+from __future__ import annotations
+
+import json
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+from sailvit.core.errors import DataError
+from sailvit.core.recipe import SourceConfig
+from sailvit.core.records import Record
+from sailvit.data.formats.columns import DAMAGE, arrow, column_record, known_columns
+from sailvit.data.formats.conversations import RecordOptions
+from sailvit.data.formats.rows import image_path, read_options
+from sailvit.data.formats.shards import Spans
+
+
+class SavedSource:
+    """Rows of Arrow streams as records, by position.
+
+    Only the byte offset and the first row of each record batch are kept. A read maps the file into memory and takes one
+    row out of its batch, so the other rows of the batch are not read from disk.
+    """
+
+    def __init__(self, folder: Path, images: Path, options: RecordOptions) -> None:
+        paths, mark = _read_state(folder)
+        digest = blake2b((options.model_dump_json() + mark).encode(), digest_size=8)
+        indexes = [_index(path, digest) for path in paths]
+        self._paths = paths
+        self._schemas = [schema for schema, _, _ in indexes]
+        self._columns = [known_columns(schema.names, path) for schema, path in zip(self._schemas, paths, strict=True)]
+        self._offsets = [offsets for _, offsets, _ in indexes]
+        self._files = Spans([len(offsets) for offsets in self._offsets])
+        self._rows = Spans([rows for _, _, sizes in indexes for rows in sizes], options.limit)
+        self._images = images
+        self._options = options
+        self.fingerprint = digest.hexdigest()
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, position: int) -> Record:
+        batch, row = self._rows.find(position)
+        file, inside = self._files.find(batch)
+        path, at = self._paths[file], self._offsets[file][inside]
+        try:
+            found = _read_batch(path, at, self._schemas[file]).select(self._columns[file])
+            fields = found.slice(row, 1).to_pylist()[0]
+        except DAMAGE as error:
+            raise DataError(
+                f"{path} is damaged at byte {at} ({error}); expected the file as it was when opened: save it again"
+            ) from error
+        return column_record(fields, self._options, folder=self._images, position=position)
+
+
+def open_saved(config: SourceConfig, folder: Path) -> SavedSource:
+    """The rows of the folder that `path` names."""
+    options = read_options(RecordOptions, config)
+    if config.path is None:
+        raise DataError("no `path`; format saved needs a folder that save_to_disk wrote")
+    path = folder / config.path
+    return SavedSource(path, folder / config.images if config.images else path, options)
+
+
+def _read_state(folder: Path) -> tuple[list[Path], str]:
+    """The Arrow files of a saved set, in order, and the fingerprint that its writer gave it."""
+    if (folder / "dataset_dict.json").is_file():
+        splits = sorted(path.parent.name for path in folder.glob("*/state.json"))
+        raise DataError(f"{folder} holds the splits {', '.join(splits) or 'none'}; let `path` name the folder of one")
+    try:
+        state = json.loads((folder / "state.json").read_bytes())
+        names = [str(file["filename"]) for file in state["_data_files"]]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            f"{folder} has no usable state.json ({error}); expected a folder that save_to_disk wrote: save it again"
+        ) from error
+    if state.get("_indices_data_files"):
+        raise DataError(f"{folder} reorders its rows by an index file; save it again after flatten_indices()")
+    return [image_path(folder, name) for name in names], str(state.get("_fingerprint"))
+
+
+def _index(path: Path, digest: blake2b) -> tuple[Any, list[int], list[int]]:
+    """Schema, and offset and rows of each record batch; the digest takes all three and the file's name."""
+    offsets, sizes = [], []
+    try:
+        with arrow("pyarrow").memory_map(str(path)) as file:
+            stream = arrow("pyarrow.ipc").open_stream(file)
+            at = file.tell()
+            for batch in stream:
+                offsets.append(at)
+                sizes.append(batch.num_rows)
+                at = file.tell()
+            schema = stream.schema
+    except DAMAGE as error:
+        raise DataError(f"{path} is no readable Arrow stream ({error}); save the set again") from error
+    digest.update(json.dumps([path.name, str(schema), offsets, sizes]).encode())
+    return schema, offsets, sizes
+
+
+def _read_batch(path: Path, at: int, schema: Any) -> Any:
+    ipc = arrow("pyarrow.ipc")
+    with arrow("pyarrow").memory_map(str(path)) as file:
+        file.seek(at)
+        return ipc.read_record_batch(ipc.read_message(file), schema)
