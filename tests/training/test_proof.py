@@ -199,6 +199,13 @@ def test_a_tower_in_a_stage_without_images(parts: Parts, tmp_path: Path):
     assert [line["when"] for line in lines(made.folder.proofs)] == ["end"]
 
 
+def test_a_language_alone_needs_no_image_for_its_first_proof(parts: Parts, tmp_path: Path):
+    settings = stage(train={"language": 1.0})
+    made = ready(parts.build(), tmp_path, settings, [record("text"), record("more", answer="red")])
+    prove(made)
+    assert [(line["when"], line["ok"]) for line in lines(made.folder.proofs)] == [("first steps", True), ("end", True)]
+
+
 def test_a_long_warm_up_is_no_alarm(parts: Parts, tmp_path: Path):
     """At a rate of 1e-9 no norm weight can move in float32; the first proof waits for rates that show."""
     made = ready(parts.build(), tmp_path, stage(optim={"lr": 1e-5}, length={"samples": 1_000_000}))

@@ -90,7 +90,7 @@ class ProofHook(Hook):
             job.evidence.before = fingerprints(job)
 
     def step_ended(self, job: StageJob, record: StepRecord) -> None:
-        """Check the rates; prove once enough steps, with at least one image, have passed."""
+        """Check the rates; prove once enough steps have passed for what trains to have moved."""
         self._check_rates(job)
         job.evidence.images += record.images
         if not job.evidence.proved and job.step >= job.recipe.proof_steps and self._would_show(job):
@@ -103,14 +103,15 @@ class ProofHook(Hook):
             self._prove(job, "end")
 
     def _would_show(self, job: StageJob) -> bool:
-        """Whether all that trains has had reason to move: an image, and rates that a long warm-up begins below.
+        """Whether all that trains has had reason to move: an image if it looks at one, and rates above a slow start's.
 
         Rates that went astray are no reason to wait.
         """
         evidence, peak = job.evidence, job.stage.optim.lr
         shares = {group["part"]: group["share"] for group in job.optimizer.param_groups}
         risen = all(evidence.highest[part] >= min(_VISIBLE, share * peak / 2) for part, share in shares.items())
-        return evidence.images > 0 and (risen or bool(evidence.astray))
+        looks = bool(self._planned["tower"] or self._planned["connector"])
+        return (evidence.images > 0 or not looks) and (risen or bool(evidence.astray))
 
     def _check_rates(self, job: StageJob) -> None:
         """Compare every group's rate with the schedule, worked out anew from the recipe alone."""
