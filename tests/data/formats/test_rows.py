@@ -73,7 +73,7 @@ def test_opening_says_what_is_wrong(tmp_path, settings, message):
 
 
 def test_every_format_opens_by_name(tmp_path):
-    assert {"llava", "chat", "captions", "webdataset", "parquet", "saved", "world"} <= set(FORMATS)
+    assert {"llava", "chat", "captions", "webdataset", "parquet", "saved", "tsv", "world"} <= set(FORMATS)
     world = SourceConfig(format="world", options={"tasks": "coarse", "size": 3})
     assert len(open_source("src", world, tmp_path)) == 3
     assert json.dumps(open_source("src", world, tmp_path).fingerprint)

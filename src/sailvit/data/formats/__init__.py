@@ -13,6 +13,7 @@ from sailvit.data.formats.captions import open_captions
 from sailvit.data.formats.llava import open_llava
 from sailvit.data.formats.parquet import open_parquet
 from sailvit.data.formats.saved import open_saved
+from sailvit.data.formats.tsv import open_tsv
 from sailvit.data.formats.webdataset import open_webdataset
 from sailvit.data.world.source import open_world
 
@@ -27,6 +28,7 @@ FORMATS: dict[str, Opener] = {
     "webdataset": open_webdataset,
     "parquet": open_parquet,
     "saved": open_saved,
+    "tsv": open_tsv,
     "world": open_world,
 }
 """Openers by the name that a recipe's `format` gives."""
