@@ -11,8 +11,8 @@ are of held-out exact match, 0 to 1.
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
+import sys
 import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -108,29 +108,32 @@ class Study:
         return {"mean": mean_score(scores), **scores}
 
 
-def run_seed(seed: int, share: float, per_task: int) -> list[dict[str, Any]]:
-    """One row per way and kind of target training."""
+def ways(recipe: Recipe) -> dict[str, Recipe | None]:
+    """The recipe that refines the tower in each way; none for the base."""
+    total = sum(_samples(stage) for stage in recipe.stages)
+    whole = joint(recipe, total)
+    return {
+        "base": None,
+        "gradual": recipe,
+        "joint_samples": whole,
+        "no_contrastive": no_contrastive(recipe),
+        "joint_compute": joint(recipe, total * flops(recipe) / flops(whole)),
+    }
+
+
+def run_way(way: str, seed: int, given: argparse.Namespace) -> list[dict[str, Any]]:
+    """Refine a tower in one way and judge it: a row per kind of target training."""
     torch.set_num_threads(1)
     quiet_libraries()
     with tempfile.TemporaryDirectory() as folder:
-        study = Study(Path(folder), share, per_task)
-        recipe = gradual(seed, share)
-        total = sum(_samples(stage) for stage in recipe.stages)
-        whole = joint(recipe, total)
-        towers = {
-            "base": (recipe.model.tower, 0.0),
-            "gradual": study.refine("gradual", recipe),
-            "no_contrastive": study.refine("no_contrastive", no_contrastive(recipe)),
-            "joint_samples": study.refine("joint_samples", whole),
-            "joint_compute": study.refine("joint_compute", joint(recipe, total * flops(recipe) / flops(whole))),
-        }
+        study = Study(Path(folder), given.share, given.per_task)
+        whole = gradual(seed, given.share)
+        recipe = ways(whole)[way]
+        tower, seconds = study.refine(way, recipe) if recipe else (whole.model.tower, 0.0)
         rows = []
-        for name, (tower, seconds) in towers.items():
-            for kind, frozen in (("frozen", True), ("training", False)):
-                scores = study.judge(name, tower, seed, frozen=frozen)
-                row = {"way": name, "target_tower": kind, "seed": seed, "refine_seconds": round(seconds, 1), **scores}
-                print(json.dumps(row), flush=True)
-                rows.append(row)
+        for kind in given.target_towers:
+            scores = study.judge(way, tower, seed, frozen=kind == "frozen")
+            rows.append({"way": way, "target_tower": kind, "seed": seed, "refine_seconds": round(seconds, 1), **scores})
     return rows
 
 
@@ -146,6 +149,7 @@ def table(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
                 "target_tower": kind,
                 "mean": round(statistics.mean(means), 4),
                 "spread": round(statistics.stdev(means), 4) if len(means) > 1 else None,
+                "seeds": len(means),
                 "refine_seconds": round(statistics.mean(row["refine_seconds"] for row in chosen), 1),
             }
         )
@@ -172,18 +176,18 @@ def main() -> None:
     parser.add_argument("--share", type=float, default=1.0, help="share of the demo's samples")
     parser.add_argument("--per-task", type=int, default=150)
     parser.add_argument("--processes", type=int, default=2, help="seeds run side by side, one thread each")
+    parser.add_argument("--target-towers", nargs="+", default=["frozen", "training"], choices=["frozen", "training"])
     given = parser.parse_args()
-    command = f"python benchmarks/gradual_vs_joint.py --seeds {given.seeds} --share {given.share:g}"
+    command = " ".join(["python benchmarks/gradual_vs_joint.py", *sys.argv[1:]])
     began, rows = time.perf_counter(), []
+    names = list(ways(gradual(0, given.share)))
     with ProcessPoolExecutor(given.processes, mp_context=get_context("spawn")) as pool:
-        runs = [pool.submit(run_seed, seed, given.share, given.per_task) for seed in range(given.seeds)]
-        # After every seed, so that a long run that is cut short leaves what it found.
-        for done, run in enumerate(as_completed(runs), 1):
+        runs = [pool.submit(run_way, way, seed, given) for seed in range(given.seeds) for way in names]
+        # After every way, so that a long study that is cut short leaves what it found.
+        for run in as_completed(runs):
             rows += run.result()
-            seconds = round(time.perf_counter() - began)
-            publish(
-                "gradual_vs_joint", command, {"seeds": done, "table": table(rows), "rows": rows, "seconds": seconds}
-            )
+            values = {"share": given.share, "table": table(rows), "rows": rows}
+            publish("gradual_vs_joint", command, {**values, "seconds": round(time.perf_counter() - began)})
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ def about() -> None:
 def main() -> None:
     """Run the command line; errors that are the input's fault end it with a sentence and exit code 1."""
     try:
-        app()
+        app(prog_name="sailvit")
     except InterruptedRunError as error:
         print(f"\n{error}", file=sys.stderr)
         sys.exit(130)
