@@ -129,3 +129,18 @@ def test_a_folder_that_datasets_wrote(tmp_path):
         (b"0", "t0"),
         (b"12", "t12"),
     ]
+
+
+def test_no_flipped_byte_ends_the_process(tmp_path):
+    file = saved(tmp_path / "set", [columns(["a", "b"])]) / "data-00000-of-00001.arrow"
+    content = file.read_bytes()
+    refused = 0
+    for at in range(0, len(content), 3):
+        file.write_bytes(content[:at] + bytes([content[at] ^ 0xFF]) + content[at + 1 :])
+        try:
+            source = opened(tmp_path)
+            for position in range(len(source)):
+                source[position]
+        except DataError:
+            refused += 1
+    assert refused > len(content) // 30

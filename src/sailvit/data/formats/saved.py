@@ -29,7 +29,6 @@ class SavedSource:
         indexes = [_index(path, digest) for path in paths]
         self._paths = paths
         self._schemas = [schema for schema, _, _ in indexes]
-        self._columns = [known_columns(schema.names, path) for schema, path in zip(self._schemas, paths, strict=True)]
         self._offsets = [offsets for _, offsets, _ in indexes]
         self._files = Spans([len(offsets) for offsets in self._offsets])
         self._rows = Spans([rows for _, _, sizes in indexes for rows in sizes], options.limit)
@@ -45,8 +44,11 @@ class SavedSource:
         file, inside = self._files.find(batch)
         path, at = self._paths[file], self._offsets[file][inside]
         try:
-            found = _read_batch(path, at, self._schemas[file]).select(self._columns[file])
-            fields = found.slice(row, 1).to_pylist()[0]
+            held = _read_batch(path, at, self._schemas[file])
+            found = held.select(known_columns(held.schema.names, path)).slice(row, 1)
+            # Arrow trusts offsets in a file; unchecked, a flipped bit ends the process.
+            found.validate(full=True)
+            fields = found.to_pylist()[0]
         except DAMAGE as error:
             raise DataError(
                 f"{path} is damaged at byte {at} ({error}); expected the file as it was when opened: save it again"
@@ -92,6 +94,7 @@ def _index(path: Path, digest: blake2b) -> tuple[Any, list[int], list[int]]:
                 sizes.append(batch.num_rows)
                 at = file.tell()
             schema = stream.schema
+            known_columns(schema.names, path)
     except DAMAGE as error:
         raise DataError(f"{path} is no readable Arrow stream ({error}); save the set again") from error
     digest.update(json.dumps([path.name, str(schema), offsets, sizes]).encode())
