@@ -23,14 +23,17 @@ def heads(count: int, length: int, width: int = 8, seed: int = 0, dtype: torch.d
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.lists(st.integers(1, 60), min_size=1, max_size=25))
+@given(st.lists(st.integers(1, 200), min_size=1, max_size=25))
 def test_buckets_hold_every_position_and_the_inverse_finds_it(lengths: list[int]):
     segments = segments_of(lengths)
     total = sum(lengths)
     rows = torch.cat([bucket.flatten() for bucket in segments.buckets])
     assert torch.equal(rows[segments.inverse], torch.arange(total))
     assert sum(len(bucket) for bucket in segments.buckets) == len(lengths)
-    assert len(rows) <= 1.25 * total
+    # Short segments share a call whatever their lengths; long ones are padded by a quarter at most.
+    for bucket in segments.buckets:
+        shortest = min(int(row.unique().numel()) for row in bucket)
+        assert bucket.shape[1] <= max(1.25 * shortest, 64)
     # The place found is the position itself, not the padding that repeats it.
     padded = torch.cat([torch.cat([row.new_tensor([-1]), row[:-1]]) == row for b in segments.buckets for row in b])
     assert not padded[segments.inverse].any()
