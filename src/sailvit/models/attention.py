@@ -182,7 +182,7 @@ def short_attention(
 ) -> torch.Tensor:
     """Attention float[S, H, L, D] on the CPU, by what is fastest there; `allowed` is bool[L, L].
 
-    In bf16 and up to 512 positions two batched matrix products beat the fused CPU kernel 3 to 8 times, forward and
+    In bf16 and up to 512 positions two batched matrix products beat the fused CPU kernel 1.2 to 8 times, forward and
     backward (`benchmarks/cpu_attention.py`).
     """
     length = query.shape[2]
