@@ -53,7 +53,7 @@ class Trainer:
         self.sources = open_sources(recipe)
         self._peak = device_peak(self.device, recipe.precision)
         self._signals = StopOnSignal()
-        self._saver = _SaveState(self)
+        self._saver = _SaveState()
         # Signals first, so that a step's record, proof and save all see the request to stop; the proof before the save,
         # so that no state is kept of a stage that did something else than planned.
         metrics = [MetricsHook()] if rank() == 0 else []
@@ -198,9 +198,6 @@ class Trainer:
 
 class _SaveState(Hook):
     """Saves the training state: every so many steps, when the run is stopped, and between stages."""
-
-    def __init__(self, trainer: Trainer) -> None:
-        self._trainer = trainer
 
     def step_ended(self, job: StageJob, record: StepRecord) -> None:
         """Save when it is time, or when this is the last step before a stop."""
