@@ -11,12 +11,14 @@ are of held-out exact match, 0 to 1.
 from __future__ import annotations
 
 import argparse
+import os
 import statistics
 import sys
 import tempfile
+import threading
 import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from multiprocessing import get_context
+from multiprocessing import connection, get_context, parent_process
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +123,13 @@ def ways(recipe: Recipe) -> dict[str, Recipe | None]:
     }
 
 
+def follow_parent() -> None:
+    """End this process when the one that started it is gone, so that a killed study leaves none behind."""
+    parent = parent_process()
+    assert parent is not None
+    threading.Thread(target=lambda: (connection.wait([parent.sentinel]), os._exit(1)), daemon=True).start()
+
+
 def run_way(way: str, seed: int, given: argparse.Namespace) -> list[dict[str, Any]]:
     """Refine a tower in one way and judge it: a row per kind of target training."""
     torch.set_num_threads(1)
@@ -181,7 +190,7 @@ def main() -> None:
     command = " ".join(["python benchmarks/gradual_vs_joint.py", *sys.argv[1:]])
     began, rows = time.perf_counter(), []
     names = list(ways(gradual(0, given.share)))
-    with ProcessPoolExecutor(given.processes, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(given.processes, mp_context=get_context("spawn"), initializer=follow_parent) as pool:
         runs = [pool.submit(run_way, way, seed, given) for seed in range(given.seeds) for way in names]
         # After every way, so that a long study that is cut short leaves what it found.
         for run in as_completed(runs):
