@@ -60,9 +60,9 @@ def joint(recipe: Recipe, samples: float) -> Recipe:
     mixture: dict[str, float] = {}
     for stage in recipe.stages:
         assert isinstance(stage.data, dict)
-        whole = sum(stage.data.values())
+        whole = sum(portion.share for portion in stage.data.values())
         for name, part in stage.data.items():
-            mixture[name] = mixture.get(name, 0.0) + part / whole * _samples(stage)
+            mixture[name] = mixture.get(name, 0.0) + part.share / whole * _samples(stage)
     stage = recipe.stages[1].model_copy(
         update={
             "name": "joint",

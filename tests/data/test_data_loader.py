@@ -15,7 +15,8 @@ import pytest
 
 from sailvit.core.errors import DataError
 from sailvit.core.records import Record, Turn
-from sailvit.data.loader import Feed, Loader
+from sailvit.data.feed import Feed
+from sailvit.data.loader import Loader
 from sailvit.data.samples import SampleBuilder
 
 WORDS = ["what", "colour", "is", "the", "large", "red", "blue", "circle", "left", "of", "small", "square"]

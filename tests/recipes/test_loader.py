@@ -109,7 +109,7 @@ def test_wrong_overrides(file: Path, setting: str, expected: str):
         ("train: {connector: 1.0}", "train: {conector: 1.0}", "did you mean connector?"),
         ("last_blocks: 2", "last_block: 2", "stages.1.train.tower.last_block: unknown key; did you mean last_blocks?"),
         ("data: [photos]", "data: 3", "stages.1.data: found 3 (int), expected a valid dictionary or a valid list"),
-        ("world: 0.5}", "world: -1}", "stages.0.data.world: found -1 (int), expected greater than 0"),
+        ("world: 0.5}", "world: -1}", "stages.0.data.world.share: found -1 (int), expected greater than 0"),
         ("{epochs: 1}", "{epochs: 1, samples: 2}", "stages.1.length: give exactly one of samples, tokens, epochs"),
         ("data: [photos]", "data: [fotos]", "stage fine mixes source 'fotos', which `sources` does not define"),
         ("name: fine", "name: coarse", "stage names must differ; found twice: coarse"),

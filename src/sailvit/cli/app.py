@@ -6,6 +6,7 @@ import sys
 
 import typer
 
+from sailvit.cli.data.app import data
 from sailvit.cli.demo import demo
 from sailvit.cli.plan import plan
 from sailvit.cli.report import report
@@ -18,6 +19,7 @@ app.command()(demo)
 app.command()(train)
 app.command()(plan)
 app.command()(report)
+app.add_typer(data, name="data")
 app.add_typer(world, name="world")
 
 

@@ -12,6 +12,11 @@ class RecipeError(SailvitError):
 class DataError(SailvitError):
     """A source, a record or an image that cannot be used as it is."""
 
+    def __init__(self, message: str, *, kind: str = "record") -> None:
+        super().__init__(message)
+        self.kind = kind
+        """What is damaged, in a word or two that counts can be kept by: `image`, `crc`, `missing file`, ..."""
+
 
 class ModelError(SailvitError):
     """A tower, connector or language that cannot be loaded or combined."""

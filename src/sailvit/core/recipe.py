@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
@@ -79,6 +80,26 @@ class SourceConfig(Config):
     """Settings of that reader, checked by it."""
 
 
+class PortionConfig(Config):
+    """One source's part in a stage's mixture."""
+
+    share: Positive
+    """Share of the samples, in any unit."""
+    epochs: Positive | None = None
+    """Most passes over the source; once it has had them, the others go on in their own proportion."""
+
+
+class QuarantineConfig(Config):
+    """How many unreadable records a run puts up with; each is left out of its pack, and the order stays as it was."""
+
+    share: Share = 0.01
+    """Largest share of the records read, per source and rank."""
+    allow: Annotated[int, Field(ge=0)] = 10
+    """Records that may be bad, per source and rank, before the share counts."""
+    timeout: Positive | None = 60.0
+    """Seconds after which reading one record is given up; none waits."""
+
+
 class TrainConfig(Config):
     """How one part trains in a stage."""
 
@@ -139,8 +160,14 @@ class Stage(Config):
     """Names the stage's folder, curves and lines; nothing else depends on it."""
     train: dict[Part, TrainConfig]
     """The parts that train; a bare number is the share of the learning rate. Parts left out are frozen."""
-    data: dict[str, Positive] | list[str]
-    """Sources with their shares of the samples, or a list of sources mixed by their sizes."""
+    data: dict[str, PortionConfig] | list[str]
+    """Sources with their shares of the samples (or just a number), or a list of sources mixed by their sizes."""
+    temperature: Positive = 1.0
+    """For a list of sources: shares go with size ** (1 / temperature), so that above 1 small sources count for more."""
+    pack_tiles: Count | None = None
+    """Most tiles in one pack, which bounds the tower's memory; none leaves it to the sequence length."""
+    window: Count | None = None
+    """Shards that are shuffled together, so that only they need be at hand; none shuffles each source as a whole."""
     objectives: dict[str, Positive] = {"next_token": 1.0}
     """Registered objectives with their weights in the loss."""
     optim: OptimConfig
@@ -161,10 +188,22 @@ class Stage(Config):
     @model_validator(mode="before")
     @classmethod
     def _bare_shares(cls, value: Any) -> Any:
-        if isinstance(value, dict) and isinstance(value.get("train"), dict):
-            train = {k: {"lr": v} if isinstance(v, int | float) else v for k, v in value["train"].items()}
-            return {**value, "train": train}
+        for field, key in (("train", "lr"), ("data", "share")):
+            if isinstance(value, dict) and isinstance(value.get(field), dict):
+                bare = {k: {key: v} if isinstance(v, int | float) else v for k, v in value[field].items()}
+                value = {**value, field: bare}
         return value
+
+    def shares(self, sizes: Mapping[str, int]) -> dict[str, float]:
+        """The mixture: a share for every source, given how many records each has."""
+        if isinstance(self.data, dict):
+            return {name: portion.share for name, portion in self.data.items()}
+        return {name: float(sizes[name]) ** (1 / self.temperature) for name in self.data}
+
+    def caps(self, sizes: Mapping[str, int]) -> dict[str, int]:
+        """The most draws of every source that has a limit."""
+        portions = self.data if isinstance(self.data, dict) else {}
+        return {name: max(1, round(p.epochs * sizes[name])) for name, p in portions.items() if p.epochs is not None}
 
     def share(self, part: Part) -> float:
         """Share of the learning rate at which `part` trains; 0 when it is frozen."""
@@ -192,6 +231,8 @@ class Recipe(Config):
     """Steps after which a stage's first proof of training compares what moved with what was planned."""
     checkpoint_every: Count | None = None
     """Steps between saves of the training state; none saves only at stage ends and when interrupted."""
+    quarantine: QuarantineConfig = QuarantineConfig()
+    """How many unreadable records the run puts up with."""
     workers: Annotated[int, Field(ge=0)] = 1
     """Loader processes per rank; 0 loads in the training process."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,6 +24,21 @@ class Turn:
     """Plain text with `<image>` marks."""
 
 
+class Rendering(Protocol):
+    """An image that is drawn when somebody looks at it: planning needs its size only."""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height, in pixels."""
+
+    def pixels(self) -> np.ndarray:
+        """uint8[H, W, 3], the same at every call."""
+
+
+ImageLike: TypeAlias = "Path | bytes | np.ndarray | Rendering"
+"""A file, encoded bytes, decoded uint8[H, W, 3], or a drawing to be made."""
+
+
 @dataclass(frozen=True)
 class Record:
     """One sample as a source gives it: nothing is decoded or tokenized yet."""
@@ -32,8 +47,8 @@ class Record:
     """Unique within its source; names the sample in logs and errors."""
     turns: tuple[Turn, ...]
     """The conversation; a caption is a user turn that asks and an assistant turn that describes."""
-    images: tuple[Path | bytes | np.ndarray, ...] = ()
-    """Files, encoded bytes, or decoded uint8[H, W, 3] arrays, in the order of their marks."""
+    images: tuple[ImageLike, ...] = ()
+    """In the order of their marks."""
     kind: str = "chat"
     """`caption` makes the pair usable by the contrastive objective; otherwise free (`ocr`, `qa`, `text`, ...)."""
 

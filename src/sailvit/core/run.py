@@ -4,6 +4,7 @@ recipe.yaml      the resolved recipe
 manifest.json    lineage: parents, data fingerprints, versions, seeds, stages
 metrics.jsonl    one line per optimizer step
 proofs.jsonl     one line per proof of training
+quarantine.jsonl one line per record left out because it could not be read
 stages/00-name/  tower/, connector/ and language/ as Hugging Face folders
 state/           training state, to resume from
 evaluation.json, affinity.json, report.html, summary.json when made
@@ -51,6 +52,11 @@ class RunFolder:
     def state(self) -> Path:
         """Training state to resume from."""
         return self.path / "state"
+
+    @property
+    def quarantine(self) -> Path:
+        """One JSON line per record that could not be read and was left out of its pack."""
+        return self.path / "quarantine.jsonl"
 
     @property
     def evaluation(self) -> Path:

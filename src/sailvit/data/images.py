@@ -16,6 +16,7 @@ from torch.nn.functional import interpolate
 
 from sailvit.core.errors import DataError
 from sailvit.core.layout import VisualLayout
+from sailvit.core.records import ImageLike
 
 Pixels = NDArray[np.uint8]
 """Decoded RGB, uint8[H, W, 3]."""
@@ -29,10 +30,10 @@ _TURNED = {5, 6, 7, 8}
 """EXIF orientations that exchange width and height."""
 
 
-def load_image(image: Path | bytes | Pixels, *, max_pixels: int = MAX_PIXELS) -> Pixels:
+def load_image(image: ImageLike, *, max_pixels: int = MAX_PIXELS) -> Pixels:
     """RGB pixels uint8[H, W, 3], upright by EXIF, transparency laid on white; DataError when it cannot be decoded."""
-    if isinstance(image, np.ndarray):
-        return _checked_array(image)
+    if not isinstance(image, Path | bytes):
+        return _checked_array(image if isinstance(image, np.ndarray) else image.pixels())
     with _open(image, max_pixels) as opened:
         try:
             return np.array(_rgb(ImageOps.exif_transpose(opened)))
@@ -49,10 +50,12 @@ def data_uri(pixels: Pixels) -> str:
     return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
 
 
-def image_size(image: Path | bytes | Pixels, *, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
+def image_size(image: ImageLike, *, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
     """Width and height of the upright image, read from its header alone."""
     if isinstance(image, np.ndarray):
         return image.shape[1], image.shape[0]
+    if not isinstance(image, Path | bytes):
+        return image.size
     with _open(image, max_pixels) as opened:
         width, height = opened.size
         try:
@@ -80,7 +83,7 @@ def tile_grid(width: int, height: int, layout: VisualLayout) -> tuple[int, int]:
     return filled[-1] if filled else closest[0]
 
 
-def tile_count(image: Path | bytes | Pixels, layout: VisualLayout) -> int:
+def tile_count(image: ImageLike, layout: VisualLayout) -> int:
     """Number of tiles `tile_image` will make, without decoding; at fixed resolution without opening the file."""
     if layout.max_tiles == 1:
         return 1

@@ -18,38 +18,13 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from sailvit.core.batch import Step
 from sailvit.core.errors import DataError
 from sailvit.core.records import Sample, Source
+from sailvit.data.feed import Feed
 from sailvit.data.order import Draw, Stream
 from sailvit.data.packing import Packer, collate
 from sailvit.data.samples import Draft, SampleBuilder
 
 _PREFETCH = 2
 """Steps that each worker prepares ahead."""
-
-
-@dataclass(frozen=True)
-class Feed:
-    """How a stage is fed."""
-
-    name: str
-    """The stage's name; with the seed it determines the order."""
-    seed: int
-    """Root of the order."""
-    shares: Mapping[str, float]
-    """Sources with their shares of the samples, in any unit."""
-    sequence: int
-    """Length of a pack, in tokens."""
-    global_batch: int
-    """Packs per step, over all ranks."""
-    micro_batch: int = 1
-    """Packs per batch."""
-    samples: int | None = None
-    """Draws after which the feed ends; none never ends."""
-    workers: int = 0
-    """Loader processes; 0 loads in this one."""
-    rank: int = 0
-    """Which share of every step is loaded."""
-    world: int = 1
-    """Number of shares."""
 
 
 @dataclass

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from sailvit.core.recipe import Recipe, Stage
-from sailvit.data.loader import Feed
+from sailvit.data.feed import Feed
 from sailvit.distributed.processes import rank, world
 
 
 def make_feed(recipe: Recipe, index: int, sizes: Mapping[str, int]) -> Feed:
     """The feed of stage `index`, given the number of records in each source."""
     stage = recipe.stages[index]
-    shares = stage.data if isinstance(stage.data, dict) else {name: float(sizes[name]) for name in stage.data}
+    shares = stage.shares(sizes)
     return Feed(
         name=stage.name,
         seed=recipe.seed,
@@ -21,6 +21,10 @@ def make_feed(recipe: Recipe, index: int, sizes: Mapping[str, int]) -> Feed:
         global_batch=stage.global_batch,
         micro_batch=stage.micro_batch,
         samples=samples_of(stage, sizes),
+        caps=stage.caps(sizes),
+        tiles=stage.pack_tiles,
+        window=stage.window,
+        quarantine=recipe.quarantine,
         workers=recipe.workers,
         rank=rank(),
         world=world(),

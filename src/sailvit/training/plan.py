@@ -173,7 +173,7 @@ def _mixture(
     known = [name for name in stage.data if name in samples]
     if not known:
         return assumed_sample(model, sequence)
-    given = stage.data if isinstance(stage.data, dict) else {name: float(len(sources[name])) for name in known}
+    given = stage.shares({name: len(sources[name]) for name in known})
     return mixed_sample(samples, {name: given[name] for name in known})
 
 

@@ -1,0 +1,1 @@
+"""`sailvit data`: prepare, check, look at and curate training data."""

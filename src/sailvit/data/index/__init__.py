@@ -1,0 +1,1 @@
+"""The index: what every record costs in a pack, and where it lies, so that planning reads no record."""

@@ -1,0 +1,57 @@
+"""What planning needs to know of a source."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sailvit.core.errors import DataError
+
+
+class Costs(Protocol):
+    """What each record takes in a pack, by position."""
+
+    @property
+    def shards(self) -> Sequence[int]:
+        """Records per shard, in order of position; one number where there are no shards."""
+
+    def __len__(self) -> int:
+        """Number of records."""
+
+    def at(self, positions: NDArray[np.int64]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+        """Tokens, placeholders included and uncut, int32[n], and tiles, int32[n], of the records at int64[n].
+
+        A record that could not be measured costs nothing; reading it says why.
+        """
+
+
+@dataclass(frozen=True)
+class CostTable:
+    """Costs held as arrays, in memory or mapped from a file."""
+
+    tokens: NDArray[np.int32]
+    """int32[n]: tokens per record, placeholders included."""
+    tiles: NDArray[np.int32]
+    """int32[n]: tiles per record."""
+    shards: Sequence[int] = ()
+    """Records per shard; empty means one shard."""
+
+    def __post_init__(self) -> None:
+        if not self.shards:
+            object.__setattr__(self, "shards", (len(self.tokens),))
+        if sum(self.shards) != len(self.tokens) or len(self.tiles) != len(self.tokens):
+            raise DataError(
+                f"found {len(self.tokens)} token counts, {len(self.tiles)} tile counts and {sum(self.shards)} records"
+                " in shards; expected one of each per record: index the source again"
+            )
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def at(self, positions: NDArray[np.int64]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+        """Tokens int32[n] and tiles int32[n] of the records at int64[n]."""
+        return self.tokens[positions], self.tiles[positions]

@@ -1,0 +1,1 @@
+"""The plan: which records make which pack of which step, as a function of the seed and of what they cost."""
