@@ -34,6 +34,7 @@ class SampleBuilder:
     """Makes samples of at most `longest` tokens from records, for one tokenizer and one visual layout."""
 
     def __init__(self, tokenizer: FastTokenizer, layout: VisualLayout, longest: int) -> None:
+        self.tokenizer = tokenizer
         self.layout = layout
         self.longest = longest
         self.encoder = TextEncoder(tokenizer, layout)
@@ -44,6 +45,11 @@ class SampleBuilder:
     def __call__(self, source: str, record: Record) -> Sample:
         """The sample of a record: tokens int64[T] and tiles uint8[I, C, H, W], shape (tiles, 3, size, size)."""
         return self.finish(self.draft(source, record))
+
+    def cost(self, record: Record) -> tuple[int, int]:
+        """Tokens, uncut, and tiles of a record; reads at most the headers of its images."""
+        tiles = [tile_count(image, self.layout) for image in record.images]
+        return len(self.encoder.encode(record, tiles)), sum(tiles)
 
     def draft(self, source: str, record: Record) -> Draft:
         """The record as tokens; reads at most the headers of its images."""

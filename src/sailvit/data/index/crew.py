@@ -1,0 +1,72 @@
+"""Many jobs for several processes: results in the order of the jobs, few of them at hand at any time."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any, TypeVar
+
+from sailvit.core.errors import SailvitError
+
+Job = TypeVar("Job")
+Result = TypeVar("Result")
+
+_AHEAD = 4
+"""Jobs per process that are handed out before the oldest result is taken."""
+_TASK: list[Callable[[Any], Any]] = []
+"""In a process of a crew: what it does with a job. Sent once, as it may hold a source and a tokenizer."""
+
+
+def each(task: Callable[[Job], Result], jobs: Iterable[Job], *, workers: int) -> Iterator[Result]:
+    """`task(job)` for every job, in their order; below two workers in this process, else in fresh ones.
+
+    Processes are spawned, not forked: this one may hold threads and devices, which do not survive a fork.
+    """
+    if workers < 2:
+        yield from map(task, jobs)
+        return
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(workers, context, initializer=_start, initargs=(task,))
+    try:
+        yield from _in_order(pool, jobs, workers * _AHEAD)
+    except BrokenProcessPool as error:
+        raise SailvitError(
+            f"one of {workers} worker processes ended without a result ({error}); it may have run out of memory:"
+            " try again with fewer --workers"
+        ) from error
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _in_order(pool: ProcessPoolExecutor, jobs: Iterable[Job], most: int) -> Iterator[Any]:
+    waiting: deque[Future[Any]] = deque()
+    for job in jobs:
+        waiting.append(pool.submit(_run, job))
+        if len(waiting) >= most:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
+
+
+def _start(task: Callable[[Any], Any]) -> None:
+    """Prepare a process of the crew: Ctrl-C is the parent's to handle, and without a parent there is no more to do."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    _TASK[:] = [task]
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def _run(job: Any) -> Any:
+    return _TASK[0](job)

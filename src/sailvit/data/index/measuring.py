@@ -1,0 +1,187 @@
+"""What every record of a source costs, measured once per tokenizer and visual layout, and kept on disk."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sailvit.core.errors import DataError
+from sailvit.core.records import Source
+from sailvit.data.index.costs import Costs, CostTable
+from sailvit.data.index.crew import each
+from sailvit.data.index.fingerprints import VERSION, digest, layout_fingerprint, tokenizer_fingerprint
+from sailvit.data.samples import SampleBuilder
+from sailvit.distributed.processes import local_rank, world
+
+Counts = NDArray[np.int32]
+"""Tokens and tiles per record, int32[2, n]."""
+Progress = Callable[[str, int, int], None]
+"""Is told a source's name, how many of its records are measured, and how many there are."""
+
+_CHUNK = 1024
+"""Records per job."""
+_SMALL = 20_000
+"""Records up to which starting processes (seconds each) costs more than it saves."""
+_GLANCE = 0.2
+"""Seconds between looks for a file that another process writes."""
+UNUSABLE = (DataError, OSError, ValueError, TypeError)
+"""What reading and tokenizing raise on bad records; tokenizers raise ValueError or TypeError on text that is none."""
+
+
+def measure(
+    name: str,
+    source: Source,
+    builder: SampleBuilder,
+    *,
+    workers: int = 0,
+    cache: Path | None = None,
+    progress: Progress | None = None,
+) -> CostTable:
+    """Tokens, uncut, and tiles of every record, read from the folder `cache` where they are known.
+
+    Bad records cost nothing. The counts do not depend on the number of workers. Without `cache` they are measured again
+    at every call.
+    """
+    file = None if cache is None else cache / counts_name(source, cost_basis(builder))
+    counts = None if file is None else _read(file, len(source))
+    if counts is None:
+        draft = _Draft(file, len(source))
+        _fill(draft.counts, name, source, builder, workers=workers, progress=progress)
+        counts = draft.finish()
+    return CostTable(counts[0], counts[1], tuple(getattr(source, "shards", ())))
+
+
+def measure_all(
+    sources: Mapping[str, Source],
+    builder: SampleBuilder,
+    *,
+    workers: int = 0,
+    cache: Path | None = None,
+    progress: Progress | None = None,
+) -> dict[str, Costs]:
+    """The costs of every source; of the processes on a machine the first one measures, the others read what it found.
+
+    They wait for its files and not at a barrier, which gives up after some minutes. `cache` is that of `cache_folder`
+    unless another is given.
+    """
+    cache = cache or cache_folder()
+    if world() > 1 and local_rank() > 0:
+        basis = cost_basis(builder)
+        for source in sources.values():
+            _wait_for(cache / counts_name(source, basis))
+    return {
+        name: measure(name, source, builder, workers=workers, cache=cache, progress=progress)
+        for name, source in sources.items()
+    }
+
+
+def cache_folder() -> Path:
+    """Where counts are kept: in `costs` below `$SAILVIT_CACHE`, else `$XDG_CACHE_HOME/sailvit`, `~/.cache/sailvit`."""
+    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sailvit"
+    return Path(os.environ.get("SAILVIT_CACHE") or base) / "costs"
+
+
+def cost_basis(builder: SampleBuilder) -> str:
+    """Hash of all that counts depend on beside the records: tokenizer, layout, and the version of the counting."""
+    return digest([VERSION, tokenizer_fingerprint(builder.tokenizer), layout_fingerprint(builder.layout)])
+
+
+def counts_name(source: Source, basis: str) -> str:
+    """Name of the file of a source's counts; how a recipe calls the source is no part of it."""
+    return f"{digest([source.fingerprint, len(source), basis])}.npy"
+
+
+@dataclass(frozen=True)
+class Measurer:
+    """Costs of stretches of a source; goes to the processes of a crew."""
+
+    source: Source
+    """Gives the records."""
+    builder: SampleBuilder
+    """Tokenizes them."""
+
+    def __call__(self, stretch: range) -> Counts:
+        """Tokens and tiles, int32[2, n], of the records at these positions."""
+        costs = [self._cost(position) for position in stretch]
+        return np.array(costs, dtype=np.int32).reshape(-1, 2).T
+
+    def _cost(self, position: int) -> tuple[int, int]:
+        try:
+            return self.builder.cost(self.source[position])
+        except UNUSABLE:
+            return 0, 0
+
+
+def _fill(
+    counts: Counts,
+    name: str,
+    source: Source,
+    builder: SampleBuilder,
+    *,
+    workers: int,
+    progress: Progress | None,
+) -> None:
+    """Measure a source into int32[2, n]."""
+    total = len(source)
+    stretches = (range(start, min(start + _CHUNK, total)) for start in range(0, total, _CHUNK))
+    done = 0
+    for found in each(Measurer(source, builder), stretches, workers=workers if total > _SMALL else 0):
+        counts[:, done : done + found.shape[1]] = found
+        done += found.shape[1]
+        if progress is not None:
+            progress(name, done, total)
+
+
+class _Draft:
+    """Counts in the making: in memory, or in a file that gets its name when they are complete."""
+
+    def __init__(self, file: Path | None, records: int) -> None:
+        self._file = file
+        self._records = records
+        self.counts: Counts = np.zeros((2, records), dtype=np.int32)
+        if file is not None and records:
+            self.counts = self._open(file)
+
+    def finish(self) -> Counts:
+        """The counts, now to be found under their name."""
+        if self._file is None or not self._records:
+            return self.counts
+        self.counts.flush()  # type: ignore[attr-defined]
+        self._part(self._file).replace(self._file)
+        counts: Counts = np.load(self._file, mmap_mode="r", allow_pickle=False)
+        return counts
+
+    def _open(self, file: Path) -> Counts:
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            return np.lib.format.open_memmap(self._part(file), mode="w+", dtype=np.int32, shape=(2, self._records))
+        except OSError as error:
+            raise DataError(
+                f"{file.parent} cannot be written ({error}); it keeps token counts of data sets: let $SAILVIT_CACHE"
+                " name a folder that can",
+                kind="cache",
+            ) from error
+
+    @staticmethod
+    def _part(file: Path) -> Path:
+        return file.with_name(f"{file.name}.{os.getpid()}.part")
+
+
+def _read(file: Path, records: int) -> Counts | None:
+    """Counts kept earlier; none when there are none, or none that can be used."""
+    try:
+        counts = np.load(file, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return None
+    return counts if counts.shape == (2, records) and counts.dtype == np.int32 else None
+
+
+def _wait_for(file: Path) -> None:
+    while not file.exists():
+        time.sleep(_GLANCE)
