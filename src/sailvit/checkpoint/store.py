@@ -1,0 +1,224 @@
+"""Checkpoints: a run's training state at several steps, written in the background and published all or nothing.
+
+state/00-00000500/        stage 0, step 500
+  *.safetensors           tensors, written by torch's distributed checkpointing, so other numbers of processes read them
+  values.json             everything that is no tensor
+  complete.json           size and crc32 of every file; written last
+
+A folder gets its name when it is complete. Whatever interrupts a save leaves the checkpoints before it as they were.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import zlib
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from safetensors import SafetensorError
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import async_save
+
+from sailvit.core.errors import RunError
+from sailvit.core.run import read_json, write_json
+from sailvit.distributed.processes import agreed, meet, rank, world
+
+_NAME = re.compile(r"(\d{2,})-(\d{8,})")
+_BLOCK = 1 << 22
+"""Bytes read at a time for a checksum."""
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A complete checkpoint."""
+
+    path: Path
+    """Its folder."""
+    values: dict[str, Any]
+    """What it holds beside tensors."""
+
+    def shapes(self) -> dict[str, torch.Size]:
+        """Shape of every tensor in it, by name."""
+        found = _reader(self.path).read_metadata().state_dict_metadata
+        return {name: entry.size for name, entry in found.items()}
+
+    def read(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        """Fill `tensors`, sharded or whole, with the saved ones of the same names; RunError when they do not fit."""
+        shapes = self.shapes()
+        for name, tensor in tensors.items():
+            if shapes.get(name) != tensor.shape:
+                found = f"shape {list(shapes[name])}" if name in shapes else "no such tensor"
+                raise RunError(
+                    f"{self.path} has {found} for {name}; expected shape {list(tensor.shape)}: resume with the recipe"
+                    " and the parts that wrote it"
+                )
+        load(dict(tensors), storage_reader=_reader(self.path), no_dist=world() == 1)
+
+
+class Checkpoints:
+    """The checkpoints in one folder. With several processes, all of them make every call."""
+
+    def __init__(self, folder: Path, *, keep: int = 2, keep_best: bool = False) -> None:
+        self.folder = folder
+        self._keep = keep
+        self._keep_best = keep_best
+        self._pending: Future[None] | None = None
+        # Saving goes on beside training, whose own collectives must not meet these.
+        self._group = dist.new_group(backend="gloo") if world() > 1 else None
+
+    def save(
+        self, place: tuple[int, int], tensors: Mapping[str, torch.Tensor], values: Mapping[str, Any], *, wait: bool
+    ) -> None:
+        """Copy the state at `place`, a stage's index and a step, and write it in the background, or to the end.
+
+        An earlier save is finished first. `values["score"]`, if there, is what the best checkpoint has least of.
+
+        Raises:
+            RunError: this or the earlier save could not be written; complete checkpoints are as they were.
+        """
+        self.wait()
+        final = self.folder / f"{place[0]:02d}-{place[1]:08d}"
+        draft = final.with_name(final.name + ".part")
+        with _explained(self.folder):
+            if rank() == 0:
+                shutil.rmtree(draft, ignore_errors=True)
+                draft.mkdir(parents=True)
+                write_json(draft / "values.json", dict(values))
+            meet()
+            written = async_save(
+                {name: tensor.detach() for name, tensor in tensors.items()},
+                storage_writer=HuggingFaceStorageWriter(str(draft), save_distributed=True),
+                process_group=self._group,
+                no_dist=world() == 1,
+            )
+        assert isinstance(written, Future)
+        pool = ThreadPoolExecutor(1)
+        self._pending = pool.submit(self._publish, written, draft, final)
+        pool.shutdown(wait=False)
+        if wait:
+            self.wait()
+
+    def wait(self) -> None:
+        """Return when the save in progress is complete; RunError when it failed."""
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            with _explained(self.folder):
+                pending.result()
+        meet()
+
+    def newest(self) -> tuple[Saved | None, list[str]]:
+        """The newest checkpoint that is as it was written, and a sentence for each newer one that is not."""
+        name, notes = agreed(self._look() if rank() == 0 else None)
+        found = self.folder / name if name else None
+        return (Saved(found, read_json(found / "values.json")) if found else None), notes
+
+    def clear(self) -> None:
+        """Remove every checkpoint, finished or not, when the run is complete."""
+        self.wait()
+        if rank() == 0:
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _publish(self, written: Future[Any], draft: Path, final: Path) -> None:
+        written.result()
+        if rank() != 0:
+            return
+        files = {file.name: _summary(file) for file in sorted(draft.iterdir())}
+        write_json(draft / "complete.json", {"files": files})
+        if final.exists():
+            # Saved again after a resume; the same state, so nothing is lost between these two lines.
+            shutil.rmtree(final)
+        draft.rename(final)
+        self._prune()
+
+    def _look(self) -> tuple[str | None, list[str]]:
+        notes: list[str] = []
+        for path in reversed(_complete(self.folder)):
+            if (problem := _problem(path)) is None:
+                return path.name, notes
+            notes.append(f"{path} is damaged ({problem}) and was not used; an older checkpoint takes its place")
+        return None, notes
+
+    def _prune(self) -> None:
+        """Remove all but the last few and, if wanted, the best."""
+        paths = _complete(self.folder)
+        kept = set(paths[-self._keep :])
+        if self._keep_best:
+            scores = {path: read_json(path / "values.json").get("score") for path in paths}
+            scored = {path: score for path, score in scores.items() if score is not None}
+            kept |= {min(scored, key=lambda path: scored[path])} if scored else set()
+        for path in set(paths) - kept:
+            # Renamed first, so that one whose removal is cut short is not taken for a damaged checkpoint.
+            doomed = path.rename(path.with_name(path.name + ".old"))
+            shutil.rmtree(doomed, ignore_errors=True)
+
+
+def has_checkpoint(folder: Path) -> bool:
+    """Whether `folder` holds a checkpoint that was written to its end."""
+    return bool(_complete(folder))
+
+
+def _complete(folder: Path) -> list[Path]:
+    """Complete checkpoints, oldest first."""
+    found = folder.iterdir() if folder.is_dir() else ()
+    return sorted(path for path in found if _NAME.fullmatch(path.name) and (path / "complete.json").exists())
+
+
+def _problem(path: Path) -> str | None:
+    """What differs from the checkpoint as it was written, if anything does."""
+    try:
+        files: dict[str, Any] = read_json(path / "complete.json")["files"]
+        return next((f"{n} {p}" for n, written in files.items() if (p := _difference(path / n, written))), None)
+    except (RunError, KeyError, TypeError) as error:
+        return f"complete.json cannot be read: {error}"
+
+
+def _difference(file: Path, written: dict[str, int]) -> str | None:
+    if not file.exists():
+        return "is missing"
+    size = file.stat().st_size
+    if size != written["bytes"]:
+        return f"has {size} bytes instead of {written['bytes']}"
+    return None if _summary(file) == written else "has another checksum than when it was written"
+
+
+def _summary(file: Path) -> dict[str, int]:
+    crc = 0
+    with file.open("rb") as opened:
+        while block := opened.read(_BLOCK):
+            crc = zlib.crc32(block, crc)
+        # On the disk, not in a cache that a power cut empties, before the folder gets its name.
+        os.fsync(opened.fileno())
+    return {"bytes": file.stat().st_size, "crc32": crc}
+
+
+def _reader(path: Path) -> Any:
+    return HuggingFaceStorageReader(str(path))
+
+
+@contextmanager
+def _explained(folder: Path) -> Iterator[None]:
+    """Turn what a full or unwritable disk raises into a sentence."""
+    try:
+        yield
+    except (OSError, SafetensorError, CheckpointException) as error:
+        raise RunError(
+            f"the training state could not be written to {folder} ({_cause(error)}); complete checkpoints are as they"
+            " were. Free space there or make the folder writable, then continue with --resume"
+        ) from error
+
+
+def _cause(error: BaseException) -> str:
+    """The first line of the failure below torch's wrapping."""
+    if isinstance(error, CheckpointException) and error.failures:
+        return str(next(iter(error.failures.values()))[0]).splitlines()[0]
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
