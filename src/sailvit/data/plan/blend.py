@@ -1,0 +1,54 @@
+"""The blend: which source each draw is from, as merged timetables that need no memory of what was drawn before."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+_STAGGER = (5**0.5 - 1) / 2
+
+
+class Blend:
+    """Draws by when they are due: a source's n-th is due at `(n + phase) / share`, and the earliest goes next.
+
+    After any number of draws a source is within two or so of its share of them. One that reaches its cap simply has no
+    more dates, so the others go on in their own proportion. Phases spread by the golden ratio keep many small sources
+    from being due all at once.
+    """
+
+    def __init__(self, shares: Mapping[str, float], caps: Mapping[str, int]) -> None:
+        total = sum(shares.values())
+        self.sources = sorted(shares)
+        self._shares = [shares[source] / total for source in self.sources]
+        self._caps = [caps.get(source) for source in self.sources]
+
+    def next(self, drawn: Mapping[str, int], size: int) -> tuple[list[range], NDArray[np.int64]]:
+        """About `size` draws that follow `drawn` draws per source; none once every source has reached its cap.
+
+        First the candidates, one range of n per source; then int64[n], which of them, counted through all ranges, are
+        drawn, in order.
+        """
+        ranges, dues, horizon = [], [], np.inf
+        for index, source in enumerate(self.sources):
+            first, cap = drawn[source], self._caps[index]
+            last = first + int(self._shares[index] * size) + 1
+            if cap is None or last < cap:
+                horizon = min(horizon, self.due(index, last))
+            else:
+                last = max(first, cap)
+            ranges.append(range(first, last))
+            dues.append((np.arange(first, last) + self._phase(index)) / self._shares[index])
+        due = np.concatenate(dues)
+        order = np.argsort(due, kind="stable")
+        # A source's dates after its candidates are not in the list: only what is due before any of them is certain.
+        return ranges, order[: int(np.searchsorted(due[order], horizon))]
+
+    def due(self, index: int, nth: int) -> float:
+        """When the n-th draw of a source is due, in draws of the whole blend."""
+        return (nth + self._phase(index)) / self._shares[index]
+
+    @staticmethod
+    def _phase(index: int) -> float:
+        return (index + 1) * _STAGGER % 1
