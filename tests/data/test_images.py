@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import io
+import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 
 from sailvit.core.errors import DataError
 from sailvit.core.layout import VisualLayout
+from sailvit.data import decoding
 from sailvit.data.images import image_size, load_image, tile_count, tile_grid, tile_image
 
 LAYOUT = VisualLayout(8, 1, 0, "<|image_pad|>", max_tiles=6)
@@ -173,3 +175,102 @@ def test_resizing_is_the_antialiased_bicubic_of_pillow_within_rounding():
     ours = tile_image(image, VisualLayout(16, 1, 0, ""))[0].permute(1, 2, 0).numpy().astype(int)
     pillow = np.asarray(Image.fromarray(image).resize((16, 16), Image.Resampling.BICUBIC)).astype(int)
     assert abs(ours - pillow).max() <= 2
+
+
+@pytest.fixture(params=["simplejpeg", "Pillow"])
+def decoder(request, monkeypatch):
+    """Runs a test with and without the fast decoder."""
+    if request.param == "Pillow":
+        monkeypatch.setattr(decoding, "jpeg_decoder", lambda: None)
+    elif decoding.jpeg_decoder() is None:
+        pytest.skip("simplejpeg is not installed")
+    return request.param
+
+
+def noise(width: int, height: int) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(width).integers(0, 256, (height, width, 3), dtype=np.uint8))
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+@pytest.mark.parametrize("subsampling", [0, 1, 2, "4:1:1"])
+@pytest.mark.parametrize("settings", [{"quality": 30}, {"quality": 95, "progressive": True}])
+def test_the_fast_decoder_gives_the_bits_of_pillow(decoder, mode, subsampling, settings):
+    for width, height in ((1, 1), (7, 5), (33, 17), (64, 48)):
+        file = encoded(noise(width, height).convert(mode), "JPEG", subsampling=subsampling, **settings)
+        expected = np.asarray(Image.open(io.BytesIO(file)).convert("RGB"))
+        assert (load_image(file) == expected).all()
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_jpeg_is_turned_once(decoder, orientation, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = tmp_path / "turned.jpg"
+    path.write_bytes(encoded(noise(24, 16), "JPEG", exif=exif))
+    upright = np.asarray(ImageOps.exif_transpose(Image.open(path)))
+    assert (load_image(path) == upright).all()
+    assert image_size(path) == upright.shape[1::-1]
+
+
+@pytest.mark.parametrize("left", [0.02, 0.3, 0.9, 0.999])
+@pytest.mark.parametrize("progressive", [False, True])
+def test_a_truncated_jpeg_is_refused(decoder, left, progressive):
+    whole = encoded(noise(64, 64), "JPEG", progressive=progressive)
+    with pytest.raises(DataError, match=r"is damaged|cannot be opened") as caught:
+        load_image(whole[: int(len(whole) * left)])
+    assert caught.value.kind == "image"
+
+
+def test_what_libjpeg_only_warns_of_is_read_by_both_decoders(decoder):
+    whole = encoded(noise(64, 64), "JPEG")
+    scan = whole.index(b"\xff\xda")
+    strange = whole[:scan] + b"\x00\x00" + whole[scan:]
+    assert load_image(strange).shape == (64, 64, 3)
+
+
+def test_the_first_of_several_pictures_is_read(decoder):
+    first, second = noise(8, 6).quantize(16), noise(9, 6).quantize(16)
+    gif = encoded(first, "GIF", save_all=True, append_images=[second])
+    assert (load_image(gif) == np.asarray(first.convert("RGB"))).all()
+    mpo = encoded(noise(16, 8), "MPO", save_all=True, append_images=[noise(17, 8)])
+    assert (load_image(mpo) == load_image(encoded(noise(16, 8), "JPEG"))).all()
+
+
+def test_a_png_is_turned_by_exif_behind_its_pixels_and_read_without_decoding(monkeypatch):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    turned, plain = encoded(Image.new("RGB", (6, 4)), exif=exif), encoded(Image.new("RGB", (6, 4)))
+    chunk = turned.index(b"eXIf") - 4
+    length = int.from_bytes(turned[chunk : chunk + 4], "big") + 12
+    end = turned.index(b"IEND") - 4
+    behind = turned[:chunk] + turned[chunk + length : end] + turned[chunk : chunk + length] + turned[end:]
+    assert image_size(behind) == (4, 6)
+    assert load_image(behind).shape == (6, 4, 3)
+    monkeypatch.setattr("PIL.PngImagePlugin.PngImageFile.load", lambda self: pytest.fail("decoded"))
+    assert image_size(plain) == (6, 4)
+
+
+def test_broken_exif_leaves_an_image_as_it_is(decoder):
+    file = encoded(noise(8, 8), "JPEG", exif=b"Exif\0\0" + b"MM\x00\x2a\xff\xff\xff\xff")
+    assert load_image(file).shape == (8, 8, 3)
+
+
+def test_an_image_without_pixels_is_refused():
+    png = bytearray(encoded(Image.new("RGB", (3, 2))))
+    png[16:20] = bytes(4)
+    png[29:33] = zlib.crc32(png[12:29]).to_bytes(4, "big")
+    with pytest.raises(DataError, match="cannot be opened"):
+        load_image(bytes(png))
+    with pytest.raises(DataError, match="expected uint8"):
+        load_image(np.zeros((0, 4, 3), np.uint8))
+
+
+def test_a_drawing_is_drawn_when_it_is_loaded():
+    class Drawing:
+        size = (5, 4)
+
+        def pixels(self):
+            return gradient(5, 4)
+
+    assert image_size(Drawing()) == (5, 4)
+    assert (load_image(Drawing()) == gradient(5, 4)).all()
