@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +12,7 @@ from sailvit.core.errors import DataError
 from sailvit.core.records import IMAGE_MARK, Record, Turn
 from sailvit.data.index import measuring
 from sailvit.data.index.fingerprints import layout_fingerprint, tokenizer_fingerprint
-from sailvit.data.index.measuring import cache_folder, measure, measure_all
+from sailvit.data.index.measuring import measure, measure_all
 from sailvit.data.samples import SampleBuilder
 
 
@@ -177,22 +176,6 @@ def test_other_processes_of_a_machine_wait_and_read(builder, tmp_path, monkeypat
     measure_all({"x": source}, builder, cache=tmp_path)
     assert source.reads == 0
     assert len(looks) == 1
-
-
-@pytest.mark.parametrize(
-    ("variables", "folder"),
-    [
-        ({"SAILVIT_CACHE": "/a"}, Path("/a/costs")),
-        ({"XDG_CACHE_HOME": "/b"}, Path("/b/sailvit/costs")),
-        ({}, Path.home() / ".cache/sailvit/costs"),
-    ],
-)
-def test_where_counts_are_kept(variables, folder, monkeypatch):
-    for name in ("SAILVIT_CACHE", "XDG_CACHE_HOME"):
-        monkeypatch.delenv(name, raising=False)
-    for name, value in variables.items():
-        monkeypatch.setenv(name, value)
-    assert cache_folder() == folder
 
 
 def test_fingerprints_follow_what_matters(chatml, layout):

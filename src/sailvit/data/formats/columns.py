@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from importlib import import_module
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 from sailvit.core.errors import DataError
 from sailvit.core.records import Record
@@ -39,6 +41,11 @@ def known_columns(names: Iterable[str], path: Path) -> list[str]:
             f"{path} has columns {', '.join(names) or 'none'}; expected one of {', '.join(sorted(TEXTS))}: rename yours"
         )
     return [name for name in COLUMNS if name in names]
+
+
+def row_crc32(row: dict[str, Any]) -> int:
+    """Checksum of a row: crc32 of it as JSON, in which images are replaced by their own crc32."""
+    return crc32(json.dumps(row, sort_keys=True, default=crc32).encode())
 
 
 def column_record(row: dict[str, Any], options: RecordOptions, *, folder: Path, position: int) -> Record:

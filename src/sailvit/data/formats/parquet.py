@@ -24,6 +24,40 @@ class ParquetOptions(RecordOptions):
     """Row groups that each process keeps in memory, those read last."""
 
 
+class RowGroups:
+    """Row groups of Parquet files, of which the last few read stay in memory."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._kept: dict[tuple[Path, int], Any] = {}
+
+    def row(self, path: Path, group: int, row: int) -> dict[str, Any]:
+        """The fields of one row, in plain Python values."""
+        try:
+            fields: dict[str, Any] = self._group(path, group).slice(row, 1).to_pylist()[0]
+        except DAMAGE as error:
+            raise DataError(
+                f"{path} is damaged in row group {group} ({error}); expected readable pages: fetch it again",
+                kind="damaged shard",
+            ) from error
+        return fields
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_kept": {}}
+
+    def _group(self, path: Path, group: int) -> Any:
+        """The table of a row group; threads stay off, as they do not survive a fork."""
+        table = self._kept.pop((path, group), None)
+        if table is None:
+            while len(self._kept) >= self._most:
+                del self._kept[next(iter(self._kept))]
+            with arrow("pyarrow.parquet").ParquetFile(path, page_checksum_verification=True) as file:
+                columns = known_columns(file.schema_arrow.names, path)
+                table = file.read_row_group(group, columns=columns, use_threads=False)
+        self._kept[path, group] = table
+        return table
+
+
 class ParquetSource:
     """Rows of Parquet files as records, by position.
 
@@ -39,7 +73,7 @@ class ParquetSource:
         self._rows = Spans([rows for groups in sizes for rows in groups], options.limit)
         self._images = images
         self._options = options
-        self._kept: dict[int, Any] = {}
+        self._groups = RowGroups(options.groups)
         self.fingerprint = digest.hexdigest()
 
     def __len__(self) -> int:
@@ -49,28 +83,8 @@ class ParquetSource:
         group, row = self._rows.find(position)
         file, inside = self._files.find(group)
         path = self._paths[file]
-        try:
-            fields = self._group(group, path, inside).slice(row, 1).to_pylist()[0]
-        except DAMAGE as error:
-            raise DataError(
-                f"{path} is damaged in row group {inside} ({error}); expected readable pages: fetch it again"
-            ) from error
+        fields = self._groups.row(path, inside, row)
         return column_record(fields, self._options, folder=self._images or path.parent, position=position)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_kept": {}}
-
-    def _group(self, group: int, path: Path, inside: int) -> Any:
-        """The table of a row group; threads stay off, as they do not survive a fork."""
-        table = self._kept.pop(group, None)
-        if table is None:
-            while len(self._kept) >= self._options.groups:
-                del self._kept[next(iter(self._kept))]
-            with arrow("pyarrow.parquet").ParquetFile(path, page_checksum_verification=True) as file:
-                columns = known_columns(file.schema_arrow.names, path)
-                table = file.read_row_group(inside, columns=columns, use_threads=False)
-        self._kept[group] = table
-        return table
 
 
 def open_parquet(config: SourceConfig, folder: Path) -> ParquetSource:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from sailvit.core.errors import DataError
 from sailvit.core.records import Source
+from sailvit.data.caches import cache_folder
 from sailvit.data.index.costs import Costs, CostTable
 from sailvit.data.index.crew import each
 from sailvit.data.index.fingerprints import VERSION, digest, layout_fingerprint, tokenizer_fingerprint
@@ -67,10 +68,10 @@ def measure_all(
 ) -> dict[str, Costs]:
     """The costs of every source; of the processes on a machine the first one measures, the others read what it found.
 
-    They wait for its files and not at a barrier, which gives up after some minutes. `cache` is that of `cache_folder`
-    unless another is given.
+    They wait for its files and not at a barrier, which gives up after some minutes. The folder is `costs` in the
+    program's cache unless `cache` names another.
     """
-    cache = cache or cache_folder()
+    cache = cache or cache_folder("costs")
     if world() > 1 and local_rank() > 0:
         basis = cost_basis(builder)
         for source in sources.values():
@@ -79,12 +80,6 @@ def measure_all(
         name: measure(name, source, builder, workers=workers, cache=cache, progress=progress)
         for name, source in sources.items()
     }
-
-
-def cache_folder() -> Path:
-    """Where counts are kept: in `costs` below `$SAILVIT_CACHE`, else `$XDG_CACHE_HOME/sailvit`, `~/.cache/sailvit`."""
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sailvit"
-    return Path(os.environ.get("SAILVIT_CACHE") or base) / "costs"
 
 
 def cost_basis(builder: SampleBuilder) -> str:
