@@ -44,4 +44,4 @@ def open_source(name: str, config: SourceConfig, folder: Path) -> Source:
     try:
         return FORMATS[config.format](config, folder)
     except DataError as error:
-        raise DataError(f"source {name}: {error}") from error
+        raise DataError(f"source {name}: {error}", kind=error.kind) from error

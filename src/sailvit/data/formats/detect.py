@@ -94,23 +94,23 @@ def _folder_kind(folder: Path) -> tuple[str, Path]:
 
 def _loose_kind(folder: Path, files: list[Path]) -> tuple[str, Path] | None:
     """Format of files that no manifest describes; none when there is no telling."""
-    shards = {file.with_suffix("") for file in files if file.suffix == ".tar"}
-    files = [file for file in files if file.suffix == ".tar" or not _describes(file, shards)]
+    files = _telling(files)
     told = {FILES[file.suffix] for file in files if file.suffix in FILES}
     if not told and _has_captions(files):
         return "folder", folder
     # Tars and Parquet files are shards of one set; each table, and each file of rows, is a set of its own.
-    single = _rows(files) + [file for file in files if file.suffix == ".tsv"]
-    if len(told) == 1 and not single:
-        return told.pop(), folder
-    if len(single) == 1 and told <= {"tsv"}:
-        return _file_kind(single[0]), single[0]
+    match sorted(told - {"tsv"}), _rows(files) + [file for file in files if file.suffix == ".tsv"]:
+        case [kind], []:
+            return kind, folder
+        case [], [file]:
+            return _file_kind(file), file
     return None
 
 
-def _describes(file: Path, shards: set[Path]) -> bool:
-    """Whether a file only describes a tar, as img2dataset writes one `.parquet` and one `_stats.json` beside each."""
-    return file.with_name(file.stem.removesuffix("_stats")) in shards
+def _telling(files: list[Path]) -> list[Path]:
+    """The files without those that describe a tar: img2dataset writes a `.parquet` and a `_stats.json` beside each."""
+    tars = {file.with_suffix("") for file in files if file.suffix == ".tar"}
+    return [f for f in files if f.suffix == ".tar" or f.with_name(f.stem.removesuffix("_stats")) not in tars]
 
 
 def _pictures(files: list[Path]) -> set[Path]:

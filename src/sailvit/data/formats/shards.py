@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from glob import glob, has_magic
 from os.path import commonpath
 from pathlib import Path
@@ -11,6 +12,49 @@ import numpy as np
 
 from sailvit.core.errors import DataError
 from sailvit.core.recipe import SourceConfig
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Damage found when a source opened; what it names is left out, and all else is used."""
+
+    shard: str
+    """File that is damaged."""
+    offset: int | None
+    """Byte where the first damage of this kind stands; none when the file cannot be read at all."""
+    kind: str
+    """What it is, in a word or two that counts can be kept by: `cut shard`, `link`, `duplicate`, ..."""
+    reason: str
+    """What was found, what was expected, and what becomes of it."""
+    count: int = 1
+    """How often this kind was found in this shard; only the first is described."""
+
+
+class Faults:
+    """Faults as they are found: one per shard and kind, so that their number does not grow with the records."""
+
+    def __init__(self) -> None:
+        self._found: dict[tuple[str, str], Fault] = {}
+
+    def add(self, shard: Path, offset: int | None, kind: str, reason: str) -> None:
+        """Take note of a damage."""
+        first = self._found.get((str(shard), kind))
+        fault = Fault(str(shard), offset, kind, reason) if first is None else replace(first, count=first.count + 1)
+        self._found[str(shard), kind] = fault
+
+    def __bool__(self) -> bool:
+        return bool(self._found)
+
+    def all(self) -> tuple[Fault, ...]:
+        """What was found, in order."""
+        return tuple(self._found.values())
+
+    def refuse_nothing_left(self, records: int) -> None:
+        """DataError with the first fault when no record is left to read."""
+        if self._found and not records:
+            first, *others = self._found.values()
+            more = f" (and {len(others)} more faults)" if others else ""
+            raise DataError(f"{first.shard}: {first.reason}{more}; no record is left to read", kind=first.kind)
 
 
 def shard_paths(config: SourceConfig, folder: Path, suffix: str) -> list[Path]:
@@ -44,6 +88,12 @@ class Spans:
     def __len__(self) -> int:
         total = int(self._starts[-1])
         return min(total, self._limit or total)
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """Positions in each run; those above the limit do not count."""
+        ends = np.minimum(self._starts, len(self))
+        return tuple(np.diff(ends).tolist())
 
     def find(self, position: int) -> tuple[int, int]:
         """The run that holds `position`, and the position inside it."""

@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 import re
 import tarfile
-from collections.abc import Iterator
 from hashlib import blake2b
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
@@ -18,19 +17,21 @@ from sailvit.core.recipe import SourceConfig
 from sailvit.core.records import Record
 from sailvit.data.formats.conversations import RecordOptions, row_record
 from sailvit.data.formats.rows import read_options
-from sailvit.data.formats.shards import Spans, shard_names, shard_paths
+from sailvit.data.formats.shards import Faults, Spans, shard_names, shard_paths
+from sailvit.data.formats.tars import DamageError, Stamp, content_of, members, stamp_of, wrong
 
 _IMAGE = re.compile(r"(?:(\d+)\.)?(?:jpg|jpeg|png|webp)")
 """Endings of images. A number before it orders several of one sample; `seg.png` is no such image and not read."""
-_DAMAGE = (tarfile.TarError, ValueError, OverflowError, OSError)
-"""What `tarfile` raises on damaged headers."""
+_PICKLES = frozenset(("pkl", "pickle", "pyd", "pt", "pth", "joblib"))
+"""Endings that other readers load by running what the file says."""
 
 
 class WebDatasetSource:
     """Records of tar shards, by position.
 
     Only the byte offset of each sample's first header is kept (8 bytes per sample). A read opens the shard there and
-    walks the headers of that sample; members with other endings are skipped over and never read.
+    walks the headers of that sample; members with other endings are skipped over and never read. Damage found when the
+    shards open is kept as faults: what comes before it in its shard is used, and so are all other shards.
     """
 
     def __init__(self, paths: list[Path], options: RecordOptions) -> None:
@@ -38,25 +39,41 @@ class WebDatasetSource:
         self._paths = paths
         self._names = shard_names(paths)
         digest.update("\0".join(self._names).encode())
-        self._offsets = [_index(path, digest) for path in paths]
+        faults = Faults()
+        indexes = [_index(path, digest, faults) for path in paths]
+        self._stamps = [stamp for stamp, _ in indexes]
+        self._offsets = [offsets for _, offsets in indexes]
         self._spans = Spans([len(offsets) for offsets in self._offsets], options.limit)
+        faults.refuse_nothing_left(len(self._spans))
         self._options = options
+        self.faults = faults.all()
+        """What was left out when the shards opened."""
         self.fingerprint = digest.hexdigest()
 
     def __len__(self) -> int:
         return len(self._spans)
 
+    @property
+    def shards(self) -> tuple[int, ...]:
+        """Records per shard."""
+        return self._spans.lengths
+
+    def place(self, position: int) -> tuple[str, int]:
+        """Shard and byte offset of the record at `position`."""
+        shard, inside = self._spans.find(position)
+        return str(self._paths[shard]), int(self._offsets[shard][inside])
+
     def __getitem__(self, position: int) -> Record:
         shard, inside = self._spans.find(position)
         path, at = self._paths[shard], int(self._offsets[shard][inside])
         try:
-            key, files = _read_sample(path, at)
+            key, files = _read_sample(path, at, self._stamps[shard])
             row = _row(files)
             ordered = sorted((int(match[1] or 0), end) for end in files if (match := _IMAGE.fullmatch(end)))
             images = tuple(files[end] for _, end in ordered)
             return row_record(row, images, self._options, name=f"{self._names[shard]}/{key}", position=position)
         except DataError as error:
-            raise DataError(f"{path} at byte {at}: {error}") from error
+            raise DataError(f"{path} at byte {at}: {error}", kind=error.kind) from error
 
 
 def open_webdataset(config: SourceConfig, folder: Path) -> WebDatasetSource:
@@ -65,63 +82,72 @@ def open_webdataset(config: SourceConfig, folder: Path) -> WebDatasetSource:
     return WebDatasetSource(shard_paths(config, folder, ".tar"), options)
 
 
-def _index(path: Path, digest: blake2b) -> NDArray[np.int64]:
-    """Where the samples of a shard start; the digest takes every member's name, offset and size."""
-    offsets: list[int] = []
-    seen: set[str] = set()
-    names: set[str] = set()
-    last = None
-    with path.open("rb") as file:
-        for member in _members(file, path, 0):
-            digest.update(f"{member.name}\0{member.offset_data}\0{member.size}\0".encode(errors="surrogateescape"))
-            key, ending = _split(_checked(member, path))
-            if not key:
-                continue
-            if key != last:
-                names.clear()
-            if ending in names or (key != last and key in seen):
-                raise DataError(
-                    f"{path}: member {member.name!r} comes twice, or apart from others of its key; expected the members"
-                    " of a key once and together: write the shard anew"
-                )
-            if key != last:
-                offsets.append(member.offset)
-            names.add(ending)
-            seen.add(key)
-            last = key
-    return np.array(offsets, dtype=np.int64)
+class _Samples:
+    """The samples of one shard, as its members come by."""
+
+    def __init__(self, path: Path, faults: Faults) -> None:
+        self._path = path
+        self._faults = faults
+        self._keys: set[str] = set()
+        self._endings: set[str] = set()
+        self._last = ""
+        self._taken = False
+        self.offsets: list[int] = []
+
+    def add(self, member: tarfile.TarInfo) -> None:
+        """Take a member into its sample; what must not be read becomes a fault."""
+        if damage := wrong(member):
+            self._faults.add(self._path, member.offset, *damage)
+            return
+        key, ending = _split(member)
+        if not key:
+            return
+        if key != self._last:
+            self._start(key, member.offset)
+        if not self._taken or ending in self._endings:
+            reason = (
+                f"member {member.name!r} comes twice, or apart from others of its key; expected the members of a key"
+                " once and together: the later ones are left out"
+            )
+            self._faults.add(self._path, member.offset, "duplicate", reason)
+        elif ending in _PICKLES:
+            reason = f"member {member.name!r} may hold a pickle, which runs code when it loads: it is never opened"
+            self._faults.add(self._path, member.offset, "pickle", reason)
+        self._endings.add(ending)
+
+    def drop_last(self) -> str:
+        """The key of the last sample, which no longer counts, as members of it may be lost; empty without any."""
+        if self.offsets:
+            self.offsets.pop()
+        return self._last
+
+    def _start(self, key: str, offset: int) -> None:
+        self._taken = key not in self._keys
+        if self._taken:
+            self._keys.add(key)
+            self.offsets.append(offset)
+        self._last = key
+        self._endings = set()
 
 
-def _members(file: IO[bytes], path: Path, start: int) -> Iterator[tarfile.TarInfo]:
-    """The members of a tar from the header at byte `start`; DataError when it is damaged or has no end."""
-    file.seek(start)
-    at = start
+def _index(path: Path, digest: blake2b, faults: Faults) -> tuple[Stamp, NDArray[np.int64]]:
+    """A shard's stamp, and where its samples start; the digest takes every member's name, offset and size."""
+    samples = _Samples(path, faults)
+    stamp: Stamp = (-1, -1)
     try:
-        with tarfile.open(fileobj=file, mode="r:") as tar:
-            while (member := tar.next()) is not None:
-                if tar.offset < member.offset_data:
-                    raise tarfile.ReadError("negative size")
-                yield member
-                at = tar.offset
-            file.seek(tar.offset)
-            if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
-                raise tarfile.ReadError("no end mark")
-    except _DAMAGE as error:
-        raise DataError(
-            f"{path} is cut or damaged at byte {at} ({error}); expected a complete tar, not compressed: fetch it again"
-        ) from error
-
-
-def _checked(member: tarfile.TarInfo, path: Path) -> tarfile.TarInfo:
-    plain = member.type in (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.DIRTYPE) and not member.issparse()
-    inside = not member.name.startswith("/") and ".." not in PurePosixPath(member.name).parts
-    if not plain or not inside:
-        found = f"has type {member.type!r}" if inside else "leads out of the shard"
-        raise DataError(
-            f"{path}: member {member.name!r} {found}; expected plain files with relative names:"
-            " remove it from the shard"
-        )
-    return member
+        with path.open("rb") as file:
+            stamp = stamp_of(file)
+            for member in members(file, 0):
+                digest.update(f"{member.name}\0{member.offset_data}\0{member.size}\0".encode(errors="surrogateescape"))
+                samples.add(member)
+    except DamageError as error:
+        last = samples.drop_last()
+        reason = f"{error}; the samples before it are used" + (f", without the last one, {last}" if last else "")
+        faults.add(path, error.offset, "cut shard", reason)
+    except OSError as error:
+        faults.add(path, None, "missing shard", f"it cannot be read ({error.strerror}); check its place and rights")
+    digest.update(str(len(samples.offsets)).encode())
+    return stamp, np.array(samples.offsets, dtype=np.int64)
 
 
 def _split(member: tarfile.TarInfo) -> tuple[str, str]:
@@ -131,30 +157,35 @@ def _split(member: tarfile.TarInfo) -> tuple[str, str]:
     return (f"{folder}{slash}{stem}" if stem and member.isfile() else ""), ending.lower()
 
 
-def _read_sample(path: Path, at: int) -> tuple[str, dict[str, bytes]]:
+def _read_sample(path: Path, at: int, stamp: Stamp) -> tuple[str, dict[str, bytes]]:
     """Key and files, by ending, of the sample whose first header stands at byte `at`."""
-    first = None
+    try:
+        with path.open("rb") as file:
+            if stamp_of(file) != stamp:
+                raise DataError(
+                    "the shard changed since it was opened; restart the run to read it", kind="changed shard"
+                )
+            return _sample_at(file, at)
+    except OSError as error:
+        raise DataError(f"the shard cannot be read ({error.strerror}); put it back", kind="missing shard") from error
+
+
+def _sample_at(file: IO[bytes], at: int) -> tuple[str, dict[str, bytes]]:
+    """Key and files of a sample in an open shard; of two files with one ending the first counts."""
+    first = ""
     files: dict[str, bytes] = {}
-    with path.open("rb") as file:
-        for member in _members(file, path, at):
-            key, ending = _split(_checked(member, path))
-            first = first or key
-            if key != first and key:
-                break
-            if key and (ending in ("txt", "json") or _IMAGE.fullmatch(ending)):
-                files[ending] = _content(file, member)
-    return first or "", files
+    for member in members(file, at):
+        key, ending = _split(member) if wrong(member) is None else ("", "")
+        first = first or key
+        if key and key != first:
+            break
+        if key and _is_read(ending) and ending not in files:
+            files[ending] = content_of(file, member)
+    return first, files
 
 
-def _content(file: IO[bytes], member: tarfile.TarInfo) -> bytes:
-    file.seek(member.offset_data)
-    content = file.read(member.size)
-    if len(content) != member.size:
-        raise DataError(
-            f"{member.name} ends after {len(content)} of {member.size} bytes; expected the shard as it was when opened:"
-            " fetch it again and restart"
-        )
-    return content
+def _is_read(ending: str) -> bool:
+    return ending in ("txt", "json") or _IMAGE.fullmatch(ending) is not None
 
 
 def _row(files: dict[str, bytes]) -> dict[str, Any]:
@@ -163,9 +194,9 @@ def _row(files: dict[str, bytes]) -> dict[str, Any]:
         row = json.loads(files.get("json", b"{}"))
         text = files["txt"].decode() if "txt" in files else None
     except (ValueError, RecursionError) as error:
-        raise DataError(f"its text cannot be read ({error}); expected JSON, or text as UTF-8") from error
+        raise DataError(f"its text cannot be read ({error}); expected JSON, or text as UTF-8", kind="text") from error
     if not isinstance(row, dict):
-        raise DataError(f"its JSON holds {type(row).__name__}; expected an object")
+        raise DataError(f"its JSON holds {type(row).__name__}; expected an object", kind="text")
     fields = {name: value for name, value in row.items() if value is not None}
     if text is not None and not {"conversations", "messages", "caption", "text"} & fields.keys():
         fields["text"] = text

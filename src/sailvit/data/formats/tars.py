@@ -1,0 +1,78 @@
+"""Tars read member by member: what may be read, where damage starts, and whether a file is still the one it was."""
+
+from __future__ import annotations
+
+import os
+import tarfile
+from collections.abc import Iterator
+from pathlib import PurePosixPath
+from typing import IO
+
+from sailvit.core.errors import DataError
+
+_DAMAGE = (tarfile.TarError, ValueError, OverflowError, OSError)
+"""What `tarfile` raises on damaged headers."""
+
+Stamp = tuple[int, int]
+"""Size in bytes and time of change in nanoseconds."""
+
+
+class DamageError(DataError):
+    """A tar that cannot be read beyond some byte."""
+
+    def __init__(self, message: str, offset: int) -> None:
+        super().__init__(message, kind="cut shard")
+        self.offset = offset
+        """The byte."""
+
+
+def members(file: IO[bytes], start: int) -> Iterator[tarfile.TarInfo]:
+    """The members of a tar from the header at byte `start`; DamageError when it is damaged or has no end."""
+    file.seek(start)
+    at = start
+    try:
+        with tarfile.open(fileobj=file, mode="r:") as tar:
+            while (member := tar.next()) is not None:
+                if tar.offset < member.offset_data:
+                    raise tarfile.ReadError("negative size")
+                yield member
+                at = tar.offset
+            file.seek(tar.offset)
+            if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+                raise tarfile.ReadError("no end mark")
+    except _DAMAGE as error:
+        at = min(at, os.fstat(file.fileno()).st_size)
+        raise DamageError(
+            f"cut or damaged at byte {at} ({error}); expected a complete tar, not compressed: fetch it again", at
+        ) from error
+
+
+def wrong(member: tarfile.TarInfo) -> tuple[str, str] | None:
+    """Kind and reason of a member that is neither a plain file nor a folder inside the shard."""
+    name = f"member {member.name!r}"
+    if member.name.startswith("/") or ".." in PurePosixPath(member.name).parts:
+        return "unsafe name", f"{name} leads out of the shard; expected a relative name: it is left out"
+    if member.issym() or member.islnk():
+        return "link", f"{name} is a link; expected plain files: it is left out, and not followed"
+    if member.type not in (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.DIRTYPE) or member.issparse():
+        return "device", f"{name} has type {member.type!r}; expected plain files: it is left out"
+    return None
+
+
+def stamp_of(file: IO[bytes]) -> Stamp:
+    """Size and time of change of an open file, by which one that was written anew is noticed."""
+    found = os.fstat(file.fileno())
+    return found.st_size, found.st_mtime_ns
+
+
+def content_of(file: IO[bytes], member: tarfile.TarInfo) -> bytes:
+    """What a member holds; DataError when the file ends before it does."""
+    file.seek(member.offset_data)
+    content = file.read(member.size)
+    if len(content) != member.size:
+        raise DataError(
+            f"{member.name} ends after {len(content)} of {member.size} bytes; expected the shard as it was when opened:"
+            " fetch it again and restart",
+            kind="cut shard",
+        )
+    return content
