@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import tarfile
+from collections.abc import Mapping
 from hashlib import blake2b
 from pathlib import Path
 from typing import IO, Any
@@ -67,11 +68,8 @@ class WebDatasetSource:
         shard, inside = self._spans.find(position)
         path, at = self._paths[shard], int(self._offsets[shard][inside])
         try:
-            key, files = _read_sample(path, at, self._stamps[shard])
-            row = _row(files)
-            ordered = sorted((int(match[1] or 0), end) for end in files if (match := _IMAGE.fullmatch(end)))
-            images = tuple(files[end] for _, end in ordered)
-            return row_record(row, images, self._options, name=f"{self._names[shard]}/{key}", position=position)
+            key, files = _read_shard(path, at, self._stamps[shard])
+            return sample_record(files, self._options, name=f"{self._names[shard]}/{key}", position=position)
         except DataError as error:
             raise DataError(f"{path} at byte {at}: {error}", kind=error.kind) from error
 
@@ -80,6 +78,27 @@ def open_webdataset(config: SourceConfig, folder: Path) -> WebDatasetSource:
     """The samples of the tars that `path` names: one tar, a folder, or a glob."""
     options = read_options(RecordOptions, config)
     return WebDatasetSource(shard_paths(config, folder, ".tar"), options)
+
+
+def read_sample(file: IO[bytes], at: int) -> tuple[str, dict[str, bytes]]:
+    """Key and files, by ending, of the sample whose first header stands at byte `at`; the first of two alike counts."""
+    first = ""
+    files: dict[str, bytes] = {}
+    for member in members(file, at):
+        key, ending = _split(member) if wrong(member) is None else ("", "")
+        first = first or key
+        if key and key != first:
+            break
+        if key and _is_read(ending) and ending not in files:
+            files[ending] = content_of(file, member)
+    return first, files
+
+
+def sample_record(files: Mapping[str, bytes], options: RecordOptions, *, name: str, position: int) -> Record:
+    """The record that a sample's files make: its images by number, its JSON, its text."""
+    ordered = sorted((int(match[1] or 0), end) for end in files if (match := _IMAGE.fullmatch(end)))
+    images = tuple(files[end] for _, end in ordered)
+    return row_record(_row(files), images, options, name=name, position=position)
 
 
 class _Samples:
@@ -157,38 +176,24 @@ def _split(member: tarfile.TarInfo) -> tuple[str, str]:
     return (f"{folder}{slash}{stem}" if stem and member.isfile() else ""), ending.lower()
 
 
-def _read_sample(path: Path, at: int, stamp: Stamp) -> tuple[str, dict[str, bytes]]:
-    """Key and files, by ending, of the sample whose first header stands at byte `at`."""
+def _read_shard(path: Path, at: int, stamp: Stamp) -> tuple[str, dict[str, bytes]]:
+    """Key and files of the sample at byte `at`; DataError when the shard is not what it was when it was opened."""
     try:
         with path.open("rb") as file:
             if stamp_of(file) != stamp:
                 raise DataError(
                     "the shard changed since it was opened; restart the run to read it", kind="changed shard"
                 )
-            return _sample_at(file, at)
+            return read_sample(file, at)
     except OSError as error:
         raise DataError(f"the shard cannot be read ({error.strerror}); put it back", kind="missing shard") from error
-
-
-def _sample_at(file: IO[bytes], at: int) -> tuple[str, dict[str, bytes]]:
-    """Key and files of a sample in an open shard; of two files with one ending the first counts."""
-    first = ""
-    files: dict[str, bytes] = {}
-    for member in members(file, at):
-        key, ending = _split(member) if wrong(member) is None else ("", "")
-        first = first or key
-        if key and key != first:
-            break
-        if key and _is_read(ending) and ending not in files:
-            files[ending] = content_of(file, member)
-    return first, files
 
 
 def _is_read(ending: str) -> bool:
     return ending in ("txt", "json") or _IMAGE.fullmatch(ending) is not None
 
 
-def _row(files: dict[str, bytes]) -> dict[str, Any]:
+def _row(files: Mapping[str, bytes]) -> dict[str, Any]:
     """The fields of a sample: its JSON, and its text where that has neither turns nor a caption."""
     try:
         row = json.loads(files.get("json", b"{}"))
