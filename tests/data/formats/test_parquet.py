@@ -134,8 +134,23 @@ def test_a_file_without_text_columns(tmp_path):
 def test_files_that_are_cut_or_something_else(tmp_path, damage):
     path = written(tmp_path, {"image": [b"1"], "text": ["a"]})
     path.write_bytes(damage(path.read_bytes()))
-    with pytest.raises(DataError, match=r"p\.parquet is no readable Parquet file"):
+    with pytest.raises(DataError, match=r"p\.parquet: no readable Parquet file .*no record is left"):
         opened(tmp_path)
+
+
+def test_a_file_that_cannot_be_read_costs_only_itself(tmp_path):
+    for name in "abc":
+        written(tmp_path, {"image": [b"1"] * 3, "text": [f"{name}{n}" for n in range(3)]}, f"{name}.parquet")
+    whole = opened(tmp_path, ".")
+    assert (whole.shards, whole.faults) == ((3, 3, 3), ())
+    assert whole.place(4) == (str(tmp_path / "b.parquet"), 1)
+    (tmp_path / "b.parquet").write_bytes(b"<html>gone</html>")
+    source = opened(tmp_path, ".")
+    assert [source[n].turns[1].text for n in range(len(source))] == ["a0", "a1", "a2", "c0", "c1", "c2"]
+    assert source.shards == (3, 0, 3)
+    assert [(fault.shard, fault.kind) for fault in source.faults] == [(str(tmp_path / "b.parquet"), "damaged shard")]
+    assert source.fingerprint != whole.fingerprint
+    assert opened(tmp_path, ".", limit=4).shards == (3, 0, 1)
 
 
 def test_a_flipped_byte_in_a_page_is_caught_by_its_checksum(tmp_path):

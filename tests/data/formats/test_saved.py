@@ -80,7 +80,7 @@ def test_a_set_of_splits_asks_for_one(tmp_path):
     [
         ({"_indices_data_files": [{"filename": "i.arrow"}]}, r"after flatten_indices\(\)"),
         ({"_data_files": [{"filename": "../x.arrow"}]}, "leads out of"),
-        ({"_data_files": [{"filename": "gone.arrow"}]}, "gone.arrow is no readable Arrow stream"),
+        ({"_data_files": [{"filename": "gone.arrow"}]}, r"gone.arrow: no readable Arrow stream .*no record is left"),
         ({"_data_files": [{}]}, "no usable state.json"),
         ({"_data_files": 3}, "no usable state.json"),
     ],
@@ -102,14 +102,32 @@ def test_folders_that_are_something_else(tmp_path):
 
 
 @pytest.mark.parametrize("kept", [0.2, 0.5, 0.9])
-def test_cut_streams_are_refused_at_opening_and_later(tmp_path, kept):
+def test_cut_streams_are_noticed_at_opening_and_later(tmp_path, kept):
     file = saved(tmp_path / "set", [columns(["x" * 500] * 9)]) / "data-00000-of-00001.arrow"
     source, content = opened(tmp_path), file.read_bytes()
     file.write_bytes(content[: int(len(content) * kept)])
     with pytest.raises(DataError, match=r"arrow is damaged at byte \d+"):
         source[8]
-    with pytest.raises(DataError, match="no readable Arrow stream"):
-        opened(tmp_path)
+    prefix = opened(tmp_path) if kept > 0.2 else whole_refused(tmp_path)
+    assert prefix is None or (len(prefix) < 9 and "no readable Arrow stream from byte" in prefix.faults[0].reason)
+
+
+def whole_refused(folder):
+    with pytest.raises(DataError, match="no record is left"):
+        opened(folder)
+
+
+def test_a_missing_or_cut_file_costs_only_itself(tmp_path):
+    folder = saved(tmp_path / "set", [columns([f"{n}a", f"{n}b"]) for n in range(3)])
+    whole = opened(tmp_path)
+    assert (whole.shards, whole.faults) == ((2, 2, 2), ())
+    assert whole.place(3) == (str(folder / "data-00001-of-00003.arrow"), 1)
+    (folder / "data-00001-of-00003.arrow").unlink()
+    source = opened(tmp_path)
+    assert [source[n].turns[1].text for n in range(len(source))] == ["0a", "0b", "2a", "2b"]
+    assert (source.shards, [fault.kind for fault in source.faults]) == ((2, 0, 2), ["damaged shard"])
+    assert source.fingerprint != whole.fingerprint
+    assert opened(tmp_path, limit=3).shards == (2, 0, 1)
 
 
 def test_a_folder_that_datasets_wrote(tmp_path):

@@ -14,7 +14,7 @@ from sailvit.core.records import Record
 from sailvit.data.formats.columns import DAMAGE, arrow, column_record, known_columns
 from sailvit.data.formats.conversations import RecordOptions
 from sailvit.data.formats.rows import read_options
-from sailvit.data.formats.shards import Spans, shard_names, shard_paths
+from sailvit.data.formats.shards import Faults, Spans, shard_names, shard_paths
 
 
 class ParquetOptions(RecordOptions):
@@ -67,17 +67,32 @@ class ParquetSource:
 
     def __init__(self, paths: list[Path], images: Path | None, options: ParquetOptions) -> None:
         digest = blake2b((options.model_dump_json() + "\0".join(shard_names(paths))).encode(), digest_size=8)
-        sizes = [_group_sizes(path, digest) for path in paths]
+        faults = Faults()
+        sizes = [_group_sizes(path, digest, faults) for path in paths]
         self._paths = paths
+        self._sizes = [sum(groups) for groups in sizes]
         self._files = Spans([len(groups) for groups in sizes])
         self._rows = Spans([rows for groups in sizes for rows in groups], options.limit)
+        faults.refuse_nothing_left(len(self._rows))
         self._images = images
         self._options = options
         self._groups = RowGroups(options.groups)
+        self.faults = faults.all()
+        """Files that were left out when the source opened."""
         self.fingerprint = digest.hexdigest()
 
     def __len__(self) -> int:
         return len(self._rows)
+
+    @property
+    def shards(self) -> tuple[int, ...]:
+        """Records per file."""
+        return Spans(self._sizes, self._options.limit).lengths
+
+    def place(self, position: int) -> tuple[str, int]:
+        """File of the record at `position`, and its row there."""
+        file, row = Spans(self._sizes).find(position)
+        return str(self._paths[file]), row
 
     def __getitem__(self, position: int) -> Record:
         group, row = self._rows.find(position)
@@ -94,8 +109,11 @@ def open_parquet(config: SourceConfig, folder: Path) -> ParquetSource:
     return ParquetSource(shard_paths(config, folder, ".parquet"), images, options)
 
 
-def _group_sizes(path: Path, digest: blake2b) -> list[int]:
-    """Rows per row group; the digest takes the footer, which holds sizes, offsets and statistics of all columns."""
+def _group_sizes(path: Path, digest: blake2b, faults: Faults) -> list[int]:
+    """Rows per row group, none of a file that cannot be read.
+
+    The digest takes the footer, which holds sizes, offsets and statistics of all columns.
+    """
     parquet = arrow("pyarrow.parquet")
     try:
         with parquet.ParquetFile(path) as file:
@@ -106,5 +124,8 @@ def _group_sizes(path: Path, digest: blake2b) -> list[int]:
             raw.seek(-footer.serialized_size - 8, 2)
             digest.update(raw.read())
     except DAMAGE as error:
-        raise DataError(f"{path} is no readable Parquet file ({error}); fetch it again, or correct `path`") from error
+        reason = f"no readable Parquet file ({error}); fetch it again, or correct `path`: it is left out"
+        faults.add(path, None, "damaged shard", reason)
+        digest.update(b"unreadable")
+        return []
     return sizes

@@ -13,7 +13,7 @@ from sailvit.core.records import Record
 from sailvit.data.formats.columns import DAMAGE, arrow, column_record, known_columns
 from sailvit.data.formats.conversations import RecordOptions
 from sailvit.data.formats.rows import image_path, read_options
-from sailvit.data.formats.shards import Spans
+from sailvit.data.formats.shards import Faults, Spans
 
 
 class SavedSource:
@@ -26,18 +26,33 @@ class SavedSource:
     def __init__(self, folder: Path, images: Path, options: RecordOptions) -> None:
         paths, mark = _read_state(folder)
         digest = blake2b((options.model_dump_json() + mark).encode(), digest_size=8)
-        indexes = [_index(path, digest) for path in paths]
+        faults = Faults()
+        indexes = [_index(path, digest, faults) for path in paths]
         self._paths = paths
         self._schemas = [schema for schema, _, _ in indexes]
         self._offsets = [offsets for _, offsets, _ in indexes]
         self._files = Spans([len(offsets) for offsets in self._offsets])
         self._rows = Spans([rows for _, _, sizes in indexes for rows in sizes], options.limit)
+        faults.refuse_nothing_left(len(self._rows))
+        self._sizes = [sum(sizes) for _, _, sizes in indexes]
         self._images = images
         self._options = options
+        self.faults = faults.all()
+        """Files that were left out when the source opened."""
         self.fingerprint = digest.hexdigest()
 
     def __len__(self) -> int:
         return len(self._rows)
+
+    @property
+    def shards(self) -> tuple[int, ...]:
+        """Records per file."""
+        return Spans(self._sizes, self._options.limit).lengths
+
+    def place(self, position: int) -> tuple[str, int]:
+        """File of the record at `position`, and its row there."""
+        file, row = Spans(self._sizes).find(position)
+        return str(self._paths[file]), row
 
     def __getitem__(self, position: int) -> Record:
         batch, row = self._rows.find(position)
@@ -82,21 +97,25 @@ def _read_state(folder: Path) -> tuple[list[Path], str]:
     return [image_path(folder, name) for name in names], str(state.get("_fingerprint"))
 
 
-def _index(path: Path, digest: blake2b) -> tuple[Any, list[int], list[int]]:
-    """Schema, and offset and rows of each record batch; the digest takes all three and the file's name."""
-    offsets, sizes = [], []
+def _index(path: Path, digest: blake2b, faults: Faults) -> tuple[Any, list[int], list[int]]:
+    """Schema, and offset and rows of each record batch, up to the first that cannot be read.
+
+    The digest takes all three and the file's name.
+    """
+    schema, offsets, sizes, at = None, [], [], 0
     try:
         with arrow("pyarrow").memory_map(str(path)) as file:
             stream = arrow("pyarrow.ipc").open_stream(file)
+            schema = stream.schema
+            known_columns(schema.names, path)
             at = file.tell()
             for batch in stream:
                 offsets.append(at)
                 sizes.append(batch.num_rows)
                 at = file.tell()
-            schema = stream.schema
-            known_columns(schema.names, path)
     except DAMAGE as error:
-        raise DataError(f"{path} is no readable Arrow stream ({error}); save the set again") from error
+        reason = f"no readable Arrow stream from byte {at} on ({error}); save the set again: what comes before is used"
+        faults.add(path, at if schema else None, "damaged shard", reason)
     digest.update(json.dumps([path.name, str(schema), offsets, sizes]).encode())
     return schema, offsets, sizes
 
