@@ -1,3 +1,6 @@
+import pickle
+import zlib
+
 import numpy as np
 import pytest
 
@@ -10,7 +13,7 @@ from sailvit.data.world.tasks import IMAGE_TASKS, READING_TASKS, TASKS, TEXT_TAS
 def same(first, second):
     if (first.id, first.turns, first.kind) != (second.id, second.turns, second.kind):
         return False
-    return all(np.array_equal(a, b) for a, b in zip(first.images, second.images, strict=True))
+    return all(np.array_equal(a.pixels(), b.pixels()) for a, b in zip(first.images, second.images, strict=True))
 
 
 def test_a_record_depends_on_the_options_and_its_position_only():
@@ -50,8 +53,9 @@ def test_every_task_gives_records_of_its_kind(task):
         assert record.kind == TASKS[task].kind
         assert question.text.startswith("<image>\n") == (len(record.images) == 1) == (task in IMAGE_TASKS)
         for image in record.images:
-            assert image.shape == (64, 64, 3)
-            assert image.dtype == np.uint8
+            assert image.pixels().shape == (64, 64, 3)
+            assert image.pixels().dtype == np.uint8
+            assert image.size == (64, 64)
 
 
 def test_the_named_groups_cover_every_task():
@@ -92,3 +96,20 @@ def test_options_that_do_not_hold_are_refused(options, message, tmp_path):
 def test_a_position_outside_is_refused(position):
     with pytest.raises(IndexError, match="world of 5 records"):
         WorldSource("train", "fine", 5)[position]
+
+
+def test_a_picture_is_drawn_when_it_is_looked_at_and_is_the_same_each_time(monkeypatch):
+    source = WorldSource("train", "fine", 20)
+    drawn = source[3].images[0].pixels()
+    monkeypatch.setattr(f"{WorldSource.__module__}.draw", lambda scene, rng: pytest.fail("drawn"))
+    picture = source[3].images[0]
+    monkeypatch.undo()
+    assert np.array_equal(picture.pixels(), drawn)
+    assert np.array_equal(picture.pixels(), drawn)
+    assert np.array_equal(pickle.loads(pickle.dumps(picture)).pixels(), drawn)
+
+
+def test_pictures_stay_what_they_were():
+    source = WorldSource("train", dict.fromkeys(IMAGE_TASKS, 1.0), 50, seed=7)
+    pixels = b"".join(source[position].images[0].pixels().tobytes() for position in range(50))
+    assert zlib.crc32(pixels) == 1543562101

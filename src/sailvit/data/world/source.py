@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from copy import deepcopy
+from dataclasses import dataclass
 from difflib import get_close_matches
 from itertools import accumulate
 from pathlib import Path
@@ -18,7 +20,7 @@ from sailvit.core.errors import DataError
 from sailvit.core.recipe import Count, Positive, SourceConfig
 from sailvit.core.records import IMAGE_MARK, Record, Turn
 from sailvit.core.seeding import derive_seed, numpy_generator
-from sailvit.data.world.drawing import draw
+from sailvit.data.world.drawing import SIDE, draw
 from sailvit.data.world.scenes import Scene, Split, Sum, pick, split_of
 from sailvit.data.world.tasks import TASKS, Task, describe
 
@@ -52,6 +54,25 @@ class WorldOptions(Config):
                 near = get_close_matches(name, TASKS, n=1) or [", ".join(TASKS)]
                 raise ValueError(f"the world has no task {name!r}; write {near[0]}")
         return value
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """A scene that is drawn when its pixels are asked for; drawing is two thirds of what a record costs."""
+
+    scene: Scene
+    """What it shows."""
+    rng: np.random.Generator
+    """Where the record's random choices have come to; never advanced, so that every drawing is the same."""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height, in pixels."""
+        return SIDE, SIDE
+
+    def pixels(self) -> np.ndarray:
+        """uint8[64, 64, 3]."""
+        return draw(self.scene, deepcopy(self.rng))
 
 
 class WorldSource:
@@ -104,7 +125,7 @@ def _record(name: str, task: Task, split: Split, rng: np.random.Generator) -> Re
     question, answer = task.ask(scene, rng)
     shown = IMAGE_MARK if task.picture else describe(scene)
     turns = (Turn("user", f"{shown}\n{question}"), Turn("assistant", answer))
-    return Record(name, turns, (draw(scene, rng),) if task.picture else (), task.kind)
+    return Record(name, turns, (Picture(scene, rng),) if task.picture else (), task.kind)
 
 
 def _scene(task: Task, split: Split, rng: np.random.Generator) -> Scene:
