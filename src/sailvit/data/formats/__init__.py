@@ -10,9 +10,11 @@ from sailvit.core.errors import DataError
 from sailvit.core.recipe import SourceConfig
 from sailvit.core.records import Source
 from sailvit.data.formats.captions import open_captions
+from sailvit.data.formats.indexed import open_indexed
 from sailvit.data.formats.llava import open_llava
 from sailvit.data.formats.parquet import open_parquet
 from sailvit.data.formats.saved import open_saved
+from sailvit.data.formats.selected import open_selected
 from sailvit.data.formats.tsv import open_tsv
 from sailvit.data.formats.webdataset import open_webdataset
 from sailvit.data.world.source import open_world
@@ -29,6 +31,8 @@ FORMATS: dict[str, Opener] = {
     "parquet": open_parquet,
     "saved": open_saved,
     "tsv": open_tsv,
+    "selected": open_selected,
+    "indexed": open_indexed,
     "world": open_world,
 }
 """Openers by the name that a recipe's `format` gives."""

@@ -1,0 +1,72 @@
+"""Histograms in bounded memory that can be added up."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+_PER_OCTAVE = 4
+"""Bins per factor of two, so that a quantile is known within 9 %."""
+_MOST = 1000
+"""Whole numbers from here on share a bin."""
+
+
+class Histogram:
+    """Values above zero in bins of equal ratio, or whole numbers one by one."""
+
+    def __init__(self, *, whole: bool = False) -> None:
+        self._whole = whole
+        self._bins: Counter[int] = Counter()
+        self.count = 0
+        """Values taken."""
+        self._sum = 0.0
+        self._low, self._high = math.inf, -math.inf
+
+    def add(self, values: Iterable[float]) -> None:
+        """Take values; zero has a bin of its own."""
+        for value in values:
+            self._bins[self._place(value)] += 1
+            self.count += 1
+            self._sum += value
+            self._low, self._high = min(self._low, value), max(self._high, value)
+
+    def merge(self, other: Histogram) -> None:
+        """Take all values of another one."""
+        self._bins.update(other._bins)
+        self.count += other.count
+        self._sum += other._sum
+        self._low, self._high = min(self._low, other._low), max(self._high, other._high)
+
+    def summary(self) -> dict[str, Any] | None:
+        """Figures and bins `[from, to, count]` as JSON values; none without values."""
+        if not self.count:
+            return None
+        quantiles = {name: self._quantile(q) for name, q in (("p5", 0.05), ("median", 0.5), ("p95", 0.95))}
+        bins = [[*self._edges(place), self._bins[place]] for place in sorted(self._bins)]
+        ends = {"min": self._low, "max": self._high, "mean": self._sum / self.count}
+        return {"count": self.count, **ends, **quantiles, "whole": self._whole, "bins": bins}
+
+    def _place(self, value: float) -> int:
+        if self._whole:
+            return min(int(value), _MOST)
+        return math.floor(_PER_OCTAVE * math.log2(value)) if value > 0 else -_MOST
+
+    def _edges(self, place: int) -> tuple[float, float]:
+        if self._whole:
+            return place, place + 1
+        if place == -_MOST:
+            return 0.0, 0.0
+        return 2 ** (place / _PER_OCTAVE), 2 ** ((place + 1) / _PER_OCTAVE)
+
+    def _quantile(self, share: float) -> float:
+        """The middle of the bin in which the quantile lies, inside the range of the values."""
+        seen, wanted = 0, share * (self.count - 1)
+        for place in sorted(self._bins):
+            seen += self._bins[place]
+            if seen > wanted:
+                low, high = self._edges(place)
+                middle = low if self._whole else math.sqrt(low * high)
+                return min(max(middle, self._low), self._high)
+        return self._high

@@ -1,0 +1,43 @@
+"""A selection: a folder that says which records of a source to read, and why not the others."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sailvit.core.recipe import SourceConfig
+from sailvit.core.records import Source
+from sailvit.data.curation.curating import Curated
+from sailvit.data.formats.selected import POSITIONS, SOURCE
+
+REPORT = "report.json"
+"""Counts, reasons and examples."""
+
+
+def write_selection(folder: Path, config: SourceConfig, source: Source, curated: Curated) -> None:
+    """Write what format `selected` reads, and the report; the data are not copied.
+
+    The source's paths are written absolute, so the selection may be moved and the data may not.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    absolute = {
+        name: None if value is None else _absolute(value)
+        for name in ("path", "images")
+        for value in [getattr(config, name)]
+    }
+    inner = config.model_copy(update=absolute).model_dump()
+    np.save(folder / POSITIONS, curated.positions.astype(np.int64), allow_pickle=False)
+    _write(folder / REPORT, curated.report)
+    # Written last: a folder that has it is whole.
+    _write(folder / SOURCE, {"source": inner, "fingerprint": source.fingerprint, "records": len(source)})
+
+
+def _absolute(path: str) -> str:
+    return path if "://" in path else str(Path(path).absolute())
+
+
+def _write(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value, indent=1, ensure_ascii=True) + "\n", encoding="utf-8")

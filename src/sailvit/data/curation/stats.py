@@ -1,0 +1,146 @@
+"""Statistics of sources: one pass over their records, in memory that does not grow with them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+
+from sailvit.core.errors import DataError
+from sailvit.core.records import Record, Source
+from sailvit.data.curation.concentration import NgramCounts
+from sailvit.data.curation.languages import recognizer
+from sailvit.data.curation.repeats import Repeats
+from sailvit.data.curation.spill import Rows
+from sailvit.data.curation.tally import COPIES, Surveyor, Tally
+from sailvit.data.index.crew import each
+from sailvit.data.samples import SampleBuilder
+
+Progress = Callable[[int, int], None]
+"""Is told how many records are done, and of how many."""
+
+DISTANCE = 6
+"""Bits in which the hashes of near copies differ at most: twice what a copy at JPEG quality 50 differs by."""
+_CHUNK = 256
+"""Records per job; also what the counting of n-grams depends on, so it is the same for any number of workers."""
+_EXAMPLES = 8
+"""Copies of each kind that are named."""
+
+
+@dataclass(frozen=True)
+class Joined:
+    """Several sources as one, one after the other."""
+
+    sources: Mapping[str, Source]
+    """By name."""
+
+    def __len__(self) -> int:
+        return sum(len(source) for source in self.sources.values())
+
+    def __getitem__(self, position: int) -> Record:
+        name, inside = self.find(position)
+        return self.sources[name][inside]
+
+    @property
+    def fingerprint(self) -> str:
+        """Those of all."""
+        return "+".join(source.fingerprint for source in self.sources.values())
+
+    def find(self, position: int) -> tuple[str, int]:
+        """The source that holds a position, and the position inside it."""
+        for name, source in self.sources.items():
+            if position < len(source):
+                return name, position
+            position -= len(source)
+        raise IndexError(f"position {position} lies behind the last source")
+
+
+def survey(
+    sources: Mapping[str, Source],
+    *,
+    builder: SampleBuilder | None = None,
+    samples: int | None = None,
+    near: bool = True,
+    n: int = 4,
+    workers: int = 0,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Everything that is counted, as JSON values; the same for any number of workers.
+
+    Of `samples` records, evenly spaced, or of all. Tokens and tiles need a `builder`; `near` decodes every image.
+    """
+    source = Joined(sources)
+    tally, ngrams = Tally(), NgramCounts(n)
+    read, done = min(len(source), samples or len(source)), 0
+    if not read:
+        raise DataError(f"found no records in {', '.join(sources) or 'no source'}; expected one at least")
+    with TemporaryDirectory(prefix="sailvit-") as folder:
+        distances = {"picture": DISTANCE}
+        copies = {name: Repeats(Path(folder) / name, distance=distances.get(name, 0)) for name in COPIES}
+        for stretch in each(Surveyor(source, builder, n, near), _stretches(len(source), read), workers=workers):
+            tally.merge(stretch.tally)
+            ngrams.add(stretch.ngrams)
+            for name, rows in stretch.copies.items():
+                copies[name].add(rows)
+            done = min(done + _CHUNK, read)
+            if progress is not None:
+                progress(done, read)
+        found = {name: repeats.find() for name, repeats in copies.items()}
+    return {
+        "sources": [_source(name, each_source) for name, each_source in sources.items()],
+        "looked_at": read,
+        **_counted(tally, source),
+        "copies": {name: _copies(found[name], source) for name in COPIES if near or name != "picture"},
+        "distance": DISTANCE,
+        "ngrams": ngrams.summary(),
+    }
+
+
+def evenly(length: int, count: int) -> Iterator[int]:
+    """`count` positions spread over a source of `length` records."""
+    return (place * length // count for place in range(count))
+
+
+def _stretches(length: int, count: int) -> Iterator[list[int]]:
+    for start in range(0, count, _CHUNK):
+        yield [place * length // count for place in range(start, min(start + _CHUNK, count))]
+
+
+def _source(name: str, source: Source) -> dict[str, Any]:
+    return {"name": name, "records": len(source), "fingerprint": source.fingerprint}
+
+
+def _counted(tally: Tally, source: Joined) -> dict[str, Any]:
+    damage = [
+        {"kind": kind, **_where(note["position"], source), "error": note["error"]}
+        for kind, notes in tally.damage.items()
+        for note in notes
+    ]
+    return {
+        "records": tally.records,
+        "images": tally.images,
+        "unreadable": dict(tally.unreadable.most_common()),
+        "damage": damage,
+        "kinds": dict(tally.kinds.most_common()),
+        "languages": {"by": recognizer(), "counts": dict(tally.languages.most_common())},
+        "measures": {name: histogram.summary() for name, histogram in tally.measures.items()},
+    }
+
+
+def _copies(repeats: Rows, source: Joined) -> dict[str, Any]:
+    """How many there are, and some of them, each with the record it copies."""
+    _, where = np.unique(repeats["position"], return_index=True)
+    examples = [
+        {"copy": _where(int(row["position"]), source), "of": _where(int(row["first"]), source)}
+        for row in repeats[where[:_EXAMPLES]]
+    ]
+    return {"count": len(repeats), "examples": examples}
+
+
+def _where(position: int, source: Joined) -> dict[str, Any]:
+    name, inside = source.find(position)
+    return {"source": name, "position": inside}

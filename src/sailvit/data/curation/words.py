@@ -1,0 +1,53 @@
+"""Words and n-grams of a text, n-grams as 64-bit hashes."""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from hashlib import blake2b
+
+import numpy as np
+from numpy.typing import NDArray
+
+Hashes = NDArray[np.uint64]
+"""One 64-bit hash per n-gram, uint64[n]."""
+
+_SINGLE = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
+"""Kana and ideographs: written without spaces, so each counts as a word."""
+_WORD = re.compile(rf"[{_SINGLE}]|[^\W{_SINGLE}]+")
+
+
+def words(text: str) -> list[str]:
+    """The words of a text in lower case, without punctuation."""
+    return _WORD.findall(text.casefold())
+
+
+def ngrams(text: list[str], n: int) -> Hashes:
+    """Hashes uint64[n] of every run of `n` words, in order; none when there are fewer words."""
+    count = len(text) - n + 1
+    if count < 1:
+        return np.zeros(0, dtype=np.uint64)
+    ids = np.array([_hash(word) for word in text], dtype=np.uint64)
+    found = np.zeros(count, dtype=np.uint64)
+    for place in range(n):
+        found = stir(found + ids[place : place + count])
+    return found
+
+
+def stir(values: Hashes) -> Hashes:
+    """The same integers, uint64[n], with every bit depending on all of theirs (the finalizer of SplitMix64)."""
+    values = values + np.uint64(0x9E3779B97F4A7C15)
+    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return values ^ (values >> np.uint64(31))
+
+
+def text_bytes(text: str) -> bytes:
+    """A text to be hashed; lone surrogates, which no encoding allows, are kept as they are."""
+    return text.encode("utf-8", "surrogatepass")
+
+
+@lru_cache(maxsize=1 << 16)
+def _hash(word: str) -> int:
+    """Half of all words are among the few most frequent, so that most hashes are remembered."""
+    return int.from_bytes(blake2b(text_bytes(word), digest_size=8).digest(), "little")
