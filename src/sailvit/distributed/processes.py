@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch.distributed.tensor import DTensor
 
 
 @contextmanager
@@ -59,6 +60,11 @@ def world() -> int:
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
+def local_world() -> int:
+    """Number of processes on this machine, as the launcher says."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", str(world())))
+
+
 def sum_counts(counts: list[int], device: torch.device) -> list[int]:
     """The counts of all processes, added up; exact for any count below 2^63."""
     if world() == 1:
@@ -95,11 +101,11 @@ def sum_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
 
     A process whose packs hold no image has no gradient for the tower; it must join the sum all the same, or the others
     would wait for it forever. A parameter without a gradient on any process keeps none, so that the optimizer lets it
-    rest, as it does with one process.
+    rest, as it does with one process. Sharded gradients were added up in the backward pass.
     """
-    if world() == 1:
+    listed = [parameter for parameter in parameters if not isinstance(parameter, DTensor)]
+    if world() == 1 or not listed:
         return
-    listed = list(parameters)
     held = sum_counts([int(parameter.grad is not None) for parameter in listed], listed[0].device)
     for parameter, count in zip(listed, held, strict=True):
         if count:

@@ -35,6 +35,8 @@ class MLLM(nn.Module):
         self.connector = connector
         self.language = language
         self.placeholder_id = placeholder_id
+        self.everywhere = False
+        """Whether tower and connector run in every pass, image or none, because other processes may wait in them."""
 
     def part(self, part: Part) -> nn.Module:
         """The Hugging Face model behind `part`: what trains, and what is saved."""
@@ -51,7 +53,7 @@ class MLLM(nn.Module):
         Without `logits` the language does not run at all. Only labelled positions reach the language's head, so no
         scores are ever computed for prompt and image tokens.
         """
-        visual = self.visual(batch.tiles)
+        visual = self._visual(batch.tiles)
         if not logits:
             return Activations(visual, None)
         labelled = (batch.labels.flatten() != IGNORED).nonzero().flatten()
@@ -65,8 +67,16 @@ class MLLM(nn.Module):
         return Activations(visual, output.logits[0])
 
     def visual(self, tiles: torch.Tensor) -> torch.Tensor:
-        """Visual tokens float[I, V, D] of tiles uint8[I, C, H, W]; I may be 0, and then neither part runs."""
+        """Visual tokens float[I, V, D] of tiles uint8[I, C, H, W]; I may be 0."""
+        return self._visual(tiles)
+
+    def _visual(self, tiles: torch.Tensor) -> torch.Tensor:
         if not len(tiles):
+            if self.everywhere:
+                size = self.tower.preprocessing.size
+                # Nothing of the blank tile is used, but its graph leads through both parts, as with an image.
+                blank = torch.zeros(1, 3, size, size, dtype=torch.uint8, device=tiles.device)
+                return self._visual(blank)[:0]
             width = self.language.get_input_embeddings().weight.shape[1]
             return torch.zeros(0, self.visual_tokens, width, device=tiles.device)
         visual: torch.Tensor = self.connector(self.tower(tiles))
