@@ -19,7 +19,7 @@ LAYERS = [
 
 PLACES = {
     "PIL": ("data/",),
-    "matplotlib": ("report/",),
+    "matplotlib": ("report/", "data/charts/"),
     "transformers": ("models/", "data/text", "export/"),
     "typer": ("cli/",),
     "rich": ("cli/",),

@@ -4,9 +4,18 @@ from __future__ import annotations
 
 import typer
 
+from sailvit.cli.data.charts import charts
+from sailvit.cli.data.curate import curate
+from sailvit.cli.data.stats import stats
+
 data = typer.Typer(no_args_is_help=True, help="Prepare, check, look at and curate training data.")
+data.command()(charts)
 
 
 @data.callback()
 def about() -> None:
     """Prepare, check, look at and curate training data."""
+
+
+data.command()(stats)
+data.command()(curate)

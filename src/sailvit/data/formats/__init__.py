@@ -23,6 +23,13 @@ Opener = Callable[[SourceConfig, Path], Source]
 """Opens a source; relative paths start at the folder given."""
 
 
+def _open_charts(config: SourceConfig, folder: Path) -> Source:
+    # matplotlib takes half a second to import; only those who read charts pay for it.
+    from sailvit.data.charts.source import open_charts
+
+    return open_charts(config, folder)
+
+
 FORMATS: dict[str, Opener] = {
     "llava": open_llava,
     "chat": open_llava,
@@ -34,6 +41,7 @@ FORMATS: dict[str, Opener] = {
     "selected": open_selected,
     "indexed": open_indexed,
     "world": open_world,
+    "charts": _open_charts,
 }
 """Openers by the name that a recipe's `format` gives."""
 

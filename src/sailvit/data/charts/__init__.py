@@ -1,0 +1,1 @@
+"""Charts drawn by code, with captions and questions whose answers are exact."""

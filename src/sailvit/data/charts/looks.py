@@ -1,0 +1,93 @@
+"""How a chart looks: size, font, grid and frame, drawn at random and independent of what it shows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+DPI = 100
+"""Pixels per inch of every chart, so that a point of type is 1.39 pixels."""
+_FONTS = ("DejaVu Sans", "DejaVu Serif", "DejaVu Sans Mono", "STIXGeneral")
+_PAPERS = (("#ffffff", "#ffffff"), ("#ffffff", "#eef1f6"), ("#f7f5ef", "#f7f5ef"), ("#fafafa", "#ffffff"))
+_RAMPS = ("viridis", "Blues", "YlOrRd", "Greens", "cividis", "magma")
+_GLYPH = 0.62
+"""Mean width of a character, in units of the type's size."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """Everything about a drawing that is not its content."""
+
+    width: int
+    """Pixels."""
+    height: int
+    """Pixels."""
+    font: str
+    """Family, one of those that come with matplotlib."""
+    type: float
+    """Size of the smaller type, in points."""
+    papers: tuple[str, str]
+    """Colours around and inside the axes."""
+    grid: str
+    """Style of grid lines."""
+    frame: bool
+    """Whether the axes are boxed in."""
+    edges: bool
+    """Whether bars have outlines."""
+    thickness: float
+    """Width of bars as a share of their slot."""
+    marker: str
+    """Marker of points; empty for lines without."""
+    legend_right: bool
+    """Whether the legend stands on the right, where there is room; otherwise below."""
+    ramp: str
+    """Colour map of heat maps."""
+    hole: float
+    """Radius of the hole in a pie; 0 for none."""
+
+    def text_width(self, text: str) -> float:
+        """About how many pixels wide `text` is in the smaller type."""
+        return len(text) * self.type * DPI / 72 * _GLYPH
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The same as matplotlib's settings."""
+        return {
+            "font.family": self.font,
+            "font.size": self.type,
+            "axes.titlesize": self.type + 2,
+            "axes.facecolor": self.papers[1],
+            "axes.spines.top": self.frame,
+            "axes.spines.right": self.frame,
+            "axes.axisbelow": True,
+            "axes.unicode_minus": False,
+            "grid.linestyle": self.grid,
+            "grid.color": "#a3a9b4",
+            "grid.linewidth": 0.7,
+            "patch.linewidth": 0.8,
+            "text.parse_math": False,
+        }
+
+
+def some_look(rng: np.random.Generator, widths: tuple[int, int], heights: tuple[int, int]) -> Look:
+    """A random look within these sizes."""
+    width, height = int(rng.integers(widths[0], widths[1] + 1)), int(rng.integers(heights[0], heights[1] + 1))
+    # Towers see the image at a few hundred pixels a side, so type grows with the picture.
+    smallest = max(8.0, min(width, height) / 60)
+    return Look(
+        width=width,
+        height=height,
+        font=_FONTS[rng.integers(len(_FONTS))],
+        type=round(float(rng.uniform(smallest, 1.2 * smallest)), 1),
+        papers=_PAPERS[rng.integers(len(_PAPERS))],
+        grid=("-", "--", ":")[rng.integers(3)],
+        frame=bool(rng.random() < 0.5),
+        edges=bool(rng.random() < 0.4),
+        thickness=round(float(rng.uniform(0.55, 0.85)), 2),
+        marker=("o", "s", "^", "D", "")[rng.integers(5)],
+        legend_right=bool(rng.random() < 0.5) and width >= 560,
+        ramp=_RAMPS[rng.integers(len(_RAMPS))],
+        hole=0.45 if rng.random() < 0.3 else 0.0,
+    )
