@@ -91,8 +91,8 @@ def test_images_outside_the_folder_are_refused(tmp_path, name):
         ({"conversations": [{"from": "gpt", "value": 3}]}, "expected `from`"),
         ({"conversations": ["hi"]}, "expected `from`"),
         ({"messages": [{"role": "user", "content": [{"type": "audio"}]}]}, "pieces of type text or image"),
-        ({"image": 3, "conversations": TALK}, "expected a path or a list of paths"),
-        ({"images": [None], "conversations": TALK}, "expected a path or a list of paths"),
+        ({"image": 3, "conversations": TALK}, "found image 3; expected bytes, a path"),
+        ({"images": [None], "conversations": TALK}, "found image None; expected bytes, a path"),
         (["hi"], "expected a JSON object"),
     ],
 )

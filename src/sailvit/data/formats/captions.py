@@ -1,4 +1,4 @@
-"""Captions: `{image, text}` per line, asked for by a prompt."""
+"""Captions: `{image, text}` (or `caption`) per row, asked for by a prompt."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pydantic import Field
 from sailvit.core.errors import DataError
 from sailvit.core.recipe import SourceConfig
 from sailvit.core.records import Record
-from sailvit.data.formats.conversations import caption_turns
+from sailvit.data.formats.conversations import caption_turns, row_images, row_name
 from sailvit.data.formats.rows import RowFile, RowOptions, read_options
 
 
@@ -34,14 +34,16 @@ class CaptionsSource:
 
     def __getitem__(self, position: int) -> Record:
         row = self._rows[position]
-        image, text = row.get("image"), row.get("text")
-        if not isinstance(image, str) or not isinstance(text, str) or not text.strip():
+        images = row_images(row, self._rows.images)
+        text = row.get("text") or row.get("caption")
+        if len(images) != 1 or not isinstance(text, str) or not text.strip():
             raise DataError(
-                f"found keys {', '.join(row) or 'none'}; expected an `image` path and a `text` that is not blank"
+                f"found keys {', '.join(row) or 'none'}; expected one `image`, and a `text` or `caption`"
+                " that is not blank"
             )
         prompt = self._prompts[position % len(self._prompts)]
-        images = (self._rows.image(image),)
-        return Record(str(row.get("id", position)), caption_turns(text, prompt), images, "caption")
+        kind = str(row.get("kind") or "caption")
+        return Record(row_name(row, position), caption_turns(text, prompt), images, kind)
 
 
 def open_captions(config: SourceConfig, folder: Path) -> CaptionsSource:

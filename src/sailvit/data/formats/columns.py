@@ -11,10 +11,9 @@ from zlib import crc32
 
 from sailvit.core.errors import DataError
 from sailvit.core.records import Record
-from sailvit.data.formats.conversations import Images, RecordOptions, row_record
-from sailvit.data.formats.rows import image_path
+from sailvit.data.formats.conversations import RecordOptions, row_images, row_name, row_record
 
-COLUMNS = ("id", "kind", "image", "images", "conversations", "messages", "caption", "text")
+COLUMNS = ("id", "kind", "image", "images", "conversations", "messages", "conversation", "texts", "caption", "text")
 """What is read; other columns stay on disk."""
 TEXTS = set(COLUMNS[4:])
 """Columns of which a set needs one."""
@@ -51,20 +50,5 @@ def row_crc32(row: dict[str, Any]) -> int:
 def column_record(row: dict[str, Any], options: RecordOptions, *, folder: Path, position: int) -> Record:
     """The record of one row; image paths start at `folder`."""
     fields = {name: value for name, value in row.items() if value is not None}
-    found = fields.get("images", fields.get("image", []))
-    images = _images(found if isinstance(found, list) else [found], folder)
-    return row_record(fields, images, options, name=str(fields.get("id", position)), position=position)
-
-
-def _images(values: list[Any], folder: Path) -> Images:
-    return tuple(_image(value, folder) for value in values)
-
-
-def _image(value: Any, folder: Path) -> Path | bytes:
-    """An image given as bytes, as a path, or as `{bytes, path}`, where bytes count first."""
-    match value:
-        case bytes() | {"bytes": bytes()}:
-            return value if isinstance(value, bytes) else bytes(value["bytes"])
-        case str() | {"path": str()}:
-            return image_path(folder, value if isinstance(value, str) else value["path"])
-    raise DataError(f"found image {str(value)[:80]}; expected bytes, a path, or a struct of `bytes` and `path`")
+    images = row_images(fields, folder)
+    return row_record(fields, images, options, name=row_name(fields, position), position=position)

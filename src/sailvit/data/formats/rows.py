@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 from array import array
+from base64 import b64decode
+from bisect import bisect_right
+from codecs import BOM_UTF8
 from difflib import get_close_matches
 from functools import cached_property
 from hashlib import blake2b
@@ -16,6 +20,11 @@ from pydantic import Field, ValidationError
 from sailvit.core.config import Config
 from sailvit.core.errors import DataError
 from sailvit.core.recipe import SourceConfig
+
+_SCHEME = r"data:|[a-z][a-z0-9+.-]*://"
+"""How an address starts that is no path."""
+_BLANK = b" \t\r\n" + BOM_UTF8
+"""What may stand before the first row."""
 
 
 class RowOptions(Config):
@@ -50,11 +59,35 @@ def image_path(folder: Path, name: str) -> Path:
     return folder / inside
 
 
+def image_from(value: Any, folder: Path) -> Path | bytes:
+    """An image given as bytes, as a path, as a `data:` URI, or as a struct of them, in which bytes count first."""
+    match value:
+        case bytes() | {"bytes": bytes()}:
+            return value if isinstance(value, bytes) else bytes(value["bytes"])
+        case {"path": str(name)} | {"url": str(name)} | str(name) if name:
+            return _inline_image(name) if re.match(_SCHEME, name) else image_path(folder, name)
+    raise DataError(
+        f"found image {str(value)[:80]}; expected bytes, a path, or a struct of `bytes` and `path`", kind="image"
+    )
+
+
+def _inline_image(address: str) -> bytes:
+    """The bytes that a `data:` URI holds."""
+    form, _, content = address.partition(";base64,")
+    if not form.startswith("data:"):
+        raise DataError(f"image {address[:80]} is a URL; expected a path: download it first", kind="missing file")
+    try:
+        return b64decode(content, validate=True)
+    except ValueError as error:
+        raise DataError(f"image {address[:30]}... is not base64 ({error}); write it anew", kind="base64") from error
+
+
 class RowFile:
     """JSON objects by position.
 
-    A `.jsonl` file is indexed by byte offsets (8 bytes per row in memory) and read row by row; a `.json` array is held
-    whole, as JSON has no offsets. Every read opens the file anew, so forked loaders never share a file position.
+    A file of lines is indexed by byte offsets (8 bytes per row in memory) and read row by row; an array is held whole,
+    as JSON has no offsets. Which it is tells the first character, whatever the file is called: sets named `.json` often
+    hold lines. Every read opens the file anew, so forked loaders never share a file position.
     """
 
     def __init__(self, config: SourceConfig, folder: Path, options: RowOptions) -> None:
@@ -65,8 +98,8 @@ class RowFile:
             raise DataError(f"{self.path} is not a file; check `path` (relative paths start at the recipe's folder)")
         self.images = folder / config.images if config.images else self.path.parent
         self._options = options
-        self._rows = _read_array(self.path) if self.path.suffix == ".json" else None
-        self._offsets = _line_offsets(self.path) if self._rows is None else array("q")
+        self._rows = _read_array(self.path) if _is_array(self.path) else None
+        self._offsets, self._blanks = _line_offsets(self.path) if self._rows is None else (array("q"), array("q"))
 
     def __len__(self) -> int:
         found = len(self._offsets) if self._rows is None else len(self._rows)
@@ -95,31 +128,51 @@ class RowFile:
     def _line(self, position: int) -> Any:
         with self.path.open("rb") as file:
             file.seek(self._offsets[position])
-            line = file.readline()
+            line = file.readline().rstrip()
         try:
             return json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
+            number = position + 1 + bisect_right(self._blanks, position)
+            what = f"{error.msg}, column {error.colno}" if isinstance(error, json.JSONDecodeError) else error
             raise DataError(
-                f"{self.path} is not JSON at byte {self._offsets[position]} ({error}); expected one object per line"
+                f"{self.path} line {number} is not JSON ({what}); expected one object per line: correct that line",
+                kind="text",
             ) from error
+
+
+def _is_array(path: Path) -> bool:
+    """Whether a file holds one JSON value and not lines; a lone object counts, so that reading it says what it is."""
+    with path.open("rb") as file:
+        start = file.read(1 << 16).lstrip(_BLANK)
+        if path.suffix != ".json" or start.startswith(b"["):
+            return start.startswith(b"[")
+        file.seek(0)
+        filled = (line.strip(_BLANK) for line in file)
+        first, second = next(filter(None, filled), b""), next(filter(None, filled), b"")
+    return not (first.endswith(b"}") and second)
 
 
 def _read_array(path: Path) -> list[Any]:
     try:
-        rows = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise DataError(f"{path} is not JSON ({error}); name it .jsonl if it has one object per line") from error
+        rows = json.loads(path.read_bytes().removeprefix(BOM_UTF8))
+    except (ValueError, RecursionError) as error:
+        raise DataError(
+            f"{path} is not JSON ({error}); expected an array of objects, or one object per line", kind="text"
+        ) from error
     if not isinstance(rows, list):
-        raise DataError(f"{path} holds {type(rows).__name__}; expected an array of objects")
+        raise DataError(f"{path} holds {type(rows).__name__}; expected an array of objects", kind="text")
     return rows
 
 
-def _line_offsets(path: Path) -> array[int]:
-    """Where each line that is not blank starts, in bytes."""
-    offsets, at = array("q"), 0
+def _line_offsets(path: Path) -> tuple[array[int], array[int]]:
+    """Where each line that is not blank starts, in bytes, and before which row each blank line stands."""
+    offsets, blanks, at = array("q"), array("q"), 0
     with path.open("rb") as file:
         for line in file:
-            if not line.isspace():
-                offsets.append(at)
+            mark = len(BOM_UTF8) if at == 0 and line.startswith(BOM_UTF8) else 0
+            if line[mark:].isspace() or not line[mark:]:
+                blanks.append(len(offsets))
+            else:
+                offsets.append(at + mark)
             at += len(line)
-    return offsets
+    return offsets, blanks
