@@ -10,6 +10,8 @@ from sailvit.core.errors import DataError
 from sailvit.core.recipe import SourceConfig
 from sailvit.core.records import Source
 from sailvit.data.formats.captions import open_captions
+from sailvit.data.formats.folder import open_folder
+from sailvit.data.formats.frames import open_frames
 from sailvit.data.formats.indexed import open_indexed
 from sailvit.data.formats.llava import open_llava
 from sailvit.data.formats.parquet import open_parquet
@@ -34,6 +36,8 @@ FORMATS: dict[str, Opener] = {
     "llava": open_llava,
     "chat": open_llava,
     "captions": open_captions,
+    "frames": open_frames,
+    "folder": open_folder,
     "webdataset": open_webdataset,
     "parquet": open_parquet,
     "saved": open_saved,

@@ -26,12 +26,14 @@ _TASK: list[Callable[[Any], Any]] = []
 def each(task: Callable[[Job], Result], jobs: Iterable[Job], *, workers: int) -> Iterator[Result]:
     """`task(job)` for every job, in their order; below two workers in this process, else in fresh ones.
 
-    Processes are spawned, not forked: this one may hold threads and devices, which do not survive a fork.
+    They are forked from a server that has imported what the task needs, once; this process may hold threads and
+    devices, which do not survive a fork.
     """
     if workers < 2:
         yield from map(task, jobs)
         return
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([type(task).__module__])
     pool = ProcessPoolExecutor(workers, context, initializer=_start, initargs=(task,))
     try:
         yield from _in_order(pool, jobs, workers * _AHEAD)

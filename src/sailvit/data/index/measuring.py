@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from sailvit.core.errors import DataError
 from sailvit.core.records import Source
 from sailvit.data.caches import cache_folder
+from sailvit.data.formats.indexed import IndexedSource
 from sailvit.data.index.costs import Costs, CostTable
 from sailvit.data.index.crew import each
 from sailvit.data.index.fingerprints import VERSION, digest, layout_fingerprint, tokenizer_fingerprint
@@ -44,11 +45,14 @@ def measure(
     cache: Path | None = None,
     progress: Progress | None = None,
 ) -> CostTable:
-    """Tokens, uncut, and tiles of every record, read from the folder `cache` where they are known.
+    """Tokens, uncut, and tiles of every record, read from the source's index or from `cache` where they are known.
 
-    Bad records cost nothing. The counts do not depend on the number of workers. Without `cache` they are measured again
-    at every call.
+    Bad records cost nothing. The counts do not depend on the number of workers. Without index and `cache` they are
+    measured again at every call. DataError when an index was counted with another tokenizer or layout.
     """
+    indexed = indexed_costs(name, source, builder)
+    if indexed is not None:
+        return indexed
     file = None if cache is None else cache / counts_name(source, cost_basis(builder))
     counts = None if file is None else _read(file, len(source))
     if counts is None:
@@ -74,12 +78,25 @@ def measure_all(
     cache = cache or cache_folder("costs")
     if world() > 1 and local_rank() > 0:
         basis = cost_basis(builder)
-        for source in sources.values():
-            _wait_for(cache / counts_name(source, basis))
+        for name, source in sources.items():
+            if indexed_costs(name, source, builder) is None:
+                _wait_for(cache / counts_name(source, basis))
     return {
         name: measure(name, source, builder, workers=workers, cache=cache, progress=progress)
         for name, source in sources.items()
     }
+
+
+def indexed_costs(name: str, source: Source, builder: SampleBuilder) -> CostTable | None:
+    """The costs that a source's own index holds; none when it has none."""
+    if not isinstance(source, IndexedSource) or source.manifest.measured is None:
+        return None
+    tokenizer, layout = tokenizer_fingerprint(builder.tokenizer), layout_fingerprint(builder.layout)
+    try:
+        counts = source.counts(tokenizer=tokenizer, layout=layout)
+    except DataError as error:
+        raise DataError(f"source {name}: {error}", kind=error.kind) from error
+    return CostTable(counts[0], counts[1], source.shards)
 
 
 def cost_basis(builder: SampleBuilder) -> str:

@@ -1,0 +1,68 @@
+"""What completes a folder of shards: the counts of all, the list of what was left out, and last the manifest."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from sailvit import __version__
+from sailvit.core.run import write_json
+from sailvit.data.formats.manifest import COSTS, MANIFEST, Manifest, Measured, ShardMark, index_name
+from sailvit.data.index.entries import BadRecord, write_costs
+from sailvit.data.index.fingerprints import layout_fingerprint, tokenizer_fingerprint
+from sailvit.data.samples import SampleBuilder
+
+BAD = "bad.jsonl"
+"""Name of the list of records left out."""
+
+
+def complete(
+    folder: Path,
+    marks: Sequence[ShardMark],
+    bad: Iterable[BadRecord],
+    *,
+    builder: SampleBuilder | None,
+    settings: dict[str, Any],
+) -> Manifest:
+    """Write counts, bad records and manifest of finished shards into `folder`; `settings` are fields of the manifest.
+
+    Shards without a record are left out. The manifest comes last, so a folder that has one is complete.
+    """
+    shards = [mark for mark in marks if mark.samples]
+    samples = sum(mark.samples for mark in shards)
+    measured = None
+    if builder is not None:
+        costs = write_costs(folder / COSTS, (folder / index_name(mark.name) for mark in shards), samples)
+        measured = Measured(costs=costs, **_basis(builder))
+    left_out = _write_bad(folder / BAD, bad)
+    made = {"by": f"sailvit {__version__}", **settings["made"]}
+    manifest = Manifest(samples=samples, bad=left_out, shards=shards, measured=measured, **{**settings, "made": made})
+    write_json(folder / MANIFEST, manifest.model_dump())
+    return manifest
+
+
+def _write_bad(path: Path, bad: Iterable[BadRecord]) -> int:
+    """Write one line per record that was left out; returns their number."""
+    count = 0
+    part = path.with_name(path.name + ".part")
+    # A reason may quote text that is no Unicode.
+    with part.open("w", encoding="utf-8", errors="backslashreplace") as file:
+        for record in bad:
+            file.write(json.dumps(record.model_dump(), ensure_ascii=False) + "\n")
+            count += 1
+    part.replace(path)
+    return count
+
+
+def _basis(builder: SampleBuilder) -> dict[str, Any]:
+    """What counted tokens and tiles, as fingerprints and in words."""
+    tokenizer = builder.tokenizer
+    return {
+        "tokenizer": tokenizer_fingerprint(tokenizer),
+        "layout": layout_fingerprint(builder.layout),
+        "tokenizer_values": {"name": Path(tokenizer.name_or_path).name, "vocabulary": len(tokenizer)},
+        "layout_values": asdict(builder.layout),
+    }
