@@ -1,0 +1,1 @@
+"""Shards that lie elsewhere: fetched whole into a bounded folder on this machine."""

@@ -1,0 +1,172 @@
+"""Fetching one file: locked, tried several times, resumed, checked, and published by a rename."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import zlib
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, TypeVar
+
+from sailvit.core.errors import DataError
+from sailvit.data.remote.orders import Depot, Order
+from sailvit.data.remote.reasons import OtherBytes, reason
+from sailvit.data.remote.room import PART, lies_at, make_room, try_lock
+from sailvit.data.remote.stores import open_store
+
+if TYPE_CHECKING:
+    from obstore import GetOptions, GetResult
+
+    from sailvit.data.remote.stores import Store
+
+_POLL = 0.05
+"""Seconds between looks at a file that another process fetches."""
+_CHUNK = 1 << 16
+"""Bytes written at a time; so many at most are lost when a download breaks off."""
+
+Value = TypeVar("Value")
+
+
+@dataclass
+class _Progress:
+    """What the tries for one file have brought so far."""
+
+    done: int = 0
+    """Bytes written."""
+    crc32: int = 0
+    """Checksum over them."""
+    etag: str | None = None
+    """Version of the file that they belong to, if the server told."""
+    refused: int | None = None
+    """Checksum of a whole download that was not the one ordered."""
+
+    def options(self) -> GetOptions:
+        """How to ask for the rest; for everything, where nothing guards against a file replaced in between."""
+        if not self.etag:
+            self.restart()
+        return {"range": {"offset": self.done}, "if_match": self.etag} if self.done else {}
+
+    def restart(self) -> None:
+        """Forget the bytes."""
+        self.done = self.crc32 = 0
+
+
+class Fetcher:
+    """Fetches from one depot."""
+
+    def __init__(self, depot: Depot) -> None:
+        self._depot = depot
+
+    @cached_property
+    def _store(self) -> Store:
+        return open_store(self._depot)
+
+    async def fetch(self, order: Order) -> None:
+        """Returns once the ordered file is at its path, whoever fetched it; DataError after the last try."""
+        path = Path(order.path)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            async with _locked(path.with_name(path.name + PART)) as file:
+                if not path.exists():
+                    await self._download(order, file)
+                    await asyncio.to_thread(os.fsync, file.fileno())
+                    Path(file.name).rename(path)
+        except OSError as error:
+            raise DataError(
+                f"cannot keep {order.name} in {self._depot.folder} ({error.strerror}); free space there, lower the "
+                f"limit of the shard cache, or choose another folder",
+                kind="shard cache",
+            ) from error
+
+    async def _download(self, order: Order, file: BinaryIO) -> None:
+        """Fills `file`; starts over or continues after each failure that may pass."""
+        from obstore.exceptions import BaseError
+
+        progress = _Progress()
+        for tries, wait in enumerate([*order.waits, None], start=1):
+            try:
+                return await self._try(order, file, progress)
+            except (FileNotFoundError, ConnectionError, BaseError, OtherBytes) as error:
+                why = reason(error)
+                if wait is None or why.final:
+                    count = "once" if tries == 1 else f"{tries} times"
+                    where = f"{self._depot.root}/{order.name}"
+                    raise DataError(f"{where}: {why.said} (asked {count}); {why.advice}", kind=why.kind) from error
+            await asyncio.sleep(wait)
+        return None
+
+    async def _try(self, order: Order, file: BinaryIO, progress: _Progress) -> None:
+        """One request, checked."""
+        answer = await self._ask(order, progress)
+        size = answer.meta["size"]
+        if order.size not in (None, size):
+            raise OtherBytes(f"it has {size:,} bytes, expected {order.size:,}", final=True)
+        progress.etag = answer.meta["e_tag"]
+        make_room(Path(self._depot.folder), self._depot.limit - size)
+        file.truncate(progress.done)
+        async for chunk in self._chunks(answer):
+            file.write(chunk)
+            progress.done += len(chunk)
+            progress.crc32 = zlib.crc32(chunk, progress.crc32)
+        file.flush()
+        if order.crc32 not in (None, progress.crc32):
+            self._refuse(order, progress)
+
+    def _refuse(self, order: Order, progress: _Progress) -> None:
+        """A wrong checksum may be damage on the way; the same one twice is what the server has."""
+        found, before = progress.crc32, progress.refused
+        progress.refused = found
+        progress.restart()
+        raise OtherBytes(f"its crc32 is {found:08x}, expected {order.crc32:08x}", final=found == before)
+
+    async def _ask(self, order: Order, progress: _Progress) -> GetResult:
+        from obstore import get_async
+        from obstore.exceptions import BaseError
+
+        try:
+            return await self._soon(get_async(self._store, order.name, options=progress.options()))
+        except BaseError:
+            # Perhaps this server cannot continue a download, or has another version now.
+            progress.restart()
+            raise
+
+    async def _chunks(self, answer: GetResult) -> AsyncIterator[bytes]:
+        """The bytes as they come."""
+        from obstore.exceptions import BaseError
+
+        stream = aiter(answer.stream(min_chunk_size=_CHUNK))
+        while True:
+            try:
+                chunk = await self._soon(anext(stream))
+            except StopAsyncIteration:
+                return
+            except BaseError as error:
+                raise ConnectionError("the download broke off") from error
+            yield chunk
+
+    async def _soon(self, something: Awaitable[Value]) -> Value:
+        """Its value, unless it takes too long."""
+        timeout = self._depot.access.timeout
+        try:
+            return await asyncio.wait_for(something, timeout)
+        except asyncio.TimeoutError as error:
+            raise ConnectionError(f"no byte came for {timeout:g} s") from error
+
+
+@asynccontextmanager
+async def _locked(part: Path) -> AsyncIterator[BinaryIO]:
+    """The open partial file once it is ours; removed in the end unless it was renamed."""
+    while True:
+        with try_lock(part) as file:
+            if file is not None:
+                try:
+                    yield file
+                finally:
+                    if lies_at(file, part):
+                        part.unlink()
+                return
+        await asyncio.sleep(_POLL)

@@ -1,0 +1,61 @@
+"""Why a download failed, for a reader who knows nothing of the libraries below."""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+_CREDENTIALS = re.compile(r"status code: 40[13]\b|//169\.254\.169\.254|//metadata\.google")
+"""Marks a generic error as one of access; the addresses are a cloud machine's own, asked where nothing else is set."""
+
+
+class OtherBytes(Exception):  # noqa: N818 - never leaves this package; what does is a DataError
+    """The server has the file, but not the one that was ordered."""
+
+    def __init__(self, said: str, *, final: bool) -> None:
+        super().__init__(said)
+        self.final = final
+        """Whether it is certain that the server has nothing else."""
+
+
+class Reason(NamedTuple):
+    """What a failure means."""
+
+    kind: str
+    """As in DataError."""
+    said: str
+    """What happened."""
+    advice: str
+    """What to do."""
+    final: bool
+    """Whether asking again cannot help."""
+
+
+def reason(error: Exception) -> Reason:
+    """What the error of one try means."""
+    if isinstance(error, FileNotFoundError):
+        said, advice = "the server has no such file", "check the URL, or upload the file again"
+        return Reason("missing shard", said, advice, final=True)
+    if isinstance(error, OtherBytes):
+        advice = "it was replaced or damaged since it was indexed: restore it, or index again"
+        return Reason("changed shard", str(error), advice, final=error.final)
+    if _is_denial(error):
+        advice = "check the credentials in the environment, or open it as public if it wants none"
+        return Reason("unreachable", "the server refused access", advice, final=True)
+    return Reason("unreachable", plain(str(error)), "check the network and the server, then start again", final=False)
+
+
+def plain(text: str) -> str:
+    """The telling part of a library's message; URLs go, since they can carry access tokens."""
+    if status := re.search(r"status code: (\d{3}[\w ]*)", text):
+        return f"the server answered {status[1].strip()}"
+    if causes := re.findall(r'(?:message|error): "([^"]*)"', text):
+        return str(causes[-1])
+    line = (text.strip().splitlines() or ["no reason given"])[0]
+    return re.sub(r"\(?\bhttps?://\S+", "", line.split(" - ")[-1]).strip(" :")[:200]
+
+
+def _is_denial(error: Exception) -> bool:
+    from obstore.exceptions import PermissionDeniedError, UnauthenticatedError
+
+    return isinstance(error, PermissionDeniedError | UnauthenticatedError) or bool(_CREDENTIALS.search(str(error)))

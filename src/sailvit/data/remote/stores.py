@@ -1,0 +1,81 @@
+"""Remote roots as obstore stores."""
+
+from __future__ import annotations
+
+import os
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from sailvit.core.errors import DataError
+from sailvit.data.remote.orders import Access, Depot
+from sailvit.data.remote.reasons import plain
+
+if TYPE_CHECKING:
+    from obstore.store import AzureStore, GCSStore, HTTPStore, S3Store
+
+    Store: TypeAlias = AzureStore | GCSStore | HTTPStore | S3Store
+
+
+def open_store(depot: Depot) -> Store:
+    """The store of a depot's root; asks nobody yet."""
+    from obstore.exceptions import BaseError
+
+    try:
+        return _open(depot)
+    except (BaseError, ValueError) as error:
+        raise DataError(
+            f"{depot.root} cannot be opened ({plain(str(error))}); account, region and credentials come from the "
+            f"environment",
+            kind="unreachable",
+        ) from error
+
+
+def _open(depot: Depot) -> Store:
+    from obstore import store
+
+    client = {
+        "connect_timeout": timedelta(seconds=min(10, depot.access.timeout)),
+        # obstore bounds a whole download by this, 30 s by default; the fetcher watches for progress instead.
+        "timeout": timedelta(days=1),
+        "allow_http": _unencrypted(depot),
+    }
+    # obstore's own retries would multiply with the fetcher's.
+    options: dict[str, Any] = {"client_options": client, "retry_config": {"max_retries": 0}}
+    scheme = depot.root.split(":")[0]
+    if scheme.startswith("http"):
+        return store.HTTPStore.from_url(depot.root, **options)
+    if depot.access.public:
+        options["skip_signature"] = True
+    if scheme == "s3":
+        own = {} if depot.access.public else _profile()
+        return store.S3Store.from_url(depot.root, **options, **own, **_endpoint(depot.access))
+    kind = store.GCSStore if scheme == "gs" else store.AzureStore
+    return kind.from_url(depot.root, **options)
+
+
+def _endpoint(access: Access) -> dict[str, Any]:
+    return {"endpoint": access.endpoint} if access.endpoint else {}
+
+
+def _unencrypted(depot: Depot) -> bool:
+    """Whether the user named a server by `http://`; nothing else may go over the line unencrypted."""
+    named = [depot.root, depot.access.endpoint, *(os.environ.get(key) for key in ("AWS_ENDPOINT_URL", "AWS_ENDPOINT"))]
+    return any(url.startswith("http://") for url in named if url)
+
+
+def _profile() -> dict[str, Any]:
+    """A provider that reads AWS profiles, which obstore alone does not; nothing where the environment has keys."""
+    files = [Path.home() / ".aws" / name for name in ("credentials", "config")]
+    wanted = "AWS_PROFILE" in os.environ or any(file.exists() for file in files)
+    if "AWS_ACCESS_KEY_ID" in os.environ or not wanted:
+        return {}
+    try:
+        from obstore.auth.boto3 import Boto3CredentialProvider
+    except ImportError as error:
+        raise DataError(
+            "an AWS profile is set up, and reading it needs boto3 (pip install boto3, Python 3.11); "
+            "or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or the option for public buckets",
+            kind="unreachable",
+        ) from error
+    return {"credential_provider": Boto3CredentialProvider()}
