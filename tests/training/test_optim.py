@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
 import pytest
@@ -10,7 +9,7 @@ import torch
 
 from sailvit.core.batch import Step
 from sailvit.core.errors import RecipeError
-from sailvit.core.recipe import ScheduleConfig, TrainConfig
+from sailvit.core.recipe import TrainConfig
 from sailvit.data.packing import collate
 from sailvit.models.build import build
 from sailvit.training.loop import train_step
@@ -19,7 +18,6 @@ from sailvit.training.optim import (
     make_optimizer,
     named_moments,
     planned_names,
-    rate,
     set_rate,
 )
 from sailvit.training.trainer import trained_names
@@ -138,33 +136,6 @@ def test_last_blocks_that_are_not_there(parts: Parts, part: str, blocks: int, me
         planned_names(parts.build().mllm, part, TrainConfig(last_blocks=blocks))
 
 
-@pytest.mark.parametrize(
-    ("name", "done", "expected"),
-    [
-        ("cosine", 0.05, 0.5),
-        ("cosine", 0.1, 1.0),
-        ("cosine", 0.55, 0.55),
-        ("cosine", 1.0, 0.1),
-        ("linear", 0.55, 0.55),
-        ("linear", 0.325, 0.775),
-        ("linear", 1.0, 0.1),
-        ("linear", 2.0, 0.1),
-        ("constant", 0.05, 0.5),
-        ("constant", 1.0, 1.0),
-    ],
-)
-def test_schedule_shapes(name: str, done: float, expected: float):
-    assert rate(ScheduleConfig(name=name, warmup=0.1, final=0.1), done) == pytest.approx(expected)
-
-
-def test_cosine_is_a_cosine_and_all_warm_up_is_a_ramp():
-    config = ScheduleConfig(warmup=0.0)
-    for done in (0.0, 0.2, 0.7):
-        assert rate(config, done) == pytest.approx((1 + math.cos(math.pi * done)) / 2)
-    ramp = ScheduleConfig(warmup=1.0)
-    assert [rate(ramp, done) for done in (0.0, 0.3, 0.99)] == pytest.approx([0.0, 0.3, 0.99])
-
-
 def test_rates_by_part_and_never_zero(parts: Parts):
     assembly = parts.build()
     ready = job(assembly, stage(optim={"lr": 0.01}, length={"samples": 8}, schedule={"warmup": 0.5}))
@@ -173,7 +144,7 @@ def test_rates_by_part_and_never_zero(parts: Parts):
     assert first == pytest.approx({"tower": 0.0025, "connector": 0.005, "language": 0.00125})
     # Halfway through the second half of the stage: (1 + cos(90 degrees)) / 2 of the peak.
     assert last == pytest.approx(first)
-    assert set_rate(ready.optimizer, ready.stage, 0.5) == pytest.approx(
+    assert set_rate(ready.optimizer, ready.rate(0.5)) == pytest.approx(
         {"tower": 0.005, "connector": 0.01, "language": 0.0025}
     )
     for group in ready.optimizer.param_groups:

@@ -151,7 +151,7 @@ def test_a_frozen_part_that_changes_is_named(parts: Parts, tmp_path: Path):
 
 
 def test_a_rate_that_is_never_applied(parts: Parts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(loop, "set_rate", lambda optimizer, settings, done: {"connector": 1e-3})
+    monkeypatch.setattr(loop, "set_rate", lambda optimizer, rate: {"connector": 1e-3})
     made = ready(parts.build(), tmp_path, stage(train={"connector": 1.0}))
     for group in made.optimizer.param_groups:
         group["lr"] = 0.0
@@ -160,8 +160,8 @@ def test_a_rate_that_is_never_applied(parts: Parts, tmp_path: Path, monkeypatch:
 
 
 def test_a_share_that_is_never_applied(parts: Parts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    def unshared(optimizer: Any, settings: Any, done: float) -> dict[str, float]:
-        applied = optim.set_rate(optimizer, settings, done)
+    def unshared(optimizer: Any, rate: float) -> dict[str, float]:
+        applied = optim.set_rate(optimizer, rate)
         for group in optimizer.param_groups:
             group["lr"] = applied["connector"]
         return applied

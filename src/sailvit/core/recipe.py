@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from sailvit.core.config import Config
+from sailvit.core.schedule import ScheduleConfig
 
 Part = Literal["tower", "connector", "language"]
 PARTS: tuple[Part, ...] = ("tower", "connector", "language")
@@ -107,6 +108,9 @@ class TrainConfig(Config):
     """Share of the stage's learning rate; 0 freezes the part."""
     last_blocks: Count | None = None
     """Train only the last k transformer blocks that features come from, and what follows them; none trains the part."""
+    layer_decay: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Factor on the rate per layer down from what follows the blocks, which trains at the part's full rate: the k-th
+    block from the end at its k-th power, embeddings one power below the first block; none treats all alike."""
 
 
 class OptimConfig(Config):
@@ -122,17 +126,6 @@ class OptimConfig(Config):
     """Decoupled decay of matrices; vectors (biases, norms) are never decayed."""
     clip: Positive | None = 1.0
     """Largest global gradient norm; none leaves gradients as they are."""
-
-
-class ScheduleConfig(Config):
-    """Learning rate over a stage, as a function of the share of its length that is done."""
-
-    name: Literal["cosine", "linear", "constant"] = "cosine"
-    """Shape after warm-up."""
-    warmup: Share = 0.03
-    """Share of the stage over which the rate rises linearly from 0."""
-    final: Share = 0.0
-    """Share of the peak rate at the end."""
 
 
 class Length(Config):

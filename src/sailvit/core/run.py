@@ -4,6 +4,7 @@ recipe.yaml      the resolved recipe
 manifest.json    lineage: parents, data fingerprints, versions, seeds, stages
 metrics.jsonl    one line per optimizer step
 proofs.jsonl     one line per proof of training
+events.jsonl     one line per decision of a learning-rate search
 quarantine.jsonl one line per record left out because it could not be read
 stages/00-name/  tower/, connector/ and language/ as Hugging Face folders
 state/           training state, to resume from
@@ -47,6 +48,11 @@ class RunFolder:
     def proofs(self) -> Path:
         """One JSON line per proof of training."""
         return self.path / "proofs.jsonl"
+
+    @property
+    def events(self) -> Path:
+        """One JSON line per thing that a learning-rate search did."""
+        return self.path / "events.jsonl"
 
     @property
     def state(self) -> Path:

@@ -13,7 +13,10 @@ from sailvit.data.loader import Loader
 from sailvit.models.build import Assembly
 from sailvit.models.flops import FlopsModel
 from sailvit.models.mllm import MLLM
+from sailvit.training.adalrs import RateSearch
 from sailvit.training.objectives import Objective
+from sailvit.training.schedules import rate
+from sailvit.training.snapshot import Snapshot
 
 
 @dataclass
@@ -68,6 +71,10 @@ class StageJob:
     """Tokens consumed in this stage without padding, over all processes."""
     seconds: float = 0.0
     """Time spent in this stage's steps."""
+    search: RateSearch | None = None
+    """The search for the learning rate, if the schedule asks for one."""
+    snapshot: Snapshot | None = None
+    """The way back of the search's trial in progress."""
     evidence: Evidence = field(default_factory=Evidence)
     """What the proof knows of the stage so far."""
     stop: bool = False
@@ -87,6 +94,11 @@ class StageJob:
         """Share of the stage, 0..1, that lies behind after so many samples and tokens."""
         done = tokens if self.stage.length.tokens is not None else samples
         return min(done / self.target, 1.0)
+
+    def rate(self, done: float) -> float:
+        """Learning rate at share 1 when the share `done` of the stage lies behind."""
+        found = 1.0 if self.search is None else self.search.factor
+        return self.stage.optim.lr * rate(self.stage.schedule, done) * found
 
     @property
     def finished(self) -> bool:
@@ -115,7 +127,7 @@ class StepRecord:
     padding: float
     """Share of padding in this step's packs, 0..1."""
     lr: dict[str, float]
-    """Learning rate in force, by part."""
+    """Learning rate in force, by part; the highest where its layers differ."""
     loss: dict[str, float]
     """Mean of each objective per unit."""
     grad_norm: float

@@ -40,7 +40,7 @@ def train_step(job: StageJob, step: Step, began: float, arrived: float) -> StepR
     samples, tokens = job.samples + counts["samples"], job.tokens + counts["tokens"]
     # The rate belongs to the middle of the step, so that the first one already moves and the last is not zero.
     done = (job.share_done(job.samples, job.tokens) + job.share_done(samples, tokens)) / 2
-    rates = set_rate(job.optimizer, job.stage, done)
+    rates = set_rate(job.optimizer, job.rate(done))
     # Dropout draws from the global generator; seeded by step, a resumed run draws the same.
     torch.manual_seed(derive_seed(job.recipe.seed, "dropout", job.index, job.step, rank()))
     losses = accumulate(job, batches, counts)

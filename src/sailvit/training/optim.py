@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator
 
 import torch
 from torch import nn
 
 from sailvit.core.errors import RecipeError
-from sailvit.core.recipe import PARTS, OptimConfig, Part, ScheduleConfig, Stage, TrainConfig
-from sailvit.models.blocks import find_blocks
+from sailvit.core.recipe import PARTS, OptimConfig, Part, Stage, TrainConfig
 from sailvit.models.mllm import MLLM
+from sailvit.training.layers import from_block, layer_shares
 from sailvit.training.objectives import Objective
 
 
@@ -30,12 +29,21 @@ def planned_names(model: MLLM, part: Part, train: TrainConfig) -> list[str]:
     idle = model.tower.idle if part == "tower" else frozenset()
     names = [name for name, _ in module.named_parameters() if name not in idle]
     if train.last_blocks is not None:
-        names = _from_block(module, names, train.last_blocks)
+        names = from_block(module, names, train.last_blocks)
     if not names:
         raise RecipeError(
             f"`train` lists the {part}, but no weight of it bears on the features; leave it out of `train`"
         )
     return names
+
+
+def planned_shares(model: MLLM, part: Part, train: TrainConfig) -> dict[str, float]:
+    """Share of the stage's learning rate for every parameter that it means to train, by name within the part."""
+    names = planned_names(model, part, train)
+    if train.layer_decay is None or not names:
+        return dict.fromkeys(names, train.lr)
+    layers = layer_shares(model.part(part), names, train.layer_decay)
+    return {name: train.lr * share for name, share in layers.items()}
 
 
 def freeze(model: MLLM, stage: Stage) -> None:
@@ -49,33 +57,29 @@ def freeze(model: MLLM, stage: Stage) -> None:
 
 
 def make_optimizer(model: MLLM, objectives: Iterable[Objective], stage: Stage) -> torch.optim.AdamW:
-    """AdamW with one group per part and decay; each group carries its part's name and share of the rate."""
+    """AdamW with one group per part, share of the rate and decay; each group carries its part's name and its share."""
     groups = []
     for part in PARTS:
-        trained = [p for p in model.part(part).parameters() if p.requires_grad]
-        groups += _groups(part, stage.share(part), trained, stage.optim.weight_decay)
+        shares = planned_shares(model, part, stage.train.get(part, TrainConfig(lr=0.0)))
+        trained: dict[float, list[nn.Parameter]] = {}
+        for name, parameter in model.part(part).named_parameters():
+            if parameter.requires_grad:
+                trained.setdefault(shares.get(name, 0.0), []).append(parameter)
+        for share, parameters in trained.items():
+            groups += _groups(part, share, parameters, stage.optim.weight_decay)
     groups += _groups("objectives", 1.0, [p for objective in objectives for p in objective.parameters()], 0.0)
     if not groups:
         raise RecipeError(f"stage {stage.name} trains nothing: give at least one part a share above 0 in `train`")
     return _adamw(groups, stage.optim)
 
 
-def rate(schedule: ScheduleConfig, done: float) -> float:
-    """Factor on the peak learning rate when the share `done` (0..1) of the stage lies behind."""
-    done = min(max(done, 0.0), 1.0)
-    if done < schedule.warmup:
-        return done / schedule.warmup
-    left = (1.0 - done) / max(1.0 - schedule.warmup, 1e-12)
-    shapes = {"cosine": 0.5 - 0.5 * math.cos(math.pi * left), "linear": left, "constant": 1.0}
-    return schedule.final + (1.0 - schedule.final) * shapes[schedule.name]
-
-
-def set_rate(optimizer: torch.optim.Optimizer, stage: Stage, done: float) -> dict[str, float]:
-    """Set every group's learning rate for this step; returns the rates in force by part."""
-    factor = stage.optim.lr * rate(stage.schedule, done)
+def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> dict[str, float]:
+    """Give every group its share of `rate` for this step; returns the rates in force by part, the highest of each."""
+    highest: dict[str, float] = {}
     for group in optimizer.param_groups:
-        group["lr"] = factor * group["share"]
-    return {group["part"]: group["lr"] for group in optimizer.param_groups}
+        group["lr"] = rate * group["share"]
+        highest[group["part"]] = max(highest.get(group["part"], 0.0), group["lr"])
+    return highest
 
 
 def named_moments(
@@ -96,20 +100,6 @@ def load_moments(
         parameter = next(p for p, n in names.items() if n == owner)
         # Adam's step count stays on the CPU unless the fused kernel keeps it on the device.
         optimizer.state[parameter][key] = value.to(parameter.device)
-
-
-def _from_block(module: nn.Module, names: list[str], blocks: int) -> list[str]:
-    """Of `names`, those from the k-th last block on that has any: those blocks, and norms and heads after them."""
-    prefix, stack = find_blocks(module)
-    if not stack:
-        raise RecipeError(f"last_blocks needs a part made of blocks; {type(module).__name__} has no list of blocks")
-    starts = [f"{prefix}.{index}." for index in range(len(stack))]
-    used = [start for start in starts if any(name.startswith(start) for name in names)]
-    if blocks > len(used):
-        idle = f", of which the last {len(stack) - len(used)} lie after feature_layer" if len(used) < len(stack) else ""
-        raise RecipeError(f"last_blocks is {blocks}, but {type(module).__name__} has {len(stack)} blocks{idle}")
-    first = next(index for index, name in enumerate(names) if name.startswith(used[-blocks]))
-    return names[first:]
 
 
 def _groups(part: str, share: float, trained: list[nn.Parameter], decay: float) -> list[dict[str, object]]:

@@ -20,7 +20,7 @@ from sailvit.core.run import append_line
 from sailvit.distributed.processes import rank
 from sailvit.training.hooks import Hook
 from sailvit.training.job import Evidence, StageJob, StepRecord
-from sailvit.training.optim import planned_names, rate
+from sailvit.training.optim import planned_shares
 
 AS_PLANNED = "as planned"
 """Verdict of a part that did what it should."""
@@ -79,12 +79,17 @@ class ProofHook(Hook):
         self._announce = announce
 
     _planned: dict[Part, set[str]]
+    _shares: dict[int, float]
     _done: float
 
     def stage_started(self, job: StageJob) -> None:
         """Write down what should train, and fingerprint every weight unless a resumed stage brings that along."""
-        frozen = TrainConfig(lr=0.0)
-        self._planned = {part: set(planned_names(job.model, part, job.stage.train.get(part, frozen))) for part in PARTS}
+        frozen, self._planned = TrainConfig(lr=0.0), {}
+        self._shares = {id(p): 1.0 for objective in job.objectives.values() for p in objective.parameters()}
+        for part in PARTS:
+            shares = planned_shares(job.model, part, job.stage.train.get(part, frozen))
+            self._planned[part] = set(shares)
+            self._shares |= {id(p): shares[n] for n, p in job.model.part(part).named_parameters() if n in shares}
         self._done = job.share_done(job.samples, job.tokens)
         if not job.evidence.before:
             job.evidence.before = fingerprints(job)
@@ -108,8 +113,13 @@ class ProofHook(Hook):
         Rates that went astray are no reason to wait.
         """
         evidence, peak = job.evidence, job.stage.optim.lr
-        shares = {group["part"]: group["share"] for group in job.optimizer.param_groups}
-        risen = all(evidence.highest[part] >= min(_VISIBLE, share * peak / 2) for part, share in shares.items())
+        groups = job.optimizer.param_groups
+        top = {part: max(g["share"] for g in groups if g["part"] == part) for part in evidence.highest}
+        # The rates of a part's layers rise together, so the highest tells the others.
+        reached = [
+            (g["share"], g["share"] / top[g["part"]] * evidence.highest[g["part"]]) for g in groups if g["share"]
+        ]
+        risen = all(highest >= min(_VISIBLE, share * peak / 2) for share, highest in reached)
         looks = bool(self._planned["tower"] or self._planned["connector"])
         return (evidence.images > 0 or not looks) and (risen or bool(evidence.astray))
 
@@ -117,13 +127,14 @@ class ProofHook(Hook):
         """Compare every group's rate with the schedule, worked out anew from the recipe alone."""
         evidence = job.evidence
         before, self._done = self._done, job.share_done(job.samples, job.tokens)
-        peak = job.stage.optim.lr * rate(job.stage.schedule, (before + self._done) / 2)
+        full = job.rate((before + self._done) / 2)
         for group in job.optimizer.param_groups:
             part, found = group["part"], group["lr"]
-            expected = peak * (1.0 if part == "objectives" else job.stage.share(part))
             evidence.highest[part] = max(evidence.highest.get(part, 0.0), found)
-            if not math.isclose(found, expected, rel_tol=1e-6, abs_tol=1e-15):
-                evidence.astray.setdefault(part, f"learning rate {found:g} at step {job.step}; planned is {expected:g}")
+            for share in {self._shares[id(p)] for p in group["params"] if id(p) in self._shares}:
+                if not math.isclose(found, full * share, rel_tol=1e-6, abs_tol=1e-15):
+                    said = f"learning rate {found:g} at step {job.step}; planned is {full * share:g}"
+                    evidence.astray.setdefault(part, said)
 
     def _prove(self, job: StageJob, when: str) -> None:
         now = fingerprints(job)

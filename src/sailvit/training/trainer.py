@@ -32,6 +32,7 @@ from sailvit.training.objectives import make_objectives
 from sailvit.training.optim import freeze, load_moments, make_optimizer, named_moments
 from sailvit.training.plan_checks import file_problems
 from sailvit.training.proof import ProofHook
+from sailvit.training.searching import SearchHook, make_search, restore_search, search_tensors, search_values
 
 
 class Trainer:
@@ -55,9 +56,17 @@ class Trainer:
         self._signals = StopOnSignal()
         self._saver = _SaveState()
         # Signals first, so that a step's record, proof and save all see the request to stop; the proof before the save,
-        # so that no state is kept of a stage that did something else than planned.
+        # so that no state is kept of a stage that did something else than planned; between them the search, whose
+        # decisions are about the next step and belong to the state.
         metrics = [MetricsHook()] if rank() == 0 else []
-        self._hooks: list[Hook] = [self._signals, *metrics, *hooks, ProofHook(announce), self._saver]
+        self._hooks: list[Hook] = [
+            self._signals,
+            *metrics,
+            *hooks,
+            ProofHook(announce),
+            SearchHook(announce),
+            self._saver,
+        ]
         # Every stage is set up once, so that a mistake in the last shows before the first has trained for days.
         for index in range(len(recipe.stages)):
             self._job(index)
@@ -113,6 +122,7 @@ class Trainer:
         if rank() == 0:
             _keep_lines(self.folder.metrics, values["stage"], values["step"])
             _keep_lines(self.folder.proofs, values["stage"], values["step"])
+            _keep_lines(self.folder.events, values["stage"], values["step"])
         return tensors, values
 
     def _run_stage(self, index: int, tensors: dict[str, torch.Tensor], values: dict[str, Any]) -> None:
@@ -150,6 +160,7 @@ class Trainer:
             loader=Loader(self.sources, builder, feed),
             device=device,
             target=target_of(stage, feed),
+            search=make_search(stage),
         )
 
     def _start_parts(self, index: int) -> None:
@@ -179,6 +190,7 @@ class Trainer:
         for name, objective in job.objectives.items():
             objective.load_state_dict(_under(tensors, f"objective/{name}/"))
         load_moments(job.optimizer, trained_names(job), _under(tensors, "moment/"))
+        restore_search(job, values["search"], _under(tensors, "trial/"), trained_names(job))
         job.step, job.samples, job.tokens = values["step"], values["samples"], values["tokens"]
         job.seconds, job.cursor = values["seconds"], values["cursor"]
         job.evidence = Evidence(**values["evidence"])
@@ -218,13 +230,14 @@ class _SaveState(Hook):
         if stage == job.index:
             tensors |= _stage_tensors(job)
             values |= {name: getattr(job, name) for name in ("step", "samples", "tokens", "seconds", "cursor")}
-            values["evidence"] = dataclasses.asdict(job.evidence)
+            values |= {"evidence": dataclasses.asdict(job.evidence), "search": search_values(job)}
         save_state(job.folder.state, tensors, values)
 
 
 def _stage_tensors(job: StageJob) -> dict[str, torch.Tensor]:
-    """What a stage holds beside the model: its objectives' own parameters and the optimizer's moments."""
+    """What a stage holds beside the model: objectives' own parameters, the optimizer's moments, a trial's way back."""
     tensors = {f"moment/{n}": t for n, t in named_moments(job.optimizer, trained_names(job))}
+    tensors |= {f"trial/{n}": t for n, t in search_tensors(job, trained_names(job)).items()}
     for name, objective in job.objectives.items():
         tensors |= {f"objective/{name}/{n}": p for n, p in objective.state_dict().items()}
     return tensors
