@@ -13,6 +13,7 @@ from sailvit.core.errors import ModelError
 from sailvit.core.recipe import Part
 from sailvit.models.attention import Segments
 from sailvit.models.connector import Connector
+from sailvit.models.head import Scores, has_plain_head
 from sailvit.models.tower import Tower
 
 
@@ -22,8 +23,13 @@ class Activations:
 
     visual: torch.Tensor
     """float[I, V, D]: the connector's output for every tile."""
-    logits: torch.Tensor | None
-    """float[A, N]: scores over the vocabulary at the A positions with a label, in order; none when not asked for."""
+    scores: Scores | None
+    """Over the vocabulary, at the A positions with a label, in order; none when not asked for."""
+
+    @property
+    def logits(self) -> torch.Tensor | None:
+        """float[A, N]: the scores made whole; none when not asked for."""
+        return None if self.scores is None else self.scores.logits
 
 
 class MLLM(nn.Module):
@@ -35,6 +41,7 @@ class MLLM(nn.Module):
         self.connector = connector
         self.language = language
         self.placeholder_id = placeholder_id
+        self.plain_head = has_plain_head(language)
         self.everywhere = False
         """Whether tower and connector run in every pass, image or none, because other processes may wait in them."""
 
@@ -57,14 +64,17 @@ class MLLM(nn.Module):
         if not logits:
             return Activations(visual, None)
         labelled = (batch.labels.flatten() != IGNORED).nonzero().flatten()
-        output = self.language(
-            inputs_embeds=self.embed(batch.tokens.flatten(), visual)[None],
-            position_ids=batch.positions.reshape(1, -1),
-            segments=Segments(batch.boundaries, batch.longest),
-            logits_to_keep=labelled,
-            use_cache=False,
-        )
-        return Activations(visual, output.logits[0])
+        given = {
+            "inputs_embeds": self.embed(batch.tokens.flatten(), visual)[None],
+            "position_ids": batch.positions.reshape(1, -1),
+            "segments": Segments(batch.boundaries, batch.longest),
+            "use_cache": False,
+        }
+        if not self.plain_head:
+            return Activations(visual, Scores(given=self.language(**given, logits_to_keep=labelled).logits[0]))
+        hidden = self.language.base_model(**given).last_hidden_state[0, labelled]
+        head = self.language.get_output_embeddings()
+        return Activations(visual, Scores(hidden, head.weight, head.bias))
 
     def visual(self, tiles: torch.Tensor) -> torch.Tensor:
         """Visual tokens float[I, V, D] of tiles uint8[I, C, H, W]; I may be 0."""

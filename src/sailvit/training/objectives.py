@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import nn
-from torch.nn.functional import cross_entropy, logsigmoid, normalize
+from torch.nn.functional import logsigmoid, normalize
 
 from sailvit.core.batch import IGNORED, Batch
 from sailvit.core.errors import RecipeError
@@ -47,11 +47,10 @@ class NextToken(Objective):
         return batch.answer_tokens
 
     def forward(self, model: MLLM, activations: Activations, batch: Batch) -> torch.Tensor:
-        """Sum over the A answer tokens of int64[B, T] labels, from logits float[A, N]."""
+        """float[]: the sum over the A answer tokens of int64[B, T] labels."""
         del model
-        assert activations.logits is not None
-        labels = batch.labels[batch.labels != IGNORED]
-        return cross_entropy(activations.logits.float(), labels, reduction="sum")
+        assert activations.scores is not None
+        return activations.scores.loss(batch.labels[batch.labels != IGNORED])
 
 
 class Contrastive(Objective):
