@@ -32,7 +32,7 @@ def put(folder: Path, *names: str) -> None:
         (["MMBench.tsv", "notes.txt"], "tsv", "MMBench.tsv"),
         (["a.jpg", "a.txt", "sub/b.PNG", "sub/b.json", "sub/b.caption"], "folder", "."),
         (["a.jpg", "b.jpg", "metadata.jsonl"], "folder", "."),
-        (["train/a.jpg", "train/metadata.csv"], "folder", "."),
+        (["train/a.jpg", "train/metadata.csv"], "folder", "train"),
     ],
 )
 def test_folders(tmp_path, names, format, at):
@@ -97,6 +97,7 @@ def test_globs(tmp_path):
         (["a.tsv", "b.tsv"], "2 .tsv"),
         (["a.jsonl", "b.jsonl"], "2 .jsonl"),
         (["notes.txt", "more.txt"], "2 .txt"),
+        (["train/a.jpg", "train/metadata.csv", "test/b.jpg", "test/metadata.csv"], "2 .jpg, 2 .csv"),
     ],
 )
 def test_folders_that_are_no_one_format(tmp_path, names, message):

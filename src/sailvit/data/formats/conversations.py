@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -56,9 +57,9 @@ def conversation_record(
     row: Mapping[str, Any], images: Images, *, name: str, kind: str, mark: Mark = "strict"
 ) -> Record:
     """The record of a row with turns; its marks must be as many as the images."""
-    turns = [turn for given in _turns(row) for turn in _spoken(given)]
-    if mark == "prepend" or row.get("texts") is not None:
-        turns = _marked(turns, len(images))
+    turns = conversation_turns(row)
+    if images and (mark == "prepend" or row.get("texts") is not None):
+        turns = put_first(turns, "\n".join([IMAGE_MARK] * len(images)))
     marks = sum(turn.text.count(IMAGE_MARK) for turn in turns)
     if marks != len(images):
         raise DataError(
@@ -68,6 +69,19 @@ def conversation_record(
             kind="marks",
         )
     return Record(name, tuple(turns), images, str(row.get("kind") or kind))
+
+
+def conversation_turns(row: Mapping[str, Any]) -> list[Turn]:
+    """The turns of a row, as they stand there."""
+    return [turn for given in _turns(row) for turn in _spoken(given)]
+
+
+def put_first(turns: Sequence[Turn], marks: str) -> list[Turn]:
+    """The turns with `marks` before the first question, unless they have marks already."""
+    first = next((index for index, turn in enumerate(turns) if turn.role == "user"), None)
+    if first is None or any(re.search("<image>|<video>", turn.text) for turn in turns):
+        return list(turns)
+    return [*turns[:first], Turn("user", f"{marks}\n{turns[first].text}"), *turns[first + 1 :]]
 
 
 def row_name(row: Mapping[str, Any], position: int) -> str:
@@ -127,15 +141,6 @@ def _spoken(turn: Any) -> tuple[Turn, ...]:
         case {"user": str(question), "assistant": str(answer)}:
             return Turn("user", question), Turn("assistant", answer)
     return (_turn(turn),)
-
-
-def _marked(turns: Sequence[Turn], images: int) -> list[Turn]:
-    """The turns with marks before the first question, if they have none at all."""
-    first = next((index for index, turn in enumerate(turns) if turn.role == "user"), None)
-    if first is None or any(IMAGE_MARK in turn.text for turn in turns):
-        return list(turns)
-    asked = Turn("user", f"{IMAGE_MARK}\n" * images + turns[first].text)
-    return [*turns[:first], asked, *turns[first + 1 :]]
 
 
 def _turn(turn: Any) -> Turn:

@@ -14,6 +14,7 @@ from typing import Any
 
 from sailvit.core.errors import DataError
 from sailvit.core.recipe import SourceConfig
+from sailvit.data.formats.conversations import TURNS
 
 MANIFEST = "sailvit.json"
 """What a prepared or indexed folder has at its top."""
@@ -21,8 +22,8 @@ FILES = {".tar": "webdataset", ".parquet": "parquet", ".tsv": "tsv"}
 """Formats that a file's ending tells."""
 IMAGES = frozenset((".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"))
 """Endings of files that are taken for images."""
-TURNS = ("conversations", "conversation", "messages", "texts")
-"""Keys under which rows hold turns."""
+TABLES = ("metadata.jsonl", "metadata.csv")
+"""Tables of captions for the images below their folder."""
 
 _ROW_FILES = (".json", ".jsonl")
 _LOOKED_AT = 10_000
@@ -96,8 +97,10 @@ def _loose_kind(folder: Path, files: list[Path]) -> tuple[str, Path] | None:
     """Format of files that no manifest describes; none when there is no telling."""
     files = _telling(files)
     told = {FILES[file.suffix] for file in files if file.suffix in FILES}
-    if not told and _has_captions(files):
-        return "folder", folder
+    if not told and _pictures(files):
+        tables = {file.parent for file in files if file.name in TABLES}
+        if tables or not _rows(files):
+            return ("folder", (tables or {folder}).pop()) if len(tables) < 2 else None
     # Tars and Parquet files are shards of one set; each table, and each file of rows, is a set of its own.
     match sorted(told - {"tsv"}), _rows(files) + [file for file in files if file.suffix == ".tsv"]:
         case [kind], []:
@@ -122,12 +125,6 @@ def _rows(files: list[Path]) -> list[Path]:
     """Files of rows; JSON with an image's name is that image's caption."""
     pictures = _pictures(files)
     return [file for file in files if file.suffix in _ROW_FILES and file.with_suffix("") not in pictures]
-
-
-def _has_captions(files: list[Path]) -> bool:
-    """Whether these are images with a table of captions, or with no file of rows that would speak for them."""
-    tables = any(file.name in ("metadata.jsonl", "metadata.csv") for file in files)
-    return bool(_pictures(files)) and (tables or not _rows(files))
 
 
 def _walk(folder: Path) -> Iterator[Path]:

@@ -95,10 +95,11 @@ def read_sample(file: IO[bytes], at: int) -> tuple[str, dict[str, bytes]]:
 
 
 def sample_record(files: Mapping[str, bytes], options: RecordOptions, *, name: str, position: int) -> Record:
-    """The record that a sample's files make: its images by number, its JSON, its text."""
+    """The record that a sample's files make: its images by number, its JSON, its text; `name` unless it has an `id`."""
     ordered = sorted((int(match[1] or 0), end) for end in files if (match := _IMAGE.fullmatch(end)))
     images = tuple(files[end] for _, end in ordered)
-    return row_record(_row(files), images, options, name=name, position=position)
+    row = sample_row(files)
+    return row_record(row, images, options, name=str(row.get("id", name)), position=position)
 
 
 class _Samples:
@@ -193,7 +194,7 @@ def _is_read(ending: str) -> bool:
     return ending in ("txt", "json") or _IMAGE.fullmatch(ending) is not None
 
 
-def _row(files: Mapping[str, bytes]) -> dict[str, Any]:
+def sample_row(files: Mapping[str, bytes]) -> dict[str, Any]:
     """The fields of a sample: its JSON, and its text where that has neither turns nor a caption."""
     try:
         row = json.loads(files.get("json", b"{}"))
