@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import http.server
+import logging
 import threading
 import time
+import urllib.request
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -127,3 +130,63 @@ def open_cache(server: Trouble, tmp_path: Path) -> Callable[..., ShardCache]:
         return ShardCache(server.url, tmp_path / "cache", limit, access=Access(tries=tries, wait=0.01, timeout=timeout))
 
     return make
+
+
+class Bucket:
+    """A bucket of an S3-compatible server."""
+
+    url = "s3://shards/set"
+
+    def __init__(self, endpoint: str) -> None:
+        import boto3
+
+        self.endpoint = endpoint
+        self.asked: list[str] = []
+        self.fail_every: int | None = None
+        self._client = boto3.client("s3", endpoint_url=endpoint)
+        self._client.create_bucket(Bucket="shards")
+
+    def put(self, name: str, content: bytes, *, public: bool = False) -> None:
+        access = "public-read" if public else "private"
+        self._client.put_object(Bucket="shards", Key=f"set/{name}", Body=content, ACL=access)
+
+    def fails(self, path: str) -> bool:
+        """Whether the request that just came is one to fail."""
+        self.asked.append(path)
+        return self.fail_every is not None and len(self.asked) % self.fail_every == 0
+
+
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
+    """An empty bucket, with the environment set so that it is found."""
+    from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+    from werkzeug.serving import make_server
+
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    moto = DomainDispatcherApplication(create_backend_app)
+    running: list[Bucket] = []
+
+    def application(environ: dict[str, Any], start: Callable[..., Any]) -> Any:
+        if running and running[0].fails(environ["PATH_INFO"]):
+            start("503 Slow Down", [("Content-Length", "0")])
+            return [b""]
+        return moto(environ, start)
+
+    listening = make_server("127.0.0.1", 0, application, threaded=True)
+    thread = threading.Thread(target=listening.serve_forever, args=(0.02,), daemon=True)
+    thread.start()
+    endpoint = f"http://127.0.0.1:{listening.server_port}"
+    values = {
+        "ACCESS_KEY_ID": "me",
+        "SECRET_ACCESS_KEY": "secret",
+        "DEFAULT_REGION": "us-east-1",
+        "ENDPOINT_URL": endpoint,
+    }
+    for key, value in values.items():
+        monkeypatch.setenv(f"AWS_{key}", value)
+    # moto keeps its buckets in this process, also those of the test before.
+    urllib.request.urlopen(f"{endpoint}/moto-api/reset", data=b"").close()
+    running.append(Bucket(endpoint))
+    yield running[0]
+    listening.shutdown()
+    thread.join()

@@ -39,6 +39,7 @@ class ShardCache:
         self._remote = is_remote(root)
         if self._remote:
             check_root(self._root)
+        self._places: dict[Shard, Path] = {}
         self._services: dict[int, Service] = {}
         self._failed: dict[Path, tuple[float, DataError]] = {}
         self._ahead: set[Path] = set()
@@ -49,7 +50,7 @@ class ShardCache:
         Of a plain folder's file only the size is compared: reading it all would cost more than the checksums of its
         records. Open it soon: another process may need the room (`open` takes care of that).
         """
-        shard = Shard(checked_name(name), size, crc32)
+        shard = Shard(name, size, crc32)
         if not self._remote:
             return own_file(self._root, shard)
         path = self._place(shard)
@@ -87,11 +88,10 @@ class ShardCache:
             return
         room = self._limit
         for shard in shards:
-            checked_name(shard.name)
+            path = self._place(shard)
             room -= shard.size or self._limit // 4
             if room < 0:
                 return
-            path = self._place(shard)
             if not touch(path) and path not in self._ahead:
                 self._ahead.add(path)
                 future = self._submit(shard, path, ahead=True)
@@ -103,11 +103,15 @@ class ShardCache:
 
     def _place(self, shard: Shard) -> Path:
         """Where a shard is kept; its checksum belongs to that, so one that is replaced is not taken for the old one."""
+        if place := self._places.get(shard):
+            return place
+        checked_name(shard.name)
         root = re.sub(r"[^A-Za-z0-9.]+", "-", self._root)[:48]
         digest = blake2b(self._root.encode(), digest_size=4).hexdigest()
         crc32 = "any" if shard.crc32 is None else f"{shard.crc32:08x}"
         size = "any" if shard.size is None else shard.size
-        return self._folder / f"{root}-{digest}" / f"{size}-{crc32}" / shard.name
+        self._places[shard] = self._folder / f"{root}-{digest}" / f"{size}-{crc32}" / shard.name
+        return self._places[shard]
 
     def _wait(self, shard: Shard, path: Path) -> None:
         """Has the shard fetched, unless that failed a moment ago."""

@@ -57,7 +57,7 @@ def checked_name(name: str) -> str:
 
 def own_file(root: str, shard: Shard) -> Path:
     """A plain folder's file, of the size expected."""
-    path = Path(root, shard.name)
+    path = Path(root, checked_name(shard.name))
     if not path.is_file():
         raise DataError(f"{path} is not there; check the path, or restore the file", kind="missing shard")
     found = path.stat().st_size
