@@ -15,6 +15,14 @@ from tiny_parts import Parts
 torch.set_num_threads(1)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory):
+    """What is kept between runs stays out of the home folder."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SAILVIT_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def parts(tmp_path_factory: pytest.TempPathFactory) -> Parts:
     """Tiny towers and languages of every family, saved in their real formats."""

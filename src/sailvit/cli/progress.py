@@ -11,6 +11,7 @@ from rich.table import Table
 
 from sailvit.training.hooks import Hook
 from sailvit.training.job import StageJob, StepRecord
+from sailvit.training.quarantine import left_out
 
 _LINES_PER_STAGE = 10
 """Plain lines that a stage prints when its output is not a terminal."""
@@ -74,6 +75,11 @@ class ProgressHook(Hook):
             f" ({rate:.0f} samples/s)",
             highlight=False,
         )
+        for source, kinds in left_out(job.folder, job.index).items():
+            shown = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
+            self._console.print(
+                f"  [yellow]left out of {source}: {shown}[/yellow] ({job.folder.quarantine.name})", highlight=False
+            )
 
     def close(self) -> None:
         """Leave the terminal as it was."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -10,9 +12,12 @@ import torch
 from sailvit.core.batch import IGNORED
 from sailvit.core.errors import DataError
 from sailvit.core.layout import VisualLayout
-from sailvit.core.records import Record, Sample
+from sailvit.core.records import ImageLike, Record, Sample
 from sailvit.data.images import load_image, tile_count, tile_image
 from sailvit.data.text import FastTokenizer, TextEncoder, Tokenized
+
+UNUSABLE = (DataError, OSError, ValueError, TypeError, LookupError, ArithmeticError, RecursionError, MemoryError)
+"""What reading, tokenizing and decoding raise on bad records; libraries let some of these through."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +33,22 @@ class Draft:
 
     def __len__(self) -> int:
         return len(self.text)
+
+
+class Tiler:
+    """Tiles of images; a file or byte string that was tiled before is not decoded again."""
+
+    def __init__(self, layout: VisualLayout) -> None:
+        self._layout = layout
+        self._known: dict[Path | bytes, torch.Tensor] = {}
+
+    def __call__(self, image: ImageLike) -> torch.Tensor:
+        """The tiles uint8[I, 3, H, W] of an image."""
+        if not isinstance(image, Path | bytes):
+            return tile_image(load_image(image), self._layout)
+        if image not in self._known:
+            self._known[image] = tile_image(load_image(image), self._layout)
+        return self._known[image]
 
 
 class SampleBuilder:
@@ -51,21 +72,21 @@ class SampleBuilder:
         tiles = [tile_count(image, self.layout) for image in record.images]
         return len(self.encoder.encode(record, tiles)), sum(tiles)
 
-    def draft(self, source: str, record: Record) -> Draft:
-        """The record as tokens; reads at most the headers of its images."""
+    def draft(self, source: str, record: Record, *, most_tiles: int | None = None) -> Draft:
+        """The record as tokens, images beyond `most_tiles` cut off; reads at most the headers of its images."""
         tiles = [tile_count(image, self.layout) for image in record.images]
-        return Draft(f"{source}/{record.id}", record, self._cut(self.encoder.encode(record, tiles)))
+        text = self._cut(self.encoder.encode(record, tiles), sys.maxsize if most_tiles is None else most_tiles)
+        return Draft(f"{source}/{record.id}", record, text)
 
     def prompt(self, source: str, record: Record) -> Sample:
         """The record up to its last answer, without labels: what generation starts from."""
         tiles = [tile_count(image, self.layout) for image in record.images]
         return self.finish(Draft(f"{source}/{record.id}", record, self.encoder.encode_prompt(record, tiles)))
 
-    def finish(self, draft: Draft) -> Sample:
-        """The sample of a draft, its images decoded and tiled."""
+    def finish(self, draft: Draft, tiler: Tiler | None = None) -> Sample:
+        """The sample of a draft, its images decoded and tiled; a `tiler` shared by drafts decodes each image once."""
         size = self.layout.tile_size
-        shown = draft.record.images[: len(draft.text.runs)]
-        cuts = [tile_image(load_image(image), self.layout) for image in shown]
+        cuts = list(map(tiler or Tiler(self.layout), draft.record.images[: len(draft.text.runs)]))
         counts = torch.tensor([len(cut) for cut in cuts], dtype=torch.int64)
         return Sample(
             id=draft.id,
@@ -76,18 +97,35 @@ class SampleBuilder:
             caption=draft.record.kind == "caption" and len(cuts) == 1,
         )
 
-    def _cut(self, text: Tokenized) -> Tokenized:
+    def _cut(self, text: Tokenized, most_tiles: int) -> Tokenized:
         """At most `longest` tokens: the end is cut off, and an image's placeholders go together or not at all."""
-        if len(text) <= self.longest:
-            return text
-        runs = tuple(run for run in text.runs if run[1] <= self.longest)
-        end = text.runs[len(runs)][0] if len(runs) < len(text.runs) else len(text)
-        end = min(end, self.longest)
-        labels = text.labels[:end].copy()
-        labels[-1:] = IGNORED
-        if not np.any(labels != IGNORED):
-            raise DataError(
-                f"no answer among the first {end} of {len(text)} tokens, all that a pack of {self.longest} holds;"
-                " lengthen the recipe's `sequence`, allow fewer tiles, or shorten the prompt"
-            )
-        return Tokenized(text.tokens[:end], labels, runs)
+        last = min(self.longest, _room(text, most_tiles * self.layout.tokens_per_tile))
+        if len(text) > last:
+            runs = tuple(run for run in text.runs if run[1] <= last)
+            end = text.runs[len(runs)][0] if len(runs) < len(text.runs) else len(text)
+            end = min(end, last)
+            labels = text.labels[:end].copy()
+            labels[-1:] = IGNORED
+            cut = Tokenized(text.tokens[:end], labels, runs)
+        else:
+            cut = text
+        if not np.any(cut.labels != IGNORED):
+            raise _without_answer(text, cut, self.longest)
+        return cut
+
+
+def _room(text: Tokenized, placeholders: int) -> int:
+    """Tokens up to the first image that would bring the placeholders above a number; all when none does."""
+    counts = np.cumsum([end - start for start, end in text.runs])
+    beyond = np.flatnonzero(counts > placeholders)
+    return text.runs[beyond[0]][0] if len(beyond) else len(text)
+
+
+def _without_answer(text: Tokenized, cut: Tokenized, longest: int) -> DataError:
+    if len(cut) == len(text):
+        return DataError("nobody answers; expected a turn of the assistant to learn: add it", kind="turns")
+    return DataError(
+        f"no answer among the first {len(cut)} of {len(text)} tokens, all that a pack of {longest} holds;"
+        " lengthen the recipe's `sequence`, allow fewer tiles, or shorten the prompt",
+        kind="too long",
+    )

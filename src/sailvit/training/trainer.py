@@ -16,6 +16,7 @@ from sailvit.core.recipe import PARTS, Part, Recipe
 from sailvit.core.records import Source
 from sailvit.core.run import RunFolder, read_json
 from sailvit.data.formats import open_source
+from sailvit.data.index.measuring import measure_all
 from sailvit.data.loader import Loader
 from sailvit.data.samples import SampleBuilder
 from sailvit.distributed.processes import meet, rank
@@ -32,6 +33,7 @@ from sailvit.training.objectives import make_objectives
 from sailvit.training.optim import freeze, load_moments, make_optimizer, named_moments
 from sailvit.training.plan_checks import file_problems
 from sailvit.training.proof import ProofHook
+from sailvit.training.quarantine import QuarantineLog
 from sailvit.training.searching import SearchHook, make_search, restore_search, search_tensors, search_values
 
 
@@ -52,6 +54,9 @@ class Trainer:
         self.device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.assembly = build(recipe.model, recipe.seed)
         self.sources = open_sources(recipe)
+        self._builder = SampleBuilder(self.assembly.tokenizer, self.assembly.layout, recipe.sequence)
+        self._costs = measure_all(self.sources, self._builder, workers=recipe.workers)
+        self._quarantine = QuarantineLog(folder)
         self._peak = device_peak(self.device, recipe.precision)
         self._signals = StopOnSignal()
         self._saver = _SaveState()
@@ -104,6 +109,7 @@ class Trainer:
             raise RecipeError("; ".join(problems))
         if rank() == 0:
             start_manifest(self.folder, self.recipe, self.assembly, self.sources)
+            self._quarantine.note_faults(self.recipe.stages[0], self.sources)
         return {}, {}
 
     def _resume(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
@@ -123,6 +129,8 @@ class Trainer:
             _keep_lines(self.folder.metrics, values["stage"], values["step"])
             _keep_lines(self.folder.proofs, values["stage"], values["step"])
             _keep_lines(self.folder.events, values["stage"], values["step"])
+        for path in self._quarantine.files():
+            _keep_lines(path, values["stage"], values["step"])
         return tensors, values
 
     def _run_stage(self, index: int, tensors: dict[str, torch.Tensor], values: dict[str, Any]) -> None:
@@ -147,7 +155,7 @@ class Trainer:
         freeze(model, stage)
         objectives = {name: objective.to(device) for name, objective in make_objectives(list(stage.objectives)).items()}
         feed = make_feed(self.recipe, index, {name: len(source) for name, source in self.sources.items()})
-        builder = SampleBuilder(self.assembly.tokenizer, self.assembly.layout, self.recipe.sequence)
+        report = self._quarantine.reporter(index, stage)
         return StageJob(
             recipe=self.recipe,
             index=index,
@@ -157,7 +165,7 @@ class Trainer:
             optimizer=make_optimizer(model, objectives.values(), stage),
             flops=flops_model(model, language_runs=any(o.needs_logits for o in objectives.values())),
             peak=self._peak,
-            loader=Loader(self.sources, builder, feed),
+            loader=Loader(self.sources, self._costs, self._builder, feed, report=report),
             device=device,
             target=target_of(stage, feed),
             search=make_search(stage),

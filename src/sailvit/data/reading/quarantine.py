@@ -1,0 +1,106 @@
+"""Quarantine: the account of records that could not be read, and when there are too many of them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from sailvit.core.errors import DataError
+from sailvit.core.recipe import QuarantineConfig
+
+_SHOWN = 3
+"""Bad records that an error names."""
+_ENOUGH = 4
+"""Records that must have been read before their being bad without exception says something."""
+
+
+@dataclass(frozen=True)
+class BadRecord:
+    """A record that was left out of its pack."""
+
+    step: int
+    """The step it was planned for, counted from 1."""
+    source: str
+    """Name of its source."""
+    position: int
+    """Its position there."""
+    id: str
+    """Its id; empty when it could not be read that far."""
+    kind: str
+    """What is damaged, in a word or two: `image`, `missing file`, `timeout`, ..."""
+    reason: str
+    """What was found, what was expected, and what to do."""
+    shard: str | None = None
+    """The file it lies in, where its source tells."""
+    offset: int | None = None
+    """Where in that file, in bytes (in rows for Parquet), where its source tells."""
+
+    def __str__(self) -> str:
+        name = f"record {self.position}{f' ({self.id})' if self.id else ''} of source {self.source}"
+        return f"{name}: {self.reason}"
+
+
+@dataclass
+class _Account:
+    """What was read of one source."""
+
+    read: int = 0
+    """Records drawn, the bad ones included."""
+    kinds: Counter[str] = field(default_factory=Counter)
+    """Bad ones by kind."""
+    first: list[BadRecord] = field(default_factory=list)
+    """The first few of them."""
+
+    @property
+    def bad(self) -> int:
+        """Records that could not be read."""
+        return self.kinds.total()
+
+
+class Quarantine:
+    """Counts what was read on this rank; DataError once a source has more bad records than are put up with."""
+
+    def __init__(self, config: QuarantineConfig, report: Callable[[BadRecord], None]) -> None:
+        self._config = config
+        self._report = report
+        self._accounts: dict[str, _Account] = {}
+
+    def take(self, read: Mapping[str, int], bad: Sequence[BadRecord]) -> None:
+        """Count what was drawn per source and which of it was bad; each bad record is reported."""
+        for source, count in read.items():
+            self._accounts.setdefault(source, _Account()).read += count
+        for record in bad:
+            account = self._accounts[record.source]
+            account.kinds[record.kind] += 1
+            if len(account.first) < _SHOWN:
+                account.first.append(record)
+            self._report(record)
+
+    def check(self) -> None:
+        """DataError when a source is over its limits, or nothing could be read so far; for after each step."""
+        self._check(_ENOUGH)
+
+    def close(self) -> None:
+        """DataError when the feed has ended and not one of its records could be read."""
+        self._check(1)
+
+    def _check(self, enough: int) -> None:
+        over = {name: account for name, account in self._accounts.items() if self._too_many(account)}
+        read, bad = (sum(getattr(account, name) for account in self._accounts.values()) for name in ("read", "bad"))
+        if over or (bad == read >= enough):
+            worst = max(over or self._accounts, key=lambda name: self._accounts[name].bad / self._accounts[name].read)
+            raise DataError(_message(worst, self._accounts[worst], self._config), kind="quarantine")
+
+    def _too_many(self, account: _Account) -> bool:
+        return account.bad > self._config.allow and account.bad > self._config.share * account.read
+
+
+def _message(source: str, account: _Account, config: QuarantineConfig) -> str:
+    kinds = ", ".join(f"{count} {kind}" for kind, count in account.kinds.most_common())
+    shown = "\n".join(f"  {record}" for record in account.first)
+    return (
+        f"{account.bad} of {account.read} records of source {source} could not be read ({kinds}); at most"
+        f" {config.allow}, or {config.share:.2%}, are left out. Mend or remove them, or raise `quarantine` in the"
+        f" recipe. The first:\n{shown}"
+    )

@@ -1,0 +1,114 @@
+"""The reader: planned packs as a batch, with bad records left out. It is what runs in worker processes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol, runtime_checkable
+
+from torch.utils.data import Dataset
+
+from sailvit.core.batch import Batch
+from sailvit.core.errors import DataError
+from sailvit.core.records import Sample, Source
+from sailvit.data.packing import collate
+from sailvit.data.plan.draws import Drawn
+from sailvit.data.reading.limits import time_limit
+from sailvit.data.reading.quarantine import BadRecord
+from sailvit.data.samples import UNUSABLE, SampleBuilder, Tiler
+
+
+@runtime_checkable
+class Placed(Protocol):
+    """A source that knows where its records lie."""
+
+    def place(self, position: int) -> tuple[str, int]:
+        """The file of the record at `position`, and its place there in bytes (in rows for Parquet)."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """Packs to be read for one batch."""
+
+    step: int
+    """The step they belong to, counted from 1."""
+    packs: tuple[tuple[Drawn, ...], ...]
+    """The draws of each."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What became of a task."""
+
+    batch: Batch
+    """Its packs without bad records; a pack of bad records alone is a row of padding."""
+    read: dict[str, int]
+    """Records drawn per source, the bad ones included."""
+    bad: tuple[BadRecord, ...]
+    """Those that were left out."""
+
+    def pin_memory(self) -> Reading:
+        """The same in page-locked memory; DataLoader calls it where there is a GPU."""
+        return replace(self, batch=self.batch.pin_memory())
+
+
+class Reader(Dataset[Reading]):
+    """Batches by task. Records are read anew each time, so it holds nothing and can go to any process."""
+
+    def __init__(
+        self, sources: Mapping[str, Source], builder: SampleBuilder, *, tiles: int | None, timeout: float | None
+    ) -> None:
+        self._sources = sources
+        self._builder = builder
+        self._tiles = tiles
+        self._timeout = timeout
+
+    def __getitem__(self, task: Task) -> Reading:
+        bad: list[BadRecord] = []
+        packs = [self._pack(task.step, pack, bad) for pack in task.packs]
+        read = Counter(draw.source for pack in task.packs for draw in pack)
+        return Reading(collate(packs, padding_id=self._builder.padding_id), dict(read), tuple(bad))
+
+    def _pack(self, step: int, pack: Sequence[Drawn], bad: list[BadRecord]) -> list[Sample]:
+        """The samples of a pack in their planned order; an image that several of them show is decoded once."""
+        tiler = Tiler(self._builder.layout)
+        samples = []
+        for draw in pack:
+            found = self._sample(step, draw, tiler)
+            if isinstance(found, Sample):
+                samples.append(found)
+            else:
+                bad.append(found)
+        return samples
+
+    def _sample(self, step: int, draw: Drawn, tiler: Tiler) -> Sample | BadRecord:
+        name, source = "", self._sources[draw.source]
+        try:
+            with time_limit(self._timeout):
+                record = source[draw.position]
+                name = record.id
+                draft = self._builder.draft(draw.source, record, most_tiles=self._tiles)
+                _check_planned(len(draft), draw)
+                return self._builder.finish(draft, tiler)
+        except UNUSABLE as error:
+            shard, offset = source.place(draw.position) if isinstance(source, Placed) else (None, None)
+            return BadRecord(step, draw.source, draw.position, name, *_told(error), shard, offset)
+
+
+def _check_planned(tokens: int, draw: Drawn) -> None:
+    """A record that grew since it was measured would burst its pack."""
+    if tokens > draw.tokens:
+        raise DataError(
+            f"found {tokens} tokens where {draw.tokens} were measured; expected the record as it was then:"
+            " index the source again and start the stage anew",
+            kind="changed",
+        )
+
+
+def _told(error: BaseException) -> tuple[str, str]:
+    """Kind and reason of what made a record unusable."""
+    if isinstance(error, DataError):
+        return error.kind, str(error)
+    kind = "unreadable" if isinstance(error, OSError) else "record"
+    return kind, f"{type(error).__name__}: {error}"
