@@ -10,12 +10,10 @@ from sailvit.cli.data.stats import stats
 
 data = typer.Typer(no_args_is_help=True, help="Prepare, check, look at and curate training data.")
 data.command()(charts)
+data.command()(stats)
+data.command()(curate)
 
 
 @data.callback()
 def about() -> None:
     """Prepare, check, look at and curate training data."""
-
-
-data.command()(stats)
-data.command()(curate)

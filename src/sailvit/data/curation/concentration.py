@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sailvit.data.curation.sketches import CountMin, Counts, KindSample
 from sailvit.data.curation.words import Hashes, ngrams, words
@@ -72,7 +73,7 @@ class NgramCounts:
         if len(self._names) > 2 * _CANDIDATES:
             self._names = {key: self._names[key] for key, _ in self._heaviest(_CANDIDATES)}
 
-    def shares(self, hashes: Hashes) -> np.ndarray:
+    def shares(self, hashes: Hashes) -> NDArray[np.float64]:
         """Share of the texts that have each n-gram, float64[n], of hashes uint64[n]."""
         return np.minimum(self._sketch.estimate(hashes) / max(self.texts, 1), 1.0)
 
@@ -114,7 +115,7 @@ class NgramCounts:
         sample = self._sample
         heavy = {} if sample.whole else dict(self._heaviest(_CANDIDATES))
         light = sample.counts[~np.isin(sample.hashes, np.array(list(heavy), dtype=np.uint64))]
-        each = float(np.mean(light * np.log2(light))) if len(light) else 0.0
         known = np.array(list(heavy.values()), dtype=np.float64)
-        weighted = float(np.sum(known * np.log2(known))) + (sample.kinds - len(heavy)) * each
-        return float(np.log2(self.total)) - weighted / self.total
+        each = float(np.sum(light * np.log2(light)) / np.sum(light)) if len(light) else 0.0
+        weighted = float(np.sum(known * np.log2(known))) + max(0.0, self.total - float(known.sum())) * each
+        return float(np.log2(self.total) - weighted / self.total)

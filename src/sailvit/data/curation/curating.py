@@ -73,6 +73,8 @@ def curate(
 
 
 class _Curator:
+    """The steps of one curation, and what is left after each."""
+
     def __init__(
         self,
         source: Source,

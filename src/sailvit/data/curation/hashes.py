@@ -16,8 +16,8 @@ Hash = tuple[int, int]
 """High and low half of a hash."""
 
 _LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
-_FLAT = 2.0
-"""Standard deviation, in grey levels, below which a picture shows nothing that could be compared."""
+_FLAT = 0.5
+"""Standard deviation of cells, in grey levels, below which there is nothing to compare; a picture of bricks has 1.5."""
 
 
 def content_hash(*contents: bytes) -> Hash:

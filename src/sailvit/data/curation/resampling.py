@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from sailvit.core.config import Config
-from sailvit.core.recipe import Count, Positive
+from sailvit.core.recipe import Count, Positive, Share
 from sailvit.core.seeding import derive_seed
 from sailvit.data.curation.hashes import content_hash
 from sailvit.data.curation.words import text_bytes
@@ -30,13 +30,15 @@ class Resampling(Config):
     strength: Positive = 1.0
     """1 brings shares down to `share`, less than 1 only part of the way."""
     floor: Annotated[float, Field(ge=0, le=1)] = 0.1
-    """Least probability; without it, phrases that all records share would take nearly all of them."""
+    """Least probability; without it, phrases of many records would take nearly all of them."""
+    template: Share = 0.9
+    """Share from which on an n-gram is left alone: when all records have it, dropping some makes it no rarer."""
     width: Count = 1 << 20
     """Columns of the sketch that counts, a power of two; 16 bytes each. Counts are too high by e / width at most."""
 
     def probability(self, shares: NDArray[np.float64]) -> float:
         """With which a record is kept whose n-grams have these shares float64[n] of all records."""
-        highest = min(float(shares.max(initial=0.0)), 1 - 1e-9)
+        highest = float(shares[shares < self.template].max(initial=0.0))
         if highest <= self.share:
             return 1.0
         ratio = (self.share / (1 - self.share)) / (highest / (1 - highest))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -16,7 +17,7 @@ from sailvit.data.curation.concentration import NgramCounts
 from sailvit.data.curation.languages import recognizer
 from sailvit.data.curation.repeats import Repeats
 from sailvit.data.curation.spill import Rows
-from sailvit.data.curation.tally import COPIES, Surveyor, Tally
+from sailvit.data.curation.tally import COPIES, Stretch, Surveyor, Tally
 from sailvit.data.index.crew import each
 from sailvit.data.samples import SampleBuilder
 
@@ -58,6 +59,11 @@ class Joined:
             position -= len(source)
         raise IndexError(f"position {position} lies behind the last source")
 
+    def place(self, source: str, position: int) -> int:
+        """Where the record at a source's position stands; the other way round than `find`."""
+        names = list(self.sources)
+        return position + sum(len(self.sources[name]) for name in names[: names.index(source)])
+
 
 def survey(
     sources: Mapping[str, Source],
@@ -74,30 +80,41 @@ def survey(
     Of `samples` records, evenly spaced, or of all. Tokens and tiles need a `builder`; `near` decodes every image.
     """
     source = Joined(sources)
-    tally, ngrams = Tally(), NgramCounts(n)
-    read, done = min(len(source), samples or len(source)), 0
+    read = min(len(source), samples or len(source))
     if not read:
         raise DataError(f"found no records in {', '.join(sources) or 'no source'}; expected one at least")
     with TemporaryDirectory(prefix="sailvit-") as folder:
-        distances = {"picture": DISTANCE}
-        copies = {name: Repeats(Path(folder) / name, distance=distances.get(name, 0)) for name in COPIES}
-        for stretch in each(Surveyor(source, builder, n, near), _stretches(len(source), read), workers=workers):
-            tally.merge(stretch.tally)
-            ngrams.add(stretch.ngrams)
-            for name, rows in stretch.copies.items():
-                copies[name].add(rows)
-            done = min(done + _CHUNK, read)
+        sums = _Sums(Path(folder), n)
+        found = each(Surveyor(source, builder, n, near), _stretches(len(source), read), workers=workers)
+        for done, stretch in enumerate(found, 1):
+            sums.add(stretch)
             if progress is not None:
-                progress(done, read)
-        found = {name: repeats.find() for name, repeats in copies.items()}
+                progress(min(done * _CHUNK, read), read)
+        copies = {name: _copies(sums.copies[name].find(), source) for name in COPIES if near or name != "picture"}
     return {
-        "sources": [_source(name, each_source) for name, each_source in sources.items()],
+        "sources": [_source(name, held) for name, held in sources.items()],
         "looked_at": read,
-        **_counted(tally, source),
-        "copies": {name: _copies(found[name], source) for name in COPIES if near or name != "picture"},
+        **_counted(sums.tally, source),
+        "copies": copies,
         "distance": DISTANCE,
-        "ngrams": ngrams.summary(),
+        "ngrams": sums.ngrams.summary(),
     }
+
+
+class _Sums:
+    """What all stretches so far add up to."""
+
+    def __init__(self, folder: Path, n: int) -> None:
+        self.tally = Tally()
+        self.ngrams = NgramCounts(n)
+        self.copies = {name: Repeats(folder / name, distance=DISTANCE * (name == "picture")) for name in COPIES}
+
+    def add(self, stretch: Stretch) -> None:
+        """Take the next stretch."""
+        self.tally.merge(stretch.tally)
+        self.ngrams.add(stretch.ngrams)
+        for name, rows in stretch.copies.items():
+            self.copies[name].add(rows)
 
 
 def evenly(length: int, count: int) -> Iterator[int]:
@@ -106,8 +123,9 @@ def evenly(length: int, count: int) -> Iterator[int]:
 
 
 def _stretches(length: int, count: int) -> Iterator[list[int]]:
-    for start in range(0, count, _CHUNK):
-        yield [place * length // count for place in range(start, min(start + _CHUNK, count))]
+    positions = evenly(length, count)
+    while stretch := list(islice(positions, _CHUNK)):
+        yield stretch
 
 
 def _source(name: str, source: Source) -> dict[str, Any]:

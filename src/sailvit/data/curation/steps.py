@@ -145,18 +145,21 @@ class KeepStep:
         """What goes of the records at these positions, int64[n], and the n-grams of what stays."""
         dropped: Dropped = []
         texts: list[str] = []
-        for position in positions.tolist():
-            look = Look(position, self.source[position])
-            shares = self.counts.shares(np.unique(ngrams(words(look.answers), self.resampling.n)))
+        looks = [Look(position, self.source[position]) for position in positions.tolist()]
+        for look, shares in zip(looks, self._shares(looks), strict=True):
             probability = self.resampling.probability(shares)
             if chance(self.seed, look.record.id) < probability:
                 texts.append(look.answers)
             else:
-                found = (
-                    f"{shares.max():.1%} of all have its most frequent n-gram, so {probability:.1%} of such are kept"
-                )
-                dropped.append((0, Drop(position, "over-represented n-gram", found)))
+                found = f"an n-gram of many, and {probability:.1%} of such records are kept"
+                dropped.append((0, Drop(look.position, "over-represented n-gram", found)))
         return dropped, count_ngrams(texts, self.resampling.n)
+
+    def _shares(self, looks: Sequence[Look]) -> list[NDArray[np.float64]]:
+        """Per record the shares of its n-grams, looked up all at once."""
+        hashes = [ngrams(words(look.answers), self.resampling.n) for look in looks]
+        every = self.counts.shares(np.concatenate([np.zeros(0, dtype=np.uint64), *hashes]))
+        return np.split(every, np.cumsum([len(found) for found in hashes])[:-1]) if hashes else []
 
 
 def damaged(position: int, error: Exception) -> Drop:

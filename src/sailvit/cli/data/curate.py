@@ -1,0 +1,124 @@
+"""`sailvit data curate SRC`: choose records by filters and n-grams, without copying them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from sailvit.cli.data.opening import Format, Images, Workers
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+    from sailvit.data.curation.settings import Curation
+
+_EXAMPLES = 2
+"""Examples printed per filter; the report has more."""
+
+
+def curate(
+    source: Annotated[str, typer.Argument(metavar="SRC", help="File, folder, glob or URL of data.")],
+    filters: Annotated[Path, typer.Option("--filters", help="YAML of filters and resampling.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder for the selection.")],
+    format_name: Format = None,
+    images: Images = None,
+    workers: Workers = 0,
+) -> None:
+    """Write which records of SRC pass the filters; a recipe reads them with `format: selected`."""
+    # torch takes seconds to import; `sailvit --help` should not wait for it.
+    from rich.console import Console
+
+    from sailvit.cli.data.opening import source_config
+    from sailvit.cli.data.steps import steps_shown
+    from sailvit.data.curation.curating import curate as choose
+    from sailvit.data.curation.selections import write_selection
+    from sailvit.data.formats import open_source
+
+    console = Console()
+    curation = read_filters(filters)
+    config = source_config(source, format_name, images)
+    opened = open_source(Path(source).stem, config, Path())
+    with steps_shown(console) as shown:
+        curated = choose(opened, curation, scorer=_scorer, workers=workers, progress=shown)
+    write_selection(out, config, opened, curated)
+    _show(console, curated.report)
+    console.print(f"In a recipe: {{format: selected, path: {out}}}", highlight=False, soft_wrap=True, markup=False)
+
+
+def read_filters(path: Path) -> Curation:
+    """The settings in a YAML file; paths in it start at its folder."""
+    from sailvit.core.errors import DataError
+    from sailvit.data.curation.settings import read_curation
+    from sailvit.recipes.dialect import read_yaml
+
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} cannot be read ({error}); expected YAML with `filters` and `resampling`") from error
+    try:
+        return read_curation(read_yaml(text, str(path)), path.parent)
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from error
+
+
+def _scorer(model: str) -> Any:
+    from sailvit.models.dual_encoder import DualEncoder
+    from sailvit.models.quiet import quiet_libraries
+
+    quiet_libraries()
+    return DualEncoder(model)
+
+
+def _show(console: Console, report: Mapping[str, Any]) -> None:
+    from rich.markup import escape
+
+    console.print(accounts_table(report))
+    for account in report["filters"]:
+        for example in account["examples"][:_EXAMPLES]:
+            found = (
+                f"{account['filter']}: {example['id'] if 'id' in example else example['position']} ({example['found']})"
+            )
+            console.print(f"  {escape(found[:160])}", highlight=False, style="dim")
+    if "ngrams" in report:
+        console.print(ngrams_table(report["ngrams"]))
+
+
+def accounts_table(report: Mapping[str, Any]) -> Table:
+    """What each filter saw, dropped and why."""
+    from rich.table import Table
+
+    title = f"{report['kept']:,} of {report['records']:,} records kept"
+    table = Table(title=title, title_justify="left")
+    for heading, justify in (("filter", "left"), ("seen", "right"), ("dropped", "right"), ("share", "right")):
+        table.add_column(heading, justify=justify)  # type: ignore[arg-type]
+    table.add_column("why")
+    for account in report["filters"]:
+        why = ", ".join(f"{reason}: {count:,}" for reason, count in list(account["why"].items())[:6])
+        share = account["dropped"] / max(account["seen"], 1)
+        table.add_row(account["filter"], f"{account['seen']:,}", f"{account['dropped']:,}", f"{share:.1%}", why)
+    return table
+
+
+def ngrams_table(ngrams: Mapping[str, Any]) -> Table:
+    """How concentrated the text was before the resampling, and is after it."""
+    from rich.table import Table
+
+    before, after = ngrams["before"], ngrams["after"]
+    table = Table(
+        title=f"n-grams of {before['n']} words, {ngrams['kept']:.1%} of the records kept", title_justify="left"
+    )
+    table.add_column("measure")
+    table.add_column("before", justify="right")
+    table.add_column("after", justify="right")
+    table.add_row("records", f"{before['texts']:,}", f"{after['texts']:,}")
+    table.add_row("distinct n-grams", f"{before['distinct_share']:.1%}", f"{after['distinct_share']:.1%}")
+    table.add_row("bits per n-gram", f"{before['entropy']:.2f}", f"{after['entropy']:.2f}")
+    for name, label in (("top10_share", "share of the 10 most frequent"), ("top100_share", "share of the 100")):
+        table.add_row(label, f"{before[name]:.1%}", f"{after[name]:.1%}")
+    for row in ngrams["top"][:10]:
+        table.add_row(f"records with {row['words']!r}", f"{row['before']:.1%}", f"{row['after']:.1%}")
+    return table

@@ -1,0 +1,59 @@
+"""Data named on the command line: paths whose format is told from what lies there, and a recipe to count with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from sailvit.core.recipe import SourceConfig
+    from sailvit.core.records import Source
+    from sailvit.data.samples import SampleBuilder
+
+Format = Annotated[str | None, typer.Option("--format", help="Format of the data; left out, it is told from the path.")]
+Images = Annotated[str | None, typer.Option("--images", help="Folder that relative image paths start from.")]
+Workers = Annotated[int, typer.Option("--workers", min=0, help="Processes that read; 0 and 1 read in this one.")]
+
+
+def source_config(path: str, format_name: str | None, images: str | None) -> SourceConfig:
+    """How to read what lies at a path, a glob or a URL."""
+    from sailvit.core.recipe import SourceConfig
+    from sailvit.data.formats.detect import detect
+
+    if format_name is None:
+        return detect(path, images=images)
+    return SourceConfig(format=format_name, path=path, images=images)
+
+
+def open_named(paths: Sequence[str], format_name: str | None, images: str | None) -> dict[str, Source]:
+    """The sources at some paths, called by their last part, or by the whole path where that is not enough."""
+    from sailvit.data.formats import open_source
+
+    short = [Path(path).stem for path in paths]
+    names = short if len(set(short)) == len(short) else list(paths)
+    configs = [source_config(path, format_name, images) for path in paths]
+    return {name: open_source(name, config, Path()) for name, config in zip(names, configs, strict=True)}
+
+
+def builder_of(recipe: Path | None) -> SampleBuilder | None:
+    """What counts tokens and tiles as a recipe's model does, without its weights; none without a recipe."""
+    if recipe is None:
+        return None
+    from sailvit.core.errors import DataError
+    from sailvit.data.samples import SampleBuilder
+    from sailvit.models.quiet import quiet_libraries
+    from sailvit.models.sketch import sketch
+    from sailvit.recipes.loader import load_recipe
+
+    quiet_libraries()
+    loaded = load_recipe(recipe)
+    model = sketch(loaded.model)
+    if model.tokenizer is None:
+        raise DataError(
+            f"the tokenizer of {loaded.model.language} is not on this machine, so tokens cannot be counted: download it"
+            " once, or leave out --recipe"
+        )
+    return SampleBuilder(model.tokenizer, model.layout, loaded.sequence)

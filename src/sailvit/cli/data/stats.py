@@ -1,0 +1,148 @@
+"""`sailvit data stats SRC...`: what data sets hold, as a table, JSON and a page with pictures."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from sailvit.cli.data.opening import Format, Images, Workers
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+LABELS = {
+    "width": "image width",
+    "height": "image height",
+    "aspect": "width / height",
+    "bytes": "image bytes",
+    "answer_characters": "answer characters",
+    "characters": "all characters",
+    "tokens": "tokens",
+    "tiles": "tiles",
+    "turns": "turns",
+    "images_per_record": "images",
+}
+"""How the table names measures, by their names in the JSON."""
+
+
+def stats(  # noqa: PLR0913, PLR0917 - the options of a command
+    sources: Annotated[list[str], typer.Argument(metavar="SRC...", help="Files, folders, globs or URLs of data.")],
+    format_name: Format = None,
+    images: Images = None,
+    recipe: Annotated[
+        Path | None, typer.Option(help="Recipe whose tokenizer and tiles are counted with; left out, they are not.")
+    ] = None,
+    samples: Annotated[
+        int | None, typer.Option(min=1, help="Look at this many records, evenly spaced, instead of all.")
+    ] = None,
+    near: Annotated[bool, typer.Option("--near/--no-near", help="Decode images, to find near copies.")] = True,
+    words: Annotated[int, typer.Option(min=1, help="Words of an n-gram.")] = 4,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write all figures to this file.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Write a page with charts and pictures to this file.")] = None,
+    workers: Workers = 0,
+) -> None:
+    """Count kinds, sizes, lengths, languages, copies and repeated phrases of data, in one pass."""
+    # torch takes seconds to import; `sailvit --help` should not wait for it.
+    from rich.console import Console
+
+    from sailvit.cli.data.opening import builder_of, open_named
+    from sailvit.cli.data.steps import steps_shown
+    from sailvit.data.curation.stats import survey
+
+    console = Console()
+    opened = open_named(sources, format_name, images)
+    with steps_shown(console) as shown:
+        values = survey(
+            opened,
+            builder=builder_of(recipe),
+            samples=samples,
+            near=near,
+            n=words,
+            workers=workers,
+            progress=lambda done, total: shown("records", done, total),
+        )
+    _show(console, values)
+    if json_file is not None:
+        json_file.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
+        console.print(f"figures: {json_file}", highlight=False, soft_wrap=True)
+    if html is not None:
+        _write_page(html, opened, values)
+        console.print(f"page: {html}", highlight=False, soft_wrap=True)
+
+
+def _write_page(path: Path, opened: Mapping[str, Any], values: Mapping[str, Any]) -> None:
+    from sailvit.data.curation.pictures import copy_pictures, sample_pictures
+    from sailvit.report.data_stats import render_stats
+
+    pairs = copy_pictures(opened, values["copies"].get("picture", {}).get("examples", []))
+    path.write_text(render_stats(values, sample_pictures(opened), pairs), encoding="utf-8")
+
+
+def _show(console: Console, values: Mapping[str, Any]) -> None:
+    from rich.markup import escape
+
+    total = sum(source["records"] for source in values["sources"])
+    names = ", ".join(source["name"] for source in values["sources"])
+    read = f"{values['looked_at']:,} of {total:,} records" if values["looked_at"] < total else f"{total:,} records"
+    console.print(f"[bold]{escape(names)}[/bold]: {read}, {values['images']:,} images", highlight=False)
+    console.print(measures_table(values["measures"]))
+    for name, counts in (("kinds", values["kinds"]), ("languages", values["languages"]["counts"])):
+        by = " (by script)" if name == "languages" and values["languages"]["by"] == "script" else ""
+        console.print(f"{name}{by}: {_shares(counts, values['records'])}", highlight=False)
+    console.print(f"copies: {_copies(values)}", highlight=False)
+    console.print(_phrases(values["ngrams"]), highlight=False)
+    for kind, count in values["unreadable"].items():
+        example = next(note for note in values["damage"] if note["kind"] == kind)
+        place = f"{example['source']} at {example['position']}"
+        text = f"{count} unreadable ({kind}), for instance {place}: {example['error']}"
+        console.print(f"[red]{escape(text)}[/red]", highlight=False, soft_wrap=True)
+
+
+def measures_table(measures: Mapping[str, Mapping[str, Any] | None]) -> Table:
+    """Range, middle and mean of every measure that was taken; quantiles are exact within 2 %."""
+    from rich.table import Table
+
+    table = Table()
+    table.add_column("measure")
+    for heading in ("count", "min", "5 %", "median", "95 %", "max", "mean"):
+        table.add_column(heading, justify="right")
+    for name, label in LABELS.items():
+        found = measures.get(name)
+        if found is not None:
+            figures = [found[key] for key in ("min", "p5", "median", "p95", "max", "mean")]
+            table.add_row(label, f"{found['count']:,}", *map(_figure, figures))
+    return table
+
+
+def _figure(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 or value == int(value) else f"{value:.3g}"
+
+
+def _shares(counts: Mapping[str, int], total: int, most: int = 8) -> str:
+    shown = [f"{name} {count / total:.1%}" for name, count in list(counts.items())[:most]]
+    more = len(counts) - most
+    return ", ".join([*shown, *([f"and {more} more"] if more > 0 else [])]) or "none"
+
+
+def _copies(values: Mapping[str, Any]) -> str:
+    copies = values["copies"]
+    parts = [f"{copies['text']['count']:,} texts", f"{copies['image']['count']:,} images byte for byte"]
+    if "picture" in copies:
+        parts.append(f"{copies['picture']['count']:,} images that look alike, those included")
+    return "; ".join(parts)
+
+
+def _phrases(ngrams: Mapping[str, Any]) -> str:
+    if not ngrams["total"]:
+        return f"phrases of {ngrams['n']} words: none"
+    first = ngrams["top"][0]
+    return (
+        f"phrases of {ngrams['n']} words: {ngrams['distinct_share']:.1%} distinct, {ngrams['entropy']:.1f} bits each;"
+        f" the 100 most frequent are {ngrams['top100_share']:.1%} of all; {first['words']!r} is in"
+        f" {first['share']:.1%} of the records"
+    )
