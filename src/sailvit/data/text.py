@@ -22,6 +22,9 @@ FastTokenizer: TypeAlias = PreTrainedTokenizerFast
 Ids = NDArray[np.int64]
 """Token ids or labels, int64[T]."""
 
+LONGEST_TEXT = 2_000_000
+"""Characters that a turn may have: seconds of tokenizing, for what would be cut off anyway."""
+
 
 @dataclass(frozen=True)
 class Tokenized:
@@ -65,7 +68,9 @@ class TextEncoder:
         """All tokens, labelled on assistant turns and their end-of-turn tokens; `tiles` counts each image's tiles."""
         text, spans = self.render(record)
         if not spans:
-            raise DataError("no assistant turn, so nothing to learn; give the record an answer or remove it")
+            raise DataError(
+                "no assistant turn, so nothing to learn; give the record an answer or remove it", kind="turns"
+            )
         return self._tokenize(text, spans, tiles)
 
     def encode_prompt(self, record: Record, tiles: Sequence[int]) -> Tokenized:
@@ -96,16 +101,18 @@ class TextEncoder:
 
     def _contents(self, record: Record) -> list[str]:
         placeholder = self.layout.placeholder
-        texts = [turn.text.strip() for turn in record.turns]
+        texts = [_checked(turn.text.strip()) for turn in record.turns]
         if any(placeholder in text for text in texts):
             raise DataError(
-                f"a turn contains the placeholder token {placeholder!r}; expected {IMAGE_MARK} where an image goes"
+                f"a turn contains the placeholder token {placeholder!r}; expected {IMAGE_MARK} where an image goes",
+                kind="marks",
             )
         marks = sum(text.count(IMAGE_MARK) for text in texts)
         if marks != len(record.images):
             raise DataError(
                 f"{marks} {IMAGE_MARK} marks for {len(record.images)} images; expected one mark per image:"
-                " add or remove marks in the turns"
+                " add or remove marks in the turns",
+                kind="marks",
             )
         return [text.replace(IMAGE_MARK, placeholder) for text in texts]
 
@@ -127,3 +134,17 @@ class TextEncoder:
         labels[:-1] = np.where(trained[1:], ids[1:], IGNORED)
         begins = images + np.cumsum(lengths) - lengths - np.arange(len(images))
         return Tokenized(ids, labels, tuple(zip(begins.tolist(), (begins + lengths).tolist(), strict=True)))
+
+
+def _checked(text: str) -> str:
+    """A turn's text; DataError when it is no text that could be tokenized."""
+    if len(text) > LONGEST_TEXT:
+        found = f"{len(text):,} characters; at most {LONGEST_TEXT:,} are tokenized: split the record"
+        raise DataError(f"a turn has {found}", kind="too long")
+    if "\0" in text:
+        raise DataError("a turn holds a NUL character; expected text: clean it or remove the record", kind="text")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise DataError(f"a turn is no Unicode text ({error.reason}); clean it or remove it", kind="text") from error
+    return text

@@ -93,7 +93,8 @@ class Template:
         except jinja2.TemplateError as error:
             raise DataError(
                 f"the tokenizer's chat template refuses a conversation of {', '.join(roles)} ({error});"
-                " reorder or merge its turns, or give the tokenizer another template"
+                " reorder or merge its turns, or give the tokenizer another template",
+                kind="turns",
             ) from error
 
     def _plain(self, roles: Sequence[str], texts: Sequence[str]) -> str:

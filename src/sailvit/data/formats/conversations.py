@@ -68,12 +68,28 @@ def conversation_record(
             + (", or set the option mark: prepend" if not marks else ""),
             kind="marks",
         )
+    _check_order(turns)
     return Record(name, tuple(turns), images, str(row.get("kind") or kind))
 
 
 def conversation_turns(row: Mapping[str, Any]) -> list[Turn]:
     """The turns of a row, as they stand there."""
     return [turn for given in _turns(row) for turn in _spoken(given)]
+
+
+def _check_order(turns: Sequence[Turn]) -> None:
+    """User and assistant must take turns, the user first, and every answer must say something."""
+    spoken = turns[1:] if turns[0].role == "system" else turns
+    expected = [("user", "assistant")[index % 2] for index in range(len(spoken))]
+    if [turn.role for turn in spoken] != expected:
+        roles = ", ".join(turn.role for turn in turns[:8])
+        raise DataError(
+            f"the turns are {roles}; expected user and assistant alternately, the user first, after a system turn at"
+            " most: merge or reorder them",
+            kind="turns",
+        )
+    if any(turn.role == "assistant" and not turn.text.strip() for turn in turns):
+        raise DataError("an answer is blank; expected text to learn: write it or remove its turns", kind="turns")
 
 
 def put_first(turns: Sequence[Turn], marks: str) -> list[Turn]:
@@ -109,7 +125,7 @@ def _inline(row: Mapping[str, Any]) -> list[Any]:
 def caption_turns(text: str, prompt: str, images: int = 1) -> tuple[Turn, Turn]:
     """A caption as a conversation: the images, the prompt, and the caption as the answer."""
     if IMAGE_MARK in text:
-        raise DataError(f"the caption contains {IMAGE_MARK}; expected plain text: remove the mark")
+        raise DataError(f"the caption contains {IMAGE_MARK}; expected plain text: remove the mark", kind="marks")
     return Turn("user", f"{IMAGE_MARK}\n" * images + prompt), Turn("assistant", text)
 
 
@@ -118,10 +134,13 @@ def _caption_turns(row: Mapping[str, Any], images: int, prompt: str) -> tuple[Tu
     if not isinstance(text, str) or not text.strip():
         raise DataError(
             f"found {', '.join(row) or 'nothing'}; expected turns in `conversations` or `messages`,"
-            " or a `caption` (or `text`) that is not blank"
+            " or a `caption` (or `text`) that is not blank",
+            kind="turns",
         )
     if images == 0:
-        raise DataError("found a caption without an image; expected one image at least: add it or remove the row")
+        raise DataError(
+            "found a caption without an image; expected one image at least: add it or remove the row", kind="marks"
+        )
     return caption_turns(text, prompt, images)
 
 
@@ -167,4 +186,4 @@ def _piece(piece: Any) -> str:
             return text
         case {"type": "image" | "image_url"}:
             return IMAGE_MARK
-    raise DataError(f"found content {str(piece)[:80]}; expected pieces of type text or image")
+    raise DataError(f"found content {str(piece)[:80]}; expected pieces of type text or image", kind="turns")

@@ -55,7 +55,9 @@ def image_path(folder: Path, name: str) -> Path:
     """The path of an image named by a row; DataError when the name leads out of `folder`."""
     inside = normpath(name)
     if PurePosixPath(inside).is_absolute() or inside.split("/")[0] == "..":
-        raise DataError(f"image {name!r} leads out of {folder}; expected a relative path inside that folder")
+        raise DataError(
+            f"image {name!r} leads out of {folder}; expected a relative path inside that folder", kind="path"
+        )
     return folder / inside
 
 
@@ -109,7 +111,9 @@ class RowFile:
         """The row at `position`."""
         row = self._line(position) if self._rows is None else self._rows[position]
         if not isinstance(row, dict):
-            raise DataError(f"found {type(row).__name__} {str(row)[:40]!r} in {self.path}; expected a JSON object")
+            raise DataError(
+                f"found {type(row).__name__} {str(row)[:40]!r} in {self.path}; expected a JSON object", kind="text"
+            )
         return row
 
     @cached_property

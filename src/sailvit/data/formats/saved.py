@@ -66,7 +66,8 @@ class SavedSource:
             fields = found.to_pylist()[0]
         except DAMAGE as error:
             raise DataError(
-                f"{path} is damaged at byte {at} ({error}); expected the file as it was when opened: save it again"
+                f"{path} is damaged at byte {at} ({error}); expected the file as it was when opened: save it again",
+                kind="damaged shard",
             ) from error
         return column_record(fields, self._options, folder=self._images, position=position)
 

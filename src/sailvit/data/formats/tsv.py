@@ -68,7 +68,7 @@ class TsvSource:
             answer = _answer(row)
             text, shown = _placed(_question(row, self._options.ask), len(images))
         except DataError as error:
-            raise DataError(f"{self._path} line {line}, index {row['index']}: {error}") from error
+            raise DataError(f"{self._path} line {line}, index {row['index']}: {error}", kind=error.kind) from error
         turns = (Turn("user", text), Turn("assistant", answer))
         return Record(row["index"], turns, tuple(images[number] for number in shown), self._options.kind)
 
@@ -78,7 +78,9 @@ class TsvSource:
             try:
                 return dict(zip(self._columns, next(_reader(file), []), strict=True))
             except (csv.Error, ValueError) as error:
-                raise DataError(f"{self._path} changed at byte {at} ({error}); restart the run to read it") from error
+                raise DataError(
+                    f"{self._path} changed at byte {at} ({error}); restart the run to read it", kind="changed source"
+                ) from error
 
     def _pictures(self, row: Row, holder: Row) -> list[Path | bytes]:
         """The row's images: decoded from base64 of the row that holds them, else by `image_path`."""
@@ -191,14 +193,16 @@ def _decoded(cell: str) -> bytes:
     try:
         return b64decode("".join(cell.split()), validate=True)
     except ValueError as error:
-        raise DataError(f"image {cell[:20]!r}... is not base64 ({error}); fetch the table again") from error
+        raise DataError(
+            f"image {cell[:20]!r}... is not base64 ({error}); fetch the table again", kind="base64"
+        ) from error
 
 
 def _answer(row: Row) -> str:
     """The answer, or the first of several."""
     answer = next(iter(_listed(row.get("answer", "").strip())), "")
     if not answer:
-        raise DataError("no `answer`; expected one to learn: use a split whose answers are public")
+        raise DataError("no `answer`; expected one to learn: use a split whose answers are public", kind="turns")
     return answer
 
 
@@ -214,10 +218,14 @@ def _question(row: Row, ask: str) -> str:
 def _placed(text: str, images: int) -> tuple[str, list[int]]:
     """The text with its marks, and which image each mark shows: where `<image k>` stands, else all before the text."""
     if IMAGE_MARK in text:
-        raise DataError(f"the question contains {IMAGE_MARK}; expected plain text or numbered marks: remove the mark")
+        raise DataError(
+            f"the question contains {IMAGE_MARK}; expected plain text or numbered marks: remove the mark", kind="marks"
+        )
     shown = [int(number) - 1 for number in _NUMBERED.findall(text)]
     if not shown:
         return f"{IMAGE_MARK}\n" * images + text, list(range(images))
     if not all(0 <= number < images for number in shown):
-        raise DataError(f"the question shows image {max(shown) + 1} of {images}; expected marks from 1 to {images}")
+        raise DataError(
+            f"the question shows image {max(shown) + 1} of {images}; expected marks from 1 to {images}", kind="marks"
+        )
     return _NUMBERED.sub(IMAGE_MARK, text), shown

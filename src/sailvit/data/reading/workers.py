@@ -39,12 +39,13 @@ def naming_deaths() -> Iterator[None]:
     """
     told = signal.getsignal(signal.SIGCHLD)
 
-    def tell(number: int, frame: FrameType | None) -> None:
+    def tell_of_death(number: int, frame: FrameType | None) -> None:
+        """What the handler found says, in words for the user."""
         if callable(told):
             with _named():
                 told(number, frame)
 
-    _on_child_death(tell)
+    _on_child_death(tell_of_death)
     try:
         with _named():
             yield
