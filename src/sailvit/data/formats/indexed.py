@@ -33,7 +33,7 @@ from sailvit.data.formats.manifest import (
     read_manifest,
 )
 from sailvit.data.formats.parquet import RowGroups
-from sailvit.data.formats.rows import RowOptions, image_path, read_options
+from sailvit.data.formats.rows import RowOptions, read_options
 from sailvit.data.formats.shards import Spans
 from sailvit.data.formats.webdataset import read_sample, sample_record
 from sailvit.data.remote.cache import ShardCache
@@ -58,8 +58,8 @@ class Folder:
         self._folder = folder
 
     def path(self, name: str, *, size: int | None = None, crc32: int | None = None) -> Path:
-        """The path of a file; DataError when its name leads out of the folder."""
-        return image_path(self._folder, name)
+        """The path of a file."""
+        return self._folder / name
 
     def open(self, name: str, *, size: int | None = None, crc32: int | None = None) -> BinaryIO:
         """The file, open for reading."""

@@ -12,11 +12,11 @@ All arrays are plain NumPy files; nothing is pickled.
 from __future__ import annotations
 
 import json
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import ValidationError
+from pydantic import ValidationError, field_validator
 
 from sailvit.core.config import Config
 from sailvit.core.errors import DataError
@@ -67,6 +67,14 @@ class ShardMark(FileMark):
     """The file `index/<name>.npy`."""
     modified: int | None = None
     """When the shard was last changed, in ns since 1970; none for shards written here, whose crc32 tells."""
+
+    @field_validator("name")
+    @classmethod
+    def _inside(cls, name: str) -> str:
+        path = PurePosixPath(name)
+        if path.is_absolute() or ".." in path.parts:
+            raise ValueError(f"{name!r} leads out of the folder")
+        return name
 
 
 class Measured(Config):

@@ -94,6 +94,10 @@ class ParquetSource:
         file, row = Spans(self._sizes).find(position)
         return str(self._paths[file]), row
 
+    def group(self, position: int) -> tuple[int, int]:
+        """Row group of the record at `position`, counted over all files, and its row there."""
+        return self._rows.find(position)
+
     def __getitem__(self, position: int) -> Record:
         group, row = self._rows.find(position)
         file, inside = self._files.find(group)

@@ -28,14 +28,21 @@ class BadRecord(Config):
 
     source: str
     """Its source, or its shard."""
-    position: int
-    """Its place there."""
+    position: int | None
+    """Its place there; none where a whole shard, or a part that makes no record, was left out."""
     id: str | None = None
     """Its id, where that could be read."""
     kind: str
     """What is wrong, in a word or two."""
     reason: str
     """What was found, what was expected, what to do."""
+
+
+def bad_record(source: str, position: int | None, record: Record | None, error: BaseException) -> BadRecord:
+    """The line for what reading, tokenizing or decoding refused with `error`."""
+    kind = error.kind if isinstance(error, DataError) else "unexpected"
+    name = None if record is None else record.id
+    return BadRecord(source=source, position=position, id=name, kind=kind, reason=str(error))
 
 
 class ShardResult(Config):

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from sailvit import __version__
-from sailvit.core.run import write_json
+from sailvit.core.run import read_lines, write_json
 from sailvit.data.formats.manifest import COSTS, MANIFEST, Manifest, Measured, ShardMark, index_name
 from sailvit.data.index.entries import BadRecord, write_costs
 from sailvit.data.index.fingerprints import layout_fingerprint, tokenizer_fingerprint
@@ -19,29 +19,46 @@ BAD = "bad.jsonl"
 """Name of the list of records left out."""
 
 
+def counted_by(builder: SampleBuilder) -> dict[str, Any]:
+    """What counts tokens and tiles, as fingerprints and in words: `Measured` without its file."""
+    tokenizer = builder.tokenizer
+    return {
+        "tokenizer": tokenizer_fingerprint(tokenizer),
+        "layout": layout_fingerprint(builder.layout),
+        "tokenizer_values": {"name": Path(tokenizer.name_or_path).name, "vocabulary": len(tokenizer)},
+        "layout_values": asdict(builder.layout),
+    }
+
+
 def complete(
     folder: Path,
     marks: Sequence[ShardMark],
     bad: Iterable[BadRecord],
     *,
-    builder: SampleBuilder | None,
+    counted: dict[str, Any] | None,
     settings: dict[str, Any],
 ) -> Manifest:
     """Write counts, bad records and manifest of finished shards into `folder`; `settings` are fields of the manifest.
 
-    Shards without a record are left out. The manifest comes last, so a folder that has one is complete.
+    `counted` is what `counted_by` gives, where tokens were counted. Shards without a record are left out. The manifest
+    comes last, so a folder that has one is complete.
     """
     shards = [mark for mark in marks if mark.samples]
     samples = sum(mark.samples for mark in shards)
     measured = None
-    if builder is not None:
+    if counted is not None:
         costs = write_costs(folder / COSTS, (folder / index_name(mark.name) for mark in shards), samples)
-        measured = Measured(costs=costs, **_basis(builder))
+        measured = Measured(costs=costs, **counted)
     left_out = _write_bad(folder / BAD, bad)
     made = {"by": f"sailvit {__version__}", **settings["made"]}
     manifest = Manifest(samples=samples, bad=left_out, shards=shards, measured=measured, **{**settings, "made": made})
     write_json(folder / MANIFEST, manifest.model_dump())
     return manifest
+
+
+def read_bad(folder: Path) -> Iterator[BadRecord]:
+    """What was left out of a folder."""
+    return map(BadRecord.model_validate, read_lines(folder / BAD))
 
 
 def _write_bad(path: Path, bad: Iterable[BadRecord]) -> int:
@@ -55,14 +72,3 @@ def _write_bad(path: Path, bad: Iterable[BadRecord]) -> int:
             count += 1
     part.replace(path)
     return count
-
-
-def _basis(builder: SampleBuilder) -> dict[str, Any]:
-    """What counted tokens and tiles, as fingerprints and in words."""
-    tokenizer = builder.tokenizer
-    return {
-        "tokenizer": tokenizer_fingerprint(tokenizer),
-        "layout": layout_fingerprint(builder.layout),
-        "tokenizer_values": {"name": Path(tokenizer.name_or_path).name, "vocabulary": len(tokenizer)},
-        "layout_values": asdict(builder.layout),
-    }

@@ -22,9 +22,9 @@ from sailvit.core.run import read_json, write_json
 from sailvit.data.formats.manifest import MANIFEST, Manifest, ShardMark, index_name, load_manifest
 from sailvit.data.images import load_image
 from sailvit.data.index.crew import each
-from sailvit.data.index.entries import BadRecord, Entries, ShardResult
+from sailvit.data.index.entries import BadRecord, Entries, ShardResult, bad_record
 from sailvit.data.index.fingerprints import VERSION, digest
-from sailvit.data.index.folders import complete
+from sailvit.data.index.folders import complete, counted_by
 from sailvit.data.index.measuring import UNUSABLE, cost_basis
 from sailvit.data.index.members import END, sample_files, tar_bytes
 from sailvit.data.samples import SampleBuilder
@@ -151,7 +151,8 @@ def prepare(
     bad = (record for shard in shards for record in _read_note(out, shard).bad)
     origins = [{"name": name, "records": len(s), "fingerprint": s.fingerprint} for name, s in sources.items()]
     made = {"command": "prepare", "identity": identity, "sources": origins}
-    manifest = complete(out, marks, bad, builder=builder, settings={"format": "webdataset", "made": made})
+    counted = None if builder is None else counted_by(builder)
+    manifest = complete(out, marks, bad, counted=counted, settings={"format": "webdataset", "made": made})
     _clear(out, marks)
     return manifest
 
@@ -181,13 +182,6 @@ def plan_shards(sources: Mapping[str, Source], config: PrepareConfig) -> list[Sh
             shards.append(Shard(f"shard-{len(shards):06d}.tar", name, start, stop, first + start))
         first += len(source)
     return shards
-
-
-def bad_record(source: str, position: int, record: Record | None, error: BaseException) -> BadRecord:
-    """The line for a record that reading, tokenizing or decoding refused."""
-    kind = error.kind if isinstance(error, DataError) else "unexpected"
-    name = None if record is None else record.id
-    return BadRecord(source=source, position=position, id=name, kind=kind, reason=str(error))
 
 
 def _mean_bytes(source: Source) -> int:

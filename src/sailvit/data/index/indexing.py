@@ -1,0 +1,137 @@
+"""The index of tars or Parquet files that are there already; they are read once and not written."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from sailvit.core.errors import DataError
+from sailvit.core.recipe import SourceConfig
+from sailvit.core.run import write_json
+from sailvit.data.formats.conversations import RecordOptions
+from sailvit.data.formats.detect import detect
+from sailvit.data.formats.manifest import Manifest, ShardMark
+from sailvit.data.formats.rows import read_options
+from sailvit.data.formats.shards import shard_paths
+from sailvit.data.index.crew import each
+from sailvit.data.index.entries import BadRecord, Entries, ShardResult, bad_record, mark_of
+from sailvit.data.index.existing import Shard, open_shard
+from sailvit.data.index.folders import complete, counted_by
+from sailvit.data.index.measuring import UNUSABLE
+from sailvit.data.index.preparing import WORK as PREPARING
+from sailvit.data.index.renewal import WORK, IndexConfig, bad_of, before, begin, current, note, put_back, still_counted
+from sailvit.data.samples import SampleBuilder
+
+_SUFFIXES = {"webdataset": ".tar", "parquet": ".parquet"}
+"""Endings of shards, by the formats that can be indexed."""
+
+
+@dataclass(frozen=True)
+class Indexer:
+    """Indexes shards; goes to the processes of a crew."""
+
+    config: IndexConfig
+    """What is indexed."""
+    builder: SampleBuilder | None
+    """Counts tokens and tiles; none leaves them out."""
+
+    def __call__(self, name: str) -> ShardResult:
+        """Read a shard and write its index."""
+        config = self.config
+        path = config.root / name
+        options = read_options(RecordOptions, SourceConfig(format=config.format, options=config.options))
+        shard = open_shard(path, config.format, options, config.images)
+        entries, bad = Entries(self.builder), list[BadRecord]()
+        if isinstance(shard, DataError):
+            bad.append(bad_record(name, None, None, shard))
+        else:
+            bad += [BadRecord(source=name, position=None, kind=f.kind, reason=f.reason) for f in shard.faults]
+            self._fill(entries, shard, name, bad)
+        index, file = entries.write(config.out, name), mark_of(path)
+        mark = ShardMark(
+            name=name,
+            bytes=file.bytes,
+            crc32=file.crc32,
+            samples=len(entries),
+            kinds=entries.kinds,
+            index=index,
+            modified=path.stat().st_mtime_ns,
+        )
+        result = ShardResult(mark=mark, bad=bad)
+        write_json(note(config.out, name), result.model_dump())
+        return result
+
+    def _fill(self, entries: Entries, shard: Shard, name: str, bad: list[BadRecord]) -> None:
+        for position in range(len(shard)):
+            record = None
+            try:
+                record, offset, size, crc32 = shard[position]
+                facts = entries.facts(record)
+                entries.add(record.kind, offset=offset, size=size, crc32=crc32, facts=facts)
+            except UNUSABLE as error:
+                bad.append(bad_record(name, position, record, error))
+
+
+def index_config(
+    folder: Path, *, out: Path | None = None, images: Path | None = None, kind: str | None = None
+) -> IndexConfig:
+    """What to index below `folder`, told from what lies there, and from its manifest where it has one."""
+    if (folder / PREPARING).exists():
+        raise DataError(f"{folder} holds an unfinished preparation; finish it with the command that began it")
+    options = {} if kind is None else {"kind": kind}
+    old = before(out or folder)
+    if old is not None:
+        root, out = (folder, out) if out else (folder / old.root, folder)
+        # Images are kept as they were unless told otherwise, so that counting anew needs no other option.
+        images = images or (None if old.images is None else out / old.images)
+        return IndexConfig(root=root, out=out, format=old.format, images=images, options={**old.options, **options})
+    found = detect(folder).format
+    if found not in _SUFFIXES:
+        raise DataError(
+            f"{folder} holds data of format {found}; tars and Parquet files are indexed where they are, other data is"
+            " written as tars by `sailvit data prepare`"
+        )
+    return IndexConfig(root=folder, out=out or folder, format=found, images=images, options=options)
+
+
+def index(
+    config: IndexConfig,
+    *,
+    builder: SampleBuilder | None = None,
+    workers: int = 0,
+    force: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> Manifest:
+    """Write the index and manifest of the shards below `config.root`; with `builder` tokens and tiles are counted too.
+
+    Shards that did not change since they were indexed are not read again, unless `force` says so; nor are those that a
+    killed run has finished. Records that cannot be used are no part of the index, and listed in `bad.jsonl`. `progress`
+    is told how many shards are done, of how many.
+    """
+    names = _names(config)
+    old = before(config.out)
+    counted = None if builder is None else counted_by(builder)
+    known = {} if force else current(config, old, counted)
+    changed = [name for name in names if name not in known]
+    if old is not None and not force and not changed and [mark.name for mark in old.shards] == names:
+        return put_back(config.out, old)
+    if counted is None and old is not None and old.measured is not None and not force:
+        counted = still_counted(old.measured, changed)
+    begin(config, counted)
+    written = each(Indexer(config, builder), changed, workers=workers)
+    marks: list[ShardMark] = []
+    for name in names:
+        marks.append(known.get(name) or next(written).mark)
+        if progress is not None:
+            progress(len(marks), len(names))
+    bad = bad_of(config.out, names, old)
+    manifest = complete(config.out, marks, bad, counted=counted, settings=config.settings(old))
+    shutil.rmtree(config.out / WORK)
+    return manifest
+
+
+def _names(config: IndexConfig) -> list[str]:
+    source = SourceConfig(format=config.format, path=str(config.root))
+    return [path.relative_to(config.root).as_posix() for path in shard_paths(source, Path(), _SUFFIXES[config.format])]
