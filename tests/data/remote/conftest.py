@@ -150,6 +150,10 @@ class Bucket:
         access = "public-read" if public else "private"
         self._client.put_object(Bucket="shards", Key=f"set/{name}", Body=content, ACL=access)
 
+    def remove(self, name: str) -> None:
+        self._client.delete_object(Bucket="shards", Key=f"set/{name}")
+        self.asked.clear()
+
     def fails(self, path: str) -> bool:
         """Whether the request that just came is one to fail."""
         self.asked.append(path)
