@@ -6,10 +6,12 @@ import typer
 
 from sailvit.cli.data.charts import charts
 from sailvit.cli.data.curate import curate
+from sailvit.cli.data.pages import pages
 from sailvit.cli.data.stats import stats
 
 data = typer.Typer(no_args_is_help=True, help="Prepare, check, look at and curate training data.")
 data.command()(charts)
+data.command()(pages)
 data.command()(stats)
 data.command()(curate)
 

@@ -30,6 +30,7 @@ def write_drawn(source: Source, out: Path, name: str, workers: int) -> None:
         bar = progress.add_task(name, total=len(source))
 
         def count(records: int) -> None:
+            """Move the bar."""
             drawn.append(records)
             progress.advance(bar, records)
 

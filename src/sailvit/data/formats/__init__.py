@@ -19,6 +19,7 @@ from sailvit.data.formats.saved import open_saved
 from sailvit.data.formats.selected import open_selected
 from sailvit.data.formats.tsv import open_tsv
 from sailvit.data.formats.webdataset import open_webdataset
+from sailvit.data.pages.source import open_pages
 from sailvit.data.world.source import open_world
 
 Opener = Callable[[SourceConfig, Path], Source]
@@ -46,6 +47,7 @@ FORMATS: dict[str, Opener] = {
     "indexed": open_indexed,
     "world": open_world,
     "charts": _open_charts,
+    "pages": open_pages,
 }
 """Openers by the name that a recipe's `format` gives."""
 

@@ -1,0 +1,1 @@
+"""Pages of text drawn by code, with exact transcriptions and questions about what is written."""

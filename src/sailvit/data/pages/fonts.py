@@ -1,0 +1,72 @@
+"""Fonts for pages: those that come with Pillow and matplotlib, or all in a folder of the user's."""
+
+from __future__ import annotations
+
+import string
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+
+from PIL import ImageFont
+from PIL.ImageFont import FreeTypeFont, Layout
+
+from sailvit.core.errors import DataError
+
+BUILT_IN = ""
+"""Name of the font inside Pillow."""
+CHARACTERS = string.ascii_letters + string.digits + ".,:;-/#()|%$'"
+"""What a font must be able to write."""
+_SHIPPED = (
+    "DejaVuSans.ttf",
+    "DejaVuSans-Bold.ttf",
+    "DejaVuSerif.ttf",
+    "DejaVuSerif-Bold.ttf",
+    "DejaVuSerif-Italic.ttf",
+    "DejaVuSansMono.ttf",
+    "STIXGeneral.ttf",
+    "STIXGeneralBol.ttf",
+)
+_ENDINGS = (".ttf", ".otf")
+
+
+@cache
+def shipped_faces() -> tuple[str, ...]:
+    """Font files that every installation has."""
+    # The folder is found without importing matplotlib, which would take half a second.
+    spec = find_spec("matplotlib")
+    folder = Path(spec.origin).parent / "mpl-data" / "fonts" / "ttf" if spec and spec.origin else Path()
+    return (BUILT_IN, *(str(folder / name) for name in _SHIPPED if (folder / name).is_file()))
+
+
+@cache
+def faces_in(folder: str) -> tuple[str, ...]:
+    """The fonts of a folder and its subfolders that can write plain English; DataError when there are none."""
+    paths = sorted(str(path) for path in Path(folder).rglob("*") if path.suffix.lower() in _ENDINGS)
+    usable = tuple(path for path in paths if _writes(path))
+    if not usable:
+        raise DataError(
+            f"{folder} has {len(paths)} font files, none of which can write letters, digits and {CHARACTERS[62:]};"
+            f" expected at least one such {' or '.join(_ENDINGS)} file"
+        )
+    return usable
+
+
+@cache
+def font(face: str, size: int) -> FreeTypeFont:
+    """A face at a size in pixels. Plain layout: with shaping, the same text would depend on the shaper's version."""
+    if face == BUILT_IN:
+        built_in = ImageFont.load_default(size)
+        if not isinstance(built_in, FreeTypeFont):
+            raise DataError("this Pillow was built without FreeType; install a wheel of Pillow that has it")
+        return built_in.font_variant(layout_engine=Layout.BASIC)
+    return ImageFont.truetype(face, size, layout_engine=Layout.BASIC)
+
+
+def _writes(path: str) -> bool:
+    """Whether the font has a glyph of its own for each of the characters."""
+    try:
+        made = font(path, 16)
+    except OSError:
+        return False
+    missing = bytes(made.getmask("\uffff"))
+    return all(bytes(made.getmask(character)) != missing for character in CHARACTERS)
