@@ -30,6 +30,10 @@ class LlavaSource:
     def __len__(self) -> int:
         return len(self._rows)
 
+    def place(self, position: int) -> tuple[str, int | None]:
+        """File and byte of the record at `position`."""
+        return self._rows.place(position)
+
     def __getitem__(self, position: int) -> Record:
         row = self._rows[position]
         images = row_images(row, self._rows.images)

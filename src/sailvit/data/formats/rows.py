@@ -125,6 +125,10 @@ class RowFile:
                 digest.update(block)
         return digest.hexdigest()
 
+    def place(self, position: int) -> tuple[str, int | None]:
+        """The file, and the byte where the row starts; none for an array, which has no offsets."""
+        return str(self.path), self._offsets[position] if self._rows is None else None
+
     def image(self, name: str) -> Path:
         """The path of an image named by a row; DataError when the name leads out of the image folder."""
         return image_path(self.images, name)

@@ -19,10 +19,9 @@ from sailvit.data.index.crew import each
 from sailvit.data.index.entries import BadRecord, Entries, ShardResult, bad_record, mark_of
 from sailvit.data.index.existing import Shard, open_shard
 from sailvit.data.index.folders import complete, counted_by
-from sailvit.data.index.measuring import UNUSABLE
 from sailvit.data.index.preparing import WORK as PREPARING
 from sailvit.data.index.renewal import WORK, IndexConfig, bad_of, before, begin, current, note, put_back, still_counted
-from sailvit.data.samples import SampleBuilder
+from sailvit.data.samples import UNUSABLE, SampleBuilder
 
 _SUFFIXES = {"webdataset": ".tar", "parquet": ".parquet"}
 """Endings of shards, by the formats that can be indexed."""
@@ -110,15 +109,14 @@ def index(
     killed run has finished. Records that cannot be used are no part of the index, and listed in `bad.jsonl`. `progress`
     is told how many shards are done, of how many.
     """
-    names = _names(config)
-    old = before(config.out)
+    names, old = _names(config), before(config.out)
     counted = None if builder is None else counted_by(builder)
     known = {} if force else current(config, old, counted)
     changed = [name for name in names if name not in known]
-    if old is not None and not force and not changed and [mark.name for mark in old.shards] == names:
-        return put_back(config.out, old)
-    if counted is None and old is not None and old.measured is not None and not force:
-        counted = still_counted(old.measured, changed)
+    if old is not None and not force:
+        if not changed and [mark.name for mark in old.shards] == names:
+            return put_back(config.out, old)
+        counted = counted or still_counted(old, changed)
     begin(config, counted)
     written = each(Indexer(config, builder), changed, workers=workers)
     marks: list[ShardMark] = []

@@ -18,7 +18,7 @@ from sailvit.data.formats.indexed import IndexedSource
 from sailvit.data.index.costs import Costs, CostTable
 from sailvit.data.index.crew import each
 from sailvit.data.index.fingerprints import VERSION, digest, layout_fingerprint, tokenizer_fingerprint
-from sailvit.data.samples import SampleBuilder
+from sailvit.data.samples import UNUSABLE, SampleBuilder
 from sailvit.distributed.processes import local_rank, world
 
 Counts = NDArray[np.int32]
@@ -32,8 +32,6 @@ _SMALL = 20_000
 """Records up to which starting processes (seconds each) costs more than it saves."""
 _GLANCE = 0.2
 """Seconds between looks for a file that another process writes."""
-UNUSABLE = (DataError, OSError, ValueError, TypeError)
-"""What reading and tokenizing raise on bad records; tokenizers raise ValueError or TypeError on text that is none."""
 
 
 def measure(

@@ -25,9 +25,9 @@ from sailvit.data.index.crew import each
 from sailvit.data.index.entries import BadRecord, Entries, ShardResult, bad_record
 from sailvit.data.index.fingerprints import VERSION, digest
 from sailvit.data.index.folders import complete, counted_by
-from sailvit.data.index.measuring import UNUSABLE, cost_basis
+from sailvit.data.index.measuring import cost_basis
 from sailvit.data.index.members import END, sample_files, tar_bytes
-from sailvit.data.samples import SampleBuilder
+from sailvit.data.samples import UNUSABLE, SampleBuilder
 
 WORK = ".prepare"
 """Folder of what an unfinished run has done."""

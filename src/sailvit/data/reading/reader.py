@@ -23,7 +23,7 @@ from sailvit.data.samples import UNUSABLE, SampleBuilder, Tiler
 class Placed(Protocol):
     """A source that knows where its records lie."""
 
-    def place(self, position: int) -> tuple[str, int]:
+    def place(self, position: int) -> tuple[str, int | None]:
         """The file of the record at `position`, and its place there in bytes (in rows for Parquet)."""
 
 
@@ -92,8 +92,7 @@ class Reader(Dataset[Reading]):
                 _check_planned(len(draft), draw)
                 return self._builder.finish(draft, tiler)
         except UNUSABLE as error:
-            shard, offset = source.place(draw.position) if isinstance(source, Placed) else (None, None)
-            return BadRecord(step, draw.source, draw.position, name, *_told(error), shard, offset)
+            return BadRecord(step, draw.source, draw.position, name, *_told(error), *_place(source, draw.position))
 
 
 def _check_planned(tokens: int, draw: Drawn) -> None:
@@ -106,9 +105,17 @@ def _check_planned(tokens: int, draw: Drawn) -> None:
         )
 
 
+def _place(source: Source, position: int) -> tuple[str | None, int | None]:
+    """Where a record lies, if that is known; what tells it may be damaged too."""
+    try:
+        return source.place(position) if isinstance(source, Placed) else (None, None)
+    except UNUSABLE:
+        return None, None
+
+
 def _told(error: BaseException) -> tuple[str, str]:
     """Kind and reason of what made a record unusable."""
     if isinstance(error, DataError):
         return error.kind, str(error)
-    kind = "unreadable" if isinstance(error, OSError) else "record"
+    kind = "unreadable" if isinstance(error, OSError) else "unexpected"
     return kind, f"{type(error).__name__}: {error}"
