@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from hypothesis import strategies as st
 
 from sailvit.data.feed import Feed
 from sailvit.data.index.costs import CostTable
@@ -21,7 +22,36 @@ def skewed(records: int = 5000) -> dict[str, CostTable]:
     return {"pictures": table(records, tiles=(1, 12), seed=1), "texts": table(records, seed=2)}
 
 
+def feed(shares: dict[str, float], **settings) -> Feed:
+    """A feed that is named and seeded."""
+    return Feed(**{"name": "mixed", "seed": 5, "shares": shares, "sequence": 4096, "global_batch": 8, **settings})
+
+
 def skewed_feed(sequence: int, global_batch: int = 64) -> Feed:
-    """The feed of that mixture."""
-    shares = {"pictures": 0.7, "texts": 0.3}
-    return Feed(name="mixed", seed=5, shares=shares, sequence=sequence, global_batch=global_batch)
+    """The feed of the skewed mixture."""
+    return feed({"pictures": 0.7, "texts": 0.3}, sequence=sequence, global_batch=global_batch)
+
+
+@st.composite
+def random_costs(draw) -> CostTable:
+    """Costs of 1 to 200 records in shards; some cost nothing, some more than a pack holds."""
+    shards = draw(st.lists(st.integers(0, 60), min_size=1, max_size=6).filter(lambda sizes: 1 <= sum(sizes) <= 200))
+    generator = np.random.default_rng(draw(st.integers(0, 1000)))
+    tiles = generator.integers(0, draw(st.integers(1, 8)), sum(shards))
+    tokens = 16 * tiles + generator.integers(0, draw(st.sampled_from([2, 40, 600])), sum(shards))
+    return CostTable(tokens.astype(np.int32), tiles.astype(np.int32), shards)
+
+
+@st.composite
+def random_plans(draw) -> tuple[Feed, dict[str, CostTable]]:
+    """A feed of one to four sources, and their costs."""
+    costs = {name: draw(random_costs()) for name in "abcd"[: draw(st.integers(1, 4))]}
+    return feed(
+        {name: draw(st.floats(0.05, 5)) for name in costs},
+        sequence=draw(st.sampled_from([60, 200, 256])),
+        global_batch=draw(st.integers(1, 9)),
+        samples=draw(st.sampled_from([None, 1, 300, 900])),
+        caps={name: draw(st.integers(1, 400)) for name in costs if draw(st.booleans())},
+        tiles=draw(st.sampled_from([None, 5, 9])),
+        window=draw(st.sampled_from([None, 1, 2, 9])),
+    ), costs

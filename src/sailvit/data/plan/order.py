@@ -25,43 +25,41 @@ class Order:
         self._firsts = np.cumsum(self._sizes) - self._sizes
         self._size = int(self._sizes.sum())
         self._window = len(shards) if window is None else min(window, len(shards))
-        self._seed = seed
-        self._epoch: tuple[int, Integers, Integers] | None = None
+        self._seed = stir(np.array([seed], dtype=np.uint64))
+        self._known: tuple[tuple[int, int], Integers, Integers] | None = None
 
     def positions(self, nths: Integers) -> Integers:
         """int64[n]: the record that each of the draws int64[n] of this source means."""
-        epochs, places = np.divmod(nths, self._size)
-        seeds = stir(epochs.astype(np.uint64) + np.uint64(self._seed))
-        if self._window == len(self._sizes):
-            return permute(places, self._size, seeds)
-        positions = np.empty_like(places)
-        for epoch, first in zip(*np.unique(epochs, return_index=True), strict=True):
-            here = epochs == epoch
-            positions[here] = self._windowed(places[here], int(epoch), seeds[first])
-        return positions
+        if not len(nths) or self._window == len(self._sizes):
+            return permute(nths % self._size, self._size, self._seeds(nths // self._size))
+        return self._windowed(nths)
 
-    def _windowed(self, places: Integers, epoch: int, seed: np.uint64) -> Integers:
-        """Positions of one epoch's places: shuffled inside their window, then looked up in the shard they fall into."""
-        shards, ends = self._shuffled_shards(epoch, seed)
-        last = np.minimum(np.arange(self._window, len(ends) + self._window, self._window), len(ends)) - 1
-        windows = np.searchsorted(ends[last], places, side="right")
-        starts = np.append(0, ends[last])
-        offsets = permute(
-            places - starts[windows],
-            starts[windows + 1] - starts[windows],
-            stir(windows.astype(np.uint64) + seed + np.uint64(1)),
-        )
-        within = starts[windows] + offsets
-        nearest = np.searchsorted(ends, within, side="right")
-        shard = shards[nearest]
-        return self._firsts[shard] + within - (ends[nearest] - self._sizes[shard])
+    def _seeds(self, epochs: Integers) -> Seeds:
+        return stir(self._seed + epochs.astype(np.uint64))
 
-    def _shuffled_shards(self, epoch: int, seed: np.uint64) -> tuple[Integers, Integers]:
-        """The epoch's order of shards, and how many records there are up to the end of each."""
-        if self._epoch is None or self._epoch[0] != epoch:
-            shards = permute(np.arange(len(self._sizes)), len(self._sizes), seed)
-            self._epoch = epoch, shards, np.cumsum(self._sizes[shards])
-        return self._epoch[1:]
+    def _windowed(self, nths: Integers) -> Integers:
+        """Places in a row of epochs, shuffled inside their windows and looked up in the shards they fall into."""
+        first, last = int(nths.min()) // self._size, int(nths.max()) // self._size
+        shards, ends = self._rows(first, last)
+        borders = np.append(np.arange(self._window - 1, len(self._sizes) - 1, self._window), len(self._sizes) - 1)
+        windows = np.append(0, ends[:, borders])
+        nth_window = np.searchsorted(windows, nths - first * self._size, side="right") - 1
+        start = windows[nth_window]
+        epochs, in_epoch = np.divmod(nth_window, len(borders))
+        seeds = stir(self._seeds(first + epochs) + in_epoch.astype(np.uint64) + np.uint64(1))
+        places = start + permute(nths - first * self._size - start, windows[nth_window + 1] - start, seeds)
+        row = np.searchsorted(ends.ravel(), places, side="right")
+        shard = shards.ravel()[row]
+        return self._firsts[shard] + places - (ends.ravel()[row] - self._sizes[shard])
+
+    def _rows(self, first: int, last: int) -> tuple[Integers, Integers]:
+        """int64[epochs, shards] each: the order of the shards, and the records of all epochs up to each one's end."""
+        if self._known is None or self._known[0] != (first, last):
+            count = len(self._sizes)
+            epochs = np.repeat(np.arange(first, last + 1), count)
+            shards = permute(np.arange(len(epochs)) % count, count, self._seeds(epochs)).reshape(-1, count)
+            self._known = (first, last), shards, np.cumsum(self._sizes[shards]).reshape(-1, count)
+        return self._known[1:]
 
 
 def permute(places: Integers, sizes: Integers | int, seeds: Seeds | np.uint64 | int) -> Integers:

@@ -1,29 +1,59 @@
-"""The packer: a bounded buffer of draws from which packs are filled, by tokens and evenly by tiles."""
+"""The packer: a bounded buffer of draws from which packs are filled, to the brim and evenly by tiles."""
 
 from __future__ import annotations
 
 import sys
-from bisect import bisect_left, bisect_right, insort
+from bisect import bisect_left, insort
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from itertools import islice
 
 from sailvit.data.plan.draws import Drawn
 
-PENDING = 256
-"""Draws to choose from; more fill packs better, and every one is in the cursor."""
+PENDING = 56
+"""Draws to choose from. More would fill packs better, but short texts go into packs sooner than their turn: with three
+records in a pack, 64 already move a blend of 1000 packs by half a percent."""
 
-_SLACK = 0.02
-"""Share of a pack that may stay empty before a pack takes more than its even share of tiles."""
+_CHOSEN = 0.3
+"""Part of a pack that is chosen; what comes before is simply the oldest, or what fits badly would pile up."""
+
+_TRIES = 20
+"""Draws that are tried with their best partners, to end a pack."""
+
+_NEAR = 4
+"""Partners compared: of those that fit, the longest."""
+
+_CLOSE = 0.005
+"""A pack is full when less than this part of it is empty."""
+
+_TILE = 0.25
+"""How bad a tile off the even share is: this part of the tokens that come with one."""
 
 _Key = tuple[int, int, int]
-"""Tiles, tokens, and minus the age, so that the older of two alike stands behind and is taken first."""
+"""Tokens, tiles and minus the age of a draw; of two alike the older stands behind."""
+
+_NOBODY: _Key = (0, 0, 1)
+
+
+@dataclass
+class _Open:
+    """A pack that is being filled."""
+
+    room: int
+    """Tokens left."""
+    even: float
+    """Tiles left of its even share; below 0 when it has more."""
+    most: int
+    """Tiles left of the budget."""
+    draws: list[Drawn] = field(default_factory=list)
+    """What it holds."""
 
 
 class Packer:
-    """Takes packs from the draws that are pending: the oldest first, so that none starves, then what fits best.
+    """Takes packs from the draws that are pending: the oldest go first, so that none starves, and the end is chosen.
 
-    Fitting best is most tiles, then most tokens: images first, and texts fill what they leave. A pack takes its even
-    share of the pending tiles, so that all packs of a step cost the tower alike; more only when it would stay empty.
+    An end is one draw or two. Of some of them the best leaves least empty and brings the pack near its even share of
+    all pending tiles, so that the packs of a step cost the tower alike.
     """
 
     def __init__(self, sequence: int, tiles: int | None, pending: Iterable[Drawn] = ()) -> None:
@@ -46,47 +76,80 @@ class Packer:
     def take(self, draws: Iterator[Drawn]) -> tuple[Drawn, ...]:
         """The next pack, drawing on `draws` to keep the buffer full; empty when both have run out."""
         self._refill(draws)
-        if not self._waiting:
-            return ()
-        age, oldest = next(iter(self._waiting.items()))
-        even = self._sequence * self._tiles // max(1, self._tokens)
-        pack = [self._remove((oldest.tiles, oldest.tokens, -age))]
-        room, tiles = self._sequence - oldest.tokens, oldest.tiles
-        for most in (min(even, self._budget), self._budget):
-            while key := self._best(room, most - tiles):
-                pack.append(self._remove(key))
-                room, tiles = room - key[1], tiles + key[0]
-                self._refill(draws)
-            if room < _SLACK * self._sequence:
-                break
-        return tuple(pack)
+        pack = self._begin(draws)
+        while end := self._end(pack):
+            for key in end:
+                self._move(key, pack)
+            self._refill(draws)
+        return tuple(pack.draws)
 
-    def _best(self, room: int, tiles: int) -> _Key | None:
-        """The pending draw of most tiles, and of those most tokens, that fits."""
-        while tiles >= 0:
-            at = bisect_right(self._sorted, (tiles, room, 1))
-            if not at:
-                return None
-            key = self._sorted[at - 1]
-            if key[1] <= room:
-                return key
-            tiles = key[0]
-        return None
+    def _begin(self, draws: Iterator[Drawn]) -> _Open:
+        """A pack with the oldest draw, and those that follow while they leave enough room to choose its end."""
+        even = self._sequence * self._tiles / max(1, self._tokens)
+        pack = _Open(self._sequence, min(even, self._budget), self._budget)
+        long = self._sorted[len(self._sorted) * 3 // 4][0] if self._sorted else 0
+        least = min(_CHOSEN * self._sequence, 2 * long)
+        while self._waiting:
+            age, draw = next(iter(self._waiting.items()))
+            if pack.draws and (pack.room - draw.tokens < least or draw.tiles > pack.most):
+                break
+            if len(pack.draws) == self._sequence:
+                break  # Records that cost nothing would go on for ever.
+            self._move((draw.tokens, draw.tiles, -age), pack)
+            self._refill(draws)
+        return pack
+
+    def _end(self, pack: _Open) -> list[_Key]:
+        """The one or two draws that suit the pack best; none when it is full or nothing more improves it."""
+        room, even, most, full = pack.room, pack.even, pack.most, _CLOSE * self._sequence
+        if room <= full:
+            return []
+        price = _TILE * self._tokens / max(1, self._tiles) if self._tiles else 0.0
+        best, least = (_NOBODY, _NOBODY), room + price * abs(even)
+        for first in self._oldest(room, most):
+            for second in self._partners(first, room):
+                gap = room - first[0] - second[0]
+                if gap >= least:
+                    break
+                lack = gap + price * abs(even - first[1] - second[1])
+                if lack < least and first[1] + second[1] <= most:
+                    best, least = (first, second), lack
+            if least <= full + price / 2:
+                break
+        return [key for key in best if key is not _NOBODY]
+
+    def _oldest(self, room: int, tiles: int) -> Iterator[_Key]:
+        """The first that wait and fit."""
+        waiting = self._waiting.items()
+        fitting = ((age, draw) for age, draw in waiting if draw.tokens <= room and draw.tiles <= tiles)
+        return ((draw.tokens, draw.tiles, -age) for age, draw in islice(fitting, _TRIES))
+
+    def _partners(self, first: _Key, room: int) -> list[_Key]:
+        """The longest draws that fit beside this one, longest first, and nobody."""
+        end = bisect_left(self._sorted, (room - first[0] + 1,))
+        longest = self._sorted[max(0, end - _NEAR) : end]
+        if first in longest:
+            longest.remove(first)
+        return [*reversed(longest), _NOBODY]
 
     def _refill(self, draws: Iterator[Drawn]) -> None:
-        for draw in islice(draws, PENDING - len(self._waiting)):
+        for draw in islice(draws, PENDING - len(self._sorted)):
             self._add(draw)
 
     def _add(self, draw: Drawn) -> None:
         self._waiting[self._count] = draw
-        insort(self._sorted, (draw.tiles, draw.tokens, -self._count))
+        insort(self._sorted, (draw.tokens, draw.tiles, -self._count))
         self._count += 1
         self._tokens += draw.tokens
         self._tiles += draw.tiles
 
-    def _remove(self, key: _Key) -> Drawn:
-        tiles, tokens, age = key
+    def _move(self, key: _Key, pack: _Open) -> None:
+        """From the buffer into the pack."""
+        tokens, tiles, age = key
         del self._sorted[bisect_left(self._sorted, key)]
         self._tokens -= tokens
         self._tiles -= tiles
-        return self._waiting.pop(-age)
+        pack.draws.append(self._waiting.pop(-age))
+        pack.room -= tokens
+        pack.even -= tiles
+        pack.most -= tiles
