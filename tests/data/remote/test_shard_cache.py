@@ -23,8 +23,17 @@ FETCH = """
 import sys
 from pathlib import Path
 from sailvit.data.remote.cache import ShardCache
-print(ShardCache(sys.argv[1], Path(sys.argv[2]), 10**9).path("a.tar"))
+cache = ShardCache(sys.argv[1], Path(sys.argv[2]), 10**9)
+print(cache.path("a.tar"))
 """
+
+
+def is_running(process: str) -> bool:
+    """Whether it exists, and not only because nobody has asked how it ended."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 def files_in(cache_folder: Path) -> set[str]:
@@ -199,6 +208,21 @@ def test_a_killed_fetch_leaves_nothing_in_the_way(server, open_cache, tmp_path):
     process.wait()
     assert open_cache().path("a.tar").read_bytes() == server.body
     assert files_in(tmp_path / "cache") == {"a.tar"}
+
+
+def test_the_process_that_downloads_ends_with_the_one_that_asked(server, tmp_path):
+    show = "; import time; print(1, flush=True); time.sleep(60)"
+    command = [sys.executable, "-c", FETCH.strip() + show, server.url, str(tmp_path / "cache")]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE)
+    process.stdout.readline()
+    process.stdout.readline()
+    (downloader,) = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    process.kill()
+    process.wait()
+    deadline = time.monotonic() + 10
+    while is_running(downloader):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def test_a_forked_process_fetches_what_its_parent_does_not_have(server, open_cache):

@@ -10,7 +10,7 @@ class Access:
     """How a remote root is reached; credentials come from the environment alone."""
 
     public: bool = False
-    """Whether requests go unsigned, as public buckets want it."""
+    """Whether requests go unsigned, as public buckets want it; `AWS_SKIP_SIGNATURE=true` says so too."""
     endpoint: str | None = None
     """URL of an S3-compatible server; none takes `AWS_ENDPOINT_URL`, or AWS itself."""
     tries: int = 5

@@ -40,7 +40,9 @@ def reason(error: Exception) -> Reason:
         advice = "it was replaced or damaged since it was indexed: restore it, or index again"
         return Reason("changed shard", str(error), advice, final=error.final)
     if _is_denial(error):
-        advice = "check the credentials in the environment, or open it as public if it wants none"
+        advice = (
+            "check the credentials in the environment; for a public bucket set AWS_SKIP_SIGNATURE=true (or GOOGLE_...)"
+        )
         return Reason("unreachable", "the server refused access", advice, final=True)
     return Reason("unreachable", plain(str(error)), "check the network and the server, then start again", final=False)
 

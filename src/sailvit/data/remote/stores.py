@@ -68,14 +68,14 @@ def _profile() -> dict[str, Any]:
     """A provider that reads AWS profiles, which obstore alone does not; nothing where the environment has keys."""
     files = [Path.home() / ".aws" / name for name in ("credentials", "config")]
     wanted = "AWS_PROFILE" in os.environ or any(file.exists() for file in files)
-    if "AWS_ACCESS_KEY_ID" in os.environ or not wanted:
+    if not wanted or os.environ.keys() & {"AWS_ACCESS_KEY_ID", "AWS_SKIP_SIGNATURE"}:
         return {}
     try:
         from obstore.auth.boto3 import Boto3CredentialProvider
     except ImportError as error:
         raise DataError(
             "an AWS profile is set up, and reading it needs boto3 (pip install boto3, Python 3.11); "
-            "or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or the option for public buckets",
+            "or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_SKIP_SIGNATURE=true for a public bucket",
             kind="unreachable",
         ) from error
     return {"credential_provider": Boto3CredentialProvider()}
