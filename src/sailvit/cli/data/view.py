@@ -1,0 +1,131 @@
+"""`sailvit data view SRC|RECIPE`: a page of packs as the model sees them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from sailvit.cli.data.opening import Format, Images, open_named
+
+if TYPE_CHECKING:
+    from sailvit.core.recipe import Recipe
+    from sailvit.core.records import Source
+    from sailvit.data.feed import Feed
+    from sailvit.data.samples import SampleBuilder
+
+
+def view(  # noqa: PLR0913, PLR0917 - the options of a command
+    source: Annotated[str, typer.Argument(metavar="SRC|RECIPE", help="Data (file, folder, glob, URL), or a recipe.")],
+    recipe: Annotated[
+        Path | None, typer.Option(help="Recipe whose tokenizer, tiles and pack length show SRC; needed for data.")
+    ] = None,
+    stage: Annotated[str | None, typer.Option(help="Stage of RECIPE; left out, its first.")] = None,
+    packs: Annotated[int, typer.Option(min=1, help="Packs to show.")] = 4,
+    seed: Annotated[
+        int | None, typer.Option(help="Root of the order; left out, the packs that training sees first.")
+    ] = None,
+    out: Annotated[Path, typer.Option("--out", help="Page to write.")] = Path("view.html"),
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", help="Override a value of the recipe: sequence=512. Repeatable.")
+    ] = None,
+    format_name: Format = None,
+    images: Images = None,
+) -> None:
+    """Write a page of packs: tiles, tokens, which of them are trained on, and where samples begin."""
+    # torch takes seconds to import; `sailvit --help` should not wait for it.
+    from rich.console import Console
+
+    from sailvit.data.view.packs import view_packs
+    from sailvit.models.quiet import quiet_libraries
+    from sailvit.recipes.loader import load_recipe
+    from sailvit.report.packs import render_packs
+
+    quiet_libraries()
+    console = Console()
+    loaded = load_recipe(source if is_recipe(source) else _needed(recipe, source), overrides or ())
+    if is_recipe(source):
+        sources, feed = _of_recipe(loaded, stage)
+        title = f"recipe {loaded.name}, stage {feed.name}"
+    else:
+        sources = open_named([source], format_name, images)
+        feed = _of_data(loaded, sources)
+        title = f"read as by recipe {loaded.name}"
+    if seed is not None:
+        feed = replace(feed, seed=seed)
+    values = {"title": title, **view_packs(sources, _builder(loaded), feed, packs=packs)}
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(render_packs(values), encoding="utf-8")
+    console.print(_told(values), highlight=False, soft_wrap=True, markup=False)
+    console.print(f"page: {out}", highlight=False, soft_wrap=True, markup=False)
+
+
+def is_recipe(source: str) -> bool:
+    """Whether a command's argument names a recipe and not data: a YAML file, or a shipped recipe."""
+    from sailvit.recipes.loader import shipped_recipes
+
+    return Path(source).suffix in (".yaml", ".yml") or (source in shipped_recipes() and not Path(source).exists())
+
+
+def _needed(recipe: Path | None, source: str) -> Path:
+    from sailvit.core.errors import DataError
+
+    if recipe is None:
+        raise DataError(
+            f"{source} is data, which each model reads with its own tokenizer and tiles; say which with --recipe"
+        )
+    return recipe
+
+
+def _of_recipe(recipe: Recipe, stage: str | None) -> tuple[dict[str, Source], Feed]:
+    """The sources of a stage, and its feed."""
+    from sailvit.core.errors import RecipeError
+    from sailvit.data.formats import open_source
+    from sailvit.training.feed import make_feed
+
+    indexes = {chosen.name: index for index, chosen in enumerate(recipe.stages)}
+    if stage is not None and stage not in indexes:
+        raise RecipeError(f"recipe {recipe.name} has no stage {stage!r}; it has {', '.join(indexes)}")
+    index = 0 if stage is None else indexes[stage]
+    names = recipe.stages[index].data
+    sources = {name: open_source(name, recipe.sources[name], Path()) for name in names}
+    return sources, make_feed(recipe, index, {name: len(source) for name, source in sources.items()})
+
+
+def _of_data(recipe: Recipe, sources: dict[str, Source]) -> Feed:
+    """A feed of data alone, each record once, in packs as the recipe's first stage makes them."""
+    from sailvit.data.feed import Feed
+
+    return Feed(
+        name="view",
+        seed=recipe.seed,
+        shares=dict.fromkeys(sources, 1.0),
+        sequence=recipe.sequence,
+        global_batch=1,
+        samples=sum(map(len, sources.values())),
+        tiles=recipe.stages[0].pack_tiles,
+        quarantine=recipe.quarantine,
+    )
+
+
+def _builder(recipe: Recipe) -> SampleBuilder:
+    from sailvit.core.errors import DataError
+    from sailvit.data.samples import SampleBuilder
+    from sailvit.models.sketch import sketch
+
+    model = sketch(recipe.model)
+    if model.tokenizer is None:
+        raise DataError(f"the tokenizer of {recipe.model.language} is not on this machine; download it once")
+    return SampleBuilder(model.tokenizer, model.layout, recipe.sequence)
+
+
+def _told(values: dict[str, Any]) -> str:
+    """What the page shows, in a sentence."""
+    packs = values["packs"]
+    samples = [sample for pack in packs for sample in pack["samples"]]
+    bad = sum(len(pack["bad"]) for pack in packs)
+    wrong = [f"{sample['id']}: {problem}" for sample in samples for problem in sample["problems"]]
+    told = f"{len(packs)} packs, {len(samples)} samples, {bad} records left out, {len(wrong)} problems"
+    return "\n".join([told, *wrong[:10]])

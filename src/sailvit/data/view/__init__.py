@@ -1,0 +1,1 @@
+"""Looking at packs as the model sees them."""
