@@ -104,4 +104,4 @@ class _Reel:
 
 
 def _draws(sources: Iterable[str], values: NDArray[np.int64]) -> Iterator[Drawn]:
-    return map(Drawn, sources, *values.tolist())
+    return map(Drawn._make, zip(sources, *values.tolist(), strict=False))

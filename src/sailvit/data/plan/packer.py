@@ -17,10 +17,10 @@ records in a pack, 64 already move a blend of 1000 packs by half a percent."""
 _CHOSEN = 0.3
 """Part of a pack that is chosen; what comes before is simply the oldest, or what fits badly would pile up."""
 
-_TRIES = 20
+_TRIES = 12
 """Draws that are tried with their best partners, to end a pack."""
 
-_NEAR = 4
+_NEAR = 3
 """Partners compared: of those that fit, the longest."""
 
 _CLOSE = 0.005
