@@ -28,9 +28,10 @@ _WINDOW = 256
 class Repeats:
     """Collects hashes of records in any order, and finds those that an earlier record has too.
 
-    Memory is bounded: 26 bytes per hash lie in `folder` once there are more than a million. Near copies are found
-    without comparing all pairs: of `distance` + 4 bands of bits in three groups, two of one group are equal in any two
-    hashes that differ by at most `distance` bits, so only hashes that share such a pair are compared.
+    Memory is bounded: 26 bytes per hash lie in `folder` once there are more than a million, and 32 more while near copies
+    are searched; what grows is the number of copies found. Near copies are found without comparing all pairs: of
+    `distance` + 4 bands of bits in three groups, two of one group are equal in any two hashes that differ by at most
+    `distance` bits, so only hashes that share such a pair are compared.
     """
 
     def __init__(self, folder: Path, *, distance: int = 0, most: int = 1 << 20) -> None:
@@ -91,6 +92,7 @@ class Repeats:
             for bucket in spill.buckets():
                 for before, after in _near_pairs(bucket, _masked(bucket, high, low), self._distance):
                     near[after].add(before)
+            spill.clear()
         leaders: dict[int, int] = {}
         for position, number in sorted(near):
             earlier = [place for place, other in near[position, number] if other not in leaders and place < position]

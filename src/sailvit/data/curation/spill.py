@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -45,6 +46,11 @@ class Spill:
             path = self._folder / f"{bucket:02x}"
             if path.exists():
                 yield np.fromfile(path, dtype=self._dtype)
+
+    def clear(self) -> None:
+        """Forget the rows, and give their disk back."""
+        self._held, self._count, self._spilled = [], 0, False
+        shutil.rmtree(self._folder, ignore_errors=True)
 
     def _flush(self) -> None:
         if not self._held:
