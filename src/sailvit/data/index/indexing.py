@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +20,18 @@ from sailvit.data.index.entries import BadRecord, Entries, ShardResult, bad_reco
 from sailvit.data.index.existing import Shard, open_shard
 from sailvit.data.index.folders import complete, counted_by
 from sailvit.data.index.preparing import WORK as PREPARING
-from sailvit.data.index.renewal import WORK, IndexConfig, bad_of, before, begin, current, note, put_back, still_counted
+from sailvit.data.index.renewal import (
+    WORK,
+    IndexConfig,
+    bad_of,
+    before,
+    begin,
+    current,
+    note,
+    put_back,
+    still_counted,
+    up_to_date,
+)
 from sailvit.data.samples import UNUSABLE, SampleBuilder
 
 _SUFFIXES = {"webdataset": ".tar", "parquet": ".parquet"}
@@ -81,18 +92,22 @@ def index_config(
         raise DataError(f"{folder} holds an unfinished preparation; finish it with the command that began it")
     options = {} if kind is None else {"kind": kind}
     old = before(out or folder)
-    if old is not None:
-        root, out = (folder, out) if out else (folder / old.root, folder)
-        # Images are kept as they were unless told otherwise, so that counting anew needs no other option.
-        images = images or (None if old.images is None else out / old.images)
-        return IndexConfig(root=root, out=out, format=old.format, images=images, options={**old.options, **options})
-    found = detect(folder).format
-    if found not in _SUFFIXES:
-        raise DataError(
-            f"{folder} holds data of format {found}; tars and Parquet files are indexed where they are, other data is"
-            " written as tars by `sailvit data prepare`"
-        )
-    return IndexConfig(root=folder, out=out or folder, format=found, images=images, options=options)
+    if old is None:
+        return IndexConfig(root=folder, out=out or folder, format=_format(folder), images=images, options=options)
+    root, out = (folder, out) if out else (folder / old.root, folder)
+    if images is None and old.images is not None:
+        images = out / old.images
+    return IndexConfig(root=root, out=out, format=old.format, images=images, options={**old.options, **options})
+
+
+def _format(folder: Path) -> str:
+    for name, suffix in _SUFFIXES.items():
+        if next(folder.rglob(f"*{suffix}"), None):
+            return name
+    raise DataError(
+        f"{folder} holds no tars and no Parquet files but data of format {detect(folder).format}; write it as tars with"
+        " `sailvit data prepare`"
+    )
 
 
 def index(
@@ -114,20 +129,29 @@ def index(
     known = {} if force else current(config, old, counted)
     changed = [name for name in names if name not in known]
     if old is not None and not force:
-        if not changed and [mark.name for mark in old.shards] == names:
+        if up_to_date(old, names, changed):
             return put_back(config.out, old)
         counted = counted or still_counted(old, changed)
     begin(config, counted)
     written = each(Indexer(config, builder), changed, workers=workers)
-    marks: list[ShardMark] = []
-    for name in names:
-        marks.append(known.get(name) or next(written).mark)
-        if progress is not None:
-            progress(len(marks), len(names))
+    marks = list(_marks(names, known, written, progress))
     bad = bad_of(config.out, names, old)
     manifest = complete(config.out, marks, bad, counted=counted, settings=config.settings(old))
     shutil.rmtree(config.out / WORK)
     return manifest
+
+
+def _marks(
+    names: list[str],
+    known: Mapping[str, ShardMark],
+    written: Iterator[ShardResult],
+    progress: Callable[[int, int], None] | None,
+) -> Iterator[ShardMark]:
+    """Marks of all shards, in order; those that are not known are written meanwhile."""
+    for done, name in enumerate(names, start=1):
+        yield known.get(name) or next(written).mark
+        if progress is not None:
+            progress(done, len(names))
 
 
 def _names(config: IndexConfig) -> list[str]:

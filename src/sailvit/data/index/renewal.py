@@ -14,7 +14,7 @@ from typing import Any
 from sailvit.core.config import Config
 from sailvit.core.errors import DataError
 from sailvit.core.run import read_json, write_json
-from sailvit.data.formats.manifest import MANIFEST, Manifest, Measured, ShardMark, index_name, load_manifest
+from sailvit.data.formats.manifest import MANIFEST, Manifest, ShardMark, index_name, load_manifest
 from sailvit.data.index.entries import BadRecord, ShardResult, mark_of
 from sailvit.data.index.fingerprints import VERSION, digest
 from sailvit.data.index.folders import read_bad
@@ -69,6 +69,11 @@ def current(config: IndexConfig, old: Manifest | None, counted: dict[str, Any] |
     return {mark.name: same for mark in marks if (same := _unchanged(config, mark)) is not None}
 
 
+def up_to_date(old: Manifest, names: list[str], changed: list[str]) -> bool:
+    """Whether a manifest is the one that would be written."""
+    return not changed and [mark.name for mark in old.shards] == names
+
+
 def _fits(old: Manifest, config: IndexConfig, counted: dict[str, Any] | None) -> bool:
     """Whether an index was made as it would be made now."""
     settings = config.settings(old)
@@ -96,14 +101,16 @@ def _unchanged(config: IndexConfig, mark: ShardMark) -> ShardMark | None:
     return mark.model_copy(update={"modified": modified})
 
 
-def still_counted(measured: Measured, changed: list[str]) -> dict[str, Any]:
-    """What counted the tokens of unchanged shards; DataError when others have none."""
+def still_counted(old: Manifest, changed: list[str]) -> dict[str, Any] | None:
+    """What counted the tokens of shards that did not change, if anything; DataError when others have none."""
+    if old.measured is None:
+        return None
     if changed:
         raise DataError(
             f"{changed[0]} is new or changed, and the other shards have token counts; give the --recipe that they were"
             " counted with, or --force to index all without counts"
         )
-    return measured.model_dump(exclude={"costs"})
+    return old.measured.model_dump(exclude={"costs"})
 
 
 def _identity(config: IndexConfig, counted: dict[str, Any] | None) -> str:

@@ -1,0 +1,71 @@
+"""`sailvit data check SRC...`: what is wrong with data, by kind, with the place of each."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from sailvit.cli.data.opening import Format, Images, Workers
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from sailvit.data.index.checking import CheckReport, Finding
+
+
+def check(
+    sources: Annotated[list[str], typer.Argument(metavar="SRC...", help="Files, folders, globs or URLs of data.")],
+    format_name: Format = None,
+    images: Images = None,
+    recipe: Annotated[Path | None, typer.Option(help="Recipe to tokenize with; left out, texts are only read.")] = None,
+    samples: Annotated[int | None, typer.Option(min=1, help="Read about this many records, drawn at random.")] = None,
+    examples: Annotated[int, typer.Option(min=1, help="Most places shown of each kind.")] = 5,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the report to this file.")] = None,
+    workers: Workers = 0,
+) -> None:
+    """Read every record, decode its images, and list what is wrong; the exit code is 1 if anything is."""
+    from rich.console import Console
+
+    from sailvit.cli.data.opening import builder_of, open_named
+    from sailvit.cli.data.steps import steps_shown
+    from sailvit.data.index.checking import check as read
+
+    console = Console()
+    opened = open_named(sources, format_name, images)
+    with steps_shown(console) as shown:
+        report = read(
+            opened, builder=builder_of(recipe), samples=samples, most=examples, workers=workers, progress=shown
+        )
+    show(console, report)
+    if json_file is not None:
+        json_file.write_text(json.dumps(report.model_dump(), indent=1) + "\n", encoding="utf-8")
+        console.print(f"report: {json_file}", highlight=False, soft_wrap=True)
+    if report.bad:
+        raise typer.Exit(1)
+
+
+def show(console: Console, report: CheckReport) -> None:
+    """Print what was read and what is wrong, by kind."""
+    from rich.markup import escape
+
+    read = f"{report.checked:,} of " if report.checked < report.records else ""
+    console.print(f"{read}{report.records:,} records read, {report.images:,} images decoded", highlight=False)
+    for kind, count in report.bad.items():
+        found = [finding for finding in report.examples if finding.kind == kind]
+        more = f", the first {len(found)}" if count > sum(finding.count for finding in found) else ""
+        console.print(f"[red]{escape(kind)}[/red]: {count:,}{more}", highlight=False)
+        for finding in found:
+            text = f"  {where(finding)}\n    {finding.reason}"
+            console.print(escape(text), highlight=False, soft_wrap=True)
+    if not report.bad:
+        console.print("[green]nothing is wrong[/green]", highlight=False)
+
+
+def where(finding: Finding) -> str:
+    """Source, position, file and id of what is wrong, as far as they are known."""
+    position = None if finding.position is None else f"position {finding.position}"
+    name = None if finding.id is None else f"record {finding.id}"
+    return ", ".join(filter(None, [finding.source, position, finding.place, name]))

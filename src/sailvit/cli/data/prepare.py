@@ -1,0 +1,81 @@
+"""`sailvit data prepare SRC... --out DIR`: any data as plain tars with a manifest and an index."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from sailvit.cli.data.opening import Format, Images, Workers
+
+if TYPE_CHECKING:
+    from sailvit.data.formats.manifest import Manifest
+
+MEGABYTE = 1_000_000
+"""Bytes in the unit of `--shard-size`."""
+ALLOWED = 10
+"""Bad records that are put up with before their share counts."""
+
+
+def prepare(  # noqa: PLR0913, PLR0917 - the options of a command
+    sources: Annotated[list[str], typer.Argument(metavar="SRC...", help="Files, folders, globs or URLs of data.")],
+    out: Annotated[Path, typer.Option(help="Folder to write; an unfinished one is taken up again.")],
+    format_name: Format = None,
+    images: Images = None,
+    recipe: Annotated[
+        Path | None, typer.Option(help="Recipe whose tokens and tiles are counted; left out, training counts them.")
+    ] = None,
+    shard_size: Annotated[int, typer.Option(min=1, help="About how many MB a shard has.")] = 256,
+    shard_samples: Annotated[int | None, typer.Option(min=1, help="Records per shard, instead.")] = None,
+    decode: Annotated[bool, typer.Option("--decode", help="Decode every image, to find damaged ones now.")] = False,
+    max_bad: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of bad records above which the exit code is 1.")
+    ] = 0.01,
+    workers: Workers = 0,
+) -> None:
+    """Write data as plain WebDataset tars with checksums and sizes, in parallel; a killed run goes on when repeated."""
+    # torch takes seconds to import; `sailvit --help` should not wait for it.
+    from rich.console import Console
+
+    from sailvit.cli.data.opening import builder_of, open_named
+    from sailvit.cli.data.steps import steps_shown
+    from sailvit.data.index.preparing import PrepareConfig
+    from sailvit.data.index.preparing import prepare as write
+
+    console = Console()
+    opened = open_named(sources, format_name, images)
+    config = PrepareConfig(shard_bytes=shard_size * MEGABYTE, shard_samples=shard_samples, decode=decode)
+    with steps_shown(console) as shown:
+        manifest = write(
+            opened,
+            out,
+            config=config,
+            builder=builder_of(recipe),
+            workers=workers,
+            progress=lambda done, total: shown("records", done, total),
+        )
+    for line in summary(manifest, out):
+        console.print(line, highlight=False, soft_wrap=True)
+    if manifest.bad > max(ALLOWED, max_bad * (manifest.samples + manifest.bad)):
+        console.print(f"[red]more than {max_bad:.2%} of the records are bad[/red]", highlight=False)
+        raise typer.Exit(1)
+
+
+def summary(manifest: Manifest, out: Path) -> list[str]:
+    """What a folder of shards holds, what was left out of it, and how to use it."""
+    from rich.markup import escape
+
+    size = sum(shard.bytes for shard in manifest.shards)
+    kinds: dict[str, int] = {}
+    for shard in manifest.shards:
+        for kind, count in shard.kinds.items():
+            kinds[kind] = kinds.get(kind, 0) + count
+    held = ", ".join(f"{count:,} {kind}" for kind, count in sorted(kinds.items(), key=lambda item: -item[1]))
+    shards = f"{len(manifest.shards):,} shard{'s' * (len(manifest.shards) != 1)}, {size / MEGABYTE:,.1f} MB"
+    lines = [f"{manifest.samples:,} records ({held or 'none'}) in {shards}"]
+    if manifest.bad:
+        lines.append(f"[yellow]{manifest.bad:,} left out[/yellow]: {escape(str(out / 'bad.jsonl'))} says why")
+    if manifest.measured is None:
+        lines.append("Tokens are not counted: training will, or give --recipe.")
+    return [*lines, f"In a recipe: {escape(out.name)}: {{format: indexed, path: {escape(str(out))}}}"]
