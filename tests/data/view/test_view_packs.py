@@ -88,12 +88,8 @@ def test_packs_follow_the_feed_and_add_up():
 
 def test_pairs_cuts_bad_records_and_faults_are_told():
     long = record("long", "tell", "word " * 300)
-    values = shown(
-        record("pair", kind="caption", *[]) if False else record("pair", "<image>", "a cat", (8, 8), kind="caption"),
-        long,
-        ValueError("torn"),
-        packs=3,
-    )
+    pair = record("pair", "<image>", "a cat", (8, 8), kind="caption")
+    values = shown(pair, long, ValueError("torn"), packs=3)
     samples = {sample["id"]: sample for pack in values["packs"] for sample in pack["samples"]}
     assert samples["r/pair"]["pair"]
     assert samples["r/long"]["tokens"] == 200

@@ -38,8 +38,8 @@ def quarantine(
         return
     console.print(counts_table(lines))
     shown: list[Line] = [*lines] if everything else examples(lines)
-    for line in shown:
-        text = f"[bold]{escape(title(line))}[/bold] [red]{escape(line['kind'])}[/red] {escape(line['reason'])}"
+    for record in shown:
+        text = f"[bold]{escape(title(record))}[/bold] [red]{escape(record['kind'])}[/red] {escape(record['reason'])}"
         console.print(text, highlight=False, soft_wrap=True)
     if not everything:
         console.print("One example of each; --all lists every record, --json prints them for programs.", style="dim")
