@@ -28,8 +28,8 @@ _WINDOW = 256
 class Repeats:
     """Collects hashes of records in any order, and finds those that an earlier record has too.
 
-    Memory is bounded: 26 bytes per hash lie in `folder` once there are more than a million, and 32 more while near copies
-    are searched; what grows is the number of copies found. Near copies are found without comparing all pairs: of
+    Memory is bounded: 26 bytes per hash lie in `folder` once there are more than a million, and 32 more during a search
+    for near copies; what grows is the number of copies found. Near copies are found without comparing all pairs: of
     `distance` + 4 bands of bits in three groups, two of one group are equal in any two hashes that differ by at most
     `distance` bits, so only hashes that share such a pair are compared.
     """
