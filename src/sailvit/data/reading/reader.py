@@ -18,6 +18,9 @@ from sailvit.data.reading.limits import time_limit
 from sailvit.data.reading.quarantine import BadRecord
 from sailvit.data.samples import UNUSABLE, SampleBuilder, Tiler
 
+_LONGEST_REASON = 1000
+"""Characters kept of what an error says."""
+
 
 @runtime_checkable
 class Placed(Protocol):
@@ -92,7 +95,8 @@ class Reader(Dataset[Reading]):
                 _check_planned(len(draft), draw)
                 return self._builder.finish(draft, tiler)
         except UNUSABLE as error:
-            return BadRecord(step, draw.source, draw.position, name, *_told(error), *_place(source, draw.position))
+            told, place = _told(error), _place(source, draw.position)
+            return BadRecord(step, draw.source, draw.position, _writable(name), *told, *place)
 
 
 def _check_planned(tokens: int, draw: Drawn) -> None:
@@ -108,14 +112,22 @@ def _check_planned(tokens: int, draw: Drawn) -> None:
 def _place(source: Source, position: int) -> tuple[str | None, int | None]:
     """Where a record lies, if that is known; what tells it may be damaged too."""
     try:
-        return source.place(position) if isinstance(source, Placed) else (None, None)
+        if isinstance(source, Placed):
+            file, offset = source.place(position)
+            return _writable(file), offset
     except UNUSABLE:
-        return None, None
+        pass
+    return None, None
 
 
 def _told(error: BaseException) -> tuple[str, str]:
     """Kind and reason of what made a record unusable."""
     if isinstance(error, DataError):
-        return error.kind, str(error)
+        return error.kind, _writable(str(error))
     kind = "unreadable" if isinstance(error, OSError) else "unexpected"
-    return kind, f"{type(error).__name__}: {error}"
+    return kind, _writable(f"{type(error).__name__}: {error}")
+
+
+def _writable(text: str) -> str:
+    """Foreign text as a line of JSON can hold it: without lone surrogates, and not without end."""
+    return text[:_LONGEST_REASON].encode(errors="backslashreplace").decode()
