@@ -24,6 +24,7 @@ def put(folder: Path, *names: str) -> None:
     ("names", "format", "at"),
     [
         (["sailvit.json", "0.tar", "0.parquet"], "indexed", "."),
+        (["positions.npy", "source.json"], "selected", "."),
         (["state.json", "data.arrow"], "saved", "."),
         (["dataset_dict.json", "train/state.json"], "saved", "."),
         (["b/1.tar", "a/0.tar", "README.md"], "webdataset", "."),

@@ -15,9 +15,16 @@ from typing import Any
 from sailvit.core.errors import DataError
 from sailvit.core.recipe import SourceConfig
 from sailvit.data.formats.conversations import TURNS
+from sailvit.data.formats.manifest import MANIFEST
+from sailvit.data.formats.selected import POSITIONS
 
-MANIFEST = "sailvit.json"
-"""What a prepared or indexed folder has at its top."""
+MARKERS = {
+    MANIFEST: "indexed",
+    POSITIONS: "selected",
+    "state.json": "saved",
+    "dataset_dict.json": "saved",
+}
+"""Files at the top of a folder that tell its format."""
 FILES = {".tar": "webdataset", ".parquet": "parquet", ".tsv": "tsv"}
 """Formats that a file's ending tells."""
 IMAGES = frozenset((".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"))
@@ -31,7 +38,7 @@ _LOOKED_AT = 10_000
 _LONGEST_ROW = 1 << 26
 """Most bytes read in search of the first row's end."""
 _READABLE = (
-    "a folder that `sailvit data prepare` or `index` wrote, a URL of one, a folder of save_to_disk, .tar, .parquet or"
+    "a folder that `sailvit data prepare`, `index` or `curate` wrote, a URL of one, a folder of save_to_disk, .tar, .parquet or"
     " .tsv files, .json or .jsonl rows with conversations, captions or frames, or images with captions beside them"
 )
 
@@ -83,10 +90,9 @@ def _file_kind(path: Path) -> str:
 
 def _folder_kind(folder: Path) -> tuple[str, Path]:
     """Format of a folder by what it holds; a single file of rows speaks for its folder of images."""
-    if (folder / MANIFEST).is_file():
-        return "indexed", folder
-    if any((folder / name).is_file() for name in ("state.json", "dataset_dict.json")):
-        return "saved", folder
+    for name, kind in MARKERS.items():
+        if (folder / name).is_file():
+            return kind, folder
     files = list(islice(_walk(folder), _LOOKED_AT))
     if (found := _loose_kind(folder, files)) is None:
         raise _unknown(folder, Counter(file.suffix.lower() or "no ending" for file in files))
