@@ -99,7 +99,7 @@ def test_processes_stop_together_and_go_on(tiny: Path, tmp_path: Path, monkeypat
 
     monkeypatch.setattr(progress.ProgressHook, "step_ended", stopped)
     codes, _, said = two(tmp_path, "train", str(tiny), "--run", "run")
-    assert codes == [130, 130]
+    assert codes == [75, 75]
     assert "stopped by another process after step 2 of stage fine" in said[0]
     assert "stopped by SIGTERM after step 2 of stage fine" in said[1]
     monkeypatch.setattr(progress.ProgressHook, "step_ended", sound)

@@ -13,8 +13,9 @@ import pytest
 import torch
 from transformers import AutoModel, AutoModelForCausalLM, ViTConfig
 
+from sailvit.checkpoint.store import has_checkpoint
 from sailvit.core.errors import InterruptedRunError, ModelError, ProofError, RecipeError, RunError
-from sailvit.core.recipe import Recipe
+from sailvit.core.recipe import CheckpointConfig, Recipe
 from sailvit.core.run import RunFolder, read_json
 from sailvit.models.connector import Connector
 from sailvit.training import trainer as module
@@ -162,7 +163,7 @@ def test_a_stopped_run_goes_on_as_if_nothing_had_happened(
         with pytest.raises(InterruptedRunError, match=rf"stopped by {kill.number.name} after step .* --resume") as stop:
             train(made, tmp_path, kill, resume=attempt > 0)
         assert "state is in" in str(stop.value)
-        assert (tmp_path / "state/values.json").exists()
+        assert has_checkpoint(tmp_path / "state")
         assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
     final = weights(train(made, tmp_path, resume=True))
     assert_equal_weights(final, whole[1])
@@ -209,7 +210,7 @@ class PowerLoss(Hook):
 def test_a_crashed_run_goes_on_from_its_last_save(
     whole: tuple, gradual: Recipe, tmp_path: Path, every: int | None, place: tuple[int, int]
 ):
-    made = gradual.model_copy(update={"checkpoint_every": every})
+    made = gradual.model_copy(update={"checkpoint": CheckpointConfig(every=every)})
     with pytest.raises(PowerLossError):
         train(made, tmp_path, PowerLoss(*place))
     assert_equal_weights(weights(train(made, tmp_path, resume=True)), whole[1])

@@ -34,7 +34,8 @@ def main() -> None:
         app(prog_name="sailvit")
     except InterruptedRunError as error:
         print(f"\n{error}", file=sys.stderr)
-        sys.exit(130)
+        # 75 is "try again" (sysexits.h): schedulers can be told to restart on it. 130 is a person's Ctrl-C.
+        sys.exit(75 if error.preempted else 130)
     except SailvitError as error:
         print(f"\nerror: {error}", file=sys.stderr)
         sys.exit(1)

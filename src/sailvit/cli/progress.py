@@ -6,6 +6,7 @@ from typing import Any
 
 from rich.box import SIMPLE
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -99,6 +100,19 @@ class ProgressHook(Hook):
             f"step {record.step}  {losses}  {shown['samples']:.0f} samples/s  {shown['answers']:.0f} answer tokens/s"
             f"  padding {shown['padding']:.1%}  MFU {shown['mfu']:.0%}"
         )
+
+
+def announcement(line: dict[str, Any]) -> Table | str:
+    """What a run has to say between steps: a proof, an event, or a note."""
+    if "rows" in line:
+        return proof_table(line)
+    if "note" in line:
+        return f"[yellow]{escape(line['note'])}[/yellow]"
+    shown = {key: line[key] for key in ("lr", "loss", "score", "to_step") if key in line}
+    details = "  ".join(f"{key} {value:.4g}" for key, value in shown.items())
+    named = line.get("samples")
+    samples = f"  samples {', '.join(named[:4])}{', ...' if len(named) > 4 else ''}" if isinstance(named, list) else ""
+    return f"  [yellow]{line['event']}[/yellow] after step {line['step']}: {details}{escape(samples)}"
 
 
 def proof_table(line: dict[str, Any]) -> Table:

@@ -10,7 +10,7 @@ import typer
 
 from sailvit.core.errors import RunError
 from sailvit.core.recipe import Recipe
-from sailvit.core.run import RunFolder
+from sailvit.core.run import RunFolder, read_json
 from sailvit.recipes.loader import dump_recipe, load_recipe
 
 if TYPE_CHECKING:
@@ -33,12 +33,18 @@ def train(
     """Train a recipe's stages and save every part as a Hugging Face folder; torchrun spreads it over processes."""
     from rich.console import Console
 
-    from sailvit.distributed.processes import joined, meet, rank
+    from sailvit.distributed.processes import agreed, joined, meet, rank
 
     loaded = load_recipe(recipe, overrides or ())
     folder = RunFolder(run or (Path(recipe).parent if resume and _in_run(recipe) else Path("runs") / loaded.name))
     with joined():
         console = Console(quiet=rank() != 0)
+        if loaded.resume == "auto" and not resume and not overwrite:
+            state = agreed(_state_of(folder, loaded))
+            if state == "complete":
+                console.print(f"{folder.path} is complete; nothing is left to do", highlight=False)
+                return
+            resume, overwrite = state == "interrupted", state == "not saved"
         if overwrite and not resume and rank() == 0:
             shutil.rmtree(folder.path, ignore_errors=True)
         meet()
@@ -50,7 +56,7 @@ def train(
 def run_recipe(recipe: Recipe, folder: RunFolder, console: Console, *, resume: bool = False) -> Assembly:
     """Train `recipe` into `folder` with progress on `console`, and write the report; returns the trained model."""
     # Here, so that `sailvit --help` does not wait for torch.
-    from sailvit.cli.progress import ProgressHook, proof_table
+    from sailvit.cli.progress import ProgressHook, announcement
     from sailvit.distributed.processes import rank
     from sailvit.models.quiet import quiet_libraries
     from sailvit.report.page import write_report
@@ -66,7 +72,10 @@ def run_recipe(recipe: Recipe, folder: RunFolder, console: Console, *, resume: b
             " another folder with --run"
         )
     trainer = Trainer(
-        recipe, folder, hooks=[ProgressHook(console)], announce=lambda line: console.print(proof_table(line))
+        recipe,
+        folder,
+        hooks=[ProgressHook(console)],
+        announce=lambda line: console.print(announcement(line), highlight=False),
     )
     if rank() == 0 and not resume:
         folder.path.mkdir(parents=True, exist_ok=True)
@@ -75,6 +84,17 @@ def run_recipe(recipe: Recipe, folder: RunFolder, console: Console, *, resume: b
     if rank() == 0:
         write_report(folder)
     return assembly
+
+
+def _state_of(folder: RunFolder, recipe: Recipe) -> str:
+    """What `resume: auto` finds: nothing, a run without a state (so without anything to lose), one with, or the end."""
+    from sailvit.checkpoint.store import has_checkpoint
+
+    if not folder.manifest.exists():
+        return "none"
+    if len(read_json(folder.manifest)["stages"]) == len(recipe.stages):
+        return "complete"
+    return "interrupted" if has_checkpoint(folder.state) else "not saved"
 
 
 def _in_run(recipe: str) -> bool:

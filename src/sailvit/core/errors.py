@@ -32,3 +32,8 @@ class RunError(SailvitError):
 
 class InterruptedRunError(SailvitError):
     """Training stopped by a signal after its state was saved; the message says how to resume."""
+
+    def __init__(self, message: str, *, preempted: bool = False) -> None:
+        super().__init__(message)
+        self.preempted = preempted
+        """Whether a scheduler asked for it, and may start the same command again, rather than a person."""

@@ -128,6 +128,44 @@ class OptimConfig(Config):
     """Largest global gradient norm; none leaves gradients as they are."""
 
 
+class CheckpointConfig(Config):
+    """When the training state is saved, and which states are kept."""
+
+    every: Count | None = None
+    """Steps between saves; none saves only at stage ends and when interrupted."""
+    keep: Count = 2
+    """Newest states that are kept; one more is there while the next is written."""
+    best: bool = False
+    """Whether the state with the lowest mean loss since the save before it is kept as well."""
+
+
+class RecoveryConfig(Config):
+    """What happens when losses or gradients are not finite, or jump."""
+
+    streak: Count = 5
+    """Skipped steps in a row after which the run goes back to its last checkpoint."""
+    rollbacks: Annotated[int, Field(ge=0)] = 2
+    """Times per stage that it may; then it stops and names the samples."""
+    spike: Positive = 8.0
+    """Robust z-score over the last 100 losses from which a loss is noted as a spike, with its samples."""
+
+
+class ParallelConfig(Config):
+    """How the processes of a run share the model's state; they always share the data."""
+
+    mode: Literal["replicate", "shard", "hybrid"] = "replicate"
+    """`replicate`: each holds the whole model; `shard`: weights, gradients and moments are split over all (FSDP2);
+    `hybrid`: split within groups of `group` processes, replicated between them (HSDP)."""
+    group: Count | None = None
+    """Processes per group of `hybrid`; none takes those of one machine."""
+    recompute: dict[Part, Literal["selective", "full"]] = {}
+    """Activation checkpointing per part: `full` keeps each block's input alone, `selective` its matrix products too."""
+    compile: bool = False
+    """Whether every transformer block is compiled."""
+    offload: bool = False
+    """Whether shards and their optimizer state live in CPU memory (with `shard` or `hybrid`)."""
+
+
 class Length(Config):
     """How long a stage lasts: exactly one of the three."""
 
@@ -222,10 +260,16 @@ class Recipe(Config):
     """Run in order."""
     proof_steps: Count = 10
     """Steps after which a stage's first proof of training compares what moved with what was planned."""
-    checkpoint_every: Count | None = None
-    """Steps between saves of the training state; none saves only at stage ends and when interrupted."""
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    """When the training state is saved, and which states are kept."""
+    recovery: RecoveryConfig = RecoveryConfig()
+    """What happens when losses or gradients are not finite, or jump."""
+    resume: Literal["never", "auto"] = "never"
+    """`auto` continues a run that is there, as `--resume` does, so that schedulers may start the same command again."""
     quarantine: QuarantineConfig = QuarantineConfig()
     """How many unreadable records the run puts up with."""
+    parallel: ParallelConfig = ParallelConfig()
+    """How the processes of a run share the model."""
     workers: Annotated[int, Field(ge=0)] = 1
     """Loader processes per rank; 0 loads in the training process."""
 

@@ -45,6 +45,15 @@ def agreed(value: Any) -> Any:
     return held[0]
 
 
+def gathered(value: Any) -> list[Any]:
+    """What every process gave, in rank order."""
+    if world() == 1:
+        return [value]
+    held: list[Any] = [None] * world()
+    dist.all_gather_object(held, value)
+    return held
+
+
 def rank() -> int:
     """Index of this process, from 0."""
     return dist.get_rank() if dist.is_initialized() else 0

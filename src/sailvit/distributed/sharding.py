@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import torch
+from torch import nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.tensor import DTensor, distribute_tensor
 
@@ -35,12 +36,25 @@ def whole(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.full_tensor().detach()
 
 
+def whole_state(module: nn.Module) -> dict[str, torch.Tensor]:
+    """A state dict of unsharded values, tied ones sharing their memory as in the module; every process must ask."""
+    made: dict[int, torch.Tensor] = {}
+    state = module.state_dict(keep_vars=True)
+    return {name: made.setdefault(id(tensor), whole(tensor)) for name, tensor in state.items()}
+
+
 @torch.no_grad()
 def fill(tensor: torch.Tensor, value: torch.Tensor) -> None:
     """Copy an unsharded value, the same on every process, into a tensor that may be sharded."""
     if isinstance(tensor, DTensor):
         value = distribute_tensor(value.to(tensor.device), tensor.device_mesh, tensor.placements)
     tensor.copy_(value)
+
+
+def fill_all(tensors: Mapping[str, torch.Tensor], values: Mapping[str, torch.Tensor]) -> None:
+    """`fill` by name; KeyError when a value is missing, RuntimeError when a shape differs."""
+    for name, tensor in tensors.items():
+        fill(tensor, values[name])
 
 
 def clip_gradients(parameters: Iterable[torch.nn.Parameter], limit: float | None) -> float:

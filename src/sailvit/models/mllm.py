@@ -42,6 +42,8 @@ class MLLM(nn.Module):
         self.language = language
         self.placeholder_id = placeholder_id
         self.plain_head = has_plain_head(language)
+        self.rewritten = False
+        """Whether the forward is no longer the plain one: sharded or compiled."""
         self.everywhere = False
         """Whether tower and connector run in every pass, image or none, because other processes may wait in them."""
 

@@ -41,6 +41,7 @@ def parallelize(model: MLLM, config: ParallelConfig, device: torch.device, *, bf
             block.forward = _recomputed(block.forward, config.recompute[part])
         for block in blocks if config.compile else ():
             block.compile()
+    model.rewritten = config.compile
     if config.mode != "replicate" and world() > 1:
         shard(model, make_mesh(device.type, config.mode, config.group), bf16=bf16, offload=config.offload)
     return model
@@ -71,7 +72,7 @@ def shard(model: MLLM, mesh: DeviceMesh, *, bf16: bool, offload: bool) -> None:
         # A plain sum is the one reduction that every backend knows.
         sharded.set_force_sum_reduction_for_comms(True)
     register_fsdp_forward_method(model, "visual")
-    model.everywhere = True
+    model.everywhere = model.rewritten = True
 
 
 def is_sharded(model: nn.Module) -> bool:

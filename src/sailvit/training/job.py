@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from sailvit.core.batch import Step
 from sailvit.core.recipe import Recipe, Stage
 from sailvit.core.run import RunFolder
 from sailvit.data.loader import Loader
@@ -77,6 +78,12 @@ class StageJob:
     """The way back of the search's trial in progress."""
     evidence: Evidence = field(default_factory=Evidence)
     """What the proof knows of the stage so far."""
+    skipped: int = 0
+    """Steps of this stage that changed nothing, because a loss or gradient was not finite."""
+    skipped_in_row: int = 0
+    """How many of them were the last ones."""
+    sample_ids: tuple[str, ...] = ()
+    """Samples of the last step on this process."""
     stop: bool = False
     """Set by a hook to end the stage after the step in progress."""
 
@@ -99,6 +106,13 @@ class StageJob:
         """Learning rate at share 1 when the share `done` of the stage lies behind."""
         found = 1.0 if self.search is None else self.search.factor
         return self.stage.optim.lr * rate(self.stage.schedule, done) * found
+
+    def took(self, step: Step, samples: int, tokens: int, *, skipped: bool) -> None:
+        """Stand after a step that brought the stage to so many samples and tokens."""
+        self.step, self.samples, self.tokens, self.cursor = self.step + 1, samples, tokens, step.cursor
+        self.sample_ids = tuple(name for batch in step.batches for name in batch.sample_ids)
+        self.skipped += skipped
+        self.skipped_in_row = self.skipped_in_row + 1 if skipped else 0
 
     @property
     def finished(self) -> bool:
@@ -132,6 +146,8 @@ class StepRecord:
     """Mean of each objective per unit."""
     grad_norm: float
     """Global gradient norm before clipping."""
+    skipped: bool
+    """Whether the step changed nothing, because a loss or a gradient was not finite."""
     seconds: float
     """Duration of the step, in seconds."""
     wait: float

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 
@@ -10,6 +11,7 @@ import torch
 from sailvit.core.batch import Batch, Step
 from sailvit.core.seeding import derive_seed
 from sailvit.distributed.processes import rank, sum_counts, sum_gradients, sum_values, world
+from sailvit.distributed.sharding import clip_gradients
 from sailvit.training.hooks import Hook
 from sailvit.training.job import StageJob, StepRecord
 from sailvit.training.optim import set_rate
@@ -45,13 +47,15 @@ def train_step(job: StageJob, step: Step, began: float, arrived: float) -> StepR
     torch.manual_seed(derive_seed(job.recipe.seed, "dropout", job.index, job.step, rank()))
     losses = accumulate(job, batches, counts)
     trained = [p for group in job.optimizer.param_groups for p in group["params"]]
-    sum_gradients(trained)
-    clip = job.stage.optim.clip or float("inf")
-    norm = torch.nn.utils.clip_grad_norm_(trained, clip, foreach=True)
-    job.optimizer.step()
+    _sum_gradients(job, trained, counts)
+    grad_norm = clip_gradients(trained, job.stage.optim.clip)
+    # Losses and norm are global, so every process comes to the same answer.
+    skipped = not all(map(math.isfinite, (grad_norm, *losses.values())))
+    if not skipped:
+        job.optimizer.step()
     job.optimizer.zero_grad(set_to_none=True)
-    job.step, job.samples, job.tokens, job.cursor = job.step + 1, samples, tokens, step.cursor
-    grad_norm, seconds = float(norm), time.perf_counter() - began
+    job.took(step, samples, tokens, skipped=skipped)
+    seconds = time.perf_counter() - began
     job.seconds += seconds
     return StepRecord(
         stage=job.stage.name,
@@ -65,6 +69,7 @@ def train_step(job: StageJob, step: Step, began: float, arrived: float) -> StepR
         lr=rates,
         loss=losses,
         grad_norm=grad_norm,
+        skipped=skipped,
         seconds=seconds,
         wait=arrived - began,
         samples_per_s=counts["samples"] / seconds,
@@ -93,6 +98,14 @@ def accumulate(job: StageJob, batches: Sequence[Batch], counts: dict[str, int]) 
             loss.backward()  # type: ignore[no-untyped-call]
     totals = sum_values(list(sums.values()), job.device)
     return {name: total / max(counts[name], 1) for name, total in zip(sums, totals, strict=True)}
+
+
+def _sum_gradients(job: StageJob, trained: list[torch.nn.Parameter], counts: dict[str, int]) -> None:
+    sum_gradients(trained)
+    if job.model.everywhere and not counts["images"]:
+        # No process had an image: blank tiles left zeros where otherwise there is no gradient, and the optimizer rests.
+        for part in ("tower", "connector"):
+            job.model.part(part).zero_grad(set_to_none=True)
 
 
 def _flops(job: StageJob, counts: dict[str, int]) -> float:

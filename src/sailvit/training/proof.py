@@ -18,6 +18,7 @@ from sailvit.core.errors import ProofError
 from sailvit.core.recipe import PARTS, Part, TrainConfig
 from sailvit.core.run import append_line
 from sailvit.distributed.processes import rank
+from sailvit.distributed.sharding import whole
 from sailvit.training.hooks import Hook
 from sailvit.training.job import Evidence, StageJob, StepRecord
 from sailvit.training.optim import planned_shares
@@ -56,7 +57,7 @@ class ProofRow:
 
 def fingerprint(tensor: torch.Tensor) -> str:
     """Two sums over a float32 tensor's bits, plain and weighted by position; equal bits give equal sums."""
-    bits = tensor.detach().contiguous().flatten().view(torch.int32)
+    bits = whole(tensor).contiguous().flatten().view(torch.int32)
     plain = weighted = 0
     for start in range(0, len(bits), _CHUNK):
         chunk = bits[start : start + _CHUNK].long()

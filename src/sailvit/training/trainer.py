@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from sailvit.checkpoint.state import clear_state, has_state, load_state, save_state
+from sailvit.checkpoint.store import Checkpoints, Saved
 from sailvit.core.errors import InterruptedRunError, ModelError, RecipeError, RunError
-from sailvit.core.recipe import PARTS, Part, Recipe
+from sailvit.core.recipe import Part, Recipe
 from sailvit.core.records import Source
 from sailvit.core.run import RunFolder, read_json
 from sailvit.data.formats import open_source
@@ -20,21 +19,25 @@ from sailvit.data.index.measuring import measure_all
 from sailvit.data.loader import Loader
 from sailvit.data.samples import SampleBuilder
 from sailvit.distributed.processes import meet, rank
+from sailvit.distributed.sharding import fill_all
 from sailvit.models.build import Assembly, build, load_connector, load_language, load_tower
 from sailvit.models.flops import flops_model
 from sailvit.models.folders import save_part
+from sailvit.models.parallel import parallelize
 from sailvit.models.peak import device_peak
 from sailvit.training.feed import make_feed, target_of
 from sailvit.training.hooks import Hook, MetricsHook, StopOnSignal
-from sailvit.training.job import Evidence, StageJob, StepRecord
+from sailvit.training.job import StageJob
 from sailvit.training.loop import run_stage
 from sailvit.training.manifest import note_resume, note_stage, start_manifest
 from sailvit.training.objectives import make_objectives
-from sailvit.training.optim import freeze, load_moments, make_optimizer, named_moments
+from sailvit.training.optim import freeze, make_optimizer
 from sailvit.training.plan_checks import file_problems
 from sailvit.training.proof import ProofHook
 from sailvit.training.quarantine import QuarantineLog
-from sailvit.training.searching import SearchHook, make_search, restore_search, search_tensors, search_values
+from sailvit.training.recovery import RecoveryHook
+from sailvit.training.searching import SearchHook, make_search
+from sailvit.training.state import SaveState, restore_place, restore_stage, restore_weights
 
 
 class Trainer:
@@ -51,6 +54,7 @@ class Trainer:
     ) -> None:
         self.recipe = recipe
         self.folder = folder
+        self._announce = announce
         self.device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.assembly = build(recipe.model, recipe.seed)
         self.sources = open_sources(recipe)
@@ -59,16 +63,19 @@ class Trainer:
         self._quarantine = QuarantineLog(folder)
         self._peak = device_peak(self.device, recipe.precision)
         self._signals = StopOnSignal()
-        self._saver = _SaveState()
+        parallelize(self.assembly.mllm.to(self.device), recipe.parallel, self.device, bf16=recipe.precision == "bf16")
+        self._checkpoints = Checkpoints(folder.state, keep=recipe.checkpoint.keep, keep_best=recipe.checkpoint.best)
+        self._saver = SaveState(self._checkpoints)
         # Signals first, so that a step's record, proof and save all see the request to stop; the proof before the save,
-        # so that no state is kept of a stage that did something else than planned; between them the search, whose
-        # decisions are about the next step and belong to the state.
+        # so that no state is kept of a stage that did something else than planned; between them recovery and
+        # the search, whose decisions are about the next step and belong to the state.
         metrics = [MetricsHook()] if rank() == 0 else []
         self._hooks: list[Hook] = [
             self._signals,
             *metrics,
             *hooks,
             ProofHook(announce),
+            RecoveryHook(self._checkpoints, announce),
             SearchHook(announce),
             self._saver,
         ]
@@ -84,21 +91,23 @@ class Trainer:
             ProofError: a stage trained something else than planned.
             RunError: the folder already holds a run, or none to resume.
         """
-        tensors, values = self._resume() if resume else self._start()
-        self.assembly.mllm.to(self.device).train()
+        saved: Saved | None = None
+        if resume:
+            saved = self._resume()
+        else:
+            self._start()
+        self.assembly.mllm.train()
         try:
-            for index in range(values.get("stage", 0), len(self.recipe.stages)):
-                self._run_stage(index, tensors, values)
-                tensors, values = {}, {}
+            for index in range(saved.values["stage"] if saved else 0, len(self.recipe.stages)):
+                self._run_stage(index, saved)
+                saved = None
         finally:
             for hook in self._hooks:
                 hook.close()
-        meet()
-        if rank() == 0:
-            clear_state(self.folder.state)
+        self._checkpoints.clear()
         return self.assembly
 
-    def _start(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    def _start(self) -> None:
         taken = self.folder.manifest.exists()
         meet()
         if taken:
@@ -110,33 +119,39 @@ class Trainer:
         if rank() == 0:
             start_manifest(self.folder, self.recipe, self.assembly, self.sources)
             self._quarantine.note_faults(self.recipe.stages[0], self.sources)
-        return {}, {}
 
-    def _resume(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-        if not has_state(self.folder.state) and self.folder.manifest.exists():
-            done, planned = len(read_json(self.folder.manifest)["stages"]), len(self.recipe.stages)
-            if done == planned:
-                raise RunError(
-                    f"{self.folder.path} is complete, {done} of {planned} stages; there is nothing to resume"
-                )
-        tensors, values = load_state(self.folder.state)
-        for part in PARTS:
-            named = dict(self.assembly.mllm.part(part).named_parameters())
-            with torch.no_grad():
-                for name, tensor in _under(tensors, f"weight/{part}/").items():
-                    named[name].copy_(tensor)
-        if rank() == 0:
-            _keep_lines(self.folder.metrics, values["stage"], values["step"])
-            _keep_lines(self.folder.proofs, values["stage"], values["step"])
-            _keep_lines(self.folder.events, values["stage"], values["step"])
+    def _resume(self) -> Saved:
+        saved, notes = self._checkpoints.newest()
+        for note in notes:
+            self._announce({"note": note})
+        if saved is None:
+            raise RunError(self._why_not(notes))
+        # Some stage's job is needed to name tensors; weights are the same in all.
+        restore_weights(self._job(0), saved)
+        for path in (self.folder.metrics, self.folder.proofs, self.folder.events) if rank() == 0 else ():
+            keep_lines(path, saved.values["stage"], saved.values["step"])
         for path in self._quarantine.files():
-            _keep_lines(path, values["stage"], values["step"])
-        return tensors, values
+            keep_lines(path, saved.values["stage"], saved.values["step"])
+        return saved
 
-    def _run_stage(self, index: int, tensors: dict[str, torch.Tensor], values: dict[str, Any]) -> None:
+    def _why_not(self, notes: Sequence[str]) -> str:
+        """Why there is nothing to resume from, and what to do."""
+        done = len(read_json(self.folder.manifest)["stages"]) if self.folder.manifest.exists() else 0
+        if done == len(self.recipe.stages):
+            return f"{self.folder.path} is complete, {done} of {done} stages; there is nothing to resume"
+        damaged = "".join(f"\n  {note}" for note in notes)
+        return (
+            f"{self.folder.state} holds no training state to resume from: the run was stopped before its first save;"
+            f" start it anew, with --overwrite{damaged}"
+        )
+
+    def _run_stage(self, index: int, saved: Saved | None) -> None:
         job = self._job(index)
-        if values.get("step"):
-            self._restore(job, tensors, values)
+        if saved is not None and saved.values["step"]:
+            restore_stage(job, saved)
+            restore_place(job, saved.values)
+            if rank() == 0:
+                note_resume(self.folder, job)
         else:
             self._start_parts(index)
         run_stage(job, self._hooks)
@@ -144,7 +159,8 @@ class Trainer:
             raise InterruptedRunError(
                 f"stopped by {self._signals.received or 'another process'} after step {job.step} of stage"
                 f" {job.stage.name}; the state is in {self.folder.state}. Continue with:"
-                f" sailvit train {self.folder.recipe} --resume"
+                f" sailvit train {self.folder.recipe} --resume",
+                preempted=self._signals.received != "SIGINT",
             )
         self._save_parts(job)
         self._saver.save(job, stage=index + 1)
@@ -188,67 +204,19 @@ class Trainer:
             loaded = load_tower(config)[0].model if part == "tower" else load_language(config, self.recipe.seed)[0]
             fresh = loaded.state_dict()
         try:
-            mllm.part(part).load_state_dict(fresh)
-        except RuntimeError as error:
+            fill_all(dict(mllm.part(part).named_parameters()), fresh)
+        except (RuntimeError, KeyError) as error:
             raise ModelError(
                 f"the {part} to start from in {folder} does not fit the one that the recipe names: {error}"
             ) from error
 
-    def _restore(self, job: StageJob, tensors: dict[str, torch.Tensor], values: dict[str, Any]) -> None:
-        for name, objective in job.objectives.items():
-            objective.load_state_dict(_under(tensors, f"objective/{name}/"))
-        load_moments(job.optimizer, trained_names(job), _under(tensors, "moment/"))
-        restore_search(job, values["search"], _under(tensors, "trial/"), trained_names(job))
-        job.step, job.samples, job.tokens = values["step"], values["samples"], values["tokens"]
-        job.seconds, job.cursor = values["seconds"], values["cursor"]
-        job.evidence = Evidence(**values["evidence"])
-        job.loader.load(job.cursor)
-        if rank() == 0:
-            note_resume(self.folder, job)
-
     def _save_parts(self, job: StageJob) -> None:
-        if rank() != 0:
-            return
         folder = self.folder.stage(job.index, job.stage.name)
         folder.mkdir(parents=True, exist_ok=True)
         for part in job.stage.save:
             save_part(self.assembly, part, folder / part)
-        note_stage(self.folder, job, {part: folder / part for part in job.stage.save})
-
-
-class _SaveState(Hook):
-    """Saves the training state: every so many steps, when the run is stopped, and between stages."""
-
-    def step_ended(self, job: StageJob, record: StepRecord) -> None:
-        """Save when it is time, or when this is the last step before a stop."""
-        every = job.recipe.checkpoint_every
-        if job.stop or (every is not None and record.step % every == 0):
-            self.save(job, stage=job.index)
-
-    def save(self, job: StageJob, *, stage: int) -> None:
-        """Save the state to go on with `stage`: in its middle if it is the job's own, else at its beginning."""
-        if rank() != 0:
-            return
-        # A part that no stage trained or replaced is still what the recipe names.
-        changed = {part for known in job.recipe.stages[: job.index + 1] for part in (*known.train, *known.start_from)}
-        tensors: dict[str, torch.Tensor] = {
-            f"weight/{part}/{n}": p for part in changed for n, p in job.model.part(part).named_parameters()
-        }
-        values: dict[str, Any] = {"stage": stage, "step": 0}
-        if stage == job.index:
-            tensors |= _stage_tensors(job)
-            values |= {name: getattr(job, name) for name in ("step", "samples", "tokens", "seconds", "cursor")}
-            values |= {"evidence": dataclasses.asdict(job.evidence), "search": search_values(job)}
-        save_state(job.folder.state, tensors, values)
-
-
-def _stage_tensors(job: StageJob) -> dict[str, torch.Tensor]:
-    """What a stage holds beside the model: objectives' own parameters, the optimizer's moments, a trial's way back."""
-    tensors = {f"moment/{n}": t for n, t in named_moments(job.optimizer, trained_names(job))}
-    tensors |= {f"trial/{n}": t for n, t in search_tensors(job, trained_names(job)).items()}
-    for name, objective in job.objectives.items():
-        tensors |= {f"objective/{name}/{n}": p for n, p in objective.state_dict().items()}
-    return tensors
+        if rank() == 0:
+            note_stage(self.folder, job, {part: folder / part for part in job.stage.save})
 
 
 def open_sources(recipe: Recipe) -> dict[str, Source]:
@@ -257,20 +225,7 @@ def open_sources(recipe: Recipe) -> dict[str, Source]:
     return {name: open_source(name, config, Path.cwd()) for name, config in recipe.sources.items() if name in used}
 
 
-def trained_names(job: StageJob) -> dict[torch.Tensor, str]:
-    """A stable name for every parameter that the stage's optimizer may hold."""
-    modules: Mapping[str, torch.nn.Module] = {
-        **{part: job.model.part(part) for part in PARTS},
-        **{f"objective.{name}": objective for name, objective in job.objectives.items()},
-    }
-    return {p: f"{owner}/{name}" for owner, module in modules.items() for name, p in module.named_parameters()}
-
-
-def _under(tensors: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
-    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
-
-
-def _keep_lines(path: Path, stage: int, step: int) -> None:
+def keep_lines(path: Path, stage: int, step: int) -> None:
     """Drop the lines of steps after the state that a run resumes from: those steps are done again."""
     if not path.exists():
         return
@@ -279,4 +234,7 @@ def _keep_lines(path: Path, stage: int, step: int) -> None:
         line = json.loads(text) if text.endswith("\n") else None
         if line and (line["stage_index"], line["step"]) <= (stage, step if step else -1):
             kept.append(text)
-    path.write_text("".join(kept), encoding="utf-8")
+    # Replaced at once, as the run may be killed here too.
+    draft = path.with_name(path.name + ".part")
+    draft.write_text("".join(kept), encoding="utf-8")
+    draft.replace(path)

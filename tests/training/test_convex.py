@@ -1,0 +1,74 @@
+"""The search where the best rate is known: noisy regression, from ten times too low and ten times too high."""
+
+from __future__ import annotations
+
+import statistics
+from functools import lru_cache
+
+import pytest
+import torch
+
+from sailvit.core.schedule import ScheduleConfig
+from sailvit.training.adalrs import RateSearch
+from sailvit.training.schedules import rate
+from sailvit.training.snapshot import Snapshot
+
+STEPS, BATCH, WIDTH, SEEDS = 1500, 512, 30, 3
+RATES = [1e-3 * 10 ** (step / 3) for step in range(8)]
+"""The sweep: 1e-3 to 0.2, three rates per factor of ten."""
+
+
+def descend(peak: float, schedule: ScheduleConfig, seed: int = 0) -> tuple[float, float]:
+    """Excess loss after AdamW on least squares whose inputs are 100 times as strong one way as another; factor found."""
+    generator = torch.Generator().manual_seed(seed)
+    strength = torch.logspace(0, -2, WIDTH)
+    truth, found = torch.full((WIDTH,), 3.0), torch.zeros(WIDTH, requires_grad=True)
+    optimizer = torch.optim.AdamW([found], lr=peak, betas=(0.9, 0.95), weight_decay=0.0)
+    search = None if schedule.search is None else RateSearch(schedule.search)
+    snapshot = None
+    for step in range(STEPS):
+        inputs = torch.randn(BATCH, WIDTH, generator=generator) * strength.sqrt()
+        noise = torch.randn(BATCH, generator=generator)
+        factor = 1.0 if search is None else search.factor
+        optimizer.param_groups[0]["lr"] = peak * factor * rate(schedule, (step + 0.5) / STEPS)
+        loss = (inputs @ (found - truth) - noise).square().mean() / 2
+        found.grad = torch.autograd.grad(loss, found)[0]
+        optimizer.step()
+        if search is None or (step + 1) / STEPS <= schedule.warmup:
+            continue
+        for event in search.observe((step + 1) / STEPS, float(loss.detach())):
+            if event.kind == "raise":
+                snapshot = Snapshot.take(optimizer, "device")
+            elif event.kind == "rollback":
+                assert snapshot is not None
+                snapshot.restore(optimizer)
+    excess = float((strength * (found.detach() - truth).square()).sum()) / 2
+    return excess, 1.0 if search is None else search.factor
+
+
+@lru_cache
+def sweep() -> dict[float, float]:
+    """Excess loss by fixed rate."""
+    return {peak: descend(peak, ScheduleConfig(name="wsd"))[0] for peak in RATES}
+
+
+def best() -> float:
+    return min(sweep(), key=lambda peak: sweep()[peak])
+
+
+def test_the_sweep_has_its_best_inside():
+    assert RATES[0] < best() < RATES[-2]
+    assert sweep()[best()] < sweep()[RATES[-1]] / 3 < sweep()[RATES[0]]
+
+
+@pytest.mark.parametrize("times", [0.1, 10.0])
+def test_the_neighbourhood_of_the_best_rate_is_reached(times: float):
+    """Over ten seeds the rate found was 0.8 to 1.0 times the best from below, and 0.9 to 3.8 times from above."""
+    start = times * best()
+    schedule = ScheduleConfig(name="adalrs", search={"window": 20})
+    runs = [descend(start, schedule, seed) for seed in range(SEEDS)]
+    factor, excess = (statistics.median(values) for values in zip(*[(f, e) for e, f in runs], strict=True))
+    assert 1 / 3 < times * factor < 3
+    assert excess < 3 * sweep()[best()]
+    fixed, _ = descend(start, ScheduleConfig(name="wsd"))
+    assert excess < fixed / 2
