@@ -38,8 +38,9 @@ _LOOKED_AT = 10_000
 _LONGEST_ROW = 1 << 26
 """Most bytes read in search of the first row's end."""
 _READABLE = (
-    "a folder that `sailvit data prepare`, `index` or `curate` wrote, a URL of one, a folder of save_to_disk, .tar, .parquet or"
-    " .tsv files, .json or .jsonl rows with conversations, captions or frames, or images with captions beside them"
+    "a folder that `sailvit data prepare`, `index` or `curate` wrote, a URL of one, a folder of save_to_disk, files"
+    " ending in .tar, .parquet or .tsv, .json or .jsonl rows with conversations, captions or frames, or images with"
+    " captions beside them"
 )
 
 
