@@ -45,7 +45,9 @@ def test_a_raise_that_helps_is_kept_and_followed_by_the_next():
     made = search()
     events = drive(made, falling(lambda factor: 0.01 * factor), 4)
     assert kinds(events) == ["raise", "accept", "raise", "accept", "raise", "accept", "raise"]
-    assert [event.factor for event in events[::2]] == pytest.approx([3, 3 * 2.7, 3 * 2.7 * 2.43, 3 * 2.7 * 2.43 * 2.187])
+    assert [event.factor for event in events[::2]] == pytest.approx(
+        [3, 3 * 2.7, 3 * 2.7 * 2.43, 3 * 2.7 * 2.43 * 2.187]
+    )
     assert made.state.changes == 3
     accepted = events[1]
     assert accepted.base is not None
