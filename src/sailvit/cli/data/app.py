@@ -8,8 +8,10 @@ from sailvit.cli.data.charts import charts
 from sailvit.cli.data.check import check
 from sailvit.cli.data.curate import curate
 from sailvit.cli.data.index import index
+from sailvit.cli.data.judge import judge
 from sailvit.cli.data.pages import pages
 from sailvit.cli.data.prepare import prepare
+from sailvit.cli.data.qa import qa
 from sailvit.cli.data.quarantine import quarantine
 from sailvit.cli.data.stats import stats
 from sailvit.cli.data.view import view
@@ -20,6 +22,8 @@ data.command()(index)
 data.command()(check)
 data.command()(charts)
 data.command()(pages)
+data.command()(judge)
+data.command()(qa)
 data.command()(view)
 data.command()(quarantine)
 data.command()(stats)

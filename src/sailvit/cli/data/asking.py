@@ -1,0 +1,137 @@
+"""What `sailvit data judge` and `sailvit data qa` share: which model is asked, and what it has cost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from sailvit.core.records import Record
+    from sailvit.data.endpoint.cache import ReplyCache
+    from sailvit.data.endpoint.replies import Responder
+
+Source = Annotated[str, typer.Argument(metavar="SRC", help="File, folder, glob or URL of data.")]
+Out = Annotated[Path, typer.Option("--out", help="JSONL file to write.")]
+Url = Annotated[str | None, typer.Option("--endpoint", help="Base address of an OpenAI-style server, up to /v1.")]
+Model = Annotated[str | None, typer.Option("--model", help="The model's name on that server.")]
+Key = Annotated[
+    str | None,
+    typer.Option("--key-variable", help="Environment variable that holds the server's key, when it wants one."),
+]
+Mllm = Annotated[Path | None, typer.Option("--mllm", help="Run folder of a model of ours to ask instead of a server.")]
+StageName = Annotated[str | None, typer.Option("--stage", help="Stage of that run; left out, the last.")]
+Records = Annotated[int | None, typer.Option("--limit", min=1, help="Ask about this many records from the start.")]
+Concurrency = Annotated[int, typer.Option(min=1, help="Requests under way at a time; records per batch with --mllm.")]
+Timeout = Annotated[float, typer.Option(min=1, help="Seconds after which a request is given up.")]
+Cache = Annotated[
+    Path | None, typer.Option(help="File of replies that are not asked for again; left out, <out>.cache beside it.")
+]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which model is asked, and how."""
+
+    url: str | None
+    """Server, or none."""
+    model: str | None
+    """Name on the server."""
+    key_variable: str | None
+    """Where its key is."""
+    mllm: Path | None
+    """Run folder, or none."""
+    stage: str | None
+    """Stage of the run."""
+    concurrency: int
+    """Requests, or records, at a time."""
+    timeout: float
+    """Seconds."""
+    longest: int
+    """Most tokens of an answer."""
+
+    def responder(self, cache: ReplyCache) -> Responder:
+        """The model, ready to be asked."""
+        from sailvit.core.errors import DataError
+        from sailvit.data.endpoint.client import Endpoint
+        from sailvit.data.endpoint.local import LocalModel
+        from sailvit.data.endpoint.wire import EndpointConfig
+
+        if self.mllm is not None and self.url is None:
+            answer, identity = load_answerer(self.mllm, self.stage, self.longest)
+            return LocalModel(answer, identity, cache=cache, batch=self.concurrency)
+        if self.url is None or self.model is None or self.mllm is not None:
+            raise DataError("no model to ask, or two; give --endpoint URL with --model NAME, or --mllm RUN")
+        if not self.url.startswith(("http://", "https://")):
+            raise DataError(f"the endpoint is {self.url}; expected an address that begins with http:// or https://")
+        config = EndpointConfig(
+            url=self.url,
+            model=self.model,
+            key_variable=self.key_variable,
+            concurrency=self.concurrency,
+            timeout=self.timeout,
+            longest=self.longest,
+        )
+        return Endpoint(config, cache)
+
+
+@contextmanager
+def asking(choice: Choice, cache: Path, console: Console) -> Iterator[Responder]:
+    """The chosen model; what it has cost is printed at the end, also when that end is an error."""
+    from sailvit.data.endpoint.cache import ReplyCache
+
+    replies = ReplyCache(cache)
+    try:
+        responder = choice.responder(replies)
+        try:
+            yield responder
+        finally:
+            usage = responder.usage
+            console.print(
+                f"{usage.requests} requests ({usage.repeats} repeated), {usage.remembered} replies from {cache},"
+                f" {usage.failed} without reply; {usage.prompt_tokens} tokens sent, {usage.answer_tokens} received",
+                highlight=False,
+                soft_wrap=True,
+            )
+    finally:
+        replies.close()
+
+
+def load_answerer(run: Path, stage: str | None, longest: int) -> tuple[Callable[[Sequence[Record]], list[str]], str]:
+    """What answers records with a run's model, and a name that tells this model from others."""
+    import hashlib
+
+    import torch
+
+    from sailvit.core.errors import RunError
+    from sailvit.core.run import RunFolder
+    from sailvit.evaluation.answers import answer
+    from sailvit.models.build import build
+    from sailvit.models.quiet import quiet_libraries
+    from sailvit.recipes.loader import load_recipe
+
+    quiet_libraries()
+    folder = RunFolder(run)
+    if not folder.recipe.is_file():
+        raise RunError(f"{run} has no recipe.yaml; expected the folder of a run, as `sailvit train` writes it")
+    recipe = load_recipe(folder.recipe)
+    names = [made.name for made in recipe.stages]
+    if stage is not None and stage not in names:
+        raise RunError(f"{run} has no stage {stage!r}; it has {', '.join(names)}")
+    index = len(names) - 1 if stage is None else names.index(stage)
+    parts = folder.stage(index, names[index])
+    if missing := [part for part in ("tower", "connector", "language") if not (parts / part).is_dir()]:
+        raise RunError(f"{parts} has no {' and no '.join(missing)}; expected a stage that ended and saved all parts")
+    connector = recipe.model.connector.model_copy(update={"source": str(parts / "connector")})
+    update = {"tower": str(parts / "tower"), "language": str(parts / "language"), "connector": connector}
+    assembly = build(recipe.model.model_copy(update=update), recipe.seed)
+    assembly.mllm.to("cuda" if torch.cuda.is_available() else "cpu")
+    manifest = hashlib.blake2b(folder.manifest.read_bytes(), digest_size=8).hexdigest()
+    identity = f"{run.resolve()} {names[index]} {manifest} {longest}"
+    return lambda records: answer(assembly, records, batch=len(records), longest=longest), identity

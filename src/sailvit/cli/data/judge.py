@@ -1,0 +1,99 @@
+"""`sailvit data judge SRC`: score records by a model's judgement, for the `scores` filter of `sailvit data curate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from sailvit.cli.data.asking import (
+    Cache,
+    Choice,
+    Concurrency,
+    Key,
+    Mllm,
+    Model,
+    Out,
+    Records,
+    Source,
+    StageName,
+    Timeout,
+    Url,
+    asking,
+)
+from sailvit.cli.data.opening import Format, Images
+
+if TYPE_CHECKING:
+    from sailvit.data.endpoint.judging import Criterion
+
+
+def judge(  # noqa: PLR0913, PLR0917 - the options of a command
+    path: Source,
+    out: Out,
+    ask: Annotated[str, typer.Option(help="richness, alignment, or a text file with {caption} in it.")] = "richness",
+    scale: Annotated[str, typer.Option(help="What may be answered: 1-5 or yes-no.")] = "1-5",
+    format_name: Format = None,
+    images: Images = None,
+    endpoint: Url = None,
+    model: Model = None,
+    key_variable: Key = None,
+    mllm: Mllm = None,
+    stage: StageName = None,
+    limit: Records = None,
+    concurrency: Concurrency = 8,
+    timeout: Timeout = 120,
+    cache: Cache = None,
+) -> None:
+    """Ask a model how rich a caption is, or how well it fits its image, and write a score per record.
+
+    Start the same command again to go on: replies are kept, and only what is missing is asked.
+    """
+    from rich.console import Console
+
+    from sailvit.cli.data.opening import open_named
+    from sailvit.cli.data.steps import steps_shown
+    from sailvit.data.endpoint.judging import judge as judge_records
+
+    console, criterion = Console(), _criterion(ask, scale)
+    ((name, source),) = open_named([path], format_name, images).items()
+    count = min(len(source), limit or len(source))
+    choice = Choice(endpoint, model, key_variable, mllm, stage, concurrency, timeout, longest=64)
+    kept = cache or out.with_name(out.name + ".cache")
+    with asking(choice, kept, console) as responder, steps_shown(console) as shown:
+        done = iter(range(1, count + 1))
+        tally = judge_records(
+            source,
+            name,
+            criterion,
+            responder,
+            out=out,
+            positions=range(count),
+            report=lambda: shown("judged", next(done), count),
+        )
+    scores = ", ".join(f"{score}: {tally.scores[score]}" for score in sorted(tally.scores)) or "none"
+    console.print(
+        f"{count} records in {out}; scores {scores}; {tally.bad} answers without a score, {tally.failed} failures",
+        highlight=False,
+        soft_wrap=True,
+    )
+    if not tally.scores:
+        raise typer.Exit(1)
+
+
+def _criterion(ask: str, scale: str) -> Criterion:
+    from sailvit.core.errors import DataError
+    from sailvit.data.endpoint.judging import SCALES, Criterion
+    from sailvit.data.endpoint.prompts import QUESTIONS, read_prompts
+
+    chosen = next((known for known in SCALES if known == scale), None)
+    if chosen is None:
+        raise DataError(f"there is no scale {scale!r}; write {' or '.join(SCALES)}")
+    if ask in QUESTIONS:
+        if chosen != "1-5":
+            raise DataError(f"{ask} is answered on the scale 1-5; leave out --scale, or write a question of your own")
+        return Criterion(ask, QUESTIONS[ask], chosen)
+    prompts = read_prompts(Path(ask))
+    if len(prompts) > 1:
+        raise DataError(f"{ask} holds {len(prompts)} questions; a judge asks one: make it one file each")
+    return Criterion(Path(ask).stem, prompts[0], chosen)

@@ -1,0 +1,80 @@
+"""`sailvit data qa SRC`: turn captions into questions with answers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sailvit.cli.data.asking import (
+    Cache,
+    Choice,
+    Concurrency,
+    Key,
+    Mllm,
+    Model,
+    Out,
+    Records,
+    Source,
+    StageName,
+    Timeout,
+    Url,
+    asking,
+)
+from sailvit.cli.data.opening import Format, Images
+
+
+def qa(  # noqa: PLR0913, PLR0917 - the options of a command
+    path: Source,
+    out: Out,
+    templates: Annotated[
+        Path | None, typer.Option(help="Text file of prompts with {caption}, separated by lines of ---.")
+    ] = None,
+    format_name: Format = None,
+    images: Images = None,
+    endpoint: Url = None,
+    model: Model = None,
+    key_variable: Key = None,
+    mllm: Mllm = None,
+    stage: StageName = None,
+    limit: Records = None,
+    concurrency: Concurrency = 8,
+    timeout: Timeout = 120,
+    cache: Cache = None,
+) -> None:
+    """Ask a model for questions and answers that follow from each record's caption, and write them as LLaVA rows.
+
+    Start the same command again to go on: replies are kept, and only what is missing is asked.
+    """
+    from rich.console import Console
+
+    from sailvit.cli.data.opening import open_named
+    from sailvit.cli.data.steps import steps_shown
+    from sailvit.data.endpoint.pairs import write_pairs
+    from sailvit.data.endpoint.prompts import PAIRS, read_prompts
+
+    console = Console()
+    prompts = PAIRS if templates is None else read_prompts(templates)
+    ((_, source),) = open_named([path], format_name, images).items()
+    count = min(len(source), limit or len(source))
+    choice = Choice(endpoint, model, key_variable, mllm, stage, concurrency, timeout, longest=1024)
+    kept = cache or out.with_name(out.name + ".cache")
+    with asking(choice, kept, console) as responder, steps_shown(console) as shown:
+        done = iter(range(1, count + 1))
+        harvest = write_pairs(
+            source,
+            prompts,
+            responder,
+            out=out,
+            positions=range(count),
+            report=lambda: shown("asked", next(done), count),
+        )
+    console.print(
+        f"{harvest.pairs} questions about {harvest.records} records in {out}; {harvest.bad} answers were no list of"
+        f" questions, {harvest.failed} failures: {out.stem}-bad.jsonl says which",
+        highlight=False,
+        soft_wrap=True,
+    )
+    if not harvest.records:
+        raise typer.Exit(1)

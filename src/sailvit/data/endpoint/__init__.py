@@ -1,0 +1,1 @@
+"""Asking a multimodal model about records: over HTTP or on this machine, remembered, in order."""
