@@ -33,6 +33,9 @@ def prepare(  # noqa: PLR0913, PLR0917 - the options of a command
         float, typer.Option(min=0, max=1, help="Share of bad records above which the exit code is 1.")
     ] = 0.01,
     workers: Workers = 0,
+    ray: Annotated[
+        bool, typer.Option("--ray", help="Write on the Ray cluster of $RAY_ADDRESS, else on a local one.")
+    ] = False,
 ) -> None:
     """Write data as plain WebDataset tars with checksums and sizes, in parallel; a killed run goes on when repeated."""
     # torch takes seconds to import; `sailvit --help` should not wait for it.
@@ -52,7 +55,7 @@ def prepare(  # noqa: PLR0913, PLR0917 - the options of a command
             out,
             config=config,
             builder=builder_of(recipe),
-            workers=workers,
+            workers="ray" if ray else workers,
             progress=lambda done, total: shown("records", done, total),
         )
     for line in summary(manifest, out):

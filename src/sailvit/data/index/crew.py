@@ -16,6 +16,7 @@ from sailvit.core.errors import SailvitError
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
+Handle = TypeVar("Handle")
 
 _AHEAD = 4
 """Jobs per process that are handed out before the oldest result is taken."""
@@ -36,7 +37,7 @@ def each(task: Callable[[Job], Result], jobs: Iterable[Job], *, workers: int) ->
     context.set_forkserver_preload([type(task).__module__])
     pool = ProcessPoolExecutor(workers, context, initializer=_start, initargs=(task,))
     try:
-        yield from _in_order(pool, jobs, workers * _AHEAD)
+        yield from in_order(lambda job: pool.submit(_run, job), Future.result, jobs, most=workers * _AHEAD)
     except BrokenProcessPool as error:
         raise SailvitError(
             f"one of {workers} worker processes ended without a result ({error}); it may have run out of memory:"
@@ -46,14 +47,17 @@ def each(task: Callable[[Job], Result], jobs: Iterable[Job], *, workers: int) ->
         pool.shutdown(cancel_futures=True)
 
 
-def _in_order(pool: ProcessPoolExecutor, jobs: Iterable[Job], most: int) -> Iterator[Any]:
-    waiting: deque[Future[Any]] = deque()
+def in_order(
+    submit: Callable[[Job], Handle], take: Callable[[Handle], Result], jobs: Iterable[Job], *, most: int
+) -> Iterator[Result]:
+    """Results in the order of the jobs, of which at most `most` are handed out at any time."""
+    waiting: deque[Handle] = deque()
     for job in jobs:
-        waiting.append(pool.submit(_run, job))
+        waiting.append(submit(job))
         if len(waiting) >= most:
-            yield waiting.popleft().result()
+            yield take(waiting.popleft())
     while waiting:
-        yield waiting.popleft().result()
+        yield take(waiting.popleft())
 
 
 def _start(task: Callable[[Any], Any]) -> None:

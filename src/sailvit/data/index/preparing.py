@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -21,6 +21,7 @@ from sailvit.core.records import ImageLike, Record, Source
 from sailvit.core.run import read_json, write_json
 from sailvit.data.formats.manifest import MANIFEST, Manifest, ShardMark, index_name, load_manifest
 from sailvit.data.images import load_image
+from sailvit.data.index.cluster import each_on_cluster
 from sailvit.data.index.crew import each
 from sailvit.data.index.entries import BadRecord, Entries, ShardResult, bad_record
 from sailvit.data.index.fingerprints import VERSION, digest
@@ -28,6 +29,9 @@ from sailvit.data.index.folders import complete, counted_by
 from sailvit.data.index.measuring import cost_basis
 from sailvit.data.index.members import END, sample_files, tar_bytes
 from sailvit.data.samples import UNUSABLE, SampleBuilder
+
+Workers: TypeAlias = int | Literal["ray"]
+"""Processes of this machine, or those of a Ray cluster."""
 
 WORK = ".prepare"
 """Folder of what an unfinished run has done."""
@@ -133,13 +137,13 @@ def prepare(
     *,
     config: PrepareConfig | None = None,
     builder: SampleBuilder | None = None,
-    workers: int = 0,
+    workers: Workers = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> Manifest:
     """Write the records of `sources` as tars into `out`, or go on doing so; the manifest tells what was written.
 
     With `builder` tokens and tiles are counted too. Records that cannot be used are left out and listed in `bad.jsonl`.
-    `progress` is told how many records are done, and of how many.
+    `workers` may be a Ray cluster instead of processes. `progress` is told how many records are done, and of how many.
     """
     config = config or PrepareConfig()
     shards = plan_shards(sources, config)
@@ -158,11 +162,16 @@ def prepare(
 
 
 def _write(
-    writer: ShardWriter, shards: list[Shard], *, workers: int, progress: Callable[[int, int], None] | None
+    writer: ShardWriter,
+    shards: list[Shard],
+    *,
+    workers: int | Literal["ray"],
+    progress: Callable[[int, int], None] | None,
 ) -> Iterator[ShardMark]:
     """Marks of all shards, in order; those that no earlier run has finished are written."""
     kept = {shard: mark for shard in shards if (mark := _kept(writer.out, shard)) is not None}
-    written = each(writer, (shard for shard in shards if shard not in kept), workers=workers)
+    missing = (shard for shard in shards if shard not in kept)
+    written = each_on_cluster(writer, missing) if workers == "ray" else each(writer, missing, workers=workers)
     done, total = 0, sum(map(len, writer.sources.values()))
     for shard in shards:
         yield kept.get(shard) or next(written).mark
