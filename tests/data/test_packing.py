@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from itertools import pairwise
 
 import pytest
@@ -11,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sailvit.core.records import Sample
-from sailvit.data.packing import Packer, collate
+from sailvit.data.packing import collate
 
 PLACEHOLDER = 3
 
@@ -113,39 +112,3 @@ def test_captioned_images_are_counted_over_the_batch():
     batch = collate([[captions[0], sample("7", 9, images=(2, 1))], captions[1:]])
     assert batch.captioned_images == 3
     assert sorted(set(batch.caption_of[batch.caption_of >= 0].tolist())) == [0, 3, 4]
-
-
-@given(st.lists(st.integers(1, 50), min_size=1, max_size=200))
-@settings(deadline=None)
-def test_packing_loses_nothing_overfills_nothing_and_starves_nobody(lengths):
-    packer: Packer[range] = Packer(50)
-    waiting = [range(100 * index, 100 * index + length) for index, length in enumerate(lengths)]
-    left, packed = list(waiting), []
-    while True:
-        while left and packer.hungry:
-            packer.add(left.pop(0))
-        if not packer.tokens:
-            break
-        oldest = packer.pending[0]
-        pack = packer.take()
-        assert pack[0] is oldest
-        assert sum(map(len, pack)) <= 50
-        packed += pack
-        assert packer.tokens == sum(map(len, packer.pending))
-    assert sorted(packed, key=lambda item: item.start) == waiting
-
-
-def test_short_samples_fill_packs_to_more_than_95_percent():
-    source = random.Random(0)
-    packer: Packer[range] = Packer(1024)
-    fills = []
-    for _ in range(200):
-        while packer.hungry:
-            packer.add(range(source.randint(30, 80)))
-        fills.append(sum(map(len, packer.take())) / 1024)
-    assert sum(fills) / len(fills) > 0.97
-
-
-def test_the_packer_refuses_what_cannot_fit():
-    with pytest.raises(ValueError, match="item of 11 tokens does not fit packs of 10"):
-        Packer(10).add(range(11))

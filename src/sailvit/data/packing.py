@@ -1,72 +1,14 @@
-"""Packing: samples side by side in sequences of fixed length, so that little is padding and no sample sees another."""
+"""Packing: the samples of planned packs side by side as the rows of a batch, so that no sample sees another."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Generic, Protocol, TypeVar
 
 import torch
 from torch.nn.functional import pad
 
 from sailvit.core.batch import IGNORED, Batch
 from sailvit.core.records import Sample
-
-
-class Sized(Protocol):
-    """Anything that knows how many tokens it takes."""
-
-    def __len__(self) -> int:
-        """Number of tokens."""
-
-
-Item = TypeVar("Item", bound=Sized)
-
-
-class Packer(Generic[Item]):
-    """A buffer of pending items from which packs are taken; which depends on their lengths and order alone."""
-
-    def __init__(self, sequence: int) -> None:
-        self.sequence = sequence
-        self._pending: list[tuple[int, Item]] = []
-        self.tokens = 0
-        """Tokens of all pending items."""
-
-    @property
-    def pending(self) -> list[Item]:
-        """Items not packed yet, oldest first."""
-        return [item for _, item in self._pending]
-
-    @property
-    def hungry(self) -> bool:
-        """Whether another item is wanted before the next pack.
-
-        Two packs' worth gives choice enough for a fill above 97 %, and counting tokens bounds images too.
-        """
-        return self.tokens < 2 * self.sequence
-
-    def add(self, item: Item) -> None:
-        """Append an item of at most `sequence` tokens."""
-        if len(item) > self.sequence:
-            raise ValueError(f"an item of {len(item)} tokens does not fit packs of {self.sequence}; cut it before")
-        self._pending.append((len(item), item))
-        self.tokens += len(item)
-
-    def take(self) -> list[Item]:
-        """The next pack: the oldest item, so that none starves, then always the longest one that still fits."""
-        pack: list[Item] = []
-        room, index = self.sequence, 0 if self._pending else None
-        while index is not None:
-            length, item = self._pending.pop(index)
-            pack.append(item)
-            room -= length
-            index = self._longest(room)
-        self.tokens -= self.sequence - room
-        return pack
-
-    def _longest(self, room: int) -> int | None:
-        """Place of the longest pending item of at most `room` tokens, the older one of two."""
-        fitting = [index for index, (length, _) in enumerate(self._pending) if length <= room]
-        return max(fitting, key=lambda index: self._pending[index][0], default=None)
 
 
 def collate(packs: Sequence[Sequence[Sample]], *, length: int | None = None, padding_id: int = 0) -> Batch:
