@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import sys
@@ -109,3 +110,82 @@ def test_processes_stop_together_and_go_on(tiny: Path, tmp_path: Path, monkeypat
     assert len(read_json(tmp_path / "run/manifest.json")["resumed"]) == 1
     assert two(tmp_path, "train", str(tiny), "--run", "run")[0] == [1, 1]
     assert two(tmp_path, "train", str(tiny), "--run", "run", "--overwrite")[0] == [0, 0]
+
+
+def assert_same(run: Path, other: Path) -> None:
+    """Weights agree to 1e-5, but for keys' biases: their gradients are rounding alone, which Adam makes steps of."""
+    for name, weight in parts_of(run).items():
+        if not name.endswith("k_proj.bias"):
+            torch.testing.assert_close(
+                weight, parts_of(other)[name], rtol=0, atol=1e-5, msg=lambda m, n=name: f"{n} {m}"
+            )
+
+
+def test_a_sharded_run_writes_the_parts_of_one_process(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(sys, "argv", ["sailvit", "train", str(tiny), "--run", "one"])
+    with pytest.raises(SystemExit):
+        main()
+    codes, _, said = two(tmp_path, "train", str(tiny), "--run", "two", "--set", "parallel.mode=shard")
+    assert (codes, said) == ([0, 0], ["", ""])
+    assert_same(tmp_path / "two", tmp_path / "one")
+    assert all(line["ok"] for line in lines(tmp_path / "two/proofs.jsonl"))
+
+
+def test_a_sharded_run_goes_on_in_one_process(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Same samples in the same global batches, none lost, none twice; weights as of an undisturbed run."""
+    sound = ProgressHook.step_ended
+
+    def stopped(hook: ProgressHook, job: StageJob, record: StepRecord) -> None:
+        sound(hook, job, record)
+        if (record.stage, record.step) == ("fine", 2):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(progress.ProgressHook, "step_ended", stopped)
+    sharded = ("--set", "parallel.mode=shard")
+    assert two(tmp_path, "train", str(tiny), "--run", "run", *sharded)[0] == [75, 75]
+    monkeypatch.setattr(progress.ProgressHook, "step_ended", sound)
+    for arguments in (["run/recipe.yaml", "--resume"], [str(tiny), "--run", "whole"]):
+        monkeypatch.setattr(sys, "argv", ["sailvit", "train", *arguments])
+        with pytest.raises(SystemExit) as end:
+            main()
+        assert not end.value.code
+    assert_same(tmp_path / "run", tmp_path / "whole")
+    key = ("stage", "step", "samples", "tokens", "images")
+    run, whole = (lines(tmp_path / name / "metrics.jsonl") for name in ("run", "whole"))
+    assert [[line[name] for name in key] for line in run] == [[line[name] for name in key] for line in whole]
+
+
+def test_auto_resume_goes_on_starts_over_or_does_nothing(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    def sailvit(*changes: str) -> int:
+        monkeypatch.setattr(
+            sys, "argv", ["sailvit", "train", str(tiny), "--run", "run", "--set", "resume=auto", *changes]
+        )
+        with pytest.raises(SystemExit) as end:
+            main()
+        return int(end.value.code or 0)
+
+    sound = ProgressHook.step_ended
+
+    def stopped(hook: ProgressHook, job: StageJob, record: StepRecord) -> None:
+        sound(hook, job, record)
+        if (record.stage, record.step) == ("fine", 1):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(progress.ProgressHook, "step_ended", stopped)
+    assert sailvit() == 75
+    monkeypatch.setattr(progress.ProgressHook, "step_ended", sound)
+    # A run that was killed before its first save has nothing to lose and begins anew.
+    shutil.move(tmp_path / "run/state", tmp_path / "kept")
+    first = read_json(tmp_path / "run/manifest.json")["created"]
+    monkeypatch.setattr(progress.ProgressHook, "step_ended", stopped)
+    assert sailvit() == 75
+    assert read_json(tmp_path / "run/manifest.json")["resumed"] == []
+    assert read_json(tmp_path / "run/manifest.json")["created"] >= first
+    monkeypatch.setattr(progress.ProgressHook, "step_ended", sound)
+    assert sailvit() == 0
+    assert len(read_json(tmp_path / "run/manifest.json")["resumed"]) == 1
+    capsys.readouterr()
+    assert sailvit() == 0
+    assert "is complete" in capsys.readouterr().out
