@@ -44,7 +44,7 @@ def kinds(events: list[Event]) -> list[str]:
 def test_a_raise_that_helps_is_kept_and_followed_by_the_next():
     made = search()
     events = drive(made, falling(lambda factor: 0.01 * factor), 4)
-    assert kinds(events) == ["raise", "accept", "raise", "accept", "raise", "accept", "raise"]
+    assert kinds(events) == ["raised", "kept", "raised", "kept", "raised", "kept", "raised"]
     assert [event.factor for event in events[::2]] == pytest.approx(
         [3, 3 * 2.7, 3 * 2.7 * 2.43, 3 * 2.7 * 2.43 * 2.187]
     )
@@ -58,7 +58,7 @@ def test_a_raise_that_helps_is_kept_and_followed_by_the_next():
 def test_a_raise_that_hurts_is_taken_back_and_the_rate_lowered():
     made = search()
     events = drive(made, falling(lambda factor: 0.02 / factor), 4)
-    assert kinds(events) == ["raise", "rollback", "raise", "rollback"]
+    assert kinds(events) == ["raised", "lowered", "raised", "lowered"]
     assert [event.factor for event in events] == pytest.approx([3, 1 / 2, 2.7 / 2, 1 / 2 / 1.8])
     assert not made.trying
 
@@ -66,7 +66,7 @@ def test_a_raise_that_hurts_is_taken_back_and_the_rate_lowered():
 def test_a_raise_that_changes_nothing_leaves_the_rate_and_looks_longer():
     made = search(widest=4)
     events = drive(made, falling(lambda factor: 0.01), 2)
-    assert (kinds(events), made.factor, made.state.changes) == (["raise", "leave"], 1.0, 0)
+    assert (kinds(events), made.factor, made.state.changes) == (["raised", "left"], 1.0, 0)
     assert made.state.window == 2 * WINDOW
     drive(made, falling(lambda factor: 0.01), 4 + 8 + 8)
     assert made.state.window == 4 * WINDOW
@@ -75,7 +75,7 @@ def test_a_raise_that_changes_nothing_leaves_the_rate_and_looks_longer():
 
 def test_a_difference_within_the_error_decides_nothing():
     """The same losses, judged at 2 errors and at 200."""
-    for errors, kind in ((2.0, "accept"), (200.0, "leave")):
+    for errors, kind in ((2.0, "kept"), (200.0, "left")):
         made = search(errors=errors)
         assert kinds(drive(made, falling(lambda factor: 0.01 * factor), 2))[1] == kind
 
@@ -83,7 +83,7 @@ def test_a_difference_within_the_error_decides_nothing():
 def test_a_jump_to_a_plateau_is_worse_though_flat():
     made = search()
     flat = falling(lambda factor: 0.0, jump=lambda factor: 5 * factor)
-    assert kinds(drive(made, flat, 2)) == ["raise", "rollback"]
+    assert kinds(drive(made, flat, 2)) == ["raised", "lowered"]
     assert made.factor == 0.5
 
 
@@ -93,7 +93,7 @@ def test_a_loss_that_is_no_number_ends_a_trial_at_once(loss: float):
     drive(made, falling(lambda factor: 0.01), 1)
     assert made.trying
     (event,) = made.observe(0.1, loss)
-    assert (event.kind, event.line, made.factor, made.trying) == ("rollback", None, 0.5, False)
+    assert (event.kind, event.line, made.factor, made.trying) == ("lowered", None, 0.5, False)
     assert made.observe(0.1, loss) == []
     assert made.state.losses == []
 
@@ -101,7 +101,7 @@ def test_a_loss_that_is_no_number_ends_a_trial_at_once(loss: float):
 def test_the_factors_shrink_until_nothing_is_left_to_try():
     made = search(shrink=0.5)
     events = drive(made, falling(lambda factor: 0.01 * factor), 10)
-    assert kinds(events) == ["raise", "accept", "raise", "accept", "end"]
+    assert kinds(events) == ["raised", "kept", "raised", "kept", "found"]
     assert made.factor == pytest.approx(3 * 1.5)
     assert drive(made, falling(lambda factor: 0.01), 3) == []
 
@@ -120,10 +120,10 @@ def test_no_trial_begins_late_but_one_that_runs_is_finished():
     drive(made, steady, 1, done=0.4)
     assert made.trying
     events = drive(made, falling(lambda factor: 0.01 * factor, start=9.92), 2, done=0.6)
-    assert kinds(events) == ["accept", "end"]
+    assert kinds(events) == ["kept", "found"]
     assert (made.factor, made.state.ended) == (3.0, True)
     early = search(until=0.5)
-    assert kinds(drive(early, falling(lambda factor: 0.01), 1, done=0.51)) == ["end"]
+    assert kinds(drive(early, falling(lambda factor: 0.01), 1, done=0.51)) == ["found"]
 
 
 @pytest.mark.parametrize("stop", [3, WINDOW + 3, 2 * WINDOW + 1])

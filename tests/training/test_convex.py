@@ -19,7 +19,7 @@ RATES = [1e-3 * 10 ** (step / 3) for step in range(8)]
 
 
 def descend(peak: float, schedule: ScheduleConfig, seed: int = 0) -> tuple[float, float]:
-    """Excess loss after AdamW on least squares whose inputs are 100 times as strong one way as another; factor found."""
+    """Excess loss after AdamW on least squares whose inputs differ 100 times in strength; and the factor found."""
     generator = torch.Generator().manual_seed(seed)
     strength = torch.logspace(0, -2, WIDTH)
     truth, found = torch.full((WIDTH,), 3.0), torch.zeros(WIDTH, requires_grad=True)
@@ -37,9 +37,9 @@ def descend(peak: float, schedule: ScheduleConfig, seed: int = 0) -> tuple[float
         if search is None or (step + 1) / STEPS <= schedule.warmup:
             continue
         for event in search.observe((step + 1) / STEPS, float(loss.detach())):
-            if event.kind == "raise":
+            if event.kind == "raised":
                 snapshot = Snapshot.take(optimizer, "device")
-            elif event.kind == "rollback":
+            elif event.kind == "lowered":
                 assert snapshot is not None
                 snapshot.restore(optimizer)
     excess = float((strength * (found.detach() - truth).square()).sum()) / 2

@@ -20,7 +20,7 @@ from sailvit.training.optim import (
     planned_names,
     set_rate,
 )
-from sailvit.training.trainer import trained_names
+from sailvit.training.state import trained_names
 from tiny_parts import TOWERS, Parts, mixed_records, samples, save_tower
 from tiny_runs import OPTIM, job, stage
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 import os
 import signal
 from pathlib import Path
@@ -12,7 +14,7 @@ import torch
 
 from sailvit.core.batch import Batch, Step
 from sailvit.core.errors import InterruptedRunError
-from sailvit.core.recipe import Recipe
+from sailvit.core.recipe import CheckpointConfig, Recipe
 from sailvit.core.run import RunFolder
 from sailvit.data.packing import collate
 from sailvit.training import trainer as module
@@ -20,8 +22,9 @@ from sailvit.training.hooks import Hook
 from sailvit.training.job import StageJob, StepRecord
 from sailvit.training.loop import run_stage
 from sailvit.training.proof import ProofHook
-from sailvit.training.searching import SearchHook, make_search
-from sailvit.training.trainer import Trainer, trained_names
+from sailvit.training.searching import SearchHook, make_search, restore_search, search_tensors, search_values
+from sailvit.training.state import trained_names
+from sailvit.training.trainer import Trainer
 from tiny_parts import Parts, mixed_records, samples
 from tiny_runs import Record, job, lines, recipe, stage, train, weights, write_data
 
@@ -67,12 +70,12 @@ def measured(folder: Path) -> list[dict[str, Any]]:
 def test_a_run_writes_what_the_search_did(whole: tuple, searching: Recipe):
     events, steps = lines(whole[0] / "events.jsonl"), lines(whole[0] / "metrics.jsonl")
     kinds = [event["event"] for event in events]
-    assert {"raise", "rollback"} <= set(kinds)
-    assert kinds[-1] == "end"
+    assert {"rate raised", "rate lowered"} <= set(kinds)
+    assert kinds[-1] == "rate found"
     assert [(e["stage"], e["stage_index"]) for e in events] == [("only", 0)] * len(events)
     peak = searching.stages[0].optim.lr
     assert all(event["lr"] == pytest.approx(peak * event["factor"]) for event in events)
-    for event, after in zip(events, events[1:], strict=False):
+    for event, after in itertools.pairwise(events):
         between = [s["lr"]["connector"] for s in steps if event["step"] < s["step"] <= after["step"]]
         assert between == pytest.approx([event["lr"]] * len(between)), "the factor is in force from the next step on"
     assert steps[-1]["lr"]["connector"] < events[-1]["lr"], "the shape goes on to its decay"
@@ -92,7 +95,7 @@ def test_the_search_sees_the_weighted_loss_after_warm_up(whole: tuple, searching
 def places(folder: Path) -> dict[str, int]:
     """Steps to stop after: in a trial that is taken back, at its end, in the middle of the window after it."""
     events = lines(folder / "events.jsonl")
-    back = next(index for index, event in enumerate(events) if event["event"] == "rollback")
+    back = next(index for index, event in enumerate(events) if event["event"] == "rate lowered")
     return {"in": events[back - 1]["step"] + 2, "end": events[back]["step"], "after": events[back]["step"] + 2}
 
 
@@ -135,7 +138,7 @@ class PowerLoss(Hook):
 def test_events_after_the_last_save_are_forgotten(whole: tuple, searching: Recipe, tmp_path: Path):
     """Saved within the trial, lost after its rollback: the trial is finished, and taken back, a second time."""
     found = places(whole[0])
-    made = searching.model_copy(update={"checkpoint_every": found["in"]})
+    made = searching.model_copy(update={"checkpoint": CheckpointConfig(every=found["in"])})
     with pytest.raises(PowerLossError):
         train(made, tmp_path, PowerLoss(found["after"]))
     assert len(lines(tmp_path / "events.jsonl")) > 1
@@ -181,7 +184,7 @@ def test_a_rollback_is_exact_and_data_goes_on(parts: Parts, tmp_path: Path):
     made, watch, after = ready(parts, batch, tmp_path, lr=0.03), Watch(), Watch()
     run_stage(made, [watch, ProofHook(), SearchHook(), after])
     events = lines(tmp_path / "events.jsonl")
-    pairs = [(a, b) for a, b in zip(events, events[1:], strict=False) if b["event"] == "rollback"]
+    pairs = [(a, b) for a, b in itertools.pairwise(events) if b["event"] == "rate lowered"]
     assert pairs
     for raised, back in pairs:
         before, trial, now = watch.states[raised["step"]], watch.states[back["step"]], after.states[back["step"]]
@@ -190,6 +193,36 @@ def test_a_rollback_is_exact_and_data_goes_on(parts: Parts, tmp_path: Path):
         assert back["factor"] < 1 <= raised["factor"] or back["factor"] < raised["factor"]
     assert (made.step, made.cursor) == (STEPS, {"at": STEPS - 1})
     assert made.snapshot is None
+
+
+def test_a_skipped_step_ends_a_trial(parts: Parts, tmp_path: Path):
+    """Its gradient was no number, though its loss may be one."""
+    batch = collate([samples(parts.build(), mixed_records())])
+    made, seen, told = ready(parts, batch, tmp_path, lr=1e-3), Record(), []
+    made.loader = made.loader[: WINDOW + 5]  # type: ignore[index]
+    run_stage(made, [seen, SearchHook(told.append)])
+    assert [line["event"] for line in told] == ["rate raised"]
+    assert made.snapshot is not None
+    before = {p: kept.clone() for p, kept in made.snapshot.weights.items()}
+    SearchHook(told.append).step_ended(made, dataclasses.replace(seen.records[-1], skipped=True))
+    assert (told[-1]["event"], told[-1]["window"], made.search.factor) == ("rate lowered", None, 0.5)
+    assert all(torch.equal(p, kept) for p, kept in before.items())
+
+
+def test_going_back_to_a_state_outside_trials_forgets_the_way_back(parts: Parts, tmp_path: Path):
+    """As when a run goes back to its last checkpoint from the middle of a trial."""
+    batch = collate([samples(parts.build(), mixed_records())])
+    made = ready(parts, batch, tmp_path, lr=1e-3)
+    first = search_values(made)
+    made.loader = made.loader[: WINDOW + 5]  # type: ignore[index]
+    run_stage(made, [SearchHook()])
+    names = trained_names(made)
+    trial, tensors = search_values(made), search_tensors(made, names)
+    restore_search(made, first, {}, names)
+    assert (made.snapshot, made.search.trying, made.search.factor) == (None, False, 1.0)
+    restore_search(made, trial, tensors, names)
+    assert made.search.trying
+    assert search_tensors(made, names).keys() == tensors.keys()
 
 
 def two_ranks(index: int, folder: str, parts: Parts, batches: list[Batch]) -> None:
@@ -211,5 +244,5 @@ def test_all_processes_decide_alike(parts: Parts, tmp_path: Path):
     )
     (one, first), (other, second) = (torch.load(tmp_path / f"{index}.pt") for index in range(2))
     assert one == other == lines(tmp_path / "events.jsonl")
-    assert "rollback" in [line["event"] for line in one]
+    assert "rate lowered" in [line["event"] for line in one]
     assert not [name for name, tensor in first.items() if not torch.equal(tensor, second[name])]

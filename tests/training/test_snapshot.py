@@ -11,7 +11,7 @@ from sailvit.training.job import StageJob
 from sailvit.training.loop import train_step
 from sailvit.training.optim import named_moments
 from sailvit.training.snapshot import Snapshot
-from sailvit.training.trainer import trained_names
+from sailvit.training.state import trained_names
 from tiny_parts import Parts, mixed_records, record, samples
 from tiny_runs import job, stage
 

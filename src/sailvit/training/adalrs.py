@@ -22,8 +22,8 @@ from typing import Any, Literal
 from sailvit.core.schedule import SearchConfig
 from sailvit.training.slopes import Line, fit_line
 
-Kind = Literal["raise", "accept", "leave", "rollback", "end"]
-"""A trial begins; it is kept; it is undecided; it was worse; the search is over."""
+Kind = Literal["raised", "kept", "left", "lowered", "found"]
+"""What became of the rate: a trial begins; its raise is kept; nothing is decided; all goes back; the search is over."""
 
 _SETTLED = 1.02
 """A raise by less than this is not worth a trial."""
@@ -87,7 +87,7 @@ class RateSearch:
             return []
         if not self.trying and not self._goes_on(done):
             state.ended = True
-            return [Event("end", state.factor, None, None)]
+            return [Event("found", state.factor, None, None)]
         if not math.isfinite(loss):
             state.losses = []
             return [self._go_back(None)] if self.trying else []
@@ -98,7 +98,7 @@ class RateSearch:
         if not self.trying:
             return [self._try(line)]
         event = self._judge(line)
-        return [event, self._try(line)] if event.kind == "accept" and self._goes_on(done) else [event]
+        return [event, self._try(line)] if event.kind == "kept" and self._goes_on(done) else [event]
 
     def values(self) -> dict[str, Any]:
         """The state as JSON."""
@@ -120,7 +120,7 @@ class RateSearch:
     def _try(self, line: Line) -> Event:
         state = self.state
         state.base, state.before, state.factor = line, state.factor, self._raised()
-        return Event("raise", state.factor, line, None)
+        return Event("raised", state.factor, line, None)
 
     def _judge(self, line: Line) -> Event:
         state, base = self.state, self.state.base
@@ -134,14 +134,14 @@ class RateSearch:
             return self._go_back(line)
         if faster > margin:
             state.before, state.changes = None, state.changes + 1
-            return Event("accept", state.factor, line, base)
+            return Event("kept", state.factor, line, base)
         state.factor, state.before = state.before, None
         state.window = min(2 * state.window, self.config.widest * self.config.window)
-        return Event("leave", state.factor, line, base)
+        return Event("left", state.factor, line, base)
 
     def _go_back(self, line: Line | None) -> Event:
         config, state = self.config, self.state
         assert state.before is not None
         state.factor = max(state.before / max(config.shrink**state.changes * config.lower_by, 1.0), config.least)
         state.before, state.changes = None, state.changes + 1
-        return Event("rollback", state.factor, line, state.base)
+        return Event("lowered", state.factor, line, state.base)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -38,7 +39,9 @@ class SearchHook(Hook):
         done = job.share_done(job.samples, job.tokens)
         if job.search is None or done <= job.stage.schedule.warmup:
             return
+        # A step that was skipped had a gradient that is no number, whatever its loss.
         loss = sum(job.stage.objectives[name] * value for name, value in record.loss.items())
+        loss = math.nan if record.skipped else loss
         for event in job.search.observe(done, loss):
             _carry_out(job, event)
             line = event_line(job, event)
@@ -50,23 +53,22 @@ class SearchHook(Hook):
 def _carry_out(job: StageJob, event: Event) -> None:
     config = job.stage.schedule.search
     assert config is not None
-    if event.kind == "raise":
+    if event.kind == "raised":
         job.snapshot = Snapshot.take(job.optimizer, config.keep)
         return
-    if event.kind == "rollback":
+    if event.kind == "lowered":
         assert job.snapshot is not None
         job.snapshot.restore(job.optimizer)
     job.snapshot = None
 
 
 def event_line(job: StageJob, event: Event) -> dict[str, Any]:
-    """One line of events.jsonl: what the search did after which step, and the slopes that made it."""
+    """One line of events.jsonl: what the search did to the rate after which step, and the slopes that made it."""
     return {
         "stage": job.stage.name,
         "stage_index": job.index,
         "step": job.step,
-        "samples": job.samples,
-        "event": event.kind,
+        "event": f"rate {event.kind}",
         "factor": event.factor,
         "lr": job.stage.optim.lr * event.factor,
         "window": None if event.line is None else dataclasses.asdict(event.line),
@@ -95,5 +97,4 @@ def restore_search(
     if job.search is None or config is None or values is None:
         return
     job.search.load(values)
-    if job.search.trying:
-        job.snapshot = Snapshot.load(tensors, names, config.keep)
+    job.snapshot = Snapshot.load(tensors, names, config.keep) if job.search.trying else None
