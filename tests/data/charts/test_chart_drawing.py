@@ -123,6 +123,13 @@ def test_no_text_is_cut_off_and_no_number_covers_another(kind):
             assert not touching, (kind, seed, texts[index].get_text())
 
 
+def test_a_tall_pie_keeps_its_title():
+    made = drawing("pie")
+    tall = replace(made, look=replace(made.look, width=420, height=900, legend_right=False, type=11.0))
+    text = replace(tall, chart=replace(made.chart, title="A title of two lines, " * 2)).pixels()
+    assert (text[:2] == text[0, 0]).all()
+
+
 def _overlap(one, other) -> float:
     """Shared area of two boxes as a part of the smaller one."""
     wide = min(one.x1, other.x1) - max(one.x0, other.x0)

@@ -82,15 +82,20 @@ class Choice:
 
 
 @contextmanager
-def asking(choice: Choice, cache: Path, console: Console) -> Iterator[Responder]:
-    """The chosen model; what it has cost is printed at the end, also when that end is an error."""
+def asking(choice: Choice, cache: Path, console: Console, count: int) -> Iterator[tuple[Responder, Callable[[], None]]]:
+    """The chosen model, and what to call after each of `count` records to move the bar.
+
+    What asking has cost is printed at the end, also when that end is an error.
+    """
+    from sailvit.cli.data.steps import steps_shown
     from sailvit.data.endpoint.cache import ReplyCache
 
-    replies = ReplyCache(cache)
+    replies, done = ReplyCache(cache), iter(range(1, count + 1))
     try:
         responder = choice.responder(replies)
         try:
-            yield responder
+            with steps_shown(console) as shown:
+                yield responder, lambda: shown("records", next(done), count)
         finally:
             usage = responder.usage
             console.print(

@@ -52,7 +52,6 @@ def judge(  # noqa: PLR0913, PLR0917 - the options of a command
     from rich.console import Console
 
     from sailvit.cli.data.opening import open_named
-    from sailvit.cli.data.steps import steps_shown
     from sailvit.data.endpoint.judging import judge as judge_records
 
     console, criterion = Console(), _criterion(ask, scale)
@@ -60,17 +59,8 @@ def judge(  # noqa: PLR0913, PLR0917 - the options of a command
     count = min(len(source), limit or len(source))
     choice = Choice(endpoint, model, key_variable, mllm, stage, concurrency, timeout, longest=64)
     kept = cache or out.with_name(out.name + ".cache")
-    with asking(choice, kept, console) as responder, steps_shown(console) as shown:
-        done = iter(range(1, count + 1))
-        tally = judge_records(
-            source,
-            name,
-            criterion,
-            responder,
-            out=out,
-            positions=range(count),
-            report=lambda: shown("judged", next(done), count),
-        )
+    with asking(choice, kept, console, count) as (responder, report):
+        tally = judge_records(source, name, criterion, responder, out=out, positions=range(count), report=report)
     scores = ", ".join(f"{score}: {tally.scores[score]}" for score in sorted(tally.scores)) or "none"
     console.print(
         f"{count} records in {out}; scores {scores}; {tally.bad} answers without a score, {tally.failed} failures",

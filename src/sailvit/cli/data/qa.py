@@ -50,7 +50,6 @@ def qa(  # noqa: PLR0913, PLR0917 - the options of a command
     from rich.console import Console
 
     from sailvit.cli.data.opening import open_named
-    from sailvit.cli.data.steps import steps_shown
     from sailvit.data.endpoint.pairs import write_pairs
     from sailvit.data.endpoint.prompts import PAIRS, read_prompts
 
@@ -60,16 +59,8 @@ def qa(  # noqa: PLR0913, PLR0917 - the options of a command
     count = min(len(source), limit or len(source))
     choice = Choice(endpoint, model, key_variable, mllm, stage, concurrency, timeout, longest=1024)
     kept = cache or out.with_name(out.name + ".cache")
-    with asking(choice, kept, console) as responder, steps_shown(console) as shown:
-        done = iter(range(1, count + 1))
-        harvest = write_pairs(
-            source,
-            prompts,
-            responder,
-            out=out,
-            positions=range(count),
-            report=lambda: shown("asked", next(done), count),
-        )
+    with asking(choice, kept, console, count) as (responder, report):
+        harvest = write_pairs(source, prompts, responder, out=out, positions=range(count), report=report)
     console.print(
         f"{harvest.pairs} questions about {harvest.records} records in {out}; {harvest.bad} answers were no list of"
         f" questions, {harvest.failed} failures: {out.stem}-bad.jsonl says which",

@@ -66,7 +66,7 @@ class Drawing:
         axes = figure.add_subplot()
         kind = self.chart.kind if isinstance(self.chart, Table) else "scatter"
         _MARKS[kind](axes, self.chart, self.look)
-        head(axes, self.chart.title, self.look)
+        head(figure, axes, self.chart.title, self.look)
         if (title := self._legend()) is not None:
             legend(figure, axes, self.look, title)
         return figure
@@ -76,6 +76,6 @@ class Drawing:
         if isinstance(self.chart, Cloud):
             return self.chart.noun.capitalize() if len(self.chart.groups) > 1 else None
         if self.chart.kind == "pie":
-            named = min(self.chart.values[0]) >= 9 and self.look.width >= 440
-            return None if named else self.chart.across.noun.capitalize()
+            beside = marks.pie_radius(self.chart, self.look) is not None
+            return None if beside else self.chart.across.noun.capitalize()
         return self.chart.group.noun.capitalize() if self.chart.group and self.chart.kind in WITH_LEGEND else None

@@ -55,10 +55,15 @@ def name_axes(axes: Axes, table: Table, *, flat: bool = False) -> None:
     axes.set_ylabel(name if flat else table.axis)
 
 
-def head(axes: Axes, title: str, look: Look) -> None:
+def head(figure: Figure, axes: Axes, title: str, look: Look) -> None:
     """The title, in as many lines as the width asks for."""
     letter = (look.type + 2) * DPI / 72 * 0.62
-    axes.set_title(fill(title, max(12, int(0.8 * look.width / letter))))
+    text = fill(title, max(12, int(0.8 * look.width / letter)))
+    # Layouts leave no room above axes of a fixed shape, and a title that belongs to those could run out of the image.
+    if axes.get_aspect() == 1:
+        figure.suptitle(text, fontsize=look.type + 2)
+    else:
+        axes.set_title(text)
 
 
 def legend(figure: Figure, axes: Axes, look: Look, title: str) -> None:

@@ -25,16 +25,20 @@ def draw_bars(axes: Axes, table: Table, look: Look) -> None:
     """Bars side by side, upright or lying."""
     flat = table.kind == "horizontal"
     slot = look.thickness / len(table.series)
+    longest = max(look.text_width(table.text(value)) for row in table.values for value in row)
+    narrow = longest > slot / len(table.labels) * look.width * 0.75
     for index, (name, values) in enumerate(zip(table.series, table.values, strict=True)):
         places = np.arange(len(values)) + (index - (len(table.series) - 1) / 2) * slot
         style = {"color": table.colours.codes[index], "label": name, **_edge(look)}
         bars = axes.barh(places, values, slot, **style) if flat else axes.bar(places, values, slot, **style)
         if table.printed:
             texts = [table.text(value) for value in values]
-            pixels = slot / len(values) * look.width * 0.75
-            narrow = not flat and max(map(look.text_width, texts)) > pixels
-            axes.bar_label(bars, texts, padding=2, rotation=90 if narrow else 0)
+            axes.bar_label(bars, texts, padding=2, rotation=90 if narrow and not flat else 0)
     value_axis(axes, table, look, "x" if flat else "y")
+    if table.printed and flat:
+        axes.set_xlim(0, table.top * (1 + 2 * longest / look.width))
+    elif table.printed and narrow:
+        axes.set_ylim(0, table.top * (1 + 2.5 * longest / look.height))
     label_axis(axes, table, look, "y" if flat else "x")
     name_axes(axes, table, flat=flat)
 
@@ -92,23 +96,33 @@ def draw_areas(axes: Axes, table: Table, look: Look) -> None:
 
 
 def draw_pie(axes: Axes, table: Table, look: Look) -> None:
-    """Slices with their percentages inside; narrow ones are named in a legend."""
+    """Slices with their percentages inside, and their names beside them or in a legend."""
     (values,) = table.values
-    beside = min(values) >= 9 and look.width >= 440
+    beside = pie_radius(table, look)
     wedges, *_ = axes.pie(
         values,
         labels=table.labels if beside else None,
+        radius=beside or 1,
         colors=table.colours.codes,
         startangle=90,
         counterclock=False,
-        wedgeprops={"edgecolor": _PAPER, "width": 1 - look.hole},
+        wedgeprops={"edgecolor": _PAPER, "width": (beside or 1) * (1 - look.hole)},
     )
     for wedge, value, colour, name in zip(wedges, values, table.colours.codes, table.labels, strict=True):
         angle = np.deg2rad((wedge.theta1 + wedge.theta2) / 2)
-        radius = 0.78
+        radius = 0.78 * (beside or 1)
         place = (radius * np.cos(angle), radius * np.sin(angle))
         axes.text(*place, f"{table.text(value)}%", ha="center", va="center", color=contrast(colour))
         wedge.set_label("" if beside else name)
+
+
+def pie_radius(table: Table, look: Look) -> float | None:
+    """Radius that leaves room for names beside the slices; none when they have to go into a legend."""
+    # The axes reach from -1.25 to 1.25 and take about three quarters of the shorter side; names stand at 1.1 radii.
+    widest = 2.5 * max(map(look.text_width, table.labels)) / (0.75 * min(look.width, look.height))
+    radius = round(min(1, (1.25 - widest) / 1.1), 3)
+    roomy = min(look.width, look.height) >= 360 and min(table.values[0]) >= 9
+    return radius if roomy and radius >= 0.7 else None
 
 
 def draw_heat(axes: Axes, table: Table, look: Look) -> None:

@@ -118,7 +118,7 @@ TOPICS: tuple[Topic, ...] = (
     Topic(
         (Quantity("harvest", "tonnes", (10, 20, 100)), Quantity("export volume", "tonnes", (20, 50, 100))),
         ("crops", "fruits", "countries", "years", "past years"),
-        ("crops", "fruits", "countries"),
+        ("countries",),
     ),
     Topic(
         (Quantity("output", "gigawatt hours", (10, 20, 100)), Quantity("capacity", "megawatts", (20, 100, 200))),
