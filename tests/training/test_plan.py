@@ -166,6 +166,30 @@ def test_remarks(folder: Path, changes: dict, expected: str):
     assert any(expected in remark for remark in made.remarks), made.remarks
 
 
+def searching(samples: int = 100, **search: object) -> dict[str, object]:
+    return {"stage": {"schedule": {"name": "adalrs", "search": search}, "length": {"samples": samples}}}
+
+
+def test_a_search_without_time_is_remarked(folder: Path):
+    made = plan(recipe(folder, **searching(window=4)))
+    windows = made.stages[0].steps * (0.5 - 0.03) / 4
+    assert not made.problems
+    assert f"lie {windows:.1f} windows of 4 steps" in made.remarks[-1]
+    assert "lower search.window" in made.remarks[-1]
+    assert not [text for text in plan(recipe(folder, **searching(1000, window=4))).remarks if "windows" in text]
+
+
+def test_a_way_back_on_the_device_takes_memory(folder: Path):
+    without, beside = (plan(recipe(folder, **searching(keep=keep))) for keep in ("cpu", "device"))
+    trained = sum(beside.stages[0].trains.values())
+    assert beside.stages[0].memory.total - without.stages[0].memory.total == 12 * trained
+
+
+def test_layers_of_a_part_without_blocks_are_a_problem(folder: Path):
+    made = plan(recipe(folder, stage={"train": {"connector": {"layer_decay": 0.9}}}))
+    assert "layer_decay needs a part made of blocks" in problem(made)
+
+
 def test_spare_sources_are_named(folder: Path):
     text = {"format": "llava", "path": str(folder / "text.jsonl")}
     assert "no stage uses other" in plan(recipe(folder, sources={"text": text, "other": text})).remarks

@@ -49,7 +49,7 @@ def planned_shares(model: MLLM, part: Part, train: TrainConfig) -> dict[str, flo
 def freeze(model: MLLM, stage: Stage) -> None:
     """Set what trains in `stage`; everything else takes part in no graph, and a frozen part drops nothing out."""
     for part in PARTS:
-        planned = set(planned_names(model, part, stage.train.get(part, TrainConfig(lr=0.0))))
+        planned = planned_shares(model, part, stage.train.get(part, TrainConfig(lr=0.0)))
         for name, parameter in model.part(part).named_parameters():
             parameter.requires_grad_(name in planned)
             parameter.grad = None

@@ -16,7 +16,14 @@ from sailvit.models.sketch import Sketch, sketch
 from sailvit.training.feed import samples_of
 from sailvit.training.objectives import OBJECTIVES
 from sailvit.training.optim import freeze
-from sailvit.training.plan_checks import file_problems, model_remarks, source_remarks, stage_problems, stage_remarks
+from sailvit.training.plan_checks import (
+    file_problems,
+    model_remarks,
+    search_remarks,
+    source_remarks,
+    stage_problems,
+    stage_remarks,
+)
 from sailvit.training.plan_memory import Memory, estimate_memory
 from sailvit.training.plan_samples import MeanSample, assumed_sample, mixed_sample, read_sample
 
@@ -99,7 +106,7 @@ def plan(recipe: Recipe) -> Plan:
         stages.append(planned)
         problems += [f"{where}: {text}" for text in stage_problems(stage, trained=sum(planned.trains.values()))]
         problems += [f"{where}: {text}" for text in _pair_problems(stage, planned.sample, samples)]
-        remarks += [f"{where}: {text}" for text in stage_remarks(stage)]
+        remarks += [f"{where}: {text}" for text in (*stage_remarks(stage), *search_remarks(stage, planned.steps))]
     layout = model.layout
     return Plan(
         name=recipe.name,

@@ -9,6 +9,9 @@ from sailvit.core.recipe import NOT_FOLDERS, Recipe, Stage
 from sailvit.models.sketch import Sketch
 from sailvit.training.objectives import OBJECTIVES
 
+_WINDOWS = 6
+"""Windows in which a search can come from ten times too low or too high, if none is undecided."""
+
 
 def file_problems(recipe: Recipe) -> Iterator[str]:
     """Files and folders that the recipe names and that are not there. Sources are checked by opening them."""
@@ -48,6 +51,20 @@ def stage_remarks(stage: Stage) -> Iterator[str]:
         yield (
             f"global_batch {stage.global_batch} is not a multiple of micro_batch {stage.micro_batch};"
             " the last forward pass of every step is a smaller one"
+        )
+
+
+def search_remarks(stage: Stage, steps: int | None) -> Iterator[str]:
+    """A search for the learning rate that has no time to find one in a stage of so many steps."""
+    schedule = stage.schedule
+    if schedule.search is None or steps is None:
+        return
+    windows = steps * (schedule.search.until - schedule.warmup) / schedule.search.window
+    if windows < _WINDOWS:
+        yield (
+            f"between warm-up and search.until lie {windows:.1f} windows of {schedule.search.window} steps; a change of"
+            f" the rate takes one or two, ten times the rate at least {_WINDOWS}: lower search.window, or raise"
+            " search.until"
         )
 
 

@@ -34,13 +34,15 @@ class Memory:
     """Of what trains."""
     moments: float
     """AdamW's two, of what trains."""
+    snapshot: float
+    """The way back of a learning-rate search: weights and moments of what trains, unless it is kept on the CPU."""
     activations: float
     """Kept for the backward pass of one micro-batch, with the head's scores."""
 
     @property
     def total(self) -> float:
         """Everything together."""
-        return self.weights + self.gradients + self.moments + self.activations
+        return self.weights + self.gradients + self.moments + self.snapshot + self.activations
 
 
 def estimate_memory(model: MLLM, recipe: Recipe, stage: Stage, sample: MeanSample, *, language_runs: bool) -> Memory:
@@ -59,11 +61,13 @@ def estimate_memory(model: MLLM, recipe: Recipe, stage: Stage, sample: MeanSampl
     activations = sum(parts[name].values * seen[name] * KEPT[recipe.precision, parts[name].trains] for name in parts)
     vocabulary = model.language.get_output_embeddings().weight.shape[0]
     scores = samples * sample.answers * vocabulary * PER_SCORE * language_runs
+    search = stage.schedule.search
     trained = sum(part.trained for part in parts.values())
     return Memory(
         weights=4.0 * sum(part.parameters for part in parts.values()) + copies,
         gradients=4.0 * trained,
         moments=8.0 * trained,
+        snapshot=12.0 * trained * (search is not None and search.keep == "device"),
         activations=activations + scores,
     )
 
