@@ -15,7 +15,7 @@ from sailvit.data.pages.sheets import Page, wrap
 from sailvit.data.pages.wear import STEEPEST, turned
 from sailvit.data.pages.words import Writer
 
-SAMPLES = 60
+SAMPLES = 40
 
 
 def pages(kind: str):

@@ -16,7 +16,7 @@ from sailvit.core.recipe import SourceConfig
 from sailvit.core.seeding import numpy_generator
 from sailvit.data.formats import open_source
 from sailvit.data.images import image_size, load_image
-from sailvit.data.pages.fonts import shipped_faces
+from sailvit.data.pages.fonts import CHARACTERS, faces_in, font, shipped_faces
 from sailvit.data.pages.layouts import LAYOUTS
 from sailvit.data.pages.source import PagesOptions, PagesSource, open_pages, transcription
 from sailvit.data.pages.wear import Drawing, Wear, some_wear
@@ -63,11 +63,10 @@ def test_a_record_asks_about_its_only_image():
 
 
 def test_transcriptions_come_by_their_share_and_state_the_order():
-    source = pages(size=600, kinds={"receipt": 1, "columns": 1}, transcriptions=0.3)
-    asked = [source[position].turns[0].text for position in range(600)]
-    whole = [text for text in asked if "Write down all text" in text]
-    assert len(whole) / 600 == pytest.approx(0.3, abs=0.05)
-    assert any("left column before the right one" in text for text in whole)
+    source = pages(size=500, kinds="sign", transcriptions=0.3)
+    whole = ["Write down all text" in source[position].turns[0].text for position in range(500)]
+    assert np.mean(whole) == pytest.approx(0.3, abs=0.06)
+    assert "left column before the right one" in pages(kinds="columns", transcriptions=1)[0].turns[0].text
 
 
 def test_lines_are_counted_from_the_top():
@@ -151,3 +150,40 @@ def test_the_registry_opens_pages(tmp_path):
     assert len(pickle.dumps(source)) < 3000
     with pytest.raises(IndexError, match="position 5 of 5 pages"):
         source[5]
+
+
+def test_every_shipped_font_writes_plain_english():
+    assert len(shipped_faces()) >= 8
+    for face in shipped_faces():
+        made = font(face, 20)
+        missing = bytes(made.getmask("\uffff"))
+        for character in CHARACTERS:
+            assert bytes(made.getmask(character)) != missing, (face, character)
+
+
+def test_a_font_without_letters_is_not_used(tmp_path):
+    shutil.copy(shipped_faces()[1], tmp_path / "good.ttf")
+    symbols = Path(shipped_faces()[1]).with_name("STIXSizOneSymReg.ttf")
+    shutil.copy(symbols, tmp_path / "symbols.ttf")
+    assert [Path(face).name for face in faces_in(str(tmp_path))] == ["good.ttf"]
+    (tmp_path / "good.ttf").unlink()
+    faces_in.cache_clear()
+    with pytest.raises(DataError, match="1 font files"):
+        faces_in(str(tmp_path))
+
+
+@pytest.mark.parametrize("kind", LAYOUTS)
+def test_records_of_every_kind_ask_and_transcribe(kind):
+    asking, writing = pages(kinds=kind, transcriptions=0, size=30), pages(kinds=kind, transcriptions=1, size=30)
+    for position in range(30):
+        page = writing[position].images[0].page
+        assert writing[position].turns[1].text == "\n".join(page.rows)
+        answers = {answer for _, answer in page.fields} | set(page.rows)
+        assert all(turn.text in answers for turn in asking[position].turns[1::2])
+
+
+def test_colours_stay_in_range_and_some_pages_are_dark():
+    wears = [some_wear(numpy_generator(1, number), 20, worn=bool(number % 2)) for number in range(400)]
+    assert all(0 <= value <= 255 for wear in wears for value in (*wear.paper, *wear.ink))
+    dark = sum(sum(wear.paper) < sum(wear.ink) for wear in wears)
+    assert 15 <= dark <= 75

@@ -72,6 +72,7 @@ def legend(figure: Figure, axes: Axes, look: Look, title: str) -> None:
     if look.legend_right:
         figure.legend(handles, names, loc="outside right upper", title=title)
         return
-    widest = max(map(look.text_width, names)) + 5 * look.type
+    # A swatch, its gap and the space between columns take five times the type's size.
+    widest = max(map(look.text_width, names)) + 5 * look.type * DPI / 72
     columns = max(1, min(len(names), int(0.9 * look.width / widest)))
     figure.legend(handles, names, loc="outside lower center", ncols=columns, title=title)

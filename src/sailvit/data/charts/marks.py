@@ -25,22 +25,27 @@ def draw_bars(axes: Axes, table: Table, look: Look) -> None:
     """Bars side by side, upright or lying."""
     flat = table.kind == "horizontal"
     slot = look.thickness / len(table.series)
-    longest = max(look.text_width(table.text(value)) for row in table.values for value in row)
-    narrow = longest > slot / len(table.labels) * look.width * 0.75
-    for index, (name, values) in enumerate(zip(table.series, table.values, strict=True)):
-        places = np.arange(len(values)) + (index - (len(table.series) - 1) / 2) * slot
-        style = {"color": table.colours.codes[index], "label": name, **_edge(look)}
-        bars = axes.barh(places, values, slot, **style) if flat else axes.bar(places, values, slot, **style)
-        if table.printed:
-            texts = [table.text(value) for value in values]
-            axes.bar_label(bars, texts, padding=2, rotation=90 if narrow and not flat else 0)
+    places = np.arange(len(table.labels)) - (len(table.series) - 1) / 2 * slot
+    draw = axes.barh if flat else axes.bar
     value_axis(axes, table, look, "x" if flat else "y")
-    if table.printed and flat:
-        axes.set_xlim(0, table.top * (1 + 2 * longest / look.width))
-    elif table.printed and narrow:
-        axes.set_ylim(0, table.top * (1 + 2.5 * longest / look.height))
+    for index, (name, values) in enumerate(zip(table.series, table.values, strict=True)):
+        bars = draw(places + index * slot, values, slot, color=table.colours.codes[index], label=name, **_edge(look))
+        if table.printed:
+            _print_values(axes, bars, table, values, look=look, slot=slot)
     label_axis(axes, table, look, "y" if flat else "x")
     name_axes(axes, table, flat=flat)
+
+
+def _print_values(axes: Axes, bars: Any, table: Table, values: tuple[int, ...], *, look: Look, slot: float) -> None:
+    """Numbers at the ends of bars, with room on the axis for them; upright where bars are narrow."""
+    longest = max(look.text_width(table.text(value)) for row in table.values for value in row)
+    flat = table.kind == "horizontal"
+    upright = not flat and longest > slot / len(values) * look.width * 0.75
+    axes.bar_label(bars, [table.text(value) for value in values], padding=2, rotation=90 if upright else 0)
+    if flat:
+        axes.set_xlim(0, table.top * (1 + 2 * longest / look.width))
+    elif upright:
+        axes.set_ylim(0, table.top * (1 + 2.5 * longest / look.height))
 
 
 def draw_stack(axes: Axes, table: Table, look: Look) -> None:
