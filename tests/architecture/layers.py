@@ -12,7 +12,8 @@ LAYERS = [
     {"recipes"},
     {"training", "evaluation", "export", "report"},
     {"models", "data"},
-    {"distributed", "checkpoint"},
+    {"checkpoint"},
+    {"distributed"},
     {"core"},
 ]
 """From the top down; layers in one set are siblings."""

@@ -33,21 +33,20 @@ def train(
     """Train a recipe's stages and save every part as a Hugging Face folder; torchrun spreads it over processes."""
     from rich.console import Console
 
-    from sailvit.distributed.processes import agreed, joined, meet, rank
+    from sailvit.distributed.processes import agreed, joined, rank
 
     loaded = load_recipe(recipe, overrides or ())
     folder = RunFolder(run or (Path(recipe).parent if resume and _in_run(recipe) else Path("runs") / loaded.name))
     with joined():
         console = Console(quiet=rank() != 0)
-        if loaded.resume == "auto" and not resume and not overwrite:
+        if loaded.resume == "auto" and not (resume or overwrite):
             state = agreed(_state_of(folder, loaded))
+            resume, overwrite = state == "interrupted", state == "not saved"
             if state == "complete":
                 console.print(f"{folder.path} is complete; nothing is left to do", highlight=False)
                 return
-            resume, overwrite = state == "interrupted", state == "not saved"
-        if overwrite and not resume and rank() == 0:
-            shutil.rmtree(folder.path, ignore_errors=True)
-        meet()
+        if overwrite and not resume:
+            _remove(folder)
         run_recipe(loaded, folder, console, resume=resume)
     last = loaded.stages[-1]
     console.print(f"Parts: {folder.stage(len(loaded.stages) - 1, last.name)}\nReport: {folder.report}", highlight=False)
@@ -84,6 +83,15 @@ def run_recipe(recipe: Recipe, folder: RunFolder, console: Console, *, resume: b
     if rank() == 0:
         write_report(folder)
     return assembly
+
+
+def _remove(folder: RunFolder) -> None:
+    """Take away what another run left, once for all processes."""
+    from sailvit.distributed.processes import meet, rank
+
+    if rank() == 0:
+        shutil.rmtree(folder.path, ignore_errors=True)
+    meet()
 
 
 def _state_of(folder: RunFolder, recipe: Recipe) -> str:

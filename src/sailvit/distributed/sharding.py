@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 
 import torch
@@ -43,6 +44,17 @@ def whole_state(module: nn.Module) -> dict[str, torch.Tensor]:
     return {name: made.setdefault(id(tensor), whole(tensor)) for name, tensor in state.items()}
 
 
+def square_sum(tensor: torch.Tensor) -> torch.Tensor:
+    """The share of a tensor's sum of squares that is this process's, float[]; those of all processes add up to it."""
+    held, copies = tensor.detach(), world()
+    if isinstance(tensor, DTensor):
+        mesh = tensor.device_mesh
+        copies = math.prod(mesh.size(axis) for axis, kind in enumerate(tensor.placements) if kind.is_replicate())
+        held = tensor.to_local().detach()
+    norm: torch.Tensor = torch.linalg.vector_norm(held)
+    return norm.square() / copies
+
+
 @torch.no_grad()
 def fill(tensor: torch.Tensor, value: torch.Tensor) -> None:
     """Copy an unsharded value, the same on every process, into a tensor that may be sharded."""
@@ -60,15 +72,20 @@ def fill_all(tensors: Mapping[str, torch.Tensor], values: Mapping[str, torch.Ten
 def clip_gradients(parameters: Iterable[torch.nn.Parameter], limit: float | None) -> float:
     """The norm of all gradients before they are scaled down to norm `limit`; sharded and plain ones count alike."""
     held = [parameter for parameter in parameters if parameter.grad is not None]
-    kinds = [[p for p in held if isinstance(p.grad, DTensor) is sharded] for sharded in (True, False)]
-    kinds = [kind for kind in kinds if kind]
-    norms = [
-        whole(torch.nn.utils.get_total_norm([p.grad for p in kind if p.grad is not None], foreach=True))
-        for kind in kinds
-    ]
-    if not norms:
+    kinds = [kind for kind in (_of_kind(held, sharded=True), _of_kind(held, sharded=False)) if kind]
+    if not kinds:
         return 0.0
+    norms = [whole(torch.nn.utils.get_total_norm(_gradients(kind), foreach=True)) for kind in kinds]
     norm = norms[0] if len(norms) == 1 else torch.linalg.vector_norm(torch.stack(norms))
-    for kind in kinds if limit is not None else ():
-        torch.nn.utils.clip_grads_with_norm_(kind, limit or 0.0, norm, foreach=True)
+    if limit is not None:
+        for kind in kinds:
+            torch.nn.utils.clip_grads_with_norm_(kind, limit, norm, foreach=True)
     return float(norm)
+
+
+def _of_kind(parameters: list[nn.Parameter], *, sharded: bool) -> list[nn.Parameter]:
+    return [parameter for parameter in parameters if isinstance(parameter, DTensor) is sharded]
+
+
+def _gradients(parameters: list[nn.Parameter]) -> list[torch.Tensor]:
+    return [parameter.grad for parameter in parameters if parameter.grad is not None]

@@ -91,7 +91,7 @@ class _ChunkedLoss(torch.autograd.Function):
         step = max(1, CHUNK // len(weight))
         for start in range(0, len(hidden), step):
             part = slice(start, start + step)
-            total += _chunk(hidden[part], weight, bias, labels[part], grads, part)
+            total += _chunk(hidden[part], weight, bias, labels[part], grads=grads, part=part)
         ctx.save_for_backward(*grads)
         ctx.dtypes = [None if tensor is None else tensor.dtype for tensor in (hidden, weight, bias)]
         return total
@@ -109,6 +109,7 @@ def _chunk(
     weight: torch.Tensor,
     bias: torch.Tensor | None,
     labels: torch.Tensor,
+    *,
     grads: list[torch.Tensor | None],
     part: slice,
 ) -> torch.Tensor:

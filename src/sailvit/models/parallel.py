@@ -80,15 +80,18 @@ def is_sharded(model: nn.Module) -> bool:
     return isinstance(model, FSDPModule)
 
 
+def let_go(model: nn.Module) -> None:
+    """Give back what a pass without backward has gathered of a sharded model; others stay as they are."""
+    if isinstance(model, FSDPModule):
+        model.reshard()
+
+
 def _recomputed(forward: Callable[..., Any], how: Literal["selective", "full"]) -> Callable[..., Any]:
     """A forward that keeps little for the backward pass, which computes the rest again."""
     context = partial(create_selective_checkpoint_contexts, _policy) if how == "selective" else None
     options: dict[str, Any] = {} if context is None else {"context_fn": context}
 
-    def recomputing(*args: Any, **kwargs: Any) -> Any:
-        return checkpoint(forward, *args, use_reentrant=False, preserve_rng_state=True, **options, **kwargs)
-
-    return recomputing
+    return partial(checkpoint, forward, use_reentrant=False, preserve_rng_state=True, **options)
 
 
 def _policy(context: Any, operation: Any, *args: Any, **kwargs: Any) -> CheckpointPolicy:

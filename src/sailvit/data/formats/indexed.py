@@ -9,8 +9,8 @@ import zlib
 from collections.abc import Sequence
 from hashlib import blake2b
 from pathlib import Path
+from posixpath import normpath
 from typing import Annotated, BinaryIO, TypeAlias
-from urllib.parse import urljoin
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +37,7 @@ from sailvit.data.formats.rows import RowOptions, read_options
 from sailvit.data.formats.shards import Spans
 from sailvit.data.formats.webdataset import read_sample, sample_record
 from sailvit.data.remote.cache import ShardCache
+from sailvit.data.remote.orders import Access
 from sailvit.data.remote.roots import is_remote
 
 _AGAIN = "count them again: sailvit data index DIR --recipe RECIPE"
@@ -47,6 +48,10 @@ class IndexedOptions(RowOptions):
 
     cache_gb: Annotated[float, Field(gt=0)] = 100.0
     """Most GB of shards kept on this machine, when they come from a URL."""
+    public: bool = False
+    """Whether the URL is a public bucket's, which is asked without credentials."""
+    endpoint: str | None = None
+    """Address of a server that speaks S3 but is not Amazon's."""
     groups: Annotated[int, Field(ge=1)] = 2
     """Row groups of Parquet shards that each process keeps in memory."""
 
@@ -205,13 +210,20 @@ def open_indexed(config: SourceConfig, folder: Path) -> IndexedSource:
 
 def _open_remote(url: str, options: IndexedOptions) -> IndexedSource:
     url = url.rstrip("/") + "/"
-    limit = int(options.cache_gb * 1e9)
-    files = ShardCache(url, cache_folder("shards"), limit=limit)
+    limit, access = int(options.cache_gb * 1e9), Access(public=options.public, endpoint=options.endpoint)
+    files = ShardCache(url, cache_folder("shards"), limit=limit, access=access)
     manifest = read_manifest(files.read(MANIFEST), url + MANIFEST)
-    shards = (
-        files if manifest.root == "." else ShardCache(urljoin(url, manifest.root), cache_folder("shards"), limit=limit)
-    )
+    shards = files
+    if manifest.root != ".":
+        shards = ShardCache(_beside(url, manifest.root), cache_folder("shards"), limit=limit, access=access)
     return IndexedSource(manifest, options, files=files, shards=shards)
+
+
+def _beside(url: str, root: str) -> str:
+    """The URL that the relative path `root` leads to from `url`, whatever its scheme."""
+    scheme, _, rest = url.partition("://")
+    host, _, path = rest.partition("/")
+    return f"{scheme}://{host}/{normpath(f'{path}/{root}').lstrip('/')}"
 
 
 def _fingerprint(manifest: Manifest, options: IndexedOptions) -> str:

@@ -15,6 +15,7 @@ from sailvit.core.errors import DataError
 from sailvit.core.recipe import SourceConfig
 from sailvit.core.records import Record, Source
 from sailvit.data.formats.rows import RowOptions, read_options
+from sailvit.data.formats.shards import Fault
 
 POSITIONS = "positions.npy"
 """Where the records stand in the inner source: int64[n], rising."""
@@ -46,6 +47,16 @@ class SelectedSource:
 
     def __getitem__(self, position: int) -> Record:
         return self._inner[int(self._positions[position])]
+
+    @property
+    def faults(self) -> tuple[Fault, ...]:
+        """What the inner source found damaged when it opened."""
+        return tuple(getattr(self._inner, "faults", ()))
+
+    def place(self, position: int) -> tuple[str | None, int | None]:
+        """File and place there of a chosen record, as the inner source tells them."""
+        tell = getattr(self._inner, "place", None)
+        return (None, None) if tell is None else tell(int(self._positions[position]))
 
     @property
     def shards(self) -> tuple[int, ...]:
