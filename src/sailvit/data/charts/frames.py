@@ -58,7 +58,8 @@ def name_axes(axes: Axes, table: Table, *, flat: bool = False) -> None:
 def head(figure: Figure, axes: Axes, title: str, look: Look) -> None:
     """The title, in as many lines as the width asks for."""
     letter = (look.type + 2) * DPI / 72 * 0.62
-    text = fill(title, max(12, int(0.8 * look.width / letter)))
+    room = (0.5 if look.legend_right else 0.8) * look.width
+    text = fill(title, max(12, int(room / letter)))
     # Layouts leave no room above axes of a fixed shape, and a title that belongs to those could run out of the image.
     if axes.get_aspect() == 1:
         figure.suptitle(text, fontsize=look.type + 2)
