@@ -81,7 +81,7 @@ class _ChunkedLoss(torch.autograd.Function):
     def forward(
         ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, labels: torch.Tensor
     ) -> torch.Tensor:
-        """float[]: the sum over int64[A] labels of hidden float[A, D] through weight float[N, D] and bias float[N]."""
+        """float[], of shape (): the sum over int64[A] labels, from hidden float[A, D], weight float[N, D], bias float[N]."""
         wanted = ctx.needs_input_grad
         grads = [
             torch.zeros_like(tensor, dtype=torch.float32) if tensor is not None and needed else None

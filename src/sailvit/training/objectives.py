@@ -47,7 +47,7 @@ class NextToken(Objective):
         return batch.answer_tokens
 
     def forward(self, model: MLLM, activations: Activations, batch: Batch) -> torch.Tensor:
-        """float[]: the sum over the A answer tokens of int64[B, T] labels."""
+        """float[], of shape (): the sum over the A answer tokens of int64[B, T] labels."""
         del model
         assert activations.scores is not None
         return activations.scores.loss(batch.labels[batch.labels != IGNORED])

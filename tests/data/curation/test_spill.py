@@ -73,7 +73,10 @@ def peak_of_repeats(folder: Path, count: int) -> int:
 
 
 def test_memory_of_a_search_does_not_grow_with_the_hashes(tmp_path: Path):
-    few, many = (peak_of_repeats(tmp_path / str(count), count) for count in (6000, 18_000))
+    # The lower of two, as other threads of the test runner allocate too.
+    few, many = (
+        min(peak_of_repeats(tmp_path / f"{count}-{turn}", count) for turn in range(2)) for count in (6000, 18_000)
+    )
     assert many < 1.5 * few
 
 

@@ -120,9 +120,9 @@ def reads(monkeypatch) -> list[str]:
     names: list[str] = []
 
     class Noting(Indexer):
-        def __call__(self, name):
+        def index(self, name):
             names.append(name)
-            return super().__call__(name)
+            return super().index(name)
 
     monkeypatch.setattr(indexing, "Indexer", Noting)
     return names
@@ -194,11 +194,11 @@ def test_a_killed_run_goes_on(renewing, builder, tmp_path, monkeypatch):
     done = []
 
     class Dying(Indexer):
-        def __call__(self, name):
+        def index(self, name):
             if len(done) == 3:
                 raise KeyboardInterrupt
             done.append(name)
-            return super().__call__(name)
+            return super().index(name)
 
     monkeypatch.setattr(indexing, "Indexer", Dying)
     with pytest.raises(KeyboardInterrupt):

@@ -142,12 +142,12 @@ def test_a_killed_run_goes_on_where_it_stopped(survivors, reference, builder, tm
     written = []
 
     class Dying(ShardWriter):
-        def __call__(self, shard):
+        def write(self, shard):
             if len(written) == survivors:
                 (self.out / f"{shard.name}.part").write_bytes(b"half a shard")
                 raise KeyboardInterrupt
             written.append(shard.name)
-            return super().__call__(shard)
+            return super().write(shard)
 
     monkeypatch.setattr(preparing, "ShardWriter", Dying)
     with pytest.raises(KeyboardInterrupt):

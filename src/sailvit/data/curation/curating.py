@@ -111,7 +111,7 @@ class _Curator:
         return Curated(self._kept, {**counts, "filters": self._ledger.accounts(), **thinned})
 
     def _filter(self, filters: Sequence[RecordFilter]) -> None:
-        for dropped in self._each("filters", FilterStep(self._source, filters)):
+        for dropped in self._each("filters", FilterStep(self._source, filters).look):
             self._enter(dropped, 1)
 
     def _score(self, found: ScoredFilter) -> None:
@@ -119,13 +119,13 @@ class _Curator:
             raise DataError(f"filter {filter_name(found)} needs a model; give `scorer`, which opens {found.model}")
         step = ScoreStep(self._source, found, self._scorer(found.model))
         # One process: the model is the slow part and uses all cores, or the one device.
-        for dropped in self._each(filter_name(found), step, workers=0):
+        for dropped in self._each(filter_name(found), step.look, workers=0):
             self._enter(dropped, 1 + self._order.index(found))
 
     def _drop_copies(self, found: CopyFilter) -> None:
         with TemporaryDirectory(prefix="sailvit-") as folder:
             repeats = Repeats(Path(folder), distance=found.reach())
-            for rows, dropped in self._each(filter_name(found), HashStep(self._source, found)):
+            for rows, dropped in self._each(filter_name(found), HashStep(self._source, found).look):
                 repeats.add(rows)
                 self._enter(dropped, 1)
             for position, first in repeated_records(repeats.find()):
@@ -134,10 +134,10 @@ class _Curator:
 
     def _resample(self, resampling: Resampling) -> dict[str, Any]:
         before, after = (NgramCounts(resampling.n, width=resampling.width) for _ in range(2))
-        for chunk in self._each("n-grams", CountStep(self._source, resampling.n)):
+        for chunk in self._each("n-grams", CountStep(self._source, resampling.n).look):
             before.add(chunk)
         step = KeepStep(self._source, resampling, before, self._curation.seed)
-        for dropped, chunk in self._each("resampling", step):
+        for dropped, chunk in self._each("resampling", step.look):
             self._enter(dropped, 1 + len(self._order))
             after.add(chunk)
         return {"ngrams": compared(before, after)}

@@ -85,7 +85,7 @@ def survey(
         raise DataError(f"found no records in {', '.join(sources) or 'no source'}; expected one at least")
     with TemporaryDirectory(prefix="sailvit-") as folder:
         sums = _Sums(Path(folder), n)
-        found = each(Surveyor(source, builder, n, near), _stretches(len(source), read), workers=workers)
+        found = each(Surveyor(source, builder, n, near).survey, _stretches(len(source), read), workers=workers)
         for done, stretch in enumerate(found, 1):
             sums.add(stretch)
             if progress is not None:

@@ -38,7 +38,7 @@ class FilterStep:
     filters: Sequence[RecordFilter]
     """In order; the first that objects counts."""
 
-    def __call__(self, positions: Positions) -> Dropped:
+    def look(self, positions: Positions) -> Dropped:
         """What is dropped of the records at these positions, int64[n]."""
         return [found for position in positions.tolist() if (found := self._judge(position))]
 
@@ -64,7 +64,7 @@ class ScoreStep:
     scorer: Scorer
     """Gives them."""
 
-    def __call__(self, positions: Positions) -> Dropped:
+    def look(self, positions: Positions) -> Dropped:
         """What is dropped of the records at these positions, int64[n]."""
         dropped: Dropped = []
         looks: list[Look] = []
@@ -100,7 +100,7 @@ class HashStep:
     filter: CopyFilter
     """Gives their hashes."""
 
-    def __call__(self, positions: Positions) -> tuple[Rows, Dropped]:
+    def look(self, positions: Positions) -> tuple[Rows, Dropped]:
         """Hashes, rows of type `ROW`, of the records at these positions, int64[n], and what cannot be read of them."""
         rows: list[Rows] = [np.zeros(0, ROW)]
         dropped: Dropped = []
@@ -123,7 +123,7 @@ class CountStep:
     n: int
     """Words of an n-gram."""
 
-    def __call__(self, positions: Positions) -> NgramChunk:
+    def look(self, positions: Positions) -> NgramChunk:
         """The n-grams of the records at these positions, int64[n]."""
         return count_ngrams((Look(p, self.source[p]).answers for p in positions.tolist()), self.n)
 
@@ -141,7 +141,7 @@ class KeepStep:
     seed: int
     """Root of the choices."""
 
-    def __call__(self, positions: Positions) -> tuple[Dropped, NgramChunk]:
+    def look(self, positions: Positions) -> tuple[Dropped, NgramChunk]:
         """What goes of the records at these positions, int64[n], and the n-grams of what stays."""
         dropped: Dropped = []
         texts: list[str] = []

@@ -114,7 +114,7 @@ class Surveyor:
     near: bool
     """Whether images are decoded, to find near copies."""
 
-    def __call__(self, positions: list[int]) -> Stretch:
+    def survey(self, positions: list[int]) -> Stretch:
         """The tally of the records at these positions."""
         tally, texts = Tally(), []
         copies: dict[str, list[Rows]] = {name: [np.zeros(0, ROW)] for name in COPIES}

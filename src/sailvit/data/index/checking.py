@@ -67,7 +67,7 @@ class Checker:
     builder: SampleBuilder | None
     """Tokenizes them; none leaves that out."""
 
-    def __call__(self, positions: NDArray[np.int64]) -> tuple[int, list[Finding]]:
+    def check(self, positions: NDArray[np.int64]) -> tuple[int, list[Finding]]:
         """How many images were decoded, and what is wrong at these positions."""
         images, findings = 0, []
         for position in map(int, positions):
@@ -178,4 +178,4 @@ def _read(
 ) -> Iterator[tuple[int, tuple[int, list[Finding]]]]:
     """Number of records of every stretch, and what reading it gave."""
     stretches = [positions[start : start + _CHUNK] for start in range(0, len(positions), _CHUNK)]
-    yield from zip(map(len, stretches), each(checker, stretches, workers=workers), strict=True)
+    yield from zip(map(len, stretches), each(checker.check, stretches, workers=workers), strict=True)

@@ -47,7 +47,7 @@ class Indexer:
     builder: SampleBuilder | None
     """Counts tokens and tiles; none leaves them out."""
 
-    def __call__(self, name: str) -> ShardResult:
+    def index(self, name: str) -> ShardResult:
         """Read a shard and write its index."""
         config = self.config
         path = config.root / name
@@ -133,7 +133,7 @@ def index(
             return put_back(config.out, old)
         counted = counted or still_counted(old, changed)
     begin(config, counted)
-    written = each(Indexer(config, builder), changed, workers=workers)
+    written = each(Indexer(config, builder).index, changed, workers=workers)
     marks = list(_marks(names, known, written, progress))
     bad = bad_of(config.out, names, old)
     manifest = complete(config.out, marks, bad, counted=counted, settings=config.settings(old))

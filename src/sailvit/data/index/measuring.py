@@ -116,7 +116,7 @@ class Measurer:
     builder: SampleBuilder
     """Tokenizes them."""
 
-    def __call__(self, stretch: range) -> Counts:
+    def measure(self, stretch: range) -> Counts:
         """Tokens and tiles, int32[2, n], of the records at these positions."""
         costs = [self._cost(position) for position in stretch]
         return np.array(costs, dtype=np.int32).reshape(-1, 2).T
@@ -141,7 +141,7 @@ def _fill(
     total = len(source)
     stretches = (range(start, min(start + _CHUNK, total)) for start in range(0, total, _CHUNK))
     done = 0
-    for found in each(Measurer(source, builder), stretches, workers=workers if total > _SMALL else 0):
+    for found in each(Measurer(source, builder).measure, stretches, workers=workers if total > _SMALL else 0):
         counts[:, done : done + found.shape[1]] = found
         done += found.shape[1]
         if progress is not None:

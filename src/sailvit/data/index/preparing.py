@@ -78,7 +78,7 @@ class ShardWriter:
     decode: bool
     """Whether images are decoded."""
 
-    def __call__(self, shard: Shard) -> ShardResult:
+    def write(self, shard: Shard) -> ShardResult:
         """Write a shard, its index and the note that both are finished."""
         entries, bad = Entries(self.builder), list[BadRecord]()
         path = self.out / shard.name
@@ -171,7 +171,9 @@ def _write(
     """Marks of all shards, in order; those that no earlier run has finished are written."""
     kept = {shard: mark for shard in shards if (mark := _kept(writer.out, shard)) is not None}
     missing = (shard for shard in shards if shard not in kept)
-    written = each_on_cluster(writer, missing) if workers == "ray" else each(writer, missing, workers=workers)
+    written = (
+        each_on_cluster(writer.write, missing) if workers == "ray" else each(writer.write, missing, workers=workers)
+    )
     done, total = 0, sum(map(len, writer.sources.values()))
     for shard in shards:
         yield kept.get(shard) or next(written).mark
