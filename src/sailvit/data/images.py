@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Sequence
 from functools import cache
+from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
@@ -77,6 +79,17 @@ def tile_image(image: Pixels, layout: VisualLayout) -> torch.Tensor:
     if layout.thumbnail and len(cells) > 1:
         cells = torch.cat([cells, _resize(pixels, size, size)[None]])
     return cells.contiguous()
+
+
+def join_tiles(cuts: Sequence[torch.Tensor]) -> torch.Tensor:
+    """uint8[I, C, H, W]: the tiles of all cuts; nothing is copied where these lie one behind the other in memory."""
+    first = cuts[0]
+    ends = list(accumulate((cut.nbytes for cut in cuts), initial=first.data_ptr()))
+    storage = first.untyped_storage().data_ptr()
+    shared = all(cut.untyped_storage().data_ptr() == storage for cut in cuts)
+    if shared and [cut.data_ptr() for cut in cuts] == ends[:-1]:
+        return first.as_strided((sum(map(len, cuts)), *first.shape[1:]), first.stride())
+    return torch.cat(tuple(cuts))
 
 
 def _resize(pixels: torch.Tensor, width: int, height: int) -> torch.Tensor:

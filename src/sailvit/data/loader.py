@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
@@ -19,12 +20,18 @@ from sailvit.data.plan.balance import deal
 from sailvit.data.plan.planner import Plan
 from sailvit.data.reading.quarantine import BadRecord, Quarantine
 from sailvit.data.reading.reader import Reader, Reading, Task
+from sailvit.data.reading.shelf import Shelf
 from sailvit.data.reading.workers import naming_deaths, start_worker
 from sailvit.data.samples import SampleBuilder
 
 _Planned = deque[tuple[int, dict[str, Any]]]
 """For every step that is planned and not read yet: the number of its batches, and the cursor after it."""
 _Value = TypeVar("_Value")
+
+_FORKS = sys.platform == "linux"
+"""Whether workers are forked, and so share memory that was made before."""
+_BYTES_PER_TOKEN = 64
+"""Four int64 per token, and at most three numbers per image or boundary, of which there are fewer."""
 
 
 class Loader:
@@ -50,7 +57,8 @@ class Loader:
             )
         self._feed = feed
         self._plan = Plan(feed, costs)
-        self._reader = Reader(sources, builder, tiles=feed.tiles, timeout=feed.quarantine.timeout)
+        self._sources = sources
+        self._builder = builder
         self._report = report
         self._prefetch = prefetch
         self._cursor: dict[str, Any] | None = None
@@ -84,31 +92,41 @@ class Loader:
         return first + list(islice(readings, planned[0][0] - 1)) if first else []
 
     def _readings(self, planned: _Planned) -> DataLoader[Reading]:
-        workers = self._feed.workers
-        batches = -(-self._feed.global_batch // (self._feed.world * self._feed.micro_batch))
+        feed = self._feed
+        batches = -(-feed.global_batch // (feed.world * feed.micro_batch))
         # One step ahead, so that it is read while the one before trains.
-        ahead = self._prefetch or max(2, -(-batches // max(1, workers)))
+        ahead = self._prefetch or max(2, -(-batches // max(1, feed.workers)))
+        # Beside those on their way, the step in training holds slots, and the one after it while they change places.
+        shelf = Shelf(ahead * feed.workers + 2 * batches, self._most_bytes()) if feed.workers and _FORKS else None
+        reader = Reader(self._sources, self._builder, shelf=shelf, tiles=feed.tiles, timeout=feed.quarantine.timeout)
         return DataLoader(
-            self._reader,
-            sampler=self._tasks(planned),
+            reader,
+            sampler=self._tasks(planned, shelf),
             batch_size=None,
             collate_fn=_as_it_is,
-            num_workers=workers,
-            prefetch_factor=ahead if workers else None,
+            num_workers=feed.workers,
+            multiprocessing_context="fork" if shelf else None,
+            prefetch_factor=ahead if feed.workers else None,
             worker_init_fn=start_worker,
             pin_memory=torch.cuda.is_available(),
             # Its own, as DataLoader would draw a number from the global one that training uses.
             generator=torch.Generator(),
         )
 
-    def _tasks(self, planned: _Planned) -> Iterator[Task]:
+    def _most_bytes(self) -> int:
+        """Bytes that a batch can have: its tiles, and some integers per token."""
+        layout, tokens = self._builder.layout, self._feed.sequence * self._feed.micro_batch
+        return (tokens // layout.tokens_per_tile) * 3 * layout.tile_size**2 + _BYTES_PER_TOKEN * tokens + 4096
+
+    def _tasks(self, planned: _Planned, shelf: Shelf | None) -> Iterator[Task]:
         """The tasks of this rank, ahead of what is trained on; cursors go another way, as no worker needs them."""
         size = self._feed.micro_batch
         for step in self._plan.steps(self._cursor):
             own = deal(step.packs, self._feed.world)[self._feed.rank]
             chunks = [tuple(own[at : at + size]) for at in range(0, len(own), size)]
             planned.append((len(chunks), step.cursor))
-            yield from (Task(step.cursor["steps"], chunk) for chunk in chunks)
+            for chunk in chunks:
+                yield Task(step.cursor["steps"], chunk, shelf.claim() if shelf else None)
 
 
 def _as_it_is(value: _Value) -> _Value:

@@ -9,9 +9,15 @@ from torch.nn.functional import pad
 
 from sailvit.core.batch import IGNORED, Batch
 from sailvit.core.records import Sample
+from sailvit.data.images import join_tiles
 
 
-def collate(packs: Sequence[Sequence[Sample]], *, length: int | None = None, padding_id: int = 0) -> Batch:
+def collate(
+    packs: Sequence[Sequence[Sample]],
+    *,
+    length: int | None = None,
+    padding_id: int = 0,
+) -> Batch:
     """A batch of packs, its rows as long as the longest pack or `length`; an empty pack becomes a row of padding.
 
     `caption_of` covers the answer tokens of a caption, its end-of-turn token included.
@@ -48,7 +54,7 @@ def _images(segments: Sequence[Sample]) -> tuple[torch.Tensor, torch.Tensor, tor
     cut = [segment.tiles for segment in segments if len(segment.tiles)] or [segments[0].tiles]
     image_of_tile = torch.cat([s.image_of_tile + start for s, start in zip(segments, first, strict=True)])
     captioned = torch.where(torch.tensor([segment.caption for segment in segments]), first, -1)
-    return torch.cat(cut), image_of_tile, captioned
+    return join_tiles(cut), image_of_tile, captioned
 
 
 def _tokens(pack: Sequence[Sample]) -> int:

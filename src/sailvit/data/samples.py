@@ -13,7 +13,7 @@ from sailvit.core.batch import IGNORED
 from sailvit.core.errors import DataError
 from sailvit.core.layout import VisualLayout
 from sailvit.core.records import ImageLike, Record, Sample
-from sailvit.data.images import load_image, tile_count, tile_image
+from sailvit.data.images import join_tiles, load_image, tile_count, tile_image
 from sailvit.data.text import FastTokenizer, TextEncoder, Tokenized
 
 UNUSABLE = (DataError, OSError, ValueError, TypeError, LookupError, ArithmeticError, RecursionError, MemoryError)
@@ -36,19 +36,36 @@ class Draft:
 
 
 class Tiler:
-    """Tiles of images; a file or byte string that was tiled before is not decoded again."""
+    """Tiles of images; a file or byte string that was tiled before is not decoded again.
 
-    def __init__(self, layout: VisualLayout) -> None:
+    With `room`, uint8[n], the tiles of all calls are put there one behind the other, while they are in the cache.
+    """
+
+    def __init__(self, layout: VisualLayout, room: torch.Tensor | None = None) -> None:
         self._layout = layout
+        self._room = room
         self._known: dict[Path | bytes, torch.Tensor] = {}
+        self.used = 0
+        """Bytes of the room that are taken."""
 
     def __call__(self, image: ImageLike) -> torch.Tensor:
         """The tiles uint8[I, 3, H, W] of an image."""
         if not isinstance(image, Path | bytes):
-            return tile_image(load_image(image), self._layout)
-        if image not in self._known:
-            self._known[image] = tile_image(load_image(image), self._layout)
+            return self._placed(tile_image(load_image(image), self._layout))
+        known = self._known.get(image)
+        self._known[image] = self._placed(tile_image(load_image(image), self._layout) if known is None else known)
         return self._known[image]
+
+    def give_back(self, used: int) -> None:
+        """Take back what was put into the room since it had so many bytes taken."""
+        self.used = used
+        self._known.clear()
+
+    def _placed(self, tiles: torch.Tensor) -> torch.Tensor:
+        if self._room is None:
+            return tiles
+        start, self.used = self.used, self.used + tiles.nbytes
+        return self._room[start : self.used].view(tiles.shape).copy_(tiles)
 
 
 class SampleBuilder:
@@ -87,13 +104,12 @@ class SampleBuilder:
         """The sample of a draft, its images decoded and tiled; a `tiler` shared by drafts decodes each image once."""
         size = self.layout.tile_size
         cuts = list(map(tiler or Tiler(self.layout), draft.record.images[: len(draft.text.runs)]))
-        counts = torch.tensor([len(cut) for cut in cuts], dtype=torch.int64)
         return Sample(
             id=draft.id,
             tokens=torch.from_numpy(draft.text.tokens),
             labels=torch.from_numpy(draft.text.labels),
-            tiles=torch.cat(cuts) if cuts else torch.zeros(0, 3, size, size, dtype=torch.uint8),
-            image_of_tile=torch.arange(len(cuts)).repeat_interleave(counts),
+            tiles=join_tiles(cuts) if cuts else torch.zeros(0, 3, size, size, dtype=torch.uint8),
+            image_of_tile=torch.from_numpy(np.arange(len(cuts)).repeat([len(cut) for cut in cuts])),
             caption=draft.record.kind == "caption" and len(cuts) == 1,
         )
 

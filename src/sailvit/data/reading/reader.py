@@ -16,6 +16,7 @@ from sailvit.data.packing import collate
 from sailvit.data.plan.draws import Drawn
 from sailvit.data.reading.limits import time_limit
 from sailvit.data.reading.quarantine import BadRecord
+from sailvit.data.reading.shelf import Shelf, Shelved
 from sailvit.data.samples import UNUSABLE, SampleBuilder, Tiler
 
 _LONGEST_REASON = 1000
@@ -38,44 +39,60 @@ class Task:
     """The step they belong to, counted from 1."""
     packs: tuple[tuple[Drawn, ...], ...]
     """The draws of each."""
+    slot: int | None = None
+    """Where on the shelf the batch goes; none hands it over in memory of its own."""
 
 
 @dataclass(frozen=True)
 class Reading:
     """What became of a task."""
 
-    batch: Batch
+    held: Batch | Shelved
     """Its packs without bad records; a pack of bad records alone is a row of padding."""
     read: dict[str, int]
     """Records drawn per source, the bad ones included."""
     bad: tuple[BadRecord, ...]
     """Those that were left out."""
 
+    @property
+    def batch(self) -> Batch:
+        """The batch; to be asked for once, as its slot is given back when it is gone."""
+        return self.held.batch() if isinstance(self.held, Shelved) else self.held
+
     def pin_memory(self) -> Reading:
         """The same in page-locked memory; DataLoader calls it where there is a GPU."""
-        return replace(self, batch=self.batch.pin_memory())
+        return replace(self, held=self.batch.pin_memory())
 
 
 class Reader(Dataset[Reading]):
-    """Batches by task. Records are read anew each time, so it holds nothing and can go to any process."""
+    """Batches by task. Records are read anew each time; without a shelf it can go to any process."""
 
     def __init__(
-        self, sources: Mapping[str, Source], builder: SampleBuilder, *, tiles: int | None, timeout: float | None
+        self,
+        sources: Mapping[str, Source],
+        builder: SampleBuilder,
+        *,
+        shelf: Shelf | None = None,
+        tiles: int | None = None,
+        timeout: float | None = None,
     ) -> None:
         self._sources = sources
         self._builder = builder
+        self._shelf = shelf
         self._tiles = tiles
         self._timeout = timeout
 
     def __getitem__(self, task: Task) -> Reading:
         bad: list[BadRecord] = []
-        packs = [self._pack(task.step, pack, bad) for pack in task.packs]
-        read = Counter(draw.source for pack in task.packs for draw in pack)
-        return Reading(collate(packs, padding_id=self._builder.padding_id), dict(read), tuple(bad))
+        shelf, slot = self._shelf, task.slot
+        tiler = Tiler(self._builder.layout, None if shelf is None or slot is None else shelf.room(slot))
+        packs = [self._pack(task.step, pack, tiler, bad) for pack in task.packs]
+        batch = collate(packs, padding_id=self._builder.padding_id)
+        held = batch if shelf is None or slot is None else shelf.put(slot, batch)
+        return Reading(held, dict(Counter(draw.source for pack in task.packs for draw in pack)), tuple(bad))
 
-    def _pack(self, step: int, pack: Sequence[Drawn], bad: list[BadRecord]) -> list[Sample]:
+    def _pack(self, step: int, pack: Sequence[Drawn], tiler: Tiler, bad: list[BadRecord]) -> list[Sample]:
         """The samples of a pack in their planned order; an image that several of them show is decoded once."""
-        tiler = Tiler(self._builder.layout)
         samples = []
         for draw in pack:
             found = self._sample(step, draw, tiler)
@@ -86,7 +103,7 @@ class Reader(Dataset[Reading]):
         return samples
 
     def _sample(self, step: int, draw: Drawn, tiler: Tiler) -> Sample | BadRecord:
-        name, source = "", self._sources[draw.source]
+        name, source, used = "", self._sources[draw.source], tiler.used
         try:
             with time_limit(self._timeout):
                 record = source[draw.position]
@@ -95,6 +112,7 @@ class Reader(Dataset[Reading]):
                 _check_planned(len(draft), draw)
                 return self._builder.finish(draft, tiler)
         except UNUSABLE as error:
+            tiler.give_back(used)
             told, place = _told(error), _place(source, draw.position)
             return BadRecord(step, draw.source, draw.position, _writable(name), *told, *place)
 

@@ -1,0 +1,88 @@
+"""Handing batches over: memory that is shared with workers once, and used again and again.
+
+Fresh shared memory costs a page fault per 4 KB on either side, for tiles about as much as decoding them; slots that are
+used again cost the copy alone. They are anonymous, so that a container's small /dev/shm does not matter, and only what
+is touched is taken from the machine.
+"""
+
+from __future__ import annotations
+
+import mmap
+import weakref
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from sailvit.core.batch import Batch
+
+_ALIGNED = 64
+"""Bytes that tensors are aligned to, a cache line."""
+
+
+@dataclass(frozen=True)
+class Shelved:
+    """A batch whose tensors lie in a slot; small enough for a pipe."""
+
+    shelf: int
+    """Number of the shelf."""
+    slot: int
+    """The slot."""
+    places: Mapping[str, tuple[torch.dtype, tuple[int, ...], int]]
+    """Type, shape and first byte of every tensor."""
+    values: Mapping[str, Any]
+    """The other fields."""
+
+    def batch(self) -> Batch:
+        """The batch where it lies; for the process that made the shelf, once."""
+        return _SHELVES[self.shelf].take(self)
+
+
+class Shelf:
+    """Slots of `size` bytes for one batch each, made before the workers that fill them.
+
+    `claim` and `take` are for the process that made it, `room` and `put` for its workers.
+    """
+
+    def __init__(self, slots: int, size: int) -> None:
+        self._slots = [mmap.mmap(-1, size) for _ in range(slots)]
+        self._free = list(range(slots))
+        _SHELVES[id(self)] = self
+
+    def claim(self) -> int | None:
+        """A free slot, the one that was freed last; none when all are in use."""
+        return self._free.pop() if self._free else None
+
+    def room(self, slot: int) -> torch.Tensor:
+        """uint8[n]: all bytes of a slot."""
+        return torch.frombuffer(self._slots[slot], dtype=torch.uint8)
+
+    def put(self, slot: int, batch: Batch) -> Shelved:
+        """Copy a batch into a slot, except for tiles that were made at its beginning."""
+        room, places, at = self.room(slot), {}, 0
+        tensors = {name: value for name, value in vars(batch).items() if isinstance(value, torch.Tensor)}
+        for name, tensor in sorted(tensors.items(), key=lambda item: item[0] != "tiles"):
+            places[name] = tensor.dtype, tuple(tensor.shape), at
+            if tensor.data_ptr() != room.data_ptr() + at:
+                _view(room, *places[name]).copy_(tensor)
+            at += -(-tensor.nbytes // _ALIGNED) * _ALIGNED
+        values = {name: value for name, value in vars(batch).items() if name not in tensors}
+        return Shelved(id(self), slot, places, values)
+
+    def take(self, shelved: Shelved) -> Batch:
+        """The batch in its slot, which is free again when the last tensor that looks into it is gone."""
+        window = memoryview(self._slots[shelved.slot])
+        # Storages hold the window, so its end is the end of the last tensor, views that autograd keeps included.
+        weakref.finalize(window, self._free.append, shelved.slot)
+        room = torch.frombuffer(window, dtype=torch.uint8)
+        tensors: dict[str, Any] = {name: _view(room, *place) for name, place in shelved.places.items()}
+        return Batch(**shelved.values, **tensors)
+
+
+_SHELVES: weakref.WeakValueDictionary[int, Shelf] = weakref.WeakValueDictionary()
+"""Every shelf in use, by its number: threads that pin memory are given batches and nothing else."""
+
+
+def _view(room: torch.Tensor, kind: torch.dtype, shape: tuple[int, ...], at: int) -> torch.Tensor:
+    return room[at : at + torch.Size(shape).numel() * kind.itemsize].view(kind).view(shape)
