@@ -48,7 +48,7 @@ PLANTED: list[tuple[Rule, str, str, int]] = [
     (layer_breaks, "models/a.py", "def f():\n    from sailvit.data.images import load\n", 2),
     (layer_breaks, "data/a.py", "if TYPE_CHECKING:\n    import sailvit.models.tower\n", 2),
     (layer_breaks, "report/a.py", "from ..training import loop\n", 1),
-    (layer_breaks, "checkpoint/a.py", "from sailvit import distributed\n", 1),
+    (layer_breaks, "distributed/a.py", "from sailvit import checkpoint\n", 1),
     (place_breaks, "models/a.py", "from PIL import Image\n", 1),
     (place_breaks, "training/a.py", "def f():\n    import transformers\n", 2),
     (place_breaks, "data/images.py", "from transformers import AutoTokenizer\n", 1),

@@ -42,9 +42,6 @@ def train(
         if loaded.resume == "auto" and not (resume or overwrite):
             state = agreed(_state_of(folder, loaded))
             resume, overwrite = state == "interrupted", state == "not saved"
-            if state == "complete":
-                console.print(f"{folder.path} is complete; nothing is left to do", highlight=False)
-                return
         if overwrite and not resume:
             _remove(folder)
         run_recipe(loaded, folder, console, resume=resume)
@@ -95,13 +92,17 @@ def _remove(folder: RunFolder) -> None:
 
 
 def _state_of(folder: RunFolder, recipe: Recipe) -> str:
-    """What `resume: auto` finds: nothing, a run without a state (so without anything to lose), one with, or the end."""
+    """What `resume: auto` finds: nothing, a run without a state (so without anything to lose), or one with.
+
+    A complete run ends the command at once: there is nothing left to do.
+    """
     from sailvit.checkpoint.store import has_checkpoint
 
     if not folder.manifest.exists():
         return "none"
     if len(read_json(folder.manifest)["stages"]) == len(recipe.stages):
-        return "complete"
+        typer.echo(f"{folder.path} is complete; nothing is left to do")
+        raise typer.Exit
     return "interrupted" if has_checkpoint(folder.state) else "not saved"
 
 

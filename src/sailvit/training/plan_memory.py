@@ -15,6 +15,7 @@ from torch import nn
 
 from sailvit.core.recipe import Recipe, Stage
 from sailvit.models.blocks import find_blocks
+from sailvit.models.head import CHUNK
 from sailvit.models.mllm import MLLM
 from sailvit.training.plan_samples import MeanSample
 
@@ -57,17 +58,15 @@ def estimate_memory(model: MLLM, recipe: Recipe, stage: Stage, sample: MeanSampl
         "language": tokens * language_runs * (tower.trains or connector.trains or language.trains),
     }
     parts = {"tower": tower, "connector": connector, "language": language}
-    copies = sum(2.0 * parts[name].matrices for name in parts if seen[name] and recipe.precision == "bf16")
+    copies = 2.0 * sum(parts[name].matrices for name in parts if seen[name]) * (recipe.precision == "bf16")
     activations = sum(parts[name].values * seen[name] * KEPT[recipe.precision, parts[name].trains] for name in parts)
-    vocabulary = model.language.get_output_embeddings().weight.shape[0]
-    scores = samples * sample.answers * vocabulary * PER_SCORE * language_runs
-    search = stage.schedule.search
+    scores = language_runs * _scores(model, samples * sample.answers)
     trained = sum(part.trained for part in parts.values())
     return Memory(
         weights=4.0 * sum(part.parameters for part in parts.values()) + copies,
         gradients=4.0 * trained,
         moments=8.0 * trained,
-        snapshot=12.0 * trained * (search is not None and search.keep == "device"),
+        snapshot=12.0 * trained * _keeps_way_back(stage),
         activations=activations + scores,
     )
 
@@ -89,6 +88,17 @@ class _Size:
     def trains(self) -> bool:
         """Whether any of it trains."""
         return self.trained > 0
+
+
+def _keeps_way_back(stage: Stage) -> bool:
+    search = stage.schedule.search
+    return search is not None and search.keep == "device"
+
+
+def _scores(model: MLLM, answers: float) -> float:
+    """Bytes of scores over the vocabulary held at once: those of a chunk of answers where the head is plain."""
+    elements: float = answers * model.language.get_output_embeddings().weight.shape[0]
+    return PER_SCORE * (min(elements, CHUNK) if model.plain_head else elements)
 
 
 def _size(model: nn.Module) -> _Size:
