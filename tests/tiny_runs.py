@@ -86,6 +86,7 @@ def recipe(parts: Parts, sources: dict[str, Any], stages: Sequence[dict[str, Any
         "stages": list(stages),
         "proof_steps": 2,
         "workers": 0,
+        "watch": {"every": None},
     }
     return Recipe.model_validate({**values, **changes})
 

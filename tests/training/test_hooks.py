@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from sailvit.training.curves import Curves
 from sailvit.training.hooks import Hook, MetricsHook, StopOnSignal
 from sailvit.training.job import StageJob, StepRecord
 from tiny_parts import Parts
@@ -37,11 +38,12 @@ def test_the_base_does_nothing(made: StageJob):
 
 
 def test_metrics_go_to_lines_and_to_tensorboard(made: StageJob, tmp_path: Path):
-    hook = MetricsHook()
+    hook = MetricsHook(Curves(made.recipe, made.folder))
     hook.close()
     hook.stage_started(made)
     hook.stage_started(made)
     for step in (1, 2):
+        made.step, made.samples = step, 7 * step
         hook.step_ended(made, record(step=step, samples=7 * step, grad_norm=0.25 * step))
     hook.close()
     assert [(line["step"], line["loss"]["contrastive"]) for line in lines(tmp_path / "metrics.jsonl")] == [
@@ -51,7 +53,16 @@ def test_metrics_go_to_lines_and_to_tensorboard(made: StageJob, tmp_path: Path):
     curves = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
     assert set(curves.Tags()["scalars"]) == {
         f"fine/{name}"
-        for name in ("loss/next_token", "loss/contrastive", "lr/tower", "grad_norm", "padding", "samples_per_s", "wait")
+        for name in (
+            "loss/next_token",
+            "loss/contrastive",
+            "lr/tower",
+            "grad_norm",
+            "padding",
+            "samples_per_s",
+            "wait",
+            "mfu",
+        )
     }
     assert [(event.step, event.value) for event in curves.Scalars("fine/grad_norm")] == [(7, 0.25), (14, 0.5)]
 

@@ -140,10 +140,10 @@ def compare(folder: RunFolder, models: dict[str, Assembly], size: DemoSize, seed
     """Ask both models the same held-out questions and look at where they put images; writes both to the run."""
     from sailvit.data.world.answers import is_correct
     from sailvit.data.world.tasks import EVAL_TASKS
-    from sailvit.evaluation.affinity import affinity
     from sailvit.evaluation.answers import answer
     from sailvit.evaluation.scores import evaluation_json
     from sailvit.evaluation.world import as_question, embedding_rows, held_out, image_features
+    from sailvit.models.affinity import affinity
 
     asked = held_out(EVAL_TASKS, size.per_task, seed)
     records = [record for _, record in asked]

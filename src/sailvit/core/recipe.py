@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from sailvit.core.config import Config
 from sailvit.core.schedule import ScheduleConfig
+from sailvit.core.watch import WatchConfig
 
 Part = Literal["tower", "connector", "language"]
 PARTS: tuple[Part, ...] = ("tower", "connector", "language")
@@ -270,6 +271,8 @@ class Recipe(Config):
     """How many unreadable records the run puts up with."""
     parallel: ParallelConfig = ParallelConfig()
     """How the processes of a run share the model."""
+    watch: WatchConfig = WatchConfig()
+    """What the run looks at beside its losses, and where its curves go."""
     workers: Annotated[int, Field(ge=0)] = 1
     """Loader processes per rank; 0 loads in the training process."""
 
@@ -284,4 +287,6 @@ class Recipe(Config):
                     f"stage {stage.name} mixes source {unknown[0]!r}, which `sources` does not define"
                     f" (defined: {', '.join(self.sources) or 'none'})"
                 )
+        if self.watch.source is not None and self.watch.source not in self.sources:
+            raise ValueError(f"watch.source names {self.watch.source!r}, which `sources` does not define")
         return self

@@ -9,6 +9,7 @@ from typing import Any
 
 from sailvit.core.run import append_line
 from sailvit.distributed.processes import sum_counts
+from sailvit.training.curves import Curves
 from sailvit.training.job import StageJob, StepRecord
 
 
@@ -29,31 +30,27 @@ class Hook:
 
 
 class MetricsHook(Hook):
-    """Writes every step to metrics.jsonl and to TensorBoard."""
+    """Writes every step to metrics.jsonl, and its curves to the tools that the recipe names."""
 
-    def __init__(self) -> None:
-        self._writer: Any = None
+    def __init__(self, curves: Curves) -> None:
+        self._curves = curves
 
     def stage_started(self, job: StageJob) -> None:
-        """Open the TensorBoard files."""
-        if self._writer is None:
-            from torch.utils.tensorboard import SummaryWriter
-
-            self._writer = SummaryWriter(str(job.folder.tensorboard))
+        """Open the tools."""
+        del job
+        self._curves.open()
 
     def step_ended(self, job: StageJob, record: StepRecord) -> None:
         """Write the step."""
         append_line(job.folder.metrics, dataclasses.asdict(record))
         curves = {f"loss/{name}": value for name, value in record.loss.items()}
         curves |= {f"lr/{part}": value for part, value in record.lr.items()}
-        curves |= {name: getattr(record, name) for name in ("grad_norm", "padding", "samples_per_s", "wait")}
-        for name, value in curves.items():
-            self._writer.add_scalar(f"{record.stage}/{name}", value, record.samples)
+        curves |= {name: getattr(record, name) for name in ("grad_norm", "padding", "samples_per_s", "wait", "mfu")}
+        self._curves.add(job, curves)
 
     def close(self) -> None:
-        """Flush TensorBoard."""
-        if self._writer is not None:
-            self._writer.close()
+        """Let the tools finish."""
+        self._curves.close()
 
 
 class StopOnSignal(Hook):

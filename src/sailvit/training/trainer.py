@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +26,13 @@ from sailvit.models.flops import flops_model
 from sailvit.models.folders import save_part
 from sailvit.models.parallel import parallelize
 from sailvit.models.peak import device_peak
+from sailvit.training.curves import Curves, refuse_missing
 from sailvit.training.feed import make_feed, target_of
 from sailvit.training.hooks import Hook, MetricsHook, StopOnSignal
 from sailvit.training.job import StageJob
 from sailvit.training.loop import run_stage
 from sailvit.training.manifest import note_resume, note_stage, start_manifest
+from sailvit.training.monitors import WatchHook
 from sailvit.training.objectives import make_objectives
 from sailvit.training.optim import freeze, make_optimizer
 from sailvit.training.plan_checks import file_problems
@@ -38,6 +41,7 @@ from sailvit.training.quarantine import QuarantineLog
 from sailvit.training.recovery import RecoveryHook
 from sailvit.training.searching import SearchHook, make_search
 from sailvit.training.state import SaveState, restore_place, restore_stage, restore_weights
+from sailvit.training.watched import choose
 
 
 class Trainer:
@@ -56,6 +60,7 @@ class Trainer:
         self.folder = folder
         self._announce = announce
         self.device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        refuse_missing(recipe)
         self.assembly = build(recipe.model, recipe.seed)
         self.sources = open_sources(recipe)
         self._builder = SampleBuilder(self.assembly.tokenizer, self.assembly.layout, recipe.sequence)
@@ -69,10 +74,11 @@ class Trainer:
         # Signals first, so that a step's record, proof and save all see the request to stop; the proof before the save,
         # so that no state is kept of a stage that did something else than planned; between them recovery and
         # the search, whose decisions are about the next step and belong to the state.
-        metrics = [MetricsHook()] if rank() == 0 else []
+        curves = Curves(recipe, folder) if rank() == 0 else None
         self._hooks: list[Hook] = [
             self._signals,
-            *metrics,
+            *([] if curves is None else [MetricsHook(curves)]),
+            WatchHook(partial(choose, recipe, self.sources, self._costs, self._builder), curves, announce),
             *hooks,
             ProofHook(announce),
             RecoveryHook(self._checkpoints, announce),
@@ -128,7 +134,7 @@ class Trainer:
             raise RunError(self._why_not(notes))
         # Some stage's job is needed to name tensors; weights are the same in all.
         restore_weights(self._job(0), saved)
-        for path in (self.folder.metrics, self.folder.proofs, self.folder.events) if rank() == 0 else ():
+        for path in self.folder.logs if rank() == 0 else ():
             keep_lines(path, saved.values["stage"], saved.values["step"])
         for path in self._quarantine.files():
             keep_lines(path, saved.values["stage"], saved.values["step"])

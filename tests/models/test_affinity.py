@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sailvit.core.errors import DataError
-from sailvit.evaluation.affinity import DRAWN, affinity
+from sailvit.models.affinity import DRAWN, affinity
 
 
 def gaussian(rows, width=2, seed=0):

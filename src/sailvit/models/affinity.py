@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 from scipy.spatial import cKDTree
 from scipy.spatial.distance import cdist
-from sklearn.decomposition import PCA
 
 from sailvit.core.errors import DataError
 from sailvit.core.seeding import numpy_generator
@@ -62,12 +61,8 @@ def affinity(visual: NDArray[Any], text: NDArray[Any], *, seed: int = 0) -> Affi
     """Affinity of float[N, D] visual features and float[M, D] embedding rows; the same arguments give the same bits."""
     _check(visual, text)
     union = np.concatenate([visual, text]).astype(np.float64)
-    # Eigenvectors of the D x D covariance: exact, without the random start of the solver scikit-learn would pick for
-    # large sets, and linear in the number of rows.
-    pca = PCA(n_components=2, svd_solver="covariance_eigh").fit(union)
-    plane = pca.transform(union)
+    plane, (across, along) = _plane(union)
     seen, read = plane[: len(visual)], plane[len(visual) :]
-    across, along = (float(share) for share in pca.explained_variance_ratio_)
     return Affinity(
         visual=seen,
         text=read,
@@ -76,6 +71,20 @@ def affinity(visual: NDArray[Any], text: NDArray[Any], *, seed: int = 0) -> Affi
         mean=_mean_distance(seen, read),
         explained=(across, along),
     )
+
+
+def _plane(union: Points) -> tuple[Points, tuple[float, float]]:
+    """float64[N, 2]: the rows of float64[N, D] along their two widest directions, whose shares of the variance follow.
+
+    By eigenvectors of the D x D covariance: exact, and linear in the number of rows. Each points to where its largest
+    entry is positive.
+    """
+    centred = union - union.mean(axis=0)
+    variances, directions = np.linalg.eigh(centred.T @ centred)
+    chosen = directions[:, [-1, -2]]
+    chosen = chosen * np.sign(chosen[np.abs(chosen).argmax(axis=0), [0, 1]])
+    total = max(float(variances.sum()), np.finfo(np.float64).tiny)
+    return centred @ chosen, (float(variances[-1]) / total, float(variances[-2]) / total)
 
 
 def _check(visual: NDArray[Any], text: NDArray[Any]) -> None:

@@ -1,0 +1,58 @@
+"""Norms of one step by part: of its gradients, and of what it changed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from sailvit.distributed.processes import sum_values
+from sailvit.distributed.sharding import square_sum
+
+Squares = Mapping[str, list[torch.Tensor]]
+"""This process's share of squared norms, by part, tensor by tensor."""
+
+
+def gradient_norms(optimizer: torch.optim.Optimizer, device: torch.device) -> dict[str, float]:
+    """Norm of the gradients that the optimizer is about to use, by part; every process must ask."""
+    squares: dict[str, list[torch.Tensor]] = {}
+    for group in optimizer.param_groups:
+        held = [square_sum(p.grad) for p in group["params"] if p.grad is not None]
+        squares.setdefault(group["part"], []).extend(held)
+    return {part: math.sqrt(total) for part, total in _totals(squares, device).items()}
+
+
+@torch.no_grad()
+def update_norms(optimizer: torch.optim.AdamW, device: torch.device) -> dict[str, float]:
+    """Norm of the last step's change of the weights relative to that of the weights, by part; every process must ask.
+
+    What AdamW changed follows from its moments, so no copy of the weights is needed from before the step, only room for
+    the largest of them.
+    """
+    changes: dict[str, list[torch.Tensor]] = {}
+    weights: dict[str, list[torch.Tensor]] = {}
+    for group in optimizer.param_groups:
+        held = [p for p in group["params"] if optimizer.state.get(p)]
+        changes.setdefault(group["part"], []).extend(square_sum(_change(group, p, optimizer.state[p])) for p in held)
+        weights.setdefault(group["part"], []).extend(square_sum(p) for p in group["params"])
+    changed, whole = _totals(changes, device), _totals(weights, device)
+    return {part: math.sqrt(changed[part] / max(whole[part], 1e-30)) for part in whole}
+
+
+def _change(group: Mapping[str, Any], parameter: torch.Tensor, state: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    """How far AdamW's last step moved each weight, away from where it is now: sharded like the parameter."""
+    (first, second), rate = group["betas"], group["lr"]
+    steps = float(state["step"])
+    spread = (state["exp_avg_sq"] / (1 - second**steps)).sqrt_().add_(group["eps"])
+    moved: torch.Tensor = (state["exp_avg"] / (1 - first**steps)).div_(spread).mul_(rate)
+    fade = rate * group["weight_decay"]
+    return moved.add_(parameter.detach() + moved, alpha=fade / (1 - fade))
+
+
+def _totals(squares: Squares, device: torch.device) -> dict[str, float]:
+    """The sums over all tensors and processes."""
+    empty = torch.zeros((), device=device)
+    sums = [torch.stack([empty, *(part.to(device) for part in parts)]).double().sum() for parts in squares.values()]
+    return dict(zip(squares, sum_values(torch.stack(sums).tolist(), device), strict=True))
