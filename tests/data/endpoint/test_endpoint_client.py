@@ -54,7 +54,7 @@ def test_replies_come_in_order_with_bounded_concurrency():
 
     with ChatServer(say) as server:
         endpoint = Endpoint(config(server))
-        replies = list(endpoint(question(str(n)) for n in range(30)))
+        replies = list(endpoint.ask(question(str(n)) for n in range(30)))
     assert [reply.text for reply in replies] == [f"heard {n}" for n in range(30)]
     assert 2 <= server.most_at_once <= 4
     assert (endpoint.usage.requests, endpoint.usage.repeats, endpoint.usage.failed) == (30, 0, 0)
@@ -70,7 +70,7 @@ def test_records_are_taken_only_a_few_ahead():
             yield question(str(n))
 
     with ChatServer(echo) as server:
-        replies = Endpoint(config(server))(records())
+        replies = Endpoint(config(server)).ask(records())
         next(replies)
         assert len(taken) <= 17
         replies.close()
@@ -82,7 +82,7 @@ def test_records_are_taken_only_a_few_ahead():
 def test_what_may_pass_is_asked_again(fault):
     with ChatServer(echo, [fault, fault]) as server:
         endpoint = Endpoint(config(server, timeout=0.3 if fault == "slow" else 5.0))
-        (reply,) = endpoint([question("hello")])
+        (reply,) = endpoint.ask([question("hello")])
     assert reply == Reply("heard hello", prompt_tokens=100, answer_tokens=7)
     assert (endpoint.usage.requests, endpoint.usage.repeats) == (3, 2)
 
@@ -94,7 +94,7 @@ def test_one_that_never_passes_is_given_up_and_the_others_go_on():
     with ChatServer(say) as server:
         server.fault_of = lambda text: "500" if "bad" in text else "ok"
         endpoint = Endpoint(config(server, attempts=3))
-        replies = list(endpoint(question(text) for text in ("a", "bad", "c")))
+        replies = list(endpoint.ask(question(text) for text in ("a", "bad", "c")))
     assert [reply.text for reply in replies] == ["heard a", "", "heard c"]
     assert "3 attempts" in replies[1].error
     assert "500: busy" in replies[1].error
@@ -105,7 +105,7 @@ def test_one_that_never_passes_is_given_up_and_the_others_go_on():
 def test_a_rejected_request_is_not_repeated(status):
     with ChatServer(echo, [status]) as server:
         endpoint = Endpoint(config(server))
-        (reply,) = endpoint([question("hello")])
+        (reply,) = endpoint.ask([question("hello")])
     assert reply.error == f"status {status}: busy"
     assert endpoint.usage.requests == 1
 
@@ -115,7 +115,7 @@ def test_a_rejected_request_is_not_repeated(status):
 )
 def test_a_server_that_refuses_everything_ends_the_run(fault, advice):
     with ChatServer(echo, [fault] * 9) as server, pytest.raises(EndpointError, match=advice):
-        list(Endpoint(config(server, concurrency=1))(question("hello") for _ in range(50)))
+        list(Endpoint(config(server, concurrency=1)).ask(question("hello") for _ in range(50)))
     assert len(server.bodies) <= 6
 
 
@@ -124,7 +124,7 @@ def test_a_server_that_is_not_there_is_named_at_once():
         settings = config(server)
     begin = time.monotonic()
     with pytest.raises(EndpointError, match="nothing listens at http://127"):
-        list(Endpoint(settings)([question("hello")]))
+        list(Endpoint(settings).ask([question("hello")]))
     assert time.monotonic() - begin < 2
 
 
@@ -133,7 +133,7 @@ def test_a_server_that_keeps_failing_ends_the_run(tmp_path):
         server.fault_of = lambda text: "500"
         endpoint = Endpoint(config(server, attempts=1), ReplyCache(tmp_path / "cache"))
         with pytest.raises(EndpointError, match=f"last {PATIENCE} records"):
-            list(endpoint(question(str(n)) for n in range(500)))
+            list(endpoint.ask(question(str(n)) for n in range(500)))
     assert len(server.bodies) < 60
 
 
@@ -153,7 +153,7 @@ def test_a_dripping_answer_is_cut_off_by_the_clock():
                     return
 
         server.handler.answer = drip
-        (reply,) = Endpoint(config(server, attempts=1, timeout=0.4))([question("hello")])
+        (reply,) = Endpoint(config(server, attempts=1, timeout=0.4)).ask([question("hello")])
         done.set()
     assert "too long" in reply.error
 
@@ -162,9 +162,9 @@ def test_what_is_known_is_not_asked_again_also_by_another_run(tmp_path):
     image = picture(9)
     asked = [question(str(n), image) for n in range(6)]
     with ChatServer(echo) as server:
-        first = list(Endpoint(config(server), ReplyCache(tmp_path / "cache"))(asked[:4]))
+        first = list(Endpoint(config(server), ReplyCache(tmp_path / "cache")).ask(asked[:4]))
         again = Endpoint(config(server), ReplyCache(tmp_path / "cache"))
-        second = list(again(asked))
+        second = list(again.ask(asked))
     assert second[:4] == first
     assert len(server.bodies) == 6
     assert (again.usage.remembered, again.usage.requests) == (4, 2)
@@ -173,8 +173,8 @@ def test_what_is_known_is_not_asked_again_also_by_another_run(tmp_path):
 def test_failures_are_not_remembered(tmp_path):
     with ChatServer(echo, ["400"]) as server:
         cache = ReplyCache(tmp_path / "cache")
-        (first,) = Endpoint(config(server), cache)([question("hello")])
-        (second,) = Endpoint(config(server), cache)([question("hello")])
+        (first,) = Endpoint(config(server), cache).ask([question("hello")])
+        (second,) = Endpoint(config(server), cache).ask([question("hello")])
     assert first.error is not None
     assert second.text == "heard hello"
 
@@ -188,7 +188,7 @@ from sailvit.data.endpoint.client import Endpoint
 from sailvit.data.endpoint.wire import EndpointConfig
 settings = EndpointConfig(url=sys.argv[1], model="eyes", concurrency=1)
 endpoint = Endpoint(settings, ReplyCache(Path(sys.argv[2])))
-for n, reply in enumerate(endpoint(Record(str(n), (Turn("user", str(n)),)) for n in range(40))):
+for n, reply in enumerate(endpoint.ask(Record(str(n), (Turn("user", str(n)),)) for n in range(40))):
     if n == 7:
         os._exit(9)
 """
@@ -200,7 +200,7 @@ def test_a_killed_run_repeats_nothing(tmp_path):
         assert subprocess.run(command, check=False).returncode == 9
         before = [text_of(body) for body in server.bodies]
         replies = list(
-            Endpoint(config(server, concurrency=1, timeout=120.0), ReplyCache(tmp_path / "cache"))(
+            Endpoint(config(server, concurrency=1, timeout=120.0), ReplyCache(tmp_path / "cache")).ask(
                 Record(str(n), (Turn("user", str(n)),)) for n in range(40)
             )
         )
@@ -214,8 +214,8 @@ def test_a_killed_run_repeats_nothing(tmp_path):
 def test_the_key_comes_from_the_environment_and_goes_nowhere_else(tmp_path, monkeypatch):
     monkeypatch.setenv("EYES_KEY", "secret-word")
     with ChatServer(echo) as server:
-        list(Endpoint(config(server, key_variable="EYES_KEY"), ReplyCache(tmp_path / "cache"))([question("a")]))
-        list(Endpoint(config(server))([question("b")]))
+        list(Endpoint(config(server, key_variable="EYES_KEY"), ReplyCache(tmp_path / "cache")).ask([question("a")]))
+        list(Endpoint(config(server)).ask([question("b")]))
     assert server.keys == ["Bearer secret-word", None]
     assert not any(b"secret-word" in path.read_bytes() for path in tmp_path.iterdir())
     monkeypatch.setenv("EYES_KEY", " ")
@@ -232,7 +232,7 @@ def test_images_travel_as_data_uris_in_their_places(tmp_path):
         (tmp_path / "a.jpg", tmp_path / "b.bmp", picture(3)),
     )
     with ChatServer(echo) as server:
-        list(Endpoint(config(server, longest=9))([record]))
+        list(Endpoint(config(server, longest=9)).ask([record]))
     (body,) = server.bodies
     assert (body["path"], body["model"], body["max_tokens"]) == ("/v1/chat/completions", "eyes", 9)
     pieces = body["messages"][0]["content"]
@@ -257,7 +257,7 @@ def test_a_missing_or_broken_image_costs_no_request(tmp_path):
     with ChatServer(echo) as server:
         endpoint = Endpoint(config(server))
         asked = [question("a", tmp_path / "gone.png"), question("b", tmp_path / "broken.png"), question("c")]
-        replies = list(endpoint(asked))
+        replies = list(endpoint.ask(asked))
     assert "gone.png cannot be read" in replies[0].error
     assert "broken.png is no image" in replies[1].error
     assert replies[2].text == "heard c"
@@ -323,19 +323,19 @@ class Batches:
 def test_a_local_model_is_asked_in_batches_and_remembered(tmp_path):
     asked, names = Batches(), ["a", "b", "bad", "d", "e", "f", "g"]
     model = LocalModel(asked, "ours", cache=ReplyCache(tmp_path / "cache"), batch=3)
-    replies = list(model(question(name) for name in names))
+    replies = list(model.ask(question(name) for name in names))
     assert [reply.text for reply in replies] == ["A", "B", "", "D", "E", "F", "G"]
     assert replies[2].error == "cannot be tokenized"
     assert asked.sizes == [3, 1, 1, 1, 3, 1]
     again = LocalModel(asked, "ours", cache=ReplyCache(tmp_path / "cache"), batch=7)
-    assert list(again(question(name) for name in names)) == replies
+    assert list(again.ask(question(name) for name in names)) == replies
     assert asked.sizes[6:] == [1]
     assert (again.usage.remembered, again.usage.failed) == (6, 1)
 
 
 def test_a_local_model_survives_an_image_that_is_gone(tmp_path):
     model = LocalModel(Batches(), "ours")
-    replies = list(model([question("a"), question("b", Path(tmp_path / "gone.png"))]))
+    replies = list(model.ask([question("a"), question("b", Path(tmp_path / "gone.png"))]))
     assert replies[0].text == "A"
     assert "gone.png" in replies[1].error
     assert model.usage.failed == 1

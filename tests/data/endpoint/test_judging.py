@@ -54,7 +54,7 @@ class Scripted:
         self.replies = iter(replies)
         self.asked: list[Record] = []
 
-    def __call__(self, records: Iterable[Record]) -> Iterator[Reply]:
+    def ask(self, records: Iterable[Record]) -> Iterator[Reply]:
         for record in records:
             self.asked.append(record)
             text = next(self.replies)
@@ -96,8 +96,8 @@ def test_the_scores_filter_reads_what_the_judge_writes(tmp_path):
 
 def test_the_file_appears_only_when_it_is_whole(tmp_path):
     class Breaking(Scripted):
-        def __call__(self, records: Iterable[Record]) -> Iterator[Reply]:
-            yield from super().__call__(records)
+        def ask(self, records: Iterable[Record]) -> Iterator[Reply]:
+            yield from super().ask(records)
             raise DataError("gone")
 
     with pytest.raises(DataError, match="gone"):

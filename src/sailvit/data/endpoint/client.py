@@ -36,7 +36,7 @@ class Endpoint:
         self._stop = threading.Event()
         self._reached = False
 
-    def __call__(self, records: Iterable[Record]) -> Iterator[Reply]:
+    def ask(self, records: Iterable[Record]) -> Iterator[Reply]:
         """One reply per record, in order.
 
         Raises:

@@ -24,7 +24,7 @@ class LocalModel:
         self._cache = cache
         self._batch = batch
 
-    def __call__(self, records: Iterable[Record]) -> Iterator[Reply]:
+    def ask(self, records: Iterable[Record]) -> Iterator[Reply]:
         """One reply per record, in order."""
         waiting = iter(records)
         while batch := list(islice(waiting, self._batch)):

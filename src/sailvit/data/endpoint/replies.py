@@ -63,7 +63,7 @@ class Responder(Protocol):
     usage: Usage
     """What it has cost so far."""
 
-    def __call__(self, records: Iterable[Record]) -> Iterator[Reply]:
+    def ask(self, records: Iterable[Record]) -> Iterator[Reply]:
         """One reply per record, in order; only a few records ahead are taken from the iterable."""
 
 
@@ -101,7 +101,7 @@ def ask_about(
             waiting.append(Asked(position, record, Reply()))
             yield asked
 
-    for reply in responder(prompts()):
+    for reply in responder.ask(prompts()):
         while waiting[0].reply.error is not None:
             yield waiting.popleft()
         known = waiting.popleft()
