@@ -14,6 +14,8 @@ from sailvit.core.errors import DataError
 from sailvit.core.recipe import SourceConfig
 from sailvit.core.records import Turn
 from sailvit.data.formats import open_source
+from sailvit.data.formats.tars import plain_files
+from sailvit.data.formats.webdataset import read_sample, sample_in
 
 TALK = {"conversations": [{"from": "human", "value": "<image>\nwhat?"}, {"from": "gpt", "value": "a cat"}]}
 JPEG = b"\xff\xd8 not decoded here"
@@ -266,3 +268,33 @@ def test_samples_that_say_why_they_cannot_be_used(tmp_path, members, message):
 def test_no_shards(tmp_path, path, message):
     with pytest.raises(DataError, match=message):
         opened(tmp_path, path)
+
+
+@pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+@pytest.mark.parametrize("name", ["a", "folder/a", "./a", "é", "n" * 99 + "/" + "m" * 60, "n" * 120])
+def test_a_stretch_of_a_tar_gives_the_sample_that_the_tar_gives(form, name):
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w", format=form) as tar:
+        for ending, content in (("jpg", b"first"), ("json", b"{}"), ("jpg", b"second"), ("other", b"x" * 1500)):
+            member = tarfile.TarInfo(f"{name}.{ending}")
+            member.size = len(content)
+            try:
+                tar.addfile(member, io.BytesIO(content))
+            except ValueError:
+                pytest.skip("this form has no such names")
+        stretch = file.getvalue()[: tar.offset]
+    assert sample_in(stretch) == read_sample(io.BytesIO(stretch + bytes(1024)), 0)
+    assert sample_in(stretch)[1] == {"jpg": b"first", "json": b"{}"}
+
+
+@pytest.mark.parametrize(
+    ("at", "changed"),
+    [(156, b"2"), (156, b"5"), (0, b"/"), (0, b"../"), (124, b"\x80"), (124, b"x"), (345, b"p"), (257, b"other")],
+)
+def test_a_stretch_with_an_odd_header_is_left_to_tarfile(at, changed):
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w") as tar:
+        tar.addfile(tarfile.TarInfo("a.txt"))
+    content = bytearray(file.getvalue()[:512])
+    content[at : at + len(changed)] = changed
+    assert plain_files(bytes(content)) is None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import zlib
@@ -35,7 +34,7 @@ from sailvit.data.formats.manifest import (
 from sailvit.data.formats.parquet import RowGroups
 from sailvit.data.formats.rows import RowOptions, read_options
 from sailvit.data.formats.shards import Spans
-from sailvit.data.formats.webdataset import read_sample, sample_record
+from sailvit.data.formats.webdataset import sample_in, sample_record
 from sailvit.data.remote.cache import ShardCache
 from sailvit.data.remote.orders import Access
 from sailvit.data.remote.roots import is_remote
@@ -172,8 +171,7 @@ class IndexedSource:
             content = file.read(size)
             if len(content) != size or zlib.crc32(content) != entry["crc32"]:
                 raise _changed(os.fstat(file.fileno()), shard)
-        # Two blocks of zeros are the end of a tar, which the stretch was cut from.
-        key, files = read_sample(io.BytesIO(content + bytes(1024)), 0)
+        key, files = sample_in(content)
         name = f"{Path(shard.name).with_suffix('').as_posix()}/{key}"
         return sample_record(files, self._options, name=name, position=position)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import tarfile
@@ -19,7 +20,7 @@ from sailvit.core.records import Record
 from sailvit.data.formats.conversations import RecordOptions, row_record
 from sailvit.data.formats.rows import read_options
 from sailvit.data.formats.shards import Faults, Spans, shard_names, shard_paths
-from sailvit.data.formats.tars import DamageError, Stamp, content_of, members, stamp_of, wrong
+from sailvit.data.formats.tars import DamageError, Stamp, content_of, members, plain_files, stamp_of, wrong
 
 _IMAGE = re.compile(r"(?:(\d+)\.)?(?:jpg|jpeg|png|webp)")
 """Endings of images. A number before it orders several of one sample; `seg.png` is no such image and not read."""
@@ -85,13 +86,25 @@ def read_sample(file: IO[bytes], at: int) -> tuple[str, dict[str, bytes]]:
     first = ""
     files: dict[str, bytes] = {}
     for member in members(file, at):
-        key, ending = _split(member) if wrong(member) is None else ("", "")
+        key, ending = _split(member.name) if member.isfile() and wrong(member) is None else ("", "")
         first = first or key
         if key and key != first:
             break
         if key and _is_read(ending) and ending not in files:
             files[ending] = content_of(file, member)
     return first, files
+
+
+def sample_in(content: bytes) -> tuple[str, dict[str, bytes]]:
+    """Key and files, by ending, of the sample that a stretch of a tar holds, whose checksum was right."""
+    members = plain_files(content)
+    if members is None:
+        # Two blocks of zeros are the end of a tar, which the stretch was cut from.
+        return read_sample(io.BytesIO(content + bytes(2 * tarfile.BLOCKSIZE)), 0)
+    named = [(*_split(name), place) for name, place in members]
+    first = next((key for key, _, _ in named if key), "")
+    # Of two alike the first counts, so it is put in last.
+    return first, {end: content[place] for key, end, place in reversed(named) if key == first and key and _is_read(end)}
 
 
 def sample_record(files: Mapping[str, bytes], options: RecordOptions, *, name: str, position: int) -> Record:
@@ -119,7 +132,7 @@ class _Samples:
         if damage := wrong(member):
             self._faults.add(self._path, member.offset, *damage)
             return
-        key, ending = _split(member)
+        key, ending = _split(member.name) if member.isfile() else ("", "")
         if not key:
             return
         if key != self._last:
@@ -170,11 +183,11 @@ def _index(path: Path, digest: blake2b, faults: Faults) -> tuple[Stamp, NDArray[
     return stamp, np.array(samples.offsets, dtype=np.int64)
 
 
-def _split(member: tarfile.TarInfo) -> tuple[str, str]:
-    """Key and ending of a member, parted at the first dot of its file name; folders and hidden files have no key."""
-    folder, slash, name = member.name.removeprefix("./").rpartition("/")
+def _split(path: str) -> tuple[str, str]:
+    """Key and ending of a file, parted at the first dot of its name; hidden files have no key."""
+    folder, slash, name = path.removeprefix("./").rpartition("/")
     stem, _, ending = name.partition(".")
-    return (f"{folder}{slash}{stem}" if stem and member.isfile() else ""), ending.lower()
+    return (f"{folder}{slash}{stem}" if stem else ""), ending.lower()
 
 
 def _read_shard(path: Path, at: int, stamp: Stamp) -> tuple[str, dict[str, bytes]]:
