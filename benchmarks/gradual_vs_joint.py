@@ -11,6 +11,7 @@ are of held-out exact match, 0 to 1.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import statistics
 import sys
@@ -44,7 +45,7 @@ RATE = 1e-3
 
 def gradual(seed: int, share: float) -> Recipe:
     """The demo's recipe, every stage at `share` of its samples."""
-    recipe = load_recipe("demo", [f"seed={seed}"])
+    recipe = load_recipe("demo", [f"seed={seed}", "workers=0"])
     return _with_stages(recipe, [_lasting(stage, share * _samples(stage)) for stage in recipe.stages])
 
 
@@ -97,7 +98,7 @@ class Study:
 
     def judge(self, name: str, tower: str, seed: int, *, frozen: bool) -> dict[str, float]:
         """Held-out exact match per task, and its mean, of target training on `tower`."""
-        recipe = load_recipe("demo-target", [f"seed={1000 + seed}", f"model.tower={tower}"])
+        recipe = load_recipe("demo-target", [f"seed={1000 + seed}", f"model.tower={tower}", "workers=0"])
         stages = [_lasting(stage, self.share * _samples(stage)) for stage in recipe.stages]
         if not frozen:
             stages[-1] = stages[-1].model_copy(update={"train": {**stages[-1].train, "tower": TrainConfig()}})
@@ -146,6 +147,13 @@ def run_way(way: str, seed: int, given: argparse.Namespace) -> list[dict[str, An
     return rows
 
 
+def earlier(given: argparse.Namespace) -> list[dict[str, Any]]:
+    """Rows of the last results, if those were of as many samples."""
+    path = Path(__file__).parent / "results" / "gradual_vs_joint.json"
+    found = json.loads(path.read_text()) if path.exists() else {}
+    return list(found["rows"]) if found.get("share") == given.share else []
+
+
 def table(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Mean and spread over seeds."""
     lines = []
@@ -185,18 +193,27 @@ def main() -> None:
     parser.add_argument("--share", type=float, default=1.0, help="share of the demo's samples")
     parser.add_argument("--per-task", type=int, default=150)
     parser.add_argument("--processes", type=int, default=2, help="seeds run side by side, one thread each")
+    parser.add_argument("--resume", action="store_true", help="keep what the last results hold, run what they lack")
     parser.add_argument("--target-towers", nargs="+", default=["frozen", "training"], choices=["frozen", "training"])
     given = parser.parse_args()
     command = " ".join(["python benchmarks/gradual_vs_joint.py", *sys.argv[1:]])
-    began, rows = time.perf_counter(), []
+    began, problems = time.perf_counter(), []
+    rows = earlier(given) if given.resume else []
+    had = {(row["seed"], row["way"]) for row in rows}
     names = list(ways(gradual(0, given.share)))
+    wanted = [(seed, way) for seed in range(given.seeds) for way in names if (seed, way) not in had]
     with ProcessPoolExecutor(given.processes, mp_context=get_context("spawn"), initializer=follow_parent) as pool:
-        runs = [pool.submit(run_way, way, seed, given) for seed in range(given.seeds) for way in names]
+        runs = [pool.submit(run_way, way, seed, given) for seed, way in wanted]
         # After every way, so that a long study that is cut short leaves what it found.
         for run in as_completed(runs):
+            if error := run.exception():
+                problems.append(str(error))
+                continue
             rows += run.result()
             values = {"share": given.share, "table": table(rows), "rows": rows}
             publish("gradual_vs_joint", command, {**values, "seconds": round(time.perf_counter() - began)})
+    if problems:
+        raise SystemExit("\n".join(["some ways failed; run them with --resume:", *problems]))
 
 
 if __name__ == "__main__":
