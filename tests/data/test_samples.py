@@ -12,6 +12,8 @@ from small_tokenizers import layout_for
 
 from sailvit.core.errors import DataError
 from sailvit.core.records import Record, Turn
+from sailvit.data import samples
+from sailvit.data.images import join_tiles, load_image
 from sailvit.data.samples import SampleBuilder
 
 
@@ -107,3 +109,75 @@ def test_a_prompt_is_the_sample_up_to_its_answer(chatml, layout):
 
 def test_padding_is_never_the_placeholder(chatml, layout):
     assert SampleBuilder(chatml, layout, 10).padding_id == chatml.pad_token_id != layout.placeholder_id
+
+
+def turns_about(*images: np.ndarray) -> Record:
+    """A question and an answer per image."""
+    pairs = [(Turn("user", "<image>what?"), Turn("assistant", "red")) for _ in images]
+    return Record("r", tuple(turn for pair in pairs for turn in pair), images)
+
+
+@pytest.mark.parametrize(("most", "shown"), [(None, 3), (7, 3), (6, 2), (4, 2), (3, 1), (1, 1)])
+def test_images_beyond_the_budget_are_cut_off_with_what_follows(chatml, most, shown):
+    builder = SampleBuilder(chatml, layout_for(chatml, max_tiles=4), 500)
+    record = turns_about(picture(1), picture(2, 16, 8), picture(3, 8, 16))
+    sample = builder.finish(builder.draft("src", record, most_tiles=most))
+    assert sample.image_of_tile.unique().tolist() == list(range(shown))
+    assert int((sample.tokens == builder.layout.placeholder_id).sum()) == 2 * len(sample.tiles)
+    assert len(sample.tiles) <= (most or 7)
+    assert (sample.labels >= 0).any()
+
+
+def test_a_record_whose_first_image_is_beyond_the_budget_is_too_long(chatml):
+    builder = SampleBuilder(chatml, layout_for(chatml, max_tiles=4), 500)
+    with pytest.raises(DataError, match="allow fewer tiles") as caught:
+        builder.draft("src", turns_about(picture(2, 16, 8)), most_tiles=2)
+    assert caught.value.kind == "too long"
+
+
+@pytest.mark.parametrize("text", ["nul \0", "surrogate \ud800", "x" * 2_000_001])
+def test_what_is_no_text_is_refused(chatml, layout, text):
+    with pytest.raises(DataError, match="a turn"):
+        SampleBuilder(chatml, layout, 500).draft("src", talk("what?", text))
+
+
+def encoded(shade: int) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(picture(shade)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("with_room", [False, True])
+def test_an_image_shown_again_is_decoded_once(layout, tmp_path, monkeypatch, with_room):
+    loads = []
+    monkeypatch.setattr(samples, "load_image", lambda image: loads.append(image) or load_image(image))
+    (tmp_path / "a.png").write_bytes(encoded(9))
+    images = [encoded(7), tmp_path / "a.png", encoded(7), tmp_path / "a.png", picture(5), picture(5)]
+    room = torch.zeros(10_000, dtype=torch.uint8) if with_room else None
+    tiler = samples.Tiler(layout, room)
+    cuts = [tiler(image) for image in images]
+    assert [int(cut[0, 0, 0, 0]) for cut in cuts] == [7, 9, 7, 9, 5, 5]
+    assert len(loads) == 4
+    if room is not None:
+        assert tiler.used == 6 * 192
+        assert join_tiles(cuts).data_ptr() == room.data_ptr()
+        assert room[:1152].view(6, 192)[:, 0].tolist() == [7, 9, 7, 9, 5, 5]
+
+
+def test_room_given_back_is_used_again_and_nothing_known_points_there(layout):
+    room = torch.zeros(10_000, dtype=torch.uint8)
+    tiler = samples.Tiler(layout, room)
+    first, used = tiler(encoded(1)), tiler.used
+    tiler(encoded(2))
+    tiler.give_back(used)
+    third, second = tiler(encoded(3)), tiler(encoded(2))
+    assert [int(cut[0, 0, 0, 0]) for cut in (first, third, second)] == [1, 3, 2]
+    assert tiler.used == 3 * 192
+
+
+def test_tiles_are_joined_without_a_copy_only_where_they_lie_in_order():
+    whole = torch.arange(4 * 3 * 2 * 2, dtype=torch.uint8).view(4, 3, 2, 2)
+    in_order, apart, turned = [whole[:1], whole[1:4]], [whole[:1], whole[2:]], [whole[1:], whole[:1]]
+    assert join_tiles(in_order).data_ptr() == whole.data_ptr()
+    for cuts in (in_order, apart, turned, [whole, whole.clone()]):
+        assert join_tiles(cuts).equal(torch.cat(cuts))

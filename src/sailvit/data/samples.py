@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -92,8 +91,7 @@ class SampleBuilder:
     def draft(self, source: str, record: Record, *, most_tiles: int | None = None) -> Draft:
         """The record as tokens, images beyond `most_tiles` cut off; reads at most the headers of its images."""
         tiles = [tile_count(image, self.layout) for image in record.images]
-        text = self._cut(self.encoder.encode(record, tiles), sys.maxsize if most_tiles is None else most_tiles)
-        return Draft(f"{source}/{record.id}", record, text)
+        return Draft(f"{source}/{record.id}", record, self._cut(self.encoder.encode(record, tiles), most_tiles))
 
     def prompt(self, source: str, record: Record) -> Sample:
         """The record up to its last answer, without labels: what generation starts from."""
@@ -113,9 +111,11 @@ class SampleBuilder:
             caption=draft.record.kind == "caption" and len(cuts) == 1,
         )
 
-    def _cut(self, text: Tokenized, most_tiles: int) -> Tokenized:
+    def _cut(self, text: Tokenized, most_tiles: int | None) -> Tokenized:
         """At most `longest` tokens: the end is cut off, and an image's placeholders go together or not at all."""
-        last = min(self.longest, _room(text, most_tiles * self.layout.tokens_per_tile))
+        last = self.longest
+        if most_tiles is not None:
+            last = min(last, _room(text, most_tiles * self.layout.tokens_per_tile))
         if len(text) > last:
             runs = tuple(run for run in text.runs if run[1] <= last)
             end = text.runs[len(runs)][0] if len(runs) < len(text.runs) else len(text)
