@@ -12,8 +12,8 @@ from transformers import AutoModelForCausalLM, CohereConfig, GraniteConfig
 
 from sailvit.models import head as module
 from sailvit.models.attention import PACKED, register_attention
-from sailvit.models.head import Scores, has_plain_head
-from tiny_parts import LANGUAGES, Parts
+from sailvit.models.head import Scores, has_plain_head, product_dtype
+from tiny_parts import LANGUAGES, Parts, record, samples, single_batches
 
 A, D, N = 23, 8, 50
 
@@ -114,3 +114,41 @@ def test_heads_that_do_more_are_found_out(config: Any):
     config.update({"num_key_value_heads": 2, "vocab_size": 60, "initializer_range": 0.5})
     language = AutoModelForCausalLM.from_config(config, attn_implementation=PACKED)
     assert not has_plain_head(language)
+
+
+def test_products_run_in_the_dtype_of_the_forward_pass(monkeypatch: pytest.MonkeyPatch):
+    """The loss is taken outside autocast; in fp32 its products would take five times as long on the CPU."""
+    monkeypatch.setattr(module, "CHUNK", 4 * N)
+    tensors, labels = given()
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = Scores(**tensors).loss(labels)
+        assert product_dtype(torch.device("cpu")) == torch.bfloat16
+    assert product_dtype(torch.device("cpu")) is None
+    scores = Scores(**tensors, dtype=torch.bfloat16)
+    outside = scores.loss(labels)
+    assert torch.equal(outside, inside)
+    for mine, other in zip(
+        torch.autograd.grad(outside, list(tensors.values())),
+        torch.autograd.grad(inside, list(tensors.values())),
+        strict=True,
+    ):
+        assert torch.equal(mine, other)
+        assert mine.dtype == torch.float32
+    assert scores.logits.dtype == torch.bfloat16
+
+
+def test_a_model_under_autocast_says_so(parts: Parts):
+    made = parts.build()
+    (batch,) = single_batches(samples(made, [record("text", answer="blue")]))
+    with torch.autocast("cpu", torch.bfloat16):
+        under = made.mllm(batch).scores
+    plain = made.mllm(batch).scores
+    assert (under.dtype, plain.dtype) == (torch.bfloat16, None)
+
+
+def test_on_the_cpu_chunks_are_small(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(module, "CPU_CHUNK", 10 * 500)
+    hidden, weight = torch.randn(100, 4, requires_grad=True), torch.randn(500, 4, requires_grad=True)
+    with Largest() as largest:
+        Scores(hidden, weight).loss(torch.zeros(100, dtype=torch.long)).backward()
+    assert largest.elements == 10 * 500

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,8 +14,13 @@ from transformers import PreTrainedModel
 
 from sailvit.models.attention import Segments
 
-CHUNK = 1 << 24
-"""Most scores held at once, in elements: 64 MiB in float32, so about 110 positions of a vocabulary of 150,000."""
+CHUNK = 1 << 27
+"""Most scores held at once on a GPU: 512 MiB in float32, 880 positions of a vocabulary of 150,000. With a tenth of
+that, reading the weight and adding to its gradient in every chunk would take longer than the products."""
+
+CPU_CHUNK = 1 << 22
+"""The same on the CPU: 16 MiB in float32. Larger blocks go back to the system after every use, and each of their pages
+costs a fault when it comes again: softmax of 64 MiB took 3.3 times as long there as in memory at hand."""
 
 
 @dataclass(frozen=True)
@@ -29,24 +35,34 @@ class Scores:
     """float[N]: its bias, if it has one."""
     given: torch.Tensor | None = None
     """float[A, N]: scores of a head that is not plain."""
+    dtype: torch.dtype | None = None
+    """What a plain head's products run in, wherever the scores are used; none is what the tensors have."""
 
     @property
     def logits(self) -> torch.Tensor:
         """float[A, N], made whole."""
         if self.given is not None:
             return self.given
-        assert self.hidden is not None
-        assert self.weight is not None
-        return linear(self.hidden, self.weight, self.bias)
+        hidden, weight, bias = (None if t is None else t.to(self.dtype or t.dtype) for t in self._plain)
+        assert hidden is not None
+        assert weight is not None
+        return linear(hidden, weight, bias)
 
     def loss(self, labels: torch.Tensor) -> torch.Tensor:
         """Cross-entropy summed over int64[A] labels, float[]; a plain head never holds more than `CHUNK` scores."""
         if self.given is not None:
             return cross_entropy(self.given.float(), labels, reduction="sum")
-        total: torch.Tensor = _ChunkedLoss.apply(  # type: ignore[no-untyped-call]
-            self.hidden, self.weight, self.bias, labels
-        )
+        total: torch.Tensor = _ChunkedLoss.apply(*self._plain, labels, self.dtype)  # type: ignore[no-untyped-call]
         return total
+
+    @property
+    def _plain(self) -> tuple[torch.Tensor | None, ...]:
+        return self.hidden, self.weight, self.bias
+
+
+def product_dtype(device: torch.device) -> torch.dtype | None:
+    """What autocast runs matrix products in here and now; none without autocast."""
+    return torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else None
 
 
 def has_plain_head(language: PreTrainedModel) -> bool:
@@ -79,21 +95,27 @@ class _ChunkedLoss(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, labels: torch.Tensor
+        ctx: Any,
+        hidden: torch.Tensor,
+        weight: torch.Tensor,
+        bias: torch.Tensor | None,
+        labels: torch.Tensor,
+        dtype: torch.dtype | None,
     ) -> torch.Tensor:
-        """float[], of shape (): the sum over int64[A] labels, from hidden float[A, D], weight float[N, D], bias float[N]."""
-        wanted = ctx.needs_input_grad
+        """float[]: the sum over int64[A] labels of hidden float[A, D] through weight float[N, D] and bias float[N]."""
+        given = (hidden, weight, bias)
         grads = [
             torch.zeros_like(tensor, dtype=torch.float32) if tensor is not None and needed else None
-            for tensor, needed in zip((hidden, weight, bias), wanted, strict=False)
+            for tensor, needed in zip(given, ctx.needs_input_grad, strict=False)
         ]
+        # Once for all chunks: the weight is the largest tensor here.
+        cast = [None if tensor is None else tensor.to(dtype or tensor.dtype) for tensor in given]
         total = torch.zeros((), device=hidden.device)
-        step = max(1, CHUNK // len(weight))
+        step = max(1, (CHUNK if hidden.is_cuda else min(CHUNK, CPU_CHUNK)) // len(weight))
         for start in range(0, len(hidden), step):
-            part = slice(start, start + step)
-            total += _chunk(hidden[part], weight, bias, labels[part], grads=grads, part=part)
+            total += _chunk(cast, labels, grads, slice(start, start + step))
         ctx.save_for_backward(*grads)
-        ctx.dtypes = [None if tensor is None else tensor.dtype for tensor in (hidden, weight, bias)]
+        ctx.dtypes = [None if tensor is None else tensor.dtype for tensor in given]
         return total
 
     @staticmethod
@@ -101,32 +123,30 @@ class _ChunkedLoss(torch.autograd.Function):
         """Gradients float[A, D], float[N, D] and float[N] from the incoming float[]."""
         saved, dtypes = ctx.saved_tensors, ctx.dtypes  # type: ignore[attr-defined]
         ready = [None if g is None else g.mul_(incoming[0]).to(d) for g, d in zip(saved, dtypes, strict=True)]
-        return (*ready, None)
+        return (*ready, None, None)
 
 
 def _chunk(
-    hidden: torch.Tensor,
-    weight: torch.Tensor,
-    bias: torch.Tensor | None,
-    labels: torch.Tensor,
-    *,
-    grads: list[torch.Tensor | None],
-    part: slice,
+    given: Sequence[torch.Tensor | None], labels: torch.Tensor, grads: list[torch.Tensor | None], part: slice
 ) -> torch.Tensor:
     """The chunk's loss; its gradients are added to `grads`."""
-    logits = linear(hidden, weight, bias).float()
-    loss = cross_entropy(logits, labels, reduction="sum")
+    whole, weight, bias = given
+    assert whole is not None
+    assert weight is not None
+    hidden, targets = whole[part], labels[part, None]
+    scores = linear(hidden, weight, bias).float().log_softmax(dim=-1)
+    loss = -scores.gather(1, targets).sum()
     if all(grad is None for grad in grads):
         return loss
-    slope = logits.softmax(dim=-1)
-    slope[torch.arange(len(labels), device=labels.device), labels] -= 1
+    slope = scores.exp_().scatter_add_(1, targets, scores.new_full(targets.shape, -1.0))
     to_hidden, to_weight, to_bias = grads
-    if to_hidden is not None:
-        to_hidden[part] = slope.to(hidden.dtype) @ weight
-    if to_weight is not None:
-        to_weight += slope.to(hidden.dtype).T @ hidden
     if to_bias is not None:
         to_bias += slope.sum(dim=0)
+    slope = slope.to(hidden.dtype)
+    if to_hidden is not None:
+        to_hidden[part] = slope @ weight
+    if to_weight is not None:
+        to_weight += slope.T @ hidden
     return loss
 
 

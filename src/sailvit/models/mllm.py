@@ -13,7 +13,7 @@ from sailvit.core.errors import ModelError
 from sailvit.core.recipe import Part
 from sailvit.models.attention import Segments
 from sailvit.models.connector import Connector
-from sailvit.models.head import Scores, has_plain_head
+from sailvit.models.head import Scores, has_plain_head, product_dtype
 from sailvit.models.tower import Tower
 
 
@@ -76,7 +76,7 @@ class MLLM(nn.Module):
             return Activations(visual, Scores(given=self.language(**given, logits_to_keep=labelled).logits[0]))
         hidden = self.language.base_model(**given).last_hidden_state[0, labelled]
         head = self.language.get_output_embeddings()
-        return Activations(visual, Scores(hidden, head.weight, head.bias))
+        return Activations(visual, Scores(hidden, head.weight, head.bias, dtype=product_dtype(hidden.device)))
 
     def visual(self, tiles: torch.Tensor) -> torch.Tensor:
         """Visual tokens float[I, V, D] of tiles uint8[I, C, H, W]; I may be 0."""
