@@ -37,7 +37,12 @@ def naming_deaths() -> Iterator[None]:
     torch notices such deaths by a signal, so at any point of the program; inside, that handler's error is changed too.
     Enter it after the workers have started.
     """
-    told = signal.getsignal(signal.SIGCHLD)
+    if threading.current_thread() is not threading.main_thread():
+        with _named():
+            yield
+        return
+    # Local names, as an interpreter that ends may have cleared the others when the loop is given up.
+    install, death, told = signal.signal, signal.SIGCHLD, signal.getsignal(signal.SIGCHLD)
 
     def tell_of_death(number: int, frame: FrameType | None) -> None:
         """What the handler found says, in words for the user."""
@@ -45,18 +50,12 @@ def naming_deaths() -> Iterator[None]:
             with _named():
                 told(number, frame)
 
-    _on_child_death(tell_of_death)
+    install(death, tell_of_death)
     try:
         with _named():
             yield
     finally:
-        _on_child_death(told)
-
-
-def _on_child_death(handler: Any) -> None:
-    """Install a handler, where Python allows it."""
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGCHLD, handler)
+        install(death, told)
 
 
 @contextmanager
