@@ -150,7 +150,7 @@ def test_the_loss_falls_over_three_stages(trained: tuple[RunFolder, Assembly]):
     assert mean(fine[-8:]) < 0.97 * mean(coarse[:4])
     assert mean(world[-4:]) < 0.5 * mean(fine[-8:])
     pairs = losses(run, "contrastive", "coarse", "fine")
-    assert mean(pairs[-4:]) < 0.5 * mean(pairs[:4])
+    assert mean(pairs[-4:]) < 0.7 * mean(pairs[:4])
 
 
 def test_photographs_are_tiled_with_a_thumbnail(trained: tuple[RunFolder, Assembly]):

@@ -78,12 +78,11 @@ def test_a_tower_that_comes_back_different_is_refused_and_the_old_folder_stays(
     moved(assembly)
     sound = PreTrainedModel.save_pretrained
 
-    def corrupted(model: PreTrainedModel, folder: Path) -> None:
-        weight = model.get_parameter("encoder.layers.1.mlp.fc2.weight")
-        with torch.no_grad():
-            weight[0, 0] += 1e-3
-            sound(model, folder)
-            weight[0, 0] -= 1e-3
+    def corrupted(model: PreTrainedModel, folder: Path, state_dict: dict[str, torch.Tensor]) -> None:
+        name = "encoder.layers.1.mlp.fc2.weight"
+        weight = state_dict[name].clone()
+        weight[0, 0] += 1e-3
+        sound(model, folder, state_dict={**state_dict, name: weight})
 
     monkeypatch.setattr(PreTrainedModel, "save_pretrained", corrupted)
     with pytest.raises(ModelError, match=r"other features than the one in memory \(largest difference .*not published"):

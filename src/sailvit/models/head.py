@@ -52,7 +52,7 @@ class Scores:
         """Cross-entropy summed over int64[A] labels, float[]; a plain head never holds more than `CHUNK` scores."""
         if self.given is not None:
             return cross_entropy(self.given.float(), labels, reduction="sum")
-        total: torch.Tensor = _ChunkedLoss.apply(*self._plain, labels, self.dtype)  # type: ignore[no-untyped-call]
+        total: torch.Tensor = _ChunkedLoss.apply(*self._plain, (labels, self.dtype))  # type: ignore[no-untyped-call]
         return total
 
     @property
@@ -99,15 +99,15 @@ class _ChunkedLoss(torch.autograd.Function):
         hidden: torch.Tensor,
         weight: torch.Tensor,
         bias: torch.Tensor | None,
-        labels: torch.Tensor,
-        dtype: torch.dtype | None,
+        asked: tuple[torch.Tensor, torch.dtype | None],
     ) -> torch.Tensor:
-        """float[]: the sum over int64[A] labels of hidden float[A, D] through weight float[N, D] and bias float[N]."""
+        """float[], of shape (): the sum of the asked labels' losses, int64[A].
+
+        From hidden float[A, D], weight float[N, D] and bias float[N], with products in the asked precision.
+        """
+        labels, dtype = asked
         given = (hidden, weight, bias)
-        grads = [
-            torch.zeros_like(tensor, dtype=torch.float32) if tensor is not None and needed else None
-            for tensor, needed in zip(given, ctx.needs_input_grad, strict=False)
-        ]
+        grads = [_room(*pair) for pair in zip(given, ctx.needs_input_grad, strict=False)]
         # Once for all chunks: the weight is the largest tensor here.
         cast = [None if tensor is None else tensor.to(dtype or tensor.dtype) for tensor in given]
         total = torch.zeros((), device=hidden.device)
@@ -123,7 +123,12 @@ class _ChunkedLoss(torch.autograd.Function):
         """Gradients float[A, D], float[N, D] and float[N] from the incoming float[]."""
         saved, dtypes = ctx.saved_tensors, ctx.dtypes  # type: ignore[attr-defined]
         ready = [None if g is None else g.mul_(incoming[0]).to(d) for g, d in zip(saved, dtypes, strict=True)]
-        return (*ready, None, None)
+        return (*ready, None)
+
+
+def _room(tensor: torch.Tensor | None, needed: bool) -> torch.Tensor | None:  # noqa: FBT001 - autograd's own flag
+    """Zeros for a gradient that is needed."""
+    return torch.zeros_like(tensor, dtype=torch.float32) if tensor is not None and needed else None
 
 
 def _chunk(
