@@ -50,17 +50,46 @@ def test_a_raise_that_helps_is_kept_and_followed_by_the_next():
     )
     assert made.state.changes == 3
     accepted = events[1]
-    assert accepted.base is not None
+    assert accepted.against is not None
     assert accepted.line is not None
-    assert (accepted.base.slope, accepted.line.slope) == pytest.approx((-0.01, -0.03), rel=0.1)
+    assert (accepted.against.slope, accepted.line.slope) == pytest.approx((-0.01, -0.03), rel=0.1)
 
 
 def test_a_raise_that_hurts_is_taken_back_and_the_rate_lowered():
+    """Slower than before the raise, and slower than the control that follows from the same start."""
     made = search()
-    events = drive(made, falling(lambda factor: 0.02 / factor), 4)
-    assert kinds(events) == ["raised", "lowered", "raised", "lowered"]
-    assert [event.factor for event in events] == pytest.approx([3, 1 / 2, 2.7 / 2, 1 / 2 / 1.8])
+    events = drive(made, falling(lambda factor: 0.02 / factor), 6)
+    assert kinds(events) == ["raised", "taken back", "lowered"] * 2
+    assert [event.factor for event in events] == pytest.approx([3, 1, 1 / 2, 2.7 / 2, 1 / 2, 1 / 2 / 1.8])
+    lowered = events[2]
+    assert lowered.line is not None
+    assert lowered.against is not None
+    assert (lowered.line.slope, lowered.against.slope) == pytest.approx((-0.02 / 3, -0.02), rel=0.1)
     assert not made.trying
+
+
+def windows(made: RateSearch, slopes: list[float]) -> list[Event]:
+    """Windows of these slopes, whatever the rate."""
+    events, level = [], 10.0
+    for slope in slopes:
+        for step in range(WINDOW):
+            level += slope
+            events += made.observe(0.1, level + 0.001 * (-1) ** (step // 2))
+    return events
+
+
+@pytest.mark.parametrize(
+    ("raised", "control", "kind", "factor"),
+    [(-0.05, -0.05, "left", 1.0), (-0.06, -0.02, "kept", 3.0), (-0.02, -0.06, "lowered", 0.5)],
+    ids=["it slows down anyway", "it slows down more at the old rate", "the raise slows it down"],
+)
+def test_a_slower_loss_is_blamed_on_the_raise_only_against_a_control(
+    raised: float, control: float, kind: str, factor: float
+):
+    made = search()
+    assert kinds(windows(made, [-0.1, raised, control])) == ["raised", "taken back", kind]
+    assert (made.factor, made.state.suspect, made.state.before) == (factor, None, None)
+    assert made.state.changes == (kind != "left")
 
 
 def test_a_raise_that_changes_nothing_leaves_the_rate_and_looks_longer():
@@ -83,7 +112,7 @@ def test_a_difference_within_the_error_decides_nothing():
 def test_a_jump_to_a_plateau_is_worse_though_flat():
     made = search()
     flat = falling(lambda factor: 0.0, jump=lambda factor: 5 * factor)
-    assert kinds(drive(made, flat, 2)) == ["raised", "lowered"]
+    assert kinds(drive(made, flat, 2)) == ["raised", "taken back", "lowered"]
     assert made.factor == 0.5
 
 
@@ -92,8 +121,8 @@ def test_a_loss_that_is_no_number_ends_a_trial_at_once(loss: float):
     made = search()
     drive(made, falling(lambda factor: 0.01), 1)
     assert made.trying
-    (event,) = made.observe(0.1, loss)
-    assert (event.kind, event.line, made.factor, made.trying) == ("lowered", None, 0.5, False)
+    back, event = made.observe(0.1, loss)
+    assert (back.kind, event.kind, event.line, made.factor, made.trying) == ("taken back", "lowered", None, 0.5, False)
     assert made.observe(0.1, loss) == []
     assert made.state.losses == []
 
@@ -109,7 +138,7 @@ def test_the_factors_shrink_until_nothing_is_left_to_try():
 def test_bounds_hold():
     high, low = search(most=5.0), search(least=0.3)
     drive(high, falling(lambda factor: 0.01 * factor), 10)
-    drive(low, falling(lambda factor: 0.02 / factor), 4)
+    drive(low, falling(lambda factor: 0.02 / factor), 6)
     assert (high.factor, high.state.ended) == (5.0, True)
     assert low.factor == 0.3
 
@@ -126,10 +155,10 @@ def test_no_trial_begins_late_but_one_that_runs_is_finished():
     assert kinds(drive(early, falling(lambda factor: 0.01), 1, done=0.51)) == ["found"]
 
 
-@pytest.mark.parametrize("stop", [3, WINDOW + 3, 2 * WINDOW + 1])
+@pytest.mark.parametrize("stop", [3, WINDOW + 3, 2 * WINDOW + 3, 3 * WINDOW + 1])
 def test_a_search_goes_on_from_its_json(stop: int):
-    """In a first window, in a trial, and after one."""
-    losses = [10 - 0.3 * math.sqrt(step) + 0.1 * math.sin(7 * step) for step in range(60)]
+    """In a first window, in a trial, in its control, and after that."""
+    losses = [10 - 0.3 * math.sqrt(step) + 0.01 * math.sin(7 * step) for step in range(60)]
     whole, first, second = search(), search(), search()
     expected = [whole.observe(0.1, loss) for loss in losses]
     found = [first.observe(0.1, loss) for loss in losses[:stop]]

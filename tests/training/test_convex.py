@@ -13,9 +13,11 @@ from sailvit.training.adalrs import RateSearch
 from sailvit.training.schedules import rate
 from sailvit.training.snapshot import Snapshot
 
-STEPS, BATCH, WIDTH, SEEDS = 1500, 512, 30, 3
-RATES = [1e-3 * 10 ** (step / 3) for step in range(8)]
-"""The sweep: 1e-3 to 0.2, three rates per factor of ten."""
+STEPS, BATCH, WIDTH, NOISE, SEEDS = 1500, 256, 30, 0.1, 5
+RATES = [1e-3 * 10 ** (step / 3) for step in range(7)]
+"""The sweep: 1e-3 to 1e-1, three rates per factor of ten."""
+FIXED = ScheduleConfig(name="constant")
+SEARCHED = ScheduleConfig(name="adalrs", search={"base": "constant", "window": 20, "until": 0.8})
 
 
 def descend(peak: float, schedule: ScheduleConfig, seed: int = 0) -> tuple[float, float]:
@@ -28,7 +30,7 @@ def descend(peak: float, schedule: ScheduleConfig, seed: int = 0) -> tuple[float
     snapshot = None
     for step in range(STEPS):
         inputs = torch.randn(BATCH, WIDTH, generator=generator) * strength.sqrt()
-        noise = torch.randn(BATCH, generator=generator)
+        noise = NOISE * torch.randn(BATCH, generator=generator)
         factor = 1.0 if search is None else search.factor
         optimizer.param_groups[0]["lr"] = peak * factor * rate(schedule, (step + 0.5) / STEPS)
         loss = (inputs @ (found - truth) - noise).square().mean() / 2
@@ -39,7 +41,7 @@ def descend(peak: float, schedule: ScheduleConfig, seed: int = 0) -> tuple[float
         for event in search.observe((step + 1) / STEPS, float(loss.detach())):
             if event.kind == "raised":
                 snapshot = Snapshot.take(optimizer, "device")
-            elif event.kind == "lowered":
+            elif event.kind == "taken back":
                 assert snapshot is not None
                 snapshot.restore(optimizer)
     excess = float((strength * (found.detach() - truth).square()).sum()) / 2
@@ -49,7 +51,7 @@ def descend(peak: float, schedule: ScheduleConfig, seed: int = 0) -> tuple[float
 @lru_cache
 def sweep() -> dict[float, float]:
     """Excess loss by fixed rate."""
-    return {peak: descend(peak, ScheduleConfig(name="wsd"))[0] for peak in RATES}
+    return {peak: descend(peak, FIXED)[0] for peak in RATES}
 
 
 def best() -> float:
@@ -58,16 +60,15 @@ def best() -> float:
 
 def test_the_sweep_has_its_best_inside():
     assert RATES[0] < best() < RATES[-2]
-    assert sweep()[best()] < sweep()[RATES[-1]] / 3 < sweep()[RATES[0]]
+    assert sweep()[best()] < sweep()[RATES[-1]] / 5 < sweep()[RATES[0]]
 
 
 @pytest.mark.parametrize("times", [0.1, 10.0])
 def test_the_neighbourhood_of_the_best_rate_is_reached(times: float):
-    """Over ten seeds the median was 0.8 times the best rate from below, and 2.8 times from above."""
+    """By the median of five seeds."""
     start = times * best()
-    schedule = ScheduleConfig(name="adalrs", search={"window": 20})
-    runs = [descend(start, schedule, seed) for seed in range(SEEDS)]
-    factor, excess = (statistics.median(values) for values in zip(*[(f, e) for e, f in runs], strict=True))
+    runs = [descend(start, SEARCHED, seed) for seed in range(SEEDS)]
+    excess, factor = (statistics.median(values) for values in zip(*runs, strict=True))
     assert 1 / 3 < times * factor < 3
-    fixed, _ = descend(start, ScheduleConfig(name="wsd"))
+    fixed, _ = descend(start, FIXED)
     assert excess < fixed / 2

@@ -6,10 +6,12 @@ the slopes, the raise is kept; if it falls more slowly by more than 2e, everythi
 rate is divided by beta' = max(lambda^t beta, 1); otherwise the rate is what it was, and training goes on. t counts the
 changes of the rate, so both factors shrink to 1 and the search ends by itself.
 
-Three rules are this project's own. A raise that leaves the loss higher than it found it is worse whatever its slope:
-far too high a rate jumps to a plateau, and a plateau is flat. A loss that is no number ends a trial at once. And an
-undecided trial doubles the window, because the error of a slope falls with the window to the power of 1.5: a window
-that is long enough need not be known beforehand.
+Four rules are this project's own. Every loss falls ever more slowly, so a raise that looks slower than the window
+before it is not blamed yet: after the way back comes a control, the same parameters at the old rate, and the raise is
+judged against that. A raise that leaves the loss higher than it found it is worse at once, whatever its slope: far too
+high a rate jumps to a plateau, and a plateau is flat. So is one that makes the loss no number. And an undecided trial
+doubles the window, because the error of a slope falls with the window to the power of 1.5: a window that is long enough
+need not be known beforehand.
 """
 
 from __future__ import annotations
@@ -22,8 +24,9 @@ from typing import Any, Literal
 from sailvit.core.schedule import SearchConfig
 from sailvit.training.slopes import Line, fit_line
 
-Kind = Literal["raised", "kept", "left", "lowered", "found"]
-"""What became of the rate: a trial begins; its raise is kept; nothing is decided; all goes back; the search is over."""
+Kind = Literal["raised", "kept", "left", "taken back", "lowered", "found"]
+"""What became of the rate: a trial begins; its raise is kept; nothing is decided; all is as before the raise; the rate
+is divided; the search is over."""
 
 _SETTLED = 1.02
 """A raise by less than this is not worth a trial."""
@@ -39,8 +42,8 @@ class Event:
     """Factor on the schedule's rate from here on."""
     line: Line | None
     """The last window's losses; none when they were no numbers, and at the end."""
-    base: Line | None
-    """The window before the raise that was judged; none where none was."""
+    against: Line | None
+    """What they were compared with; none where nothing was."""
 
 
 @dataclass
@@ -59,6 +62,8 @@ class SearchState:
     """Losses of the window in progress."""
     base: Line | None = None
     """The last window at the rate before the trial."""
+    suspect: Line | None = None
+    """A trial that looked slower, while its control is in progress; none otherwise."""
     ended: bool = False
     """Whether the search is over."""
 
@@ -85,20 +90,17 @@ class RateSearch:
         state = self.state
         if state.ended:
             return []
-        if not self.trying and not self._goes_on(done):
+        if not self.trying and state.suspect is None and not self._goes_on(done):
             state.ended = True
             return [Event("found", state.factor, None, None)]
         if not math.isfinite(loss):
             state.losses = []
-            return [self._go_back(None)] if self.trying else []
+            return self._blame(None, None) if self.trying else []
         state.losses.append(loss)
         if len(state.losses) < state.window:
             return []
         line, state.losses = fit_line(state.losses), []
-        if not self.trying:
-            return [self._try(line)]
-        event = self._judge(line)
-        return [event, self._try(line)] if event.kind == "kept" and self._goes_on(done) else [event]
+        return self._judge(line, done)
 
     def values(self) -> dict[str, Any]:
         """The state as JSON."""
@@ -106,8 +108,8 @@ class RateSearch:
 
     def load(self, values: dict[str, Any]) -> None:
         """Go on from what `values` gave."""
-        base = values["base"]
-        self.state = SearchState(**{**values, "base": None if base is None else Line(**base)})
+        lines = {key: values[key] and Line(**values[key]) for key in ("base", "suspect")}
+        self.state = SearchState(**{**values, **lines})
 
     def _goes_on(self, done: float) -> bool:
         """Whether it is time for a trial, and there is something left to try."""
@@ -117,31 +119,60 @@ class RateSearch:
         config, state = self.config, self.state
         return min(state.factor * max(config.shrink**state.changes * config.raise_by, 1.0), config.most)
 
+    def _judge(self, line: Line, done: float) -> list[Event]:
+        """What a window says: the one before a raise, the raise itself, or its control."""
+        state = self.state
+        if state.suspect is not None:
+            return [self._settle(state.suspect, line)]
+        if not self.trying:
+            return [self._try(line)]
+        base, needed = state.base, self.config.errors / 2
+        assert base is not None
+        if line.end - base.end > needed * (line.end_error + base.end_error):
+            return self._blame(line, base)
+        if self._faster(base, line):
+            state.suspect = line
+            return [self._take_back(line, base)]
+        self._end_trial()
+        event = self._settle(line, base)
+        return [event, self._try(line)] if event.kind == "kept" and self._goes_on(done) else [event]
+
     def _try(self, line: Line) -> Event:
         state = self.state
         state.base, state.before, state.factor = line, state.factor, self._raised()
         return Event("raised", state.factor, line, None)
 
-    def _judge(self, line: Line) -> Event:
-        state, base = self.state, self.state.base
-        assert base is not None
-        assert state.before is not None
-        needed = self.config.errors / 2
-        faster = base.slope - line.slope
-        margin = needed * (base.slope_error + line.slope_error)
-        higher = line.end - base.end > needed * (base.end_error + line.end_error)
-        if higher or -faster > margin:
-            return self._go_back(line)
-        if faster > margin:
-            state.before, state.changes = None, state.changes + 1
-            return Event("kept", state.factor, line, base)
-        state.factor, state.before = state.before, None
+    def _settle(self, raised: Line, other: Line) -> Event:
+        """The decision on a raise, against the old rate before it or from the same start."""
+        state = self.state
+        if self._faster(other, raised):
+            return self._lower(raised, other)
+        state.suspect = None
+        if self._faster(raised, other):
+            state.factor, state.changes = self._raised(), state.changes + 1
+            return Event("kept", state.factor, raised, other)
         state.window = min(2 * state.window, self.config.widest * self.config.window)
-        return Event("left", state.factor, line, base)
+        return Event("left", state.factor, raised, other)
 
-    def _go_back(self, line: Line | None) -> Event:
+    def _faster(self, one: Line, other: Line) -> bool:
+        """Whether the loss falls faster along `one`, by more than the errors of both allow."""
+        return other.slope - one.slope > self.config.errors / 2 * (one.slope_error + other.slope_error)
+
+    def _blame(self, line: Line | None, against: Line | None) -> list[Event]:
+        back = self._take_back(line, against)
+        return [back, self._lower(line, against)]
+
+    def _take_back(self, line: Line | None, against: Line | None) -> Event:
+        self._end_trial()
+        return Event("taken back", self.state.factor, line, against)
+
+    def _end_trial(self) -> None:
+        """The rate is what it was before the raise."""
+        assert self.state.before is not None
+        self.state.factor, self.state.before = self.state.before, None
+
+    def _lower(self, line: Line | None, against: Line | None) -> Event:
         config, state = self.config, self.state
-        assert state.before is not None
-        state.factor = max(state.before / max(config.shrink**state.changes * config.lower_by, 1.0), config.least)
-        state.before, state.changes = None, state.changes + 1
-        return Event("lowered", state.factor, line, state.base)
+        state.factor = max(state.factor / max(config.shrink**state.changes * config.lower_by, 1.0), config.least)
+        state.suspect, state.changes = None, state.changes + 1
+        return Event("lowered", state.factor, line, against)

@@ -56,7 +56,7 @@ def _carry_out(job: StageJob, event: Event) -> None:
     if event.kind == "raised":
         job.snapshot = Snapshot.take(job.optimizer, config.keep)
         return
-    if event.kind == "lowered":
+    if event.kind == "taken back":
         assert job.snapshot is not None
         job.snapshot.restore(job.optimizer)
     job.snapshot = None
@@ -72,7 +72,7 @@ def event_line(job: StageJob, event: Event) -> dict[str, Any]:
         "factor": event.factor,
         "lr": job.stage.optim.lr * event.factor,
         "window": None if event.line is None else dataclasses.asdict(event.line),
-        "base": None if event.base is None else dataclasses.asdict(event.base),
+        "against": None if event.against is None else dataclasses.asdict(event.against),
     }
 
 
