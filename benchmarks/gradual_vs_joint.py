@@ -28,7 +28,7 @@ from publish import publish
 from rich.console import Console
 
 from sailvit.cli.train import run_recipe
-from sailvit.core.recipe import PARTS, Length, Recipe, Stage, TrainConfig
+from sailvit.core.recipe import PARTS, Length, PortionConfig, Recipe, Stage, TrainConfig
 from sailvit.core.run import RunFolder, read_lines
 from sailvit.data.world.answers import is_correct
 from sailvit.data.world.tasks import EVAL_TASKS
@@ -68,7 +68,7 @@ def joint(recipe: Recipe, samples: float) -> Recipe:
         update={
             "name": "joint",
             "train": {part: TrainConfig() for part in PARTS},
-            "data": mixture,
+            "data": {name: PortionConfig(share=share) for name, share in mixture.items()},
             "optim": recipe.stages[1].optim.model_copy(update={"lr": RATE}),
         }
     )

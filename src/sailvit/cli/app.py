@@ -11,6 +11,7 @@ from sailvit.cli.demo import demo
 from sailvit.cli.plan import plan
 from sailvit.cli.report import report
 from sailvit.cli.train import train
+from sailvit.cli.watch import watch
 from sailvit.cli.world import world
 from sailvit.core.errors import InterruptedRunError, SailvitError
 
@@ -18,6 +19,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 app.command()(demo)
 app.command()(train)
 app.command()(plan)
+app.command()(watch)
 app.command()(report)
 app.add_typer(data, name="data")
 app.add_typer(world, name="world")

@@ -78,7 +78,7 @@ def run_chart(title: str, unit: str, stages: Sequence[tuple[str, Series]], *, sh
             axes.plot(*envelope(x, y), color=REFINED, alpha=0.3, linewidth=0.8)
             axes.plot(*thinned(x, smoothed(y)), color=REFINED, linewidth=2)
             tops.append(float(np.quantile(y, 0.995)) if len(y) else 0.0)
-            _band(axes, number, name, (start, start + len(values), total))
+            band(axes, number, name, (start, start + len(values), total))
             start += len(values)
         axes.set_ylim(0, (max(tops, default=0.0) or (0.01 if share else 1.0)) * 1.22)
         axes.set_xlim(0, max(total, 1))
@@ -93,7 +93,7 @@ def run_chart(title: str, unit: str, stages: Sequence[tuple[str, Series]], *, sh
         return Chart(to_svg(figure, f"run-{title}", f"{title} over the run, {unit}. Median per stage: {medians}."))
 
 
-def _band(axes: Axes, number: int, name: str, extent: tuple[int, int, int]) -> None:
+def band(axes: Axes, number: int, name: str, extent: tuple[int, int, int]) -> None:
     """A stage's stretch of the horizontal axis, named where the name fits."""
     start, stop, total = extent
     if number % 2:

@@ -6,6 +6,7 @@ import math
 import re
 from dataclasses import dataclass
 from importlib.resources import files
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from sailvit.core.run import RunFolder
 from sailvit.report import wording
 from sailvit.report.charts import feature_charts, loss_chart, run_chart, task_chart
 from sailvit.report.drawing import Chart
+from sailvit.report.looks import look_charts
 from sailvit.report.reading import RunData, StageRun, read_run
 
 MEASURES = (
@@ -74,6 +76,7 @@ def render(data: RunData) -> str:
         parts=PARTS,
         losses=_losses(data.stages),
         throughput=_throughput(data.stages),
+        looks=look_charts(data.looks, _extents(data.stages)),
         medians={stage.index: _medians(stage) for stage in data.stages},
         models=models,
         labels=labels,
@@ -99,6 +102,12 @@ def _losses(stages: list[StageRun]) -> list[LossGroup]:
         )
         for objective in objectives
     ]
+
+
+def _extents(stages: list[StageRun]) -> list[tuple[str, int, int]]:
+    """Every stage with the steps of the run at which it begins and ends; its place in the list is its index."""
+    ends = list(accumulate(stage.steps for stage in stages))
+    return [(stage.name, end - stage.steps, end) for stage, end in zip(stages, ends, strict=True)]
 
 
 def _throughput(stages: list[StageRun]) -> list[Chart]:

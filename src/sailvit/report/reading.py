@@ -96,6 +96,8 @@ class RunData:
     """evaluation.json, when made."""
     affinity: dict[str, Any] | None
     """affinity.json, when made."""
+    looks: list[dict[str, Any]]
+    """Lines of watch.jsonl, in order."""
     recipe: str | None
     """The resolved recipe as text."""
 
@@ -111,6 +113,7 @@ def read_run(run: RunFolder, evaluation_run: RunFolder | None = None) -> RunData
             stages=_read_stages(run, manifest["stages"]),
             evaluation=_read_optional(measured.evaluation),
             affinity=_read_optional(measured.affinity),
+            looks=list(read_lines(run.watch)),
             recipe=run.recipe.read_text(encoding="utf-8") if run.recipe.exists() else None,
         )
 

@@ -134,6 +134,8 @@ class StepRecord:
     """Samples consumed in the stage."""
     tokens: int
     """Tokens consumed in the stage, without padding."""
+    done: float
+    """Share of the stage that lies behind, 0..1."""
     answer_tokens: int
     """Tokens with loss in this step."""
     images: int

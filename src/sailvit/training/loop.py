@@ -63,6 +63,7 @@ def train_step(job: StageJob, step: Step, began: float, arrived: float) -> StepR
         step=job.step,
         samples=samples,
         tokens=tokens,
+        done=job.share_done(samples, tokens),
         answer_tokens=counts["answer_tokens"],
         images=counts["images"],
         padding=counts["padding"] / max(counts["padding"] + counts["tokens"], 1),

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 import sailvit
-from sailvit.core.recipe import NOT_FOLDERS, Recipe
+from sailvit.core.recipe import NOT_FOLDERS, Recipe, Stage
 from sailvit.core.records import Source
 from sailvit.core.run import RunFolder, read_json, write_json
 from sailvit.models.build import Assembly, resolve_source
@@ -39,6 +39,7 @@ def start_manifest(folder: RunFolder, recipe: Recipe, assembly: Assembly, source
             for name, source in _parents(recipe).items()
         },
         "data": {name: source.fingerprint for name, source in sources.items()},
+        "plan": [_planned(stage) for stage in recipe.stages],
         "stages": [],
         "resumed": [],
     }
@@ -70,6 +71,12 @@ def note_stage(folder: RunFolder, job: StageJob, parts: Mapping[str, Path]) -> N
     # A run stopped between this note and the next state repeats the end of the stage; the later note replaces it.
     values["stages"] = [*(known for known in values["stages"] if known["index"] != job.index), stage]
     write_json(folder.manifest, values)
+
+
+def _planned(stage: Stage) -> dict[str, Any]:
+    """What who follows the run from outside wants to know of a stage to come."""
+    length = {unit: value for unit, value in stage.length.model_dump().items() if value is not None}
+    return {"name": stage.name, "train": {part: given.lr for part, given in stage.train.items()}, "length": length}
 
 
 def _parents(recipe: Recipe) -> dict[str, str]:
