@@ -133,6 +133,16 @@ def test_union_problem_is_told_once(file: Path):
     assert len(lines) == 2
 
 
+def test_what_a_run_watches_is_checked_and_comes_back(file: Path, tmp_path: Path):
+    lines = complaint(file, TEXT, ("watch.source=unseen",))
+    assert "watch.source names 'unseen', which `sources` does not define" in lines
+    assert "watch.report" in complaint(file, TEXT, ("watch.report=[neptune]",))
+    made = load_recipe(file, ["watch={every: 20, share: null, source: world, report: [tensorboard, trackio]}"])
+    assert (made.watch.every, made.watch.share, made.watch.report) == (20, None, ("tensorboard", "trackio"))
+    (tmp_path / "again.yaml").write_text(dump_recipe(made))
+    assert load_recipe(tmp_path / "again.yaml") == made
+
+
 def test_a_key_twice_names_its_line(file: Path):
     message = complaint(file, TEXT.replace("sequence: 512", "sequence: 512\nname: other"))
     assert f"{file}:4:1: not valid YAML: key 'name' is given twice" in message

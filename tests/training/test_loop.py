@@ -82,6 +82,7 @@ def test_a_step_reports_itself(parts: Parts, made: list[Sample]):
     real = sum(len(sample.tokens) for sample in made)
     held = sum(batch.tokens.numel() for batch in batches(made, 2))
     assert (done.step, done.tokens, done.images) == (1, real, sum(len(s.tiles) for s in made))
+    assert done.done == ready.share_done(len(made), real) > 0
     assert done.padding == pytest.approx(1 - real / held)
     assert done.seconds > 0
     assert done.mfu > 0

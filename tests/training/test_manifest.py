@@ -70,6 +70,9 @@ def test_stages_are_noted_once_and_resumes_each_time(parts: Parts, tmp_path: Pat
     assert begun["data"] == {"chat": "abc"}
     assert begun["architecture"] == {"tower": "siglip_vision_model", "language": "llama"}
     assert (begun["stages"], begun["resumed"], begun["name"]) == ([], [], "tiny")
+    assert begun["plan"] == [
+        {"name": "only", "train": {"connector": 1.0, "tower": 0.5, "language": 0.25}, "length": {"samples": 20}}
+    ]
     assert begun["versions"] == versions()
     assert begun["machine"] == machine()
     made.step, made.samples, made.tokens, made.seconds = 4, 20, 900, 1.23456

@@ -11,6 +11,7 @@ from small_models import LANGUAGES, SIDE, TOWERS, mllm
 from small_tokenizers import CHATML, byte_tokenizer
 
 from sailvit.core.recipe import Recipe
+from sailvit.core.watch import WatchConfig
 from sailvit.recipes.loader import load_recipe
 from sailvit.training.optim import freeze
 from sailvit.training.plan import Plan, plan
@@ -192,7 +193,10 @@ def test_layers_of_a_part_without_blocks_are_a_problem(folder: Path):
 
 def test_spare_sources_are_named(folder: Path):
     text = {"format": "llava", "path": str(folder / "text.jsonl")}
-    assert "no stage uses other" in plan(recipe(folder, sources={"text": text, "other": text})).remarks
+    made = recipe(folder, sources={"text": text, "other": text})
+    assert "no stage uses other" in plan(made).remarks
+    looked_at = made.model_copy(update={"watch": WatchConfig(source="other")})
+    assert "no stage uses other" not in plan(looked_at).remarks
 
 
 def saved_bytes(model: torch.nn.Module, batch: object, precision: str) -> int:

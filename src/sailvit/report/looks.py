@@ -49,13 +49,16 @@ def look_charts(looks: Sequence[Mapping[str, Any]], stages: Sequence[Extent]) ->
     step = np.array([begins[line["stage_index"]] + line["step"] for line in placed], dtype=np.float64)
     drawn = []
     for panel in PANELS:
-        found = [panel.values(line) for line in placed]
-        names = dict.fromkeys(name for values in found for name in values)
-        curves = {name: finite(step, _column([values.get(name) for values in found])) for name in names}
-        curves = {name: curve for name, curve in curves.items() if len(curve[0]) > 1}
-        if curves:
+        if curves := _curves(panel, placed, step):
             drawn.append(_chart(panel, curves, stages))
     return drawn
+
+
+def _curves(panel: Panel, lines: Sequence[Mapping[str, Any]], step: Series) -> dict[str, tuple[Series, Series]]:
+    found = [panel.values(line) for line in lines]
+    names = dict.fromkeys(name for values in found for name in values)
+    curves = {name: finite(step, _column([values.get(name) for values in found])) for name in names}
+    return {name: curve for name, curve in curves.items() if len(curve[0]) > 1}
 
 
 def _chart(panel: Panel, curves: Mapping[str, tuple[Series, Series]], stages: Sequence[Extent]) -> Chart:
