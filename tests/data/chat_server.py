@@ -44,12 +44,15 @@ class ChatServer:
         self._server.shutdown()
         self._server.server_close()
 
-    @contextmanager
-    def taking(self, handler: Handler, body: dict[str, Any]) -> Iterator[None]:
-        """Note a request while it is under way."""
+    def note(self, handler: Handler, body: dict[str, Any]) -> None:
         with self._lock:
             self.bodies.append({"path": handler.path, **body})
             self.keys.append(handler.headers.get("Authorization"))
+
+    @contextmanager
+    def thinking(self) -> Iterator[None]:
+        """Count a request until it is answered: once the answer is out, the client may ask again."""
+        with self._lock:
             self._at_once += 1
             self.most_at_once = max(self.most_at_once, self._at_once)
         yield
@@ -77,8 +80,8 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         raw = self.rfile.read(int(self.headers["Content-Length"]))
-        with self.server.chat.taking(self, json.loads(raw)):
-            self.behave(self.server.chat.fault_of(raw.decode()), json.loads(raw))
+        self.server.chat.note(self, json.loads(raw))
+        self.behave(self.server.chat.fault_of(raw.decode()), json.loads(raw))
 
     def behave(self, fault: str, body: dict[str, Any]) -> None:
         if fault in FAULTS:
@@ -92,7 +95,8 @@ class Handler(BaseHTTPRequestHandler):
             self.answer(body)
 
     def answer(self, body: dict[str, Any]) -> None:
-        message = {"role": "assistant", "content": self.server.chat.say(body)}
+        with self.server.chat.thinking():
+            message = {"role": "assistant", "content": self.server.chat.say(body)}
         usage = {"prompt_tokens": 100, "completion_tokens": 7, "total_tokens": 107}
         self.give(json.dumps({"id": "x", "choices": [{"message": message}], "usage": usage}).encode())
 

@@ -155,6 +155,18 @@ def test_tiles_are_cut_row_by_row_with_the_thumbnail_last():
     assert tile_count(image, LAYOUT) == 7
 
 
+@pytest.mark.parametrize(("width", "height"), [(8, 8), (30, 20)])
+def test_tiles_are_made_channels_last_where_there_is_room_for_them(width, height):
+    room = torch.zeros(10_000, dtype=torch.uint8)
+    image = gradient(width, height)
+    tiles, there = tile_image(image, LAYOUT), tile_image(image, LAYOUT, room)
+    assert there.equal(tiles)
+    assert there.data_ptr() == room.data_ptr()
+    assert tiles.is_contiguous(memory_format=torch.channels_last)
+    assert there.is_contiguous(memory_format=torch.channels_last)
+    assert not room[tiles.nbytes :].any()
+
+
 @pytest.mark.parametrize(("width", "height"), [(8, 8), (30, 10), (5, 40), (17, 16)])
 @pytest.mark.parametrize("thumbnail", [True, False])
 def test_tile_count_foretells_the_tiles(width, height, thumbnail):

@@ -6,6 +6,8 @@ import time
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from small_tokenizers import TEMPLATES, byte_tokenizer, layout_for
 from tokenizers.processors import TemplateProcessing
 
@@ -172,3 +174,21 @@ def _seconds(action) -> float:
     start = time.perf_counter()
     action()
     return time.perf_counter() - start
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.text(max_size=12), st.text(min_size=1, max_size=20).filter(str.strip)), min_size=1, max_size=4
+    ).filter(lambda pairs: all("\0" not in q + a and "<" not in q + a for q, a in pairs)),
+    st.sampled_from([*TEMPLATES, None]),
+)
+def test_labels_are_the_tokens_that_reach_into_an_answer(pairs, template):
+    encoder, tokenizer = encoder_for(template)
+    turns = [turn for question, answer in pairs for turn in (Turn("user", question), Turn("assistant", answer))]
+    text, spans = encoder.render(record(*turns))
+    found = encoder.encode(record(*turns), [])
+    offsets = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+    reaching = [any(end > first and start < last for first, last in spans) for start, end in offsets]
+    expected = [token if inside else -100 for token, inside in zip(found.tokens, reaching, strict=True)]
+    assert found.labels.tolist() == [*expected[1:], -100]

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import sys
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from itertools import islice
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch.utils.data import DataLoader
@@ -18,6 +19,7 @@ from sailvit.data.feed import Feed
 from sailvit.data.index.costs import Costs
 from sailvit.data.plan.balance import deal
 from sailvit.data.plan.planner import Plan
+from sailvit.data.reading.ahead import Ahead
 from sailvit.data.reading.quarantine import BadRecord, Quarantine
 from sailvit.data.reading.reader import Reader, Reading, Task
 from sailvit.data.reading.shelf import Shelf
@@ -32,6 +34,14 @@ _FORKS = sys.platform == "linux"
 """Whether workers are forked, and so share memory that was made before."""
 _BYTES_PER_TOKEN = 64
 """Four int64 per token, and at most three numbers per image or boundary, of which there are fewer."""
+
+
+@runtime_checkable
+class Fetched(Protocol):
+    """A source whose shards are fetched from elsewhere."""
+
+    def fetch(self, shards: Sequence[int]) -> None:
+        """Begin to fetch these shards, in this order, without waiting for them."""
 
 
 class Loader:
@@ -69,35 +79,37 @@ class Loader:
         self._cursor = dict(cursor)
 
     def __iter__(self) -> Iterator[Step]:
-        """The steps from the cursor on; leaving the loop ends the workers."""
+        """The steps from the cursor on, the next one made while one is used; leaving the loop ends the workers."""
         planned: _Planned = deque()
-        readings = iter(self._readings(planned))
         quarantine = Quarantine(self._feed.quarantine, self._report)
-        try:
-            with naming_deaths():
-                while batches := self._next(readings, planned):
-                    cursor = planned.popleft()[1]
-                    for reading in batches:
-                        quarantine.take(reading.read, reading.bad)
-                    quarantine.check()
-                    yield Step(tuple(reading.batch for reading in batches), cursor)
-            quarantine.close()
-        finally:
-            # The traceback of an error would keep it, and with it the workers.
-            del readings
+        steps = self._steps(iter(self._readings(planned)), planned)
+        # Without workers the time limit of records is one of the main thread.
+        ahead = Ahead(steps) if self._feed.workers else nullcontext(steps)
+        # Workers live as long as somebody can still ask for a step.
+        del steps
+        with naming_deaths(), ahead as made:
+            for step, readings in made:
+                for reading in readings:
+                    quarantine.take(reading.read, reading.bad)
+                quarantine.check()
+                yield step
+        quarantine.close()
 
-    def _next(self, readings: Iterator[Reading], planned: _Planned) -> list[Reading]:
-        """The batches of the next step; none after the last."""
-        first = list(islice(readings, 1))
-        return first + list(islice(readings, planned[0][0] - 1)) if first else []
+    def _steps(self, readings: Iterator[Reading], planned: _Planned) -> Iterator[tuple[Step, list[Reading]]]:
+        """The steps, and what became of their records."""
+        for reading in readings:
+            count, cursor = planned.popleft()
+            parts = [reading, *islice(readings, count - 1)]
+            yield Step(tuple(part.batch for part in parts), cursor), parts
 
     def _readings(self, planned: _Planned) -> DataLoader[Reading]:
         feed = self._feed
         batches = -(-feed.global_batch // (feed.world * feed.micro_batch))
         # One step ahead, so that it is read while the one before trains.
         ahead = self._prefetch or max(2, -(-batches // max(1, feed.workers)))
-        # Beside those on their way, the step in training holds slots, and the one after it while they change places.
-        shelf = Shelf(ahead * feed.workers + 2 * batches, self._most_bytes()) if feed.workers and _FORKS else None
+        # Beside those on their way, the step in training holds slots, the next one too, and the one after it while they
+        # change places.
+        shelf = Shelf(ahead * feed.workers + 3 * batches, self._most_bytes()) if feed.workers and _FORKS else None
         reader = Reader(self._sources, self._builder, shelf=shelf, tiles=feed.tiles, timeout=feed.quarantine.timeout)
         return DataLoader(
             reader,
@@ -121,12 +133,22 @@ class Loader:
     def _tasks(self, planned: _Planned, shelf: Shelf | None) -> Iterator[Task]:
         """The tasks of this rank, ahead of what is trained on; cursors go another way, as no worker needs them."""
         size = self._feed.micro_batch
+        due = dict.fromkeys(self._sources if self._feed.window else (), 0)
         for step in self._plan.steps(self._cursor):
+            self._fetch(step.cursor["drawn"], due)
             own = deal(step.packs, self._feed.world)[self._feed.rank]
             chunks = [tuple(own[at : at + size]) for at in range(0, len(own), size)]
             planned.append((len(chunks), step.cursor))
             for chunk in chunks:
                 yield Task(step.cursor["steps"], chunk, shelf.claim() if shelf else None)
+
+    def _fetch(self, drawn: Mapping[str, int], due: dict[str, int]) -> None:
+        """Have the shards of this window and the next fetched, once the draws of a source have come to it."""
+        for name in [name for name, nth in due.items() if drawn.get(name, -1) >= nth]:
+            source = self._sources[name]
+            if isinstance(source, Fetched):
+                shards, due[name] = self._plan.coming(name, drawn[name])
+                source.fetch(shards)
 
 
 def _as_it_is(value: _Value) -> _Value:

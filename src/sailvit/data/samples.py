@@ -49,22 +49,29 @@ class Tiler:
 
     def __call__(self, image: ImageLike) -> torch.Tensor:
         """The tiles uint8[I, 3, H, W] of an image."""
-        if not isinstance(image, Path | bytes):
-            return self._placed(tile_image(load_image(image), self._layout))
-        known = self._known.get(image)
-        self._known[image] = self._placed(tile_image(load_image(image), self._layout) if known is None else known)
-        return self._known[image]
+        known = self._known.get(image) if isinstance(image, Path | bytes) else None
+        tiles = self._tiled(image) if known is None else self._again(known)
+        if isinstance(image, Path | bytes):
+            self._known[image] = tiles
+        return tiles
 
     def give_back(self, used: int) -> None:
         """Take back what was put into the room since it had so many bytes taken."""
         self.used = used
         self._known.clear()
 
-    def _placed(self, tiles: torch.Tensor) -> torch.Tensor:
+    def _tiled(self, image: ImageLike) -> torch.Tensor:
+        free = None if self._room is None else self._room[self.used :]
+        tiles = tile_image(load_image(image), self._layout, free)
+        self.used += tiles.nbytes
+        return tiles
+
+    def _again(self, tiles: torch.Tensor) -> torch.Tensor:
         if self._room is None:
             return tiles
         start, self.used = self.used, self.used + tiles.nbytes
-        return self._room[start : self.used].view(tiles.shape).copy_(tiles)
+        place = self._room[start : self.used].view(len(tiles), *tiles.shape[2:], -1).permute(0, 3, 1, 2)
+        return place.copy_(tiles)
 
 
 class SampleBuilder:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from operator import itemgetter
 from typing import TypeAlias
 
 import numpy as np
@@ -21,6 +23,9 @@ FastTokenizer: TypeAlias = PreTrainedTokenizerFast
 """A tokenizer that knows character offsets."""
 Ids = NDArray[np.int64]
 """Token ids or labels, int64[T]."""
+
+_START, _END = itemgetter(0), itemgetter(1)
+"""Of a token's offsets."""
 
 LONGEST_TEXT = 2_000_000
 """Characters that a turn may have: seconds of tokenizing, for what would be cut off anyway."""
@@ -118,22 +123,23 @@ class TextEncoder:
 
     def _tokenize(self, text: str, spans: Sequence[tuple[int, int]], tiles: Sequence[int]) -> Tokenized:
         encoding = self._backend.encode(text, add_special_tokens=False)
-        ids = np.array(encoding.ids, dtype=np.int64)
-        starts, ends = np.array(encoding.offsets, dtype=np.int64).reshape(-1, 2).T
-        trained = np.zeros(len(ids), dtype=bool)
+        ids, offsets = np.array(encoding.ids, dtype=np.int64), encoding.offsets
+        answers = np.full(len(ids), IGNORED, dtype=np.int64)
         for start, end in spans:
-            trained |= (ends > start) & (starts < end)
-        images = np.flatnonzero(ids == self.layout.placeholder_id)
-        trained[images] = False
-        lengths = np.array(tiles, dtype=np.int64) * self.layout.tokens_per_tile
-        if len(lengths):
+            # Both ends of tokens only ever grow, so the tokens that reach into a span need no look at all the others.
+            inside = slice(bisect_right(offsets, start, key=_END), bisect_left(offsets, end, key=_START))
+            answers[inside] = ids[inside]
+        runs: tuple[tuple[int, int], ...] = ()
+        if len(tiles):
+            images = np.flatnonzero(ids == self.layout.placeholder_id)
+            lengths = np.array(tiles, dtype=np.int64) * self.layout.tokens_per_tile
             repeats = np.ones(len(ids), dtype=np.int64)
             repeats[images] = lengths
-            ids, trained = ids.repeat(repeats), trained.repeat(repeats)
-        labels = np.full(len(ids), IGNORED, dtype=np.int64)
-        labels[:-1] = np.where(trained[1:], ids[1:], IGNORED)
-        begins = images + np.cumsum(lengths) - lengths - np.arange(len(images))
-        return Tokenized(ids, labels, tuple(zip(begins.tolist(), (begins + lengths).tolist(), strict=True)))
+            answers[images] = IGNORED
+            ids, answers = ids.repeat(repeats), answers.repeat(repeats)
+            begins = images + np.cumsum(lengths) - lengths - np.arange(len(images))
+            runs = tuple(zip(begins.tolist(), (begins + lengths).tolist(), strict=True))
+        return Tokenized(ids, np.append(answers, IGNORED)[1:], runs)
 
 
 def _checked(text: str) -> str:

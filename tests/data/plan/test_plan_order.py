@@ -67,3 +67,24 @@ def test_a_window_keeps_few_shards_open_and_mixes_them():
 def test_a_window_of_all_shards_is_the_whole_source():
     every = [Order([50] * 4, window, 9).positions(np.arange(200)).tolist() for window in (None, 4, 100)]
     assert every[0] == every[1] == every[2]
+
+
+@given(
+    st.lists(st.integers(0, 30), min_size=1, max_size=9).filter(any),
+    st.integers(1, 10),
+    st.data(),
+)
+@settings(deadline=None)
+def test_what_comes_is_where_the_next_draws_are_from(shards, window, data):
+    size = sum(shards)
+    order, owner = Order(shards, window, 3), np.repeat(np.arange(len(shards)), shards)
+    nth = data.draw(st.integers(0, 3 * size - 1))
+    now, then, border = order.coming(nth)
+    assert nth < border
+    assert len(now) <= window >= len(then)
+    assert set(owner[order.positions(np.arange(nth, border))]) <= set(now)
+    # Windows of empty shards alone are passed over.
+    if sum(shards[shard] for shard in then):
+        later, _, end = order.coming(border)
+        assert later == then
+        assert set(owner[order.positions(np.arange(border, end))]) <= set(then)

@@ -96,6 +96,22 @@ def test_packs_are_those_of_the_folder(far, prepared, bucket, builder, tmp_path)
             assert torch.equal(batch.tiles, same.tiles)
 
 
+def test_the_next_window_is_fetched_while_this_one_is_read(far, bucket, builder, tmp_path):
+    sources = {"pairs": open_source("pairs", far, tmp_path)}
+    costs = {name: measure(name, source, builder) for name, source in sources.items()}
+    loader = Loader(sources, costs, builder, replace(FEED, window=1, global_batch=1, workers=1))
+    read, asked = [], []
+    for step in loader:
+        shards = [path.rsplit("/", 1)[-1] for path in bucket.asked if path.endswith(".tar")]
+        read += [int(name.rpartition("/")[2]) // 10 for batch in step.batches for name in batch.sample_ids]
+        asked.append((len(set(read)), len(set(shards))))
+        assert len(shards) == len(set(shards))
+    assert asked[-1] == (4, 4)
+    # Whenever a shard begins to be read, the one after it has been asked for already; never the one after that.
+    assert all(now <= fetched for now, fetched in asked)
+    assert any(fetched == now + 1 for now, fetched in asked)
+
+
 def test_a_second_run_asks_for_nothing_but_the_manifest(far, bucket, builder, tmp_path):
     steps(far, builder, tmp_path)
     bucket.asked.clear()

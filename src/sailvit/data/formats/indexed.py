@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from hashlib import blake2b
 from pathlib import Path
 from posixpath import normpath
@@ -31,13 +31,14 @@ from sailvit.data.formats.manifest import (
     load_manifest,
     read_manifest,
 )
+from sailvit.data.formats.open_files import OpenFiles
 from sailvit.data.formats.parquet import RowGroups
 from sailvit.data.formats.rows import RowOptions, read_options
 from sailvit.data.formats.shards import Spans
 from sailvit.data.formats.webdataset import sample_in, sample_record
 from sailvit.data.remote.cache import ShardCache
 from sailvit.data.remote.orders import Access
-from sailvit.data.remote.roots import is_remote
+from sailvit.data.remote.roots import Shard, is_remote
 
 _AGAIN = "count them again: sailvit data index DIR --recipe RECIPE"
 
@@ -60,6 +61,7 @@ class Folder:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._opened = OpenFiles()
 
     def path(self, name: str, *, size: int | None = None, crc32: int | None = None) -> Path:
         """The path of a file."""
@@ -72,6 +74,13 @@ class Folder:
     def read(self, name: str) -> bytes:
         """The bytes of a file."""
         return self.path(name).read_bytes()
+
+    def prefetch(self, shards: Iterable[Shard]) -> None:
+        """Nothing: they are here."""
+
+    def stretch(self, shard: Shard, start: int, size: int) -> bytes:
+        """`size` bytes of a file from byte `start` on; fewer where it ends before."""
+        return self._opened.read(f"{self._folder}/{shard.name}", start, size)
 
 
 Files: TypeAlias = "Folder | ShardCache"
@@ -138,19 +147,27 @@ class IndexedSource:
         """The shard of a record, and the record's row of `ENTRY`."""
         number, inside = self._spans.find(position)
         shard = self.manifest.shards[number]
-        name, mark = index_name(shard.name), shard.index
+        index = _index_of(shard)
         try:
-            with self._files.open(name, size=mark.bytes, crc32=mark.crc32) as file:
-                # Rows end with the file, so its header need not be parsed.
-                file.seek(mark.bytes - (shard.samples - inside) * ENTRY.itemsize)
-                return shard, np.frombuffer(file.read(ENTRY.itemsize), ENTRY)[0]
+            # Rows end with the file, so its header need not be parsed.
+            start = shard.index.bytes - (shard.samples - inside) * ENTRY.itemsize
+            return shard, np.frombuffer(self._files.stretch(index, start, ENTRY.itemsize), ENTRY)[0]
         except (OSError, IndexError, ValueError) as error:
-            raise DataError(f"{name} has no row {inside} ({error}); index the folder again", kind="index") from error
+            raise DataError(
+                f"{index.name} has no row {inside} ({error}); index the folder again", kind="index"
+            ) from error
 
     def place(self, position: int) -> tuple[str, int]:
         """Shard and offset of the record at `position`."""
         shard, entry = self.entry(position)
         return shard.name, int(entry["offset"])
+
+    def fetch(self, shards: Sequence[int]) -> None:
+        """Begin to fetch these shards and their index, in this order, where they are not on this machine."""
+        lengths = self.shards
+        marks = [self.manifest.shards[number] for number in shards if lengths[number]]
+        self._files.prefetch(map(_index_of, marks))
+        self._shards.prefetch(map(_whole, marks))
 
     def __getitem__(self, position: int) -> Record:
         shard, entry = self.entry(position)
@@ -166,10 +183,9 @@ class IndexedSource:
     def _sample(self, shard: ShardMark, entry: np.void, position: int) -> Record:
         """The record in a stretch of a tar."""
         size = int(entry["size"])
-        with self._shards.open(shard.name, size=shard.bytes, crc32=shard.crc32) as file:
-            file.seek(int(entry["offset"]))
-            content = file.read(size)
-            if len(content) != size or zlib.crc32(content) != entry["crc32"]:
+        content = self._shards.stretch(_whole(shard), int(entry["offset"]), size)
+        if len(content) != size or zlib.crc32(content) != entry["crc32"]:
+            with self._shards.open(shard.name, size=shard.bytes, crc32=shard.crc32) as file:
                 raise _changed(os.fstat(file.fileno()), shard)
         key, files = sample_in(content)
         name = f"{Path(shard.name).with_suffix('').as_posix()}/{key}"
@@ -215,6 +231,16 @@ def _open_remote(url: str, options: IndexedOptions) -> IndexedSource:
     if manifest.root != ".":
         shards = ShardCache(_beside(url, manifest.root), cache_folder("shards"), limit=limit, access=access)
     return IndexedSource(manifest, options, files=files, shards=shards)
+
+
+def _whole(mark: ShardMark) -> Shard:
+    """The shard itself as a file."""
+    return Shard(mark.name, mark.bytes, mark.crc32)
+
+
+def _index_of(mark: ShardMark) -> Shard:
+    """Its index as a file."""
+    return Shard(index_name(mark.name), mark.index.bytes, mark.index.crc32)
 
 
 def _beside(url: str, root: str) -> str:

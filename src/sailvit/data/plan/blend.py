@@ -49,6 +49,12 @@ class Blend:
         """When the n-th draw of a source is due, in draws of the whole blend."""
         return (nth + self._phase(index)) / self._shares[index]
 
+    def most(self, index: int, limit: int | None) -> float:
+        """How often a source will be drawn among `limit` draws, about; more often where others reach their caps."""
+        cap = self._caps[index]
+        total = np.inf if limit is None else limit * self._shares[index]
+        return total if cap is None else min(cap, total)
+
     @staticmethod
     def _phase(index: int) -> float:
         return (index + 1) * _STAGGER % 1

@@ -59,6 +59,15 @@ class Draws:
             )
         return [draw for *_, draw in sorted(made)]
 
+    def coming(self, source: str, nth: int) -> tuple[list[int], int]:
+        """The shards of the window that a source's draw `nth` is from and of the next, and the draw to ask again at.
+
+        Shards that the feed will hardly come to are left out.
+        """
+        index = self._blend.sources.index(source)
+        now, then, border = self._reels[index].order.coming(nth)
+        return now + (then if border < self._blend.most(index, self._limit) else []), border
+
     def _endless(self, drawn: Mapping[str, int]) -> Iterator[Drawn]:
         counts = {source: drawn[source] for source in self._blend.sources}
         while True:
@@ -82,13 +91,13 @@ class _Reel:
         self.source = source
         self._costs = costs
         self._most = feed.sequence, feed.tiles
-        self._order = Order(costs.shards, feed.window, derive_seed(feed.seed, feed.name, "order", source))
+        self.order = Order(costs.shards, feed.window, derive_seed(feed.seed, feed.name, "order", source))
         self._start = 0
         self._ahead = self.read(np.arange(0))
 
     def read(self, nths: NDArray[np.int64]) -> NDArray[np.int64]:
         """int64[4, n]: the draws' numbers int64[n] again, their positions, tokens and tiles."""
-        positions = self._order.positions(nths)
+        positions = self.order.positions(nths)
         tokens, tiles = self._costs.at(positions)
         sequence, budget = self._most
         return np.stack(

@@ -25,6 +25,8 @@ class Order:
         self._firsts = np.cumsum(self._sizes) - self._sizes
         self._size = int(self._sizes.sum())
         self._window = len(shards) if window is None else min(window, len(shards))
+        last = len(shards) - 1
+        self._borders = np.append(np.arange(self._window - 1, last, self._window), last)
         self._seed = stir(np.array([seed], dtype=np.uint64))
         self._known: tuple[tuple[int, int], Integers, Integers] | None = None
 
@@ -37,15 +39,28 @@ class Order:
     def _seeds(self, epochs: Integers) -> Seeds:
         return stir(self._seed + epochs.astype(np.uint64))
 
+    def coming(self, nth: int) -> tuple[list[int], list[int], int]:
+        """The shards of the window that draw `nth` falls into, those of the next one, and the first draw of that.
+
+        Looking up to two epochs over it costs a microsecond per shard: ask again when that draw is reached.
+        """
+        first = nth // self._size
+        shards, ends = self._rows(first, first + 1)
+        windows = np.append(0, ends[:, self._borders])
+        window = int(np.searchsorted(windows, nth - first * self._size, side="right")) - 1
+        places = np.append(0, self._borders + np.arange(2)[:, None] * len(self._sizes) + 1)
+        now, then, end = places[window : window + 3]
+        row = shards.ravel()
+        return row[now:then].tolist(), row[then:end].tolist(), first * self._size + int(windows[window + 1])
+
     def _windowed(self, nths: Integers) -> Integers:
         """Places in a row of epochs, shuffled inside their windows and looked up in the shards they fall into."""
         first, last = int(nths.min()) // self._size, int(nths.max()) // self._size
         shards, ends = self._rows(first, last)
-        borders = np.append(np.arange(self._window - 1, len(self._sizes) - 1, self._window), len(self._sizes) - 1)
-        windows = np.append(0, ends[:, borders])
+        windows = np.append(0, ends[:, self._borders])
         nth_window = np.searchsorted(windows, nths - first * self._size, side="right") - 1
         start = windows[nth_window]
-        epochs, in_epoch = np.divmod(nth_window, len(borders))
+        epochs, in_epoch = np.divmod(nth_window, len(self._borders))
         seeds = stir(self._seeds(first + epochs) + in_epoch.astype(np.uint64) + np.uint64(1))
         places = start + permute(nths - first * self._size - start, windows[nth_window + 1] - start, seeds)
         row = np.searchsorted(ends.ravel(), places, side="right")

@@ -60,6 +60,7 @@ class Packer:
         self._sequence = sequence
         self._budget = sys.maxsize if tiles is None else tiles
         self._waiting: dict[int, Drawn] = {}
+        self._keys: dict[int, _Key] = {}
         self._sorted: list[_Key] = []
         self._tokens = self._tiles = self._count = 0
         for draw in pending:
@@ -120,9 +121,8 @@ class Packer:
 
     def _oldest(self, room: int, tiles: int) -> Iterator[_Key]:
         """The first that wait and fit."""
-        waiting = self._waiting.items()
-        fitting = ((age, draw) for age, draw in waiting if draw.tokens <= room and draw.tiles <= tiles)
-        return ((draw.tokens, draw.tiles, -age) for age, draw in islice(fitting, _TRIES))
+        keys = self._keys.values()
+        return islice((key for key in keys if key[0] <= room and key[1] <= tiles), _TRIES)
 
     def _partners(self, first: _Key, room: int) -> list[_Key]:
         """The longest draws that fit beside this one, longest first, and nobody."""
@@ -137,8 +137,9 @@ class Packer:
             self._add(draw)
 
     def _add(self, draw: Drawn) -> None:
-        self._waiting[self._count] = draw
-        insort(self._sorted, (draw.tokens, draw.tiles, -self._count))
+        key = draw.tokens, draw.tiles, -self._count
+        self._waiting[self._count], self._keys[self._count] = draw, key
+        insort(self._sorted, key)
         self._count += 1
         self._tokens += draw.tokens
         self._tiles += draw.tiles
@@ -150,6 +151,7 @@ class Packer:
         self._tokens -= tokens
         self._tiles -= tiles
         pack.draws.append(self._waiting.pop(-age))
+        del self._keys[-age]
         pack.room -= tokens
         pack.even -= tiles
         pack.most -= tiles

@@ -46,6 +46,10 @@ class Plan:
             self._check(cursor)
         return self._after(cursor)
 
+    def coming(self, source: str, nth: int) -> tuple[list[int], int]:
+        """The shards that a source's draws from `nth` on are from, for a feed with a window; and when to ask again."""
+        return self._draws.coming(source, nth)
+
     def _after(self, cursor: Mapping[str, Any]) -> Iterator[PlannedStep]:
         counts, drawn = {name: cursor[name] for name in _COUNTS}, dict(cursor["drawn"])
         packer = Packer(self._feed.sequence, self._feed.tiles, self._draws.again(cursor["pending"]))

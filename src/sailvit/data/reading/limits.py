@@ -4,45 +4,58 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from types import FrameType
+from collections.abc import Callable
+from types import FrameType, TracebackType
+from typing import Any, TypeVar
 
 from sailvit.core.errors import DataError
+
+_Value = TypeVar("_Value")
 
 
 class _Late(BaseException):
     """The time is up; no Exception, so that no library on the way takes it for damage of its own."""
 
 
-@contextmanager
-def time_limit(seconds: float | None) -> Iterator[None]:
-    """Gives up what runs inside after so many seconds: DataError of kind `timeout`.
+class Limit:
+    """Gives up calls after so many seconds, while it is entered.
 
     It is an alarm signal, so it ends waiting (for a disk, a pipe, a network) and Python code, but not a computation
     inside a library before that returns. Outside the main thread, and where the alarm is in use, there is no limit.
     """
-    if seconds is None or threading.current_thread() is not threading.main_thread() or _in_use():
-        yield
-        return
-    before = signal.signal(signal.SIGALRM, _ring)
-    try:
-        signal.setitimer(signal.ITIMER_REAL, seconds)
+
+    def __init__(self, seconds: float | None) -> None:
+        self._seconds = seconds
+        self._rings = False
+        self._before: Any = None
+
+    def __enter__(self) -> Limit:
+        main = threading.current_thread() is threading.main_thread()
+        self._rings = self._seconds is not None and main and signal.getitimer(signal.ITIMER_REAL)[0] == 0
+        if self._rings:
+            self._before = signal.signal(signal.SIGALRM, _ring)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if self._rings:
+            signal.signal(signal.SIGALRM, self._before)
+
+    def call(self, function: Callable[..., _Value], *given: Any) -> _Value:
+        """What `function` returns; DataError of kind `timeout` when it takes longer."""
+        if not self._rings or self._seconds is None:
+            return function(*given)
         try:
-            yield
-        finally:
-            signal.setitimer(signal.ITIMER_REAL, 0)
-    except _Late as error:
-        raise DataError(
-            f"not read within {seconds:g} s; expected a disk that answers: look at it, or raise `quarantine.timeout`",
-            kind="timeout",
-        ) from error
-    finally:
-        signal.signal(signal.SIGALRM, before)
-
-
-def _in_use() -> bool:
-    return signal.getitimer(signal.ITIMER_REAL)[0] > 0
+            signal.setitimer(signal.ITIMER_REAL, self._seconds)
+            try:
+                return function(*given)
+            finally:
+                signal.setitimer(signal.ITIMER_REAL, 0)
+        except _Late as error:
+            raise DataError(
+                f"not read within {self._seconds:g} s; expected a disk that answers: look at it, or raise"
+                " `quarantine.timeout`",
+                kind="timeout",
+            ) from error
 
 
 def _ring(number: int, frame: FrameType | None) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from itertools import chain, islice
 from typing import Protocol, runtime_checkable
 
 from torch.utils.data import Dataset
@@ -14,10 +15,10 @@ from sailvit.core.errors import DataError
 from sailvit.core.records import Sample, Source
 from sailvit.data.packing import collate
 from sailvit.data.plan.draws import Drawn
-from sailvit.data.reading.limits import time_limit
+from sailvit.data.reading.limits import Limit
 from sailvit.data.reading.quarantine import BadRecord
 from sailvit.data.reading.shelf import Shelf, Shelved
-from sailvit.data.samples import UNUSABLE, SampleBuilder, Tiler
+from sailvit.data.samples import UNUSABLE, Draft, SampleBuilder, Tiler
 
 _LONGEST_REASON = 1000
 """Characters kept of what an error says."""
@@ -83,38 +84,58 @@ class Reader(Dataset[Reading]):
         self._timeout = timeout
 
     def __getitem__(self, task: Task) -> Reading:
-        bad: list[BadRecord] = []
         shelf, slot = self._shelf, task.slot
         tiler = Tiler(self._builder.layout, None if shelf is None or slot is None else shelf.room(slot))
-        packs = [self._pack(task.step, pack, tiler, bad) for pack in task.packs]
+        found = self._samples(task, tiler)
+        left = iter(found)
+        packs = [[s for s in islice(left, len(pack)) if isinstance(s, Sample)] for pack in task.packs]
         batch = collate(packs, padding_id=self._builder.padding_id)
         held = batch if shelf is None or slot is None else shelf.put(slot, batch)
-        return Reading(held, dict(Counter(draw.source for pack in task.packs for draw in pack)), tuple(bad))
+        read = Counter(draw.source for pack in task.packs for draw in pack)
+        return Reading(held, dict(read), tuple(each for each in found if isinstance(each, BadRecord)))
 
-    def _pack(self, step: int, pack: Sequence[Drawn], tiler: Tiler, bad: list[BadRecord]) -> list[Sample]:
-        """The samples of a pack in their planned order; an image that several of them show is decoded once."""
-        samples = []
-        for draw in pack:
-            found = self._sample(step, draw, tiler)
-            if isinstance(found, Sample):
-                samples.append(found)
-            else:
-                bad.append(found)
-        return samples
+    def _samples(self, task: Task, tiler: Tiler) -> list[Sample | BadRecord]:
+        """What became of each draw.
 
-    def _sample(self, step: int, draw: Drawn, tiler: Tiler) -> Sample | BadRecord:
-        name, source, used = "", self._sources[draw.source], tiler.used
+        All records are read, then all images: pixels drive the code that reads records out of the processor's caches,
+        and taking turns made that code half as fast.
+        """
+        draws = list(chain.from_iterable(task.packs))
+        with Limit(self._timeout) as limit:
+            drafts = [self._draft(task.step, draw, limit) for draw in draws]
+            return [self._sample(task.step, *pair, limit, tiler) for pair in zip(draws, drafts, strict=True)]
+
+    def _draft(self, step: int, draw: Drawn, limit: Limit) -> Draft | BadRecord:
+        """The record of a draw as tokens."""
+        names: list[str] = []
         try:
-            with time_limit(self._timeout):
-                record = source[draw.position]
-                name = record.id
-                draft = self._builder.draft(draw.source, record, most_tiles=self._tiles)
-                _check_planned(len(draft), draw)
-                return self._builder.finish(draft, tiler)
+            return limit.call(self._read, draw, names)
+        except UNUSABLE as error:
+            return self._bad(step, draw, "".join(names), error)
+
+    def _read(self, draw: Drawn, names: list[str]) -> Draft:
+        record = self._sources[draw.source][draw.position]
+        names.append(record.id)
+        draft = self._builder.draft(draw.source, record, most_tiles=self._tiles)
+        _check_planned(len(draft), draw)
+        return draft
+
+    def _sample(
+        self, step: int, draw: Drawn, draft: Draft | BadRecord, limit: Limit, tiler: Tiler
+    ) -> Sample | BadRecord:
+        """The draft with its tiles; an image that several of a task's records show is decoded once."""
+        if isinstance(draft, BadRecord):
+            return draft
+        used = tiler.used
+        try:
+            return limit.call(self._builder.finish, draft, tiler)
         except UNUSABLE as error:
             tiler.give_back(used)
-            told, place = _told(error), _place(source, draw.position)
-            return BadRecord(step, draw.source, draw.position, _writable(name), *told, *place)
+            return self._bad(step, draw, draft.record.id, error)
+
+    def _bad(self, step: int, draw: Drawn, name: str, error: BaseException) -> BadRecord:
+        told, place = _told(error), _place(self._sources[draw.source], draw.position)
+        return BadRecord(step, draw.source, draw.position, _writable(name), *told, *place)
 
 
 def _check_planned(tokens: int, draw: Drawn) -> None:

@@ -60,11 +60,12 @@ class Shelf:
 
     def put(self, slot: int, batch: Batch) -> Shelved:
         """Copy a batch into a slot, except for tiles that were made at its beginning."""
-        room, places, at = self.room(slot), {}, 0
+        room, places, at = self._slots[slot], {}, 0
+        start = self.room(slot).data_ptr()
         tensors = {name: value for name, value in vars(batch).items() if isinstance(value, torch.Tensor)}
         for name, tensor in sorted(tensors.items(), key=lambda item: item[0] != "tiles"):
             places[name] = tensor.dtype, tuple(tensor.shape), at
-            if tensor.data_ptr() != room.data_ptr() + at:
+            if tensor.data_ptr() != start + at:
                 _view(room, *places[name]).copy_(tensor)
             at += -(-tensor.nbytes // _ALIGNED) * _ALIGNED
         values = {name: value for name, value in vars(batch).items() if name not in tensors}
@@ -75,8 +76,7 @@ class Shelf:
         window = memoryview(self._slots[shelved.slot])
         # Storages hold the window, so its end is the end of the last tensor, views that autograd keeps included.
         weakref.finalize(window, self._free.append, shelved.slot)
-        room = torch.frombuffer(window, dtype=torch.uint8)
-        tensors: dict[str, Any] = {name: _view(room, *place) for name, place in shelved.places.items()}
+        tensors: dict[str, Any] = {name: _view(window, *place) for name, place in shelved.places.items()}
         return Batch(**shelved.values, **tensors)
 
 
@@ -84,5 +84,11 @@ _SHELVES: weakref.WeakValueDictionary[int, Shelf] = weakref.WeakValueDictionary(
 """Every shelf in use, by its number: threads that pin memory are given batches and nothing else."""
 
 
-def _view(room: torch.Tensor, kind: torch.dtype, shape: tuple[int, ...], at: int) -> torch.Tensor:
-    return room[at : at + torch.Size(shape).numel() * kind.itemsize].view(kind).view(shape)
+def _view(room: Any, kind: torch.dtype, shape: tuple[int, ...], at: int) -> torch.Tensor:
+    """The tensor that lies in `room` from byte `at` on; one of four axes channels-last, as tiles are."""
+    if 0 in shape:
+        return torch.empty(shape, dtype=kind)
+    flat = torch.frombuffer(room, dtype=kind, count=torch.Size(shape).numel(), offset=at)
+    if len(shape) == 4:
+        return flat.view(shape[0], *shape[2:], shape[1]).permute(0, 3, 1, 2)
+    return flat.view(shape) if len(shape) > 1 else flat

@@ -67,6 +67,13 @@ class ShardCache:
             except FileNotFoundError:  # left the cache since the line above
                 continue
 
+    def stretch(self, shard: Shard, start: int, size: int) -> bytes:
+        """`size` bytes of a file from byte `start` on; fewer where it ends before."""
+        # Not kept open: a file that left the cache would still take its room.
+        with self.open(shard.name, size=shard.size, crc32=shard.crc32) as file:
+            file.seek(start)
+            return file.read(size)
+
     def read(self, name: str, *, size: int | None = None, crc32: int | None = None) -> bytes:
         """The bytes of a small file, as the root has them now: nothing is kept of it."""
         shard = Shard(checked_name(name), size, crc32)

@@ -1,0 +1,39 @@
+"""The next step made ready in a thread, while the one before it trains."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from types import TracebackType
+from typing import Generic, TypeVar
+
+_Item = TypeVar("_Item")
+
+
+class Ahead(Generic[_Item]):
+    """Items of an iterator, each made in a thread of its own while the one before is used; one, and not more.
+
+    What the iterator raises is raised where the item was wanted. Leaving the context waits for the item that is being
+    made, ends the thread and lets go of the iterator.
+    """
+
+    def __init__(self, items: Iterator[_Item]) -> None:
+        self._items: Iterator[_Item] | None = items
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="loading")
+
+    def __enter__(self) -> Ahead[_Item]:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._thread.shutdown(cancel_futures=True)
+        self._items = None
+
+    def __iter__(self) -> Iterator[_Item]:
+        made = self._thread.submit(self._next)
+        while item := made.result():
+            made = self._thread.submit(self._next)
+            yield item[0]
+
+    def _next(self) -> tuple[_Item] | None:
+        """The next item, or none after the last."""
+        return next(((item,) for item in self._items or ()), None)
