@@ -58,7 +58,7 @@ def quality(sequence: int) -> dict[str, Any]:
     sources = {"pictures": costs(100_000, 12, 1), "texts": costs(100_000, 0, 2)}
     settings = feed(sequence)
     rounds = []
-    for _ in range(3):
+    for _ in range(7):
         begin = time.process_time()
         steps = list(islice(Plan(settings, sources).steps(), PACKS // settings.global_batch))
         for step in steps:
