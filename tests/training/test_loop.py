@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from sailvit.core.batch import Batch, Step
 from sailvit.core.records import Sample
 from sailvit.data.packing import collate
 from sailvit.distributed.processes import rank
 from sailvit.training.job import StageJob, StepRecord
-from sailvit.training.loop import run_stage, train_step
+from sailvit.training.loop import _global_counts, accumulate, run_stage, train_step
 from tiny_parts import Parts, captions, mixed_records, record, samples
 from tiny_runs import OPTIM, Record, job, stage
 
@@ -210,3 +212,49 @@ def test_a_batch_without_answers_and_images_does_no_harm(parts: Parts):
     done = train_step(ready, Step((collate([[]]), collate([samples(assembly, [record("text")])])), {}), 0.0, 0.0)
     assert done.grad_norm == 0.0
     assert all(torch.equal(before[n], p) for n, p in assembly.mllm.named_parameters())
+
+
+class Casts(TorchDispatchMode):
+    """Counts, by where a tensor lies, how often it was made bf16."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.counts: Counter[int] = Counter()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if function is torch.ops.aten._to_copy.default and kwargs.get("dtype") is torch.bfloat16:
+            self.counts[args[0].data_ptr()] += 1
+        return function(*args, **kwargs)
+
+
+def test_weights_are_cast_once_for_all_micro_batches(parts: Parts, made: list[Sample]):
+    settings = stage(objectives=BOTH, train={"connector": 1, "tower": 1, "language": 1})
+    ready = job(parts.build(), settings, precision="bf16")
+    micro = batches(made, 2)
+    counts = _global_counts(ready, micro)
+    ready.objectives.pop("contrastive")
+    with Casts() as casts:
+        accumulate(ready, micro, counts)
+    matrices = {
+        name: casts.counts[p.data_ptr()]
+        for name, p in ready.model.named_parameters()
+        if p.requires_grad and name.endswith(("_proj.weight", "fc1.weight", "up.weight"))
+    }
+    assert len(matrices) > 10
+    assert {name: count for name, count in matrices.items() if count != 1} == {}
+
+
+def test_a_pass_without_a_graph_leaves_no_weight_without_gradient(parts: Parts, made: list[Sample]):
+    """What it cast weights to has no graph; used again in training, it would swallow their gradients."""
+    settings = stage(objectives=BOTH, train={"connector": 1, "tower": 1, "language": 1})
+    gradients = {}
+    for precision in ("fp32", "bf16"):
+        ready = job(parts.build(), settings, precision=precision)
+        micro = batches(made, 2)
+        accumulate(ready, micro, _global_counts(ready, micro))
+        gradients[precision] = {n: p.grad for n, p in ready.model.named_parameters() if p.grad is not None}
+    assert gradients["fp32"].keys() == gradients["bf16"].keys()
+    # A key's bias has a gradient of rounding alone: what it adds to all scores of a row, softmax takes away.
+    for name, exact in {n: g for n, g in gradients["fp32"].items() if not n.endswith("k_proj.bias")}.items():
+        assert (gradients["bf16"][name] - exact).norm() <= 0.1 * exact.norm() + 1e-5, name

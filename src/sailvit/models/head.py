@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
-from torch.autograd.function import FunctionCtx
 from torch.nn.functional import cross_entropy, linear
 from transformers import PreTrainedModel
 
 from sailvit.models.attention import Segments
 
 CHUNK = 1 << 27
-"""Most scores held at once on a GPU: 512 MiB in float32, 880 positions of a vocabulary of 150,000. With a tenth of
-that, reading the weight and adding to its gradient in every chunk would take longer than the products."""
+"""Most scores held at once on a GPU: 256 MiB in bf16, 880 positions of a vocabulary of 150,000. With a tenth of that,
+reading the weight and adding to its gradient in every chunk would take longer than the products."""
 
-CPU_CHUNK = 1 << 22
-"""The same on the CPU: 16 MiB in float32. Larger blocks go back to the system after every use, and each of their pages
-costs a fault when it comes again: softmax of 64 MiB took 3.3 times as long there as in memory at hand."""
+CPU_CHUNK = 1 << 25
+"""The same on the CPU: 64 MiB in bf16, and twice that in float32."""
+
+PIECE = 1 << 25
+"""Most scores on a GPU that are in float32 at the same time, 128 MiB."""
+
+CPU_PIECE = 1 << 20
+"""The same on the CPU, where 4 MiB stay in the cache: softmax of 64 MiB took 3.3 times as long per score."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +57,8 @@ class Scores:
         """Cross-entropy summed over int64[A] labels, float[]; a plain head never holds more than `CHUNK` scores."""
         if self.given is not None:
             return cross_entropy(self.given.float(), labels, reduction="sum")
-        total: torch.Tensor = _ChunkedLoss.apply(*self._plain, (labels, self.dtype))  # type: ignore[no-untyped-call]
+        dtype = self.dtype or product_dtype(labels.device)
+        total: torch.Tensor = _ChunkedLoss.apply(*self._plain, (labels, dtype))  # type: ignore[no-untyped-call]
         return total
 
     @property
@@ -106,53 +112,106 @@ class _ChunkedLoss(torch.autograd.Function):
         From hidden float[A, D], weight float[N, D] and bias float[N], with products in the asked precision.
         """
         labels, dtype = asked
-        given = (hidden, weight, bias)
-        grads = [_room(*pair) for pair in zip(given, ctx.needs_input_grad, strict=False)]
         # Once for all chunks: the weight is the largest tensor here.
-        cast = [None if tensor is None else tensor.to(dtype or tensor.dtype) for tensor in given]
+        as_asked = partial(torch.Tensor.to, dtype=dtype or hidden.dtype)
+        gradients = _Gradients(
+            as_asked(hidden), as_asked(weight), None if bias is None else as_asked(bias), ctx.needs_input_grad
+        )
         total = torch.zeros((), device=hidden.device)
-        step = max(1, (CHUNK if hidden.is_cuda else min(CHUNK, CPU_CHUNK)) // len(weight))
-        for start in range(0, len(hidden), step):
-            total += _chunk(cast, labels, grads, slice(start, start + step))
-        ctx.save_for_backward(*grads)
-        ctx.dtypes = [None if tensor is None else tensor.dtype for tensor in given]
+        for rows in _slices(len(hidden), CHUNK if hidden.is_cuda else min(CHUNK, CPU_CHUNK), len(weight)):
+            total += gradients.add(rows, labels[rows])
+        # Not as saved tensors: those would be copied, as somebody else still held them.
+        ctx.made = gradients.made
+        ctx.dtypes = [None if tensor is None else tensor.dtype for tensor in (hidden, weight, bias)]
         return total
 
     @staticmethod
-    def backward(ctx: FunctionCtx, *incoming: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        """Gradients float[A, D], float[N, D] and float[N] from the incoming float[]."""
-        saved, dtypes = ctx.saved_tensors, ctx.dtypes  # type: ignore[attr-defined]
-        ready = [None if g is None else g.mul_(incoming[0]).to(d) for g, d in zip(saved, dtypes, strict=True)]
-        return (*ready, None)
+    def backward(ctx: Any, *incoming: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        """Gradients float[A, D], float[N, D] and float[N] from the incoming float[]; once, as they are handed over."""
+        made, ctx.made = ctx.made, None
+        return (
+            *(None if g is None else g.mul_(incoming[0]).to(d) for g, d in zip(made, ctx.dtypes, strict=True)),
+            None,
+        )
 
 
-def _room(tensor: torch.Tensor | None, needed: bool) -> torch.Tensor | None:  # noqa: FBT001 - autograd's own flag
-    """Zeros for a gradient that is needed."""
-    return torch.zeros_like(tensor, dtype=torch.float32) if tensor is not None and needed else None
+class _Gradients:
+    """Gradients in float32 of those of hidden, weight and bias that need one, summed up over stretches of positions."""
+
+    def __init__(
+        self, hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, needed: Sequence[bool]
+    ) -> None:
+        self._hidden, self._weight, self._bias = given = hidden, weight, bias
+        self._weight_needed = needed[1]
+        # The weight's is as large as the weight, so it begins as its first product; or as zeros, when there is none.
+        wanted = needed[0], needed[1] and not len(hidden), needed[2]
+        self.made = [
+            torch.zeros_like(tensor, dtype=torch.float32) if tensor is not None and want else None
+            for tensor, want in zip(given, wanted, strict=True)
+        ]
+
+    def add(self, rows: slice, labels: torch.Tensor) -> torch.Tensor:
+        """The summed loss of some positions with int64[a] labels; their gradients are added."""
+        hidden, (to_hidden, to_weight, to_bias) = self._hidden[rows], self.made
+        scores = self._scores(hidden)
+        total = torch.zeros((), device=hidden.device)
+        for part in _slices(len(hidden), PIECE if hidden.is_cuda else min(CHUNK, CPU_PIECE), len(self._weight)):
+            loss, slope = _loss_and_slope(scores[part], labels[part, None])
+            total += loss
+            if to_bias is not None:
+                to_bias += slope.sum(dim=0)
+            scores[part] = slope
+        if to_hidden is not None:
+            to_hidden[rows] = scores @ self._weight
+        if self._weight_needed:
+            # In float32 before it is added: a sum of two precisions is slow on the CPU.
+            product = (scores.T @ hidden).float()
+            self.made[1] = product if to_weight is None else to_weight.add_(product)
+        return total
+
+    def _scores(self, hidden: torch.Tensor) -> torch.Tensor:
+        """float[a, N] of hidden float[a, D], to be written over."""
+        out = _room(len(hidden), len(self._weight), like=hidden)
+        if self._bias is None:
+            return torch.mm(hidden, self._weight.T, out=out)
+        return torch.addmm(self._bias, hidden, self._weight.T, out=out)
 
 
-def _chunk(
-    given: Sequence[torch.Tensor | None], labels: torch.Tensor, grads: list[torch.Tensor | None], part: slice
-) -> torch.Tensor:
-    """The chunk's loss; its gradients are added to `grads`."""
-    whole, weight, bias = given
-    assert whole is not None
-    assert weight is not None
-    hidden, targets = whole[part], labels[part, None]
-    scores = linear(hidden, weight, bias).float().log_softmax(dim=-1)
-    loss = -scores.gather(1, targets).sum()
-    if all(grad is None for grad in grads):
-        return loss
-    slope = scores.exp_().scatter_add_(1, targets, scores.new_full(targets.shape, -1.0))
-    to_hidden, to_weight, to_bias = grads
-    if to_bias is not None:
-        to_bias += slope.sum(dim=0)
-    slope = slope.to(hidden.dtype)
-    if to_hidden is not None:
-        to_hidden[part] = slope @ weight
-    if to_weight is not None:
-        to_weight += slope.T @ hidden
-    return loss
+def _loss_and_slope(scores: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The summed loss float[] of scores float[a, N] for targets int64[a, 1], and its slope float32[a, N].
+
+    One softmax gives both: the normaliser is the highest score less the logarithm of its share, which is never small.
+    """
+    exact = scores.float()
+    highest = exact.amax(dim=-1)
+    chosen = exact.gather(1, targets)[:, 0]
+    shares = exact.softmax(dim=-1)
+    loss = (highest - shares.amax(dim=-1).log() - chosen).sum()
+    return loss, shares.scatter_add_(1, targets, shares.new_full(targets.shape, -1.0))
+
+
+def _room(rows: int, width: int, *, like: torch.Tensor) -> torch.Tensor:
+    """float[rows, width] with anything in it, which the next call may give away again.
+
+    On the CPU it is the same memory every time: a fresh block of this size costs a page fault per 4 KiB, an eighth of
+    the time of the whole loss.
+    """
+    if like.is_cuda:
+        return like.new_empty(rows, width)
+    room = _ROOMS.get(like.dtype)
+    if room is None or len(room) < rows * width:
+        room = _ROOMS[like.dtype] = like.new_empty(rows * width)
+    return room[: rows * width].view(rows, width)
+
+
+_ROOMS: dict[torch.dtype, torch.Tensor] = {}
+"""Of `_room`, one per precision."""
+
+
+def _slices(count: int, most: int, width: int) -> Iterator[slice]:
+    """Stretches of at most `most` numbers in rows of `width`."""
+    step = max(1, most // width)
+    return (slice(start, min(start + step, count)) for start in range(0, count, step))
 
 
 def _whole(length: int, device: torch.device) -> Segments:

@@ -82,21 +82,24 @@ def train_step(job: StageJob, step: Step, began: float, arrived: float) -> StepR
 def accumulate(job: StageJob, batches: Sequence[Batch], counts: dict[str, int]) -> dict[str, float]:
     """Gradients of the weighted objectives over all micro-batches; returns their means over the global batch."""
     bf16 = torch.autocast(job.device.type, torch.bfloat16, enabled=job.recipe.precision == "bf16")
+    plain = torch.autocast(job.device.type, enabled=False)
     logits = any(objective.needs_logits for objective in job.objectives.values())
     sums = dict.fromkeys(job.objectives, 0.0)
+    # Apart, as what weights are cast to is kept until autocast ends: here without a graph, below with one.
     with bf16:
         for objective in job.objectives.values():
             objective.prepare(job.model, batches)
-    for batch in batches:
-        with bf16:
+    with bf16:
+        for batch in batches:
             activations = job.model(batch, logits=logits)
-        loss = torch.zeros((), device=job.device)
-        for name, objective in job.objectives.items():
-            total = objective(job.model, activations, batch)
-            sums[name] += float(total.detach())
-            loss = loss + job.stage.objectives[name] * total / max(counts[name], 1)
-        if loss.requires_grad:
-            loss.backward()  # type: ignore[no-untyped-call]
+            with plain:
+                loss = torch.zeros((), device=job.device)
+                for name, objective in job.objectives.items():
+                    total = objective(job.model, activations, batch)
+                    sums[name] += float(total.detach())
+                    loss = loss + job.stage.objectives[name] * total / max(counts[name], 1)
+                if loss.requires_grad:
+                    loss.backward()  # type: ignore[no-untyped-call]
     totals = sum_values(list(sums.values()), job.device)
     return {name: total / max(counts[name], 1) for name, total in zip(sums, totals, strict=True)}
 
