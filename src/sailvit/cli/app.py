@@ -6,6 +6,7 @@ import sys
 
 import typer
 
+from sailvit.cli.bench import bench
 from sailvit.cli.data.app import data
 from sailvit.cli.demo import demo
 from sailvit.cli.plan import plan
@@ -22,6 +23,7 @@ app.command()(plan)
 app.command()(watch)
 app.command()(report)
 app.add_typer(data, name="data")
+app.add_typer(bench, name="bench")
 app.add_typer(world, name="world")
 
 

@@ -49,13 +49,13 @@ def sketch(config: ModelConfig) -> Sketch:
         ModelError: a config cannot be found, or grid and connector do not fit.
     """
     tower = _sketch_tower(config)
-    language_config = _read_config(config, "language")
+    language_config = read_config(config, "language")
     with torch.device("meta"):
         language = AutoModelForCausalLM.from_config(language_config, trust_remote_code=config.trust_remote_code)
         # Sizes are all that is asked for, so a trained connector's weights are not read.
         fresh = config.connector.model_copy(update={"source": None})
         connector = load_connector(config.model_copy(update={"connector": fresh}), tower, language, seed=0)
-    tokenizer = _find_tokenizer(config)
+    tokenizer = find_tokenizer(config)
     placeholder_id = tokenizer.convert_tokens_to_ids(config.placeholder) if tokenizer else 0
     mllm = MLLM(tower, connector, language, placeholder_id)
     longest = getattr(language_config.get_text_config(), "max_position_embeddings", None)
@@ -69,7 +69,7 @@ def config_source(source: str) -> str:
 
 
 def _sketch_tower(config: ModelConfig) -> Tower:
-    whole = _read_config(config, "tower")
+    whole = read_config(config, "tower")
     with torch.device("meta"):
         model = AutoModel.from_config(
             getattr(whole, "vision_config", whole), trust_remote_code=config.trust_remote_code
@@ -79,7 +79,8 @@ def _sketch_tower(config: ModelConfig) -> Tower:
     return Tower(model, preprocessing, config.feature_layer)
 
 
-def _read_config(config: ModelConfig, part: Part) -> Any:
+def read_config(config: ModelConfig, part: Part) -> Any:
+    """The config of tower or language, from a folder, a shipped file, the hub's cache or the hub."""
     source = getattr(config, part)
     try:
         return AutoConfig.from_pretrained(config_source(source), **hub_options(config, part))
@@ -90,7 +91,8 @@ def _read_config(config: ModelConfig, part: Part) -> Any:
         ) from error
 
 
-def _find_tokenizer(config: ModelConfig) -> PreTrainedTokenizerBase | None:
+def find_tokenizer(config: ModelConfig) -> PreTrainedTokenizerBase | None:
+    """The language's tokenizer with the placeholder; none when it is not on this machine."""
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
             resolve_source(config.language), local_files_only=True, **hub_options(config, "language")

@@ -1,0 +1,99 @@
+"""`sailvit bench train RECIPE`: how fast a recipe trains on this machine, without weights, data or a run folder."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from sailvit.core.run import write_json
+from sailvit.recipes.loader import load_recipe
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from sailvit.training.bench import Speed
+
+bench = typer.Typer(no_args_is_help=True, help="Measure speed on this machine.")
+
+
+@bench.callback()
+def about() -> None:
+    """Measure speed on this machine."""
+
+
+@bench.command()
+def train(
+    recipe: Annotated[str, typer.Argument(help="A recipe file, or the name of a shipped recipe.")],
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", help="Override a setting: parallel.compile=true. Repeatable.")
+    ] = None,
+    steps: Annotated[int, typer.Option(min=1, help="Steps measured per stage.")] = 10,
+    warmup: Annotated[int, typer.Option(min=1, help="Steps before them that are not.")] = 3,
+    packs: Annotated[int, typer.Option(min=1, help="Most packs per step and process.")] = 8,
+    json: Annotated[Path | None, typer.Option(help="Also write the figures to this file.")] = None,
+) -> None:
+    """Train a few steps of every stage with random weights and show speed, MFU, memory and waiting."""
+    # Here, so that `sailvit --help` does not wait for torch.
+    import torch
+    from rich.console import Console
+
+    from sailvit.distributed.processes import joined, local_rank, rank
+    from sailvit.models.quiet import quiet_libraries
+    from sailvit.training.bench import bench as measure
+
+    quiet_libraries()
+    loaded = load_recipe(recipe, overrides or ())
+    with joined():
+        device = torch.device("cuda", local_rank()) if torch.cuda.is_available() else torch.device("cpu")
+        speed = measure(loaded, device=device, steps=steps, warmup=warmup, packs=packs)
+        if rank():
+            return
+    console = Console()
+    console.print(speed_table(speed))
+    for text in notes(speed):
+        console.print(text, highlight=False, soft_wrap=True)
+    if json is not None:
+        write_json(json, dataclasses.asdict(speed))
+
+
+def speed_table(speed: Speed) -> Table:
+    """One row per stage."""
+    from rich.table import Table
+
+    from sailvit.cli.plan import size
+
+    table = Table(title=f"{speed.recipe} on {speed.processes} x {speed.device}", title_justify="left")
+    table.add_column("stage")
+    headings = ["samples/s", "answers/s", "MFU", "memory", "waiting"]
+    if speed.datasheet_peak:
+        headings.insert(3, "of datasheet")
+    for heading in headings:
+        table.add_column(heading, justify="right")
+    for stage in speed.stages:
+        shares = [stage.mfu] if stage.mfu_datasheet is None else [stage.mfu, stage.mfu_datasheet]
+        table.add_row(
+            stage.name,
+            f"{stage.samples_per_s:,.1f}",
+            f"{stage.answer_tokens_per_s:,.0f}",
+            *(f"{share:.1%}" for share in shares),
+            size(stage.peak_bytes),
+            f"{stage.waiting:.1%}",
+        )
+    return table
+
+
+def notes(speed: Speed) -> list[str]:
+    """What the table's figures rest on."""
+    listed = f", by its datasheet {speed.datasheet_peak / 1e12:,.4g}" if speed.datasheet_peak else ""
+    stages = "; ".join(f"{stage.name} {stage.steps} steps of {stage.packs} packs" for stage in speed.stages)
+    lines = [
+        f"Peak per device: {speed.measured_peak / 1e12:,.3g} TFLOP/s in {speed.precision}, measured on a large matrix"
+        f" product just before{listed}.",
+        f"Weights are random. Measured: {stages}.",
+    ]
+    if speed.invented:
+        lines.append(f"Not here, so invented: {', '.join(speed.invented)}.")
+    return lines

@@ -1,0 +1,72 @@
+"""An invented source: records of a wanted shape, to measure speed where the real ones are not at hand."""
+
+from __future__ import annotations
+
+import io
+import math
+
+import numpy as np
+from PIL import Image
+
+from sailvit.core.layout import VisualLayout
+from sailvit.core.records import IMAGE_MARK, Record, Turn
+from sailvit.core.seeding import numpy_generator
+
+WORDS = ("the", "of", "and", "to", "in", "is", "that", "it", "was", "for", "on", "are", "with", "as", "at", "be")
+"""Common English words; each is one token of nearly every tokenizer."""
+_PICTURES = 6
+"""Different images; decoding costs the same for the thousandth time."""
+_SPREAD = 0.6
+"""Standard deviation of the logarithm of text lengths."""
+
+
+class InventedSource:
+    """Conversations about one image each, of one tile up to the layout's most; `words` per turn, on average."""
+
+    def __init__(self, layout: VisualLayout, *, count: int, words: int, kind: str = "chat", seed: int = 0) -> None:
+        self._count = count
+        self._words = words
+        self._kind = kind
+        self._seed = seed
+        self._pictures = [_picture(layout, tiles, seed) for tiles in _tile_counts(layout.max_tiles)]
+
+    def __len__(self) -> int:
+        """Number of records."""
+        return self._count
+
+    def __getitem__(self, position: int) -> Record:
+        """The record at `position`, the same at every call."""
+        generator = numpy_generator(self._seed, "invented", position)
+        question, answer = (_text(self._words, generator) for _ in range(2))
+        picture = self._pictures[position % len(self._pictures)]
+        turns = (Turn("user", f"{IMAGE_MARK}\n{question}"), Turn("assistant", answer))
+        return Record(str(position), turns, (picture,), self._kind)
+
+    @property
+    def fingerprint(self) -> str:
+        """What determines the records."""
+        return f"invented-{self._count}-{self._words}-{self._kind}-{self._seed}"
+
+
+def _tile_counts(most: int) -> list[int]:
+    """Tiles of each picture: half of what is allowed on average."""
+    return [1 + round(place * (most - 1) / (_PICTURES - 1)) for place in range(_PICTURES)]
+
+
+def _text(words: int, generator: np.random.Generator) -> str:
+    """Words; `words` of them on average."""
+    mean = math.log(max(words, 1)) - _SPREAD**2 / 2
+    count = max(1, round(generator.lognormal(mean, _SPREAD)))
+    return " ".join(generator.choice(WORDS, size=count))
+
+
+def _picture(layout: VisualLayout, tiles: int, seed: int) -> bytes:
+    """A JPEG, `tiles` tiles wide and one high, with soft shapes and grain like a photograph."""
+    generator = numpy_generator(seed, "picture", tiles)
+    size = (layout.tile_size * tiles, layout.tile_size)
+    soft = Image.fromarray(generator.integers(0, 256, (8, 8 * tiles, 3), dtype=np.uint8))
+    pixels = np.asarray(soft.resize(size, Image.Resampling.BICUBIC), dtype=np.int16)
+    grain = generator.integers(-12, 13, (*pixels.shape[:2], 1), dtype=np.int16)
+    file = io.BytesIO()
+    Image.fromarray((pixels + grain).clip(0, 255).astype(np.uint8)).save(file, format="JPEG", quality=90)
+    return file.getvalue()
