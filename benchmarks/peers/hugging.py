@@ -17,11 +17,9 @@ from trl import SFTConfig, SFTTrainer
 from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
 
 from peers.data import messages
+from peers.internvl import PARTS
 from peers.model import load_whole
 from peers.watching import Outcome, Task, Watch, scratch
-
-PARTS = {"tower": "vision_tower", "connector": "multi_modal_projector", "language": "language_model"}
-"""Where InternVL keeps our parts; the head is tied to the language's embeddings."""
 
 
 def run_trl(task: Task) -> Outcome:

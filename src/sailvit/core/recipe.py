@@ -163,6 +163,9 @@ class ParallelConfig(Config):
     """Activation checkpointing per part: `full` keeps each block's input alone, `selective` its matrix products too."""
     compile: bool = False
     """Whether every transformer block is compiled."""
+    kernels: Literal["auto", "plain"] = "auto"
+    """`auto` uses liger-kernel's fused ones for the language on a GPU where they are installed, unless blocks are
+    compiled, which fuses too; `plain` does not."""
     offload: bool = False
     """Whether shards and their optimizer state live in CPU memory (with `shard` or `hybrid`)."""
 

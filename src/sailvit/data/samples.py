@@ -48,7 +48,7 @@ class Tiler:
         """Bytes of the room that are taken."""
 
     def __call__(self, image: ImageLike) -> torch.Tensor:
-        """The tiles uint8[I, 3, H, W] of an image."""
+        """The tiles uint8[I, 3, H, W] of an image, of shape (tiles, 3, size, size)."""
         if not isinstance(image, Path | bytes):
             return self._tiled(image)
         alike = self._known.setdefault(_glance(image), [])

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from inspect import signature
 from typing import Any
 
 import torch
@@ -135,6 +136,8 @@ def _attend_cuda(row: Row, segments: Segments, scaling: float | None, window: in
     # The kernel counts a window as the tokens to the left; transformers counts the query itself too.
     reach = (-1 if window is None or window >= longest else window - 1, 0)
     half = query.dtype if query.dtype in (torch.bfloat16, torch.float16) else torch.bfloat16
+    # torch 2.11 takes fewer heads of keys than of queries without being told.
+    told = {"enable_gqa": query.shape[1] != key.shape[1]} if "enable_gqa" in signature(varlen_attn).parameters else {}
     out = varlen_attn(
         query.to(half),
         key.to(half),
@@ -145,7 +148,7 @@ def _attend_cuda(row: Row, segments: Segments, scaling: float | None, window: in
         longest,
         scale=scaling,
         window_size=reach,
-        enable_gqa=query.shape[1] != key.shape[1],
+        **told,
     )
     assert isinstance(out, torch.Tensor)
     return out.to(query.dtype)

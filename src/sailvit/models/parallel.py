@@ -1,4 +1,4 @@
-"""Parallelism as a function of the single-device model, in a fixed order: recompute, compile, shard."""
+"""Parallelism as a function of the single-device model, in a fixed order: fuse, recompute, compile, shard."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from sailvit.core.recipe import PARTS, ParallelConfig
 from sailvit.distributed.processes import world
 from sailvit.distributed.sharding import make_mesh
 from sailvit.models.blocks import find_blocks
+from sailvit.models.kernels import fuse
 from sailvit.models.mllm import MLLM
 
 _KEPT = {torch.ops.aten.mm.default, torch.ops.aten.addmm.default, torch.ops.aten.bmm.default}
@@ -35,6 +36,8 @@ def parallelize(model: MLLM, config: ParallelConfig, device: torch.device, *, bf
     Raises:
         RecipeError: the processes do not divide into groups as the recipe wants.
     """
+    if config.kernels == "auto" and not config.compile:
+        fuse(model.language, device)
     for part in PARTS:
         blocks = find_blocks(model.part(part))[1]
         for block in blocks if part in config.recompute else ():

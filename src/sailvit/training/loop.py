@@ -37,8 +37,9 @@ def run_stage(job: StageJob, hooks: Sequence[Hook]) -> None:
 
 def train_step(job: StageJob, step: Step, began: float, arrived: float) -> StepRecord:
     """One optimizer step over the whole global batch; `began` and `arrived` are clock readings around the loader."""
+    # Counted before they move: on a GPU every number asked for waits until all that was started before is done.
+    counts = _global_counts(job, step.batches)
     batches = [batch.to(job.device) for batch in step.batches]
-    counts = _global_counts(job, batches)
     samples, tokens = job.samples + counts["samples"], job.tokens + counts["tokens"]
     # The rate belongs to the middle of the step, so that the first one already moves and the last is not zero.
     done = (job.share_done(job.samples, job.tokens) + job.share_done(samples, tokens)) / 2
@@ -84,7 +85,7 @@ def accumulate(job: StageJob, batches: Sequence[Batch], counts: dict[str, int]) 
     bf16 = torch.autocast(job.device.type, torch.bfloat16, enabled=job.recipe.precision == "bf16")
     plain = torch.autocast(job.device.type, enabled=False)
     logits = any(objective.needs_logits for objective in job.objectives.values())
-    sums = dict.fromkeys(job.objectives, 0.0)
+    sums = {name: torch.zeros((), dtype=torch.float64, device=job.device) for name in job.objectives}
     # Apart, as what weights are cast to is kept until autocast ends: here without a graph, below with one.
     with bf16:
         for objective in job.objectives.values():
@@ -96,11 +97,11 @@ def accumulate(job: StageJob, batches: Sequence[Batch], counts: dict[str, int]) 
                 loss = torch.zeros((), device=job.device)
                 for name, objective in job.objectives.items():
                     total = objective(job.model, activations, batch)
-                    sums[name] += float(total.detach())
+                    sums[name] += total.detach()
                     loss = loss + job.stage.objectives[name] * total / max(counts[name], 1)
                 if loss.requires_grad:
                     loss.backward()  # type: ignore[no-untyped-call]
-    totals = sum_values(list(sums.values()), job.device)
+    totals = sum_values([float(total) for total in sums.values()], job.device)
     return {name: total / max(counts[name], 1) for name, total in zip(sums, totals, strict=True)}
 
 
