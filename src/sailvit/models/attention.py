@@ -137,7 +137,9 @@ def _attend_cuda(row: Row, segments: Segments, scaling: float | None, window: in
     reach = (-1 if window is None or window >= longest else window - 1, 0)
     half = query.dtype if query.dtype in (torch.bfloat16, torch.float16) else torch.bfloat16
     # torch 2.11 takes fewer heads of keys than of queries without being told.
-    told = {"enable_gqa": query.shape[1] != key.shape[1]} if "enable_gqa" in signature(varlen_attn).parameters else {}
+    told: dict[str, Any] = {}
+    if "enable_gqa" in signature(varlen_attn).parameters:
+        told = {"enable_gqa": query.shape[1] != key.shape[1]}
     out = varlen_attn(
         query.to(half),
         key.to(half),

@@ -27,8 +27,8 @@ _CLOSE = 0.005
 """A pack is full when less than this part of it is empty."""
 
 _TILE = 1.0
-"""How bad a tile off the even share is, in units of its own tokens left empty. With a quarter, packs would be no fuller at
-8192 tokens (half a percent at 4096), and the heaviest of eight 6.6 % above their mean instead of 4.8 %."""
+"""How bad a tile off the even share is, in units of its own tokens left empty. With a quarter, packs would be no fuller
+at 8192 tokens (half a percent at 4096), and the heaviest of eight 6.6 % above their mean instead of 4.8 %."""
 
 _Key = tuple[int, int, int]
 """Tokens, tiles and minus the age of a draw; of two alike the older stands behind."""
