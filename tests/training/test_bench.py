@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from sailvit.core.errors import ModelError
+from sailvit.models.sketch import sketch
 from sailvit.training import bench as module
 from sailvit.training.bench import bench
 from tiny_parts import Parts
@@ -58,3 +60,18 @@ def test_steps_hold_no_more_packs_than_asked_for_and_weights_of_the_recipe_are_n
     stages[0]["start_from"] = {"tower": str(tmp_path / "nowhere")}
     speed = bench(recipe(parts, write_data(tmp_path), stages), device=CPU, steps=1, warmup=1, packs=3)
     assert speed.stages[0].packs == 3
+
+
+def test_a_model_that_does_not_fit_is_refused_before_it_is_made(
+    parts: Parts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    made = recipe(parts, write_data(tmp_path), three_stages())
+    mllm = sketch(made.model).mllm
+    numbers, language = (sum(p.numel() for p in part.parameters()) for part in (mllm, mllm.language))
+    monkeypatch.setattr(module, "unlearned", lambda *_: pytest.fail("weights were made"))
+    monkeypatch.setattr(module, "free_memory", lambda device: 4 * numbers + 1)
+    with pytest.raises(ModelError, match=r"stage coarse: weights, gradients and moments take .* GiB are free on cpu"):
+        bench(made, device=CPU, steps=1, warmup=1)
+    monkeypatch.setattr(module, "free_memory", lambda device: 16 * numbers - 12 * language)
+    with pytest.raises(ModelError, match="stage world"):
+        bench(made, device=CPU, steps=1, warmup=1)

@@ -1,4 +1,4 @@
-"""How much memory was in use at most."""
+"""How much memory there is, and how much was in use at most."""
 
 from __future__ import annotations
 
@@ -10,8 +10,29 @@ import torch
 
 _PROC = "/proc/self"
 """Where Linux tells of this process."""
+_MEMINFO = "/proc/meminfo"
+"""Where Linux tells of all memory."""
+_CONTAINER = "/sys/fs/cgroup"
+"""Where a container's limit stands (cgroup v2)."""
 _RESET_PEAK = "5"
 """What resets the peak of resident memory when written to clear_refs (man 5 proc)."""
+
+
+def free_memory(device: torch.device) -> int | None:
+    """Bytes left on `device`; for the CPU those of this machine or container; none where nothing tells."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    found = []
+    with suppress(OSError, StopIteration):
+        lines = Path(_MEMINFO).read_text(encoding="utf-8").splitlines()
+        found.append(next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable")))
+    # Without a limit the file says "max".
+    with suppress(OSError, ValueError):
+        limit, used = (
+            int(Path(_CONTAINER, f"memory.{name}").read_text(encoding="utf-8")) for name in ("max", "current")
+        )
+        found.append(max(limit - used, 0))
+    return min(found, default=None)
 
 
 class PeakMemory:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import torch
 
-from sailvit.core.memory import PeakMemory
+from sailvit.core.errors import ModelError
+from sailvit.core.memory import PeakMemory, free_memory
 from sailvit.core.recipe import Length, Recipe
 from sailvit.core.run import RunFolder
 from sailvit.data.loader import Loader
@@ -16,6 +17,7 @@ from sailvit.models.build import Assembly
 from sailvit.models.flops import flops_model
 from sailvit.models.parallel import parallelize
 from sailvit.models.peak import datasheet_peak, matmul_rate
+from sailvit.models.sketch import sketch
 from sailvit.models.unlearned import unlearned
 from sailvit.training.bench_data import BenchData, gather
 from sailvit.training.feed import make_feed
@@ -89,8 +91,10 @@ def bench(recipe: Recipe, *, device: torch.device, steps: int = 10, warmup: int 
     """The speed of every stage of `recipe`, in steps of its `global_batch` but of at most `packs` packs per process.
 
     Raises:
-        ModelError: a config cannot be found, or grid and connector do not fit.
+        ModelError: a config cannot be found, grid and connector do not fit, or weights and optimizer state alone are
+            more than the memory that is free.
     """
+    _refuse_too_large(recipe, device)
     recipe = _shortened(recipe, packs * world())
     bf16 = recipe.precision == "bf16"
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
@@ -116,6 +120,22 @@ def bench(recipe: Recipe, *, device: torch.device, steps: int = 10, warmup: int 
         invented=data.invented,
         stages=tuple(stages),
     )
+
+
+def _refuse_too_large(recipe: Recipe, device: torch.device) -> None:
+    """Better a sentence than a process killed for its memory."""
+    free, mllm = free_memory(device), sketch(recipe.model).mllm
+    for stage in recipe.stages:
+        freeze(mllm, stage)
+        need = 4 * sum(parameter.numel() for parameter in mllm.parameters())
+        if recipe.parallel.mode == "replicate" and not recipe.parallel.offload:
+            need += 12 * sum(parameter.numel() for parameter in mllm.parameters() if parameter.requires_grad)
+        if free is not None and need > free:
+            raise ModelError(
+                f"stage {stage.name}: weights, gradients and moments take {need / 2**30:,.1f} GiB in fp32, but only"
+                f" {free / 2**30:,.1f} GiB are free on {device}; choose a smaller model or a larger device, shard it"
+                " over several (parallel.mode=shard), or see `sailvit plan` for an estimate without running"
+            )
 
 
 class _Watch(Hook):
