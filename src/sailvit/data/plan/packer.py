@@ -106,15 +106,16 @@ class Packer:
         room, even, most, full = pack.room, pack.even, pack.most, _CLOSE * self._sequence
         if room <= full:
             return []
-        price = _TILE * self._tokens / max(1, self._tiles) if self._tiles else 0.0
+        price = _TILE * self._tokens / self._tiles if self._tiles else 0.0
         best, least = (_NOBODY, _NOBODY), room + price * abs(even)
         for first in self._oldest(room, most):
-            for second in self._partners(first, room):
-                gap = room - first[0] - second[0]
+            left, odd = room - first[0], even - first[1]
+            for second in self._partners(left):
+                gap = left - second[0]
                 if gap >= least:
                     break
-                lack = gap + price * abs(even - first[1] - second[1])
-                if lack < least and first[1] + second[1] <= most:
+                lack = gap + price * abs(odd - second[1])
+                if lack < least and first[1] + second[1] <= most and second is not first:
                     best, least = (first, second), lack
             if least <= full + price / 2:
                 break
@@ -125,16 +126,16 @@ class Packer:
         keys = self._keys.values()
         return islice((key for key in keys if key[0] <= room and key[1] <= tiles), _TRIES)
 
-    def _partners(self, first: _Key, room: int) -> list[_Key]:
-        """The longest draws that fit beside this one, longest first, and nobody."""
-        end = bisect_left(self._sorted, (room - first[0] + 1,))
-        longest = self._sorted[max(0, end - _NEAR) : end]
-        if first in longest:
-            longest.remove(first)
-        return [*reversed(longest), _NOBODY]
+    def _partners(self, room: int) -> list[_Key]:
+        """The longest draws that fit there, longest first, and nobody."""
+        end = bisect_left(self._sorted, (room + 1,))
+        longest = self._sorted[end - _NEAR if end > _NEAR else 0 : end]
+        longest.reverse()
+        longest.append(_NOBODY)
+        return longest
 
     def _refill(self, draws: Iterator[Drawn]) -> None:
-        for draw in islice(draws, PENDING - len(self._sorted)):
+        while len(self._sorted) < PENDING and (draw := next(draws, None)):
             self._add(draw)
 
     def _add(self, draw: Drawn) -> None:
