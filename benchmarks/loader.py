@@ -1,6 +1,6 @@
 """The loader against the machine: samples per second beside bare decoding, its own cost, memory, and waiting.
 
-python benchmarks/loader.py     (about three minutes)
+python benchmarks/loader.py     (about five minutes)
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ IMAGES = 1000
 """Images of a set; each pass reads all of them."""
 PASSES = 3
 """Passes per trial."""
-TRIALS = 5
+TRIALS = 9
 SIZE, TOKENS, PACK, MICRO, GLOBAL = 448, 256, 2048, 2, 4
 
 
