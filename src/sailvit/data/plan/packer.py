@@ -106,7 +106,7 @@ class Packer:
         room, even, most, full = pack.room, pack.even, pack.most, _CLOSE * self._sequence
         if room <= full:
             return []
-        price = _TILE * self._tokens / self._tiles if self._tiles else 0.0
+        price = self._price()
         best, least = (_NOBODY, _NOBODY), room + price * abs(even)
         for first in self._oldest(room, most):
             left, odd = room - first[0], even - first[1]
@@ -120,6 +120,10 @@ class Packer:
             if least <= full + price / 2:
                 break
         return [key for key in best if key is not _NOBODY]
+
+    def _price(self) -> float:
+        """What a tile off the even share costs, in tokens."""
+        return _TILE * self._tokens / self._tiles if self._tiles else 0.0
 
     def _oldest(self, room: int, tiles: int) -> Iterator[_Key]:
         """The first that wait and fit."""
