@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -44,15 +45,20 @@ def steps(builder: SampleBuilder) -> list[tuple[Batch, ...]]:
     return [tuple(collate([pack]) for pack in packs(builder, step)[mine]) for step in range(STEPS)]
 
 
-def run(parts: Parts, config: ParallelConfig) -> RESULT:
-    """Losses, gradient norms and final weights of 20 steps of each of three stages, each from the same weights."""
+def run(parts: Parts, config: ParallelConfig, precision: str = "fp32") -> RESULT:
+    """Losses, gradient norms and final weights of 20 steps of each of three stages.
+
+    In fp32 each starts from the same weights; in bf16 each goes on with the model of the one before, as in a run.
+    """
     torch.set_num_threads(1)
     result: RESULT = {"loss": [], "norm": [], "weights": {}}
-    for values in three_stages():
-        assembly = build(parts.config(), 0)
-        parallelize(assembly.mllm, config, torch.device("cpu"), bf16=False)
-        assembly.mllm.train()
-        made = job(assembly, {**values, "length": {"samples": 10**4}, "schedule": {"name": "constant", "warmup": 0}})
+    for number, values in enumerate(three_stages()):
+        if precision == "fp32" or number == 0:
+            assembly = build(parts.config(), 0)
+            parallelize(assembly.mllm, config, torch.device("cpu"), bf16=precision == "bf16")
+            assembly.mllm.train()
+        settings = {**values, "length": {"samples": 10**4}, "schedule": {"name": "constant", "warmup": 0}}
+        made = job(assembly, settings, precision=precision)
         for batches in steps(SampleBuilder(assembly.tokenizer, assembly.layout, 200)):
             line = train_step(made, Step(batches, {}), 0.0, 0.0)
             result["loss"].append(list(line.loss.values()))
@@ -64,21 +70,38 @@ def run(parts: Parts, config: ParallelConfig) -> RESULT:
     return result
 
 
-def as_process(index: int, count: int, port: int, folder: str, parts: Parts, config: ParallelConfig) -> None:
+def as_process(
+    index: int, count: int, port: int, folder: str, parts: Parts, config: ParallelConfig, precision: str
+) -> None:
     place = {"RANK": index, "LOCAL_RANK": index, "WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count}
     os.environ.update({name: str(value) for name, value in place.items()})
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    added: set[torch.dtype] = set()
+    # Its name before torch 2.13 and since.
+    for name in ("reduce_scatter_tensor", "reduce_scatter_single"):
+        if reduce := getattr(torch.distributed, name, None):
+            setattr(torch.distributed, name, _noting(reduce, added))
     with joined():
-        result = run(parts, config)
+        result = {**run(parts, config, precision), "added in": added}
         if index == 0:
             torch.save(result, Path(folder) / "result.pt")
 
 
-def together(count: int, folder: Path, parts: Parts, config: ParallelConfig) -> RESULT:
+def _noting(reduce: Callable[..., Any], added: set[torch.dtype]) -> Callable[..., Any]:
+    """The same, noting in which precision it adds."""
+
+    def noted(output: torch.Tensor, input: torch.Tensor, **options: Any) -> Any:
+        added.add(input.dtype)
+        return reduce(output, input, **options)
+
+    return noted
+
+
+def together(count: int, folder: Path, parts: Parts, config: ParallelConfig, precision: str = "fp32") -> RESULT:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    given = (count, port, str(folder), parts, config)
+    given = (count, port, str(folder), parts, config, precision)
     torch.multiprocessing.start_processes(as_process, given, nprocs=count, start_method="fork")
     result: RESULT = torch.load(folder / "result.pt")
     return result
@@ -107,6 +130,17 @@ def test_two_processes_equal_one_in_all_three_stages(mode: str, parts: Parts, al
     found = together(2, tmp_path, parts, ParallelConfig.model_validate({"mode": mode}))
     assert found["sharded"] is (mode == "shard")
     compare(found, alone)
+
+
+def test_two_processes_follow_one_in_bf16_when_a_later_stage_trains_what_was_frozen(parts: Parts, tmp_path: Path):
+    one = run(parts, ParallelConfig(), "bf16")
+    found = together(2, tmp_path, parts, ParallelConfig(mode="shard"), "bf16")
+    assert len(found["loss"]) == 3 * STEPS
+    for begin in range(0, 3 * STEPS, STEPS):
+        ours, expected = ([sum(each) for each in result["loss"][begin : begin + STEPS]] for result in (found, one))
+        assert ours[0] == pytest.approx(expected[0], rel=0.02)
+        assert sum(ours) == pytest.approx(sum(expected), rel=0.02)
+    assert found["added in"] == {torch.float32}
 
 
 @pytest.mark.slow

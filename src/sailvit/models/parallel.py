@@ -89,6 +89,15 @@ def let_go(model: nn.Module) -> None:
         model.reshard()
 
 
+def note_trained(model: nn.Module) -> None:
+    """Tell a sharded model what trains now: in which precision a unit adds gradients up, FSDP2 settles when it is first
+    gathered, and for one in which nothing trains it settles nothing."""
+    for unit in model.modules():
+        if isinstance(unit, FSDPModule):
+            unit.unshard()
+            unit.reshard()
+
+
 def _recomputed(forward: Callable[..., Any], how: Literal["selective", "full"]) -> Callable[..., Any]:
     """A forward that keeps little for the backward pass, which computes the rest again."""
     context = partial(create_selective_checkpoint_contexts, _policy) if how == "selective" else None

@@ -10,6 +10,7 @@ from torch import nn
 from sailvit.core.errors import RecipeError
 from sailvit.core.recipe import PARTS, OptimConfig, Part, Stage, TrainConfig
 from sailvit.models.mllm import MLLM
+from sailvit.models.parallel import note_trained
 from sailvit.training.layers import from_block, layer_shares
 from sailvit.training.objectives import Objective
 
@@ -54,6 +55,7 @@ def freeze(model: MLLM, stage: Stage) -> None:
             parameter.requires_grad_(name in planned)
             parameter.grad = None
         model.part(part).train(bool(planned))
+    note_trained(model)
 
 
 def make_optimizer(model: MLLM, objectives: Iterable[Objective], stage: Stage) -> torch.optim.AdamW:
