@@ -30,6 +30,7 @@ def line(step, position, kind="image", source="photos", stage="fine", **more):
 @pytest.fixture
 def folder(tmp_path):
     here = RunFolder(tmp_path)
+    here.recipe.touch()
     for entry in (line(3, 7), line(3, 7), line(9, 7), line(1, 2, "crc", shard="a/0.tar", offset=12288)):
         append_line(here.quarantine, entry)
     append_line(tmp_path / "quarantine-1.jsonl", line(2, 4))
@@ -63,7 +64,29 @@ def test_json_is_for_programs(folder):
 
 
 def test_runs_without_bad_records_and_folders_that_are_none(tmp_path):
+    RunFolder(tmp_path).recipe.touch()
     assert "left no record out" in run(str(tmp_path))
     assert run(str(tmp_path), "--json") == ""
-    with pytest.raises(RunError, match="gone is no folder"):
+    with pytest.raises(RunError, match=r"gone/recipe.yaml is not there; expected the folder of a run"):
         run(str(tmp_path / "gone"))
+
+
+def test_damage_without_a_position_is_told_apart_by_its_place_and_kind(tmp_path):
+    here = RunFolder(tmp_path)
+    here.recipe.touch()
+    for shard, offset, kind, count in (
+        ("a", 1, "cut", 1),
+        ("b", 1, "cut", 1),
+        ("a", 1, "link", 1),
+        ("a", 9, "link", 3),
+    ):
+        append_line(here.quarantine, line(0, None, kind, id="", shard=f"{shard}.tar", offset=offset, count=count))
+    assert counts(read_quarantine(here)) == {("photos", "link"): (4, 4), ("photos", "cut"): (2, 2)}
+    text = run(str(tmp_path), "--all")
+    assert text.count("is damaged") == 4
+    assert "photos in b.tar at 1, step 0 of fine: cut" in text
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path):
+    with pytest.raises(RunError, match="expected the folder of a run"):
+        read_quarantine(RunFolder(tmp_path))

@@ -119,3 +119,15 @@ def test_errors_are_sentences(cli, tmp_path):
     code, said = cli("prepare", "nowhere", "--out", "out")
     assert code == 1
     assert "nowhere does not exist" in said
+
+
+def test_a_set_without_records_is_an_exit_code(cli, tmp_path):
+    (tmp_path / "rows.jsonl").write_text(json.dumps({"image": "gone.png", "text": "red"}) + "\n")
+    code, said = cli("prepare", "rows.jsonl", "--images", "data/images", "--out", "out")
+    assert code == 1
+    assert "no record is left" in said
+    assert "In a recipe" not in said
+    code, said = cli("check", "out")
+    assert code == 1
+    assert "no records" in said
+    assert "nothing is wrong" not in said

@@ -100,3 +100,27 @@ def test_filters_that_cannot_be_used(rows: Path, tmp_path: Path, text: str | Non
 def test_data_that_are_not_there(tmp_path: Path):
     with pytest.raises(DataError, match=r"nothing.jsonl does not exist"):
         run("stats", tmp_path / "nothing.jsonl")
+
+
+def test_what_a_source_left_out_when_it_opened_is_said(rows: Path, tmp_path: Path):
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    for name in ("0", "1", "2"):
+        (folder / f"{name}.jpg").write_bytes((tmp_path / f"{name}.jpg").read_bytes())
+    (folder / "0.txt").write_text("a caption of six words here")
+    assert "no caption in folder, " in run("stats", folder)
+    filters = tmp_path / "filters.yaml"
+    filters.write_text("filters:\n  - length: {at_least: 1}\n")
+    text = run("curate", folder, "--filters", filters, "--out", tmp_path / "kept")
+    assert "no caption in folder, " in text
+    assert "(and 1 more)" in text
+
+
+def test_a_selection_of_nothing_is_an_exit_code(rows: Path, tmp_path: Path):
+    filters = tmp_path / "filters.yaml"
+    filters.write_text("filters:\n  - length: {at_least: 4000}\n")
+    given = ["curate", rows, "--filters", filters, "--out", tmp_path / "kept", "--format", "captions"]
+    result = CliRunner().invoke(data, list(map(str, given)))
+    assert result.exit_code == 1
+    assert "no record is left" in result.output
+    assert "In a recipe" not in result.output

@@ -107,6 +107,10 @@ def test_stages_are_noted_once_and_resumes_each_time(parts: Parts, tmp_path: Pat
         ({"epochs": 0.5}, {"chat": 3, "text": 1}, 20, 20.0),
         ({"epochs": 0.001}, ["text"], 1, 1.0),
         ({"tokens": 1000}, ["text"], None, 1000.0),
+        # Where every source ends, the stage and its schedule end with them.
+        ({"samples": 500}, {"chat": {"share": 1, "epochs": 1}, "text": {"share": 9, "epochs": 2}}, 50, 50.0),
+        ({"samples": 40}, {"chat": {"share": 1, "epochs": 1}, "text": {"share": 9, "epochs": 2}}, 40, 40.0),
+        ({"samples": 500}, {"chat": {"share": 1, "epochs": 1}, "text": 1}, 500, 500.0),
     ],
     ids=str,
 )

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from small_models import LANGUAGES, SIDE, TOWERS, mllm
 from small_tokenizers import CHATML, byte_tokenizer
 
@@ -159,6 +160,10 @@ def test_parts_that_do_not_fit(folder: Path, change: dict, expected: str):
         ({"stage": {"micro_batch": 2, "global_batch": 3}}, "not a multiple of micro_batch"),
         ({"sequence": 40000}, "more than the 32768 positions"),
         ({"sequence": 4}, "takes 4 visual tokens"),
+        (
+            {"stage": {"data": {"text": {"share": 1, "epochs": 1}}, "length": {"samples": 5000}}},
+            "its sources end after 10 records",
+        ),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -234,3 +239,28 @@ def test_activation_estimate_is_near_what_autograd_keeps(folder: Path, parts: in
     assert estimate == pytest.approx(saved_bytes(model, given, precision), rel=0.2)
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     assert (memory.gradients, memory.moments) == (4 * trained, 8 * trained)
+
+
+@pytest.mark.parametrize(
+    "data", [["text", "gone"], {"text": {"share": 1, "epochs": 1}, "gone": {"share": 1, "epochs": 1}}]
+)
+def test_a_source_that_cannot_be_opened_is_a_problem_however_it_is_mixed(folder: Path, data: object):
+    text = {"format": "llava", "path": str(folder / "text.jsonl")}
+    gone = {"format": "llava", "path": str(folder / "gone.jsonl")}
+    made = plan(recipe(folder, sources={"text": text, "gone": gone}, stage={"data": data}))
+    assert problem(made).startswith("sources.gone: ")
+    assert made.stages[0].samples == 100
+
+
+def test_a_bound_on_tiles_makes_more_steps(folder: Path, tmp_path: Path):
+    for number in range(4):
+        Image.new("RGB", (8, 8)).save(tmp_path / f"{number}.png")
+    rows = [{"image": f"{number}.png", "text": "red"} for number in range(4)]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    sources = {"pairs": {"format": "captions", "path": str(tmp_path / "rows.jsonl")}}
+    free, bound = (
+        plan(recipe(folder, sequence=4096, sources=sources, stage={"data": ["pairs"], **more})).stages[0].steps
+        for more in ({}, {"pack_tiles": 5})
+    )
+    assert free == 1
+    assert bound == 100 / 5 / 2

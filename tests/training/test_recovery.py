@@ -104,7 +104,10 @@ def test_rollbacks_come_to_an_end(made: Recipe, tmp_path: Path, monkeypatch: pyt
     with pytest.raises(RunError, match=r"2 steps in a row .* after 2 rollbacks"):
         train(made.model_copy(update=changes), tmp_path / "run")
     # The state after the first rollback is sound, so it is saved like any other.
-    assert [event["to_step"] for event in events(tmp_path / "run")] == [3, 5]
+    *back, stop = events(tmp_path / "run")
+    assert [event["to_step"] for event in back] == [3, 5]
+    assert (stop["event"], stop["skipped"]) == ("not finite", 2)
+    assert stop["samples"]
 
 
 def test_a_spike_is_noted_with_its_samples(made: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

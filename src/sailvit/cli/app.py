@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 import typer
@@ -37,7 +38,9 @@ def main() -> None:
     try:
         app(prog_name="sailvit")
     except InterruptedRunError as error:
-        print(f"\n{error}", file=sys.stderr)
+        # Once, not by every process of a run.
+        if os.environ.get("RANK", "0") == "0":
+            print(f"\n{error}", file=sys.stderr)
         # 75 is "try again" (sysexits.h): schedulers can be told to restart on it. 130 is a person's Ctrl-C.
         sys.exit(75 if error.preempted else 130)
     except SailvitError as error:

@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from sailvit.core.recipe import TrainConfig
 from sailvit.training.hooks import Hook
 from sailvit.training.job import StageJob, StepRecord
 from sailvit.training.quarantine import left_out
@@ -33,8 +34,16 @@ class ProgressHook(Hook):
 
     def stage_started(self, job: StageJob) -> None:
         """Start the stage's bar, or say what it does."""
-        trained = ", ".join(f"{part} x{share.lr:g}" for part, share in job.stage.train.items() if share.lr)
+        trained = ", ".join(f"{part} {_how(train)}" for part, train in job.stage.train.items() if train.lr)
         self._console.print(f"[bold]stage {job.stage.name}[/bold] trains {trained}, peak rate {job.stage.optim.lr:g}")
+        asked = job.stage.length.samples
+        if asked is not None and job.target < asked:
+            self._console.print(
+                f"  [yellow]its sources end after {job.target:,.0f} records, by their `epochs`, and the stage with"
+                f" them; length.samples asks for {asked:,}[/yellow]",
+                highlight=False,
+                soft_wrap=True,
+            )
         self._shown, self._next = {}, 1 / _LINES_PER_STAGE
         if self._console.is_terminal:
             columns = (
@@ -100,6 +109,13 @@ class ProgressHook(Hook):
             f"step {record.step}  {losses}  {shown['samples']:.0f} samples/s  {shown['answers']:.0f} answer tokens/s"
             f"  padding {shown['padding']:.1%}  MFU {shown['mfu']:.0%}"
         )
+
+
+def _how(train: TrainConfig) -> str:
+    """At which share of the rate a part trains, and where within it."""
+    blocks = "" if train.last_blocks is None else f", last {train.last_blocks} blocks"
+    decay = "" if train.layer_decay is None else f", x{train.layer_decay:g} per layer down"
+    return f"x{train.lr:g}" + (f" ({(blocks + decay).removeprefix(', ')})" if blocks or decay else "")
 
 
 def announcement(line: dict[str, Any]) -> Table | str:

@@ -74,12 +74,22 @@ def run_recipe(recipe: Recipe, folder: RunFolder, console: Console, *, resume: b
         announce=lambda line: console.print(announcement(line), highlight=False),
     )
     if rank() == 0 and not resume:
-        folder.path.mkdir(parents=True, exist_ok=True)
-        folder.recipe.write_text(text, encoding="utf-8")
+        _write_recipe(folder, text)
     assembly = trainer.run(resume=resume)
     if rank() == 0:
         write_report(folder)
     return assembly
+
+
+def _write_recipe(folder: RunFolder, text: str) -> None:
+    try:
+        folder.path.mkdir(parents=True, exist_ok=True)
+        folder.recipe.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise RunError(
+            f"{folder.path} cannot be written ({error.strerror}); make room or change its mode, or choose another"
+            " folder with --run"
+        ) from error
 
 
 def _remove(folder: RunFolder) -> None:

@@ -169,6 +169,14 @@ class ParallelConfig(Config):
     offload: bool = False
     """Whether shards and their optimizer state live in CPU memory (with `shard` or `hybrid`)."""
 
+    @model_validator(mode="after")
+    def _does_something(self) -> ParallelConfig:
+        if self.group is not None and self.mode != "hybrid":
+            raise ValueError(f"`group` belongs to mode hybrid; the mode is {self.mode}: leave it out, or change `mode`")
+        if self.offload and self.mode == "replicate":
+            raise ValueError("`offload` moves shards, and mode replicate has none; set mode to shard or hybrid")
+        return self
+
 
 class Length(Config):
     """How long a stage lasts: exactly one of the three."""
@@ -219,6 +227,18 @@ class Stage(Config):
     """Weights to start a part from: `previous` (default), `recipe` (what the model section names) or a folder."""
     save: tuple[Part, ...] = PARTS
     """Parts written as Hugging Face folders at the end of the stage."""
+
+    @model_validator(mode="after")
+    def _holds_together(self) -> Stage:
+        if not self.data:
+            raise ValueError("`data` names no source; give at least one of the recipe's `sources`")
+        if self.micro_batch > self.global_batch:
+            raise ValueError(
+                f"micro_batch {self.micro_batch} is more than global_batch {self.global_batch}, all packs of a step"
+            )
+        if isinstance(self.data, dict) and "temperature" in self.model_fields_set:
+            raise ValueError("`temperature` mixes a list of sources by their sizes; `data` gives shares: leave out one")
+        return self
 
     @model_validator(mode="before")
     @classmethod

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from sailvit.core.errors import DataError
 from sailvit.core.records import ImageLike, Record
@@ -59,4 +59,6 @@ def _decoded(data: bytes, image: Path | bytes) -> np.ndarray:
             return np.array(opened.convert("RGB"))
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         name = image if isinstance(image, Path) else f"an image of {len(image)} bytes"
-        raise DataError(f"{name} is no image that can be read ({error}); drop its record", kind="image") from error
+        # Pillow's own words for it hold an address in memory, other ones in every run.
+        found = "no known kind" if isinstance(error, UnidentifiedImageError) else error
+        raise DataError(f"{name} is no image that can be read ({found}); drop its record", kind="image") from error

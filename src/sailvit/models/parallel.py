@@ -19,6 +19,7 @@ from torch.distributed.fsdp import (
 )
 from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
+from sailvit.core.errors import RecipeError
 from sailvit.core.recipe import PARTS, ParallelConfig
 from sailvit.distributed.processes import world
 from sailvit.distributed.sharding import make_mesh
@@ -34,8 +35,10 @@ def parallelize(model: MLLM, config: ParallelConfig, device: torch.device, *, bf
     """The same model, changed in place for this recipe and number of processes; parameter names stay as they are.
 
     Raises:
-        RecipeError: the processes do not divide into groups as the recipe wants.
+        RecipeError: the processes do not divide into groups as the recipe wants, or there is no GPU to offload from.
     """
+    if config.offload and device.type == "cpu":
+        raise RecipeError("parallel.offload moves shards from a GPU to the CPU, and this is a CPU run; leave it out")
     if config.kernels == "auto" and not config.compile:
         fuse(model.language, device)
     for part in PARTS:
@@ -90,8 +93,11 @@ def let_go(model: nn.Module) -> None:
 
 
 def note_trained(model: nn.Module) -> None:
-    """Tell a sharded model what trains now: in which precision a unit adds gradients up, FSDP2 settles when it is first
-    gathered, and for one in which nothing trains it settles nothing."""
+    """Tell a sharded model that other parts train now.
+
+    FSDP2 settles in which precision a unit adds gradients up when that is first gathered, and settles nothing for one
+    in which nothing trains. Gathering it anew settles it anew.
+    """
     for unit in model.modules():
         if isinstance(unit, FSDPModule):
             unit.unshard()

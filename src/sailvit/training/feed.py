@@ -32,10 +32,21 @@ def make_feed(recipe: Recipe, index: int, sizes: Mapping[str, int]) -> Feed:
 
 
 def samples_of(stage: Stage, sizes: Mapping[str, int]) -> int | None:
-    """Records that the stage draws; none when its length is given in tokens."""
+    """Records that the stage draws; none when its length is given in tokens.
+
+    That is its length, or what its sources have where each ends after some epochs: so schedules end with the data.
+    """
+    asked = stage.length.samples
     if stage.length.epochs is not None:
-        return max(1, round(stage.length.epochs * sum(sizes[name] for name in stage.data)))
-    return stage.length.samples
+        asked = max(1, round(stage.length.epochs * sum(sizes[name] for name in stage.data)))
+    has = supply(stage, sizes)
+    return asked if asked is None or has is None else min(asked, has)
+
+
+def supply(stage: Stage, sizes: Mapping[str, int]) -> int | None:
+    """Records that the stage's sources give in all; none when one of them goes on for ever."""
+    caps = stage.caps(sizes)
+    return sum(caps.values()) if caps.keys() == set(stage.data) else None
 
 
 def target_of(stage: Stage, feed: Feed) -> float:

@@ -13,7 +13,7 @@ from sailvit.core.records import Source
 from sailvit.data.formats import open_source
 from sailvit.models.flops import flops_model
 from sailvit.models.sketch import Sketch, sketch
-from sailvit.training.feed import samples_of
+from sailvit.training.feed import samples_of, supply
 from sailvit.training.objectives import OBJECTIVES
 from sailvit.training.optim import freeze
 from sailvit.training.plan_checks import (
@@ -94,6 +94,7 @@ def plan(recipe: Recipe) -> Plan:
     samples, unread = _mean_samples(recipe, sources, model)
     problems += [*found, *unread]
     remarks = [*model_remarks(recipe, model), *source_remarks(recipe)]
+    sizes = {name: len(source) for name, source in sources.items()}
     stages = []
     for index, stage in enumerate(recipe.stages):
         where = f"stages.{index} ({stage.name})"
@@ -106,7 +107,8 @@ def plan(recipe: Recipe) -> Plan:
         stages.append(planned)
         problems += [f"{where}: {text}" for text in stage_problems(stage, trained=sum(planned.trains.values()))]
         problems += [f"{where}: {text}" for text in _pair_problems(stage, planned.sample, samples)]
-        remarks += [f"{where}: {text}" for text in (*stage_remarks(stage), *search_remarks(stage, planned.steps))]
+        noted = (*stage_remarks(stage), *search_remarks(stage, planned.steps), *_short_supply(stage, sizes))
+        remarks += [f"{where}: {text}" for text in noted]
     layout = model.layout
     return Plan(
         name=recipe.name,
@@ -137,17 +139,37 @@ def _plan_stage(
         sample=sample,
         samples=count,
         tokens=tokens,
-        steps=None if tokens is None else math.ceil(tokens / (recipe.sequence * stage.global_batch)),
+        steps=None if count is None else math.ceil(count * _packs(recipe, stage, sample) / stage.global_batch),
         flops=None if count is None else count * each,
         memory=estimate_memory(model.mllm, recipe, stage, sample, language_runs=runs),
     )
 
 
+def _packs(recipe: Recipe, stage: Stage, sample: MeanSample) -> float:
+    """Packs that a sample fills, by its tokens or, where fewer tiles are allowed, by its tiles."""
+    by_tiles = 0.0 if stage.pack_tiles is None else sample.tiles / stage.pack_tiles
+    return max(sample.tokens / recipe.sequence, by_tiles)
+
+
+def _short_supply(stage: Stage, sizes: Mapping[str, int]) -> list[str]:
+    """A stage whose sources end before it."""
+    asked = stage.length.samples
+    if asked is None or any(name not in sizes for name in stage.data):
+        return []
+    has = supply(stage, sizes)
+    if has is None or has >= asked:
+        return []
+    return [
+        f"its sources end after {has:,} records, by their `epochs`, and the stage with them, its schedule included;"
+        f" length.samples asks for {asked:,}"
+    ]
+
+
 def _sample_count(stage: Stage, sample: MeanSample, sizes: Mapping[str, int]) -> int | None:
     if stage.length.tokens is not None:
         return math.ceil(stage.length.tokens / sample.tokens)
-    if stage.length.epochs is not None and any(name not in sizes for name in stage.data):
-        return None
+    if any(name not in sizes for name in stage.data):
+        return stage.length.samples
     return samples_of(stage, sizes)
 
 
@@ -180,7 +202,7 @@ def _mixture(
     known = [name for name in stage.data if name in samples]
     if not known:
         return assumed_sample(model, sequence)
-    given = stage.shares({name: len(sources[name]) for name in known})
+    given = stage.shares({name: len(sources[name]) if name in sources else 0 for name in stage.data})
     return mixed_sample(samples, {name: given[name] for name in known})
 
 

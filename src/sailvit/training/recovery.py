@@ -69,6 +69,7 @@ class RecoveryHook(Hook):
         found, _ = self._checkpoints.newest()
         usable = found is not None and found.values["stage"] == job.index and found.values["step"]
         if self._rollbacks >= limits.rollbacks or not usable:
+            self._write(job, {"event": "not finite", "skipped": job.skipped_in_row, "samples": list(self._suspects)})
             why = f"after {self._rollbacks} rollbacks" if usable else "with no checkpoint of this stage to go back to"
             raise RunError(
                 f"stage {job.stage.name} stopped at step {job.step}: {job.skipped_in_row} steps in a row had a loss or"

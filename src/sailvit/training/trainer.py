@@ -19,7 +19,7 @@ from sailvit.data.formats import open_source
 from sailvit.data.index.measuring import measure_all
 from sailvit.data.loader import Loader
 from sailvit.data.samples import SampleBuilder
-from sailvit.distributed.processes import meet, rank
+from sailvit.distributed.processes import meet, rank, world
 from sailvit.distributed.sharding import fill_all
 from sailvit.models.build import Assembly, build, load_connector, load_language, load_tower
 from sailvit.models.flops import flops_model
@@ -68,6 +68,8 @@ class Trainer:
         self._quarantine = QuarantineLog(folder)
         self._peak = device_peak(self.device, recipe.precision)
         self._signals = StopOnSignal()
+        if recipe.parallel.mode != "replicate" and world() == 1:
+            announce({"note": f"parallel.mode is {recipe.parallel.mode}, but one process has nothing to share"})
         parallelize(self.assembly.mllm.to(self.device), recipe.parallel, self.device, bf16=recipe.precision == "bf16")
         self._checkpoints = Checkpoints(folder.state, keep=recipe.checkpoint.keep, keep_best=recipe.checkpoint.best)
         self._saver = SaveState(self._checkpoints)
@@ -165,7 +167,7 @@ class Trainer:
             raise InterruptedRunError(
                 f"stopped by {self._signals.received or 'another process'} after step {job.step} of stage"
                 f" {job.stage.name}; the state is in {self.folder.state}. Continue with:"
-                f" sailvit train {self.folder.recipe} --resume",
+                f" {'torchrun ... -m -- ' if world() > 1 else ''}sailvit train {self.folder.recipe} --resume",
                 preempted=self._signals.received != "SIGINT",
             )
         self._save_parts(job)

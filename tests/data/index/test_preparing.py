@@ -17,6 +17,7 @@ from sailvit.core.records import Record, Turn
 from sailvit.data.formats.manifest import ENTRY, load_manifest
 from sailvit.data.images import load_image
 from sailvit.data.index import preparing
+from sailvit.data.index.folders import read_bad
 from sailvit.data.index.measuring import measure
 from sailvit.data.index.preparing import PrepareConfig, ShardWriter, prepare
 from sailvit.data.samples import SampleBuilder
@@ -251,3 +252,42 @@ def test_a_full_disk_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(preparing.Entries, "write", full)
     with pytest.raises(DataError, match=r"No space left.*run the command again"):
         prepare({"set": opened(write_llava(tmp_path / "in"))}, tmp_path / "out")
+
+
+def test_what_sources_left_out_when_they_opened_is_listed(tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for number in range(5):
+        (folder / f"{number}.jpg").write_bytes(picture(number))
+        if number < 3:
+            (folder / f"{number}.txt").write_text("a caption")
+    source = opened(SourceConfig(format="folder", path=str(folder)))
+    manifest = prepare({"set": source}, tmp_path / "out")
+    assert (manifest.samples, manifest.bad) == (3, 1)
+    (line,) = read_bad(tmp_path / "out")
+    assert (line.source, line.position, line.kind) == ("set", None, "no caption")
+    assert line.reason.endswith("(and 1 more)")
+    assert str(folder) in line.reason
+
+
+def test_reasons_are_the_same_in_every_run(tmp_path):
+    config = write_llava(tmp_path / "in")
+    for image in sorted((tmp_path / "in").rglob("*.jpg"))[:3]:
+        image.write_bytes(b"no image at all")
+    for run in ("one", "two"):
+        prepare({"set": opened(config)}, tmp_path / run)
+    one, two = ((tmp_path / run / "bad.jsonl").read_text() for run in ("one", "two"))
+    assert one == two
+    assert "no known kind" in one
+    assert "0x" not in one
+
+
+@pytest.mark.parametrize("reader", ["indexed", "webdataset"])
+def test_an_unfinished_folder_is_not_taken_for_a_whole_one(reader, tmp_path, monkeypatch):
+    source = opened(write_llava(tmp_path / "in"))
+    monkeypatch.setattr(preparing, "complete", lambda *given, **named: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        prepare({"set": source}, tmp_path / "out", config=FIVE)
+    assert list((tmp_path / "out").glob("*.tar"))
+    with pytest.raises(DataError, match="holds an unfinished preparation; finish it with the command that began it"):
+        opened(SourceConfig(format=reader, path=str(tmp_path / "out")))

@@ -43,7 +43,7 @@ def check(
     if json_file is not None:
         json_file.write_text(json.dumps(report.model_dump(), indent=1) + "\n", encoding="utf-8")
         console.print(f"report: {json_file}", highlight=False, soft_wrap=True)
-    if report.bad:
+    if report.bad or not report.records:
         raise typer.Exit(1)
 
 
@@ -60,7 +60,9 @@ def show(console: Console, report: CheckReport) -> None:
         for finding in found:
             text = f"  {where(finding)}\n    {finding.reason}"
             console.print(escape(text), highlight=False, soft_wrap=True)
-    if not report.bad:
+    if not report.records:
+        console.print("[red]no records[/red]", highlight=False)
+    elif not report.bad:
         console.print("[green]nothing is wrong[/green]", highlight=False)
 
 

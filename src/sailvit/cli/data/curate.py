@@ -32,7 +32,7 @@ def curate(
     # torch takes seconds to import; `sailvit --help` should not wait for it.
     from rich.console import Console
 
-    from sailvit.cli.data.opening import source_config
+    from sailvit.cli.data.opening import fault_lines, source_config
     from sailvit.cli.data.steps import steps_shown
     from sailvit.data.curation.curating import curate as choose
     from sailvit.data.curation.selections import write_selection
@@ -42,10 +42,15 @@ def curate(
     curation = read_filters(filters)
     config = source_config(source, format_name, images)
     opened = open_source(Path(source).stem, config, Path())
+    for line in fault_lines({Path(source).stem: opened}):
+        console.print(line, highlight=False, soft_wrap=True)
     with steps_shown(console) as shown:
         curated = choose(opened, curation, scorer=_scorer, workers=workers, progress=shown)
     write_selection(out, config, opened, curated)
     _show(console, curated.report)
+    if not curated.report["kept"]:
+        console.print("[red]no record is left[/red]: loosen the filters, or look at the reasons above", highlight=False)
+        raise typer.Exit(1)
     console.print(f"In a recipe: {{format: selected, path: {out}}}", highlight=False, soft_wrap=True, markup=False)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -36,6 +36,18 @@ def open_named(paths: Sequence[str], format_name: str | None, images: str | None
     names = short if len(set(short)) == len(short) else list(paths)
     configs = [source_config(path, format_name, images) for path in paths]
     return {name: open_source(name, config, Path()) for name, config in zip(names, configs, strict=True)}
+
+
+def fault_lines(sources: Mapping[str, Source]) -> list[str]:
+    """What the sources found damaged when they opened and go on without, a line for each, as markup."""
+    from rich.markup import escape
+
+    return [
+        f"[yellow]{escape(fault.kind)}[/yellow] in {escape(f'{name}, {fault.shard}: {fault.reason}')}"
+        + (f" (and {fault.count - 1:,} more)" if fault.count > 1 else "")
+        for name, source in sources.items()
+        for fault in getattr(source, "faults", ())
+    ]
 
 
 def builder_of(recipe: Path | None) -> SampleBuilder | None:

@@ -30,7 +30,10 @@ def prepare(  # noqa: PLR0913, PLR0917 - the options of a command
     shard_samples: Annotated[int | None, typer.Option(min=1, help="Records per shard, instead.")] = None,
     decode: Annotated[bool, typer.Option("--decode", help="Decode every image, to find damaged ones now.")] = False,
     max_bad: Annotated[
-        float, typer.Option(min=0, max=1, help="Share of bad records above which the exit code is 1.")
+        float,
+        typer.Option(
+            min=0, max=1, help="Share of bad records above which the exit code is 1, once there are more than 10."
+        ),
     ] = 0.01,
     workers: Workers = 0,
     ray: Annotated[
@@ -60,6 +63,9 @@ def prepare(  # noqa: PLR0913, PLR0917 - the options of a command
         )
     for line in summary(manifest, out):
         console.print(line, highlight=False, soft_wrap=True)
+    if not manifest.samples:
+        console.print("[red]no record is left[/red]", highlight=False)
+        raise typer.Exit(1)
     if manifest.bad > max(ALLOWED, max_bad * (manifest.samples + manifest.bad)):
         console.print(f"[red]more than {max_bad:.2%} of the records are bad[/red]", highlight=False)
         raise typer.Exit(1)
@@ -81,4 +87,6 @@ def summary(manifest: Manifest, out: Path) -> list[str]:
         lines.append(f"[yellow]{manifest.bad:,} left out[/yellow]: {escape(str(out / 'bad.jsonl'))} says why")
     if manifest.measured is None:
         lines.append("Tokens are not counted: training will, or give --recipe.")
+    if not manifest.samples:
+        return lines
     return [*lines, f"In a recipe: {escape(out.name)}: {{format: indexed, path: {escape(str(out))}}}"]

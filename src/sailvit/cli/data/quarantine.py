@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -52,26 +53,35 @@ def read_quarantine(run: RunFolder) -> list[dict[str, Any]]:
     """
     from sailvit.core.errors import RunError
 
-    if not run.path.is_dir():
-        raise RunError(f"{run.path} is no folder; expected that of a run, for instance runs/demo")
+    if not run.recipe.is_file():
+        raise RunError(f"{run.recipe} is not there; expected the folder of a run, for instance runs/demo")
     name = run.quarantine
     files = [name, *sorted(run.path.glob(f"{name.stem}-*{name.suffix}"))]
-    found = {
-        (line.get("stage"), line.get("step"), line.get("source"), line.get("position")): line
-        for file in files
-        for line in read_lines(file)
-    }
+    found = {_met(line): line for file in files for line in read_lines(file)}
     stages = list(dict.fromkeys(stage for stage, *_ in found))
     return sorted(found.values(), key=lambda line: (stages.index(line.get("stage")), line.get("step") or 0))
 
 
 def counts(lines: Iterable[Line]) -> dict[tuple[str, str], tuple[int, int]]:
     """Records and how often they were met, by source and kind, the most frequent first."""
-    records: dict[tuple[str, str], list[Any]] = {}
+    times: Counter[tuple[str, str]] = Counter()
+    records: dict[tuple[str, str], dict[Any, int]] = {}
     for line in lines:
-        records.setdefault((line["source"], line["kind"]), []).append(line["position"])
-    ordered = sorted(records.items(), key=lambda item: -len(item[1]))
-    return {key: (len(set(positions)), len(positions)) for key, positions in ordered}
+        key, count = (line["source"], line["kind"]), line.get("count", 1)
+        times[key] += count
+        records.setdefault(key, {})[_meant(line)] = count
+    return {key: (sum(records[key].values()), met) for key, met in times.most_common()}
+
+
+def _met(line: Line) -> tuple[Any, ...]:
+    """What tells a meeting with damage from every other; a step that is repeated repeats it."""
+    return (line.get("stage"), line.get("step"), line.get("source"), *_meant(line), line.get("kind"))
+
+
+def _meant(line: Line) -> tuple[Any, ...]:
+    """Which record or, where no position is known, which place in which file is damaged."""
+    position = line.get("position")
+    return (None, line.get("shard"), line.get("offset")) if position is None else (position,)
 
 
 def counts_table(lines: Iterable[Line]) -> Table:
@@ -99,7 +109,8 @@ def examples(lines: Iterable[Line]) -> list[Line]:
 
 def title(line: Line) -> str:
     """Which record a line means, and where it lies."""
-    name = f"{line['source']} {line['position']}" + (f" ({line['id']})" if line.get("id") else "")
+    position = "" if line.get("position") is None else f" {line['position']}"
+    name = f"{line['source']}{position}" + (f" ({line['id']})" if line.get("id") else "")
     place = f" in {line['shard']}" if line.get("shard") else ""
     at = f" at {line['offset']:,}" if place and line.get("offset") is not None else ""
     return f"{name}{place}{at}, step {line['step']} of {line['stage']}:"

@@ -50,12 +50,14 @@ def stats(  # noqa: PLR0913, PLR0917 - the options of a command
     # torch takes seconds to import; `sailvit --help` should not wait for it.
     from rich.console import Console
 
-    from sailvit.cli.data.opening import builder_of, open_named
+    from sailvit.cli.data.opening import builder_of, fault_lines, open_named
     from sailvit.cli.data.steps import steps_shown
     from sailvit.data.curation.stats import survey
 
     console = Console()
     opened = open_named(sources, format_name, images)
+    for line in fault_lines(opened):
+        console.print(line, highlight=False, soft_wrap=True)
     with steps_shown(console) as shown:
         values = survey(
             opened,

@@ -23,6 +23,8 @@ from sailvit.core.errors import DataError
 
 MANIFEST = "sailvit.json"
 """Name of the manifest."""
+UNFINISHED = ".prepare"
+"""Folder of what a preparation that is not complete has done."""
 COSTS = "costs.npy"
 """Name of the file of all token and tile counts."""
 VERSION = 1
@@ -122,8 +124,17 @@ def index_name(shard: str) -> str:
     return f"index/{shard}.npy"
 
 
+def refuse_unfinished(folder: Path) -> None:
+    """DataError for a folder in which only a part of the shards is written."""
+    if (folder / UNFINISHED).exists():
+        raise DataError(
+            f"{folder} holds an unfinished preparation; finish it with the command that began it", kind="manifest"
+        )
+
+
 def load_manifest(folder: Path) -> Manifest:
     """The manifest of a folder; DataError when it is missing, damaged or of another version."""
+    refuse_unfinished(folder)
     path = folder / MANIFEST
     try:
         return read_manifest(path.read_bytes(), str(path))

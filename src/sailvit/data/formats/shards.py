@@ -12,6 +12,7 @@ import numpy as np
 
 from sailvit.core.errors import DataError
 from sailvit.core.recipe import SourceConfig
+from sailvit.data.formats.manifest import refuse_unfinished
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,8 @@ def shard_paths(config: SourceConfig, folder: Path, suffix: str) -> list[Path]:
     if not paths:
         looked = "matches no file" if has_magic(str(path)) else f"holds no {suffix} file"
         raise DataError(f"{path} {looked}; check `path` (relative paths start at the recipe's folder)")
+    for parent in dict.fromkeys(shard.parent for shard in paths):
+        refuse_unfinished(parent)
     return paths
 
 

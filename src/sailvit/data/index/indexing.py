@@ -12,14 +12,13 @@ from sailvit.core.recipe import SourceConfig
 from sailvit.core.run import write_json
 from sailvit.data.formats.conversations import RecordOptions
 from sailvit.data.formats.detect import detect
-from sailvit.data.formats.manifest import Manifest, ShardMark
+from sailvit.data.formats.manifest import Manifest, ShardMark, refuse_unfinished
 from sailvit.data.formats.rows import read_options
 from sailvit.data.formats.shards import shard_paths
 from sailvit.data.index.crew import each
 from sailvit.data.index.entries import BadRecord, Entries, ShardResult, bad_record, mark_of
 from sailvit.data.index.existing import Shard, open_shard
 from sailvit.data.index.folders import complete, counted_by
-from sailvit.data.index.preparing import WORK as PREPARING
 from sailvit.data.index.renewal import (
     WORK,
     IndexConfig,
@@ -88,8 +87,7 @@ def index_config(
     folder: Path, *, out: Path | None = None, images: Path | None = None, kind: str | None = None
 ) -> IndexConfig:
     """What to index below `folder`, told from what lies there, and from its manifest where it has one."""
-    if (folder / PREPARING).exists():
-        raise DataError(f"{folder} holds an unfinished preparation; finish it with the command that began it")
+    refuse_unfinished(folder)
     options = {} if kind is None else {"kind": kind}
     old = before(out or folder)
     if old is None:

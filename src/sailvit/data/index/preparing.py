@@ -10,6 +10,7 @@ import shutil
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Literal, NamedTuple, TypeAlias
 
@@ -19,7 +20,7 @@ from sailvit.core.config import Config
 from sailvit.core.errors import DataError
 from sailvit.core.records import ImageLike, Record, Source
 from sailvit.core.run import read_json, write_json
-from sailvit.data.formats.manifest import MANIFEST, Manifest, ShardMark, index_name, load_manifest
+from sailvit.data.formats.manifest import MANIFEST, UNFINISHED, Manifest, ShardMark, index_name, load_manifest
 from sailvit.data.images import load_image
 from sailvit.data.index.cluster import each_on_cluster
 from sailvit.data.index.crew import each
@@ -33,8 +34,6 @@ from sailvit.data.samples import UNUSABLE, SampleBuilder
 Workers: TypeAlias = int | Literal["ray"]
 """Processes of this machine, or those of a Ray cluster."""
 
-WORK = ".prepare"
-"""Folder of what an unfinished run has done."""
 _LOOKED_AT = 64
 """Records whose mean size tells how many make a shard."""
 
@@ -152,13 +151,21 @@ def prepare(
         return _finished(out, identity)
     _begin(out, identity)
     marks = list(_write(ShardWriter(sources, out, builder, config.decode), shards, workers=workers, progress=progress))
-    bad = (record for shard in shards for record in _read_note(out, shard).bad)
+    bad = chain(_faults(sources), (record for shard in shards for record in _read_note(out, shard).bad))
     origins = [{"name": name, "records": len(s), "fingerprint": s.fingerprint} for name, s in sources.items()]
     made = {"command": "prepare", "identity": identity, "sources": origins}
     counted = None if builder is None else counted_by(builder)
     manifest = complete(out, marks, bad, counted=counted, settings={"format": "webdataset", "made": made})
     _clear(out, marks)
     return manifest
+
+
+def _faults(sources: Mapping[str, Source]) -> Iterator[BadRecord]:
+    """What the sources left out when they opened."""
+    for name, source in sources.items():
+        for fault in getattr(source, "faults", ()):
+            more = f" (and {fault.count - 1} more)" if fault.count > 1 else ""
+            yield BadRecord(source=name, position=None, kind=fault.kind, reason=f"{fault.shard}: {fault.reason}{more}")
 
 
 def _write(
@@ -229,7 +236,7 @@ def _finished(out: Path, identity: str) -> Manifest:
 
 def _begin(out: Path, identity: str) -> None:
     """Note what is being written; DataError when something else is there, begun or not."""
-    note = out / WORK / "identity.json"
+    note = out / UNFINISHED / "identity.json"
     if note.exists():
         if read_json(note) != identity:
             raise DataError(
@@ -241,13 +248,13 @@ def _begin(out: Path, identity: str) -> None:
         found = sorted(path.name for path in out.iterdir()) if out.exists() else []
     except OSError as error:
         raise DataError(f"{out} cannot be used ({error.strerror}); expected a folder or none") from error
-    if set(found) - {WORK}:
+    if set(found) - {UNFINISHED}:
         raise DataError(f"{out} holds {found[0]} and more; expected an empty folder, or none: choose another")
     write_json(note, identity)
 
 
 def _note(out: Path, shard: Shard) -> Path:
-    return out / WORK / f"{shard.name}.json"
+    return out / UNFINISHED / f"{shard.name}.json"
 
 
 def _read_note(out: Path, shard: Shard) -> ShardResult:
@@ -270,4 +277,4 @@ def _clear(out: Path, marks: list[ShardMark]) -> None:
         if not mark.samples:
             (out / mark.name).unlink(missing_ok=True)
             (out / index_name(mark.name)).unlink(missing_ok=True)
-    shutil.rmtree(out / WORK)
+    shutil.rmtree(out / UNFINISHED)
