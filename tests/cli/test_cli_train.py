@@ -202,3 +202,22 @@ def test_the_worlds_base_parts_are_made_from_nothing(cli: Cli, tmp_path: Path):
         assert (tmp_path / "base" / part / "model.safetensors").exists()
     trained, begun = (tmp_path / "base" / place / "model.safetensors" for place in ("tower", "random/tower"))
     assert trained.read_bytes() != begun.read_bytes()
+
+
+def test_a_run_folder_that_cannot_be_made_is_a_sentence(cli: Cli, tiny: Path, tmp_path: Path):
+    (tmp_path / "file").touch()
+    code, _, said = cli("train", tiny, "--run", "file/run")
+    assert code == 1
+    assert "file/run cannot be written (Not a directory)" in said
+
+
+def test_settings_that_do_less_than_they_say_are_told(cli: Cli, tiny: Path):
+    data = "stages.world.data={chat: {share: 1, epochs: 1}}"
+    train = "stages.world.train={tower: {lr: 0.5, last_blocks: 1, layer_decay: 0.8}, connector: 1}"
+    more = ["--set", "stages.world.length.samples=50", "--set", "parallel.mode=shard"]
+    code, shown, said = cli("train", tiny, "--set", data, "--set", train, *more)
+    assert (code, said) == (0, "")
+    assert "stage world trains tower x0.5 (last 1 blocks, x0.8 per layer down), connector x1" in shown
+    assert "its sources end after 9 records" in shown
+    assert "length.samples asks for 50" in shown
+    assert "parallel.mode is shard, but one process has nothing to share" in shown

@@ -111,7 +111,8 @@ def test_a_selection_of_a_selection(shards: Path, tmp_path: Path):
 
 def test_the_selection_knows_where_the_data_are_and_says_what_it_dropped(shards: Path, tmp_path: Path):
     filters = settings_file(tmp_path, {"length": {"at_least": 5}}, {"resolution": {"side_at_most": 10}})
-    text = run("curate", shards, "--filters", filters, "--out", tmp_path / "out")
+    given = ["curate", shards, "--filters", filters, "--out", tmp_path / "out"]
+    text = CliRunner().invoke(data, list(map(str, given)), env={"COLUMNS": "160", "NO_COLOR": "1"}).output
     assert "0 of 9 records kept" in text
     assert "longer side above 10: 9" in text
     report = json.loads((tmp_path / "out" / "report.json").read_text())

@@ -7,6 +7,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from sailvit.core.batch import Batch
+from sailvit.core.errors import RecipeError
 from sailvit.core.recipe import ParallelConfig
 from sailvit.data.packing import collate
 from sailvit.models.build import Assembly
@@ -81,10 +82,15 @@ def test_one_process_is_not_sharded(parts: Parts):
     assert not assembly.mllm.everywhere
 
 
+def test_without_a_gpu_there_is_nothing_to_offload_from(parts: Parts):
+    with pytest.raises(RecipeError, match=r"parallel.offload moves shards from a GPU"):
+        parallelize(parts.build().mllm, ParallelConfig(mode="shard", offload=True), CPU, bf16=True)
+
+
 @pytest.mark.slow
 def test_compiled_blocks_give_the_same_gradients(parts: Parts):
     plain, compiled = parts.build(), parts.build()
     parallelize(compiled.mllm, ParallelConfig(compile=True), CPU, bf16=False)
     batch = batch_of(plain)
     expected = gradients(plain, batch)
-    torch.testing.assert_close(gradients(compiled, batch), expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(gradients(compiled, batch), expected, rtol=1e-4, atol=5e-5)

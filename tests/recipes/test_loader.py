@@ -89,6 +89,12 @@ def test_override_reaches_one_of_two_aliases(file: Path):
         ("stages..lr=1", "expected path=value"),
         ("stages.0.optim={lr: [", "not valid YAML"),
         ("sequence=many", "sequence: found 'many' (str), expected a valid integer"),
+        ("stages.0.data=[]", "`data` names no source"),
+        ("stages.0.data={}", "`data` names no source"),
+        ("stages.0.micro_batch=99", "micro_batch 99 is more than global_batch"),
+        ("stages.0.temperature=5", "`data` gives shares: leave out one"),
+        ("parallel.group=2", "`group` belongs to mode hybrid; the mode is replicate"),
+        ("parallel.offload=true", "mode replicate has none; set mode to shard or hybrid"),
     ],
 )
 def test_wrong_overrides(file: Path, setting: str, expected: str):

@@ -236,7 +236,7 @@ class Stage(Config):
             raise ValueError(
                 f"micro_batch {self.micro_batch} is more than global_batch {self.global_batch}, all packs of a step"
             )
-        if isinstance(self.data, dict) and "temperature" in self.model_fields_set:
+        if isinstance(self.data, dict) and self.temperature != 1.0:
             raise ValueError("`temperature` mixes a list of sources by their sizes; `data` gives shares: leave out one")
         return self
 

@@ -37,8 +37,7 @@ def parallelize(model: MLLM, config: ParallelConfig, device: torch.device, *, bf
     Raises:
         RecipeError: the processes do not divide into groups as the recipe wants, or there is no GPU to offload from.
     """
-    if config.offload and device.type == "cpu":
-        raise RecipeError("parallel.offload moves shards from a GPU to the CPU, and this is a CPU run; leave it out")
+    _refuse_offload(config, device)
     if config.kernels == "auto" and not config.compile:
         fuse(model.language, device)
     for part in PARTS:
@@ -79,6 +78,11 @@ def shard(model: MLLM, mesh: DeviceMesh, *, bf16: bool, offload: bool) -> None:
         sharded.set_force_sum_reduction_for_comms(True)
     register_fsdp_forward_method(model, "visual")
     model.everywhere = model.rewritten = True
+
+
+def _refuse_offload(config: ParallelConfig, device: torch.device) -> None:
+    if config.offload and device.type == "cpu":
+        raise RecipeError("parallel.offload moves shards from a GPU to the CPU, and this is a CPU run; leave it out")
 
 
 def is_sharded(model: nn.Module) -> bool:

@@ -63,11 +63,9 @@ def prepare(  # noqa: PLR0913, PLR0917 - the options of a command
         )
     for line in summary(manifest, out):
         console.print(line, highlight=False, soft_wrap=True)
-    if not manifest.samples:
-        console.print("[red]no record is left[/red]", highlight=False)
-        raise typer.Exit(1)
-    if manifest.bad > max(ALLOWED, max_bad * (manifest.samples + manifest.bad)):
-        console.print(f"[red]more than {max_bad:.2%} of the records are bad[/red]", highlight=False)
+    wrong = "no record is left" if not manifest.samples else f"more than {max_bad:.2%} of the records are bad"
+    if not manifest.samples or manifest.bad > max(ALLOWED, max_bad * (manifest.samples + manifest.bad)):
+        console.print(f"[red]{wrong}[/red]", highlight=False)
         raise typer.Exit(1)
 
 
