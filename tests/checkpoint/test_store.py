@@ -91,6 +91,12 @@ def test_the_last_few_and_the_best_are_kept(tmp_path: Path):
     assert names(tmp_path) == ["00-00000002", "00-00000004", "00-00000005"]
     store.save((1, 1), tensors(9), {"score": 0.5}, wait=True)
     assert names(tmp_path) == ["00-00000005", "01-00000001"]
+    store.save((1, 2), tensors(10), {"score": 0.7}, wait=True)
+    store.clear()
+    assert names(tmp_path) == ["01-00000001"]
+    assert [path.name for path in tmp_path.iterdir()] == ["01-00000001"]
+    Checkpoints(tmp_path).clear()
+    assert not tmp_path.exists()
 
 
 def test_a_checkpoint_may_be_written_again(tmp_path: Path):

@@ -123,9 +123,15 @@ class Checkpoints:
         return (Saved(found, read_json(found / "values.json")) if found else None), notes
 
     def clear(self) -> None:
-        """Remove every checkpoint, finished or not, when the run is complete."""
+        """Remove every checkpoint, finished or not, when the run is complete; the best one stays where it is wanted."""
         self.wait()
-        if rank() == 0:
+        if rank() != 0:
+            return
+        best = self._best(_complete(self.folder))
+        for path in self.folder.iterdir() if best and self.folder.is_dir() else ():
+            if path != best:
+                shutil.rmtree(path, ignore_errors=True)
+        if best is None:
             shutil.rmtree(self.folder, ignore_errors=True)
 
     def _publish(self, written: Future[Any], draft: Path, final: Path) -> None:
@@ -151,15 +157,17 @@ class Checkpoints:
     def _prune(self) -> None:
         """Remove all but the last few and, if wanted, the best."""
         paths = _complete(self.folder)
-        kept = set(paths[-self._keep :])
-        if self._keep_best:
-            scores = {path: read_json(path / "values.json").get("score") for path in paths}
-            scored = {path: score for path, score in scores.items() if score is not None}
-            kept |= {min(scored, key=lambda path: scored[path])} if scored else set()
+        kept = {*paths[-self._keep :], self._best(paths)}
         for path in set(paths) - kept:
             # Renamed first, so that one whose removal is cut short is not taken for a damaged checkpoint.
             doomed = path.rename(path.with_name(path.name + ".old"))
             shutil.rmtree(doomed, ignore_errors=True)
+
+    def _best(self, paths: list[Path]) -> Path | None:
+        """The checkpoint with the least score; none when it is not wanted."""
+        scores = {path: read_json(path / "values.json").get("score") for path in paths} if self._keep_best else {}
+        scored = {path: score for path, score in scores.items() if score is not None}
+        return min(scored, key=lambda path: scored[path], default=None)
 
 
 def has_checkpoint(folder: Path) -> bool:
