@@ -163,3 +163,15 @@ def test_the_command_names_the_file(run):
     assert result.exit_code == 0
     assert "report.html" in result.output
     assert run.report.exists()
+
+
+def test_what_was_left_out_is_in_the_page(run):
+    assert "Records left out" not in write_report(run).read_text(encoding="utf-8")
+    line = {"stage": "coarse", "source": "photos <b>", "kind": "cut shard"}
+    append_line(run.quarantine, {**line, "count": 1200})
+    append_line(run.quarantine.with_stem("quarantine-1"), {**line, "kind": "crc"})
+    html = write_report(run).read_text(encoding="utf-8")
+    assert Outline(html).open == []
+    assert "Records left out" in html
+    assert "photos &lt;b&gt;</td><td>cut shard</td><td>1,200</td>" in html
+    assert "<td>crc</td><td>1</td>" in html

@@ -82,6 +82,11 @@ class RunFolder:
         return self.path / "quarantine.jsonl"
 
     @property
+    def quarantines(self) -> list[Path]:
+        """The quarantine's files: that of rank 0 and, `quarantine-<rank>.jsonl`, those of the others that have one."""
+        return sorted(self.path.glob(f"{self.quarantine.stem}*{self.quarantine.suffix}"))
+
+    @property
     def evaluation(self) -> Path:
         """Held-out scores per model and task, with sample predictions."""
         return self.path / "evaluation.json"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -98,6 +99,8 @@ class RunData:
     """affinity.json, when made."""
     looks: list[dict[str, Any]]
     """Lines of watch.jsonl, in order."""
+    left_out: list[tuple[str, str, str, int]]
+    """Stage, source and kind of what could not be read, and how often it was met."""
     recipe: str | None
     """The resolved recipe as text."""
 
@@ -114,8 +117,16 @@ def read_run(run: RunFolder, evaluation_run: RunFolder | None = None) -> RunData
             evaluation=_read_optional(measured.evaluation),
             affinity=_read_optional(measured.affinity),
             looks=list(read_lines(run.watch)),
+            left_out=_read_left_out(run),
             recipe=run.recipe.read_text(encoding="utf-8") if run.recipe.exists() else None,
         )
+
+
+def _read_left_out(run: RunFolder) -> list[tuple[str, str, str, int]]:
+    found: Counter[tuple[str, str, str]] = Counter()
+    for line in chain.from_iterable(map(read_lines, run.quarantines)):
+        found[line["stage"], line["source"], line["kind"]] += line.get("count", 1)
+    return [(*key, count) for key, count in found.items()]
 
 
 def _read_stages(run: RunFolder, listed: list[dict[str, Any]]) -> list[StageRun]:

@@ -36,7 +36,7 @@ class QuarantineLog:
         """The files that this process keeps in order: its own, and rank 0 also those of ranks that are no more."""
         yield self._path(rank())
         if rank() == 0:
-            gone = {*_files(self._folder)} - {self._path(number) for number in range(world())}
+            gone = {*self._folder.quarantines} - {self._path(number) for number in range(world())}
             yield from sorted(gone)
 
     def _path(self, number: int) -> Path:
@@ -48,13 +48,8 @@ class QuarantineLog:
 def left_out(folder: RunFolder, index: int) -> dict[str, Counter[str]]:
     """What stage `index` has left out on all ranks: per source, how often each kind."""
     found: dict[str, Counter[str]] = {}
-    for path in _files(folder):
+    for path in folder.quarantines:
         for line in read_lines(path):
             if line["stage_index"] == index:
                 found.setdefault(line["source"], Counter())[line["kind"]] += line.get("count", 1)
     return found
-
-
-def _files(folder: RunFolder) -> list[Path]:
-    path = folder.quarantine
-    return sorted(path.parent.glob(f"{path.stem}*{path.suffix}"))

@@ -55,9 +55,7 @@ def read_quarantine(run: RunFolder) -> list[dict[str, Any]]:
 
     if not run.recipe.is_file():
         raise RunError(f"{run.recipe} is not there; expected the folder of a run, for instance runs/demo")
-    name = run.quarantine
-    files = [name, *sorted(run.path.glob(f"{name.stem}-*{name.suffix}"))]
-    found = {_met(line): line for file in files for line in read_lines(file)}
+    found = {_met(line): line for file in run.quarantines for line in read_lines(file)}
     stages = list(dict.fromkeys(stage for stage, *_ in found))
     return sorted(found.values(), key=lambda line: (stages.index(line.get("stage")), line.get("step") or 0))
 
