@@ -54,7 +54,7 @@ def main() -> None:
     stages = [
         stage.model_copy(
             update={
-                "data": {"detailed": 1.0},
+                "data": ["detailed"],
                 "objectives": {"next_token": 1.0},
                 "length": stage.length.model_copy(update={"samples": SAMPLES}),
             }

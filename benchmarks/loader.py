@@ -201,13 +201,17 @@ def waiting(loader: Loader, seconds: float) -> float:
     return waited / (time.perf_counter() - began)
 
 
-def demo_waiting(folder: Path) -> dict[str, float]:
-    """Share of step time that the demo's stages wait for data, their first steps left out."""
+def demo_waiting(folder: Path) -> dict[str, list[float]]:
+    """Share of step time that the demo's stages wait for data, their first steps left out, in each of three runs."""
+    runs = [_demo_run(RunFolder(folder / f"demo-{number}")) for number in range(3)]
+    return {name: [round(run[name], 5) for run in runs] for name in runs[0]}
+
+
+def _demo_run(run: RunFolder) -> dict[str, float]:
     lengths = [f"stages.{index}.length.samples={samples}" for index, samples in enumerate((2000, 2000, 2000))]
-    run = RunFolder(folder / "demo")
     torch.set_num_threads(1)
     Trainer(load_recipe("demo", [*lengths, f"workers={WORKERS}"]), run).run()
-    return {name: round(share, 5) for name, share in _shares(run)}
+    return dict(_shares(run))
 
 
 def _shares(run: RunFolder) -> Iterator[tuple[str, float]]:
