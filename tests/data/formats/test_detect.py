@@ -112,9 +112,10 @@ def test_folders_that_are_no_one_format(tmp_path, names, message):
     [
         ("rows.json", '{"a": ', "does not start with a JSON row"),
         ("rows.jsonl", "<html>", "does not start with a JSON row"),
-        ("rows.json", "", "does not start with a JSON row"),
+        ("rows.json", "", "has no rows"),
         ("rows.json", "[" * 100_000, "does not start with a JSON row"),
-        ("rows.json", "[]", "does not start with a JSON row"),
+        ("rows.json", "[]", "has no rows"),
+        ("rows.jsonl", "\n \n", "has no rows"),
         ("rows.json", '{"annotations": [], "info": 1}', "keys annotations, info; expected `conversations`"),
         ("rows.json", "[3]", "has int"),
         ("rows.tar.gz", "", "ends in .gz.*unpack it"),

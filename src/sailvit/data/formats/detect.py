@@ -161,9 +161,8 @@ def _first_row(path: Path) -> Any:
             row, _ = json.JSONDecoder().raw_decode(inside)
         except (ValueError, RecursionError) as error:
             if len(read) < size or size >= _LONGEST_ROW:
-                raise DataError(
-                    f"{path} does not start with a JSON row ({error}); expected an array of objects, or one per line"
-                ) from error
+                found = "does not start with a JSON row" if inside.strip("] \r\n\t") else "has no rows"
+                raise DataError(f"{path} {found} ({error}); expected an array of objects, or one per line") from error
             size *= 16
         else:
             return row

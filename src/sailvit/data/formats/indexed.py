@@ -263,7 +263,12 @@ def _changed(found: os.stat_result, shard: ShardMark) -> DataError:
     if found.st_size < shard.bytes:
         kind, what = "cut shard", f"it ends after {found.st_size} of {shard.bytes} bytes"
     elif found.st_size > shard.bytes or (shard.modified is not None and found.st_mtime_ns != shard.modified):
-        kind, what = "changed shard", f"it was changed after it was indexed ({found.st_size} bytes, then {shard.bytes})"
+        lengths = (
+            "other bytes, as many as then"
+            if found.st_size == shard.bytes
+            else f"{found.st_size} bytes, then {shard.bytes}"
+        )
+        kind, what = "changed shard", f"it was changed after it was indexed ({lengths})"
     else:
         kind, what = "crc", "its bytes are not those that were indexed"
     return DataError(f"{what}; put the right file back, or index the folder again", kind=kind)
