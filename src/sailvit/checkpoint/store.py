@@ -123,15 +123,18 @@ class Checkpoints:
         return (Saved(found, read_json(found / "values.json")) if found else None), notes
 
     def clear(self) -> None:
-        """Remove every checkpoint, finished or not, when the run is complete; the best one stays where it is wanted."""
+        """Remove every checkpoint, finished or not, when the run is complete; the best one, if wanted, becomes `best`.
+
+        Under that name nothing resumes from it.
+        """
         self.wait()
         if rank() != 0:
             return
         best = self._best(_complete(self.folder))
-        for path in self.folder.iterdir() if best and self.folder.is_dir() else ():
-            if path != best:
-                shutil.rmtree(path, ignore_errors=True)
-        if best is None:
+        kept = best and best.rename(self.folder / "best")
+        for path in set(self.folder.glob("*")) - {kept}:
+            shutil.rmtree(path, ignore_errors=True)
+        if kept is None:
             shutil.rmtree(self.folder, ignore_errors=True)
 
     def _publish(self, written: Future[Any], draft: Path, final: Path) -> None:

@@ -130,8 +130,6 @@ class Trainer:
 
     def _resume(self) -> Saved:
         saved, notes = self._checkpoints.newest()
-        if self._done == len(self.recipe.stages):
-            raise RunError(self._why_not(notes))
         for note in notes:
             self._announce({"note": note})
         if saved is None:
@@ -144,15 +142,11 @@ class Trainer:
             keep_lines(path, saved.values["stage"], saved.values["step"])
         return saved
 
-    @property
-    def _done(self) -> int:
-        """Stages that are complete."""
-        return len(read_json(self.folder.manifest)["stages"]) if self.folder.manifest.exists() else 0
-
     def _why_not(self, notes: Sequence[str]) -> str:
         """Why there is nothing to resume from, and what to do."""
-        if self._done == len(self.recipe.stages):
-            return f"{self.folder.path} is complete, {self._done} of {self._done} stages; there is nothing to resume"
+        done = len(read_json(self.folder.manifest)["stages"]) if self.folder.manifest.exists() else 0
+        if done == len(self.recipe.stages):
+            return f"{self.folder.path} is complete, {done} of {done} stages; there is nothing to resume"
         damaged = "".join(f"\n  {note}" for note in notes)
         return (
             f"{self.folder.state} holds no training state to resume from: the run was stopped before its first save;"

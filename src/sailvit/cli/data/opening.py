@@ -43,8 +43,7 @@ def fault_lines(sources: Mapping[str, Source]) -> list[str]:
     from rich.markup import escape
 
     return [
-        f"[yellow]{escape(fault.kind)}[/yellow] in {escape(f'{name}, {fault.shard}: {fault.reason}')}"
-        + (f" (and {fault.count - 1:,} more)" if fault.count > 1 else "")
+        f"[yellow]{escape(fault.kind)}[/yellow] in {escape(f'{name}, {fault}')}"
         for name, source in sources.items()
         for fault in getattr(source, "faults", ())
     ]

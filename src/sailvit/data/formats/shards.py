@@ -30,6 +30,10 @@ class Fault:
     count: int = 1
     """How often this kind was found in this shard; only the first is described."""
 
+    def __str__(self) -> str:
+        more = f" (and {self.count - 1:,} more)" if self.count > 1 else ""
+        return f"{self.shard}: {self.reason}{more}"
+
 
 class Faults:
     """Faults as they are found: one per shard and kind, so that their number does not grow with the records."""

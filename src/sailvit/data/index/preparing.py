@@ -164,8 +164,7 @@ def _faults(sources: Mapping[str, Source]) -> Iterator[BadRecord]:
     """What the sources left out when they opened."""
     for name, source in sources.items():
         for fault in getattr(source, "faults", ()):
-            more = f" (and {fault.count - 1} more)" if fault.count > 1 else ""
-            yield BadRecord(source=name, position=None, kind=fault.kind, reason=f"{fault.shard}: {fault.reason}{more}")
+            yield BadRecord(source=name, position=None, kind=fault.kind, reason=str(fault))
 
 
 def _write(
