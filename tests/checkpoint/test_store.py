@@ -94,7 +94,7 @@ def test_the_last_few_and_the_best_are_kept(tmp_path: Path):
     store.save((1, 2), tensors(10), {"score": 0.7}, wait=True)
     store.clear()
     assert [path.name for path in tmp_path.iterdir()] == ["best"]
-    assert (tmp_path / "best/values.json").read_text().strip() == '{"score": 0.5}'
+    assert json.loads((tmp_path / "best/values.json").read_text()) == {"score": 0.5}
     assert not has_checkpoint(tmp_path)
     Checkpoints(tmp_path).clear()
     assert not tmp_path.exists()
