@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from html.parser import HTMLParser
 from typing import Any
 
@@ -65,3 +66,11 @@ def test_the_page_has_the_section_when_the_run_was_watched(run: RunFolder, watch
     text = write_report(run).read_text(encoding="utf-8")
     assert ("What training does to the parts" in text) is watched
     assert ("7 looks at the same images and texts (64 tiles, 12 built-in sentences), for 1.3 %" in text) is watched
+
+
+def test_wide_ranges_have_powers_of_ten_alone():
+    first, *others = looks()
+    wide = [first, *({**line, "update": {"tower": 10.0**-number}} for number, line in enumerate(others, start=1))]
+    ticks = re.findall(r"<text[^>]*>([0-9.e-]+)</text>", str(look_charts(wide, EXTENTS)[3].svg))
+    assert {"0.01", "0.0001", "1e-06"} & set(ticks)
+    assert not {"0.02", "0.05", "0.0002", "2e-05", "5e-05"} & set(ticks)

@@ -14,6 +14,9 @@ from sailvit.report.charts import MODEL_STYLES, band
 from sailvit.report.curves import Series, finite
 from sailvit.report.drawing import Chart, canvas, label, to_svg
 
+_FEW = 1e3
+"""From this range on, a logarithmic axis has room for powers of ten only."""
+
 Extent = tuple[str, int, int]
 """A stage's name, and the steps of the run at which it begins and ends."""
 
@@ -68,7 +71,8 @@ def _chart(panel: Panel, curves: Mapping[str, tuple[Series, Series]], stages: Se
             axes.plot(x, y, color=colour, marker=marker, markersize=3, linewidth=1.6, label=name)
         if panel.log:
             axes.set_yscale("log")
-            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=8))
+            low, high = axes.get_ylim()
+            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high / low < _FEW else (1,), numticks=8))
             axes.yaxis.set_minor_locator(NullLocator())
             axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
         # Room above the curves for the names of the stages.
