@@ -51,7 +51,10 @@ def measure(recipe: Recipe, folder: Path) -> dict[str, float]:
     run = RunFolder(folder)
     run_recipe(recipe, run, Console(quiet=True))
     stage, steps = recipe.stages[0], list(read_lines(run.metrics))
-    losses = [sum(stage.objectives[name] * value for name, value in line["loss"].items()) for line in steps]
+    losses = [
+        sum(stage.objectives[name] * value for name, value in line["loss"].items())
+        for line in steps
+    ]
     events = Counter(line["event"] for line in read_lines(run.events))
     return {
         "final_loss": round(statistics.mean(losses[-max(len(losses) // 10, 1) :]), 4),
@@ -65,10 +68,16 @@ def measure(recipe: Recipe, folder: Path) -> dict[str, float]:
 
 def main() -> None:
     """Run every start in both ways and write the table, whatever it says."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--samples", type=int, default=8000, help="samples per run")
     parser.add_argument(
-        "--starts", type=float, nargs="+", default=[0.1, 1.0, 10.0], help="multiples of the recipe's rate"
+        "--starts",
+        type=float,
+        nargs="+",
+        default=[0.1, 1.0, 10.0],
+        help="multiples of the recipe's rate",
     )
     parser.add_argument("--window", type=int, default=16, help="steps of the search's first window")
     parser.add_argument("--seeds", type=int, default=1)
@@ -78,7 +87,9 @@ def main() -> None:
     quiet_libraries()
     ways = {
         "fixed": ScheduleConfig(name="wsd", **SHAPE),
-        "adalrs": ScheduleConfig(name="adalrs", search={"window": given.window, "until": 0.6}, **SHAPE),
+        "adalrs": ScheduleConfig(
+            name="adalrs", search={"window": given.window, "until": 0.6}, **SHAPE
+        ),
     }
     peak = load_recipe("demo").stages[0].optim.lr
     began, rows = time.perf_counter(), []
@@ -88,7 +99,15 @@ def main() -> None:
                 for way, schedule in ways.items():
                     recipe = coarse(given.samples, seed, start * peak, schedule)
                     found = measure(recipe, Path(folder) / f"{way}-{start:g}-{seed}")
-                    rows.append({"way": way, "start": start, "seed": seed, "start_rate": start * peak, **found})
+                    rows.append(
+                        {
+                            "way": way,
+                            "start": start,
+                            "seed": seed,
+                            "start_rate": start * peak,
+                            **found,
+                        }
+                    )
                     print(rows[-1], file=sys.stderr)
     values = {"samples": given.samples, "window": given.window, "rows": rows}
     publish("adalrs", command, {**values, "seconds": round(time.perf_counter() - began)})

@@ -81,8 +81,12 @@ def follow(name: str, share: float, threads: int) -> dict[str, Any]:
         "way": name,
         "seconds": round(time.perf_counter() - began, 1),
         "looks_cost": round(sum(look["seconds"] for look in looks), 2),
-        "final_loss": round(sum(step["loss"]["next_token"] for step in steps[-50:]) / len(steps[-50:]), 4),
-        "stages": [[stage.name, begin] for stage, begin in zip(recipe.stages, before, strict=False)],
+        "final_loss": round(
+            sum(step["loss"]["next_token"] for step in steps[-50:]) / len(steps[-50:]), 4
+        ),
+        "stages": [
+            [stage.name, begin] for stage, begin in zip(recipe.stages, before, strict=False)
+        ],
         "looks": rows,
     }
 
@@ -121,14 +125,18 @@ def draw(runs: list[dict[str, Any]], path: Path) -> None:
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(color="#e3e7ec")
-    figure.legend(*axes.get_legend_handles_labels(), loc="outside upper right", ncols=2, frameon=False)
+    figure.legend(
+        *axes.get_legend_handles_labels(), loc="outside upper right", ncols=2, frameon=False
+    )
     path.parent.mkdir(exist_ok=True)
     figure.savefig(path, dpi=120)
 
 
 def main() -> None:
     """Train both ways side by side, draw and publish."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--share", type=float, default=1.0, help="share of the demo's samples")
     parser.add_argument("--threads", type=int, default=1, help="per run; two runs go side by side")
     parser.add_argument("--name", default="conflict", help="of the files in benchmarks/results")

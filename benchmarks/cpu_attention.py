@@ -19,7 +19,9 @@ SHAPES = ((24, 2, 40, 64), (128, 2, 64, 64), (128, 4, 64, 32), (32, 12, 197, 64)
 """Rows, heads, positions, head width: the demo's language and tower, smaller heads, a ViT-B/16, the limit."""
 
 
-def milliseconds(attend: Callable[..., torch.Tensor], shape: tuple[int, ...], repeats: int = 7) -> float:
+def milliseconds(
+    attend: Callable[..., torch.Tensor], shape: tuple[int, ...], repeats: int = 7
+) -> float:
     """Median duration of forward plus backward."""
     tensors = [torch.randn(shape, dtype=torch.bfloat16, requires_grad=True) for _ in range(3)]
     seed = torch.randn(shape, dtype=torch.bfloat16)
@@ -37,9 +39,17 @@ def main() -> None:
     torch.set_num_threads(1)
     rows = []
     for shape in SHAPES:
-        ours, fused = milliseconds(short_attention, shape), milliseconds(scaled_dot_product_attention, shape)
+        ours, fused = (
+            milliseconds(short_attention, shape),
+            milliseconds(scaled_dot_product_attention, shape),
+        )
         rows.append(
-            {"shape": shape, "ms": round(ours, 2), "fused_ms": round(fused, 2), "ratio": round(fused / ours, 2)}
+            {
+                "shape": shape,
+                "ms": round(ours, 2),
+                "fused_ms": round(fused, 2),
+                "ratio": round(fused / ours, 2),
+            }
         )
         print(rows[-1])
     publish("cpu_attention", "python benchmarks/cpu_attention.py", {"rows": rows})

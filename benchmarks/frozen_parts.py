@@ -34,7 +34,9 @@ class Watch(Hook):
     def step_ended(self, job: StageJob, record: StepRecord) -> None:
         """Note the step."""
         if record.step > 10:
-            self._times.append((record.seconds - record.wait) * record.samples_per_s**-1 / record.seconds)
+            self._times.append(
+                (record.seconds - record.wait) * record.samples_per_s**-1 / record.seconds
+            )
 
     def stage_ended(self, job: StageJob) -> None:
         """Sum the stage up."""
@@ -42,7 +44,9 @@ class Watch(Hook):
         self.stages[job.stage.name] = {
             "ms_per_sample": round(1e3 * statistics.median(self._times), 3),
             "optimizer_numbers": held,
-            "parameters_with_graph": sum(p.numel() for p in job.model.parameters() if p.requires_grad),
+            "parameters_with_graph": sum(
+                p.numel() for p in job.model.parameters() if p.requires_grad
+            ),
         }
         self._times = []
 
@@ -63,12 +67,18 @@ def main() -> None:
     ]
     watch = Watch()
     with tempfile.TemporaryDirectory() as folder:
-        Trainer(Recipe(**{**dict(recipe), "stages": stages}), RunFolder(Path(folder)), hooks=[watch]).run()
+        Trainer(
+            Recipe(**{**dict(recipe), "stages": stages}), RunFolder(Path(folder)), hooks=[watch]
+        ).run()
     last = watch.stages[recipe.stages[-1].name]["ms_per_sample"]
     for name, values in watch.stages.items():
         values["speed_of_last_stage"] = round(last / values["ms_per_sample"], 2)
         print(name, values)
-    publish("frozen_parts", "python benchmarks/frozen_parts.py", {"samples": SAMPLES, "stages": watch.stages})
+    publish(
+        "frozen_parts",
+        "python benchmarks/frozen_parts.py",
+        {"samples": SAMPLES, "stages": watch.stages},
+    )
 
 
 if __name__ == "__main__":

@@ -34,7 +34,12 @@ from sailvit.recipes.loader import load_recipe
 
 RECIPES = {"large": "sailvit-large", "huge": "sailvit-huge"}
 TINY = {
-    "tower": {"num_hidden_layers": 2, "hidden_size": 64, "intermediate_size": 128, "num_attention_heads": 2},
+    "tower": {
+        "num_hidden_layers": 2,
+        "hidden_size": 64,
+        "intermediate_size": 128,
+        "num_attention_heads": 2,
+    },
     "language": {
         "num_hidden_layers": 2,
         "hidden_size": 64,
@@ -66,10 +71,14 @@ def ours(recipe: Recipe, given: argparse.Namespace) -> dict[str, Any]:
     from sailvit.training.bench import bench
 
     quiet_libraries()
-    return asdict(bench(recipe, device=device(), steps=given.steps, warmup=given.warmup, packs=given.packs))
+    return asdict(
+        bench(recipe, device=device(), steps=given.steps, warmup=given.warmup, packs=given.packs)
+    )
 
 
-def theirs(recipe: Recipe, index: int, samples: int, micro: int, given: argparse.Namespace) -> dict[str, Any]:
+def theirs(
+    recipe: Recipe, index: int, samples: int, micro: int, given: argparse.Namespace
+) -> dict[str, Any]:
     """One stage's figures of the Trainer; none where it ran out of memory."""
     from peers.shapes import Window, trainer_speed
 
@@ -88,7 +97,10 @@ def small(recipe: Recipe, folder: Path) -> Recipe:
         found, made = Path(config_source(getattr(recipe.model, part))), folder / part
         shutil.copytree(found, made, dirs_exist_ok=True)
         config = json.loads((made / "config.json").read_text())
-        changed = {**config, **{key: value for key, value in changes.items() if key in config or key == "head_dim"}}
+        changed = {
+            **config,
+            **{key: value for key, value in changes.items() if key in config or key == "head_dim"},
+        }
         (made / "config.json").write_text(json.dumps(changed))
         model[part] = str(made)
     image = recipe.model.image.model_copy(update={"max_tiles": 2})
@@ -105,7 +117,9 @@ def compare(recipe: Recipe, given: argparse.Namespace) -> dict[str, Any]:
         # As many samples as our step holds on average.
         samples = max(1, round(stage["samples_per_s"] * stage["seconds"] / stage["steps"]))
         tried = {
-            micro: alone(theirs, recipe, index, samples, micro, given) for micro in given.micro if micro <= samples
+            micro: alone(theirs, recipe, index, samples, micro, given)
+            for micro in given.micro
+            if micro <= samples
         }
         fitting = {micro: row for micro, row in tried.items() if "answer_tokens_per_s" in row}
         best = max(fitting, key=lambda micro: fitting[micro]["answer_tokens_per_s"], default=None)
@@ -115,28 +129,55 @@ def compare(recipe: Recipe, given: argparse.Namespace) -> dict[str, Any]:
             "tried": tried,
         }
         if best is not None:
-            row["trainer"] = {**fitting[best], "micro": best, "mfu_of_peak": fitting[best]["flops_per_s"] / peak}
-            row["ratio_trainer"] = stage["answer_tokens_per_s"] / fitting[best]["answer_tokens_per_s"]
+            row["trainer"] = {
+                **fitting[best],
+                "micro": best,
+                "mfu_of_peak": fitting[best]["flops_per_s"] / peak,
+            }
+            row["ratio_trainer"] = (
+                stage["answer_tokens_per_s"] / fitting[best]["answer_tokens_per_s"]
+            )
         rows[stage["name"]] = row
-        print(stage["name"], {key: row[key] for key in ("ratio_trainer",) if key in row}, row["ours"]["mfu_of_peak"])
-    facts = {key: found[key] for key in ("device", "precision", "measured_peak", "datasheet_peak", "invented")}
+        print(
+            stage["name"],
+            {key: row[key] for key in ("ratio_trainer",) if key in row},
+            row["ours"]["mfu_of_peak"],
+        )
+    facts = {
+        key: found[key]
+        for key in ("device", "precision", "measured_peak", "datasheet_peak", "invented")
+    }
     return {**facts, "stages": rows}
 
 
 def options() -> argparse.Namespace:
     """What the command line asks for."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--shapes", nargs="+", choices=RECIPES, default=list(RECIPES))
     parser.add_argument("--steps", type=int, default=6, help="steady steps")
     parser.add_argument("--warmup", type=int, default=3, help="steps before them")
     parser.add_argument("--packs", type=int, default=4, help="packs of our step")
     parser.add_argument(
-        "--micro", type=int, nargs="+", default=[2, 4], help="samples of the Trainer's forward pass, to try"
+        "--micro",
+        type=int,
+        nargs="+",
+        default=[2, 4],
+        help="samples of the Trainer's forward pass, to try",
     )
     parser.add_argument(
-        "--set", dest="sets", nargs="*", default=["parallel.compile=true"], help="settings of the recipe"
+        "--set",
+        dest="sets",
+        nargs="*",
+        default=["parallel.compile=true"],
+        help="settings of the recipe",
     )
-    parser.add_argument("--tiny", action="store_true", help="small parts and short packs, to see that all of it runs")
+    parser.add_argument(
+        "--tiny",
+        action="store_true",
+        help="small parts and short packs, to see that all of it runs",
+    )
     return parser.parse_args()
 
 
@@ -146,7 +187,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for name in given.shapes:
             recipe = load_recipe(RECIPES[name], given.sets)
-            found[name] = compare(small(recipe, Path(folder) / name) if given.tiny else recipe, given)
+            found[name] = compare(
+                small(recipe, Path(folder) / name) if given.tiny else recipe, given
+            )
     command = " ".join(["python benchmarks/gpu_mfu.py", *sys.argv[1:]])
     values = {"shapes": found, "seconds": round(time.perf_counter() - began)}
     if given.tiny:

@@ -46,13 +46,16 @@ RATE = 1e-3
 def gradual(seed: int, share: float) -> Recipe:
     """The demo's recipe, every stage at `share` of its samples."""
     recipe = load_recipe("demo", [f"seed={seed}", "workers=0"])
-    return _with_stages(recipe, [_lasting(stage, share * _samples(stage)) for stage in recipe.stages])
+    return _with_stages(
+        recipe, [_lasting(stage, share * _samples(stage)) for stage in recipe.stages]
+    )
 
 
 def no_contrastive(recipe: Recipe) -> Recipe:
     """The same without the contrastive objective."""
     return _with_stages(
-        recipe, [stage.model_copy(update={"objectives": {"next_token": 1.0}}) for stage in recipe.stages]
+        recipe,
+        [stage.model_copy(update={"objectives": {"next_token": 1.0}}) for stage in recipe.stages],
     )
 
 
@@ -98,15 +101,21 @@ class Study:
 
     def judge(self, name: str, tower: str, seed: int, *, frozen: bool) -> dict[str, float]:
         """Held-out exact match per task, and its mean, of target training on `tower`."""
-        recipe = load_recipe("demo-target", [f"seed={1000 + seed}", f"model.tower={tower}", "workers=0"])
+        recipe = load_recipe(
+            "demo-target", [f"seed={1000 + seed}", f"model.tower={tower}", "workers=0"]
+        )
         stages = [_lasting(stage, self.share * _samples(stage)) for stage in recipe.stages]
         if not frozen:
-            stages[-1] = stages[-1].model_copy(update={"train": {**stages[-1].train, "tower": TrainConfig()}})
+            stages[-1] = stages[-1].model_copy(
+                update={"train": {**stages[-1].train, "tower": TrainConfig()}}
+            )
         run = RunFolder(self.folder / f"target-{name}-{seed}-{'frozen' if frozen else 'free'}")
         model = run_recipe(_with_stages(recipe, stages), run, self.console)
         asked = held_out(EVAL_TASKS, self.per_task, seed)
         predictions = answer(model, [record for _, record in asked])
-        hits = matches([as_question(task, record) for task, record in asked], predictions, compare=is_correct)
+        hits = matches(
+            [as_question(task, record) for task, record in asked], predictions, compare=is_correct
+        )
         scores = task_scores([task for task, _ in asked], hits)
         return {"mean": mean_score(scores), **scores}
 
@@ -128,7 +137,9 @@ def follow_parent() -> None:
     """End this process when the one that started it is gone, so that a killed study leaves none behind."""
     parent = parent_process()
     assert parent is not None
-    threading.Thread(target=lambda: (connection.wait([parent.sentinel]), os._exit(1)), daemon=True).start()
+    threading.Thread(
+        target=lambda: (connection.wait([parent.sentinel]), os._exit(1)), daemon=True
+    ).start()
 
 
 def run_way(way: str, seed: int, given: argparse.Namespace) -> list[dict[str, Any]]:
@@ -143,7 +154,15 @@ def run_way(way: str, seed: int, given: argparse.Namespace) -> list[dict[str, An
         rows = []
         for kind in given.target_towers:
             scores = study.judge(way, tower, seed, frozen=kind == "frozen")
-            rows.append({"way": way, "target_tower": kind, "seed": seed, "refine_seconds": round(seconds, 1), **scores})
+            rows.append(
+                {
+                    "way": way,
+                    "target_tower": kind,
+                    "seed": seed,
+                    "refine_seconds": round(seconds, 1),
+                    **scores,
+                }
+            )
     return rows
 
 
@@ -167,7 +186,9 @@ def table(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
                 "mean": round(statistics.mean(means), 4),
                 "spread": round(statistics.stdev(means), 4) if len(means) > 1 else None,
                 "seeds": len(means),
-                "refine_seconds": round(statistics.mean(row["refine_seconds"] for row in chosen), 1),
+                "refine_seconds": round(
+                    statistics.mean(row["refine_seconds"] for row in chosen), 1
+                ),
             }
         )
     return lines
@@ -188,13 +209,21 @@ def _with_stages(recipe: Recipe, stages: list[Stage]) -> Recipe:
 
 def main() -> None:
     """Run every seed and write the table, whatever it says."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--share", type=float, default=1.0, help="share of the demo's samples")
     parser.add_argument("--per-task", type=int, default=150)
-    parser.add_argument("--processes", type=int, default=2, help="seeds run side by side, one thread each")
-    parser.add_argument("--resume", action="store_true", help="keep what the last results hold, run what they lack")
-    parser.add_argument("--target-towers", nargs="+", default=["frozen", "training"], choices=["frozen", "training"])
+    parser.add_argument(
+        "--processes", type=int, default=2, help="seeds run side by side, one thread each"
+    )
+    parser.add_argument(
+        "--resume", action="store_true", help="keep what the last results hold, run what they lack"
+    )
+    parser.add_argument(
+        "--target-towers", nargs="+", default=["frozen", "training"], choices=["frozen", "training"]
+    )
     given = parser.parse_args()
     command = " ".join(["python benchmarks/gradual_vs_joint.py", *sys.argv[1:]])
     began, problems = time.perf_counter(), []
@@ -202,7 +231,9 @@ def main() -> None:
     had = {(row["seed"], row["way"]) for row in rows}
     names = list(ways(gradual(0, given.share)))
     wanted = [(seed, way) for seed in range(given.seeds) for way in names if (seed, way) not in had]
-    with ProcessPoolExecutor(given.processes, mp_context=get_context("spawn"), initializer=follow_parent) as pool:
+    with ProcessPoolExecutor(
+        given.processes, mp_context=get_context("spawn"), initializer=follow_parent
+    ) as pool:
         runs = [pool.submit(run_way, way, seed, given) for seed, way in wanted]
         # After every way, so that a long study that is cut short leaves what it found.
         for run in as_completed(runs):
@@ -211,7 +242,11 @@ def main() -> None:
                 continue
             rows += run.result()
             values = {"share": given.share, "table": table(rows), "rows": rows}
-            publish("gradual_vs_joint", command, {**values, "seconds": round(time.perf_counter() - began)})
+            publish(
+                "gradual_vs_joint",
+                command,
+                {**values, "seconds": round(time.perf_counter() - began)},
+            )
     if problems:
         raise SystemExit("\n".join(["some ways failed; run them with --resume:", *problems]))
 

@@ -89,20 +89,27 @@ def finish(folder: Path) -> None:
     """Continue the run to its end."""
     code = start(folder).wait()
     if code:
-        raise SystemExit(f"the run in {folder} did not end well (exit code {code}); see {' '.join(command(folder))}")
+        raise SystemExit(
+            f"the run in {folder} did not end well (exit code {code}); see {' '.join(command(folder))}"
+        )
 
 
 def outcome(folder: Path) -> tuple[list[dict[str, Any]], dict[str, bytes]]:
     """Metrics without clocks, and the bytes of every saved part."""
     run = RunFolder(folder)
-    lines = [{key: value for key, value in line.items() if key not in CLOCKS} for line in read_lines(run.metrics)]
+    lines = [
+        {key: value for key, value in line.items() if key not in CLOCKS}
+        for line in read_lines(run.metrics)
+    ]
     files = sorted(folder.glob("stages/*/*/*.safetensors"))
     return lines, {str(file.relative_to(folder)): file.read_bytes() for file in files}
 
 
 def main() -> None:
     """Run every trial and say how many were exact."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
@@ -110,7 +117,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as place:
         finish(Path(place) / "whole")
         whole = outcome(Path(place) / "whole")
-        longest = sum(line["seconds"] for line in read_lines(RunFolder(Path(place) / "whole").metrics))
+        longest = sum(
+            line["seconds"] for line in read_lines(RunFolder(Path(place) / "whole").metrics)
+        )
         trials: list[Trial] = []
         while sum(trial.kills for trial in trials) < given.kills:
             folder, kills = Path(place) / f"trial-{len(trials)}", 0

@@ -49,7 +49,16 @@ SETS = {
         (800, 160),
         (160, 800),
     ),
-    "mixed": ((336, 336), (500, 375), (640, 480), (480, 640), (1024, 768), (768, 1024), (1280, 960), (1920, 1080)),
+    "mixed": (
+        (336, 336),
+        (500, 375),
+        (640, 480),
+        (480, 640),
+        (1024, 768),
+        (768, 1024),
+        (1280, 960),
+        (1920, 1080),
+    ),
 }
 """Sizes that take turns: 0.18 Mpx as in caption sets, and 0.7 Mpx on average as where photographs and pages meet."""
 IMAGES = 1000
@@ -63,17 +72,27 @@ SIZE, TOKENS, PACK, MICRO, GLOBAL = 448, 256, 2048, 2, 4
 def write_images(folder: Path, sizes: Sequence[tuple[int, int]]) -> None:
     """JPEGs of photograph-like detail with short conversations, as LLaVA keeps them; every tenth is new."""
     folder.mkdir()
-    lines, files = [], [_photograph(*sizes[number % len(sizes)], number) for number in range(IMAGES // 10)]
+    lines, files = (
+        [],
+        [_photograph(*sizes[number % len(sizes)], number) for number in range(IMAGES // 10)],
+    )
     for number in range(IMAGES):
         (folder / f"{number}.jpg").write_bytes(files[number % len(files)])
-        turns = [{"from": "human", "value": "<image>\ndescribe everything"}, {"from": "gpt", "value": "red circle"}]
-        lines.append(json.dumps({"id": str(number), "image": f"{number}.jpg", "conversations": turns}))
+        turns = [
+            {"from": "human", "value": "<image>\ndescribe everything"},
+            {"from": "gpt", "value": "red circle"},
+        ]
+        lines.append(
+            json.dumps({"id": str(number), "image": f"{number}.jpg", "conversations": turns})
+        )
     (folder / "rows.jsonl").write_text("\n".join(lines) + "\n")
 
 
 def _photograph(width: int, height: int, seed: int) -> bytes:
     source = np.random.default_rng(seed)
-    coarse = Image.fromarray(source.integers(0, 256, (height // 24 + 2, width // 24 + 2, 3), dtype=np.uint8))
+    coarse = Image.fromarray(
+        source.integers(0, 256, (height // 24 + 2, width // 24 + 2, 3), dtype=np.uint8)
+    )
     smooth = np.asarray(coarse.resize((width, height), Image.Resampling.BICUBIC), dtype=np.int16)
     pixels = (smooth + source.integers(-5, 6, smooth.shape)).clip(0, 255).astype(np.uint8)
     file = io.BytesIO()
@@ -91,14 +110,23 @@ class Setting:
         raw = SourceConfig(format="llava", path=str(folder / "rows.jsonl"))
         out = folder / "tars"
         prepare(
-            {"set": open_source("set", raw, folder)}, out, config=PrepareConfig(shard_samples=300), builder=self.builder
+            {"set": open_source("set", raw, folder)},
+            out,
+            config=PrepareConfig(shard_samples=300),
+            builder=self.builder,
         )
         self.source = open_source("set", SourceConfig(format="indexed", path=str(out)), folder)
         self.costs = measure("set", self.source, self.builder, cache=cache)
 
     def loader(self, samples: int, workers: int = WORKERS) -> Loader:
         """A loader of so many samples."""
-        shape = {"sequence": PACK, "global_batch": GLOBAL, "micro_batch": MICRO, "samples": samples, "workers": workers}
+        shape = {
+            "sequence": PACK,
+            "global_batch": GLOBAL,
+            "micro_batch": MICRO,
+            "samples": samples,
+            "workers": workers,
+        }
         feed = Feed(name="benchmark", seed=1, shares={"set": 1}, **shape)
         return Loader({"set": self.source}, {"set": self.costs}, self.builder, feed)
 
@@ -106,7 +134,9 @@ class Setting:
 def processor_seconds() -> float:
     """Seconds of processor that this process and its children have used so far."""
     family = [os.getpid(), *(child.pid for child in multiprocessing.active_children() if child.pid)]
-    fields = [Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split() for process in family]
+    fields = [
+        Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split() for process in family
+    ]
     return sum(int(each[11]) + int(each[12]) for each in fields) / os.sysconf("SC_CLK_TCK")
 
 
@@ -123,7 +153,9 @@ def loaded(loader: Loader) -> tuple[float, float]:
     return count / (time.perf_counter() - began), 1e3 * spent / seen
 
 
-def decoded(paths: Sequence[Path], layout: VisualLayout, processes: int = WORKERS) -> tuple[float, float]:
+def decoded(
+    paths: Sequence[Path], layout: VisualLayout, processes: int = WORKERS
+) -> tuple[float, float]:
     """The same of bare processes that read, decode and resize image files, without handing anything over."""
     context = multiprocessing.get_context("fork")
     gate, spent = context.Barrier(processes + 1), context.Queue()
@@ -137,7 +169,10 @@ def decoded(paths: Sequence[Path], layout: VisualLayout, processes: int = WORKER
         spent.put(time.process_time() - began)
         gate.wait()
 
-    crew = [context.Process(target=work, args=(paths[number::processes],)) for number in range(processes)]
+    crew = [
+        context.Process(target=work, args=(paths[number::processes],))
+        for number in range(processes)
+    ]
     for process in crew:
         process.start()
     gate.wait()
@@ -180,7 +215,10 @@ def resident(steps: int, loader: Loader) -> list[float]:
     found = []
     for number, _ in enumerate(loader, 1):
         if number % max(1, steps // 10) == 0:
-            family = [os.getpid(), *(child.pid for child in multiprocessing.active_children() if child.pid)]
+            family = [
+                os.getpid(),
+                *(child.pid for child in multiprocessing.active_children() if child.pid),
+            ]
             found.append(round(sum(map(_private, family)) / 1e6, 1))
     return found
 
@@ -208,7 +246,10 @@ def demo_waiting(folder: Path) -> dict[str, list[float]]:
 
 
 def _demo_run(run: RunFolder) -> dict[str, float]:
-    lengths = [f"stages.{index}.length.samples={samples}" for index, samples in enumerate((2000, 2000, 2000))]
+    lengths = [
+        f"stages.{index}.length.samples={samples}"
+        for index, samples in enumerate((2000, 2000, 2000))
+    ]
     torch.set_num_threads(1)
     Trainer(load_recipe("demo", [*lengths, f"workers={WORKERS}"]), run).run()
     return dict(_shares(run))
@@ -229,7 +270,9 @@ def compared(setting: Setting, paths: Sequence[Path]) -> dict[str, Any]:
             loaded(setting.loader(PASSES * IMAGES)),
             decoded([*paths] * PASSES, setting.builder.layout),
         )
-        rows.append({"loader": rate, "bare": bare, "plain": plain(paths), "ms": ms, "bare_ms": bare_ms})
+        rows.append(
+            {"loader": rate, "bare": bare, "plain": plain(paths), "ms": ms, "bare_ms": bare_ms}
+        )
         print({key: round(value, 3) for key, value in rows[-1].items()})
     medians = {key: statistics.median(row[key] for row in rows) for key in rows[0]}
     return {
@@ -237,7 +280,9 @@ def compared(setting: Setting, paths: Sequence[Path]) -> dict[str, Any]:
         "bare_decoding_per_s": round(medians["bare"]),
         "ratio": round(statistics.median(row["loader"] / row["bare"] for row in rows), 3),
         "plain_dataloader_pillow_per_s": round(medians["plain"]),
-        "own_cpu_ms_per_sample": round(statistics.median(row["ms"] - row["bare_ms"] for row in rows), 3),
+        "own_cpu_ms_per_sample": round(
+            statistics.median(row["ms"] - row["bare_ms"] for row in rows), 3
+        ),
         "decode_cpu_ms_per_sample": round(medians["bare_ms"], 3),
     }
 
@@ -253,12 +298,17 @@ def main() -> None:
             write_images(folder, sizes)
             setting = Setting(folder, Path(name) / "cache")
             mean = sum(width * height for width, height in sizes) / len(sizes) / 1e6
-            values[kind] = {"megapixels": round(mean, 2), **compared(setting, sorted(folder.glob("*.jpg")))}
+            values[kind] = {
+                "megapixels": round(mean, 2),
+                **compared(setting, sorted(folder.glob("*.jpg"))),
+            }
         per_step = GLOBAL * (PACK // (TOKENS + 8))
         steps = 8 * IMAGES // per_step
         values["private_mb"] = resident(steps, setting.loader(8 * IMAGES))
         pace = per_step / (0.7 * values["mixed"]["samples_per_s"])
-        values["waiting_at_70_percent_of_its_rate"] = round(waiting(setting.loader(2 * IMAGES), pace), 4)
+        values["waiting_at_70_percent_of_its_rate"] = round(
+            waiting(setting.loader(2 * IMAGES), pace), 4
+        )
         values["waiting_of_the_demo"] = demo_waiting(Path(name))
     setup = {"workers": WORKERS, "images": IMAGES, "sizes": SETS, "tile": SIZE, "trials": TRIALS}
     publish("loader", "python benchmarks/loader.py", {**setup, **values})

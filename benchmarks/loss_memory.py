@@ -37,12 +37,19 @@ def measure(way: str, answers: int, vocabulary: int, width: int) -> dict[str, An
     loss.backward()
     seconds = time.perf_counter() - began
     after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return {"way": way, "answers": answers, "mib": round((after - before) / 1024), "seconds": round(seconds, 2)}
+    return {
+        "way": way,
+        "answers": answers,
+        "mib": round((after - before) / 1024),
+        "seconds": round(seconds, 2),
+    }
 
 
 def main() -> None:
     """Measure both ways at growing numbers of answer tokens."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--vocabulary", type=int, default=151_936)
     parser.add_argument("--width", type=int, default=256)
     parser.add_argument("--answers", type=int, nargs="+", default=[512, 1024, 2048])
@@ -51,9 +58,13 @@ def main() -> None:
     for answers in given.answers:
         for way in ("plain", "chunked"):
             with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as alone:
-                rows.append(alone.submit(measure, way, answers, given.vocabulary, given.width).result())
+                rows.append(
+                    alone.submit(measure, way, answers, given.vocabulary, given.width).result()
+                )
     command = " ".join(["python benchmarks/loss_memory.py", *sys.argv[1:]])
-    publish("loss_memory", command, {"vocabulary": given.vocabulary, "width": given.width, "rows": rows})
+    publish(
+        "loss_memory", command, {"vocabulary": given.vocabulary, "width": given.width, "rows": rows}
+    )
 
 
 if __name__ == "__main__":

@@ -41,14 +41,28 @@ def costs(records: int, most_tiles: int, seed: int) -> CostTable:
 
 def feed(sequence: int, **settings: Any) -> Feed:
     """The skewed mixture: three in ten samples are text."""
-    return Feed(**{"name": "plan", "seed": 0, "shares": SHARES, "sequence": sequence, "global_batch": 64, **settings})
+    return Feed(
+        **{
+            "name": "plan",
+            "seed": 0,
+            "shares": SHARES,
+            "sequence": sequence,
+            "global_batch": 64,
+            **settings,
+        }
+    )
 
 
-def imbalance(packs: Sequence[Pack], per_rank: int, dealt: Callable[[Sequence[Pack]], list[Sequence[Pack]]]) -> float:
+def imbalance(
+    packs: Sequence[Pack], per_rank: int, dealt: Callable[[Sequence[Pack]], list[Sequence[Pack]]]
+) -> float:
     """Tiles of the heaviest rank over the mean of all, on average over the steps."""
     ratios = []
     for at in range(0, len(packs) - RANKS * per_rank + 1, RANKS * per_rank):
-        loads = [sum(d.tiles for pack in rank for d in pack) for rank in dealt(packs[at : at + RANKS * per_rank])]
+        loads = [
+            sum(d.tiles for pack in rank for d in pack)
+            for rank in dealt(packs[at : at + RANKS * per_rank])
+        ]
         ratios.append(max(loads) / mean(loads))
     return round(mean(ratios), 4)
 
@@ -70,11 +84,15 @@ def quality(sequence: int) -> dict[str, Any]:
         "samples_per_pack": round(counts.total() / len(packs), 2),
         "us_per_sample": round(1e6 * min(rounds), 2),
         "fill": round(steps[-1].cursor["tokens"] / len(packs) / sequence, 4),
-        "blend_error": round(max(abs(counts[name] / counts.total() - share) for name, share in SHARES.items()), 5),
+        "blend_error": round(
+            max(abs(counts[name] / counts.total() - share) for name, share in SHARES.items()), 5
+        ),
         "heaviest_rank_over_mean": {
             per_rank: {
                 "dealt": imbalance(packs, per_rank, lambda packs: deal(packs, RANKS)),
-                "round_robin": imbalance(packs, per_rank, lambda packs: [packs[rank::RANKS] for rank in range(RANKS)]),
+                "round_robin": imbalance(
+                    packs, per_rank, lambda packs: [packs[rank::RANKS] for rank in range(RANKS)]
+                ),
             }
             for per_rank in (1, 2, 4, 8, 16)
         },

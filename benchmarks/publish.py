@@ -22,7 +22,9 @@ def publish(name: str, command: str, values: dict[str, Any]) -> None:
         "command": command,
         "date": date.today().isoformat(),
         "machine": {
-            "device": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine(),
+            "device": torch.cuda.get_device_name()
+            if torch.cuda.is_available()
+            else platform.machine(),
             "cores": os.cpu_count(),
             "threads": torch.get_num_threads(),
         },

@@ -39,7 +39,9 @@ def prepare(folder: Path, given: argparse.Namespace) -> dict[str, Task]:
     """Data and model on disk, and the task of every stage."""
     shape = TINY if given.tiny else SMALL
     files = write_data(folder / "data", given.steps * given.samples)
-    model = write_model(folder / "model", shape, write_tokenizer(folder / "tokenizer", shape.vocabulary))
+    model = write_model(
+        folder / "model", shape, write_tokenizer(folder / "tokenizer", shape.vocabulary)
+    )
     tasks = {}
     for name, (trains, kind) in STAGES.items():
         task = Task(
@@ -64,8 +66,12 @@ def fastest_micro(name: str, task: Task, tried: list[int]) -> tuple[int, dict[in
     if name == "ours":
         return task.micro, {}
     trial = dataclasses.replace(task, steps=5, warmup=1)
-    rates = {micro: alone(compete, name, dataclasses.replace(trial, micro=micro)).rate for micro in tried}
-    return max(rates, key=rates.__getitem__), {micro: round(rate, 1) for micro, rate in rates.items()}
+    rates = {
+        micro: alone(compete, name, dataclasses.replace(trial, micro=micro)).rate for micro in tried
+    }
+    return max(rates, key=rates.__getitem__), {
+        micro: round(rate, 1) for micro, rate in rates.items()
+    }
 
 
 def contest(task: Task, given: argparse.Namespace) -> dict[str, Any]:
@@ -79,25 +85,45 @@ def contest(task: Task, given: argparse.Namespace) -> dict[str, Any]:
             outcomes[name] = outcomes[name].with_another(found) if name in outcomes else found
     return {
         **row(outcomes),
-        "micro": {name: {"chosen": best, "tried": rates} for name, (best, rates) in micros.items() if rates},
+        "micro": {
+            name: {"chosen": best, "tried": rates}
+            for name, (best, rates) in micros.items()
+            if rates
+        },
     }
 
 
 def options() -> argparse.Namespace:
     """What the command line asks for."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=16, help="optimizer steps of a run; the first quarter warms up")
-    parser.add_argument("--rounds", type=int, default=2, help="runs of every contender in every stage")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--steps", type=int, default=16, help="optimizer steps of a run; the first quarter warms up"
+    )
+    parser.add_argument(
+        "--rounds", type=int, default=2, help="runs of every contender in every stage"
+    )
     parser.add_argument("--samples", type=int, default=16, help="samples per step")
     parser.add_argument(
-        "--micro", type=int, nargs="+", default=[1, 4, 16], help="samples of a peer's forward pass, to try"
+        "--micro",
+        type=int,
+        nargs="+",
+        default=[1, 4, 16],
+        help="samples of a peer's forward pass, to try",
     )
-    parser.add_argument("--packs", type=int, default=1, help="packs of our step, each a forward pass")
+    parser.add_argument(
+        "--packs", type=int, default=1, help="packs of our step, each a forward pass"
+    )
     parser.add_argument("--workers", type=int, default=1, help="loader processes")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--compile", action="store_true", help="compile, all contenders")
-    parser.add_argument("--tiny", action="store_true", help="a model that only shows that everything runs")
-    parser.add_argument("--only", nargs="+", default=CONTENDERS, choices=CONTENDERS, help="run and print, no result")
+    parser.add_argument(
+        "--tiny", action="store_true", help="a model that only shows that everything runs"
+    )
+    parser.add_argument(
+        "--only", nargs="+", default=CONTENDERS, choices=CONTENDERS, help="run and print, no result"
+    )
     parser.add_argument("--stages", nargs="+", type=int, default=[1, 2, 3])
     return parser.parse_args()
 

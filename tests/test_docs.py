@@ -39,7 +39,11 @@ def commands(text: str) -> list[str]:
     """Lines that begin with one of our commands, continuation lines joined and comments dropped."""
     joined = text.replace("\\\n", " ")
     lines = [line.split("  #")[0].split(" # ")[0].strip() for line in joined.splitlines()]
-    return [line for line in lines if re.match(r"(\.venv/bin/)?(sailvit|torchrun) ", line) and "..." not in line]
+    return [
+        line
+        for line in lines
+        if re.match(r"(\.venv/bin/)?(sailvit|torchrun) ", line) and "..." not in line
+    ]
 
 
 def parsed(arguments: list[str]) -> dict[str, object]:
@@ -62,11 +66,15 @@ def test_links_lead_somewhere(path: Path):
 
 @pytest.mark.parametrize("path", DOCS, ids=lambda path: path.name)
 def test_files_that_are_named_exist(path: Path):
-    named = re.findall(r"`(?:python )?((?:tests|benchmarks|docs|src)/[\w./-]+)", path.read_text(encoding="utf-8"))
+    named = re.findall(
+        r"`(?:python )?((?:tests|benchmarks|docs|src)/[\w./-]+)", path.read_text(encoding="utf-8")
+    )
     assert [name for name in named if not (ROOT / name.rstrip(".")).exists()] == []
 
 
-LINES = [(path, line) for path in DOCS for text in blocks(path, "", "bash") for line in commands(text)]
+LINES = [
+    (path, line) for path in DOCS for text in blocks(path, "", "bash") for line in commands(text)
+]
 
 
 @pytest.mark.parametrize(("path", "line"), LINES, ids=[line[:60] for _, line in LINES])
@@ -81,7 +89,11 @@ def test_commands_parse(path: Path, line: str):
     if "SRC" in words or any(word.startswith(("[", "(")) for word in words):
         pytest.skip("a form, not a command")
     values = parsed(words[1:])
-    for name in [name for name in values.get("overrides") or () if name.startswith(("parallel", "resume", "workers"))]:
+    for name in [
+        name
+        for name in values.get("overrides") or ()
+        if name.startswith(("parallel", "resume", "workers"))
+    ]:
         load_recipe("demo", [name])
 
 
@@ -110,9 +122,13 @@ def called(script: str, tmp_path: Path, **environment: str) -> list[str]:
 
 def test_the_slurm_example_starts_torchrun_on_its_nodes(tmp_path: Path):
     script = block("docs/training.md", "bash", "#SBATCH")
-    options = re.findall(r"--([\w-]+)", "".join(re.findall(r"^#SBATCH (.*)$", script, re.MULTILINE)))
+    options = re.findall(
+        r"--([\w-]+)", "".join(re.findall(r"^#SBATCH (.*)$", script, re.MULTILINE))
+    )
     assert options == ["nodes", "ntasks-per-node", "gpus-per-node", "requeue", "signal"]
-    given = get_args_parser().parse_args(called(script, tmp_path, SLURM_NNODES="2", SLURM_JOB_NODELIST="node-[a-b]"))
+    given = get_args_parser().parse_args(
+        called(script, tmp_path, SLURM_NNODES="2", SLURM_JOB_NODELIST="node-[a-b]")
+    )
     assert (given.nnodes, given.nproc_per_node, given.rdzv_endpoint) == ("2", "8", "node-a:29500")
     assert (given.module, given.training_script) == (True, "sailvit")
     assert parsed(given.training_script_args)["overrides"] == ["resume=auto"]
@@ -123,7 +139,11 @@ def test_the_skypilot_example_starts_torchrun_and_again_when_preempted(tmp_path:
     assert task.keys() == {"num_nodes", "resources", "run"}
     # What torchrun ends with when it is told to stop, whatever its processes end with.
     assert task["resources"]["job_recovery"]["recover_on_exit_codes"] == [1]
-    values = {"SKYPILOT_NUM_NODES": "4", "SKYPILOT_NODE_RANK": "3", "SKYPILOT_NODE_IPS": "10.0.0.1\n10.0.0.2"}
+    values = {
+        "SKYPILOT_NUM_NODES": "4",
+        "SKYPILOT_NODE_RANK": "3",
+        "SKYPILOT_NODE_IPS": "10.0.0.1\n10.0.0.2",
+    }
     given = get_args_parser().parse_args(called(task["run"], tmp_path, **values))
     assert (given.nnodes, given.node_rank, given.master_addr) == ("4", 3, "10.0.0.1")
     assert parsed(given.training_script_args)["overrides"] == ["resume=auto"]

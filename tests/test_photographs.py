@@ -29,15 +29,42 @@ from sailvit.recipes.loader import load_recipe
 from sailvit.training import trainer as module
 from sailvit.training.trainer import Trainer
 
-SCIKIT_IMAGE, SCIKIT_LEARN = Path(skimage.__file__).parent / "data", Path(sklearn.datasets.__file__).parent / "images"
+SCIKIT_IMAGE, SCIKIT_LEARN = (
+    Path(skimage.__file__).parent / "data",
+    Path(sklearn.datasets.__file__).parent / "images",
+)
 PHOTOGRAPHS = {
-    SCIKIT_IMAGE / "astronaut.png": ("an astronaut in an orange suit smiles", "what does she wear?", "an orange suit"),
-    SCIKIT_IMAGE / "coffee.png": ("a cup of coffee on a wooden table", "what is in the cup?", "coffee"),
+    SCIKIT_IMAGE / "astronaut.png": (
+        "an astronaut in an orange suit smiles",
+        "what does she wear?",
+        "an orange suit",
+    ),
+    SCIKIT_IMAGE / "coffee.png": (
+        "a cup of coffee on a wooden table",
+        "what is in the cup?",
+        "coffee",
+    ),
     SCIKIT_IMAGE / "chelsea.png": ("a tabby cat looks to the side", "which animal is it?", "a cat"),
-    SCIKIT_IMAGE / "rocket.jpg": ("a rocket stands on its launch pad", "what stands there?", "a rocket"),
-    SCIKIT_IMAGE / "camera.png": ("a man behind a camera on a tripod", "what is he looking into?", "a camera"),
-    SCIKIT_IMAGE / "motorcycle_left.png": ("a motorcycle in a garage", "which vehicle is it?", "a motorcycle"),
-    SCIKIT_LEARN / "china.jpg": ("a temple with a curved roof", "which building is it?", "a temple"),
+    SCIKIT_IMAGE / "rocket.jpg": (
+        "a rocket stands on its launch pad",
+        "what stands there?",
+        "a rocket",
+    ),
+    SCIKIT_IMAGE / "camera.png": (
+        "a man behind a camera on a tripod",
+        "what is he looking into?",
+        "a camera",
+    ),
+    SCIKIT_IMAGE / "motorcycle_left.png": (
+        "a motorcycle in a garage",
+        "which vehicle is it?",
+        "a motorcycle",
+    ),
+    SCIKIT_LEARN / "china.jpg": (
+        "a temple with a curved roof",
+        "which building is it?",
+        "a temple",
+    ),
     SCIKIT_LEARN / "flower.jpg": ("a pink flower opens its leaves", "which colour is it?", "pink"),
 }
 RECIPE = """
@@ -80,7 +107,9 @@ stages:
 
 
 def turns(*texts: str) -> list[dict[str, str]]:
-    return [{"from": ("human", "gpt")[index % 2], "value": text} for index, text in enumerate(texts)]
+    return [
+        {"from": ("human", "gpt")[index % 2], "value": text} for index, text in enumerate(texts)
+    ]
 
 
 def write_photographs(folder: Path) -> None:
@@ -88,13 +117,24 @@ def write_photographs(folder: Path) -> None:
     (folder / "photographs").mkdir(parents=True)
     for path in PHOTOGRAPHS:
         (folder / "photographs" / path.name).write_bytes(path.read_bytes())
-    captions = [{"image": path.name, "text": caption} for path, (caption, _, _) in PHOTOGRAPHS.items()]
+    captions = [
+        {"image": path.name, "text": caption} for path, (caption, _, _) in PHOTOGRAPHS.items()
+    ]
     (folder / "captions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in captions))
     talk = [
-        {"id": path.stem, "image": path.name, "conversations": turns(f"<image>\n{question}", answer)}
+        {
+            "id": path.stem,
+            "image": path.name,
+            "conversations": turns(f"<image>\n{question}", answer),
+        }
         for path, (_, question, answer) in PHOTOGRAPHS.items()
     ]
-    both = turns("first <image> then <image>: which is the animal?", "the second", "and the drink?", "the first")
+    both = turns(
+        "first <image> then <image>: which is the animal?",
+        "the second",
+        "and the drink?",
+        "the first",
+    )
     talk.append({"id": "two", "images": ["coffee.png", "chelsea.png"], "conversations": both})
     talk.append({"id": "none", "conversations": turns("what is two and two?", "four")})
     (folder / "talk.json").write_text(json.dumps(talk))
@@ -104,7 +144,12 @@ def write_parts(folder: Path) -> None:
     """What transformers' own classes save, as a hub repository holds it."""
     torch.manual_seed(0)
     vision = SiglipVisionConfig(
-        hidden_size=48, intermediate_size=96, num_hidden_layers=2, num_attention_heads=2, image_size=64, patch_size=16
+        hidden_size=48,
+        intermediate_size=96,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        image_size=64,
+        patch_size=16,
     )
     SiglipVisionModel(vision).save_pretrained(folder / "tower")
     SiglipImageProcessor(size={"height": 64, "width": 64}).save_pretrained(folder / "tower")
@@ -146,7 +191,9 @@ def losses(run: RunFolder, objective: str, *stages: str) -> list[float]:
 
 def test_the_loss_falls_over_three_stages(trained: tuple[RunFolder, Assembly]):
     run, _ = trained
-    coarse, fine, world = (losses(run, "next_token", stage) for stage in ("coarse", "fine", "world"))
+    coarse, fine, world = (
+        losses(run, "next_token", stage) for stage in ("coarse", "fine", "world")
+    )
     assert mean(fine[-8:]) < 0.97 * mean(coarse[:4])
     assert mean(world[-4:]) < 0.5 * mean(fine[-8:])
     pairs = losses(run, "contrastive", "coarse", "fine")
@@ -159,8 +206,14 @@ def test_photographs_are_tiled_with_a_thumbnail(trained: tuple[RunFolder, Assemb
     # A square of 512 x 512 fills 2 x 2 tiles, 600 x 400 and 640 x 427 fill 3 x 2; a thumbnail each.
     assert (tiles["astronaut"], tiles["coffee"], tiles["china"], tiles["flower"]) == (5, 7, 7, 7)
     lines = list(read_lines(run.metrics))
-    assert sum(line["images"] for line in lines if line["stage"] == "coarse") == 6 * sum(tiles.values())
-    assert {line["stage"]: line["samples"] for line in lines} == {"coarse": 48, "fine": 48, "world": 8 * 18}
+    assert sum(line["images"] for line in lines if line["stage"] == "coarse") == 6 * sum(
+        tiles.values()
+    )
+    assert {line["stage"]: line["samples"] for line in lines} == {
+        "coarse": 48,
+        "fine": 48,
+        "world": 8 * 18,
+    }
 
 
 def test_every_stage_is_proved(trained: tuple[RunFolder, Assembly]):
@@ -169,9 +222,15 @@ def test_every_stage_is_proved(trained: tuple[RunFolder, Assembly]):
     assert len(proofs) == 6
     assert all(proof["ok"] for proof in proofs)
     trained_parts = [
-        {row["part"] for row in proof["rows"] if row["moved"]} for proof in proofs if proof["when"] == "end"
+        {row["part"] for row in proof["rows"] if row["moved"]}
+        for proof in proofs
+        if proof["when"] == "end"
     ]
-    assert trained_parts == [{"connector"}, {"connector", "tower"}, {"connector", "tower", "language"}]
+    assert trained_parts == [
+        {"connector"},
+        {"connector", "tower"},
+        {"connector", "tower", "language"},
+    ]
 
 
 def test_the_refined_tower_is_a_plain_one_with_equal_features(trained: tuple[RunFolder, Assembly]):
@@ -192,7 +251,9 @@ def test_the_refined_tower_is_a_plain_one_with_equal_features(trained: tuple[Run
             assert torch.equal(again(pixel_values=pixels).last_hidden_state, ours)
             # The way a user goes, through the processor beside it; its arithmetic rounds differently.
             shown = processor(list(tiles), do_resize=False, return_tensors="pt")["pixel_values"]
-            torch.testing.assert_close(again(pixel_values=shown).last_hidden_state, ours, rtol=1e-3, atol=1e-3)
+            torch.testing.assert_close(
+                again(pixel_values=shown).last_hidden_state, ours, rtol=1e-3, atol=1e-3
+            )
     begun = SiglipVisionModel.from_pretrained(run.path.parent / "tower")
     moved = [n for n, p in again.named_parameters() if not torch.equal(p, begun.get_parameter(n))]
     still = {n for n, _ in again.named_parameters()} - set(moved)
@@ -203,7 +264,11 @@ def test_the_refined_tower_is_a_plain_one_with_equal_features(trained: tuple[Run
 def test_the_language_keeps_the_new_placeholder(trained: tuple[RunFolder, Assembly]):
     run, assembly = trained
     tokenizer = AutoTokenizer.from_pretrained(run.stage(2, "world") / "language")
-    assert tokenizer.convert_tokens_to_ids("<|photo|>") == assembly.layout.placeholder_id == len(tokenizer) - 1
+    assert (
+        tokenizer.convert_tokens_to_ids("<|photo|>")
+        == assembly.layout.placeholder_id
+        == len(tokenizer) - 1
+    )
 
 
 def test_the_photographs_are_photographs():

@@ -39,16 +39,31 @@ from sailvit.models.build import Assembly, build
 SIDE, PATCH = 32, 8
 VOCABULARY = 405
 
-_SIZE = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "initializer_range": 0.2}
+_SIZE = {
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "initializer_range": 0.2,
+}
 _VISION = {**_SIZE, "intermediate_size": 48, "image_size": SIDE, "patch_size": PATCH}
-_DINO = {key: value for key, value in _VISION.items() if key != "intermediate_size"} | {"mlp_ratio": 2}
+_DINO = {key: value for key, value in _VISION.items() if key != "intermediate_size"} | {
+    "mlp_ratio": 2
+}
 _SPECIALS = {"bos_token_id": None, "eos_token_id": 2, "pad_token_id": 0}
-_TEXT = {**_SIZE, "intermediate_size": 48, "num_key_value_heads": 2, "vocab_size": VOCABULARY, **_SPECIALS}
+_TEXT = {
+    **_SIZE,
+    "intermediate_size": 48,
+    "num_key_value_heads": 2,
+    "vocab_size": VOCABULARY,
+    **_SPECIALS,
+}
 
 TOWERS: dict[str, PretrainedConfig] = {
     "aimv2": Aimv2VisionConfig(**_VISION, use_head=True),
     "siglip": SiglipVisionConfig(**_VISION),
-    "siglip2": Siglip2VisionConfig(**{k: v for k, v in _VISION.items() if k != "image_size"}, num_patches=16),
+    "siglip2": Siglip2VisionConfig(
+        **{k: v for k, v in _VISION.items() if k != "image_size"}, num_patches=16
+    ),
     "clip": CLIPVisionConfig(**_VISION, projection_dim=16),
     "dinov2": Dinov2Config(**_DINO),
     "registers": Dinov2WithRegistersConfig(**_DINO, num_register_tokens=3),
@@ -67,7 +82,11 @@ LANGUAGES: dict[str, PretrainedConfig] = {
         **_TEXT, head_dim=16, sliding_window=5, layer_types=["sliding_attention", "full_attention"]
     ),
 }
-PREPROCESSOR = {"size": {"height": SIDE, "width": SIDE}, "image_mean": [0.5, 0.4, 0.3], "image_std": [0.2, 0.3, 0.25]}
+PREPROCESSOR = {
+    "size": {"height": SIDE, "width": SIDE},
+    "image_mean": [0.5, 0.4, 0.3],
+    "image_std": [0.2, 0.3, 0.25],
+}
 
 
 class Parts:
@@ -88,14 +107,20 @@ class Parts:
             save_language(LANGUAGES[name], folder)
         return str(folder)
 
-    def config(self, tower: str = "siglip", language: str = "llama", **settings: Any) -> ModelConfig:
-        return ModelConfig(**{"tower": self.tower(tower), "language": self.language(language), **settings})
+    def config(
+        self, tower: str = "siglip", language: str = "llama", **settings: Any
+    ) -> ModelConfig:
+        return ModelConfig(
+            **{"tower": self.tower(tower), "language": self.language(language), **settings}
+        )
 
     def build(self, tower: str = "siglip", language: str = "llama", **settings: Any) -> Assembly:
         return build(self.config(tower, language, **settings), seed=0)
 
 
-def save_tower(config: PretrainedConfig, folder: Path, preprocessor: dict[str, Any] | None = PREPROCESSOR) -> None:
+def save_tower(
+    config: PretrainedConfig, folder: Path, preprocessor: dict[str, Any] | None = PREPROCESSOR
+) -> None:
     torch.manual_seed(1)
     AutoModel.from_config(config).save_pretrained(folder)
     if preprocessor is not None:
@@ -114,7 +139,9 @@ def picture(seed: int, width: int = SIDE, height: int = SIDE) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
-def record(name: str, *images: np.ndarray, answer: str = "a large red circle", kind: str = "chat") -> Record:
+def record(
+    name: str, *images: np.ndarray, answer: str = "a large red circle", kind: str = "chat"
+) -> Record:
     question = "<image>" * len(images) + "what is left of the square?"
     return Record(name, (Turn("user", question), Turn("assistant", answer)), images, kind)
 
@@ -135,7 +162,10 @@ def mixed_records() -> list[Record]:
 
 
 def captions(texts: list[str]) -> list[Record]:
-    return [record(str(index), picture(10 + index), answer=text, kind="caption") for index, text in enumerate(texts)]
+    return [
+        record(str(index), picture(10 + index), answer=text, kind="caption")
+        for index, text in enumerate(texts)
+    ]
 
 
 def single_batches(made: list[Sample]) -> list[Batch]:

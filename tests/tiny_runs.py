@@ -33,17 +33,32 @@ def write_data(folder: Path) -> dict[str, Any]:
     for index in range(9):
         shown = [f"{n % 6}.png" for n in range(index, index + index % 3)]
         question = "<image>\n" * len(shown) + "what colour is the square?"
-        turns = [{"from": "human", "value": question}, {"from": "gpt", "value": " ".join(WORDS[: 1 + index % 4])}]
-        chats.append({"id": str(index), "conversations": turns, **({"images": shown} if shown else {})})
+        turns = [
+            {"from": "human", "value": question},
+            {"from": "gpt", "value": " ".join(WORDS[: 1 + index % 4])},
+        ]
+        chats.append(
+            {"id": str(index), "conversations": turns, **({"images": shown} if shown else {})}
+        )
     (folder / "chat.json").write_text(json.dumps(chats))
-    rows = [{"image": f"{n}.png", "text": f"a {WORDS[n % 4]} {WORDS[4 + n % 2]} {WORDS[n]}"} for n in range(6)]
+    rows = [
+        {"image": f"{n}.png", "text": f"a {WORDS[n % 4]} {WORDS[4 + n % 2]} {WORDS[n]}"}
+        for n in range(6)
+    ]
     (folder / "captions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    texts = [{"conversations": [chats[0]["conversations"][0], {"from": "gpt", "value": word}]} for word in WORDS]
+    texts = [
+        {"conversations": [chats[0]["conversations"][0], {"from": "gpt", "value": word}]}
+        for word in WORDS
+    ]
     (folder / "text.jsonl").write_text("".join(json.dumps(row) + "\n" for row in texts))
     images = str(folder / "images")
     return {
         "chat": {"format": "llava", "path": str(folder / "chat.json"), "images": images},
-        "captions": {"format": "captions", "path": str(folder / "captions.jsonl"), "images": images},
+        "captions": {
+            "format": "captions",
+            "path": str(folder / "captions.jsonl"),
+            "images": images,
+        },
         "text": {"format": "llava", "path": str(folder / "text.jsonl")},
     }
 
@@ -70,12 +85,19 @@ def three_stages() -> list[dict[str, Any]]:
     both = {"next_token": 1.0, "contrastive": 0.1}
     return [
         stage("coarse", train={"connector": 1.0}, data=["captions"], objectives=both),
-        stage("fine", train={"connector": 1.0, "tower": 0.5}, data={"captions": 1, "chat": 2}, objectives=both),
+        stage(
+            "fine",
+            train={"connector": 1.0, "tower": 0.5},
+            data={"captions": 1, "chat": 2},
+            objectives=both,
+        ),
         stage("world", data={"chat": 2, "text": 1}),
     ]
 
 
-def recipe(parts: Parts, sources: dict[str, Any], stages: Sequence[dict[str, Any]], **changes: Any) -> Recipe:
+def recipe(
+    parts: Parts, sources: dict[str, Any], stages: Sequence[dict[str, Any]], **changes: Any
+) -> Recipe:
     values = {
         "name": "tiny",
         "seed": 3,
@@ -103,10 +125,17 @@ def weights(assembly: Assembly) -> dict[str, torch.Tensor]:
     return {name: tensor.detach().clone() for name, tensor in assembly.mllm.state_dict().items()}
 
 
-def job(assembly: Assembly, settings: dict[str, Any], folder: Path = Path(), **changes: Any) -> StageJob:
+def job(
+    assembly: Assembly, settings: dict[str, Any], folder: Path = Path(), **changes: Any
+) -> StageJob:
     """A stage that is ready to step, without a loader."""
     sources = {name: {"format": "llava"} for name in settings["data"]}
-    values = {"name": "job", "model": {"tower": "-", "language": "-"}, "sequence": 512, "precision": "fp32"}
+    values = {
+        "name": "job",
+        "model": {"tower": "-", "language": "-"},
+        "sequence": 512,
+        "precision": "fp32",
+    }
     made = Recipe.model_validate({**values, "sources": sources, "stages": [settings], **changes})
     only = made.stages[0]
     freeze(assembly.mllm, only)

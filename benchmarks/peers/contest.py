@@ -38,7 +38,10 @@ def same_start(task: Task) -> dict[str, Any]:
     """Loss of the first conversation in fp32, ours and theirs, and that it has the same answer tokens."""
     from peers import hugging, ours
 
-    (our_loss, our_answers), (their_loss, their_answers) = ours.first_loss(task), hugging.first_loss(task)
+    (our_loss, our_answers), (their_loss, their_answers) = (
+        ours.first_loss(task),
+        hugging.first_loss(task),
+    )
     if our_answers != their_answers or not math.isclose(our_loss, their_loss, rel_tol=1e-3):
         raise SystemExit(
             f"not the same model or data: loss {our_loss} over {our_answers} tokens against {their_loss} over"
@@ -52,5 +55,7 @@ def row(outcomes: dict[str, Outcome]) -> dict[str, Any]:
     values: dict[str, Any] = {name: outcome.values() for name, outcome in outcomes.items()}
     for peer in sorted(outcomes.keys() - {"ours"}) if "ours" in outcomes else ():
         values[f"ratio_{peer}"] = round(outcomes["ours"].rate / outcomes[peer].rate, 2)
-        values[f"memory_ratio_{peer}"] = round(outcomes["ours"].peak_mib / outcomes[peer].peak_mib, 2)
+        values[f"memory_ratio_{peer}"] = round(
+            outcomes["ours"].peak_mib / outcomes[peer].peak_mib, 2
+        )
     return values

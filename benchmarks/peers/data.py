@@ -112,22 +112,30 @@ def _text(words: NDArray[np.str_], median: float, generator: np.random.Generator
 
 def _words(generator: np.random.Generator, count: int = 60_000) -> NDArray[np.str_]:
     """Words of one to four syllables."""
-    syllables = np.array([c + v + e for c in "bcdfghklmnprstvw" for v in "aeiou" for e in ("", "n", "r", "s")])
+    syllables = np.array(
+        [c + v + e for c in "bcdfghklmnprstvw" for v in "aeiou" for e in ("", "n", "r", "s")]
+    )
     chosen = generator.integers(0, len(syllables), (count, 4))
     lengths = generator.integers(1, 5, count)
-    return np.array(["".join(syllables[row[:length]]) for row, length in zip(chosen, lengths, strict=True)])
+    return np.array(
+        ["".join(syllables[row[:length]]) for row, length in zip(chosen, lengths, strict=True)]
+    )
 
 
 def _photograph(generator: np.random.Generator) -> Image.Image:
     """An image of usual size with soft shapes and grain, so that its JPEG is as large as a photograph's."""
     width, height = (int(side) for side in generator.integers(320, 1100, size=2))
     soft = generator.integers(0, 256, (height // 40 + 2, width // 40 + 2, 3), dtype=np.uint8)
-    pixels = np.asarray(Image.fromarray(soft).resize((width, height), Image.Resampling.BICUBIC), dtype=np.int16)
+    pixels = np.asarray(
+        Image.fromarray(soft).resize((width, height), Image.Resampling.BICUBIC), dtype=np.int16
+    )
     grain = generator.integers(-12, 13, (height, width, 1), dtype=np.int16)
     return Image.fromarray((pixels + grain).clip(0, 255).astype(np.uint8))
 
 
-def _tokenizer(words: NDArray[np.str_], vocabulary: int, generator: np.random.Generator) -> PreTrainedTokenizerFast:
+def _tokenizer(
+    words: NDArray[np.str_], vocabulary: int, generator: np.random.Generator
+) -> PreTrainedTokenizerFast:
     core = Tokenizer(models.BPE())
     core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     core.decoder = decoders.ByteLevel()
@@ -138,7 +146,9 @@ def _tokenizer(words: NDArray[np.str_], vocabulary: int, generator: np.random.Ge
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    core.train_from_iterator((" ".join(part) for part in np.array_split(generator.permutation(words), 600)), trainer)
+    core.train_from_iterator(
+        (" ".join(part) for part in np.array_split(generator.permutation(words), 600)), trainer
+    )
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=core,
         pad_token="<|pad|>",

@@ -28,7 +28,11 @@ def run_trl(task: Task) -> Outcome:
     watch = Watch(task)
     settings = SFTConfig(**_settings(task), assistant_only_loss=True, max_length=None)
     trainer = _watched(SFTTrainer)(
-        model=model, args=settings, train_dataset=_dataset(task), processing_class=processor, callbacks=[_Clock(watch)]
+        model=model,
+        args=settings,
+        train_dataset=_dataset(task),
+        processing_class=processor,
+        callbacks=[_Clock(watch)],
     )
     trainer.train()
     return watch.outcome()
@@ -99,7 +103,9 @@ def _dataset(task: Task) -> Dataset:
     rows = messages(task.files)
     # Characters and visual tokens tell lengths apart as well as tokens would.
     for row in rows:
-        row["length"] = sum(len(turn["content"]) for turn in row["messages"]) // 6 + 64 * len(row["images"])
+        row["length"] = sum(len(turn["content"]) for turn in row["messages"]) // 6 + 64 * len(
+            row["images"]
+        )
     return Dataset.from_list(rows).cast_column("images", Sequence(Image()))
 
 
@@ -133,6 +139,8 @@ class _Clock(TrainerCallback):
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Note the step."""
         del args, control
-        samples, answers, loss = (now - then for now, then in zip(state.seen, self._before, strict=True))
+        samples, answers, loss = (
+            now - then for now, then in zip(state.seen, self._before, strict=True)
+        )
         self._before = state.seen
         self._watch.step(samples, answers, loss)

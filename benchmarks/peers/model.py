@@ -47,7 +47,9 @@ class Shape:
         return (self.size // 28) ** 2
 
 
-SMALL = Shape(size=224, tower=192, tower_blocks=6, language=256, language_blocks=6, vocabulary=32_000)
+SMALL = Shape(
+    size=224, tower=192, tower_blocks=6, language=256, language_blocks=6, vocabulary=32_000
+)
 """A step of 16 samples takes about a second on two cores."""
 TINY = Shape(size=56, tower=64, tower_blocks=2, language=128, language_blocks=2, vocabulary=1_000)
 """To see whether everything runs."""
@@ -75,7 +77,9 @@ def write_model(folder: Path, shape: Shape, tokenizer_folder: Path, seed: int = 
     folders = Folders(folder)
     tokenizer = AutoTokenizer.from_pretrained(tokenizer_folder)
     torch.manual_seed(seed)
-    model = InternVLForConditionalGeneration(_config(shape, tokenizer.convert_tokens_to_ids(PLACEHOLDER)))
+    model = InternVLForConditionalGeneration(
+        _config(shape, tokenizer.convert_tokens_to_ids(PLACEHOLDER))
+    )
     _randomize(model)
     model.save_pretrained(folders.whole)
     model.model.vision_tower.save_pretrained(folders.part("tower"))
@@ -119,15 +123,24 @@ def _config(shape: Shape, image_token: int) -> InternVLConfig:
         pad_token_id=0,
     )
     return InternVLConfig(
-        vision_config=vision, text_config=text, image_token_id=image_token, image_seq_length=shape.visual_tokens
+        vision_config=vision,
+        text_config=text,
+        image_token_id=image_token,
+        image_seq_length=shape.visual_tokens,
     )
 
 
 def _processor(tokenizer: PreTrainedTokenizerFast, size: int) -> LlavaProcessor:
-    images = SiglipImageProcessorPil(size={"height": size, "width": size}, image_mean=MEAN, image_std=STD)
+    images = SiglipImageProcessorPil(
+        size={"height": size, "width": size}, image_mean=MEAN, image_std=STD
+    )
     # A "patch" of 28 px counts the tokens that are left after merging 2 x 2 patches of 14.
     return LlavaProcessor(
-        images, tokenizer, patch_size=28, chat_template=tokenizer.chat_template, image_token=PLACEHOLDER
+        images,
+        tokenizer,
+        patch_size=28,
+        chat_template=tokenizer.chat_template,
+        image_token=PLACEHOLDER,
     )
 
 
@@ -147,7 +160,9 @@ def _language(model: InternVLForConditionalGeneration) -> Qwen2ForCausalLM:
 
 def _connector(model: InternVLForConditionalGeneration, shape: Shape) -> Connector:
     connector = Connector(
-        MergeConnectorConfig(tower_width=shape.tower, language_width=shape.language, hidden=shape.language, merge=2)
+        MergeConnectorConfig(
+            tower_width=shape.tower, language_width=shape.language, hidden=shape.language, merge=2
+        )
     )
     projector = model.model.multi_modal_projector
     for ours, theirs in {"norm": "layer_norm", "up": "linear_1", "down": "linear_2"}.items():

@@ -32,7 +32,9 @@ class _Watching(Hook):
 
     def step_ended(self, job: StageJob, record: StepRecord) -> None:
         """Note the step."""
-        self._watch.step(record.samples - self._samples, record.answer_tokens, record.loss["next_token"])
+        self._watch.step(
+            record.samples - self._samples, record.answer_tokens, record.loss["next_token"]
+        )
         self._samples = record.samples
 
 
@@ -45,7 +47,11 @@ def recipe(task: Task) -> Recipe:
             "model": {**model, "connector": {"source": str(task.model.part("connector"))}},
             "sequence": round(task.samples * task.mean_tokens / task.packs),
             "sources": {
-                "mixture": {"format": "llava", "path": str(task.files.llava), "images": str(task.files.images)}
+                "mixture": {
+                    "format": "llava",
+                    "path": str(task.files.llava),
+                    "images": str(task.files.images),
+                }
             },
             "stages": [
                 {
@@ -79,7 +85,9 @@ def run(task: Task) -> Outcome:
 def mean_tokens(task: Task) -> float:
     """Tokens of a sample on average, visual ones included."""
     samples = _samples(task)
-    return sum(len(samples.builder.draft("", record)) for record in samples.records) / len(samples.records)
+    return sum(len(samples.builder.draft("", record)) for record in samples.records) / len(
+        samples.records
+    )
 
 
 def first_loss(task: Task) -> tuple[float, int]:

@@ -49,11 +49,15 @@ class Window:
     """Loader processes."""
 
 
-def trainer_speed(recipe: Recipe, index: int, window: Window, device: torch.device, folder: Path) -> dict[str, Any]:
+def trainer_speed(
+    recipe: Recipe, index: int, window: Window, device: torch.device, folder: Path
+) -> dict[str, Any]:
     """Answers and useful FLOP/s of the Trainer in stage `index`, and its peak memory."""
     drawn = sketch(recipe.model)
     tokenizer = drawn.tokenizer or stand_in_tokenizer(recipe.model.placeholder)
-    layout = dataclasses.replace(drawn.layout, placeholder_id=tokenizer.convert_tokens_to_ids(recipe.model.placeholder))
+    layout = dataclasses.replace(
+        drawn.layout, placeholder_id=tokenizer.convert_tokens_to_ids(recipe.model.placeholder)
+    )
     stage = recipe.stages[index]
     only = recipe.model_copy(update={"stages": [stage]})
     data = gather(only, Assembly(drawn.mllm, tokenizer, layout, {}))
@@ -65,7 +69,9 @@ def trainer_speed(recipe: Recipe, index: int, window: Window, device: torch.devi
         model=_model(recipe, layout.placeholder_id, list(stage.train), device),
         args=_arguments(window, device, folder),
         train_dataset=samples,
-        data_collator=Padded(drawn.mllm.tower.preprocessing.mean, drawn.mllm.tower.preprocessing.std),
+        data_collator=Padded(
+            drawn.mllm.tower.preprocessing.mean, drawn.mllm.tower.preprocessing.std
+        ),
         callbacks=[watch],
     )
     trainer.watch = watch
@@ -85,8 +91,12 @@ class Samples(Dataset[Sample]):
 
     def __init__(self, data: BenchData, names: Sequence[str]) -> None:
         self._data = data
-        self._places = [(name, position) for name in names for position in range(len(data.sources[name]))]
-        self.lengths = [int(data.costs[name].at(_one(position))[0][0]) for name, position in self._places]
+        self._places = [
+            (name, position) for name in names for position in range(len(data.sources[name]))
+        ]
+        self.lengths = [
+            int(data.costs[name].at(_one(position))[0][0]) for name, position in self._places
+        ]
 
     def __len__(self) -> int:
         return len(self._places)
@@ -100,7 +110,9 @@ class Padded:
     """Samples as a batch of their longest, with normalised pixels: what a model of transformers takes."""
 
     def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
-        self._mean, self._std = (torch.tensor(values).view(1, 3, 1, 1) * 255 for values in (mean, std))
+        self._mean, self._std = (
+            torch.tensor(values).view(1, 3, 1, 1) * 255 for values in (mean, std)
+        )
 
     def __call__(self, samples: Sequence[Sample]) -> dict[str, torch.Tensor]:
         """Token ids, labels and mask int64[B, T], and pixels float[I, C, H, W]."""
@@ -110,7 +122,9 @@ class Padded:
         return {
             "input_ids": pad_sequence([sample.tokens for sample in samples], batch_first=True),
             "labels": pad_sequence(labels, batch_first=True, padding_value=IGNORED),
-            "attention_mask": pad_sequence([torch.ones_like(s.tokens) for s in samples], batch_first=True),
+            "attention_mask": pad_sequence(
+                [torch.ones_like(s.tokens) for s in samples], batch_first=True
+            ),
             "pixel_values": (pixels - self._mean) / self._std,
         }
 
@@ -175,7 +189,9 @@ def _model(recipe: Recipe, placeholder_id: int, trains: Iterable[str], device: t
         tie_word_embeddings=text.tie_word_embeddings,
     )
     with device:
-        model = InternVLForConditionalGeneration._from_config(config, attn_implementation="sdpa").float()
+        model = InternVLForConditionalGeneration._from_config(
+            config, attn_implementation="sdpa"
+        ).float()
     model.requires_grad_(requires_grad=False)
     for part in trains:
         getattr(model.model, PARTS[part]).requires_grad_(requires_grad=True)

@@ -68,9 +68,17 @@ class Outcome:
 
     def with_another(self, other: Outcome) -> Outcome:
         """Both runs as one: their steady steps in a row, and the higher peak."""
-        summed = {name: getattr(self, name) + getattr(other, name) for name in ("samples", "answer_tokens")}
-        clocks = {name: getattr(self, name) + getattr(other, name) for name in ("seconds", "cpu_seconds")}
-        peaks = {name: max(getattr(self, name), getattr(other, name)) for name in ("peak_mib", "alone_mib")}
+        summed = {
+            name: getattr(self, name) + getattr(other, name)
+            for name in ("samples", "answer_tokens")
+        }
+        clocks = {
+            name: getattr(self, name) + getattr(other, name) for name in ("seconds", "cpu_seconds")
+        }
+        peaks = {
+            name: max(getattr(self, name), getattr(other, name))
+            for name in ("peak_mib", "alone_mib")
+        }
         return replace(self, **summed, **clocks, **peaks)
 
     def values(self) -> dict[str, Any]:

@@ -53,7 +53,10 @@ Rule = Callable[[Module], Found]
 def modules() -> list[Module]:
     """Every module of the package that holds code."""
     paths = sorted(PACKAGE.rglob("*.py"))
-    return [Module(path.relative_to(PACKAGE).as_posix(), path.read_text(encoding="utf-8")) for path in paths]
+    return [
+        Module(path.relative_to(PACKAGE).as_posix(), path.read_text(encoding="utf-8"))
+        for path in paths
+    ]
 
 
 def short_files(module: Module) -> Found:
@@ -80,7 +83,10 @@ def simple_functions(module: Module) -> Found:
             total += isinstance(node, branching)
             total += len(node.values) - 1 if isinstance(node, ast.BoolOp) else 0
         if total > 10:
-            yield function.lineno, f"{function.name} has complexity {total}; split it, 10 is the most"
+            yield (
+                function.lineno,
+                f"{function.name} has complexity {total}; split it, 10 is the most",
+            )
 
 
 def _own_nodes(function: Function) -> Iterator[ast.AST]:
@@ -110,7 +116,10 @@ def documented_fields(module: Module) -> Found:
             continue
         for field, after in zip(cls.body, [*cls.body[1:], None], strict=True):
             if isinstance(field, ast.AnnAssign) and not _is_text(after):
-                yield field.lineno, f"{cls.name}.{ast.unparse(field.target)} has no docstring under it"
+                yield (
+                    field.lineno,
+                    f"{cls.name}.{ast.unparse(field.target)} has no docstring under it",
+                )
 
 
 def _holds_fields(cls: ast.ClassDef) -> bool:
@@ -121,14 +130,23 @@ def _holds_fields(cls: ast.ClassDef) -> bool:
 
 
 def _is_text(node: ast.stmt | None) -> bool:
-    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+    return (
+        isinstance(node, ast.Expr)
+        and isinstance(node.value, ast.Constant)
+        and isinstance(node.value.value, str)
+    )
 
 
 def annotated(module: Module) -> Found:
     """Every parameter and every return is annotated."""
     for function in module.functions():
         given = function.args
-        every = [*given.posonlyargs, *given.args, *given.kwonlyargs, *filter(None, (given.vararg, given.kwarg))]
+        every = [
+            *given.posonlyargs,
+            *given.args,
+            *given.kwonlyargs,
+            *filter(None, (given.vararg, given.kwarg)),
+        ]
         for argument in every:
             if argument.annotation is None and argument.arg not in ("self", "cls"):
                 yield function.lineno, f"{function.name}: parameter {argument.arg} has no type"
@@ -142,19 +160,31 @@ def shaped(module: Module) -> Found:
         signature = ast.unparse(function.args) + ast.unparse(function.returns or ast.Constant(None))
         on_tensors = re.search(r"Tensor|ndarray|\bBatch\b", signature)
         if function.name == "forward" or (function.name == "__call__" and on_tensors):
-            note = re.search(r"\b(?:float|u?int\d*|bool)\[[^]]*\]", ast.get_docstring(function) or "")
+            note = re.search(
+                r"\b(?:float|u?int\d*|bool)\[[^]]*\]", ast.get_docstring(function) or ""
+            )
             if note is None:
-                yield function.lineno, f"{function.name} names no shape such as float[B, T, D] in its docstring"
+                yield (
+                    function.lineno,
+                    f"{function.name} names no shape such as float[B, T, D] in its docstring",
+                )
 
 
 def few_positional(module: Module) -> Found:
     """More than five parameters are keyword-only; a signature that is a third party's says so beside its noqa."""
     lines = module.text.splitlines()
     for function in module.functions():
-        positional = [a.arg for a in function.args.posonlyargs + function.args.args if a.arg not in ("self", "cls")]
+        positional = [
+            a.arg
+            for a in function.args.posonlyargs + function.args.args
+            if a.arg not in ("self", "cls")
+        ]
         foreign = module.layer == "cli" or "noqa: PLR0913 -" in lines[function.lineno - 1]
         if len(positional) > 5 and not foreign:
-            yield function.lineno, f"{function.name} takes {len(positional)} by position; put * before the sixth"
+            yield (
+                function.lineno,
+                f"{function.name} takes {len(positional)} by position; put * before the sixth",
+            )
 
 
 def no_stage_names(module: Module) -> Found:
@@ -165,7 +195,10 @@ def no_stage_names(module: Module) -> Found:
         for side in sides:
             text = ast.unparse(side)
             if re.search(r"\bstage(?:\(.*\))?\.name$|\bstage_name$|\bstages\[.*\]\.name$", text):
-                yield node.lineno, f"{text} is compared; give the stage a value that says what is meant"
+                yield (
+                    node.lineno,
+                    f"{text} is compared; give the stage a value that says what is meant",
+                )
 
 
 def no_print(module: Module) -> Found:
@@ -188,7 +221,11 @@ def no_broad_except(module: Module) -> Found:
 def no_device_calls(module: Module) -> Found:
     """Devices are arguments: `.to(device)`, never `.cuda()`."""
     for node in ast.walk(module.tree):
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "cuda":
+        if (
+            isinstance(node, ast.Call)
+            and isinstance(node.func, ast.Attribute)
+            and node.func.attr == "cuda"
+        ):
             yield node.lineno, ".cuda() fixes the device; use .to(device)"
 
 
@@ -228,14 +265,18 @@ def nothing_at_import(module: Module) -> Found:
 def telling_names(module: Module) -> Found:
     """Modules are named after what they hold."""
     for part in module.name.removesuffix(".py").split("/"):
-        if {"utils", "util", "helpers", "helper", "common", "misc", "manager"} & set(part.split("_")):
+        if {"utils", "util", "helpers", "helper", "common", "misc", "manager"} & set(
+            part.split("_")
+        ):
             yield 1, f"{part} says nothing about its content; name it after what it holds"
 
 
 def nothing_left_open(module: Module) -> Found:
     """No note of unfinished work, and no code that says it is not there; abstract methods of a base class may."""
     for token in tokenize.generate_tokens(io.StringIO(module.text).readline):
-        if token.type == tokenize.COMMENT and re.search(r"\b(?:TODO|FIXME|XXX|HACK)\b", token.string):
+        if token.type == tokenize.COMMENT and re.search(
+            r"\b(?:TODO|FIXME|XXX|HACK)\b", token.string
+        ):
             yield token.start[0], f"left open: {token.string}"
 
 

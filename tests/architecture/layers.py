@@ -35,7 +35,12 @@ def layer_breaks(module: Module) -> Iterator[tuple[int, str]]:
     depth = {name: level for level, names in enumerate(LAYERS) for name in names}
     for line, name in imports(module):
         parts = name.split(".")
-        if parts[0] != "sailvit" or len(parts) < 2 or parts[1] not in depth or module.layer not in depth:
+        if (
+            parts[0] != "sailvit"
+            or len(parts) < 2
+            or parts[1] not in depth
+            or module.layer not in depth
+        ):
             continue
         other = parts[1]
         if other != module.layer and depth[other] <= depth[module.layer]:

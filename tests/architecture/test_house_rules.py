@@ -17,7 +17,11 @@ EVERY_RULE = [*FILE_RULES, layer_breaks, place_breaks, unplaced]
 
 
 def violations(rule: Rule, given: list[Module]) -> list[str]:
-    return [f"src/sailvit/{module.name}:{line}: {text}" for module in given for line, text in rule(module)]
+    return [
+        f"src/sailvit/{module.name}:{line}: {text}"
+        for module in given
+        for line, text in rule(module)
+    ]
 
 
 def show(found: list[str]) -> None:
@@ -34,7 +38,9 @@ def backward_calls(given: list[Module]) -> list[str]:
         f"src/sailvit/{module.name}:{node.lineno}"
         for module in given
         for node in ast.walk(module.tree)
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "backward"
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and node.func.attr == "backward"
     ]
 
 
@@ -50,7 +56,9 @@ def code_lines(text: str) -> dict[str, int]:
             own = set(range(function.lineno, (function.end_lineno or 0) + 1))
             if ast.get_docstring(function) is not None:
                 own -= set(range(function.body[0].lineno, (function.body[0].end_lineno or 0) + 1))
-            lengths[function.name] = sum(not re.match(r"\s*(#|$)", lines[number - 1]) for number in own)
+            lengths[function.name] = sum(
+                not re.match(r"\s*(#|$)", lines[number - 1]) for number in own
+            )
     return lengths
 
 
@@ -75,7 +83,9 @@ def test_the_command_line_starts_without_torch():
 
 def test_tests_are_longer_than_three_fifths_of_the_code():
     code = sum(module.text.count("\n") for module in modules())
-    tests = sum(path.read_text(encoding="utf-8").count("\n") for path in (ROOT / "tests").rglob("*.py"))
+    tests = sum(
+        path.read_text(encoding="utf-8").count("\n") for path in (ROOT / "tests").rglob("*.py")
+    )
     assert tests >= 0.6 * code, f"{tests} lines of tests for {code} lines of code"
 
 
@@ -93,7 +103,15 @@ def test_readme_is_short_and_starts_with_a_command():
 
 
 FOREIGN = re.compile(
-    "|".join([r"/work/", r"\bissues? #?\d", r"\bhelper [A-Z]{3,}", r"index-url", r"\b(?:claude|anthropic|chatgpt)\b"]),
+    "|".join(
+        [
+            r"/work/",
+            r"\bissues? #?\d",
+            r"\bhelper [A-Z]{3,}",
+            r"index-url",
+            r"\b(?:claude|anthropic|chatgpt)\b",
+        ]
+    ),
     re.IGNORECASE,
 )
 """What belongs to a workplace, not to the project."""
@@ -105,7 +123,9 @@ def project_files() -> Iterator[Path]:
     yield from (path for path in ROOT.iterdir() if path.is_file() and path.suffix in TEXT_ENDINGS)
     for folder in ("src", "tests", "docs", "benchmarks", ".ci", ".github"):
         for path in sorted((ROOT / folder).rglob("*")):
-            inside = "__pycache__" not in path.parts and not any(part.endswith(".egg-info") for part in path.parts)
+            inside = "__pycache__" not in path.parts and not any(
+                part.endswith(".egg-info") for part in path.parts
+            )
             if path.is_file() and path.suffix in TEXT_ENDINGS and inside:
                 yield path
 

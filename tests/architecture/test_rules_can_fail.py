@@ -17,7 +17,12 @@ PLANTED: list[tuple[Rule, str, str, int]] = [
     (house.simple_functions, "core/a.py", "def f(x):\n" + "    if x and x:\n        pass\n" * 5, 1),
     (house.documented, "core/a.py", "x = 1\n", 1),
     (house.documented, "core/a.py", '"""M."""\nclass A:\n    pass\n', 2),
-    (house.documented, "core/a.py", '"""M."""\ndef f():\n    """F."""\n    def g():\n        pass\n', 4),
+    (
+        house.documented,
+        "core/a.py",
+        '"""M."""\ndef f():\n    """F."""\n    def g():\n        pass\n',
+        4,
+    ),
     (house.documented_fields, "core/a.py", FIELDS, 7),
     (house.documented_fields, "core/a.py", 'class A(Config):\n    """A."""\n    b: int = 1\n', 3),
     (house.annotated, "core/a.py", "def f(a) -> None:\n    pass\n", 1),
@@ -29,11 +34,21 @@ PLANTED: list[tuple[Rule, str, str, int]] = [
     (house.no_stage_names, "training/a.py", 'if stage.name == "coarse":\n    pass\n', 1),
     (house.no_stage_names, "training/a.py", 'if job.stage.name in ("fine",):\n    pass\n', 1),
     (house.no_stage_names, "training/a.py", 'x = "a" != recipe.stages[0].name\n', 1),
-    (house.no_stage_names, "training/a.py", 'match stage.name:\n    case "fine":\n        pass\n', 1),
+    (
+        house.no_stage_names,
+        "training/a.py",
+        'match stage.name:\n    case "fine":\n        pass\n',
+        1,
+    ),
     (house.no_print, "models/a.py", "def f():\n    print(1)\n", 2),
     (house.no_broad_except, "core/a.py", "try:\n    pass\nexcept Exception:\n    pass\n", 3),
     (house.no_broad_except, "core/a.py", "try:\n    pass\nexcept:\n    pass\n", 3),
-    (house.no_broad_except, "core/a.py", "try:\n    pass\nexcept (OSError, BaseException):\n    pass\n", 3),
+    (
+        house.no_broad_except,
+        "core/a.py",
+        "try:\n    pass\nexcept (OSError, BaseException):\n    pass\n",
+        3,
+    ),
     (house.no_device_calls, "models/a.py", "x.cuda()\n", 1),
     (house.no_pickle, "core/a.py", "def f():\n    import pickle\n", 2),
     (house.no_pickle, "core/a.py", "torch.load(path)\n", 1),
@@ -68,18 +83,26 @@ RIGHT: list[tuple[Rule, str, str]] = [
     (house.no_broad_except, "core/a.py", "try:\n    pass\nexcept OSError:\n    pass\n"),
     (house.no_global_randomness, "data/a.py", "x = np.random.Generator(np.random.Philox(key=1))\n"),
     (house.nothing_at_import, "core/a.py", '"""M."""\nimport os\nX = f(1)\n'),
-    (layer_breaks, "training/a.py", "from sailvit.models import tower\nfrom sailvit.core.batch import Batch\n"),
+    (
+        layer_breaks,
+        "training/a.py",
+        "from sailvit.models import tower\nfrom sailvit.core.batch import Batch\n",
+    ),
     (layer_breaks, "data/formats/a.py", "from . import llava\nfrom ..images import load\n"),
     (place_breaks, "data/text_world.py", "import transformers\n"),
 ]
 
 
-@pytest.mark.parametrize(("rule", "name", "text", "line"), PLANTED, ids=lambda value: getattr(value, "__name__", ""))
+@pytest.mark.parametrize(
+    ("rule", "name", "text", "line"), PLANTED, ids=lambda value: getattr(value, "__name__", "")
+)
 def test_a_planted_fault_is_found(rule: Rule, name: str, text: str, line: int):
     assert [number for number, _ in rule(Module(name, text))] == [line]
 
 
-@pytest.mark.parametrize(("rule", "name", "text"), RIGHT, ids=lambda value: getattr(value, "__name__", ""))
+@pytest.mark.parametrize(
+    ("rule", "name", "text"), RIGHT, ids=lambda value: getattr(value, "__name__", "")
+)
 def test_what_is_right_passes(rule: Rule, name: str, text: str):
     assert list(rule(Module(name, text))) == []
 
@@ -90,7 +113,9 @@ def test_every_rule_has_a_planted_fault():
 
 
 def test_backward_calls_are_counted():
-    two = Module("training/a.py", "loss.backward()\n(a + b).backward(retain_graph=True)\nbackward = 1\n")
+    two = Module(
+        "training/a.py", "loss.backward()\n(a + b).backward(retain_graph=True)\nbackward = 1\n"
+    )
     assert len(backward_calls([two])) == 2
 
 
@@ -108,7 +133,8 @@ def test_readme_faults_are_found():
 
 
 @pytest.mark.parametrize(
-    ("text", "foreign"), [("see /work/main", True), ("issue 2", True), ("a training session", False)]
+    ("text", "foreign"),
+    [("see /work/main", True), ("issue 2", True), ("a training session", False)],
 )
 def test_workplace_words(text: str, foreign: bool):
     assert bool(FOREIGN.search(text)) == foreign

@@ -75,8 +75,14 @@ def test_what_happens_to_the_tensors_after_save_returns_is_not_saved(tmp_path: P
 def test_bits_survive(tmp_path: Path):
     odd = torch.tensor([float("nan"), float("inf"), -0.0, 1e-45, torch.finfo(torch.float32).max])
     store = Checkpoints(tmp_path)
-    store.save((1, 1), {"odd": odd, "half": odd.bfloat16(), "count": torch.tensor(2**40)}, {}, wait=True)
-    found = {"odd": torch.zeros(5), "half": torch.zeros(5, dtype=torch.bfloat16), "count": torch.tensor(0)}
+    store.save(
+        (1, 1), {"odd": odd, "half": odd.bfloat16(), "count": torch.tensor(2**40)}, {}, wait=True
+    )
+    found = {
+        "odd": torch.zeros(5),
+        "half": torch.zeros(5, dtype=torch.bfloat16),
+        "count": torch.tensor(0),
+    }
     newest(store).read(found)
     assert torch.equal(found["odd"].view(torch.int32), odd.view(torch.int32))
     assert torch.equal(found["half"].view(torch.int16), odd.bfloat16().view(torch.int16))
@@ -159,7 +165,9 @@ def test_tensors_that_do_not_fit_are_refused(tmp_path: Path):
         newest(store).read({"weight/b": torch.zeros(3, 3)})
 
 
-def test_a_full_disk_is_a_sentence_and_harms_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_full_disk_is_a_sentence_and_harms_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     store = Checkpoints(tmp_path)
     store.save((0, 1), tensors(1), {"step": 1}, wait=True)
 
@@ -168,7 +176,9 @@ def test_a_full_disk_is_a_sentence_and_harms_nothing(tmp_path: Path, monkeypatch
 
     monkeypatch.setattr(module, "_summary", full)
     store.save((0, 2), tensors(2), {"step": 2}, wait=False)
-    with pytest.raises(RunError, match=r"No space left on device.*complete checkpoints are as they were"):
+    with pytest.raises(
+        RunError, match=r"No space left on device.*complete checkpoints are as they were"
+    ):
         store.wait()
     monkeypatch.undo()
     assert newest(store).values == {"step": 1}
@@ -245,8 +255,16 @@ RANKS = """
 
 
 def torchrun(processes: int, code: Path, *given: str) -> str:
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    done = subprocess.run([*command, str(code), *given], capture_output=True, text=True, timeout=120, check=False)
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        f"--nproc-per-node={processes}",
+    ]
+    done = subprocess.run(
+        [*command, str(code), *given], capture_output=True, text=True, timeout=120, check=False
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 

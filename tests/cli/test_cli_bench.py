@@ -33,7 +33,15 @@ SPEED = Speed("tiny", "H200", 8, "bf16", 1e12, 1.6e12, ("captions",), (STAGE,))
 def test_the_table_names_both_peaks_where_both_are_known():
     table = speed_table(SPEED)
     rows = [list(column.cells) for column in table.columns]
-    assert [cells[0] for cells in rows] == ["coarse", "12.0", "1,234", "40.0%", "25.0%", "3.0 GiB", "1.0%"]
+    assert [cells[0] for cells in rows] == [
+        "coarse",
+        "12.0",
+        "1,234",
+        "40.0%",
+        "25.0%",
+        "3.0 GiB",
+        "1.0%",
+    ]
     assert table.title == "tiny on 8 x H200"
 
 

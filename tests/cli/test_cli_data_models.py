@@ -86,7 +86,9 @@ def test_the_judge_writes_scores_and_asks_once(drawn, tmp_path):
         before, count = out.read_bytes(), len(server.bodies)
         again = run(*words)
     lines = [json.loads(line) for line in before.splitlines()]
-    assert [line["score"] for line in lines] == [5 if line["id"].startswith("pie") else 2 for line in lines]
+    assert [line["score"] for line in lines] == [
+        5 if line["id"].startswith("pie") else 2 for line in lines
+    ]
     assert {line["source"] for line in lines} == {"charts"}
     assert "12 requests (6 repeated)" in said
     assert "600 tokens sent, 42 received" in said
@@ -99,7 +101,16 @@ def test_the_judge_writes_scores_and_asks_once(drawn, tmp_path):
 def test_a_question_of_the_users_own(drawn, tmp_path):
     (tmp_path / "short.txt").write_text("Is this short? {caption}")
     with ChatServer(lambda body: "No.") as server:
-        words = ("--out", tmp_path / "s.jsonl", "--endpoint", server.url, "--model", "eyes", "--limit", 2)
+        words = (
+            "--out",
+            tmp_path / "s.jsonl",
+            "--endpoint",
+            server.url,
+            "--model",
+            "eyes",
+            "--limit",
+            2,
+        )
         run("judge", drawn, "--ask", tmp_path / "short.txt", "--scale", "yes-no", *words)
     lines = [json.loads(line) for line in (tmp_path / "s.jsonl").read_text().splitlines()]
     assert [(line["question"], line["score"]) for line in lines] == [("short", 0)] * 2
@@ -108,8 +119,12 @@ def test_a_question_of_the_users_own(drawn, tmp_path):
 def test_captions_become_questions(drawn, tmp_path):
     with ChatServer(lambda body: PAIRS) as server:
         words = ("--endpoint", server.url, "--model", "eyes")
-        assert "6 questions about 6 records" in run("qa", drawn, "--out", tmp_path / "qa.jsonl", *words)
-    source = open_source("qa", SourceConfig(format="llava", path=str(tmp_path / "qa.jsonl")), Path())
+        assert "6 questions about 6 records" in run(
+            "qa", drawn, "--out", tmp_path / "qa.jsonl", *words
+        )
+    source = open_source(
+        "qa", SourceConfig(format="llava", path=str(tmp_path / "qa.jsonl")), Path()
+    )
     assert [turn.text for turn in source[5].turns] == ["<image>\nWhat is shown?", "a chart"]
     assert load_image(source[5].images[0]).ndim == 3
 
@@ -117,8 +132,12 @@ def test_captions_become_questions(drawn, tmp_path):
 def test_nothing_usable_is_an_exit_code(drawn, tmp_path):
     with ChatServer(lambda body: "I cannot say.") as server:
         words = ("--endpoint", server.url, "--model", "eyes")
-        assert "6 answers without a score" in run("judge", drawn, "--out", tmp_path / "s.jsonl", *words, code=1)
-        assert "6 answers were no list" in run("qa", drawn, "--out", tmp_path / "q.jsonl", *words, code=1)
+        assert "6 answers without a score" in run(
+            "judge", drawn, "--out", tmp_path / "s.jsonl", *words, code=1
+        )
+        assert "6 answers were no list" in run(
+            "qa", drawn, "--out", tmp_path / "q.jsonl", *words, code=1
+        )
 
 
 @pytest.mark.parametrize(
@@ -128,7 +147,10 @@ def test_nothing_usable_is_an_exit_code(drawn, tmp_path):
         (("--endpoint", "http://x/v1"), "no model to ask"),
         (("--endpoint", "http://x/v1", "--model", "m", "--mllm", "runs/x"), "or two"),
         (("--endpoint", "x/v1", "--model", "m"), "begins with http"),
-        (("--endpoint", "http://x/v1", "--model", "m", "--key-variable", "NO_SUCH_KEY"), "NO_SUCH_KEY is empty"),
+        (
+            ("--endpoint", "http://x/v1", "--model", "m", "--key-variable", "NO_SUCH_KEY"),
+            "NO_SUCH_KEY is empty",
+        ),
         (("--mllm", "nowhere"), "no recipe.yaml"),
         (("--ask", "nothing.txt"), "cannot be read as a prompt"),
         (("--scale", "1-10"), "write 1-5 or yes-no"),
@@ -144,11 +166,22 @@ def test_a_run_of_ours_can_be_the_judge(drawn, tmp_path, parts):
     made = recipe(parts, write_data(tmp_path), [stage("only", length={"samples": 2})])
     train(made, tmp_path / "run")
     (tmp_path / "run" / "recipe.yaml").write_text(dump_recipe(made))
-    words = ("judge", drawn, "--out", tmp_path / "s.jsonl", "--mllm", tmp_path / "run", "--limit", 3)
+    words = (
+        "judge",
+        drawn,
+        "--out",
+        tmp_path / "s.jsonl",
+        "--mllm",
+        tmp_path / "run",
+        "--limit",
+        3,
+    )
     first = run(*words, code=1)
     assert "1 requests" in first
     lines = (tmp_path / "s.jsonl").read_text().splitlines()
-    assert [json.loads(line)["error"] for line in lines] == ["no single answer on the scale 1-5"] * 3
+    assert [json.loads(line)["error"] for line in lines] == [
+        "no single answer on the scale 1-5"
+    ] * 3
     assert "3 replies from" in run(*words, code=1)
     with pytest.raises(SailvitError, match="it has only"):
         run(*words, "--stage", "other")

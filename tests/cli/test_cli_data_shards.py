@@ -55,19 +55,31 @@ def opened(folder: Path):
 
 
 def test_prepared_data_has_what_the_model_counts(cli, tiny, parts, tmp_path):
-    code, said = cli("prepare", "data/chat.json", "--images", "data/images", "--out", "out", "--recipe", tiny)
+    code, said = cli(
+        "prepare", "data/chat.json", "--images", "data/images", "--out", "out", "--recipe", tiny
+    )
     assert code == 0, said
     assert "9 records (9 chat) in 1 shard," in said
     assert "In a recipe: out: {format: indexed, path: out}" in said
     assembly = parts.build()
-    costs = measure("x", opened(tmp_path / "out"), SampleBuilder(assembly.tokenizer, assembly.layout, 100))
+    costs = measure(
+        "x", opened(tmp_path / "out"), SampleBuilder(assembly.tokenizer, assembly.layout, 100)
+    )
     entries = np.load(tmp_path / "out/index/shard-000000.tar.npy")
     assert np.array_equal(costs.tokens, entries["tokens"])
     assert costs.tokens.min() > 0
 
 
 def test_several_sources_become_one_set(cli, tmp_path):
-    code, said = cli("prepare", "data/captions.jsonl", "data/text.jsonl", "--images", "data/images", "--out", "out")
+    code, said = cli(
+        "prepare",
+        "data/captions.jsonl",
+        "data/text.jsonl",
+        "--images",
+        "data/images",
+        "--out",
+        "out",
+    )
     assert code == 0, said
     assert "16 records" in said
     assert "Tokens are not counted" in said
@@ -77,16 +89,30 @@ def test_several_sources_become_one_set(cli, tmp_path):
 def test_bad_records_above_a_share_are_an_exit_code(cli, tmp_path):
     rows = [{"image": f"{n}.png", "text": "red"} for n in range(40)]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    code, said = cli("prepare", "rows.jsonl", "--images", "data/images", "--out", "out", "--max-bad", 0.5)
+    code, said = cli(
+        "prepare", "rows.jsonl", "--images", "data/images", "--out", "out", "--max-bad", 0.5
+    )
     assert code == 1
     assert "34 left out: out/bad.jsonl says why" in said
     assert "more than 50.00% of the records are bad" in said
     assert load_manifest(tmp_path / "out").samples == 6
-    assert cli("prepare", "rows.jsonl", "--images", "data/images", "--out", "out", "--max-bad", 0.9)[0] == 0
+    assert (
+        cli("prepare", "rows.jsonl", "--images", "data/images", "--out", "out", "--max-bad", 0.9)[0]
+        == 0
+    )
 
 
 def test_an_index_follows_its_shards(cli, tiny, tmp_path):
-    cli("prepare", "data/captions.jsonl", "--images", "data/images", "--out", "out", "--shard-samples", 2)
+    cli(
+        "prepare",
+        "data/captions.jsonl",
+        "--images",
+        "data/images",
+        "--out",
+        "out",
+        "--shard-samples",
+        2,
+    )
     (tmp_path / "out/sailvit.json").unlink()
     shutil.rmtree(tmp_path / "out/index")
     code, said = cli("index", "out", "--recipe", tiny)

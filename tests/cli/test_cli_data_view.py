@@ -20,13 +20,17 @@ app.command()(view)
 @pytest.fixture
 def folder(parts, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    made = recipe(parts, write_data(tmp_path), [stage("first"), stage("second", data=["captions", "text"])])
+    made = recipe(
+        parts, write_data(tmp_path), [stage("first"), stage("second", data=["captions", "text"])]
+    )
     (tmp_path / "tiny.yaml").write_text(dump_recipe(made))
     return tmp_path
 
 
 def run(*arguments: object) -> str:
-    result = CliRunner().invoke(app, [str(a) for a in arguments], env={"COLUMNS": "200"}, catch_exceptions=False)
+    result = CliRunner().invoke(
+        app, [str(a) for a in arguments], env={"COLUMNS": "200"}, catch_exceptions=False
+    )
     assert result.exit_code == 0
     return result.output
 
@@ -46,7 +50,17 @@ def test_a_recipe_shows_its_first_stage_or_another(folder):
 
 
 def test_data_alone_is_read_as_a_recipe_reads_it(folder):
-    run("captions.jsonl", "--images", folder / "images", "--recipe", "tiny.yaml", "--set", "sequence=96", "--packs", 50)
+    run(
+        "captions.jsonl",
+        "--images",
+        folder / "images",
+        "--recipe",
+        "tiny.yaml",
+        "--set",
+        "sequence=96",
+        "--packs",
+        50,
+    )
     page = (folder / "view.html").read_text()
     assert "packs of 96 tokens" in page
     assert all(f"captions/{n}</b>" in page for n in range(6))

@@ -20,7 +20,15 @@ def run(*arguments: str) -> tuple[int, str]:
 def test_a_shipped_recipe_is_shown_with_its_missing_files():
     code, text = run("sailvit-large", "--tflops", "989", "--devices", "8")
     assert code == 0
-    for expected in ("310 M", "frozen", "256 visual tokens", "14.7 M", "1.20e+21", "4.4 d", "989 TFLOP/s (given)"):
+    for expected in (
+        "310 M",
+        "frozen",
+        "256 visual tokens",
+        "14.7 M",
+        "1.20e+21",
+        "4.4 d",
+        "989 TFLOP/s (given)",
+    ):
         assert expected in text
     assert text.count("problem sources.") == 5
 
@@ -30,7 +38,9 @@ def test_check_turns_problems_into_an_exit_code():
 
 
 def test_overrides_and_measured_speed():
-    code, text = run("sailvit-large", "--set", "sequence=512", "--set", "stages.coarse.train.connector=0")
+    code, text = run(
+        "sailvit-large", "--set", "sequence=512", "--set", "stages.coarse.train.connector=0"
+    )
     assert code == 0
     assert "measured here" in text
     assert "it trains nothing" in text
@@ -46,7 +56,8 @@ def test_numbers(value: float | None, text: str):
 
 
 @pytest.mark.parametrize(
-    ("seconds", "text"), [(None, "-"), (5, "5 s"), (90, "1.5 min"), (7200, "2.0 h"), (86400 * 400, "400.0 d")]
+    ("seconds", "text"),
+    [(None, "-"), (5, "5 s"), (90, "1.5 min"), (7200, "2.0 h"), (86400 * 400, "400.0 d")],
 )
 def test_durations(seconds: float | None, text: str):
     assert duration(seconds) == text

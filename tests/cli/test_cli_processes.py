@@ -27,7 +27,13 @@ from tiny_runs import lines, recipe, three_stages, write_data
 def as_one_of_two(index: int, port: int, folder: str, arguments: tuple[str, ...]) -> None:
     """Run `sailvit` as torchrun would start it; output and exit code go to files."""
     torch.set_num_threads(1)
-    place = {"RANK": index, "LOCAL_RANK": index, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    place = {
+        "RANK": index,
+        "LOCAL_RANK": index,
+        "WORLD_SIZE": 2,
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": port,
+    }
     os.environ.update({name: str(value) for name, value in place.items()})
     os.chdir(folder)
     sys.argv = ["sailvit", *arguments]
@@ -45,8 +51,12 @@ def two(folder: Path, *arguments: str) -> tuple[list[int], list[str], list[str]]
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    torch.multiprocessing.start_processes(as_one_of_two, (port, str(folder), arguments), nprocs=2, start_method="fork")
-    codes, shown, said = ([(folder / f"{n}.{end}").read_text() for n in (0, 1)] for end in ("code", "out", "err"))
+    torch.multiprocessing.start_processes(
+        as_one_of_two, (port, str(folder), arguments), nprocs=2, start_method="fork"
+    )
+    codes, shown, said = (
+        [(folder / f"{n}.{end}").read_text() for n in (0, 1)] for end in ("code", "out", "err")
+    )
     return [int(code) for code in codes], shown, said
 
 
@@ -64,10 +74,16 @@ def tiny(parts: Parts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def parts_of(run: Path) -> dict[str, torch.Tensor]:
     files = sorted(run.glob("stages/02-world/*/model.safetensors"))
     assert len(files) == 3
-    return {f"{file.parent.name}/{name}": tensor for file in files for name, tensor in load_file(file).items()}
+    return {
+        f"{file.parent.name}/{name}": tensor
+        for file in files
+        for name, tensor in load_file(file).items()
+    }
 
 
-def test_two_processes_write_the_run_of_one(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_two_processes_write_the_run_of_one(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.setattr(sys, "argv", ["sailvit", "train", str(tiny), "--run", "one"])
     with pytest.raises(SystemExit) as end:
         main()
@@ -78,7 +94,9 @@ def test_two_processes_write_the_run_of_one(tiny: Path, tmp_path: Path, monkeypa
     assert shown[1] == ""
     one, both = (lines(tmp_path / run / "metrics.jsonl") for run in ("one", "two"))
     same = ("stage", "step", "samples", "tokens", "answer_tokens", "images", "lr")
-    assert [[line[key] for key in same] for line in both] == [[line[key] for key in same] for line in one]
+    assert [[line[key] for key in same] for line in both] == [
+        [line[key] for key in same] for line in one
+    ]
     for alone, together in zip(one, both, strict=True):
         assert together["loss"] == pytest.approx(alone["loss"], rel=1e-4)
         assert together["grad_norm"] == pytest.approx(alone["grad_norm"], rel=1e-3)
@@ -87,10 +105,14 @@ def test_two_processes_write_the_run_of_one(tiny: Path, tmp_path: Path, monkeypa
     assert [made["data"] for made in manifests] == [manifests[0]["data"]] * 2
     assert [stage["index"] for stage in manifests[1]["stages"]] == [0, 1, 2]
     assert len(list((tmp_path / "two/tensorboard").iterdir())) == 1
-    torch.testing.assert_close(parts_of(tmp_path / "two"), parts_of(tmp_path / "one"), rtol=0, atol=1e-5)
+    torch.testing.assert_close(
+        parts_of(tmp_path / "two"), parts_of(tmp_path / "one"), rtol=0, atol=1e-5
+    )
 
 
-def test_processes_stop_together_and_go_on(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_processes_stop_together_and_go_on(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     sound = ProgressHook.step_ended
 
     def stopped(hook: ProgressHook, job: StageJob, record: StepRecord) -> None:
@@ -107,7 +129,9 @@ def test_processes_stop_together_and_go_on(tiny: Path, tmp_path: Path, monkeypat
     monkeypatch.setattr(progress.ProgressHook, "step_ended", sound)
     assert two(tmp_path, "train", "run/recipe.yaml", "--resume")[0] == [0, 0]
     assert two(tmp_path, "train", str(tiny), "--run", "whole")[0] == [0, 0]
-    torch.testing.assert_close(parts_of(tmp_path / "run"), parts_of(tmp_path / "whole"), rtol=0, atol=0)
+    torch.testing.assert_close(
+        parts_of(tmp_path / "run"), parts_of(tmp_path / "whole"), rtol=0, atol=0
+    )
     assert len(read_json(tmp_path / "run/manifest.json")["resumed"]) == 1
     assert two(tmp_path, "train", str(tiny), "--run", "run")[0] == [1, 1]
     assert two(tmp_path, "train", str(tiny), "--run", "run", "--overwrite")[0] == [0, 0]
@@ -122,17 +146,23 @@ def assert_same(run: Path, other: Path) -> None:
             )
 
 
-def test_a_sharded_run_writes_the_parts_of_one_process(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_sharded_run_writes_the_parts_of_one_process(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.setattr(sys, "argv", ["sailvit", "train", str(tiny), "--run", "one"])
     with pytest.raises(SystemExit):
         main()
-    codes, _, said = two(tmp_path, "train", str(tiny), "--run", "two", "--set", "parallel.mode=shard")
+    codes, _, said = two(
+        tmp_path, "train", str(tiny), "--run", "two", "--set", "parallel.mode=shard"
+    )
     assert (codes, said) == ([0, 0], ["", ""])
     assert_same(tmp_path / "two", tmp_path / "one")
     assert all(line["ok"] for line in lines(tmp_path / "two/proofs.jsonl"))
 
 
-def test_a_sharded_run_goes_on_in_one_process(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_sharded_run_goes_on_in_one_process(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     """Same samples in the same global batches, none lost, none twice; weights as of an undisturbed run."""
     sound = ProgressHook.step_ended
 
@@ -153,13 +183,19 @@ def test_a_sharded_run_goes_on_in_one_process(tiny: Path, tmp_path: Path, monkey
     assert_same(tmp_path / "run", tmp_path / "whole")
     key = ("stage", "step", "samples", "tokens", "images")
     run, whole = (lines(tmp_path / name / "metrics.jsonl") for name in ("run", "whole"))
-    assert [[line[name] for name in key] for line in run] == [[line[name] for name in key] for line in whole]
+    assert [[line[name] for name in key] for line in run] == [
+        [line[name] for name in key] for line in whole
+    ]
 
 
-def test_auto_resume_goes_on_starts_over_or_does_nothing(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_auto_resume_goes_on_starts_over_or_does_nothing(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     def sailvit(*changes: str) -> int:
         monkeypatch.setattr(
-            sys, "argv", ["sailvit", "train", str(tiny), "--run", "run", "--set", "resume=auto", *changes]
+            sys,
+            "argv",
+            ["sailvit", "train", str(tiny), "--run", "run", "--set", "resume=auto", *changes],
         )
         with pytest.raises(SystemExit) as end:
             main()

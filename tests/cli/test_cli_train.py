@@ -50,7 +50,10 @@ def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp
 def tiny(parts: Parts, tmp_path: Path) -> Path:
     """A recipe file of two short stages."""
     sources = write_data(tmp_path / "data")
-    stages = [stage("coarse", train={"connector": 1.0}, length={"samples": 8}), stage("world", length={"samples": 8})]
+    stages = [
+        stage("coarse", train={"connector": 1.0}, length={"samples": 8}),
+        stage("world", length={"samples": 8}),
+    ]
     path = tmp_path / "tiny.yaml"
     path.write_text(dump_recipe(recipe(parts, sources, stages)))
     return path
@@ -64,7 +67,9 @@ def test_help_waits_for_no_heavy_library():
         "heavy = {'torch', 'transformers', 'matplotlib', 'PIL', 'sklearn', 'scipy'}\n"
         "print('LOADED', *sorted(heavy & set(sys.modules)))"
     )
-    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    shown = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout
     assert shown.rstrip().endswith("LOADED")
     assert "Refine any pretrained ViT in stages" in shown
     for command in ("demo", "train", "plan", "report", "world"):
@@ -83,8 +88,14 @@ def test_every_command_explains_itself(cli: Cli, command: list[str]):
     [
         (["train", "dmo"], r"dmo does not exist, and no shipped recipe has that name"),
         (["train", "demo", "--set", "stages.0.optim.lrr=1"], "lrr"),
-        (["train", "demo", "--resume"], "runs/demo-refine holds no run to resume; start it without --resume"),
-        (["train", "demo", "--set", "model.tower=sailvit:nothing"], "no shipped checkpoint 'sailvit:nothing'"),
+        (
+            ["train", "demo", "--resume"],
+            "runs/demo-refine holds no run to resume; start it without --resume",
+        ),
+        (
+            ["train", "demo", "--set", "model.tower=sailvit:nothing"],
+            "no shipped checkpoint 'sailvit:nothing'",
+        ),
     ],
 )
 def test_a_mistake_ends_with_a_sentence(cli: Cli, arguments: list[str], message: str):
@@ -100,14 +111,22 @@ def test_a_wrong_option_is_a_usage_error(cli: Cli):
 
 
 def test_train_writes_the_run_and_its_report(cli: Cli, tiny: Path, tmp_path: Path):
-    code, shown, said = cli("train", tiny, "--set", "stages.world.optim.lr=0.0005", "--set", "name=named")
+    code, shown, said = cli(
+        "train", tiny, "--set", "stages.world.optim.lr=0.0005", "--set", "name=named"
+    )
     assert (code, said) == (0, "")
     run = tmp_path / "runs/named"
     resolved = load_recipe(run / "recipe.yaml")
     assert resolved.stages[1].optim.lr == 0.0005
     assert resolved == load_recipe(tiny, ["stages.world.optim.lr=0.0005", "name=named"])
     assert "<html" in (run / "report.html").read_text()
-    for expected in ("stage coarse trains connector x1", "peak rate 0.0005", "holds", "as planned", "report.html"):
+    for expected in (
+        "stage coarse trains connector x1",
+        "peak rate 0.0005",
+        "holds",
+        "as planned",
+        "report.html",
+    ):
         assert expected in shown
     assert shown.count("proof of stage") == len(lines(run / "proofs.jsonl"))
 
@@ -115,7 +134,9 @@ def test_train_writes_the_run_and_its_report(cli: Cli, tiny: Path, tmp_path: Pat
 def test_the_resolved_recipe_runs_to_the_same_result(cli: Cli, tiny: Path, tmp_path: Path):
     cli("train", tiny, "--run", "one")
     assert cli("train", tmp_path / "one/recipe.yaml", "--run", "two")[0] == 0
-    weights = [tmp_path / run / "stages/01-world/language/model.safetensors" for run in ("one", "two")]
+    weights = [
+        tmp_path / run / "stages/01-world/language/model.safetensors" for run in ("one", "two")
+    ]
     assert weights[0].read_bytes() == weights[1].read_bytes()
 
 
@@ -130,7 +151,9 @@ def test_a_run_is_replaced_only_when_asked(cli: Cli, tiny: Path, tmp_path: Path)
     assert read_json(tmp_path / "run/manifest.json")["seed"] == 8
 
 
-def test_a_stop_says_how_to_go_on(cli: Cli, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_stop_says_how_to_go_on(
+    cli: Cli, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     cli("train", tiny, "--run", "whole")
     sound = ProgressHook.step_ended
 
@@ -144,11 +167,15 @@ def test_a_stop_says_how_to_go_on(cli: Cli, tiny: Path, tmp_path: Path, monkeypa
     assert code == 130
     assert "Continue with: sailvit train run/recipe.yaml --resume" in said
     monkeypatch.setattr(progress.ProgressHook, "step_ended", sound)
-    code, _, said = cli("train", tiny, "--run", "run", "--resume", "--set", "stages.world.optim.lr=0.5")
+    code, _, said = cli(
+        "train", tiny, "--run", "run", "--resume", "--set", "stages.world.optim.lr=0.5"
+    )
     assert code == 1
     assert "'lr: 0.001' is now 'lr: 0.5'" in said
     assert cli("train", "run/recipe.yaml", "--resume")[0] == 0
-    weights = [tmp_path / run / "stages/01-world/tower/model.safetensors" for run in ("run", "whole")]
+    weights = [
+        tmp_path / run / "stages/01-world/tower/model.safetensors" for run in ("run", "whole")
+    ]
     assert weights[0].read_bytes() == weights[1].read_bytes()
 
 
@@ -165,12 +192,25 @@ def test_on_a_terminal_there_is_a_bar_instead_of_lines(
 
 
 def test_a_proof_that_fails_is_seen():
-    row = {"planned": 1_500_000, "in_optimizer": 2_000, "moved": 5, "frozen": 0, "frozen_identical": 0, "lr": 1e-3}
+    row = {
+        "planned": 1_500_000,
+        "in_optimizer": 2_000,
+        "moved": 5,
+        "frozen": 0,
+        "frozen_identical": 0,
+        "lr": 1e-3,
+    }
     rows = [{"part": "tower", **row, "verdict": "3 tensors should train"}]
     console = Console(width=120, record=True, file=io.StringIO())
     console.print(proof_table({"stage": "fine", "step": 10, "ok": False, "rows": rows}))
     text = console.export_text()
-    for expected in ("proof of stage fine after step 10: FAILS", "1.5M", "2k", "0.001", "3 tensors should train"):
+    for expected in (
+        "proof of stage fine after step 10: FAILS",
+        "1.5M",
+        "2k",
+        "0.001",
+        "3 tensors should train",
+    ):
         assert expected in text
 
 
@@ -200,7 +240,9 @@ def test_the_worlds_base_parts_are_made_from_nothing(cli: Cli, tmp_path: Path):
     assert (code, said) == (0, "")
     for part in ("tower", "language"):
         assert (tmp_path / "base" / part / "model.safetensors").exists()
-    trained, begun = (tmp_path / "base" / place / "model.safetensors" for place in ("tower", "random/tower"))
+    trained, begun = (
+        tmp_path / "base" / place / "model.safetensors" for place in ("tower", "random/tower")
+    )
     assert trained.read_bytes() != begun.read_bytes()
 
 
@@ -217,7 +259,9 @@ def test_settings_that_do_less_than_they_say_are_told(cli: Cli, tiny: Path):
     more = ["--set", "stages.world.length.samples=50", "--set", "parallel.mode=shard"]
     code, shown, said = cli("train", tiny, "--set", data, "--set", train, *more)
     assert (code, said) == (0, "")
-    assert "stage world trains tower x0.5 (last 1 blocks, x0.8 per layer down), connector x1" in shown
+    assert (
+        "stage world trains tower x0.5 (last 1 blocks, x0.8 per layer down), connector x1" in shown
+    )
     assert "its sources end after 9 records" in shown
     assert "length.samples asks for 50" in shown
     assert "parallel.mode is shard, but one process has nothing to share" in shown

@@ -42,7 +42,14 @@ def so_far(**changes: Any) -> RunSoFar:
         "complete": False,
         "quiet": 0.4,
         "events": [
-            {"event": "spike", "stage": "fine", "step": 7, "loss": 9.0, "score": 11.0, "samples": ["a"]},
+            {
+                "event": "spike",
+                "stage": "fine",
+                "step": 7,
+                "loss": 9.0,
+                "score": 11.0,
+                "samples": ["a"],
+            },
             {"event": "rollback", "stage": "fine", "step": 50, "to_step": 40, "samples": []},
         ],
         "looks": [{**LOOK, "cka": 1.0}, LOOK],
@@ -78,7 +85,9 @@ def test_wide_terminals_stand_side_by_side():
 def test_states_are_told_apart():
     assert "complete" in drawn(so_far(complete=True), 80)
     assert "silent for 1 h 0 min" in drawn(so_far(quiet=3600.0), 80)
-    assert "no step yet" in drawn(so_far(quiet=None, stages=[StageSoFar("coarse", 0)], looks=[], events=[]), 80)
+    assert "no step yet" in drawn(
+        so_far(quiet=None, stages=[StageSoFar("coarse", 0)], looks=[], events=[]), 80
+    )
     assert "1 of 2 FAIL" in drawn(so_far(proofs=[{"ok": True}, {"ok": False}]), 80)
 
 
@@ -115,7 +124,9 @@ def test_once_prints_one_picture(tmp_path: Path):
     result = CliRunner().invoke(app, ["watch", str(run.path), "--once"])
     assert result.exit_code == 0, result.output
     assert "▶ fine" in result.output
-    assert "▶ fine" in CliRunner().invoke(app, ["watch", str(run.path)]).output, "a pipe is given one picture"
+    assert "▶ fine" in CliRunner().invoke(app, ["watch", str(run.path)]).output, (
+        "a pipe is given one picture"
+    )
 
 
 def test_it_follows_until_the_run_is_complete(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -166,5 +177,7 @@ def test_it_runs_without_torch(tmp_path: Path):
         "import sys; sys.modules['torch'] = None; sys.argv = ['sailvit', 'watch', sys.argv[1], '--once']\n"
         "from sailvit.cli.app import main; main()"
     )
-    done = subprocess.run([sys.executable, "-c", code, str(run.path)], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(run.path)], capture_output=True, text=True, check=False
+    )
     assert "▶ fine" in done.stdout, done.stderr

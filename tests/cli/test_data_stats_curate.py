@@ -16,11 +16,16 @@ from sailvit.core.errors import DataError, SailvitError
 from sailvit.core.recipe import SourceConfig
 from sailvit.data.formats import open_source
 
-TEXTS = ("A red circle stands left of a blue square in the garden.", "Ein Hund liegt auf dem Tisch in der Küche.")
+TEXTS = (
+    "A red circle stands left of a blue square in the garden.",
+    "Ein Hund liegt auf dem Tisch in der Küche.",
+)
 
 
 def run(*arguments: object) -> str:
-    result = CliRunner().invoke(data, list(map(str, arguments)), env={"COLUMNS": "160", "NO_COLOR": "1"})
+    result = CliRunner().invoke(
+        data, list(map(str, arguments)), env={"COLUMNS": "160", "NO_COLOR": "1"}
+    )
     if result.exception is not None:
         raise result.exception
     return result.output
@@ -44,8 +49,22 @@ def rows(tmp_path: Path) -> Path:
 
 
 def test_stats_as_table_json_and_page(rows: Path, tmp_path: Path):
-    text = run("stats", rows, "--json", tmp_path / "s.json", "--html", tmp_path / "s.html", "--format", "captions")
-    for expected in ("rows: 12 records, 11 images", "image height", "caption 100.0%", "en 81.8%, de 18.2%"):
+    text = run(
+        "stats",
+        rows,
+        "--json",
+        tmp_path / "s.json",
+        "--html",
+        tmp_path / "s.html",
+        "--format",
+        "captions",
+    )
+    for expected in (
+        "rows: 12 records, 11 images",
+        "image height",
+        "caption 100.0%",
+        "en 81.8%, de 18.2%",
+    ):
         assert expected in text
     assert "1 images byte for byte" in text
     assert "1 unreadable" in text
@@ -67,7 +86,9 @@ def test_stats_with_the_tokens_of_a_recipe_and_of_a_few_records(rows: Path):
 
 def test_curate_writes_a_selection_that_a_recipe_reads(rows: Path, tmp_path: Path):
     settings = tmp_path / "filters.yaml"
-    settings.write_text("filters:\n  - language: {keep: [en]}\n  - duplicate: {}\nresampling: {share: 0.9}\n")
+    settings.write_text(
+        "filters:\n  - language: {keep: [en]}\n  - duplicate: {}\nresampling: {share: 0.9}\n"
+    )
     out = tmp_path / "chosen"
     text = run("curate", rows, "--filters", settings, "--out", out)
     assert "language de: 3" in text
@@ -77,13 +98,25 @@ def test_curate_writes_a_selection_that_a_recipe_reads(rows: Path, tmp_path: Pat
     source = open_source("chosen", SourceConfig(format="selected", path=str(out)), Path())
     report = json.loads((out / "report.json").read_text())
     assert len(source) == report["kept"]
-    assert {source[i].id for i in range(len(source))} <= {"r0", "r1", "r3", "r4", "r6", "r7", "r9", "r10"}
+    assert {source[i].id for i in range(len(source))} <= {
+        "r0",
+        "r1",
+        "r3",
+        "r4",
+        "r6",
+        "r7",
+        "r9",
+        "r10",
+    }
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("filters: [{lenght: {}}]", r"f.yaml: filters: unknown filter 'lenght'; did you mean length"),
+        (
+            "filters: [{lenght: {}}]",
+            r"f.yaml: filters: unknown filter 'lenght'; did you mean length",
+        ),
         ("filters: [{length: {}", r"f.yaml:1:\d+: not valid YAML"),
         ("- 1", "expected a mapping"),
         (None, r"f.yaml cannot be read"),
@@ -119,7 +152,16 @@ def test_what_a_source_left_out_when_it_opened_is_said(rows: Path, tmp_path: Pat
 def test_a_selection_of_nothing_is_an_exit_code(rows: Path, tmp_path: Path):
     filters = tmp_path / "filters.yaml"
     filters.write_text("filters:\n  - length: {at_least: 4000}\n")
-    given = ["curate", rows, "--filters", filters, "--out", tmp_path / "kept", "--format", "captions"]
+    given = [
+        "curate",
+        rows,
+        "--filters",
+        filters,
+        "--out",
+        tmp_path / "kept",
+        "--format",
+        "captions",
+    ]
     result = CliRunner().invoke(data, list(map(str, given)))
     assert result.exit_code == 1
     assert "no record is left" in result.output

@@ -19,7 +19,9 @@ from sailvit.recipes.loader import load_recipe
 def walked(tmp_path_factory):
     folder = RunFolder(tmp_path_factory.mktemp("demo") / "run")
     threads = torch.get_num_threads()
-    summary = run_demo(folder, DemoSize(quick=True, per_task=3), seed=3, console=Console(quiet=True))
+    summary = run_demo(
+        folder, DemoSize(quick=True, per_task=3), seed=3, console=Console(quiet=True)
+    )
     torch.set_num_threads(threads)
     return folder, summary
 
@@ -41,25 +43,38 @@ def test_every_stage_is_proved_at_its_start_and_end(walked):
     folder, _ = walked
     lines = list(read_lines(folder.proofs))
     assert [(line["stage"], line["when"]) for line in lines] == [
-        (stage, when) for stage in ("coarse", "fine", "knowledge") for when in ("first steps", "end")
+        (stage, when)
+        for stage in ("coarse", "fine", "knowledge")
+        for when in ("first steps", "end")
     ]
     assert all(line["ok"] for line in lines)
 
 
 def test_both_target_trainings_differ_in_the_tower_alone(walked):
     folder, _ = walked
-    recipes = {name: load_recipe(folder.path / "target" / name / "recipe.yaml") for name in ("base", "refined")}
+    recipes = {
+        name: load_recipe(folder.path / "target" / name / "recipe.yaml")
+        for name in ("base", "refined")
+    }
     towers = {name: recipe.model.tower for name, recipe in recipes.items()}
-    assert towers == {"base": "sailvit:world/tower", "refined": str(folder.stage(2, "knowledge") / "tower")}
+    assert towers == {
+        "base": "sailvit:world/tower",
+        "refined": str(folder.stage(2, "knowledge") / "tower"),
+    }
     same = [recipe.model_copy(update={"model": None}) for recipe in recipes.values()]
     assert same[0] == same[1]
-    assert recipes["base"].model.model_copy(update={"tower": towers["refined"]}) == recipes["refined"].model
+    assert (
+        recipes["base"].model.model_copy(update={"tower": towers["refined"]})
+        == recipes["refined"].model
+    )
 
 
 def test_target_training_leaves_the_refined_tower_as_it_was(walked):
     folder, _ = walked
     refined = AutoModel.from_pretrained(folder.stage(2, "knowledge") / "tower").state_dict()
-    used = AutoModel.from_pretrained(folder.path / "target/refined/stages/01-instruct/tower").state_dict()
+    used = AutoModel.from_pretrained(
+        folder.path / "target/refined/stages/01-instruct/tower"
+    ).state_dict()
     base = AutoModel.from_pretrained(resolve_source("sailvit:world/tower")).state_dict()
     assert all(torch.equal(refined[name], used[name]) for name in refined)
     assert not any(torch.equal(refined[name], base[name]) for name in refined)
@@ -76,7 +91,9 @@ def test_report_shows_the_comparison(walked):
 
 
 def test_failed_training_beside_is_an_error_that_names_its_log(tmp_path):
-    beside = TrainingBeside(["stages.0.length.samples=1"], str(tmp_path / "none"), RunFolder(tmp_path / "a/base"), 1)
+    beside = TrainingBeside(
+        ["stages.0.length.samples=1"], str(tmp_path / "none"), RunFolder(tmp_path / "a/base"), 1
+    )
     with beside, pytest.raises(RunError, match=r"base\.log"):
         beside.model()
     assert "cannot load the tower" in beside.log.read_text(encoding="utf-8")

@@ -35,7 +35,9 @@ def test_without_proc_the_process_as_a_whole_is_counted(monkeypatch: pytest.Monk
 CPU = torch.device("cpu")
 
 
-def test_free_memory_is_what_the_machine_or_the_container_has_left(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+def test_free_memory_is_what_the_machine_or_the_container_has_left(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
     meminfo = tmp_path / "meminfo"
     meminfo.write_text("MemTotal: 4096 kB\nMemAvailable: 2048 kB\n", encoding="utf-8")
     monkeypatch.setattr("sailvit.core.memory._MEMINFO", str(meminfo))

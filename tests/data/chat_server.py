@@ -30,7 +30,9 @@ class ChatServer:
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self.handler)
         self._server.chat = self
         self._server.daemon_threads = True
-        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True
+        )
 
     @property
     def url(self) -> str:
@@ -70,7 +72,11 @@ FAULTS = {
     "no choices": {"body": b'{"choices": []}'},
     "no text": {"body": b'{"choices": [{"message": {"content": null}}]}'},
     "cut": {"body": b'{"choices": [', "length": 500},
-    "redirect": {"body": b"", "status": 302, "headers": {"Location": "http://127.0.0.1:9/elsewhere"}},
+    "redirect": {
+        "body": b"",
+        "status": 302,
+        "headers": {"Location": "http://127.0.0.1:9/elsewhere"},
+    },
     "429": {"body": b"busy", "status": 429, "headers": {"Retry-After": "0"}},
 }
 
@@ -98,9 +104,13 @@ class Handler(BaseHTTPRequestHandler):
         with self.server.chat.thinking():
             message = {"role": "assistant", "content": self.server.chat.say(body)}
         usage = {"prompt_tokens": 100, "completion_tokens": 7, "total_tokens": 107}
-        self.give(json.dumps({"id": "x", "choices": [{"message": message}], "usage": usage}).encode())
+        self.give(
+            json.dumps({"id": "x", "choices": [{"message": message}], "usage": usage}).encode()
+        )
 
-    def give(self, body: bytes, status: int = 200, headers: dict[str, str] | None = None, length: int = 0) -> None:
+    def give(
+        self, body: bytes, status: int = 200, headers: dict[str, str] | None = None, length: int = 0
+    ) -> None:
         # Whoever has given up waiting is gone.
         with suppress(OSError):
             self.send_response(status)

@@ -24,7 +24,9 @@ RECORDS = 40
 """Records of every set: one bad one is below 10, the number that is put up with."""
 BAD = 7
 """Which of them is damaged."""
-FEED = Feed(name="damaged", seed=3, shares={"set": 1}, sequence=160, global_batch=2, samples=RECORDS)
+FEED = Feed(
+    name="damaged", seed=3, shares={"set": 1}, sequence=160, global_batch=2, samples=RECORDS
+)
 
 
 def picture(seed: int, kind: str = "JPEG", **settings) -> bytes:
@@ -51,7 +53,9 @@ def write_llava(folder: Path) -> SourceConfig:
         (folder / "images" / f"{number}.jpg").write_bytes(picture(number))
     lines = [json.dumps(row(number)) for number in range(RECORDS)]
     (folder / "rows.jsonl").write_text("\n".join(lines) + "\n")
-    return SourceConfig(format="llava", path=str(folder / "rows.jsonl"), images=str(folder / "images"))
+    return SourceConfig(
+        format="llava", path=str(folder / "rows.jsonl"), images=str(folder / "images")
+    )
 
 
 def write_tars(folder: Path, shards: int = 4) -> SourceConfig:
@@ -77,7 +81,9 @@ def put(tar: tarfile.TarFile, name: str, content: bytes = b"", **settings) -> No
 def write_tsv(folder: Path) -> SourceConfig:
     """A VLMEvalKit table."""
     folder.mkdir(parents=True)
-    cells = [[f"r{n}", f"colour {n}?", "blue", b64encode(picture(n)).decode()] for n in range(RECORDS)]
+    cells = [
+        [f"r{n}", f"colour {n}?", "blue", b64encode(picture(n)).decode()] for n in range(RECORDS)
+    ]
     lines = ["\t".join(line) for line in [["index", "question", "answer", "image"], *cells]]
     (folder / "table.tsv").write_text("\n".join(lines) + "\n")
     return SourceConfig(format="tsv", path=str(folder / "table.tsv"))
@@ -86,10 +92,16 @@ def write_tsv(folder: Path) -> SourceConfig:
 def parquet_rows() -> list[dict]:
     """Rows with images as Hugging Face datasets keep them."""
     turns = [
-        [{"role": "user", "content": f"<image>colour {n}?"}, {"role": "assistant", "content": "blue"}]
+        [
+            {"role": "user", "content": f"<image>colour {n}?"},
+            {"role": "assistant", "content": "blue"},
+        ]
         for n in range(RECORDS)
     ]
-    return [{"id": f"r{n}", "image": {"bytes": picture(n), "path": None}, "messages": turns[n]} for n in range(RECORDS)]
+    return [
+        {"id": f"r{n}", "image": {"bytes": picture(n), "path": None}, "messages": turns[n]}
+        for n in range(RECORDS)
+    ]
 
 
 def write_parquet(folder: Path, rows: list[dict] | None = None) -> SourceConfig:
@@ -100,7 +112,9 @@ def write_parquet(folder: Path, rows: list[dict] | None = None) -> SourceConfig:
     folder.mkdir(parents=True, exist_ok=True)
     given = rows or parquet_rows()
     table = pa.table({name: [fields[name] for fields in given] for name in given[0]})
-    pq.write_table(table, folder / "a.parquet", row_group_size=10, write_page_checksum=True, compression="none")
+    pq.write_table(
+        table, folder / "a.parquet", row_group_size=10, write_page_checksum=True, compression="none"
+    )
     return SourceConfig(format="parquet", path=str(folder / "a.parquet"))
 
 
@@ -126,7 +140,9 @@ class Outcome:
         return [[name for name in pack if name not in gone] for pack in self.packs]
 
 
-def read(config: SourceConfig, builder, *, costs: CostTable | None = None, between=None, **settings) -> Outcome:
+def read(
+    config: SourceConfig, builder, *, costs: CostTable | None = None, between=None, **settings
+) -> Outcome:
     """One pass; `between` is called after the source has opened, and `costs` are taken where given."""
     source = open_source("set", config, Path.cwd())
     costs = costs or measure("set", source, builder)

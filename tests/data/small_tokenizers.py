@@ -47,7 +47,9 @@ def byte_tokenizer(chat_template: str | None = None) -> PreTrainedTokenizerFast:
     trainer = trainers.BpeTrainer(
         vocab_size=400, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
     )
-    core.train_from_iterator(["what colour is the large circle red blue left of the small square"] * 5, trainer)
+    core.train_from_iterator(
+        ["what colour is the large circle red blue left of the small square"] * 5, trainer
+    )
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=core,
         pad_token="<|pad|>",
@@ -62,5 +64,10 @@ def byte_tokenizer(chat_template: str | None = None) -> PreTrainedTokenizerFast:
 def layout_for(tokenizer: PreTrainedTokenizerFast, **settings) -> VisualLayout:
     """Tiles of 8 pixels with two visual tokens each."""
     placeholder = tokenizer.convert_tokens_to_ids("<|image_pad|>")
-    values = {"tile_size": 8, "tokens_per_tile": 2, "placeholder_id": placeholder, "placeholder": "<|image_pad|>"}
+    values = {
+        "tile_size": 8,
+        "tokens_per_tile": 2,
+        "placeholder_id": placeholder,
+        "placeholder": "<|image_pad|>",
+    }
     return VisualLayout(**{**values, **settings})

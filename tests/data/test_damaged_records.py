@@ -14,7 +14,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from damage import BAD, RECORDS, costs_of, parquet_rows, picture, read, row, write_llava, write_parquet, write_tsv
+from damage import (
+    BAD,
+    RECORDS,
+    costs_of,
+    parquet_rows,
+    picture,
+    read,
+    row,
+    write_llava,
+    write_parquet,
+    write_tsv,
+)
 from PIL import Image
 
 from sailvit.data.samples import SampleBuilder
@@ -44,7 +55,8 @@ class Set:
         shutil.copytree(self.folder, folder)
         damage(folder)
         moved = {
-            key: str(getattr(self.config, key)).replace(str(self.folder), str(folder)) for key in ("path", "images")
+            key: str(getattr(self.config, key)).replace(str(self.folder), str(folder))
+            for key in ("path", "images")
         }
         moved = {key: value for key, value in moved.items() if value != "None"}
         return read(self.config.model_copy(update=moved), self.builder, costs=self.costs)
@@ -118,7 +130,9 @@ ROWS = {
 def test_a_damaged_row(llava, tmp_path, damage, kind):
     def spoil(folder):
         lines = (folder / "rows.jsonl").read_bytes().splitlines()
-        lines[BAD] = damage if isinstance(damage, bytes) else json.dumps({**row(BAD), **damage}).encode()
+        lines[BAD] = (
+            damage if isinstance(damage, bytes) else json.dumps({**row(BAD), **damage}).encode()
+        )
         (folder / "rows.jsonl").write_bytes(b"\n".join(lines) + b"\n")
 
     llava.expect(llava.damaged(tmp_path, spoil), kind)
@@ -190,7 +204,9 @@ FILES = {
 
 @pytest.mark.parametrize(("content", "kind"), FILES.values(), ids=FILES)
 def test_a_damaged_image(llava, tmp_path, content, kind):
-    outcome = llava.damaged(tmp_path, lambda folder: (folder / f"images/{BAD}.jpg").write_bytes(content))
+    outcome = llava.damaged(
+        tmp_path, lambda folder: (folder / f"images/{BAD}.jpg").write_bytes(content)
+    )
     llava.expect(outcome, kind)
 
 
@@ -248,7 +264,9 @@ STRANGE = {
     ),
     "16 bits": lambda: save(Image.fromarray(np.full((7, 9), 40_000, np.uint16)), "PNG"),
     "transparent palette": lambda: save(Image.new("P", (9, 7), 1), "PNG", transparency=1),
-    "broken EXIF": lambda: save(Image.new("RGB", (9, 7)), "JPEG", exif=b"Exif\0\0MM\x00\x2a\xff\xff\xff\xff"),
+    "broken EXIF": lambda: save(
+        Image.new("RGB", (9, 7)), "JPEG", exif=b"Exif\0\0MM\x00\x2a\xff\xff\xff\xff"
+    ),
     "one pixel": lambda: save(Image.new("RGB", (1, 1)), "PNG"),
     "a line of pixels": lambda: save(Image.new("RGB", (4000, 1)), "PNG"),
     "JPEG with rubbish behind it": lambda: picture(BAD) + b"rubbish",
@@ -263,7 +281,9 @@ def save(image: Image.Image, kind: str, **settings) -> bytes:
 
 @pytest.mark.parametrize("make", STRANGE.values(), ids=STRANGE)
 def test_what_is_strange_but_whole_is_read(llava, tmp_path, make):
-    outcome = llava.damaged(tmp_path, lambda folder: (folder / f"images/{BAD}.jpg").write_bytes(make()))
+    outcome = llava.damaged(
+        tmp_path, lambda folder: (folder / f"images/{BAD}.jpg").write_bytes(make())
+    )
     assert outcome.bad == []
     assert outcome.packs == llava.outcome.packs
 
@@ -271,7 +291,10 @@ def test_what_is_strange_but_whole_is_read(llava, tmp_path, make):
 CELLS = {
     "bad base64": ("/9j/" * 20 + "!", "base64"),
     "base64 cut": (b64encode(picture(BAD)).decode()[:-1], "base64"),
-    "base64 of text": (b64encode(b"a blue circle, no image at all, in plain letters").decode() * 4, "image"),
+    "base64 of text": (
+        b64encode(b"a blue circle, no image at all, in plain letters").decode() * 4,
+        "image",
+    ),
     "base64 of half an image": (b64encode(picture(BAD)[:400]).decode(), "image"),
 }
 
@@ -303,7 +326,10 @@ COLUMNS = {
     "image without bytes": ({"image": {"bytes": b"", "path": None}}, "image"),
     "image is null": ({"image": None}, "marks"),
     "image of neither bytes nor path": ({"image": {"bytes": None, "path": None}}, "image"),
-    "image path that is not there": ({"image": {"bytes": None, "path": "gone.jpg"}}, "missing file"),
+    "image path that is not there": (
+        {"image": {"bytes": None, "path": "gone.jpg"}},
+        "missing file",
+    ),
     "image path that leads out": ({"image": {"bytes": None, "path": "../gone.jpg"}}, "path"),
     "image cut": ({"image": {"bytes": picture(BAD)[:300], "path": None}}, "image"),
     "messages are null": ({"messages": None}, "turns"),

@@ -10,7 +10,18 @@ import tarfile
 from pathlib import Path
 
 import pytest
-from damage import RECORDS, Outcome, costs_of, picture, put, read, row, write_llava, write_parquet, write_tars
+from damage import (
+    RECORDS,
+    Outcome,
+    costs_of,
+    picture,
+    put,
+    read,
+    row,
+    write_llava,
+    write_parquet,
+    write_tars,
+)
 
 from sailvit.core.recipe import SourceConfig
 from sailvit.data.formats import open_source
@@ -67,7 +78,12 @@ def test_a_shard_that_breaks_while_it_is_used(tmp_path, builder, damage, kinds):
     config = write_tars(tmp_path / "set")
     whole = read(config, builder)
     assert sorted(whole.ids) == EVERY
-    outcome = read(config, builder, costs=costs_of(config, builder), between=lambda: damage(tmp_path / "set/2.tar"))
+    outcome = read(
+        config,
+        builder,
+        costs=costs_of(config, builder),
+        between=lambda: damage(tmp_path / "set/2.tar"),
+    )
     assert outcome.packs == whole.without(*keys(2))
     assert len(outcome.bad) == len(keys(2))
     assert {bad.kind for bad in outcome.bad} <= kinds
@@ -103,10 +119,18 @@ def packed(folder: Path) -> None:
 
 PLANTED = pickle.dumps(Planted())
 SHARDS = {
-    "link to a file outside": (with_member("x.jpg", type=tarfile.SYMTYPE, linkname="/etc/passwd"), "link", []),
+    "link to a file outside": (
+        with_member("x.jpg", type=tarfile.SYMTYPE, linkname="/etc/passwd"),
+        "link",
+        [],
+    ),
     "link beside": (with_member("x.jpg", type=tarfile.SYMTYPE, linkname="k02.jpg"), "link", []),
     "hard link": (with_member("x.jpg", type=tarfile.LNKTYPE, linkname="k02.jpg"), "link", []),
-    "character device": (with_member("x.jpg", type=tarfile.CHRTYPE, devmajor=1, devminor=5), "device", []),
+    "character device": (
+        with_member("x.jpg", type=tarfile.CHRTYPE, devmajor=1, devminor=5),
+        "device",
+        [],
+    ),
     "block device": (with_member("x.jpg", type=tarfile.BLKTYPE), "device", []),
     "pipe": (with_member("x.jpg", type=tarfile.FIFOTYPE), "device", []),
     "name that leads out": (with_member("../x.jpg", content=picture(1)), "unsafe name", []),
@@ -118,7 +142,11 @@ SHARDS = {
     "empty": (lambda folder: empty(folder / "2.tar"), None, keys(2)),
     "a web page": (lambda folder: page(folder / "2.tar"), "cut shard", keys(2)),
     "compressed": (packed, "cut shard", keys(2)),
-    "a dead link": (lambda folder: (remove(folder / "2.tar"), (folder / "2.tar").symlink_to("nowhere")), None, keys(2)),
+    "a dead link": (
+        lambda folder: (remove(folder / "2.tar"), (folder / "2.tar").symlink_to("nowhere")),
+        None,
+        keys(2),
+    ),
 }
 
 
@@ -175,7 +203,9 @@ class Prepared:
     def __init__(self, folder: Path, builder) -> None:
         source = open_source("set", write_llava(folder / "in"), Path.cwd())
         self.folder, self.builder = folder / "out", builder
-        prepare({"set": source}, self.folder, config=PrepareConfig(shard_samples=10), builder=builder)
+        prepare(
+            {"set": source}, self.folder, config=PrepareConfig(shard_samples=10), builder=builder
+        )
         self.config = SourceConfig(format="indexed", path=str(self.folder))
         self.shards = sorted(self.folder.rglob("*.tar"))
         self.costs = costs_of(self.config, builder)

@@ -29,7 +29,20 @@ from sailvit.data.loader import Loader
 from sailvit.data.reading.reader import Reader
 from sailvit.data.samples import SampleBuilder
 
-WORDS = ["what", "colour", "is", "the", "large", "red", "blue", "circle", "left", "of", "small", "square"]
+WORDS = [
+    "what",
+    "colour",
+    "is",
+    "the",
+    "large",
+    "red",
+    "blue",
+    "circle",
+    "left",
+    "of",
+    "small",
+    "square",
+]
 
 
 class Memory:
@@ -54,7 +67,15 @@ class Memory:
         return Record(str(position), turns, pixels, "caption" if image else "text")
 
 
-FEED = Feed(name="fine", seed=5, shares={"a": 3, "b": 1}, sequence=128, global_batch=8, micro_batch=1, samples=260)
+FEED = Feed(
+    name="fine",
+    seed=5,
+    shares={"a": 3, "b": 1},
+    sequence=128,
+    global_batch=8,
+    micro_batch=1,
+    samples=260,
+)
 SOURCES = {"a": Memory(40), "b": Memory(23)}
 
 
@@ -105,7 +126,9 @@ def contents(steps):
 
 def packs(steps):
     """The packs of every step as sets of ids, whichever rank has them; rows of padding are left out."""
-    return [sorted(batch.sample_ids for batch in step.batches if batch.sample_ids) for step in steps]
+    return [
+        sorted(batch.sample_ids for batch in step.batches if batch.sample_ids) for step in steps
+    ]
 
 
 def ids(steps):
@@ -131,16 +154,27 @@ def test_every_record_comes_once_per_epoch(load):
 
 def test_packs_hold_at_most_the_sequence_and_steps_the_global_batch(load):
     steps = list(load(replace(FEED, micro_batch=2)))
-    assert all(batch.tokens.shape[0] == 2 and batch.tokens.shape[1] <= 128 for s in steps[:-1] for batch in s.batches)
+    assert all(
+        batch.tokens.shape[0] == 2 and batch.tokens.shape[1] <= 128
+        for s in steps[:-1]
+        for batch in s.batches
+    )
     assert all(len(step.batches) == 4 for step in steps[:-1])
 
 
 @pytest.mark.parametrize("world", [1, 2, 4, 8])
-def test_resuming_from_any_cursor_gives_the_identical_rest_on_any_number_of_ranks(load, alone, world):
+def test_resuming_from_any_cursor_gives_the_identical_rest_on_any_number_of_ranks(
+    load, alone, world
+):
     for done, step in enumerate(alone, 1):
-        ranks = [list(load(replace(FEED, rank=rank, world=world), cursor=step.cursor)) for rank in range(world)]
+        ranks = [
+            list(load(replace(FEED, rank=rank, world=world), cursor=step.cursor))
+            for rank in range(world)
+        ]
         assert [step.cursor for step in ranks[0]] == [step.cursor for step in alone[done:]]
-        met = [list(chain(*(packs(steps)[at] for steps in ranks))) for at in range(len(alone) - done)]
+        met = [
+            list(chain(*(packs(steps)[at] for steps in ranks))) for at in range(len(alone) - done)
+        ]
         assert [sorted(found) for found in met] == packs(alone[done:])
     assert len(alone) >= 6
 
@@ -182,7 +216,9 @@ def test_several_workers_share_the_work_of_one_step(load):
     assert len(set.union(*readers)) == 2
 
 
-@pytest.mark.parametrize("change", [{"name": "coarse"}, {"seed": 6}, {"sequence": 256}, {"shares": {"a": 1, "b": 1}}])
+@pytest.mark.parametrize(
+    "change", [{"name": "coarse"}, {"seed": 6}, {"sequence": 256}, {"shares": {"a": 1, "b": 1}}]
+)
 def test_the_cursor_of_another_feed_is_refused(load, alone, change):
     with pytest.raises(DataError, match="the cursor was written with"):
         load(replace(FEED, **change), cursor=alone[0].cursor)
@@ -210,10 +246,17 @@ LENIENT = replace(FEED, quarantine=QuarantineConfig(share=0.2))
 def test_bad_records_are_left_out_and_nothing_else_moves(load, alone, workers):
     reported = []
     steps = list(load(replace(LENIENT, workers=workers), BROKEN, report=reported.append))
-    expected = [[[i for i in batch.sample_ids if i not in GONE] for batch in step.batches] for step in alone]
+    expected = [
+        [[i for i in batch.sample_ids if i not in GONE] for batch in step.batches] for step in alone
+    ]
     assert [[[*batch.sample_ids] for batch in step.batches] for step in steps] == expected
     assert [step.cursor for step in steps] == [step.cursor for step in alone]
-    lost = [(number, name) for number, step in enumerate(alone, 1) for name in ids([step]) if name in GONE]
+    lost = [
+        (number, name)
+        for number, step in enumerate(alone, 1)
+        for name in ids([step])
+        if name in GONE
+    ]
     assert [(bad.step, f"{bad.source}/{bad.position}") for bad in reported] == lost
     assert {(bad.kind, bad.reason, bad.id) for bad in reported} == {("json", "its line is cut", "")}
 
@@ -231,7 +274,9 @@ def test_a_pack_of_bad_records_alone_becomes_padding(load):
     steps = list(load(feed, sources))
     empty = [batch for step in steps for batch in step.batches if not batch.sample_ids]
     assert empty
-    assert all(batch.answer_tokens == 0 and batch.padding == batch.tokens.numel() for batch in empty)
+    assert all(
+        batch.answer_tokens == 0 and batch.padding == batch.tokens.numel() for batch in empty
+    )
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -239,7 +284,9 @@ def test_too_many_bad_records_stop_the_run_with_the_worst_source(load, workers):
     sources = {"a": Memory(40, broken=(3,)), "b": Memory(23, broken=range(0, 23, 2))}
     reported = []
     feed = replace(FEED, workers=workers, quarantine=QuarantineConfig(share=0.1, allow=4))
-    with pytest.raises(DataError, match=r"of source b could not be read \(\d+ json\); at most 4, or 10") as caught:
+    with pytest.raises(
+        DataError, match=r"of source b could not be read \(\d+ json\); at most 4, or 10"
+    ) as caught:
         list(load(feed, sources, report=reported.append))
     assert caught.value.kind == "quarantine"
     bad = [record for record in reported if record.source == "b"]
@@ -322,7 +369,9 @@ def test_a_killed_worker_is_an_error_that_says_what_to_do(load):
     next(steps)
     for child in _children() - before:
         os.kill(child, signal.SIGKILL)
-    with pytest.raises(DataError, match=r"a loader process ended: .*worker.*memory ran out") as caught:
+    with pytest.raises(
+        DataError, match=r"a loader process ended: .*worker.*memory ran out"
+    ) as caught:
         deque(steps, maxlen=0)
     assert caught.value.kind == "worker"
 
@@ -343,7 +392,9 @@ def test_a_stop_sent_to_all_processes_leaves_the_workers_at_work(load):
 def test_workers_end_with_a_parent_that_was_killed(load, steps):
     context = multiprocessing.get_context("fork")
     told, tell = context.Pipe(duplex=False)
-    parent = context.Process(target=_iterate, args=(load(replace(FEED, workers=2, samples=None)), tell, steps))
+    parent = context.Process(
+        target=_iterate, args=(load(replace(FEED, workers=2, samples=None)), tell, steps)
+    )
     parent.start()
     workers = told.recv()
     os.kill(parent.pid, signal.SIGKILL)

@@ -27,7 +27,9 @@ def encoded(image: Image.Image, kind: str = "PNG", **settings) -> bytes:
 
 def gradient(width: int, height: int) -> np.ndarray:
     y, x = np.mgrid[:height, :width]
-    return np.stack([x * 255 // max(1, width - 1), y * 255 // max(1, height - 1), (x + y) % 256], -1).astype(np.uint8)
+    return np.stack(
+        [x * 255 // max(1, width - 1), y * 255 // max(1, height - 1), (x + y) % 256], -1
+    ).astype(np.uint8)
 
 
 @pytest.mark.parametrize(
@@ -108,7 +110,9 @@ def test_more_pixels_than_the_budget_are_not_decoded():
     assert load_image(bomb, max_pixels=6_000_000).shape == (2000, 3000, 3)
 
 
-@pytest.mark.parametrize("array", [np.zeros((4, 4, 3)), np.zeros((4, 4), np.uint8), np.zeros((4, 4, 4), np.uint8)])
+@pytest.mark.parametrize(
+    "array", [np.zeros((4, 4, 3)), np.zeros((4, 4), np.uint8), np.zeros((4, 4, 4), np.uint8)]
+)
 def test_arrays_of_another_kind_are_refused(array):
     with pytest.raises(DataError, match="expected uint8"):
         load_image(array)
@@ -185,7 +189,9 @@ def test_fixed_resolution_opens_no_file_to_count_and_keeps_pixels_of_the_right_s
 def test_resizing_is_the_antialiased_bicubic_of_pillow_within_rounding():
     image = np.random.default_rng(1).integers(0, 256, (50, 70, 3), dtype=np.uint8)
     ours = tile_image(image, VisualLayout(16, 1, 0, ""))[0].permute(1, 2, 0).numpy().astype(int)
-    pillow = np.asarray(Image.fromarray(image).resize((16, 16), Image.Resampling.BICUBIC)).astype(int)
+    pillow = np.asarray(Image.fromarray(image).resize((16, 16), Image.Resampling.BICUBIC)).astype(
+        int
+    )
     assert abs(ours - pillow).max() <= 2
 
 
@@ -200,7 +206,9 @@ def decoder(request, monkeypatch):
 
 
 def noise(width: int, height: int) -> Image.Image:
-    return Image.fromarray(np.random.default_rng(width).integers(0, 256, (height, width, 3), dtype=np.uint8))
+    return Image.fromarray(
+        np.random.default_rng(width).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    )
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
@@ -208,7 +216,9 @@ def noise(width: int, height: int) -> Image.Image:
 @pytest.mark.parametrize("settings", [{"quality": 30}, {"quality": 95, "progressive": True}])
 def test_the_fast_decoder_gives_the_bits_of_pillow(decoder, mode, subsampling, settings):
     for width, height in ((1, 1), (7, 5), (33, 17), (64, 48)):
-        file = encoded(noise(width, height).convert(mode), "JPEG", subsampling=subsampling, **settings)
+        file = encoded(
+            noise(width, height).convert(mode), "JPEG", subsampling=subsampling, **settings
+        )
         expected = np.asarray(Image.open(io.BytesIO(file)).convert("RGB"))
         assert (load_image(file) == expected).all()
 
@@ -255,7 +265,12 @@ def test_a_png_is_turned_by_exif_behind_its_pixels_and_read_without_decoding(mon
     chunk = turned.index(b"eXIf") - 4
     length = int.from_bytes(turned[chunk : chunk + 4], "big") + 12
     end = turned.index(b"IEND") - 4
-    behind = turned[:chunk] + turned[chunk + length : end] + turned[chunk : chunk + length] + turned[end:]
+    behind = (
+        turned[:chunk]
+        + turned[chunk + length : end]
+        + turned[chunk : chunk + length]
+        + turned[end:]
+    )
     assert image_size(behind) == (4, 6)
     assert load_image(behind).shape == (6, 4, 3)
     monkeypatch.setattr("PIL.PngImagePlugin.PngImageFile.load", lambda self: pytest.fail("decoded"))

@@ -15,7 +15,10 @@ from sailvit.data.samples import SampleBuilder
 def test_tiles_are_half_of_what_is_allowed(most: int):
     layout = layout_for(byte_tokenizer(CHATML), max_tiles=most, thumbnail=False)
     source = InventedSource(layout, count=60, words=5)
-    tiles = [SampleBuilder(byte_tokenizer(CHATML), layout, 4096).cost(source[at])[1] for at in range(len(source))]
+    tiles = [
+        SampleBuilder(byte_tokenizer(CHATML), layout, 4096).cost(source[at])[1]
+        for at in range(len(source))
+    ]
     assert np.mean(tiles) == pytest.approx((1 + most) / 2, abs=0.3)
     assert max(tiles) == most
 
@@ -34,13 +37,17 @@ def test_a_record_is_the_same_at_every_call_and_another_at_another_place():
     assert source[3].kind == "caption"
     assert (
         source.fingerprint
-        == InventedSource(layout_for(byte_tokenizer()), count=9, words=10, kind="caption").fingerprint
+        == InventedSource(
+            layout_for(byte_tokenizer()), count=9, words=10, kind="caption"
+        ).fingerprint
     )
 
 
 def test_samples_are_made_of_it():
     tokenizer = byte_tokenizer(CHATML)
     layout = layout_for(tokenizer, max_tiles=4)
-    made = SampleBuilder(tokenizer, layout, 2048)("invented", InventedSource(layout, count=6, words=8)[5])
+    made = SampleBuilder(tokenizer, layout, 2048)(
+        "invented", InventedSource(layout, count=6, words=8)[5]
+    )
     assert made.tiles.shape == (5, 3, 8, 8)
     assert (made.labels != IGNORED).any()

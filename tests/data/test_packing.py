@@ -15,7 +15,9 @@ from sailvit.data.packing import collate
 PLACEHOLDER = 3
 
 
-def sample(name: str, length: int, *, images: tuple[int, ...] = (), caption: bool = False) -> Sample:
+def sample(
+    name: str, length: int, *, images: tuple[int, ...] = (), caption: bool = False
+) -> Sample:
     """A sample with `images` tiles per image (one placeholder each), whose later half is the answer."""
     tiles = sum(images)
     tokens = torch.arange(length) + 1000 * (1 + int(name))
@@ -34,7 +36,10 @@ def sample(name: str, length: int, *, images: tuple[int, ...] = (), caption: boo
 
 
 samples = st.lists(
-    st.tuples(st.integers(8, 40), st.lists(st.integers(1, 3), max_size=2).map(tuple), st.booleans()), max_size=30
+    st.tuples(
+        st.integers(8, 40), st.lists(st.integers(1, 3), max_size=2).map(tuple), st.booleans()
+    ),
+    max_size=30,
 ).map(
     lambda drawn: [
         sample(str(index), length, images=images, caption=caption and len(images) == 1)
@@ -49,7 +54,10 @@ def test_a_batch_gives_every_sample_back_unmixed(given_samples, rows, length):
     packs = [given_samples[row::rows] for row in range(rows)]
     packs = [_fitting(pack, 64) for pack in packs]
     batch = collate(packs, length=length, padding_id=9)
-    flat = {name: getattr(batch, name).flatten() for name in ("tokens", "labels", "positions", "caption_of")}
+    flat = {
+        name: getattr(batch, name).flatten()
+        for name in ("tokens", "labels", "positions", "caption_of")
+    }
     bounds = batch.boundaries.tolist()
     assert bounds == sorted(set(bounds))
     assert bounds[-1] == batch.tokens.numel()
@@ -67,7 +75,9 @@ def test_a_batch_gives_every_sample_back_unmixed(given_samples, rows, length):
             answers = one.labels.roll(1) >= 0
             assert told.tolist() == [image if one.caption and answer else -1 for answer in answers]
             assert batch.tiles[tile : tile + len(one.tiles)].equal(one.tiles)
-            assert batch.image_of_tile[tile : tile + len(one.tiles)].equal(one.image_of_tile + image)
+            assert batch.image_of_tile[tile : tile + len(one.tiles)].equal(
+                one.image_of_tile + image
+            )
             image += len(one.image_of_tile.unique())
             tile += len(one.tiles)
             used += len(one.tokens)

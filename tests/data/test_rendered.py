@@ -28,8 +28,13 @@ class Counting:
 
     def __getitem__(self, position: int) -> Record:
         self.read.append(position)
-        images = tuple(np.full((2, 3, 3), position % 251 + n, dtype=np.uint8) for n in range(self.images))
-        turns = (Turn("user", "<image>\n" * self.images + "What?"), Turn("assistant", str(position)))
+        images = tuple(
+            np.full((2, 3, 3), position % 251 + n, dtype=np.uint8) for n in range(self.images)
+        )
+        turns = (
+            Turn("user", "<image>\n" * self.images + "What?"),
+            Turn("assistant", str(position)),
+        )
         return Record(f"n{position}", turns, images)
 
 
@@ -56,7 +61,10 @@ def test_every_record_is_written_once_in_order(tmp_path):
 def test_several_images_and_none(tmp_path):
     found = rows(render(Counting(3, images=2), tmp_path / "two", "things"))
     assert all(len(row["images"]) == len(set(row["images"])) == 2 for row in found)
-    assert all("image" not in row for row in rows(render(Counting(3, images=0), tmp_path / "none", "things")))
+    assert all(
+        "image" not in row
+        for row in rows(render(Counting(3, images=0), tmp_path / "none", "things"))
+    )
 
 
 def test_a_broken_run_goes_on_with_what_is_missing(tmp_path):

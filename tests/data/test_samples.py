@@ -84,7 +84,12 @@ def test_a_long_answer_is_cut_to_the_pack(chatml, layout):
 @pytest.mark.parametrize("longest", range(30, 200, 7))
 def test_an_image_is_cut_off_whole_or_not_at_all(chatml, longest):
     builder = SampleBuilder(chatml, layout_for(chatml, tokens_per_tile=20), longest)
-    turns = (Turn("user", "a?"), Turn("assistant", "b"), Turn("user", "<image>"), Turn("assistant", "c"))
+    turns = (
+        Turn("user", "a?"),
+        Turn("assistant", "b"),
+        Turn("user", "<image>"),
+        Turn("assistant", "c"),
+    )
     turns += (Turn("user", "<image>"), Turn("assistant", "d" * 50))
     sample = builder("src", Record("r", turns, (picture(1), picture(2))))
     assert len(sample.tokens) <= longest
@@ -108,7 +113,9 @@ def test_a_prompt_is_the_sample_up_to_its_answer(chatml, layout):
 
 
 def test_padding_is_never_the_placeholder(chatml, layout):
-    assert SampleBuilder(chatml, layout, 10).padding_id == chatml.pad_token_id != layout.placeholder_id
+    assert (
+        SampleBuilder(chatml, layout, 10).padding_id == chatml.pad_token_id != layout.placeholder_id
+    )
 
 
 def turns_about(*images: np.ndarray) -> Record:
@@ -150,9 +157,18 @@ def encoded(shade: int) -> bytes:
 @pytest.mark.parametrize("with_room", [False, True])
 def test_an_image_shown_again_is_decoded_once(layout, tmp_path, monkeypatch, with_room):
     loads = []
-    monkeypatch.setattr(samples, "load_image", lambda image: loads.append(image) or load_image(image))
+    monkeypatch.setattr(
+        samples, "load_image", lambda image: loads.append(image) or load_image(image)
+    )
     (tmp_path / "a.png").write_bytes(encoded(9))
-    images = [encoded(7), tmp_path / "a.png", encoded(7), tmp_path / "a.png", picture(5), picture(5)]
+    images = [
+        encoded(7),
+        tmp_path / "a.png",
+        encoded(7),
+        tmp_path / "a.png",
+        picture(5),
+        picture(5),
+    ]
     room = torch.zeros(10_000, dtype=torch.uint8) if with_room else None
     tiler = samples.Tiler(layout, room)
     cuts = [tiler(image) for image in images]
@@ -177,7 +193,11 @@ def test_room_given_back_is_used_again_and_nothing_known_points_there(layout):
 
 def test_tiles_are_joined_without_a_copy_only_where_they_lie_in_order():
     whole = torch.arange(4 * 3 * 2 * 2, dtype=torch.uint8).view(4, 3, 2, 2)
-    in_order, apart, turned = [whole[:1], whole[1:4]], [whole[:1], whole[2:]], [whole[1:], whole[:1]]
+    in_order, apart, turned = (
+        [whole[:1], whole[1:4]],
+        [whole[:1], whole[2:]],
+        [whole[1:], whole[:1]],
+    )
     assert join_tiles(in_order).data_ptr() == whole.data_ptr()
     for cuts in (in_order, apart, turned, [whole, whole.clone()]):
         assert join_tiles(cuts).equal(torch.cat(cuts))

@@ -26,7 +26,11 @@ def batch(value: int = 1, tiles: int = 3, room: torch.Tensor | None = None):
     """Two rows of two samples and of none; with `room` their tiles are made there."""
     place = Tiler(VisualLayout(8, 1, 0, ""), room)
     images = [np.full((8, 8, 3), (value + number) % 256, np.uint8) for number in range(2 * tiles)]
-    cuts = [join_tiles([*map(place, images[:tiles])]), join_tiles([*map(place, images[tiles:])])] if tiles else []
+    cuts = (
+        [join_tiles([*map(place, images[:tiles])]), join_tiles([*map(place, images[tiles:])])]
+        if tiles
+        else []
+    )
     samples = [
         Sample(
             id=f"s/{value}",

@@ -58,7 +58,10 @@ def test_text_equals_what_the_template_renders(template, turns):
     images = sum("<image>" in turn.text for turn in turns)
     turns = tuple(Turn(turn.role, f" {turn.text}\n") for turn in turns)
     text, spans = encoder.render(record(*turns, images=images))
-    messages = [{"role": t.role, "content": t.text.strip().replace("<image>", "<|image_pad|>")} for t in turns]
+    messages = [
+        {"role": t.role, "content": t.text.strip().replace("<image>", "<|image_pad|>")}
+        for t in turns
+    ]
     assert text == tokenizer.apply_chat_template(messages, tokenize=False)
     answers = [turn.text.strip() for turn in turns if turn.role == "assistant"]
     assert [text[slice(*span)].replace("<|im_end|>", "").strip() for span in spans] == answers
@@ -68,7 +71,9 @@ def test_tokens_equal_those_of_the_whole_text():
     encoder, tokenizer = encoder_for("chatml")
     tokens = encoder.encode(record(*TALK[3:]), []).tokens
     messages = [{"role": turn.role, "content": turn.text} for turn in TALK[3:]]
-    assert tokens.tolist() == tokenizer.apply_chat_template(messages, tokenize=True, return_dict=False)
+    assert tokens.tolist() == tokenizer.apply_chat_template(
+        messages, tokenize=True, return_dict=False
+    )
 
 
 def test_thinking_is_kept_in_the_last_answer_and_dropped_from_history_as_the_template_does():
@@ -102,7 +107,9 @@ def test_an_image_becomes_one_run_of_placeholders_per_tile():
     text = encoder.encode(record(*turns, images=2), [1, 4])
     pad = encoder.layout.placeholder_id
     assert [end - start for start, end in text.runs] == [3, 12]
-    assert sorted(np.flatnonzero(text.tokens == pad)) == [t for run in text.runs for t in range(*run)]
+    assert sorted(np.flatnonzero(text.tokens == pad)) == [
+        t for run in text.runs for t in range(*run)
+    ]
     assert not (text.labels == pad).any()
 
 
@@ -112,7 +119,9 @@ def test_a_prompt_is_a_prefix_of_the_training_tokens_up_to_the_last_answer(templ
     whole = encoder.encode(record(*TALK, images=1), [1])
     prompt = encoder.encode_prompt(record(*TALK, images=1), [1])
     open_ended = encoder.encode_prompt(record(*TALK[:-1], images=1), [1])
-    assert prompt.tokens.tolist() == whole.tokens[: len(prompt)].tolist() == open_ended.tokens.tolist()
+    assert (
+        prompt.tokens.tolist() == whole.tokens[: len(prompt)].tolist() == open_ended.tokens.tolist()
+    )
     rest = tokenizer.decode(whole.tokens[len(prompt) :]).strip()
     assert rest.startswith("blue")
     assert (prompt.labels == -100).all()
@@ -147,7 +156,11 @@ def test_truncation_and_padding_of_the_shared_tokenizer_have_no_effect():
         ((Turn("user", "hi"),), 0, "no assistant turn"),
         ((Turn("user", "<image> hi"), Turn("assistant", "a")), 0, "1 <image> marks for 0 images"),
         ((Turn("user", "hi"), Turn("assistant", "a")), 1, "0 <image> marks for 1 images"),
-        ((Turn("user", "<|image_pad|>"), Turn("assistant", "a")), 0, "contains the placeholder token"),
+        (
+            (Turn("user", "<|image_pad|>"), Turn("assistant", "a")),
+            0,
+            "contains the placeholder token",
+        ),
     ],
 )
 def test_records_that_do_not_hold_together_are_refused(turns, images, message):
@@ -179,16 +192,28 @@ def _seconds(action) -> float:
 @settings(max_examples=60, deadline=None)
 @given(
     st.lists(
-        st.tuples(st.text(max_size=12), st.text(min_size=1, max_size=20).filter(str.strip)), min_size=1, max_size=4
+        st.tuples(st.text(max_size=12), st.text(min_size=1, max_size=20).filter(str.strip)),
+        min_size=1,
+        max_size=4,
     ).filter(lambda pairs: all("\0" not in q + a and "<" not in q + a for q, a in pairs)),
     st.sampled_from([*TEMPLATES, None]),
 )
 def test_labels_are_the_tokens_that_reach_into_an_answer(pairs, template):
     encoder, tokenizer = encoder_for(template)
-    turns = [turn for question, answer in pairs for turn in (Turn("user", question), Turn("assistant", answer))]
+    turns = [
+        turn
+        for question, answer in pairs
+        for turn in (Turn("user", question), Turn("assistant", answer))
+    ]
     text, spans = encoder.render(record(*turns))
     found = encoder.encode(record(*turns), [])
-    offsets = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
-    reaching = [any(end > first and start < last for first, last in spans) for start, end in offsets]
-    expected = [token if inside else -100 for token, inside in zip(found.tokens, reaching, strict=True)]
+    offsets = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)[
+        "offset_mapping"
+    ]
+    reaching = [
+        any(end > first and start < last for first, last in spans) for start, end in offsets
+    ]
+    expected = [
+        token if inside else -100 for token, inside in zip(found.tokens, reaching, strict=True)
+    ]
     assert found.labels.tolist() == [*expected[1:], -100]

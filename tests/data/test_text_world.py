@@ -6,7 +6,10 @@ from sailvit.data.world.source import WorldSource
 from sailvit.data.world.tasks import TASKS
 from sailvit.data.world.words import vocabulary
 
-TURNS = [{"role": "user", "content": f"{IMAGE}{IMAGE}\nwhat is written ?"}, {"role": "assistant", "content": "4 7"}]
+TURNS = [
+    {"role": "user", "content": f"{IMAGE}{IMAGE}\nwhat is written ?"},
+    {"role": "assistant", "content": "4 7"},
+]
 
 
 @pytest.fixture(scope="module", params=["built", "reloaded"])
@@ -22,7 +25,11 @@ def tokenizer(request, tmp_path_factory):
 @pytest.mark.parametrize("split", ["train", "held_out"])
 def test_no_word_of_any_record_is_unknown_and_decoding_gives_the_words_back(tokenizer, split):
     source = WorldSource(split, dict.fromkeys(TASKS, 1.0), 2000)
-    texts = [turn.text.replace("<image>", "") for position in range(2000) for turn in source[position].turns]
+    texts = [
+        turn.text.replace("<image>", "")
+        for position in range(2000)
+        for turn in source[position].turns
+    ]
     for text, tokens in zip(texts, tokenizer(texts).input_ids, strict=True):
         assert tokenizer.unk_token_id not in tokens
         assert tokenizer.decode(tokens) == " ".join(text.split())
@@ -34,7 +41,10 @@ def test_special_tokens_have_one_id_each_and_are_skipped_on_request(tokenizer):
     assert ids == list(range(len(specials)))
     assert len(tokenizer) == len(specials) + len(vocabulary())
     assert (tokenizer.pad_token, tokenizer.unk_token, tokenizer.eos_token) == (PAD, UNKNOWN, END)
-    assert tokenizer.decode(tokenizer(f"{USER}{IMAGE}{END}yes").input_ids, skip_special_tokens=True) == "yes"
+    assert (
+        tokenizer.decode(tokenizer(f"{USER}{IMAGE}{END}yes").input_ids, skip_special_tokens=True)
+        == "yes"
+    )
 
 
 def test_the_chat_template_marks_who_speaks_and_where_turns_end(tokenizer):
@@ -46,4 +56,7 @@ def test_the_chat_template_marks_who_speaks_and_where_turns_end(tokenizer):
 
 
 def test_a_word_outside_the_world_is_marked_unknown(tokenizer):
-    assert tokenizer("red elephant").input_ids == [tokenizer.convert_tokens_to_ids("red"), tokenizer.unk_token_id]
+    assert tokenizer("red elephant").input_ids == [
+        tokenizer.convert_tokens_to_ids("red"),
+        tokenizer.unk_token_id,
+    ]

@@ -13,7 +13,12 @@ from sailvit.data.images import load_image
 from sailvit.data.writing import encoded, llava_row, png
 
 PIXELS = np.arange(4 * 5 * 3, dtype=np.uint8).reshape(4, 5, 3)
-TURNS = (Turn("system", "Be brief."), Turn("user", "<image>\nWhat?"), Turn("assistant", "Ä boat"), Turn("user", "Why?"))
+TURNS = (
+    Turn("system", "Be brief."),
+    Turn("user", "<image>\nWhat?"),
+    Turn("assistant", "Ä boat"),
+    Turn("user", "Why?"),
+)
 
 
 class Drawn:

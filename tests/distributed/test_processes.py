@@ -32,7 +32,9 @@ def test_one_process_is_the_identity():
 
 def as_one_of_three(index: int, folder: str) -> None:
     torch.set_num_threads(1)
-    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=index, world_size=3)
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{folder}/meet", rank=index, world_size=3
+    )
     shared, lone, idle = (torch.nn.Parameter(torch.zeros(2)) for _ in range(3))
     shared.grad = torch.full((2,), float(index))
     lone.grad = torch.ones(2) if index == 1 else None
@@ -52,7 +54,9 @@ def as_one_of_three(index: int, folder: str) -> None:
 
 
 def test_three_processes_with_unequal_rows(tmp_path: Path):
-    torch.multiprocessing.start_processes(as_one_of_three, (str(tmp_path),), nprocs=3, start_method="fork")
+    torch.multiprocessing.start_processes(
+        as_one_of_three, (str(tmp_path),), nprocs=3, start_method="fork"
+    )
     for index in range(3):
         found = torch.load(tmp_path / f"{index}.pt")
         # Larger than a float holds exactly.

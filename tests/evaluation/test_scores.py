@@ -15,7 +15,9 @@ from sailvit.evaluation.scores import (
     task_scores,
 )
 
-QUESTIONS = [Question("colour", f"colour {i}?", "red") for i in range(3)] + [Question("count", "how many?", "two")]
+QUESTIONS = [Question("colour", f"colour {i}?", "red") for i in range(3)] + [
+    Question("count", "how many?", "two")
+]
 
 
 def test_white_space_is_no_difference_and_case_is():
@@ -26,7 +28,10 @@ def test_white_space_is_no_difference_and_case_is():
 def test_the_comparer_sees_the_task():
     as_set = {"set": lambda p, a: set(p.split()) == set(a.split()), "exact": lambda p, a: p == a}
     questions = [Question("set", "?", "a b"), Question("exact", "?", "a b")]
-    assert matches(questions, ["b a", "b a"], compare=lambda t, p, a: as_set[t](p, a)) == [True, False]
+    assert matches(questions, ["b a", "b a"], compare=lambda t, p, a: as_set[t](p, a)) == [
+        True,
+        False,
+    ]
 
 
 def test_mean_over_tasks_ignores_their_sizes():
@@ -79,7 +84,9 @@ def test_examples_are_drawn_by_the_seed():
     questions = [Question("a", str(i), "x") for i in range(50)]
 
     def drawn(seed):
-        examples = evaluation_json(questions, {"m": ["x"] * 50}, labels={}, seed=seed, shown=5)["examples"]
+        examples = evaluation_json(questions, {"m": ["x"] * 50}, labels={}, seed=seed, shown=5)[
+            "examples"
+        ]
         return [example["question"] for example in examples]
 
     assert drawn(1) == drawn(1) != drawn(2)

@@ -19,7 +19,12 @@ from sailvit.models.mllm import MLLM
 from sailvit.models.tower import Preprocessing, Tower
 
 SIDE, PATCH = 32, 8
-VISION = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4}
+VISION = {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+}
 VISION |= {"image_size": SIDE, "patch_size": PATCH}
 TEXT = {
     "hidden_size": 48,
@@ -43,6 +48,13 @@ def mllm(tower: str = "aimv2", language: str = "qwen3") -> MLLM:
     torch.manual_seed(0)
     vision = AutoModel.from_config(TOWERS[tower], attn_implementation="sdpa")
     text = AutoModelForCausalLM.from_config(LANGUAGES[language], attn_implementation=PACKED)
-    connector = Connector(MergeConnectorConfig(tower_width=32, language_width=48, hidden=40, merge=2))
-    model = MLLM(Tower(vision, Preprocessing(SIDE, (0.5,) * 3, (0.5,) * 3)), connector, text, placeholder_id=95)
+    connector = Connector(
+        MergeConnectorConfig(tower_width=32, language_width=48, hidden=40, merge=2)
+    )
+    model = MLLM(
+        Tower(vision, Preprocessing(SIDE, (0.5,) * 3, (0.5,) * 3)),
+        connector,
+        text,
+        placeholder_id=95,
+    )
     return model.train()

@@ -29,14 +29,20 @@ def test_the_same_set_has_no_distance_but_its_spread():
 
 
 def test_mean_distance_counts_every_pair():
-    found = affinity(np.array([[0.0, 0.0], [0.0, 4.0]]), np.array([[3.0, 0.0], [3.0, 4.0], [0.0, 4.0]]))
+    found = affinity(
+        np.array([[0.0, 0.0], [0.0, 4.0]]), np.array([[3.0, 0.0], [3.0, 4.0], [0.0, 4.0]])
+    )
     assert found.mean == pytest.approx((3 + 5 + 4 + 5 + 3 + 0) / 6)
     assert found.nearest == pytest.approx((3 + 0) / 2)
 
 
 def test_distances_scale_with_the_features_and_ignore_a_common_shift():
     visual, text = gaussian(80, width=6), gaussian(120, width=6, seed=1) + 1
-    plain, scaled, moved = affinity(visual, text), affinity(3 * visual, 3 * text), affinity(visual + 7, text + 7)
+    plain, scaled, moved = (
+        affinity(visual, text),
+        affinity(3 * visual, 3 * text),
+        affinity(visual + 7, text + 7),
+    )
     for name in ("nearest", "wasserstein", "mean"):
         assert getattr(scaled, name) == pytest.approx(3 * getattr(plain, name))
         assert getattr(moved, name) == pytest.approx(getattr(plain, name))
@@ -58,7 +64,9 @@ def test_unequal_sets_are_sampled_by_the_seed_alone():
 
 
 def test_half_precision_input_gives_finite_double_precision():
-    found = affinity(gaussian(30, width=4).astype(np.float16), gaussian(30, width=4, seed=1).astype(np.float32))
+    found = affinity(
+        gaussian(30, width=4).astype(np.float16), gaussian(30, width=4, seed=1).astype(np.float32)
+    )
     assert found.visual.dtype == np.float64
     assert np.isfinite([found.nearest, found.wasserstein, found.mean]).all()
 

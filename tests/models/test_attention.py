@@ -18,8 +18,12 @@ def segments_of(lengths: list[int]) -> Segments:
     return Segments(boundaries, max(lengths))
 
 
-def heads(count: int, length: int, width: int = 8, seed: int = 0, dtype: torch.dtype = torch.float32) -> torch.Tensor:
-    return torch.randn(1, count, length, width, generator=torch.Generator().manual_seed(seed)).to(dtype)
+def heads(
+    count: int, length: int, width: int = 8, seed: int = 0, dtype: torch.dtype = torch.float32
+) -> torch.Tensor:
+    return torch.randn(1, count, length, width, generator=torch.Generator().manual_seed(seed)).to(
+        dtype
+    )
 
 
 @settings(max_examples=60, deadline=None)
@@ -35,16 +39,29 @@ def test_buckets_hold_every_position_and_the_inverse_finds_it(lengths: list[int]
         shortest = min(int(row.unique().numel()) for row in bucket)
         assert bucket.shape[1] <= max(1.25 * shortest, 64)
     # The place found is the position itself, not the padding that repeats it.
-    padded = torch.cat([torch.cat([row.new_tensor([-1]), row[:-1]]) == row for b in segments.buckets for row in b])
+    padded = torch.cat(
+        [torch.cat([row.new_tensor([-1]), row[:-1]]) == row for b in segments.buckets for row in b]
+    )
     assert not padded[segments.inverse].any()
 
 
 @settings(max_examples=20, deadline=None)
 @given(st.lists(st.integers(1, 30), min_size=1, max_size=8), st.sampled_from([None, 1, 4, 100]))
 def test_a_row_equals_its_segments(lengths: list[int], window: int | None):
-    query, key, value = heads(4, sum(lengths), seed=1), heads(2, sum(lengths), seed=2), heads(2, sum(lengths), seed=3)
+    query, key, value = (
+        heads(4, sum(lengths), seed=1),
+        heads(2, sum(lengths), seed=2),
+        heads(2, sum(lengths), seed=3),
+    )
     found, _ = packed_attention(
-        nn.Identity(), query, key, value, None, segments=segments_of(lengths), sliding_window=window, scaling=0.3
+        nn.Identity(),
+        query,
+        key,
+        value,
+        None,
+        segments=segments_of(lengths),
+        sliding_window=window,
+        scaling=0.3,
     )
     start, expected = 0, []
     for length in lengths:
@@ -52,9 +69,13 @@ def test_a_row_equals_its_segments(lengths: list[int], window: int | None):
         allowed = torch.ones(length, length, dtype=torch.bool).tril()
         if window is not None:
             allowed &= torch.arange(length)[:, None] - torch.arange(length)[None] < window
-        expected.append(scaled_dot_product_attention(*own, attn_mask=allowed, scale=0.3, enable_gqa=True))
+        expected.append(
+            scaled_dot_product_attention(*own, attn_mask=allowed, scale=0.3, enable_gqa=True)
+        )
         start += length
-    torch.testing.assert_close(found, torch.cat(expected, dim=2).transpose(1, 2), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(
+        found, torch.cat(expected, dim=2).transpose(1, 2), rtol=1e-5, atol=1e-6
+    )
 
 
 @pytest.mark.parametrize("kind", ["full", "causal", "window"])
@@ -84,7 +105,9 @@ def test_tower_attention_is_the_same_in_both_ways():
     module.is_causal = False
     query, key, value = (heads(2, 17, seed=seed) for seed in range(3))
     plain, _ = tower_attention(module, query, key, value, None, scaling=0.4)
-    short, _ = tower_attention(module, *(x.bfloat16() for x in (query, key, value)), None, scaling=0.4)
+    short, _ = tower_attention(
+        module, *(x.bfloat16() for x in (query, key, value)), None, scaling=0.4
+    )
     assert plain.shape == short.shape == (1, 17, 2, 8)
     torch.testing.assert_close(short.float(), plain, rtol=2e-2, atol=2e-2)
 
@@ -107,5 +130,11 @@ def test_a_language_that_drops_keywords_is_named():
 def test_what_packed_attention_does_not_do_is_refused(keyword: str, value: object):
     with pytest.raises(ModelError, match=keyword):
         packed_attention(
-            nn.Identity(), heads(1, 3), heads(1, 3), heads(1, 3), None, segments=segments_of([3]), **{keyword: value}
+            nn.Identity(),
+            heads(1, 3),
+            heads(1, 3),
+            heads(1, 3),
+            None,
+            segments=segments_of([3]),
+            **{keyword: value},
         )

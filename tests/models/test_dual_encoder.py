@@ -13,7 +13,12 @@ from transformers import AutoModel, SiglipConfig, SiglipImageProcessor, SiglipVi
 from sailvit.core.errors import ModelError
 from sailvit.models.dual_encoder import DualEncoder
 
-SIZES = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
+SIZES = {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+}
 
 
 @pytest.fixture(scope="module")
@@ -21,8 +26,15 @@ def folder(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("siglip")
     tokenizer = byte_tokenizer()
     torch.manual_seed(0)
-    text = {**SIZES, "vocab_size": len(tokenizer), "max_position_embeddings": 16, "projection_size": 32}
-    config = SiglipConfig(text_config=text, vision_config={**SIZES, "image_size": 32, "patch_size": 8})
+    text = {
+        **SIZES,
+        "vocab_size": len(tokenizer),
+        "max_position_embeddings": 16,
+        "projection_size": 32,
+    }
+    config = SiglipConfig(
+        text_config=text, vision_config={**SIZES, "image_size": 32, "patch_size": 8}
+    )
     AutoModel.from_config(config).save_pretrained(path)
     tokenizer.save_pretrained(path)
     SiglipImageProcessor(size={"height": 32, "width": 32}).save_pretrained(path)
@@ -48,7 +60,9 @@ def test_the_score_is_the_cosine_of_the_models_own_features(folder: Path):
     scorer = DualEncoder(str(folder))
     model = AutoModel.from_pretrained(folder).eval()
     found = scorer._processor(pictures(), return_tensors="pt")
-    tokens = scorer._tokenizer(["a cat"] * 3, padding="max_length", max_length=16, return_tensors="pt")
+    tokens = scorer._tokenizer(
+        ["a cat"] * 3, padding="max_length", max_length=16, return_tensors="pt"
+    )
     with torch.inference_mode():
         out = model(**found, **tokens)
     expected = (out.logits_per_image.diagonal() - model.logit_bias) / model.logit_scale.exp()
@@ -56,7 +70,9 @@ def test_the_score_is_the_cosine_of_the_models_own_features(folder: Path):
 
 
 def test_a_model_of_one_tower_is_refused(folder: Path, tmp_path: Path):
-    AutoModel.from_config(SiglipVisionConfig(**SIZES, image_size=32, patch_size=8)).save_pretrained(tmp_path)
+    AutoModel.from_config(SiglipVisionConfig(**SIZES, image_size=32, patch_size=8)).save_pretrained(
+        tmp_path
+    )
     for name in ("tokenizer.json", "tokenizer_config.json", "preprocessor_config.json"):
         (tmp_path / name).write_bytes((folder / name).read_bytes())
     with pytest.raises(ModelError, match="expected a model with a vision and a text tower"):

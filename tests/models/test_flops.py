@@ -41,12 +41,21 @@ def batch(tiles: int) -> Batch:
 
 
 def stage(train: dict) -> Stage:
-    given = {"name": "x", "train": train, "data": ["a"], "optim": {"lr": 1}, "length": {"samples": 1}}
+    given = {
+        "name": "x",
+        "train": train,
+        "data": ["a"],
+        "optim": {"lr": 1},
+        "length": {"samples": 1},
+    }
     return Stage.model_validate({**given, "global_batch": 1})
 
 
 def counted(model: MLLM, batch: Batch) -> float:
-    with FlopCounterMode(display=False) as counter, torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
+    with (
+        FlopCounterMode(display=False) as counter,
+        torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH),
+    ):
         logits = model(batch).logits
         if logits.requires_grad:
             logits.sum().backward()
@@ -126,7 +135,9 @@ def test_only_the_chosen_experts_count():
     flops = part_flops(model, head=model.get_output_embeddings())
     attention = 48 * (64 + 32 + 32) + 64 * 48
     router, experts = 48 * 8, 2 * (3 * 48 * 20)
-    assert flops.forward.per_token == pytest.approx(2 * 4 * (attention + router + experts), rel=0.03)
+    assert flops.forward.per_token == pytest.approx(
+        2 * 4 * (attention + router + experts), rel=0.03
+    )
 
 
 def test_idle_heads_do_not_count():

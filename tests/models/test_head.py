@@ -21,7 +21,10 @@ A, D, N = 23, 8, 50
 def given(seed: int = 0, **flags: bool) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
     make = torch.Generator().manual_seed(seed)
     shapes = {"hidden": (A, D), "weight": (N, D), "bias": (N,)}
-    tensors = {n: torch.randn(s, generator=make).requires_grad_(flags.get(n, True)) for n, s in shapes.items()}
+    tensors = {
+        n: torch.randn(s, generator=make).requires_grad_(flags.get(n, True))
+        for n, s in shapes.items()
+    }
     return tensors, torch.randint(0, N, (A,), generator=make)
 
 
@@ -45,7 +48,9 @@ def test_without_a_graph_it_is_a_number(monkeypatch: pytest.MonkeyPatch):
     tensors, labels = given(hidden=False, weight=False, bias=False)
     found = Scores(**tensors).loss(labels)
     assert not found.requires_grad
-    torch.testing.assert_close(found, cross_entropy(linear(*tensors.values()), labels, reduction="sum"))
+    torch.testing.assert_close(
+        found, cross_entropy(linear(*tensors.values()), labels, reduction="sum")
+    )
 
 
 def test_no_answers_cost_nothing_and_keep_the_graph():
@@ -79,7 +84,9 @@ class Largest(TorchDispatchMode):
 
     elements = 0
 
-    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(
+        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
         made = function(*args, **(kwargs or {}))
         for tensor in made if isinstance(made, tuple | list) else (made,):
             if isinstance(tensor, torch.Tensor):
@@ -88,9 +95,14 @@ class Largest(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("answers", [100, 1000])
-def test_the_largest_tensor_does_not_grow_with_the_answers(answers: int, monkeypatch: pytest.MonkeyPatch):
+def test_the_largest_tensor_does_not_grow_with_the_answers(
+    answers: int, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.setattr(module, "CHUNK", 10 * 500)
-    hidden, weight = torch.randn(answers, 4, requires_grad=True), torch.randn(500, 4, requires_grad=True)
+    hidden, weight = (
+        torch.randn(answers, 4, requires_grad=True),
+        torch.randn(500, 4, requires_grad=True),
+    )
     with Largest() as largest:
         Scores(hidden, weight).loss(torch.zeros(answers, dtype=torch.long)).backward()
     assert largest.elements == 10 * 500
@@ -110,7 +122,14 @@ def test_heads_of_the_usual_families_are_plain(name: str, parts: Parts):
 )
 def test_heads_that_do_more_are_found_out(config: Any):
     register_attention()
-    config.update({"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4, "intermediate_size": 48})
+    config.update(
+        {
+            "hidden_size": 32,
+            "num_hidden_layers": 1,
+            "num_attention_heads": 4,
+            "intermediate_size": 48,
+        }
+    )
     config.update({"num_key_value_heads": 2, "vocab_size": 60, "initializer_range": 0.5})
     language = AutoModelForCausalLM.from_config(config, attn_implementation=PACKED)
     assert not has_plain_head(language)
@@ -148,7 +167,10 @@ def test_a_model_under_autocast_says_so(parts: Parts):
 
 def test_on_the_cpu_chunks_are_small(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(module, "CPU_CHUNK", 10 * 500)
-    hidden, weight = torch.randn(100, 4, requires_grad=True), torch.randn(500, 4, requires_grad=True)
+    hidden, weight = (
+        torch.randn(100, 4, requires_grad=True),
+        torch.randn(500, 4, requires_grad=True),
+    )
     with Largest() as largest:
         Scores(hidden, weight).loss(torch.zeros(100, dtype=torch.long)).backward()
     assert largest.elements == 10 * 500

@@ -51,7 +51,9 @@ def test_without_liger_nothing_is_fused(parts: Parts, monkeypatch: pytest.Monkey
     ("config", "fused"),
     [({}, True), ({"kernels": "plain"}, False), ({"compile": True}, False)],
 )
-def test_the_recipe_decides(config: dict[str, Any], fused: bool, parts: Parts, monkeypatch: pytest.MonkeyPatch):
+def test_the_recipe_decides(
+    config: dict[str, Any], fused: bool, parts: Parts, monkeypatch: pytest.MonkeyPatch
+):
     seen: list[Any] = []
     monkeypatch.setattr(parallel, "fuse", lambda language, device: seen.append(language))
     model = parts.build().mllm

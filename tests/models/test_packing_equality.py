@@ -34,7 +34,9 @@ def assert_same(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor
     assert found.keys() == expected.keys()
     scale = max(float(tensor.abs().max()) for tensor in expected.values())
     for name, tensor in expected.items():
-        torch.testing.assert_close(found[name], tensor, rtol=1e-5, atol=1e-5 * max(scale, 1.0), msg=name)
+        torch.testing.assert_close(
+            found[name], tensor, rtol=1e-5, atol=1e-5 * max(scale, 1.0), msg=name
+        )
 
 
 def unpacked(model: MLLM) -> MLLM:
@@ -46,7 +48,8 @@ def unpacked(model: MLLM) -> MLLM:
 
 
 @pytest.mark.parametrize(
-    ("tower", "language"), [(name, "llama") for name in TOWERS] + [("siglip", name) for name in LANGUAGES]
+    ("tower", "language"),
+    [(name, "llama") for name in TOWERS] + [("siglip", name) for name in LANGUAGES],
 )
 def test_a_packed_batch_equals_its_samples_one_by_one(parts: Parts, tower: str, language: str):
     assembly = parts.build(tower, language)
@@ -68,7 +71,9 @@ def test_the_language_alone_packs(parts: Parts, name: str):
     reference = copy.deepcopy(language)
     reference.set_attn_implementation("eager")
     lengths = [7, 19, 1, 12]
-    texts = [torch.randint(5, 300, (n,), generator=torch.Generator().manual_seed(n)) for n in lengths]
+    texts = [
+        torch.randint(5, 300, (n,), generator=torch.Generator().manual_seed(n)) for n in lengths
+    ]
     expected = torch.cat([reference(input_ids=text[None]).logits[0] for text in texts])
     boundaries = torch.tensor([0, 7, 26, 27, 39], dtype=torch.int32)
     found = language(

@@ -61,9 +61,15 @@ def test_recomputing_gives_the_same_gradients(how: str, tower: str, parts: Parts
 
 def test_full_recomputing_holds_least_and_selective_multiplies_less(parts: Parts):
     held, products = [], []
-    for given in ({}, {"tower": "selective", "language": "selective"}, {"tower": "full", "language": "full"}):
+    for given in (
+        {},
+        {"tower": "selective", "language": "selective"},
+        {"tower": "full", "language": "full"},
+    ):
         assembly = parts.build()
-        parallelize(assembly.mllm, ParallelConfig.model_validate({"recompute": given}), CPU, bf16=False)
+        parallelize(
+            assembly.mllm, ParallelConfig.model_validate({"recompute": given}), CPU, bf16=False
+        )
         batch = batch_of(assembly)
         with FlopCounterMode(display=False) as counter:
             gradients(assembly, batch)

@@ -11,7 +11,13 @@ from sailvit.models.families import FAMILIES
 from sailvit.models.tower import Preprocessing, Tower
 from tiny_parts import PATCH, SIDE, TOWERS, Parts
 
-PREFIX = dict.fromkeys(TOWERS, 0) | {"clip": 1, "dinov2": 1, "registers": 4, "internvl": 1, "vit": 1}
+PREFIX = dict.fromkeys(TOWERS, 0) | {
+    "clip": 1,
+    "dinov2": 1,
+    "registers": 4,
+    "internvl": 1,
+    "vit": 1,
+}
 IDLE = {
     "aimv2": {"head."},
     "siglip": {"head."},
@@ -31,13 +37,25 @@ def made(config: PretrainedConfig, size: int = SIDE, feature_layer: int = -1) ->
 
 
 def noise(size: int = SIDE, count: int = 1) -> torch.Tensor:
-    return torch.randint(0, 256, (count, 3, size, size), generator=torch.Generator().manual_seed(3), dtype=torch.uint8)
+    return torch.randint(
+        0,
+        256,
+        (count, 3, size, size),
+        generator=torch.Generator().manual_seed(3),
+        dtype=torch.uint8,
+    )
 
 
 @pytest.mark.parametrize("name", TOWERS)
 def test_prefix_grid_and_width(name: str):
     tower = made(TOWERS[name])
-    assert (tower.prefix, tower.patch, tower.side, tower.patches, tower.width) == (PREFIX[name], PATCH, 4, 16, 32)
+    assert (tower.prefix, tower.patch, tower.side, tower.patches, tower.width) == (
+        PREFIX[name],
+        PATCH,
+        4,
+        16,
+        32,
+    )
     assert tower(noise(count=2)).shape == (2, 16, 32)
 
 
@@ -58,7 +76,10 @@ def test_patch_tokens_are_in_row_major_order(name: str):
     silent = [
         parameter
         for key, parameter in tower.model.named_parameters()
-        if any(end in key for end in ("out_proj.", "attention.output.dense.", "projection_layer.", "o_proj."))
+        if any(
+            end in key
+            for end in ("out_proj.", "attention.output.dense.", "projection_layer.", "o_proj.")
+        )
     ]
     assert silent
     with torch.no_grad():
@@ -78,7 +99,9 @@ def test_pixels_are_normalised_as_the_preprocessor_says(name: str):
     tower = made(TOWERS[name])
     tiles = noise()
     pixels = (tiles.float() / 255 - 0.5) / 0.25
-    expected = tower.model(**tower.family.pixels(pixels, PATCH)).last_hidden_state[:, PREFIX[name] :]
+    expected = tower.model(**tower.family.pixels(pixels, PATCH)).last_hidden_state[
+        :, PREFIX[name] :
+    ]
     torch.testing.assert_close(tower(tiles), expected, rtol=1e-4, atol=1e-4)
 
 
@@ -93,7 +116,11 @@ def test_another_size_is_interpolated(name: str):
     ("name", "size", "message"),
     [
         ("aimv2", 48, "position embeddings for 32 px only, but tiles are 48 px"),
-        ("siglip", 36, "36 px is not a multiple of the tower's patch size 8 px; set model.image.size to 32 or 40"),
+        (
+            "siglip",
+            36,
+            "36 px is not a multiple of the tower's patch size 8 px; set model.image.size to 32 or 40",
+        ),
     ],
 )
 def test_a_size_that_does_not_fit_is_refused(name: str, size: int, message: str):
@@ -104,8 +131,12 @@ def test_a_size_that_does_not_fit_is_refused(name: str, size: int, message: str)
 @pytest.mark.parametrize("name", ["aimv2", "clip", "dinov2", "vit"])
 def test_an_earlier_layer_leaves_the_last_block_idle(name: str):
     tower = made(TOWERS[name], feature_layer=-2)
-    states = tower.model(**tower.family.pixels((noise().float() - 127.5) / 63.75, PATCH), output_hidden_states=True)
-    torch.testing.assert_close(tower(noise()), states.hidden_states[-2][:, tower.prefix :], rtol=1e-4, atol=1e-4)
+    states = tower.model(
+        **tower.family.pixels((noise().float() - 127.5) / 63.75, PATCH), output_hidden_states=True
+    )
+    torch.testing.assert_close(
+        tower(noise()), states.hidden_states[-2][:, tower.prefix :], rtol=1e-4, atol=1e-4
+    )
     assert any(".1." in idle for idle in tower.idle)
     assert not any(".0." in idle for idle in tower.idle)
 
@@ -120,7 +151,9 @@ def test_an_unlisted_family_is_counted(name: str, monkeypatch: pytest.MonkeyPatc
 
 def test_a_row_of_the_table_that_is_wrong_is_refused(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(FAMILIES, "clip_vision_model", FAMILIES["aimv2_vision_model"])
-    with pytest.raises(ModelError, match=r"gives 17 tokens for a 32 px tile; expected 0 CLS.*4 x 4 patches = 16"):
+    with pytest.raises(
+        ModelError, match=r"gives 17 tokens for a 32 px tile; expected 0 CLS.*4 x 4 patches = 16"
+    ):
         made(TOWERS["clip"])
 
 

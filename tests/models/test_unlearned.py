@@ -19,15 +19,21 @@ def test_shapes_are_those_of_the_recipe_and_weights_are_not(parts: Parts):
     made = unlearned(config, 0, CPU)
     assert made.layout == built.layout
     found, expected = made.mllm.state_dict(), built.mllm.state_dict()
-    assert {name: tensor.shape for name, tensor in found.items()} == {n: t.shape for n, t in expected.items()}
-    assert not torch.equal(found["connector.up.weight"], torch.zeros_like(found["connector.up.weight"]))
+    assert {name: tensor.shape for name, tensor in found.items()} == {
+        n: t.shape for n, t in expected.items()
+    }
+    assert not torch.equal(
+        found["connector.up.weight"], torch.zeros_like(found["connector.up.weight"])
+    )
     name = "language.model.embed_tokens.weight"
     assert not torch.equal(found[name], expected[name])
 
 
 def test_it_is_the_same_for_the_same_seed_and_leaves_the_generator_alone(parts: Parts):
     state = torch.get_rng_state()
-    first, again, other = (unlearned(parts.config(), seed, CPU).mllm.state_dict() for seed in (0, 0, 1))
+    first, again, other = (
+        unlearned(parts.config(), seed, CPU).mllm.state_dict() for seed in (0, 0, 1)
+    )
     assert torch.equal(torch.get_rng_state(), state)
     assert all(torch.equal(first[name], again[name]) for name in first)
     assert any(not torch.equal(first[name], other[name]) for name in first)
@@ -52,4 +58,6 @@ def test_without_a_tokenizer_words_are_counted(parts: Parts, tmp_path: Path):
     record = Record("r", (Turn("user", "what is it?"), Turn("assistant", "a red circle")))
     (sample,) = samples(made, [record])
     assert int((sample.labels >= 0).sum()) == len(["a", "red", "circle", "[END]"])
-    assert made.mllm.placeholder_id == stand_in_tokenizer("<|image_pad|>").convert_tokens_to_ids("<|image_pad|>")
+    assert made.mllm.placeholder_id == stand_in_tokenizer("<|image_pad|>").convert_tokens_to_ids(
+        "<|image_pad|>"
+    )

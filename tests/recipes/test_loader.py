@@ -64,14 +64,19 @@ def test_override_by_index_and_by_name(file: Path, place: str):
 
 
 def test_override_of_a_field_that_the_file_leaves_out(file: Path):
-    recipe = load_recipe(file, ["model.connector.merge=4", "stages.0.length={tokens: 7}", "model.image.mean=[0, 0, 1]"])
+    recipe = load_recipe(
+        file,
+        ["model.connector.merge=4", "stages.0.length={tokens: 7}", "model.image.mean=[0, 0, 1]"],
+    )
     assert recipe.model.connector.merge == 4
     assert recipe.stages[0].length.tokens == 7
     assert recipe.model.image.mean == (0, 0, 1)
 
 
 def test_override_reaches_one_of_two_aliases(file: Path):
-    shared = TEXT.replace("optim: {lr: 2e-4}", "optim: &optim {lr: 2e-4}").replace("optim: {lr: 2e-5}", "optim: *optim")
+    shared = TEXT.replace("optim: {lr: 2e-4}", "optim: &optim {lr: 2e-4}").replace(
+        "optim: {lr: 2e-5}", "optim: *optim"
+    )
     file.write_text(shared)
     recipe = load_recipe(file, ["stages.fine.optim.lr=1"])
     assert [stage.optim.lr for stage in recipe.stages] == [2e-4, 1]
@@ -80,9 +85,15 @@ def test_override_reaches_one_of_two_aliases(file: Path):
 @pytest.mark.parametrize(
     ("setting", "expected"),
     [
-        ("stages.0.optim.lrr=1", "stages.0.optim.lrr: unknown key; did you mean lr? allowed: lr, betas"),
+        (
+            "stages.0.optim.lrr=1",
+            "stages.0.optim.lrr: unknown key; did you mean lr? allowed: lr, betas",
+        ),
         ("model.connecter.merge=1", "model.connecter: unknown key; did you mean connector?"),
-        ("stages.fin.optim.lr=1", "no item 'fin' in the list; did you mean fine? allowed: coarse, fine, 0, 1"),
+        (
+            "stages.fin.optim.lr=1",
+            "no item 'fin' in the list; did you mean fine? allowed: coarse, fine, 0, 1",
+        ),
         ("stages.7.optim.lr=1", "no item '7' in the list"),
         ("stages.1.train.connector.lr=1", "would lie inside 1, which is one value"),
         ("stages.0.optim.lr", "expected path=value"),
@@ -104,7 +115,11 @@ def test_wrong_overrides(file: Path, setting: str, expected: str):
 @pytest.mark.parametrize(
     ("old", "new", "expected"),
     [
-        ("sequence: 512", "sequence: 0", "sequence: found 0 (int), expected greater than or equal to 1"),
+        (
+            "sequence: 512",
+            "sequence: 0",
+            "sequence: found 0 (int), expected greater than or equal to 1",
+        ),
         ("sequence: 512", "", "sequence: missing"),
         (
             "format: llava,",
@@ -113,17 +128,43 @@ def test_wrong_overrides(file: Path, setting: str, expected: str):
         ),
         ("train: {connector: 1.0}", "train: {conector: 1.0}", "stages.0.train.conector: "),
         ("train: {connector: 1.0}", "train: {conector: 1.0}", "did you mean connector?"),
-        ("last_blocks: 2", "last_block: 2", "stages.1.train.tower.last_block: unknown key; did you mean last_blocks?"),
-        ("data: [photos]", "data: 3", "stages.1.data: found 3 (int), expected a valid dictionary or a valid list"),
-        ("world: 0.5}", "world: -1}", "stages.0.data.world.share: found -1 (int), expected greater than 0"),
-        ("{epochs: 1}", "{epochs: 1, samples: 2}", "stages.1.length: give exactly one of samples, tokens, epochs"),
-        ("data: [photos]", "data: [fotos]", "stage fine mixes source 'fotos', which `sources` does not define"),
+        (
+            "last_blocks: 2",
+            "last_block: 2",
+            "stages.1.train.tower.last_block: unknown key; did you mean last_blocks?",
+        ),
+        (
+            "data: [photos]",
+            "data: 3",
+            "stages.1.data: found 3 (int), expected a valid dictionary or a valid list",
+        ),
+        (
+            "world: 0.5}",
+            "world: -1}",
+            "stages.0.data.world.share: found -1 (int), expected greater than 0",
+        ),
+        (
+            "{epochs: 1}",
+            "{epochs: 1, samples: 2}",
+            "stages.1.length: give exactly one of samples, tokens, epochs",
+        ),
+        (
+            "data: [photos]",
+            "data: [fotos]",
+            "stage fine mixes source 'fotos', which `sources` does not define",
+        ),
         ("name: fine", "name: coarse", "stage names must differ; found twice: coarse"),
         ("name: small", "- 3", "small.yaml:2:1: not valid YAML"),
-        ("{tower: towers/mine", "{tower: null", "model.tower: found nothing, expected a valid string"),
+        (
+            "{tower: towers/mine",
+            "{tower: null",
+            "model.tower: found nothing, expected a valid string",
+        ),
     ],
 )
-def test_wrong_recipes_say_where_what_and_what_instead(file: Path, old: str, new: str, expected: str):
+def test_wrong_recipes_say_where_what_and_what_instead(
+    file: Path, old: str, new: str, expected: str
+):
     assert expected in complaint(file, TEXT.replace(old, new, 1))
 
 
@@ -143,8 +184,14 @@ def test_what_a_run_watches_is_checked_and_comes_back(file: Path, tmp_path: Path
     lines = complaint(file, TEXT, ("watch.source=unseen",))
     assert "watch.source names 'unseen', which `sources` does not define" in lines
     assert "watch.report" in complaint(file, TEXT, ("watch.report=[neptune]",))
-    made = load_recipe(file, ["watch={every: 20, share: null, source: world, report: [tensorboard, trackio]}"])
-    assert (made.watch.every, made.watch.share, made.watch.report) == (20, None, ("tensorboard", "trackio"))
+    made = load_recipe(
+        file, ["watch={every: 20, share: null, source: world, report: [tensorboard, trackio]}"]
+    )
+    assert (made.watch.every, made.watch.share, made.watch.report) == (
+        20,
+        None,
+        ("tensorboard", "trackio"),
+    )
     (tmp_path / "again.yaml").write_text(dump_recipe(made))
     assert load_recipe(tmp_path / "again.yaml") == made
 
@@ -154,7 +201,9 @@ def test_a_key_twice_names_its_line(file: Path):
     assert f"{file}:4:1: not valid YAML: key 'name' is given twice" in message
 
 
-@pytest.mark.parametrize("text", ["a: [1", "a: b: c", "\tx: 1", "a: !!python/object:os.system x", "{[1]: 2}: 3"])
+@pytest.mark.parametrize(
+    "text", ["a: [1", "a: b: c", "\tx: 1", "a: !!python/object:os.system x", "{[1]: 2}: 3"]
+)
 def test_invalid_yaml_names_file_line_and_column(file: Path, text: str):
     assert re.search(rf"{re.escape(str(file))}:\d+:\d+: not valid YAML", complaint(file, text))
 
@@ -176,10 +225,16 @@ def test_unknown_recipe_names_the_shipped_ones(tmp_path: Path):
 @pytest.mark.parametrize("name", sorted(shipped_recipes()))
 def test_shipped_recipes_load_by_name_and_by_missing_path(name: str):
     assert load_recipe(name).name == name
-    assert load_recipe(name) == load_recipe(f"nowhere/{name}.yaml") == load_recipe(shipped_recipes()[name])
+    assert (
+        load_recipe(name)
+        == load_recipe(f"nowhere/{name}.yaml")
+        == load_recipe(shipped_recipes()[name])
+    )
 
 
-def test_paths_start_at_the_folder_of_their_file(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_paths_start_at_the_folder_of_their_file(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     here = tmp_path / "elsewhere"
     here.mkdir()
     monkeypatch.chdir(here)
@@ -191,7 +246,10 @@ def test_paths_start_at_the_folder_of_their_file(file: Path, tmp_path: Path, mon
     assert recipe.sources["photos"].images == str(here / "pictures")
     assert recipe.model.tower == str(folder / "towers/mine")
     assert recipe.model.language == "org/language"
-    assert recipe.stages[1].start_from == {"connector": str(folder / "old/connector"), "tower": "recipe"}
+    assert recipe.stages[1].start_from == {
+        "connector": str(folder / "old/connector"),
+        "tower": "recipe",
+    }
 
 
 def test_resolved_copy_reads_the_same_anywhere(file: Path, tmp_path: Path):
@@ -216,11 +274,29 @@ scalars = st.one_of(
     st.integers(),
     st.floats(allow_nan=False),
     st.text(max_size=20),
-    st.sampled_from(["1e-4", "1E5", ".5e3", "1e", "e1", "0x1", "1_0", "yes", "~", "2024-01-01", "1:30", "=", "<<"]),
+    st.sampled_from(
+        [
+            "1e-4",
+            "1E5",
+            ".5e3",
+            "1e",
+            "e1",
+            "0x1",
+            "1_0",
+            "yes",
+            "~",
+            "2024-01-01",
+            "1:30",
+            "=",
+            "<<",
+        ]
+    ),
 )
 values = st.recursive(
     scalars,
-    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=6), inner, max_size=3)),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=6), inner, max_size=3)
+    ),
     max_leaves=8,
 )
 
@@ -233,15 +309,23 @@ def test_written_yaml_reads_back_equal(value: object):
 
 @settings(max_examples=60, deadline=None)
 @given(
-    options=st.dictionaries(st.text(max_size=6), values, max_size=3), lr=st.floats(1e-300, 1e300), seed=st.integers()
+    options=st.dictionaries(st.text(max_size=6), values, max_size=3),
+    lr=st.floats(1e-300, 1e300),
+    seed=st.integers(),
 )
-def test_dumped_recipes_load_equal(tmp_path_factory: pytest.TempPathFactory, options: dict, lr: float, seed: int):
+def test_dumped_recipes_load_equal(
+    tmp_path_factory: pytest.TempPathFactory, options: dict, lr: float, seed: int
+):
     folder = tmp_path_factory.getbasetemp() / "dumped"
     folder.mkdir(exist_ok=True)
     (folder / "small.yaml").write_text(TEXT)
     recipe = load_recipe(folder / "small.yaml")
     world = recipe.sources["world"].model_copy(update={"options": options})
-    stage = recipe.stages[0].model_copy(update={"optim": recipe.stages[0].optim.model_copy(update={"lr": lr})})
-    changed = recipe.model_copy(update={"sources": {**recipe.sources, "world": world}, "stages": [stage], "seed": seed})
+    stage = recipe.stages[0].model_copy(
+        update={"optim": recipe.stages[0].optim.model_copy(update={"lr": lr})}
+    )
+    changed = recipe.model_copy(
+        update={"sources": {**recipe.sources, "world": world}, "stages": [stage], "seed": seed}
+    )
     (folder / "copy.yaml").write_text(dump_recipe(changed), encoding="utf-8")
     assert load_recipe(folder / "copy.yaml") == Recipe.model_validate(changed.model_dump())

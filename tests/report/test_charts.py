@@ -66,7 +66,10 @@ def test_two_charts_of_a_page_share_no_identifier():
 def test_steps_without_a_finite_loss_are_counted():
     loss = FALLING.copy()
     loss[10:13] = np.nan
-    assert loss_chart("coarse", "next_token", STEPS, loss).caption == "3 of 5000 steps had no finite loss."
+    assert (
+        loss_chart("coarse", "next_token", STEPS, loss).caption
+        == "3 of 5000 steps had no finite loss."
+    )
     assert "without a finite value" in loss_chart("coarse", "x", STEPS, np.full(5000, np.nan)).svg
 
 
@@ -78,7 +81,10 @@ def test_the_task_chart_shows_changes_and_tells_them_to_screen_readers():
 
 
 def test_a_task_that_one_model_lacks_has_no_change():
-    models = {"base": {"mean": 0.3, "tasks": {"colour": 0.3}}, "refined": {"mean": 0.2, "tasks": {"ocr": 0.2}}}
+    models = {
+        "base": {"mean": 0.3, "tasks": {"colour": 0.3}},
+        "refined": {"mean": 0.2, "tasks": {"ocr": 0.2}},
+    }
     svg = task_chart(models).svg
     assert svg.count("\N{MINUS SIGN}10<") == 1
 

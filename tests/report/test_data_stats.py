@@ -16,20 +16,43 @@ def measure(bins: list, *, whole: bool = False) -> dict:
 
 
 def values(**changes: object) -> dict:
-    names = ("width", "height", "aspect", "bytes", "answer_characters", "characters", "tokens", "tiles", "turns")
+    names = (
+        "width",
+        "height",
+        "aspect",
+        "bytes",
+        "answer_characters",
+        "characters",
+        "tokens",
+        "tiles",
+        "turns",
+    )
     measures = dict.fromkeys((*names, "images_per_record"))
     measures["width"] = measure([[64.0, 66.8, 3], [128.0, 133.7, 5]])
     measures["turns"] = measure([[2, 3, 8]], whole=True)
     copies = {name: {"count": 2, "examples": []} for name in ("text", "image", "picture")}
-    ngrams = {"n": 4, "texts": 8, "total": 80, "distinct": 60, "distinct_share": 0.75, "entropy": 5.5}
-    ngrams |= {"top10_share": 0.2, "top100_share": 0.9, "top": [{"words": "a <b> c d", "texts": 4, "share": 0.5}]}
+    ngrams = {
+        "n": 4,
+        "texts": 8,
+        "total": 80,
+        "distinct": 60,
+        "distinct_share": 0.75,
+        "entropy": 5.5,
+    }
+    ngrams |= {
+        "top10_share": 0.2,
+        "top100_share": 0.9,
+        "top": [{"words": "a <b> c d", "texts": 4, "share": 0.5}],
+    }
     given = {
         "sources": [{"name": "set <one>", "records": 9, "fingerprint": "abc"}],
         "looked_at": 9,
         "records": 8,
         "images": 8,
         "unreadable": {"image": 1},
-        "damage": [{"kind": "image", "source": "set <one>", "position": 3, "error": "cut <script>"}],
+        "damage": [
+            {"kind": "image", "source": "set <one>", "position": 3, "error": "cut <script>"}
+        ],
         "kinds": {"caption": 8},
         "languages": {"by": "script", "counts": {"script:latin": 8}},
         "measures": measures,
@@ -41,8 +64,20 @@ def values(**changes: object) -> dict:
 
 
 def shown(**changes: object) -> dict:
-    given = {"source": "s", "position": 1, "id": "<r1>", "kind": "caption", "text": "<script>alert(1)</script>"}
-    return {**given, "image": "data:image/jpeg;base64,AAAA", "size": "3 x 4 px", "images": 2, **changes}
+    given = {
+        "source": "s",
+        "position": 1,
+        "id": "<r1>",
+        "kind": "caption",
+        "text": "<script>alert(1)</script>",
+    }
+    return {
+        **given,
+        "image": "data:image/jpeg;base64,AAAA",
+        "size": "3 x 4 px",
+        "images": 2,
+        **changes,
+    }
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +113,15 @@ def test_it_shows_what_it_is_given(html: str):
 
 def test_data_without_images_copies_or_damage():
     copies = {name: {"count": 0, "examples": []} for name in ("text", "image")}
-    empty = {"n": 4, "texts": 0, "total": 0, "distinct_share": 0.0, "entropy": 0.0, "top100_share": 0.0, "top": []}
+    empty = {
+        "n": 4,
+        "texts": 0,
+        "total": 0,
+        "distinct_share": 0.0,
+        "entropy": 0.0,
+        "top100_share": 0.0,
+        "top": [],
+    }
     html = render_stats(values(damage=[], unreadable={}, copies=copies, ngrams=empty), [], [])
     assert Outline(html).open == []
     assert "Unreadable records" not in html

@@ -55,12 +55,17 @@ def test_a_file_that_was_replaced_cut_or_removed_begins_anew(tmp_path: Path):
 def begun(tmp_path: Path, *, plan: bool = True) -> RunFolder:
     """A run in the middle of the second of three stages."""
     run = write_run(tmp_path / "run", steps=40)
-    kept = [line for line in run.metrics.read_text().splitlines(keepends=True) if json.loads(line)["stage_index"] < 2]
+    kept = [
+        line
+        for line in run.metrics.read_text().splitlines(keepends=True)
+        if json.loads(line)["stage_index"] < 2
+    ]
     run.metrics.write_text("".join(kept[:60]))
     manifest = read_json(run.manifest)
     if plan:
         manifest["plan"] = [
-            {"name": name, "train": {"connector": 1.0}, "length": {"samples": 640}} for name in ("a", "b", "c")
+            {"name": name, "train": {"connector": 1.0}, "length": {"samples": 640}}
+            for name in ("a", "b", "c")
         ]
     manifest["stages"] = manifest["stages"][:1]
     write_json(run.manifest, manifest)
@@ -89,7 +94,12 @@ def test_the_share_done_is_the_runs_own_where_it_says_so(tmp_path: Path):
     run = begun(tmp_path, plan=False)
     follower = Follower(run)
     assert follower.look().stages[1].done is None
-    line = {**json.loads(run.metrics.read_text().splitlines()[-1]), "step": 21, "done": 0.75, "skipped": True}
+    line = {
+        **json.loads(run.metrics.read_text().splitlines()[-1]),
+        "step": 21,
+        "done": 0.75,
+        "skipped": True,
+    }
     append_line(run.metrics, line)
     stage = follower.look().stage
     assert stage is not None
@@ -119,7 +129,9 @@ def test_a_run_is_complete_when_every_stage_is_done(tmp_path: Path):
     old = write_run(tmp_path / "old", steps=3)
     assert Follower(old).look().complete
     old.state.mkdir()
-    assert not Follower(old).look().complete, "without a plan, a state means that there is more to come"
+    assert not Follower(old).look().complete, (
+        "without a plan, a state means that there is more to come"
+    )
 
 
 def test_what_was_left_out_is_counted_over_all_ranks(tmp_path: Path):

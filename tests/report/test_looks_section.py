@@ -30,7 +30,10 @@ def look(index: int, step: int, **changes: Any) -> dict[str, Any]:
 
 def looks() -> list[dict[str, Any]]:
     first = look(0, 0, watched={"tiles": 64, "texts": 12, "texts_from": "built in"})
-    norms = {"gradient": {"tower": 2.0, "connector": 20.0}, "update": {"tower": 1e-5, "connector": 1e-3}}
+    norms = {
+        "gradient": {"tower": 2.0, "connector": 20.0},
+        "update": {"tower": 1e-5, "connector": 1e-3},
+    }
     return [first, *(look(index, step, **norms) for index in range(3) for step in (20, 40))]
 
 
@@ -65,12 +68,20 @@ def test_the_page_has_the_section_when_the_run_was_watched(run: RunFolder, watch
         append_line(run.watch, line)
     text = write_report(run).read_text(encoding="utf-8")
     assert ("What training does to the parts" in text) is watched
-    assert ("7 looks at the same images and texts (64 tiles, 12 built-in sentences), for 1.3 %" in text) is watched
+    assert (
+        "7 looks at the same images and texts (64 tiles, 12 built-in sentences), for 1.3 %" in text
+    ) is watched
 
 
 def test_wide_ranges_have_powers_of_ten_alone():
     first, *others = looks()
-    wide = [first, *({**line, "update": {"tower": 10.0**-number}} for number, line in enumerate(others, start=1))]
+    wide = [
+        first,
+        *(
+            {**line, "update": {"tower": 10.0**-number}}
+            for number, line in enumerate(others, start=1)
+        ),
+    ]
     ticks = re.findall(r"<text[^>]*>([0-9.e-]+)</text>", str(look_charts(wide, EXTENTS)[3].svg))
     assert {"0.01", "0.0001", "1e-06"} & set(ticks)
     assert not {"0.02", "0.05", "0.0002", "2e-05", "5e-05"} & set(ticks)

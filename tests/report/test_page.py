@@ -26,7 +26,9 @@ class Outline(HTMLParser):
 
     def handle_starttag(self, tag, attributes):
         self.tags.append(tag)
-        self.links += [value for name, value in attributes if name in ("src", "href", "xlink:href", "action")]
+        self.links += [
+            value for name, value in attributes if name in ("src", "href", "xlink:href", "action")
+        ]
         if tag == "img":
             self.images.append(dict(attributes))
         if tag not in VOID:
@@ -57,7 +59,14 @@ def test_the_page_is_whole_and_needs_nothing_else(html):
 def test_lineage_goes_from_the_base_tower_to_the_exported_one(html):
     chain = html[html.index('class="chain"') : html.index("</ol>")]
     order = [
-        chain.index(text) for text in ("sailvit:world-tower", ">coarse<", ">fine<", ">knowledge<", "02-knowledge/tower")
+        chain.index(text)
+        for text in (
+            "sailvit:world-tower",
+            ">coarse<",
+            ">fine<",
+            ">knowledge<",
+            "02-knowledge/tower",
+        )
     ]
     assert order == sorted(order)
     assert "after 80 steps of tower training" in chain
@@ -73,7 +82,14 @@ def test_stage_table_shows_shares_counts_and_proof(html):
 
 
 def test_scores_examples_and_distances_are_there(html):
-    for text in ("0.348 → 0.563", "+21.5 points", "95 % interval +19.0 to +24.0", "✗ wrong", "✓ right", "Wasserstein"):
+    for text in (
+        "0.348 → 0.563",
+        "+21.5 points",
+        "95 % interval +19.0 to +24.0",
+        "✗ wrong",
+        "✓ right",
+        "Wasserstein",
+    ):
         assert text in html
 
 
@@ -126,9 +142,20 @@ def test_before_the_first_step_the_page_still_opens(bare_run):
 
 
 def test_a_failed_proof_is_open_and_marked(run):
-    row = {"part": "tower", "planned": 10, "in_optimizer": 0, "moved": 0, "frozen": 0, "frozen_identical": 0, "lr": 0.0}
+    row = {
+        "part": "tower",
+        "planned": 10,
+        "in_optimizer": 0,
+        "moved": 0,
+        "frozen": 0,
+        "frozen_identical": 0,
+        "lr": 0.0,
+    }
     row["verdict"] = "10 parameters have no optimizer group"
-    append_line(run.proofs, {"stage": "fine", "stage_index": 1, "step": 10, "when": "end", "ok": False, "rows": [row]})
+    append_line(
+        run.proofs,
+        {"stage": "fine", "stage_index": 1, "step": 10, "when": "end", "ok": False, "rows": [row]},
+    )
     html = write_report(run).read_text()
     assert "6 of 7" in html
     assert html.count("<details open>") == 1

@@ -20,7 +20,10 @@ def test_a_finished_run_has_its_stages_curves_and_proofs(run):
     assert set(coarse.metrics.loss) == {"next_token", "contrastive"}
     assert coarse.metrics.measures["wait"] == pytest.approx(np.full(40, 0.02))
     assert np.isnan(coarse.metrics.measures["mfu"]).all()
-    assert [(proof.when, proof.ok) for proof in coarse.proofs] == [("first steps", True), ("end", True)]
+    assert [(proof.when, proof.ok) for proof in coarse.proofs] == [
+        ("first steps", True),
+        ("end", True),
+    ]
     assert data.recipe.startswith("name: demo")
 
 

@@ -21,7 +21,10 @@ SAMPLE = {
     "image_tokens": 12,
     "trained": 2,
     "problems": ["nothing is trained on"],
-    "stretches": [{"kind": "image", "at": 0, "tokens": 12}, {"kind": "trained", "at": 12, "tokens": 8}],
+    "stretches": [
+        {"kind": "image", "at": 0, "tokens": 12},
+        {"kind": "trained", "at": 12, "tokens": 8},
+    ],
     "pieces": [
         {"columns": 2, "cells": [PIXEL, None], "whole": [PIXEL], "at": 0, "tokens": 12},
         {
@@ -47,7 +50,9 @@ PACK = {
 VALUES = {
     "title": "recipe demo, stage fine",
     "sources": {"src": 10},
-    "faults": [{"shard": "0.tar", "offset": 5, "kind": "link", "reason": "left out", "count": 1234}],
+    "faults": [
+        {"shard": "0.tar", "offset": 5, "kind": "link", "reason": "left out", "count": 1234}
+    ],
     "stage": "fine",
     "seed": 0,
     "sequence": 32,

@@ -9,7 +9,14 @@ from sailvit.report import wording
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(0, "0"), (9_999, "9,999"), (48_000, "48 k"), (999_600, "1 M"), (1_234_567, "1.23 M"), (121e9, "121 B")],
+    [
+        (0, "0"),
+        (9_999, "9,999"),
+        (48_000, "48 k"),
+        (999_600, "1 M"),
+        (1_234_567, "1.23 M"),
+        (121e9, "121 B"),
+    ],
 )
 def test_short_counts(value, text):
     assert wording.short(value) == text
@@ -39,11 +46,19 @@ def test_shares_and_points():
 
 
 def test_rates_keep_three_digits():
-    assert [wording.rate(v) for v in (12.345, 167.4, 4750.2, math.nan)] == ["12.3", "167", "4,750", wording.MISSING]
+    assert [wording.rate(v) for v in (12.345, 167.4, 4750.2, math.nan)] == [
+        "12.3",
+        "167",
+        "4,750",
+        wording.MISSING,
+    ]
 
 
 def test_stored_values_become_one_line():
-    assert wording.plain({"cpu": "2 cores", "gpus": ["a", "b"], "none": None}) == "cpu: 2 cores, gpus: a, b, none: —"
+    assert (
+        wording.plain({"cpu": "2 cores", "gpus": ["a", "b"], "none": None})
+        == "cpu: 2 cores, gpus: a, b, none: —"
+    )
     assert wording.plain([]) == ""
 
 

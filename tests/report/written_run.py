@@ -27,11 +27,20 @@ def write_run(path, steps):
             rows = [_proof_row(part, part in train) for part in ("tower", "connector", "language")]
             append_line(
                 run.proofs,
-                {"stage": name, "stage_index": index, "step": step, "when": when, "ok": True, "rows": rows},
+                {
+                    "stage": name,
+                    "stage_index": index,
+                    "step": step,
+                    "when": when,
+                    "ok": True,
+                    "rows": rows,
+                },
             )
     write_json(run.manifest, _manifest(steps))
     write_json(run.evaluation, _evaluation(rng))
-    write_json(run.affinity, {"models": {"base": _features(rng, 6.0), "refined": _features(rng, 2.5)}})
+    write_json(
+        run.affinity, {"models": {"base": _features(rng, 6.0), "refined": _features(rng, 2.5)}}
+    )
     return run
 
 
@@ -99,7 +108,10 @@ def _manifest(steps):
                 "seconds": steps * 16 / speed,
                 "train": train,
                 "start": {},
-                "parts": {part: f"stages/{index:02d}-{name}/{part}" for part in ("tower", "connector", "language")},
+                "parts": {
+                    part: f"stages/{index:02d}-{name}/{part}"
+                    for part in ("tower", "connector", "language")
+                },
             }
             for index, (name, train, _, speed) in enumerate(STAGES)
         ],
@@ -122,7 +134,12 @@ def _evaluation(rng):
         for task in TASKS
     ]
     models = {
-        "base": {"label": "base tower", "mean": float(np.mean(list(base.values()))), "tasks": base, "count": 1200},
+        "base": {
+            "label": "base tower",
+            "mean": float(np.mean(list(base.values()))),
+            "tasks": base,
+            "count": 1200,
+        },
         "refined": {
             "label": "refined tower",
             "mean": float(np.mean(list(refined.values()))),
@@ -130,7 +147,11 @@ def _evaluation(rng):
             "count": 1200,
         },
     }
-    return {"models": models, "examples": examples, "gain": {"mean": 0.215, "low": 0.19, "high": 0.24, "level": 0.95}}
+    return {
+        "models": models,
+        "examples": examples,
+        "gain": {"mean": 0.215, "low": 0.19, "high": 0.24, "level": 0.95},
+    }
 
 
 def _features(rng, gap):
@@ -151,8 +172,15 @@ def scene(rng, size=64):
     rows = b"".join(b"\0" + row.tobytes() for row in pixels)
 
     def chunk(kind, body):
-        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        return (
+            struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        )
 
     header = struct.pack(">IIBBBBB", size, size, 8, 2, 0, 0, 0)
-    png = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    png = (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(rows))
+        + chunk(b"IEND", b"")
+    )
     return "data:image/png;base64," + base64.b64encode(png).decode()

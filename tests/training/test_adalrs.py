@@ -20,7 +20,11 @@ def search(**settings: Any) -> RateSearch:
     return RateSearch(SearchConfig(**{"window": WINDOW, "widest": 1, **settings}))
 
 
-def falling(slope: Callable[[float], float], start: float = 10.0, jump: Callable[[float], float] | None = None) -> Any:
+def falling(
+    slope: Callable[[float], float],
+    start: float = 10.0,
+    jump: Callable[[float], float] | None = None,
+) -> Any:
     """A loss that falls by slope(factor) per step around which it alternates by 1 %, plus jump(factor)."""
     level = start
     factor = yield None
@@ -60,7 +64,9 @@ def test_a_raise_that_hurts_is_taken_back_and_the_rate_lowered():
     made = search()
     events = drive(made, falling(lambda factor: 0.02 / factor), 6)
     assert kinds(events) == ["raised", "taken back", "lowered"] * 2
-    assert [event.factor for event in events] == pytest.approx([3, 1, 1 / 2, 2.7 / 2, 1 / 2, 1 / 2 / 1.8])
+    assert [event.factor for event in events] == pytest.approx(
+        [3, 1, 1 / 2, 2.7 / 2, 1 / 2, 1 / 2 / 1.8]
+    )
     lowered = events[2]
     assert lowered.line is not None
     assert lowered.against is not None
@@ -122,7 +128,13 @@ def test_a_loss_that_is_no_number_ends_a_trial_at_once(loss: float):
     drive(made, falling(lambda factor: 0.01), 1)
     assert made.trying
     back, event = made.observe(0.1, loss)
-    assert (back.kind, event.kind, event.line, made.factor, made.trying) == ("taken back", "lowered", None, 0.5, False)
+    assert (back.kind, event.kind, event.line, made.factor, made.trying) == (
+        "taken back",
+        "lowered",
+        None,
+        0.5,
+        False,
+    )
     assert made.observe(0.1, loss) == []
     assert made.state.losses == []
 

@@ -25,7 +25,12 @@ def fixed_peak(monkeypatch: pytest.MonkeyPatch):
 def test_every_stage_is_measured_on_its_own_data(parts: Parts, tmp_path: Path):
     made = recipe(parts, write_data(tmp_path), three_stages())
     speed = bench(made, device=CPU, steps=2, warmup=1)
-    assert (speed.recipe, speed.device, speed.precision, speed.processes) == ("tiny", "cpu", "fp32", 1)
+    assert (speed.recipe, speed.device, speed.precision, speed.processes) == (
+        "tiny",
+        "cpu",
+        "fp32",
+        1,
+    )
     assert (speed.measured_peak, speed.datasheet_peak, speed.invented) == (1e9, None, ())
     assert [stage.name for stage in speed.stages] == ["coarse", "fine", "world"]
     for stage in speed.stages:
@@ -54,11 +59,15 @@ def test_sources_that_are_not_here_are_invented(parts: Parts, tmp_path: Path):
     assert all(stage.samples_per_s > 0 for stage in speed.stages)
 
 
-def test_steps_hold_no_more_packs_than_asked_for_and_weights_of_the_recipe_are_not_needed(parts: Parts, tmp_path: Path):
+def test_steps_hold_no_more_packs_than_asked_for_and_weights_of_the_recipe_are_not_needed(
+    parts: Parts, tmp_path: Path
+):
     stages = three_stages()[2:]
     stages[0]["global_batch"] = 480
     stages[0]["start_from"] = {"tower": str(tmp_path / "nowhere")}
-    speed = bench(recipe(parts, write_data(tmp_path), stages), device=CPU, steps=1, warmup=1, packs=3)
+    speed = bench(
+        recipe(parts, write_data(tmp_path), stages), device=CPU, steps=1, warmup=1, packs=3
+    )
     assert speed.stages[0].packs == 3
 
 
@@ -67,10 +76,15 @@ def test_a_model_that_does_not_fit_is_refused_before_it_is_made(
 ):
     made = recipe(parts, write_data(tmp_path), three_stages())
     mllm = sketch(made.model).mllm
-    numbers, language = (sum(p.numel() for p in part.parameters()) for part in (mllm, mllm.language))
+    numbers, language = (
+        sum(p.numel() for p in part.parameters()) for part in (mllm, mllm.language)
+    )
     monkeypatch.setattr(module, "unlearned", lambda *_: pytest.fail("weights were made"))
     monkeypatch.setattr(module, "free_memory", lambda device: 4 * numbers + 1)
-    with pytest.raises(ModelError, match=r"stage coarse: weights, gradients and moments take .* GiB are free on cpu"):
+    with pytest.raises(
+        ModelError,
+        match=r"stage coarse: weights, gradients and moments take .* GiB are free on cpu",
+    ):
         bench(made, device=CPU, steps=1, warmup=1)
     monkeypatch.setattr(module, "free_memory", lambda device: 16 * numbers - 12 * language)
     with pytest.raises(ModelError, match="stage world"):

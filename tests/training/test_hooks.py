@@ -24,7 +24,12 @@ def made(parts: Parts, tmp_path: Path) -> StageJob:
 
 def record(**changes: object) -> StepRecord:
     values = {field.name: 1.0 for field in dataclasses.fields(StepRecord)}
-    values |= {"stage": "fine", "lr": {"tower": 0.5}, "loss": {"next_token": 2.0, "contrastive": 3.0}, "samples": 7}
+    values |= {
+        "stage": "fine",
+        "lr": {"tower": 0.5},
+        "loss": {"next_token": 2.0, "contrastive": 3.0},
+        "samples": 7,
+    }
     return StepRecord(**{**values, **changes})
 
 
@@ -46,7 +51,9 @@ def test_metrics_go_to_lines_and_to_tensorboard(made: StageJob, tmp_path: Path):
         made.step, made.samples = step, 7 * step
         hook.step_ended(made, record(step=step, samples=7 * step, grad_norm=0.25 * step))
     hook.close()
-    assert [(line["step"], line["loss"]["contrastive"]) for line in lines(tmp_path / "metrics.jsonl")] == [
+    assert [
+        (line["step"], line["loss"]["contrastive"]) for line in lines(tmp_path / "metrics.jsonl")
+    ] == [
         (1, 3.0),
         (2, 3.0),
     ]
@@ -64,7 +71,10 @@ def test_metrics_go_to_lines_and_to_tensorboard(made: StageJob, tmp_path: Path):
             "mfu",
         )
     }
-    assert [(event.step, event.value) for event in curves.Scalars("fine/grad_norm")] == [(7, 0.25), (14, 0.5)]
+    assert [(event.step, event.value) for event in curves.Scalars("fine/grad_norm")] == [
+        (7, 0.25),
+        (14, 0.5),
+    ]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -54,28 +54,45 @@ def test_a_share_does_not_depend_on_how_many_blocks_train(parts: Parts):
 
 
 def test_layers_are_counted_from_the_one_that_features_come_from(parts: Parts):
-    shares = planned_shares(parts.build(feature_layer=-2).mllm, "tower", TrainConfig(layer_decay=0.5))
-    assert {share for name, share in shares.items() if name.startswith("encoder.layers.0.")} == {0.5}
+    shares = planned_shares(
+        parts.build(feature_layer=-2).mllm, "tower", TrainConfig(layer_decay=0.5)
+    )
+    assert {share for name, share in shares.items() if name.startswith("encoder.layers.0.")} == {
+        0.5
+    }
     assert not [name for name in shares if name.startswith("encoder.layers.1.")]
 
 
 def test_a_part_without_blocks_is_refused(parts: Parts):
-    with pytest.raises(RecipeError, match="layer_decay needs a part made of blocks; Connector has no list of blocks"):
+    with pytest.raises(
+        RecipeError,
+        match="layer_decay needs a part made of blocks; Connector has no list of blocks",
+    ):
         job(parts.build(), stage(train={"connector": {"layer_decay": 0.9}}))
 
 
 @pytest.mark.parametrize("family", PLACES)
 def test_one_group_per_part_layer_and_decay(parts: Parts, family: str):
-    train = {"tower": {"lr": 0.5, "layer_decay": 0.5}, "connector": 1.0, "language": {"lr": 0.5, "layer_decay": 1}}
+    train = {
+        "tower": {"lr": 0.5, "layer_decay": 0.5},
+        "connector": 1.0,
+        "language": {"lr": 0.5, "layer_decay": 1},
+    }
     ready = job(parts.build(family), stage(train=train))
     held = [id(p) for group in ready.optimizer.param_groups for p in group["params"]]
     assert sorted(held) == sorted({id(p) for p in ready.model.parameters() if p.requires_grad})
     tower = [group for group in ready.optimizer.param_groups if group["part"] == "tower"]
     assert len({(group["share"], group["weight_decay"] > 0) for group in tower}) == len(tower)
     assert {group["share"] for group in tower} - {0.5} == {0.25, 0.125, 0.0625}
-    assert {group["share"] for group in ready.optimizer.param_groups if group["part"] == "language"} == {0.5}
+    assert {
+        group["share"] for group in ready.optimizer.param_groups if group["part"] == "language"
+    } == {0.5}
     assert set_rate(ready.optimizer, 1e-3) == pytest.approx(
-        {"tower": max(group["share"] for group in tower) * 1e-3, "connector": 1e-3, "language": 5e-4}
+        {
+            "tower": max(group["share"] for group in tower) * 1e-3,
+            "connector": 1e-3,
+            "language": 5e-4,
+        }
     )
     for group in tower:
         assert group["lr"] == pytest.approx(1e-3 * group["share"])
@@ -86,7 +103,9 @@ def layered(parts: Parts, folder: Path, steps: int = 3) -> StageJob:
     step = Step((collate([samples(assembly, mixed_records())]),), {})
     made = job(
         assembly,
-        stage(train={"tower": {"layer_decay": 0.5}}, length={"samples": 4 * steps}, optim={"lr": 1e-2}),
+        stage(
+            train={"tower": {"layer_decay": 0.5}}, length={"samples": 4 * steps}, optim={"lr": 1e-2}
+        ),
         folder,
         proof_steps=1,
     )

@@ -31,20 +31,32 @@ def made(parts: Parts) -> list[Sample]:
 
 def batches(made: list[Sample], size: int) -> tuple[Batch, ...]:
     """Micro-batches of `size` packs with one sample each."""
-    return tuple(collate([[sample] for sample in made[at : at + size]]) for at in range(0, len(made), size))
+    return tuple(
+        collate([[sample] for sample in made[at : at + size]]) for at in range(0, len(made), size)
+    )
 
 
-def plain_step(parts: Parts, micro: tuple[Batch, ...], **changes: object) -> tuple[StageJob, StepRecord, dict]:
+def plain_step(
+    parts: Parts, micro: tuple[Batch, ...], **changes: object
+) -> tuple[StageJob, StepRecord, dict]:
     """One step of plain descent, so that weights move by the gradient; returns what each weight moved by."""
-    settings = stage(objectives=BOTH, train={"connector": 1, "tower": 1, "language": 1}, optim=OPTIM | {"clip": None})
+    settings = stage(
+        objectives=BOTH,
+        train={"connector": 1, "tower": 1, "language": 1},
+        optim=OPTIM | {"clip": None},
+    )
     ready = job(parts.build(), {**settings, **changes})
     modules = {"model": ready.model, **ready.objectives}
     with torch.no_grad():
         ready.objectives["contrastive"].bias.fill_(-1.0)
-    named = {f"{owner}.{n}": p for owner, module in modules.items() for n, p in module.named_parameters()}
+    named = {
+        f"{owner}.{n}": p for owner, module in modules.items() for n, p in module.named_parameters()
+    }
     before = {name: p.detach().clone() for name, p in named.items()}
     groups = [{**group, "lr": 1.0} for group in ready.optimizer.param_groups]
-    ready.optimizer = torch.optim.SGD([{key: g[key] for key in ("params", "part", "share")} for g in groups], lr=1.0)
+    ready.optimizer = torch.optim.SGD(
+        [{key: g[key] for key in ("params", "part", "share")} for g in groups], lr=1.0
+    )
     now = time.perf_counter()
     done = train_step(ready, Step(micro, {"at": 1}), now, now)
     rate = next(iter(done.lr.values()))
@@ -62,7 +74,11 @@ def test_one_by_eight_equals_eight_by_one(parts: Parts, made: list[Sample]):
             torch.testing.assert_close(found[name], tensor, rtol=1e-5, atol=1e-5, msg=name)
         assert split.loss == pytest.approx(whole.loss, rel=1e-5)
         assert split.grad_norm == pytest.approx(whole.grad_norm, rel=1e-5)
-        assert (split.tokens, split.answer_tokens, split.images) == (whole.tokens, whole.answer_tokens, whole.images)
+        assert (split.tokens, split.answer_tokens, split.images) == (
+            whole.tokens,
+            whole.answer_tokens,
+            whole.images,
+        )
 
 
 def test_the_loss_is_the_mean_over_answer_tokens(parts: Parts, made: list[Sample]):
@@ -71,7 +87,9 @@ def test_the_loss_is_the_mean_over_answer_tokens(parts: Parts, made: list[Sample
     total = count = 0.0
     for batch in batches(made, 1):
         labels = batch.labels[batch.labels >= 0]
-        total -= float(model(batch).logits.log_softmax(-1)[torch.arange(len(labels)), labels].sum().detach())
+        total -= float(
+            model(batch).logits.log_softmax(-1)[torch.arange(len(labels)), labels].sum().detach()
+        )
         count += len(labels)
     assert done.loss["next_token"] == pytest.approx(total / count, rel=1e-5)
     assert done.answer_tokens == count
@@ -89,7 +107,12 @@ def test_a_step_reports_itself(parts: Parts, made: list[Sample]):
     assert done.seconds > 0
     assert done.mfu > 0
     assert done.samples_per_s == pytest.approx(len(made) / done.seconds)
-    assert (ready.step, ready.samples, ready.tokens, ready.seconds) == (1, len(made), real, done.seconds)
+    assert (ready.step, ready.samples, ready.tokens, ready.seconds) == (
+        1,
+        len(made),
+        real,
+        done.seconds,
+    )
 
 
 def test_clipping_bounds_the_step_and_reports_the_norm_before_it(parts: Parts, made: list[Sample]):
@@ -97,7 +120,10 @@ def test_clipping_bounds_the_step_and_reports_the_norm_before_it(parts: Parts, m
     _, free, moved = plain_step(parts, batches(made, 8), optim={"lr": 1.0, "clip": None}, **fast)
     _, held, clipped = plain_step(parts, batches(made, 8), optim={"lr": 1.0, "clip": 0.1}, **fast)
     assert held.grad_norm == pytest.approx(free.grad_norm, rel=1e-5)
-    norms = [sum(float(t.square().sum()) for t in tensors.values()) ** 0.5 for tensors in (moved, clipped)]
+    norms = [
+        sum(float(t.square().sum()) for t in tensors.values()) ** 0.5
+        for tensors in (moved, clipped)
+    ]
     assert norms == pytest.approx([free.grad_norm, 0.1], rel=1e-3)
 
 
@@ -113,7 +139,9 @@ def test_bf16_is_near_fp32(parts: Parts, made: list[Sample]):
 
 def two_processes(index: int, folder: str, parts: Parts, shares: list[list[list[Sample]]]) -> None:
     torch.set_num_threads(1)
-    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=index, world_size=2)
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{folder}/meet", rank=index, world_size=2
+    )
     assert rank() == index
     micro = tuple(collate([[sample] for sample in pack]) for pack in shares[index])
     fast = {"optim": {"lr": 1.0, "clip": 1.0}, "schedule": {"name": "constant", "warmup": 0}}
@@ -152,17 +180,23 @@ def test_two_processes_equal_one(parts: Parts, tmp_path: Path, made: list[Sample
 def two_steps(index: int, folder: str, parts: Parts, made: list[Sample]) -> None:
     """A step with images, then one that has none on any process; keeps the tower before and after the second."""
     torch.set_num_threads(1)
-    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=index, world_size=2)
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{folder}/meet", rank=index, world_size=2
+    )
     ready = job(parts.build(), stage(schedule={"name": "constant", "warmup": 0}))
     towers = []
     for share in made[1:3], [made[0], made[0]]:
         train_step(ready, Step((collate([[share[index]]]),), {}), 0.0, 0.0)
-        towers.append(ready.model.tower.model.state_dict()["encoder.layers.0.mlp.fc1.weight"].clone())
+        towers.append(
+            ready.model.tower.model.state_dict()["encoder.layers.0.mlp.fc1.weight"].clone()
+        )
     torch.save(towers, f"{folder}/{index}.pt")
     torch.distributed.destroy_process_group()
 
 
-def test_a_tower_without_images_on_any_process_rests(parts: Parts, tmp_path: Path, made: list[Sample]):
+def test_a_tower_without_images_on_any_process_rests(
+    parts: Parts, tmp_path: Path, made: list[Sample]
+):
     """As it does with one process; with gradients of zero it would go on with its momentum and decay."""
     before = parts.build().mllm.tower.model.state_dict()["encoder.layers.0.mlp.fc1.weight"]
     torch.multiprocessing.start_processes(
@@ -209,7 +243,9 @@ def test_a_batch_without_answers_and_images_does_no_harm(parts: Parts):
     assembly = parts.build()
     ready = job(assembly, stage(train={"connector": 1.0}))
     before = {n: p.detach().clone() for n, p in assembly.mllm.named_parameters()}
-    done = train_step(ready, Step((collate([[]]), collate([samples(assembly, [record("text")])])), {}), 0.0, 0.0)
+    done = train_step(
+        ready, Step((collate([[]]), collate([samples(assembly, [record("text")])])), {}), 0.0, 0.0
+    )
     assert done.grad_norm == 0.0
     assert all(torch.equal(before[n], p) for n, p in assembly.mllm.named_parameters())
 
@@ -253,8 +289,12 @@ def test_a_pass_without_a_graph_leaves_no_weight_without_gradient(parts: Parts, 
         ready = job(parts.build(), settings, precision=precision)
         micro = batches(made, 2)
         accumulate(ready, micro, _global_counts(ready, micro))
-        gradients[precision] = {n: p.grad for n, p in ready.model.named_parameters() if p.grad is not None}
+        gradients[precision] = {
+            n: p.grad for n, p in ready.model.named_parameters() if p.grad is not None
+        }
     assert gradients["fp32"].keys() == gradients["bf16"].keys()
     # A key's bias has a gradient of rounding alone: what it adds to all scores of a row, softmax takes away.
-    for name, exact in {n: g for n, g in gradients["fp32"].items() if not n.endswith("k_proj.bias")}.items():
+    for name, exact in {
+        n: g for n, g in gradients["fp32"].items() if not n.endswith("k_proj.bias")
+    }.items():
         assert (gradients["bf16"][name] - exact).norm() <= 0.1 * exact.norm() + 1e-5, name

@@ -12,7 +12,14 @@ from safetensors.torch import load_file, save_file
 from sailvit.core.run import RunFolder, read_json, write_json
 from sailvit.models.folders import save_part
 from sailvit.training.feed import make_feed, samples_of, target_of
-from sailvit.training.manifest import fingerprint_folder, machine, note_resume, note_stage, start_manifest, versions
+from sailvit.training.manifest import (
+    fingerprint_folder,
+    machine,
+    note_resume,
+    note_stage,
+    start_manifest,
+    versions,
+)
 from tiny_parts import Parts
 from tiny_runs import job, recipe, stage
 
@@ -34,7 +41,9 @@ def test_a_fingerprint_is_of_weights_and_config(parts: Parts, tmp_path: Path):
 
 
 @pytest.mark.parametrize("source", ["apple/aimv2-large-patch14-448", "empty"])
-def test_what_is_not_here_has_no_fingerprint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str):
+def test_what_is_not_here_has_no_fingerprint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str
+):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
     assert fingerprint_folder(source) is None
@@ -46,12 +55,17 @@ def test_every_folder_that_weights_come_from_is_recorded(parts: Parts, tmp_path:
     tower, connector = parts.tower("siglip"), str(tmp_path / "connector")
     starts = {"tower": tower, "connector": "recipe", "language": "previous"}
     model = parts.config(connector={"source": connector}).model_dump()
-    made = recipe(parts, {"chat": {"format": "llava"}}, [stage("fine", start_from=starts)], model=model)
+    made = recipe(
+        parts, {"chat": {"format": "llava"}}, [stage("fine", start_from=starts)], model=model
+    )
     start_manifest(RunFolder(tmp_path), made, assembly, {})
     parents = read_json(tmp_path / "manifest.json")["parents"]
     assert list(parents) == ["tower", "connector", "language", "fine/tower"]
     assert parents["fine/tower"] == {"source": tower, "fingerprint": fingerprint_folder(tower)}
-    assert parents["connector"] == {"source": connector, "fingerprint": fingerprint_folder(connector)}
+    assert parents["connector"] == {
+        "source": connector,
+        "fingerprint": fingerprint_folder(connector),
+    }
     assert all(parent["fingerprint"] for parent in parents.values())
 
 
@@ -63,7 +77,9 @@ class Words:
 
 def test_stages_are_noted_once_and_resumes_each_time(parts: Parts, tmp_path: Path):
     assembly = parts.build()
-    made = job(assembly, stage("fine", train={"tower": 0.5}, start_from={"language": "recipe"}), tmp_path)
+    made = job(
+        assembly, stage("fine", train={"tower": 0.5}, start_from={"language": "recipe"}), tmp_path
+    )
     named = recipe(parts, {"chat": {"format": "llava"}}, [stage()])
     start_manifest(made.folder, named, assembly, {"chat": Words()})
     begun = read_json(made.folder.manifest)
@@ -71,7 +87,11 @@ def test_stages_are_noted_once_and_resumes_each_time(parts: Parts, tmp_path: Pat
     assert begun["architecture"] == {"tower": "siglip_vision_model", "language": "llama"}
     assert (begun["stages"], begun["resumed"], begun["name"]) == ([], [], "tiny")
     assert begun["plan"] == [
-        {"name": "only", "train": {"connector": 1.0, "tower": 0.5, "language": 0.25}, "length": {"samples": 20}}
+        {
+            "name": "only",
+            "train": {"connector": 1.0, "tower": 0.5, "language": 0.25},
+            "length": {"samples": 20},
+        }
     ]
     assert begun["versions"] == versions()
     assert begun["machine"] == machine()
@@ -108,13 +128,25 @@ def test_stages_are_noted_once_and_resumes_each_time(parts: Parts, tmp_path: Pat
         ({"epochs": 0.001}, ["text"], 1, 1.0),
         ({"tokens": 1000}, ["text"], None, 1000.0),
         # Where every source ends, the stage and its schedule end with them.
-        ({"samples": 500}, {"chat": {"share": 1, "epochs": 1}, "text": {"share": 9, "epochs": 2}}, 50, 50.0),
-        ({"samples": 40}, {"chat": {"share": 1, "epochs": 1}, "text": {"share": 9, "epochs": 2}}, 40, 40.0),
+        (
+            {"samples": 500},
+            {"chat": {"share": 1, "epochs": 1}, "text": {"share": 9, "epochs": 2}},
+            50,
+            50.0,
+        ),
+        (
+            {"samples": 40},
+            {"chat": {"share": 1, "epochs": 1}, "text": {"share": 9, "epochs": 2}},
+            40,
+            40.0,
+        ),
         ({"samples": 500}, {"chat": {"share": 1, "epochs": 1}, "text": 1}, 500, 500.0),
     ],
     ids=str,
 )
-def test_lengths_in_every_unit(parts: Parts, length: dict, data: object, samples: int | None, target: float):
+def test_lengths_in_every_unit(
+    parts: Parts, length: dict, data: object, samples: int | None, target: float
+):
     sources = {name: {"format": "llava"} for name in SIZES}
     made = recipe(parts, sources, [stage(length=length, data=data)])
     feed = make_feed(made, 0, SIZES)

@@ -45,7 +45,9 @@ def watched(parts: Parts, sources: dict[str, Any]) -> Recipe:
 
 
 @pytest.fixture(scope="module")
-def whole(watched: Recipe, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, torch.Tensor], Record]:
+def whole(
+    watched: Recipe, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, dict[str, torch.Tensor], Record]:
     folder, seen = tmp_path_factory.mktemp("watched"), Record()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "device_peak", lambda *_: 1e12)
@@ -68,7 +70,9 @@ def measured(path: Path) -> list[dict[str, Any]]:
 
 
 def same(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> bool:
-    return found.keys() == expected.keys() and all(torch.equal(found[name], expected[name]) for name in expected)
+    return found.keys() == expected.keys() and all(
+        torch.equal(found[name], expected[name]) for name in expected
+    )
 
 
 def test_a_look_is_taken_first_at_the_cadence_and_at_stage_ends(whole: tuple):
@@ -76,7 +80,10 @@ def test_a_look_is_taken_first_at_the_cadence_and_at_stage_ends(whole: tuple):
     places = [(line["stage_index"], line["step"]) for line in lines(folder / "watch.jsonl")]
     steps = [[r.step for r in seen.records if r.stage_index == index] for index in range(3)]
     assert places == [(0, 0)] + [
-        (index, step) for index in range(3) for step in steps[index] if step % 2 == 0 or step == steps[index][-1]
+        (index, step)
+        for index in range(3)
+        for step in steps[index]
+        if step % 2 == 0 or step == steps[index][-1]
     ]
 
 
@@ -87,7 +94,9 @@ def test_lines_say_what_the_stages_did(whole: tuple):
     coarse = [line for line in written if line["stage"] == "coarse"]
     assert all(line["cka"] == pytest.approx(1, abs=1e-9) for line in coarse), "the tower is frozen"
     assert written[-1]["cka"] < 1 - 1e-6
-    assert len({line["perplexity"] for line in written if line["stage"] != "world"}) == 1, "the language is frozen"
+    assert len({line["perplexity"] for line in written if line["stage"] != "world"}) == 1, (
+        "the language is frozen"
+    )
     assert written[-1]["perplexity"] != written[0]["perplexity"]
     assert written[-1]["affinity"].keys() == {"nearest", "wasserstein", "mean"}
     assert written[-1]["affinity"] != written[0]["affinity"]
@@ -97,14 +106,21 @@ def test_lines_say_what_the_stages_did(whole: tuple):
             trained = set(next(r.lr for r in seen.records if r.stage_index == line["stage_index"]))
             assert set(line["gradient"]) == set(line["update"]) == trained
             joint = math.sqrt(sum(norm**2 for norm in line["gradient"].values()))
-            assert joint == pytest.approx(norms[line["stage_index"], line["step"]], rel=1e-4), "as before clipping"
+            assert joint == pytest.approx(norms[line["stage_index"], line["step"]], rel=1e-4), (
+                "as before clipping"
+            )
             assert all(0 < change < 0.1 for change in line["update"].values())
 
 
 def test_curves_go_where_losses_go(whole: tuple):
     curves = EventAccumulator(str(whole[0] / "tensorboard")).Reload()
     named = set(curves.Tags()["scalars"])
-    assert {"world/watch/cka", "world/watch/perplexity", "fine/watch/update/tower", "world/loss/next_token"} <= named
+    assert {
+        "world/watch/cka",
+        "world/watch/perplexity",
+        "fine/watch/update/tower",
+        "world/loss/next_token",
+    } <= named
     last = lines(whole[0] / "watch.jsonl")[-1]
     assert curves.Scalars("world/watch/perplexity")[-1].value == pytest.approx(last["perplexity"])
     assert curves_of({"cka": None, "perplexity": 2.0, "affinity": None, "seconds": 1.0, "share": 0.1}) == {
@@ -114,7 +130,10 @@ def test_curves_go_where_losses_go(whole: tuple):
 
 def test_training_gives_the_same_bits_without_it(whole: tuple, watched: Recipe, tmp_path: Path):
     plain = weights(
-        train(watched.model_copy(update={"watch": watched.watch.model_copy(update={"every": None})}), tmp_path)
+        train(
+            watched.model_copy(update={"watch": watched.watch.model_copy(update={"every": None})}),
+            tmp_path,
+        )
     )
     assert same(whole[1], plain)
     assert measured(whole[0] / "metrics.jsonl") == measured(tmp_path / "metrics.jsonl")
@@ -122,14 +141,26 @@ def test_training_gives_the_same_bits_without_it(whole: tuple, watched: Recipe, 
     assert not (tmp_path / "watch.safetensors").exists()
 
 
-def test_nor_does_it_show_in_bf16_with_dropout_and_recomputation(parts: Parts, sources: dict, tmp_path: Path):
-    save_tower(ViTConfig(**{**TOWERS["vit"].to_dict(), "hidden_dropout_prob": 0.2}), tmp_path / "tower")
+def test_nor_does_it_show_in_bf16_with_dropout_and_recomputation(
+    parts: Parts, sources: dict, tmp_path: Path
+):
+    save_tower(
+        ViTConfig(**{**TOWERS["vit"].to_dict(), "hidden_dropout_prob": 0.2}), tmp_path / "tower"
+    )
     model = {"tower": str(tmp_path / "tower"), "language": parts.language("llama")}
     changes = {"model": model, "precision": "bf16", "parallel": {"recompute": {"tower": "full"}}}
     found = []
     for name, watch in (("with", {**ALWAYS, "every": 1}), ("without", {"every": None})):
-        stages = [stage(objectives={"next_token": 1.0, "contrastive": 0.1}, data=["captions", "chat"], global_batch=4)]
-        found.append(weights(train(recipe(parts, sources, stages, watch=watch, **changes), tmp_path / name)))
+        stages = [
+            stage(
+                objectives={"next_token": 1.0, "contrastive": 0.1},
+                data=["captions", "chat"],
+                global_batch=4,
+            )
+        ]
+        found.append(
+            weights(train(recipe(parts, sources, stages, watch=watch, **changes), tmp_path / name))
+        )
     assert same(*found)
 
 
@@ -145,10 +176,17 @@ def test_a_resumed_run_is_watched_as_if_nothing_had_happened(
     assert (tmp_path / "watch.safetensors").read_bytes() == base
     places = [(line["stage_index"], line["step"]) for line in lines(tmp_path / "watch.jsonl")]
     assert places == sorted(set(places))
-    expected = {(line["stage_index"], line["step"]): line for line in measured(whole[0] / "watch.jsonl")}
+    expected = {
+        (line["stage_index"], line["step"]): line for line in measured(whole[0] / "watch.jsonl")
+    }
     # The step after which the run stops is saved at once and not looked at.
-    assert places == [there for there in expected if there != (stopped["stage_index"], stopped["step"])]
-    assert all(line == expected[line["stage_index"], line["step"]] for line in measured(tmp_path / "watch.jsonl"))
+    assert places == [
+        there for there in expected if there != (stopped["stage_index"], stopped["step"])
+    ]
+    assert all(
+        line == expected[line["stage_index"], line["step"]]
+        for line in measured(tmp_path / "watch.jsonl")
+    )
 
 
 def test_a_lost_base_is_made_anew_and_said(watched: Recipe, tmp_path: Path):
@@ -169,7 +207,9 @@ def test_a_step_that_is_skipped_is_not_looked_at(parts: Parts, sources: dict, tm
             frozen = job.model.tower.model.post_layernorm.bias.data
             frozen.fill_(math.nan if job.step == 1 else 0.0)
 
-    stages = [stage(train={"connector": 1.0}, data=["captions"], length={"samples": 16}, global_batch=1)]
+    stages = [
+        stage(train={"connector": 1.0}, data=["captions"], length={"samples": 16}, global_batch=1)
+    ]
     made = recipe(parts, sources, stages, watch={"every": 2, "share": None}, proof_steps=100)
     train(made, tmp_path, Poison())
     skipped = [line["step"] for line in lines(tmp_path / "metrics.jsonl") if line["skipped"]]

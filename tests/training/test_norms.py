@@ -55,7 +55,9 @@ def test_updates_are_what_the_weights_did(parts: Parts):
 
 def test_a_part_that_does_not_move_has_no_update(parts: Parts):
     ready = made(parts, weight_decay=0)
-    assert update_norms(ready.optimizer, CPU) == dict.fromkeys(("tower", "connector", "language", "objectives"), 0.0)
+    assert update_norms(ready.optimizer, CPU) == dict.fromkeys(
+        ("tower", "connector", "language", "objectives"), 0.0
+    )
 
 
 def test_gradients_are_those_that_the_optimizer_sees(parts: Parts):
@@ -63,7 +65,15 @@ def test_gradients_are_those_that_the_optimizer_sees(parts: Parts):
 
     def look(*given: Any) -> None:
         norms = gradient_norms(ready.optimizer, CPU)
-        seen.append((norms, {n: joint([p.grad for p in h if p.grad is not None]) for n, h in by_part(ready).items()}))
+        seen.append(
+            (
+                norms,
+                {
+                    n: joint([p.grad for p in h if p.grad is not None])
+                    for n, h in by_part(ready).items()
+                },
+            )
+        )
 
     ready.optimizer.register_step_pre_hook(look)
     step(ready)

@@ -78,7 +78,9 @@ def test_next_token_is_the_sum_of_cross_entropies(assembly: Assembly):
     everywhere = Batch(**{**vars(batch), "labels": torch.zeros_like(batch.labels)})
     every = assembly.mllm(everywhere).logits.log_softmax(dim=-1)
     expected = -sum(
-        every[place, label] for place, label in enumerate(batch.labels.flatten().tolist()) if label != IGNORED
+        every[place, label]
+        for place, label in enumerate(batch.labels.flatten().tolist())
+        if label != IGNORED
     )
     objective = NextToken()
     found = objective(assembly.mllm, assembly.mllm(batch), batch)
@@ -97,11 +99,18 @@ def test_contrastive_equals_a_double_loop(assembly: Assembly):
     found.backward()
     torch.testing.assert_close(found, expected)
     assert_close(gradients(model, objective), wanted)
-    assert {"1.log_scale", "1.bias", "0.connector.up.weight", "0.language.model.embed_tokens.weight"} <= wanted.keys()
+    assert {
+        "1.log_scale",
+        "1.bias",
+        "0.connector.up.weight",
+        "0.language.model.embed_tokens.weight",
+    } <= wanted.keys()
 
 
 @pytest.mark.parametrize("sizes", [(1, 4), (2, 2, 1), (1, 1, 1, 1, 1), (0, 5)])
-def test_contrastive_over_micro_batches_equals_the_whole(assembly: Assembly, sizes: tuple[int, ...]):
+def test_contrastive_over_micro_batches_equals_the_whole(
+    assembly: Assembly, sizes: tuple[int, ...]
+):
     """Also when a micro-batch holds no caption: negatives span all of them."""
     model, objective = assembly.mllm, contrastive()
     made = samples(assembly, captions(TEXTS))
@@ -184,5 +193,7 @@ def test_the_loss_falls_when_pairs_agree(assembly: Assembly):
 
 
 def test_an_unknown_objective_is_named():
-    with pytest.raises(RecipeError, match="unknown objective 'nextoken'; registered are: next_token, contrastive"):
+    with pytest.raises(
+        RecipeError, match="unknown objective 'nextoken'; registered are: next_token, contrastive"
+    ):
         make_objectives(["nextoken"])

@@ -26,7 +26,9 @@ from tiny_runs import OPTIM, job, stage
 
 
 def groups(optimizer: torch.optim.AdamW) -> list[tuple[str, float, float]]:
-    return [(group["part"], group["share"], group["weight_decay"]) for group in optimizer.param_groups]
+    return [
+        (group["part"], group["share"], group["weight_decay"]) for group in optimizer.param_groups
+    ]
 
 
 def test_one_group_per_part_and_decay(parts: Parts):
@@ -46,7 +48,8 @@ def test_one_group_per_part_and_decay(parts: Parts):
     held = [id(p) for group in ready.optimizer.param_groups for p in group["params"]]
     assert len(held) == len(set(held))
     planned = sum(
-        len(planned_names(ready.model, part, ready.stage.train[part])) for part in ("tower", "connector", "language")
+        len(planned_names(ready.model, part, ready.stage.train[part]))
+        for part in ("tower", "connector", "language")
     )
     assert len(held) == planned + 2
 
@@ -90,15 +93,22 @@ def test_a_share_of_zero_freezes(parts: Parts):
 
 
 def test_nothing_to_train_is_refused(parts: Parts):
-    with pytest.raises(RecipeError, match="stage only trains nothing: give at least one part a share above 0"):
+    with pytest.raises(
+        RecipeError, match="stage only trains nothing: give at least one part a share above 0"
+    ):
         job(parts.build(), stage(train={"connector": 0.0}))
 
 
 @pytest.mark.parametrize(
     ("part", "first", "left_out"),
-    [("tower", "encoder.layers.1.", "encoder.layers.0."), ("language", "model.layers.1.", "model.layers.0.")],
+    [
+        ("tower", "encoder.layers.1.", "encoder.layers.0."),
+        ("language", "model.layers.1.", "model.layers.0."),
+    ],
 )
-def test_last_blocks_train_with_what_follows_them(parts: Parts, part: str, first: str, left_out: str):
+def test_last_blocks_train_with_what_follows_them(
+    parts: Parts, part: str, first: str, left_out: str
+):
     model = parts.build().mllm
     names = planned_names(model, part, TrainConfig(last_blocks=1))
     block = {name for name, _ in model.part(part).named_parameters() if name.startswith(first)}
@@ -115,7 +125,9 @@ def test_last_blocks_are_counted_from_the_layer_that_features_come_from(parts: P
     model = parts.build(feature_layer=-2).mllm
     names = planned_names(model, "tower", TrainConfig(last_blocks=1))
     assert {".".join(name.split(".")[:3]) for name in names} == {"encoder.layers.0"}
-    with pytest.raises(RecipeError, match="has 2 blocks, of which the last 1 lie after feature_layer"):
+    with pytest.raises(
+        RecipeError, match="has 2 blocks, of which the last 1 lie after feature_layer"
+    ):
         planned_names(model, "tower", TrainConfig(last_blocks=2))
 
 
@@ -123,13 +135,18 @@ def test_a_listed_part_that_cannot_train_is_refused(parts: Parts):
     model = parts.build().mllm
     model.tower.idle = frozenset(name for name, _ in model.tower.model.named_parameters())
     assert planned_names(model, "tower", TrainConfig(lr=0.0)) == []
-    with pytest.raises(RecipeError, match="lists the tower, but no weight of it bears on the features"):
+    with pytest.raises(
+        RecipeError, match="lists the tower, but no weight of it bears on the features"
+    ):
         planned_names(model, "tower", TrainConfig())
 
 
 @pytest.mark.parametrize(
     ("part", "blocks", "message"),
-    [("tower", 3, "last_blocks is 3, but .* has 2 blocks"), ("connector", 1, "Connector has no list of blocks")],
+    [
+        ("tower", 3, "last_blocks is 3, but .* has 2 blocks"),
+        ("connector", 1, "Connector has no list of blocks"),
+    ],
 )
 def test_last_blocks_that_are_not_there(parts: Parts, part: str, blocks: int, message: str):
     with pytest.raises(RecipeError, match=message):
@@ -138,7 +155,9 @@ def test_last_blocks_that_are_not_there(parts: Parts, part: str, blocks: int, me
 
 def test_rates_by_part_and_never_zero(parts: Parts):
     assembly = parts.build()
-    ready = job(assembly, stage(optim={"lr": 0.01}, length={"samples": 8}, schedule={"warmup": 0.5}))
+    ready = job(
+        assembly, stage(optim={"lr": 0.01}, length={"samples": 8}, schedule={"warmup": 0.5})
+    )
     batch = collate([samples(assembly, mixed_records())])
     first, last = (train_step(ready, Step((batch,), {}), 0.0, 0.0).lr for _ in range(2))
     assert first == pytest.approx({"tower": 0.0025, "connector": 0.005, "language": 0.00125})
@@ -158,7 +177,10 @@ def test_moments_go_on_where_they_were(parts: Parts):
     ready = job(assembly, stage())
     parameters = dict(assembly.mllm.named_parameters())
     train_step(ready, step, 0.0, 0.0)
-    moments = {name: tensor.clone() for name, tensor in named_moments(ready.optimizer, trained_names(ready))}
+    moments = {
+        name: tensor.clone()
+        for name, tensor in named_moments(ready.optimizer, trained_names(ready))
+    }
     kept = {name: p.detach().clone() for name, p in parameters.items()}
     place = (ready.samples, ready.tokens)
     train_step(ready, step, 0.0, 0.0)
@@ -179,4 +201,7 @@ def test_moments_have_names_by_owner(parts: Parts):
     train_step(ready, Step((collate([samples(assembly, mixed_records())]),), {}), 0.0, 0.0)
     names = {name for name, _ in named_moments(ready.optimizer, trained_names(ready))}
     assert {name.split("/")[0] for name in names} == {"step", "exp_avg", "exp_avg_sq"}
-    assert {"exp_avg/objective.contrastive/bias", "exp_avg_sq/tower/encoder.layers.0.mlp.fc1.weight"} <= names
+    assert {
+        "exp_avg/objective.contrastive/bias",
+        "exp_avg_sq/tower/encoder.layers.0.mlp.fc1.weight",
+    } <= names

@@ -26,9 +26,20 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("plan")
     for name, config in (("tower", TOWERS["siglip"]), ("language", LANGUAGES["qwen3"])):
         config.save_pretrained(root / name)
-    tower = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3, "size": {"height": SIDE, "width": SIDE}}
+    tower = {
+        "image_mean": [0.5] * 3,
+        "image_std": [0.5] * 3,
+        "size": {"height": SIDE, "width": SIDE},
+    }
     (root / "tower/preprocessor_config.json").write_text(json.dumps(tower))
-    rows = [{"messages": [{"role": "user", "content": "a" * 40}, {"role": "assistant", "content": "b" * 40}]}] * 10
+    rows = [
+        {
+            "messages": [
+                {"role": "user", "content": "a" * 40},
+                {"role": "assistant", "content": "b" * 40},
+            ]
+        }
+    ] * 10
     (root / "text.jsonl").write_text("\n".join(map(json.dumps, rows)))
     return root
 
@@ -57,8 +68,12 @@ def problem(made: Plan) -> str:
     return made.problems[0]
 
 
-@pytest.mark.parametrize(("name", "tower"), [("sailvit-large", 309_984_256), ("sailvit-huge", 682_031_616)])
-def test_shipped_recipes_plan_from_configs_alone(name: str, tower: int, monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize(
+    ("name", "tower"), [("sailvit-large", 309_984_256), ("sailvit-huge", 682_031_616)]
+)
+def test_shipped_recipes_plan_from_configs_alone(
+    name: str, tower: int, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     made = plan(load_recipe(name))
     assert made.parameters["tower"] == tower
@@ -104,7 +119,9 @@ def test_with_a_tokenizer_lengths_are_those_of_training(folder: Path, tmp_path: 
 
 
 @pytest.mark.parametrize(
-    ("length", "samples"), [({"samples": 7}, 7), ({"tokens": 1000}, 50), ({"epochs": 2.5}, 25)], ids=str
+    ("length", "samples"),
+    [({"samples": 7}, 7), ({"tokens": 1000}, 50), ({"epochs": 2.5}, 25)],
+    ids=str,
 )
 def test_length_in_any_unit(folder: Path, length: dict, samples: int):
     assert plan(recipe(folder, stage={"length": length})).stages[0].samples == samples
@@ -116,7 +133,9 @@ def test_epochs_of_a_missing_source_leave_the_rest_standing(folder: Path):
     assert "sources.text" in problem(made)
     assert "is not a file" in problem(made)
     stage = made.stages[0]
-    assert (stage.samples, stage.tokens, stage.steps, stage.flops, stage.seconds(1.0)) == (None,) * 5
+    assert (stage.samples, stage.tokens, stage.steps, stage.flops, stage.seconds(1.0)) == (
+        None,
+    ) * 5
     assert made.flops is None
     assert stage.memory.total > 0
 
@@ -125,10 +144,16 @@ def test_epochs_of_a_missing_source_leave_the_rest_standing(folder: Path):
     ("changes", "expected"),
     [
         ({"stage": {"train": {"connector": 0.0}}}, "it trains nothing"),
-        ({"stage": {"objectives": {"nextoken": 1}}}, "unknown objective 'nextoken'; registered are: next_token"),
+        (
+            {"stage": {"objectives": {"nextoken": 1}}},
+            "unknown objective 'nextoken'; registered are: next_token",
+        ),
         ({"stage": {"objectives": {"contrastive": 1}}}, "needs records of kind caption"),
         ({"stage": {"train": {"tower": {"last_blocks": 9}}}}, "last_blocks is 9"),
-        ({"stage": {"start_from": {"tower": "/nowhere"}}}, "stages.0.start_from.tower: /nowhere does not exist"),
+        (
+            {"stage": {"start_from": {"tower": "/nowhere"}}},
+            "stages.0.start_from.tower: /nowhere does not exist",
+        ),
         ({"sources": {"text": {"format": "lava", "path": "x"}}}, "format 'lava'; known are llava"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
@@ -173,7 +198,9 @@ def test_remarks(folder: Path, changes: dict, expected: str):
 
 
 def searching(samples: int = 100, **search: object) -> dict[str, object]:
-    return {"stage": {"schedule": {"name": "adalrs", "search": search}, "length": {"samples": samples}}}
+    return {
+        "stage": {"schedule": {"name": "adalrs", "search": search}, "length": {"samples": samples}}
+    }
 
 
 def test_a_search_without_time_is_remarked(folder: Path):
@@ -182,7 +209,11 @@ def test_a_search_without_time_is_remarked(folder: Path):
     assert not made.problems
     assert f"lie {windows:.1f} windows of 4 steps" in made.remarks[-1]
     assert "lower search.window" in made.remarks[-1]
-    assert not [text for text in plan(recipe(folder, **searching(1000, window=4))).remarks if "windows" in text]
+    assert not [
+        text
+        for text in plan(recipe(folder, **searching(1000, window=4))).remarks
+        if "windows" in text
+    ]
 
 
 def test_a_way_back_on_the_device_takes_memory(folder: Path):
@@ -228,7 +259,9 @@ def test_activation_estimate_is_near_what_autograd_keeps(folder: Path, parts: in
 
     train = dict.fromkeys(("connector", "tower", "language")[:parts], 1.0)
     changes = {"sequence": SEGMENT * 2, "precision": precision}
-    loaded = recipe(folder, **changes, stage={"train": train, "micro_batch": ROWS, "global_batch": ROWS})
+    loaded = recipe(
+        folder, **changes, stage={"train": train, "micro_batch": ROWS, "global_batch": ROWS}
+    )
     model, given = mllm("aimv2"), batch(4)
     freeze(model, loaded.stages[0])
     sample = MeanSample(1.0, SEGMENT, SEGMENT**2, 7.0, 0.0, "")
@@ -242,9 +275,12 @@ def test_activation_estimate_is_near_what_autograd_keeps(folder: Path, parts: in
 
 
 @pytest.mark.parametrize(
-    "data", [["text", "gone"], {"text": {"share": 1, "epochs": 1}, "gone": {"share": 1, "epochs": 1}}]
+    "data",
+    [["text", "gone"], {"text": {"share": 1, "epochs": 1}, "gone": {"share": 1, "epochs": 1}}],
 )
-def test_a_source_that_cannot_be_opened_is_a_problem_however_it_is_mixed(folder: Path, data: object):
+def test_a_source_that_cannot_be_opened_is_a_problem_however_it_is_mixed(
+    folder: Path, data: object
+):
     text = {"format": "llava", "path": str(folder / "text.jsonl")}
     gone = {"format": "llava", "path": str(folder / "gone.jsonl")}
     made = plan(recipe(folder, sources={"text": text, "gone": gone}, stage={"data": data}))
@@ -259,7 +295,9 @@ def test_a_bound_on_tiles_makes_more_steps(folder: Path, tmp_path: Path):
     (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
     sources = {"pairs": {"format": "captions", "path": str(tmp_path / "rows.jsonl")}}
     free, bound = (
-        plan(recipe(folder, sequence=4096, sources=sources, stage={"data": ["pairs"], **more})).stages[0].steps
+        plan(recipe(folder, sequence=4096, sources=sources, stage={"data": ["pairs"], **more}))
+        .stages[0]
+        .steps
         for more in ({}, {"pack_tiles": 5})
     )
     assert free == 1

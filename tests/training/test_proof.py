@@ -37,7 +37,10 @@ class Endless:
 
 
 def ready(
-    assembly: Assembly, folder: Path, settings: dict[str, Any], records: list[DataRecord] | None = None
+    assembly: Assembly,
+    folder: Path,
+    settings: dict[str, Any],
+    records: list[DataRecord] | None = None,
 ) -> StageJob:
     batch = collate([samples(assembly, records or mixed_records())])
     settings = {"length": {"samples": STEPS * len(batch.sample_ids)}, **settings}
@@ -62,7 +65,11 @@ def failure(made: StageJob, *hooks: Any) -> str:
 
 
 def test_the_clean_case_passes_and_is_written(parts: Parts, tmp_path: Path):
-    made = ready(parts.build(), tmp_path, stage(train={"connector": 1.0, "tower": {"lr": 0.5, "last_blocks": 1}}))
+    made = ready(
+        parts.build(),
+        tmp_path,
+        stage(train={"connector": 1.0, "tower": {"lr": 0.5, "last_blocks": 1}}),
+    )
     told: list[dict[str, Any]] = []
     run_stage(made, [ProofHook(told.append)])
     written = lines(tmp_path / "proofs.jsonl")
@@ -79,7 +86,12 @@ def test_the_clean_case_passes_and_is_written(parts: Parts, tmp_path: Path):
             planned = sum(p.numel() for p in made.model.part(part).parameters() if p.requires_grad)
             assert row["planned"] == row["in_optimizer"] == row["moved"] == planned
             assert row["frozen"] == row["frozen_identical"] == sum(sizes.values()) - planned
-        assert rows["language"]["planned"] == 0 < rows["tower"]["planned"] < rows["tower"]["frozen"] * 10
+        assert (
+            rows["language"]["planned"]
+            == 0
+            < rows["tower"]["planned"]
+            < rows["tower"]["frozen"] * 10
+        )
         assert rows["language"]["lr"] == 0.0
     assert written[1]["rows"][1]["lr"] == pytest.approx(1e-3, rel=0.2)
 
@@ -108,7 +120,11 @@ def frozen_held(made: StageJob) -> None:
         (group_missing, "tower", "should train but no optimizer group holds them"),
         (one_missing, "tower", r"1 tensor \(.*\) should train but no optimizer group holds it"),
         (twice, "connector", r"1 tensor \(up.weight\) in more than one optimizer group"),
-        (frozen_held, "language", r"1 tensor \(model.norm.weight\) should be frozen but an optimizer group holds it"),
+        (
+            frozen_held,
+            "language",
+            r"1 tensor \(model.norm.weight\) should be frozen but an optimizer group holds it",
+        ),
     ],
 )
 def test_groups_that_are_not_as_planned(
@@ -122,7 +138,9 @@ def test_groups_that_are_not_as_planned(
     assert len([line for line in said.splitlines() if line.startswith("  ")]) == 1
 
 
-def test_requires_grad_set_on_a_module_freezes_nothing(parts: Parts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_requires_grad_set_on_a_module_freezes_nothing(
+    parts: Parts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     """The best known defect: an attribute of the module, not of its parameters."""
 
     def freeze(model: Any, only: Any) -> None:
@@ -147,10 +165,14 @@ def test_a_frozen_part_that_changes_is_named(parts: Parts, tmp_path: Path):
             with torch.no_grad():
                 job.model.language.lm_head.weight[3, 5] += 1e-6
 
-    assert "language: 1 tensor (lm_head.weight) should be frozen but changed" in failure(made, Nudge())
+    assert "language: 1 tensor (lm_head.weight) should be frozen but changed" in failure(
+        made, Nudge()
+    )
 
 
-def test_a_rate_that_is_never_applied(parts: Parts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_rate_that_is_never_applied(
+    parts: Parts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.setattr(loop, "set_rate", lambda optimizer, rate: {"connector": 1e-3})
     made = ready(parts.build(), tmp_path, stage(train={"connector": 1.0}))
     for group in made.optimizer.param_groups:
@@ -159,7 +181,9 @@ def test_a_rate_that_is_never_applied(parts: Parts, tmp_path: Path, monkeypatch:
     assert "connector: learning rate 0 at step 1; planned is 0.000" in said
 
 
-def test_a_share_that_is_never_applied(parts: Parts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_share_that_is_never_applied(
+    parts: Parts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     def unshared(optimizer: Any, rate: float) -> dict[str, float]:
         applied = optim.set_rate(optimizer, rate)
         for group in optimizer.param_groups:
@@ -173,11 +197,14 @@ def test_a_share_that_is_never_applied(parts: Parts, tmp_path: Path, monkeypatch
     assert "connector" not in said
 
 
-def test_an_optimizer_that_does_not_step(parts: Parts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_an_optimizer_that_does_not_step(
+    parts: Parts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     made = ready(parts.build(), tmp_path, stage(train={"connector": 1.0}))
     monkeypatch.setattr(made.optimizer, "step", lambda: None)
-    assert "connector: 6 tensors (down.bias, down.weight, norm.bias, ...) should train but did not move" in failure(
-        made
+    assert (
+        "connector: 6 tensors (down.bias, down.weight, norm.bias, ...) should train but did not move"
+        in failure(made)
     )
 
 
@@ -186,7 +213,10 @@ def test_an_optimizer_of_other_tensors(parts: Parts, tmp_path: Path):
     made = ready(parts.build(), tmp_path, stage(train={"connector": 1.0}))
     up = made.model.connector.up
     up.weight = torch.nn.Parameter(up.weight.detach().clone())
-    assert "connector: 1 tensor (up.weight) should train but no optimizer group holds it" in failure(made)
+    assert (
+        "connector: 1 tensor (up.weight) should train but no optimizer group holds it"
+        in failure(made)
+    )
 
 
 def test_a_tower_in_a_stage_without_images(parts: Parts, tmp_path: Path):
@@ -203,7 +233,10 @@ def test_a_language_alone_needs_no_image_for_its_first_proof(parts: Parts, tmp_p
     settings = stage(train={"language": 1.0})
     made = ready(parts.build(), tmp_path, settings, [record("text"), record("more", answer="red")])
     prove(made)
-    assert [(line["when"], line["ok"]) for line in lines(made.folder.proofs)] == [("first steps", True), ("end", True)]
+    assert [(line["when"], line["ok"]) for line in lines(made.folder.proofs)] == [
+        ("first steps", True),
+        ("end", True),
+    ]
 
 
 def test_a_long_warm_up_is_no_alarm(parts: Parts, tmp_path: Path):

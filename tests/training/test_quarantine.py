@@ -42,7 +42,9 @@ def sources(tmp_path: Path) -> dict[str, Any]:
     image = tmp_path / "data/images/2.png"
     image.write_bytes(image.read_bytes()[:400])
     texts = (tmp_path / "data/text.jsonl").read_text().splitlines()
-    (tmp_path / "data/text.jsonl").write_text("\n".join([*texts[:3], texts[3][:30], *texts[4:]]) + "\n")
+    (tmp_path / "data/text.jsonl").write_text(
+        "\n".join([*texts[:3], texts[3][:30], *texts[4:]]) + "\n"
+    )
     return found
 
 
@@ -60,15 +62,24 @@ class Stop(Hook):
             signal.raise_signal(signal.SIGTERM)
 
 
-def test_a_run_leaves_bad_records_out_and_goes_on_exactly_after_a_stop(parts: Parts, sources: dict, tmp_path: Path):
+def test_a_run_leaves_bad_records_out_and_goes_on_exactly_after_a_stop(
+    parts: Parts, sources: dict, tmp_path: Path
+):
     made = recipe(parts, sources, STAGES)
     text = StringIO()
     hook = ProgressHook(Console(file=text, width=200))
     whole = weights(train(made, tmp_path / "whole", hook))
     noted = lines(tmp_path / "whole/quarantine.jsonl")
-    assert {(line["source"], line["kind"]) for line in noted} == {("chat", "image"), ("text", "text")}
+    assert {(line["source"], line["kind"]) for line in noted} == {
+        ("chat", "image"),
+        ("text", "text"),
+    }
     assert all(line["step"] >= 1 and line["rank"] == 0 and line["reason"] for line in noted)
-    (cut,) = {(line["position"], line["shard"], line["offset"]) for line in noted if line["source"] == "text"}
+    (cut,) = {
+        (line["position"], line["shard"], line["offset"])
+        for line in noted
+        if line["source"] == "text"
+    }
     assert cut == (3, str(tmp_path / "data/text.jsonl"), len("\n".join(_rows(tmp_path)[:3])) + 1)
     samples = [line["samples"] for line in lines(tmp_path / "whole/metrics.jsonl")]
     assert 30 - samples[-1] == sum(line["stage"] == "second" for line in noted)
@@ -93,7 +104,9 @@ def _rows(folder: Path) -> list[str]:
 
 def test_too_many_bad_records_stop_the_run(parts: Parts, sources: dict, tmp_path: Path):
     made = recipe(parts, sources, STAGES, quarantine={"allow": 0, "share": 0.01})
-    with pytest.raises(DataError, match=r"records of source chat could not be read \(\d image\); at most 0, or 1"):
+    with pytest.raises(
+        DataError, match=r"records of source chat could not be read \(\d image\); at most 0, or 1"
+    ):
         train(made, tmp_path / "run")
     assert lines(tmp_path / "run/quarantine.jsonl")
 
@@ -102,7 +115,9 @@ def test_steps_without_a_readable_record_do_no_harm(parts: Parts, tmp_path: Path
     sources = write_data(tmp_path / "data")
     for number in (1, 3, 4):
         (tmp_path / f"data/images/{number}.png").write_bytes(b"<html>")
-    alone = stage(data=["captions"], train={"language": 1.0}, length={"samples": 12}, global_batch=1)
+    alone = stage(
+        data=["captions"], train={"language": 1.0}, length={"samples": 12}, global_batch=1
+    )
     train(recipe(parts, sources, [alone], sequence=60), tmp_path / "run")
     steps = lines(tmp_path / "run/metrics.jsonl")
     empty = [step for step in steps if not step["answer_tokens"]]
@@ -112,10 +127,14 @@ def test_steps_without_a_readable_record_do_no_harm(parts: Parts, tmp_path: Path
 
 
 def bad(step: int = 1, kind: str = "image") -> BadRecord:
-    return BadRecord(step=step, source="pairs", position=4, id="é", kind=kind, reason="half of it is missing")
+    return BadRecord(
+        step=step, source="pairs", position=4, id="é", kind=kind, reason="half of it is missing"
+    )
 
 
-def test_every_rank_writes_its_own_lines_and_all_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_every_rank_writes_its_own_lines_and_all_are_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     folder, settings = RunFolder(tmp_path), Stage.model_validate(stage("fine"))
     monkeypatch.setattr(module, "world", lambda: 2)
     for number in (0, 1, 3):
@@ -137,7 +156,9 @@ def test_every_rank_writes_its_own_lines_and_all_are_counted(tmp_path: Path, mon
     assert left_out(folder, 2) == {}
 
 
-def test_files_of_ranks_that_are_no_more_belong_to_the_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_files_of_ranks_that_are_no_more_belong_to_the_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     for name in ("quarantine.jsonl", "quarantine-1.jsonl", "quarantine-3.jsonl"):
         (tmp_path / name).write_text("")
     monkeypatch.setattr(module, "world", lambda: 2)
@@ -152,7 +173,14 @@ def test_what_sources_found_damaged_when_they_opened_is_written_first(tmp_path: 
     class Faulty:
         faults = (Fault("a.tar", 512, "cut shard", "it ends after 600 of 9000 bytes", count=2),)
 
-    QuarantineLog(RunFolder(tmp_path)).note_faults(Stage.model_validate(stage("fine")), {"tars": Faulty()})
+    QuarantineLog(RunFolder(tmp_path)).note_faults(
+        Stage.model_validate(stage("fine")), {"tars": Faulty()}
+    )
     (line,) = lines(tmp_path / "quarantine.jsonl")
-    assert (line["stage"], line["step"], line["source"], line["shard"]) == ("fine", 0, "tars", "a.tar")
+    assert (line["stage"], line["step"], line["source"], line["shard"]) == (
+        "fine",
+        0,
+        "tars",
+        "a.tar",
+    )
     assert left_out(RunFolder(tmp_path), 0) == {"tars": Counter({"cut shard": 2})}

@@ -29,7 +29,9 @@ class Poison:
         self.calls = 0
         sound = NextToken.forward
 
-        def forward(objective: NextToken, model: Any, activations: Any, batch: Batch) -> torch.Tensor:
+        def forward(
+            objective: NextToken, model: Any, activations: Any, batch: Batch
+        ) -> torch.Tensor:
             self.calls += 1
             return sound(objective, model, activations, batch) * calls.get(self.calls, 1.0)
 
@@ -58,7 +60,9 @@ def events(folder: Path) -> list[dict[str, Any]]:
     return lines(folder / "events.jsonl")
 
 
-def test_a_step_that_is_not_finite_changes_nothing(made: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_step_that_is_not_finite_changes_nothing(
+    made: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     Poison(monkeypatch, {4: math.nan, 6: math.inf})
     seen = Weights()
     train(made, tmp_path / "run", seen)
@@ -94,13 +98,18 @@ def test_without_a_checkpoint_the_run_stops_and_names_the_samples(
     made: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     Poison(monkeypatch, dict.fromkeys(range(3, 99), math.nan))
-    with pytest.raises(RunError, match=r"5 steps in a row .* no checkpoint of this stage .* samples: chat/\d"):
+    with pytest.raises(
+        RunError, match=r"5 steps in a row .* no checkpoint of this stage .* samples: chat/\d"
+    ):
         train(made, tmp_path / "run")
 
 
 def test_rollbacks_come_to_an_end(made: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     Poison(monkeypatch, dict.fromkeys(range(4, 99), math.nan))
-    changes = {"checkpoint": CheckpointConfig(every=1), "recovery": RecoveryConfig(streak=2, rollbacks=2)}
+    changes = {
+        "checkpoint": CheckpointConfig(every=1),
+        "recovery": RecoveryConfig(streak=2, rollbacks=2),
+    }
     with pytest.raises(RunError, match=r"2 steps in a row .* after 2 rollbacks"):
         train(made.model_copy(update=changes), tmp_path / "run")
     # The state after the first rollback is sound, so it is saved like any other.
@@ -110,9 +119,13 @@ def test_rollbacks_come_to_an_end(made: Recipe, tmp_path: Path, monkeypatch: pyt
     assert stop["samples"]
 
 
-def test_a_spike_is_noted_with_its_samples(made: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_spike_is_noted_with_its_samples(
+    made: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     Poison(monkeypatch, {25: 50.0})
-    long = made.stages[0].model_copy(update={"length": made.stages[0].length.model_copy(update={"samples": 150})})
+    long = made.stages[0].model_copy(
+        update={"length": made.stages[0].length.model_copy(update={"samples": 150})}
+    )
     train(made.model_copy(update={"stages": [long]}), tmp_path / "run")
     spikes = [event for event in events(tmp_path / "run") if event["event"] == "spike"]
     assert [event["step"] for event in spikes] == [25]

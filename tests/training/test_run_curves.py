@@ -66,7 +66,9 @@ def test_values_are_logged_under_their_stage_over_steps_of_the_run(
     tool: str, fake: FakeTool, parts: Parts, tmp_path: Path
 ):
     ready = made(parts, tmp_path, tool)
-    write_json(tmp_path / "manifest.json", {"created": "now", "stages": [{"index": -1, "steps": 100}]})
+    write_json(
+        tmp_path / "manifest.json", {"created": "now", "stages": [{"index": -1, "steps": 100}]}
+    )
     shown = Curves(ready.recipe, ready.folder)
     assert not fake.given, "nothing starts before there is something to show"
     for step in (1, 2):
@@ -86,7 +88,9 @@ def test_values_are_logged_under_their_stage_over_steps_of_the_run(
     assert not (tmp_path / "tensorboard").exists()
 
 
-def test_a_resumed_run_goes_on_under_the_same_identity(fake: FakeTool, parts: Parts, tmp_path: Path):
+def test_a_resumed_run_goes_on_under_the_same_identity(
+    fake: FakeTool, parts: Parts, tmp_path: Path
+):
     names = []
     for created in ("monday", "monday", "tuesday"):
         write_json(tmp_path / "manifest.json", {"created": created, "stages": []})
@@ -99,12 +103,16 @@ def test_a_resumed_run_goes_on_under_the_same_identity(fake: FakeTool, parts: Pa
 def test_a_tool_that_does_not_start_says_what_to_do(fake: FakeTool, parts: Parts, tmp_path: Path):
     fake.refusal = "no API key"
     ready = made(parts, tmp_path, "wandb")
-    with pytest.raises(RunError, match=r"no API key.*wandb login.*WANDB_MODE=offline.*watch\.report"):
+    with pytest.raises(
+        RunError, match=r"no API key.*wandb login.*WANDB_MODE=offline.*watch\.report"
+    ):
         Curves(ready.recipe, ready.folder).open()
 
 
 @pytest.mark.parametrize("tool", ["wandb", "trackio"])
-def test_a_missing_extra_is_named(tool: str, parts: Parts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_missing_extra_is_named(
+    tool: str, parts: Parts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.setattr(module, "find_spec", lambda name: None if name == tool else object())
     with pytest.raises(RecipeError, match=rf"{tool}, which is not installed.*sailvit\[{tool}\]"):
         refuse_missing(made(parts, tmp_path, "tensorboard", tool).recipe)
@@ -127,7 +135,11 @@ def in_its_own_process(tool: str, folder: Path, **environment: str) -> None:
         "viewer.add({'fine/watch/cka': 0.25}, samples=8, step=1)\n"
         "viewer.close()\n"
     )
-    subprocess.run([sys.executable, "-c", code, tool, str(folder)], env={**os.environ, **environment}, check=True)
+    subprocess.run(
+        [sys.executable, "-c", code, tool, str(folder)],
+        env={**os.environ, **environment},
+        check=True,
+    )
 
 
 @pytest.mark.slow

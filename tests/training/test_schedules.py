@@ -47,10 +47,14 @@ def test_cosine_is_a_cosine_and_all_warm_up_is_a_ramp():
     assert [rate(ramp, done) for done in (0.0, 0.3, 0.99)] == pytest.approx([0.0, 0.3, 0.99])
 
 
-@pytest.mark.parametrize(("shape", "halfway"), [("linear", 0.5), ("cosine", 0.5), ("sqrt", 1 - math.sqrt(0.5))])
+@pytest.mark.parametrize(
+    ("shape", "halfway"), [("linear", 0.5), ("cosine", 0.5), ("sqrt", 1 - math.sqrt(0.5))]
+)
 def test_a_decay_falls_from_one_to_zero_over_its_share(shape: str, halfway: float):
     config = ScheduleConfig(name="wsd", warmup=0.0, decay={"share": 0.4, "shape": shape})
-    assert [rate(config, done) for done in (0.0, 0.6, 0.8, 1.0)] == pytest.approx([1.0, 1.0, halfway, 0.0])
+    assert [rate(config, done) for done in (0.0, 0.6, 0.8, 1.0)] == pytest.approx(
+        [1.0, 1.0, halfway, 0.0]
+    )
     falling = [rate(config, 0.6 + 0.004 * step) for step in range(101)]
     assert falling == sorted(falling, reverse=True)
 
@@ -82,11 +86,23 @@ def test_the_resolved_settings_show_what_the_schedule_does():
     [
         ({"name": "cosine", "decay": {}}, "schedule cosine has no `decay`; take the shape wsd"),
         ({"name": "linear", "search": {}}, "schedule linear has no `search`; take the name adalrs"),
-        ({"name": "adalrs", "search": {"base": "cosine"}, "decay": {}}, "schedule cosine has no `decay`"),
-        ({"name": "wsd", "warmup": 0.5, "decay": {"share": 0.6}}, "warmup 0.5 and decay.share 0.6 overlap"),
-        ({"name": "adalrs", "search": {"until": 0.9}}, "search.until is 0.9, .* more than 0.03 and at most 0.8"),
+        (
+            {"name": "adalrs", "search": {"base": "cosine"}, "decay": {}},
+            "schedule cosine has no `decay`",
+        ),
+        (
+            {"name": "wsd", "warmup": 0.5, "decay": {"share": 0.6}},
+            "warmup 0.5 and decay.share 0.6 overlap",
+        ),
+        (
+            {"name": "adalrs", "search": {"until": 0.9}},
+            "search.until is 0.9, .* more than 0.03 and at most 0.8",
+        ),
         ({"name": "adalrs", "warmup": 0.6}, "search.until is 0.5, .* more than 0.6"),
-        ({"name": "adalrs", "search": {"least": 2}}, "factor 1, which must lie within least 2 and most 100"),
+        (
+            {"name": "adalrs", "search": {"least": 2}},
+            "factor 1, which must lie within least 2 and most 100",
+        ),
         ({"name": "adalrs", "search": {"raise_by": 4}}, "raise_by 4 and lower_by 2 share a factor"),
         ({"name": "adalrs", "search": {"raise_by": 1}}, "greater than 1"),
         ({"name": "adalrs", "search": {"shrink": 1}}, "less than 1"),
@@ -102,7 +118,14 @@ def test_settings_that_do_not_go_together_are_refused(settings: dict, message: s
 
 @pytest.mark.parametrize(
     ("a", "b", "shared"),
-    [(3.0, 2.0, False), (4.0, 2.0, True), (6.0, 3.0, True), (1.5, 2.0, False), (1.5, 2.25, True), (1.5, 1.5, True)],
+    [
+        (3.0, 2.0, False),
+        (4.0, 2.0, True),
+        (6.0, 3.0, True),
+        (1.5, 2.0, False),
+        (1.5, 2.25, True),
+        (1.5, 1.5, True),
+    ],
 )
 def test_factors_that_would_meet_again(a: float, b: float, shared: bool):
     assert share_a_factor(a, b) is shared

@@ -22,7 +22,13 @@ from sailvit.training.hooks import Hook
 from sailvit.training.job import StageJob, StepRecord
 from sailvit.training.loop import run_stage
 from sailvit.training.proof import ProofHook
-from sailvit.training.searching import SearchHook, make_search, restore_search, search_tensors, search_values
+from sailvit.training.searching import (
+    SearchHook,
+    make_search,
+    restore_search,
+    search_tensors,
+    search_values,
+)
 from sailvit.training.state import trained_names
 from sailvit.training.trainer import Trainer
 from tiny_parts import Parts, mixed_records, samples
@@ -56,7 +62,9 @@ def searching(parts: Parts, tmp_path_factory: pytest.TempPathFactory) -> Recipe:
 
 
 @pytest.fixture(scope="module")
-def whole(searching: Recipe, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, torch.Tensor]]:
+def whole(
+    searching: Recipe, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, dict[str, torch.Tensor]]:
     folder = tmp_path_factory.mktemp("whole")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "device_peak", lambda *_: 1e12)
@@ -64,7 +72,10 @@ def whole(searching: Recipe, tmp_path_factory: pytest.TempPathFactory) -> tuple[
 
 
 def measured(folder: Path) -> list[dict[str, Any]]:
-    return [{k: v for k, v in line.items() if k not in TIMES} for line in lines(folder / "metrics.jsonl")]
+    return [
+        {k: v for k, v in line.items() if k not in TIMES}
+        for line in lines(folder / "metrics.jsonl")
+    ]
 
 
 def test_a_run_writes_what_the_search_did(whole: tuple, searching: Recipe):
@@ -76,8 +87,12 @@ def test_a_run_writes_what_the_search_did(whole: tuple, searching: Recipe):
     peak = searching.stages[0].optim.lr
     assert all(event["lr"] == pytest.approx(peak * event["factor"]) for event in events)
     for event, after in itertools.pairwise(events):
-        between = [s["lr"]["connector"] for s in steps if event["step"] < s["step"] <= after["step"]]
-        assert between == pytest.approx([event["lr"]] * len(between)), "the factor is in force from the next step on"
+        between = [
+            s["lr"]["connector"] for s in steps if event["step"] < s["step"] <= after["step"]
+        ]
+        assert between == pytest.approx([event["lr"]] * len(between)), (
+            "the factor is in force from the next step on"
+        )
     assert steps[-1]["lr"]["connector"] < events[-1]["lr"], "the shape goes on to its decay"
     assert all(line["ok"] for line in lines(whole[0] / "proofs.jsonl"))
 
@@ -87,7 +102,10 @@ def test_the_search_sees_the_weighted_loss_after_warm_up(whole: tuple, searching
     warm = [s["step"] for s in steps if s["samples"] / 64 <= SCHEDULE["warmup"]]
     first = lines(whole[0] / "events.jsonl")[0]
     assert first["step"] == len(warm) + WINDOW
-    window = [s["loss"]["next_token"] + 0.1 * s["loss"]["contrastive"] for s in steps[len(warm) :][:WINDOW]]
+    window = [
+        s["loss"]["next_token"] + 0.1 * s["loss"]["contrastive"]
+        for s in steps[len(warm) :][:WINDOW]
+    ]
     drop = sum((step - 1.5) * loss for step, loss in enumerate(window)) / 5
     assert first["window"]["slope"] == pytest.approx(drop)
 
@@ -96,7 +114,11 @@ def places(folder: Path) -> dict[str, int]:
     """Steps to stop after: in a trial that is taken back, at its end, in the middle of the window after it."""
     events = lines(folder / "events.jsonl")
     back = next(index for index, event in enumerate(events) if event["event"] == "rate taken back")
-    return {"in": events[back - 1]["step"] + 2, "end": events[back]["step"], "after": events[back]["step"] + 2}
+    return {
+        "in": events[back - 1]["step"] + 2,
+        "end": events[back]["step"],
+        "after": events[back]["step"] + 2,
+    }
 
 
 class Kill(Hook):
@@ -112,7 +134,9 @@ class Kill(Hook):
 
 
 @pytest.mark.parametrize("place", ["in", "end", "after"])
-def test_a_stop_in_the_search_changes_nothing(whole: tuple, searching: Recipe, tmp_path: Path, place: str):
+def test_a_stop_in_the_search_changes_nothing(
+    whole: tuple, searching: Recipe, tmp_path: Path, place: str
+):
     step = places(whole[0])[place]
     with pytest.raises(InterruptedRunError, match=f"after step {step} "):
         train(searching, tmp_path, Kill(step))
@@ -155,7 +179,11 @@ def test_announcements_are_proofs_and_events(searching: Recipe, tmp_path: Path):
 
 
 def ready(parts: Parts, batch: Batch, folder: Path, lr: float) -> StageJob:
-    made = job(parts.build(), stage(optim={"lr": lr}, schedule=SCHEDULE, length={"samples": 4 * STEPS}), folder)
+    made = job(
+        parts.build(),
+        stage(optim={"lr": lr}, schedule=SCHEDULE, length={"samples": 4 * STEPS}),
+        folder,
+    )
     made.search = make_search(made.stage)
     made.loader = [Step((batch,), {"at": n}) for n in range(STEPS)]  # type: ignore[assignment]
     return made
@@ -174,7 +202,11 @@ class Watch(Record):
 
 def state(made: StageJob) -> dict[str, torch.Tensor]:
     names = trained_names(made)
-    moments = {f"{key}/{names[p]}": t.clone() for p, s in made.optimizer.state.items() for key, t in s.items()}
+    moments = {
+        f"{key}/{names[p]}": t.clone()
+        for p, s in made.optimizer.state.items()
+        for key, t in s.items()
+    }
     held = [p for group in made.optimizer.param_groups for p in group["params"]]
     return {names[p]: p.detach().clone() for p in held} | moments
 
@@ -187,7 +219,11 @@ def test_a_rollback_is_exact_and_data_goes_on(parts: Parts, tmp_path: Path):
     pairs = [(a, b) for a, b in itertools.pairwise(events) if b["event"] == "rate taken back"]
     assert pairs
     for raised, back in pairs:
-        before, trial, now = watch.states[raised["step"]], watch.states[back["step"]], after.states[back["step"]]
+        before, trial, now = (
+            watch.states[raised["step"]],
+            watch.states[back["step"]],
+            after.states[back["step"]],
+        )
         assert not [name for name, tensor in before.items() if not torch.equal(tensor, now[name])]
         assert any(not torch.equal(tensor, trial[name]) for name, tensor in before.items())
         assert back["factor"] < raised["factor"]
@@ -205,7 +241,10 @@ def test_a_skipped_step_ends_a_trial(parts: Parts, tmp_path: Path):
     assert made.snapshot is not None
     before = {p: kept.clone() for p, kept in made.snapshot.weights.items()}
     SearchHook(told.append).step_ended(made, dataclasses.replace(seen.records[-1], skipped=True))
-    assert ([line["event"] for line in told[1:]], made.search.factor) == (["rate taken back", "rate lowered"], 0.5)
+    assert ([line["event"] for line in told[1:]], made.search.factor) == (
+        ["rate taken back", "rate lowered"],
+        0.5,
+    )
     assert all(torch.equal(p, kept) for p, kept in before.items())
 
 
@@ -228,7 +267,9 @@ def test_going_back_to_a_state_outside_trials_forgets_the_way_back(parts: Parts,
 def two_ranks(index: int, folder: str, parts: Parts, batches: list[Batch]) -> None:
     """A search over two processes with different data."""
     torch.set_num_threads(1)
-    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=index, world_size=2)
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{folder}/meet", rank=index, world_size=2
+    )
     told: list[dict[str, Any]] = []
     made = ready(parts, batches[index], Path(folder), lr=0.03)
     made.loader = made.loader[:20]  # type: ignore[index]

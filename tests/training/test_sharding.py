@@ -32,7 +32,10 @@ def packs(builder: SampleBuilder, step: int) -> list[list[Sample]]:
     """Four packs: two with images, two of text alone; dealt so that one of two processes sees no image."""
     shown = [
         [record(f"a caption {step}", picture(step), kind="caption"), record(f"words {step}")],
-        [record("two of them", picture(step + 1), picture(step + 2)), record("red", picture(step), kind="caption")],
+        [
+            record("two of them", picture(step + 1), picture(step + 2)),
+            record("red", picture(step), kind="caption"),
+        ],
     ]
     plain = [[record(f"text {step} {n} " * (n + 1)) for n in range(3)] for _ in range(2)]
     return [[builder("data", each) for each in pack] for pack in (*shown, *plain)]
@@ -57,7 +60,11 @@ def run(parts: Parts, config: ParallelConfig, precision: str = "fp32") -> RESULT
             assembly = build(parts.config(), 0)
             parallelize(assembly.mllm, config, torch.device("cpu"), bf16=precision == "bf16")
             assembly.mllm.train()
-        settings = {**values, "length": {"samples": 10**4}, "schedule": {"name": "constant", "warmup": 0}}
+        settings = {
+            **values,
+            "length": {"samples": 10**4},
+            "schedule": {"name": "constant", "warmup": 0},
+        }
         made = job(assembly, settings, precision=precision)
         for batches in steps(SampleBuilder(assembly.tokenizer, assembly.layout, 200)):
             line = train_step(made, Step(batches, {}), 0.0, 0.0)
@@ -71,7 +78,13 @@ def run(parts: Parts, config: ParallelConfig, precision: str = "fp32") -> RESULT
 
 
 def as_process(
-    index: int, count: int, port: int, folder: str, parts: Parts, config: ParallelConfig, precision: str
+    index: int,
+    count: int,
+    port: int,
+    folder: str,
+    parts: Parts,
+    config: ParallelConfig,
+    precision: str,
 ) -> None:
     place = {"RANK": index, "LOCAL_RANK": index, "WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count}
     os.environ.update({name: str(value) for name, value in place.items()})
@@ -97,7 +110,9 @@ def _noting(reduce: Callable[..., Any], added: set[torch.dtype]) -> Callable[...
     return noted
 
 
-def together(count: int, folder: Path, parts: Parts, config: ParallelConfig, precision: str = "fp32") -> RESULT:
+def together(
+    count: int, folder: Path, parts: Parts, config: ParallelConfig, precision: str = "fp32"
+) -> RESULT:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -126,18 +141,24 @@ def compare(found: RESULT, alone: RESULT) -> None:
 
 
 @pytest.mark.parametrize("mode", ["replicate", "shard"])
-def test_two_processes_equal_one_in_all_three_stages(mode: str, parts: Parts, alone: RESULT, tmp_path: Path):
+def test_two_processes_equal_one_in_all_three_stages(
+    mode: str, parts: Parts, alone: RESULT, tmp_path: Path
+):
     found = together(2, tmp_path, parts, ParallelConfig.model_validate({"mode": mode}))
     assert found["sharded"] is (mode == "shard")
     compare(found, alone)
 
 
-def test_two_processes_follow_one_in_bf16_when_a_later_stage_trains_what_was_frozen(parts: Parts, tmp_path: Path):
+def test_two_processes_follow_one_in_bf16_when_a_later_stage_trains_what_was_frozen(
+    parts: Parts, tmp_path: Path
+):
     one = run(parts, ParallelConfig(), "bf16")
     found = together(2, tmp_path, parts, ParallelConfig(mode="shard"), "bf16")
     assert len(found["loss"]) == 3 * STEPS
     for begin in range(0, 3 * STEPS, STEPS):
-        ours, expected = ([sum(each) for each in result["loss"][begin : begin + STEPS]] for result in (found, one))
+        ours, expected = (
+            [sum(each) for each in result["loss"][begin : begin + STEPS]] for result in (found, one)
+        )
         assert ours[0] == pytest.approx(expected[0], rel=0.02)
         assert sum(ours) == pytest.approx(sum(expected), rel=0.02)
     assert found["added in"] == {torch.float32}

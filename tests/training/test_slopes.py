@@ -28,7 +28,10 @@ def test_the_fit_is_least_squares_with_its_covariance():
 def test_errors_cover_the_truth_as_often_as_they_say():
     """One standard error holds the true value in 68 % of windows, so in 2000 of them within 3 % of that."""
     rng = np.random.default_rng(1)
-    lines = [fit_line((4 - 0.1 * np.arange(40) + rng.normal(scale=0.5, size=40)).tolist()) for _ in range(2000)]
+    lines = [
+        fit_line((4 - 0.1 * np.arange(40) + rng.normal(scale=0.5, size=40)).tolist())
+        for _ in range(2000)
+    ]
     near = np.mean([abs(line.slope + 0.1) < line.slope_error for line in lines])
     ends = np.mean([abs(line.end - 0.1) < line.end_error for line in lines])
     assert [near, ends] == pytest.approx([0.683, 0.683], abs=0.03)
@@ -36,5 +39,8 @@ def test_errors_cover_the_truth_as_often_as_they_say():
 
 def test_the_error_falls_with_the_window_to_the_power_of_one_and_a_half():
     rng = np.random.default_rng(2)
-    errors = [np.mean([fit_line(rng.normal(size=n).tolist()).slope_error for _ in range(300)]) for n in (50, 100)]
+    errors = [
+        np.mean([fit_line(rng.normal(size=n).tolist()).slope_error for _ in range(300)])
+        for n in (50, 100)
+    ]
     assert errors[0] / errors[1] == pytest.approx(2**1.5, rel=0.03)

@@ -31,7 +31,9 @@ def batch(parts: Parts) -> Batch:
 def everything(made: StageJob) -> dict[str, torch.Tensor]:
     """Weights, the objectives' own parameters, moments and step counts."""
     modules = {"model": made.model, **made.objectives}
-    tensors = {f"{owner}/{n}": p for owner, module in modules.items() for n, p in module.named_parameters()}
+    tensors = {
+        f"{owner}/{n}": p for owner, module in modules.items() for n, p in module.named_parameters()
+    }
     tensors |= {f"moment/{n}": t for n, t in named_moments(made.optimizer, trained_names(made))}
     return {name: tensor.detach().clone() for name, tensor in tensors.items()}
 
@@ -61,9 +63,14 @@ def test_going_back_is_exact_and_so_is_what_follows(ready: StageJob, batch: Batc
 
 def test_a_snapshot_is_a_copy(ready: StageJob, batch: Batch):
     train_step(ready, Step((batch,), {}), 0.0, 0.0)
-    held = {t.data_ptr() for _, t in Snapshot.take(ready.optimizer, "device").tensors(trained_names(ready))}
+    held = {
+        t.data_ptr()
+        for _, t in Snapshot.take(ready.optimizer, "device").tensors(trained_names(ready))
+    }
     assert held.isdisjoint(tensor.data_ptr() for tensor in ready.model.parameters())
-    assert held.isdisjoint(t.data_ptr() for state in ready.optimizer.state.values() for t in state.values())
+    assert held.isdisjoint(
+        t.data_ptr() for state in ready.optimizer.state.values() for t in state.values()
+    )
 
 
 def test_moments_that_came_during_the_trial_go_again(ready: StageJob, batch: Batch, parts: Parts):
@@ -88,7 +95,10 @@ def test_only_what_trains_is_kept(parts: Parts, batch: Batch):
 def test_it_travels_by_name(ready: StageJob, batch: Batch):
     train_step(ready, Step((batch,), {}), 0.0, 0.0)
     before, names = everything(ready), trained_names(ready)
-    saved = {name: tensor.clone() for name, tensor in Snapshot.take(ready.optimizer, "cpu").tensors(names)}
+    saved = {
+        name: tensor.clone()
+        for name, tensor in Snapshot.take(ready.optimizer, "cpu").tensors(names)
+    }
     assert {"weight/objective.contrastive/bias", "exp_avg/connector/up.weight"} < saved.keys()
     for _ in range(2):
         train_step(ready, Step((batch,), {}), 0.0, 0.0)

@@ -46,7 +46,9 @@ def gradual(parts: Parts, sources: dict[str, Any]) -> Recipe:
 
 
 @pytest.fixture(scope="module")
-def whole(gradual: Recipe, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, torch.Tensor], Record]:
+def whole(
+    gradual: Recipe, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, dict[str, torch.Tensor], Record]:
     """The undisturbed run: its folder, its final weights, and what a hook saw."""
     folder, seen = tmp_path_factory.mktemp("whole"), Record()
     with pytest.MonkeyPatch.context() as patch:
@@ -67,7 +69,10 @@ class Kill(Hook):
 
 def measured(folder: Path) -> list[dict[str, Any]]:
     """The steps' lines without what depends on the clock."""
-    return [{k: v for k, v in line.items() if k not in TIMES} for line in lines(folder / "metrics.jsonl")]
+    return [
+        {k: v for k, v in line.items() if k not in TIMES}
+        for line in lines(folder / "metrics.jsonl")
+    ]
 
 
 def assert_equal_weights(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:
@@ -80,7 +85,11 @@ def test_a_run_leaves_parts_lines_and_lineage(whole: tuple, gradual: Recipe, par
     assert {path.name for path in folder.iterdir()} == {
         "manifest.json", "metrics.jsonl", "proofs.jsonl", "stages", "tensorboard"
     }  # fmt: skip
-    assert sorted(p.name for p in (folder / "stages").iterdir()) == ["00-coarse", "01-fine", "02-world"]
+    assert sorted(p.name for p in (folder / "stages").iterdir()) == [
+        "00-coarse",
+        "01-fine",
+        "02-world",
+    ]
     manifest = read_json(folder / "manifest.json")
     assert manifest["parents"]["tower"]["source"] == parts.tower("siglip")
     assert len({entry["fingerprint"] for entry in manifest["parents"].values()}) == 3
@@ -95,10 +104,15 @@ def test_a_run_leaves_parts_lines_and_lineage(whole: tuple, gradual: Recipe, par
     ]
     for entry in manifest["stages"]:
         own = [line for line in lines(folder / "metrics.jsonl") if line["stage"] == entry["name"]]
-        assert (entry["samples"], entry["tokens"], entry["steps"]) == (20, own[-1]["tokens"], len(own))
+        assert (entry["samples"], entry["tokens"], entry["steps"]) == (
+            20,
+            own[-1]["tokens"],
+            len(own),
+        )
         assert [line["step"] for line in own] == list(range(1, len(own) + 1))
         assert entry["parts"] == {
-            part: f"stages/{entry['index']:02d}-{entry['name']}/{part}" for part in ("tower", "connector", "language")
+            part: f"stages/{entry['index']:02d}-{entry['name']}/{part}"
+            for part in ("tower", "connector", "language")
         }
     assert manifest["resumed"] == []
 
@@ -124,17 +138,26 @@ def test_metrics_say_what_each_step_did(whole: tuple, gradual: Recipe):
     assert [p.name for p in (folder / "tensorboard").iterdir()]
 
 
-def test_saved_parts_are_those_in_memory_and_frozen_ones_those_of_the_recipe(whole: tuple, parts: Parts):
+def test_saved_parts_are_those_in_memory_and_frozen_ones_those_of_the_recipe(
+    whole: tuple, parts: Parts
+):
     folder, final, _ = whole
     last, first = folder / "stages/02-world", folder / "stages/00-coarse"
-    towers = [AutoModel.from_pretrained(place).state_dict() for place in (first / "tower", parts.tower("siglip"))]
+    towers = [
+        AutoModel.from_pretrained(place).state_dict()
+        for place in (first / "tower", parts.tower("siglip"))
+    ]
     assert_equal_weights(*towers)
     tower = AutoModel.from_pretrained(last / "tower").state_dict()
     language = AutoModelForCausalLM.from_pretrained(last / "language").state_dict()
     connector = Connector.from_pretrained(last / "connector").state_dict()
-    saved = {f"tower.model.{n}": t for n, t in tower.items()} | {f"language.{n}": t for n, t in language.items()}
+    saved = {f"tower.model.{n}": t for n, t in tower.items()} | {
+        f"language.{n}": t for n, t in language.items()
+    }
     assert_equal_weights(saved | {f"connector.{n}": t for n, t in connector.items()}, final)
-    assert not torch.equal(tower["encoder.layers.0.mlp.fc1.weight"], towers[0]["encoder.layers.0.mlp.fc1.weight"])
+    assert not torch.equal(
+        tower["encoder.layers.0.mlp.fc1.weight"], towers[0]["encoder.layers.0.mlp.fc1.weight"]
+    )
 
 
 def test_the_same_recipe_gives_the_same_weights(whole: tuple, gradual: Recipe, tmp_path: Path):
@@ -160,7 +183,9 @@ def test_a_stopped_run_goes_on_as_if_nothing_had_happened(
     made = gradual.model_copy(update={"workers": workers})
     handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     for attempt, kill in enumerate(kills):
-        with pytest.raises(InterruptedRunError, match=rf"stopped by {kill.number.name} after step .* --resume") as stop:
+        with pytest.raises(
+            InterruptedRunError, match=rf"stopped by {kill.number.name} after step .* --resume"
+        ) as stop:
             train(made, tmp_path, kill, resume=attempt > 0)
         assert "state is in" in str(stop.value)
         assert has_checkpoint(tmp_path / "state")
@@ -172,17 +197,29 @@ def test_a_stopped_run_goes_on_as_if_nothing_had_happened(
         (p["stage"], p["when"]) for p in lines(whole[0] / "proofs.jsonl")
     ]
     manifest = read_json(tmp_path / "manifest.json")
-    assert [entry["stage"] for entry in manifest["resumed"]] == [gradual.stages[k.place[0]].name for k in kills]
+    assert [entry["stage"] for entry in manifest["resumed"]] == [
+        gradual.stages[k.place[0]].name for k in kills
+    ]
     assert [s["name"] for s in manifest["stages"]] == ["coarse", "fine", "world"]
     assert not (tmp_path / "state").exists()
     with pytest.raises(RunError, match="is complete, 3 of 3 stages; there is nothing to resume"):
         train(made, tmp_path, resume=True)
 
 
-def test_a_stop_changes_nothing_in_bf16_with_dropout_and_accumulation(parts: Parts, sources: dict, tmp_path: Path):
-    save_tower(ViTConfig(**{**TOWERS["vit"].to_dict(), "hidden_dropout_prob": 0.2}), tmp_path / "tower")
+def test_a_stop_changes_nothing_in_bf16_with_dropout_and_accumulation(
+    parts: Parts, sources: dict, tmp_path: Path
+):
+    save_tower(
+        ViTConfig(**{**TOWERS["vit"].to_dict(), "hidden_dropout_prob": 0.2}), tmp_path / "tower"
+    )
     model = {"tower": str(tmp_path / "tower"), "language": parts.language("llama")}
-    stages = [stage(objectives={"next_token": 1.0, "contrastive": 0.1}, data=["captions", "chat"], global_batch=4)]
+    stages = [
+        stage(
+            objectives={"next_token": 1.0, "contrastive": 0.1},
+            data=["captions", "chat"],
+            global_batch=4,
+        )
+    ]
     made = recipe(parts, sources, stages, precision="bf16", model=model)
     expected = weights(train(made, tmp_path / "whole"))
     with pytest.raises(InterruptedRunError):
@@ -206,7 +243,9 @@ class PowerLoss(Hook):
             raise PowerLossError
 
 
-@pytest.mark.parametrize(("every", "place"), [(2, (1, 3)), (None, (2, 2))], ids=["checkpoint", "stage's beginning"])
+@pytest.mark.parametrize(
+    ("every", "place"), [(2, (1, 3)), (None, (2, 2))], ids=["checkpoint", "stage's beginning"]
+)
 def test_a_crashed_run_goes_on_from_its_last_save(
     whole: tuple, gradual: Recipe, tmp_path: Path, every: int | None, place: tuple[int, int]
 ):
@@ -220,7 +259,9 @@ def test_a_crashed_run_goes_on_from_its_last_save(
 def test_a_run_stopped_after_a_stages_last_step_has_only_to_prove_and_save_it(
     whole: tuple, gradual: Recipe, tmp_path: Path
 ):
-    last = [line for line in lines(whole[0] / "metrics.jsonl") if line["stage"] == "fine"][-1]["step"]
+    last = [line for line in lines(whole[0] / "metrics.jsonl") if line["stage"] == "fine"][-1][
+        "step"
+    ]
     # The signal arrives after the step before the last, so the last one is the one in progress.
     with pytest.raises(InterruptedRunError, match=f"after step {last} of stage fine"):
         train(gradual, tmp_path, Kill(1, last - 1))
@@ -244,7 +285,10 @@ def test_without_a_run_there_is_nothing_to_resume(gradual: Recipe, tmp_path: Pat
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"start_from": {"tower": "/not/there"}}, r"stages\.1\.start_from\.tower: /not/there does not exist"),
+        (
+            {"start_from": {"tower": "/not/there"}},
+            r"stages\.1\.start_from\.tower: /not/there does not exist",
+        ),
         ({"objectives": {"next_tokn": 1}}, "unknown objective 'next_tokn'"),
         ({"train": {"tower": {"last_blocks": 9}}}, "last_blocks is 9"),
         ({"train": {}}, "stage late trains nothing"),
@@ -260,14 +304,28 @@ def test_a_mistake_in_the_last_stage_shows_before_the_first(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_stages_start_from_previous_recipe_or_folder(whole: tuple, parts: Parts, sources: dict, tmp_path: Path):
+def test_stages_start_from_previous_recipe_or_folder(
+    whole: tuple, parts: Parts, sources: dict, tmp_path: Path
+):
     other = whole[0] / "stages/02-world"
     still = {"data": ["text"], "length": {"samples": 2}, "train": {"language": 1.0}}
     stages = [
         stage("first", train={"connector": 1.0}, length={"samples": 4}),
-        stage("second", **still, start_from={"tower": str(other / "tower"), "connector": str(other / "connector")}),
-        stage("third", **still, start_from={"tower": "recipe", "connector": "previous", "language": "recipe"}),
-        stage("fourth", **still, start_from={"connector": "recipe", "language": str(other / "language")}),
+        stage(
+            "second",
+            **still,
+            start_from={"tower": str(other / "tower"), "connector": str(other / "connector")},
+        ),
+        stage(
+            "third",
+            **still,
+            start_from={"tower": "recipe", "connector": "previous", "language": "recipe"},
+        ),
+        stage(
+            "fourth",
+            **still,
+            start_from={"connector": "recipe", "language": str(other / "language")},
+        ),
     ]
     made = recipe(parts, sources, stages)
     final = train(made, tmp_path / "run")
@@ -291,7 +349,9 @@ def test_stages_start_from_previous_recipe_or_folder(whole: tuple, parts: Parts,
     assert read_json(run.manifest)["stages"][1]["start"]["tower"] == str(other / "tower")
 
 
-def test_a_frozen_part_from_a_folder_survives_a_stop(whole: tuple, parts: Parts, sources: dict, tmp_path: Path):
+def test_a_frozen_part_from_a_folder_survives_a_stop(
+    whole: tuple, parts: Parts, sources: dict, tmp_path: Path
+):
     """It is neither trained nor what the recipe names, so the state must hold it."""
     other = str(whole[0] / "stages/02-world/language")
     stages = [stage(train={"connector": 1.0}, start_from={"language": other})]
@@ -313,7 +373,9 @@ def test_a_start_that_does_not_fit_is_refused(parts: Parts, sources: dict, tmp_p
     [({"samples": 5}, 5), ({"epochs": 2}, 18), ({"epochs": 0.5}, 4), ({"tokens": 600}, None)],
     ids=str,
 )
-def test_a_stage_is_as_long_as_it_says(parts: Parts, sources: dict, tmp_path: Path, length: dict, samples: int | None):
+def test_a_stage_is_as_long_as_it_says(
+    parts: Parts, sources: dict, tmp_path: Path, length: dict, samples: int | None
+):
     train(recipe(parts, sources, [stage(length=length, save=["connector"])]), tmp_path)
     done = read_json(tmp_path / "manifest.json")["stages"][0]
     if samples is not None:
@@ -324,7 +386,9 @@ def test_a_stage_is_as_long_as_it_says(parts: Parts, sources: dict, tmp_path: Pa
     assert [path.name for path in (tmp_path / "stages/00-only").iterdir()] == ["connector"]
 
 
-def test_a_token_stage_stopped_at_its_end_takes_no_step_more(parts: Parts, sources: dict, tmp_path: Path):
+def test_a_token_stage_stopped_at_its_end_takes_no_step_more(
+    parts: Parts, sources: dict, tmp_path: Path
+):
     made = recipe(parts, sources, [stage(length={"tokens": 600})])
     expected = weights(train(made, tmp_path / "whole"))
     last = lines(tmp_path / "whole/metrics.jsonl")[-1]["step"]
@@ -335,7 +399,12 @@ def test_a_token_stage_stopped_at_its_end_takes_no_step_more(parts: Parts, sourc
 
 def test_micro_batches_do_not_change_the_result(parts: Parts, sources: dict, tmp_path: Path):
     runs = [
-        weights(train(recipe(parts, sources, [stage(global_batch=4, micro_batch=micro)]), tmp_path / str(micro)))
+        weights(
+            train(
+                recipe(parts, sources, [stage(global_batch=4, micro_batch=micro)]),
+                tmp_path / str(micro),
+            )
+        )
         for micro in (1, 4)
     ]
     grown = [line["loss"]["next_token"] for line in lines(tmp_path / "1/metrics.jsonl")]
@@ -347,7 +416,9 @@ def test_micro_batches_do_not_change_the_result(parts: Parts, sources: dict, tmp
     assert not [name for name in far if not name.endswith("k_proj.bias")]
 
 
-def test_what_the_run_folder_is_not_given_it_does_not_write(parts: Parts, sources: dict, tmp_path: Path):
+def test_what_the_run_folder_is_not_given_it_does_not_write(
+    parts: Parts, sources: dict, tmp_path: Path
+):
     """A defect stops the run: no part of the stage is saved and no state is kept."""
 
     class Nudge(Hook):
@@ -356,7 +427,9 @@ def test_what_the_run_folder_is_not_given_it_does_not_write(parts: Parts, source
                 job.model.language.lm_head.weight.add_(1e-3)
 
     made = recipe(parts, sources, [stage(train={"connector": 1.0})])
-    with pytest.raises(ProofError, match=r"language: 1 tensor \(lm_head.weight\) should be frozen but changed"):
+    with pytest.raises(
+        ProofError, match=r"language: 1 tensor \(lm_head.weight\) should be frozen but changed"
+    ):
         train(made, tmp_path, Nudge())
     assert not (tmp_path / "stages").exists()
     assert not (tmp_path / "state").exists()

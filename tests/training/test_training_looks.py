@@ -37,19 +37,25 @@ def test_perplexity_is_that_of_all_answers_together(made: StageJob, watched: Wat
         for text in watched.texts:
             batch = collate([[text]])
             labels = batch.labels[batch.labels != IGNORED]
-            total += float(torch.nn.functional.cross_entropy(made.model(batch).logits, labels, reduction="sum"))
+            total += float(
+                torch.nn.functional.cross_entropy(made.model(batch).logits, labels, reduction="sum")
+            )
             count += len(labels)
     assert found == pytest.approx(math.exp(total / count), rel=1e-5)
 
 
-def test_a_model_that_knows_nothing_has_the_perplexity_of_its_vocabulary(made: StageJob, watched: Watched):
+def test_a_model_that_knows_nothing_has_the_perplexity_of_its_vocabulary(
+    made: StageJob, watched: Watched
+):
     head = made.model.language.get_output_embeddings()
     head.weight.data.zero_()
     with undisturbed(made):
         assert perplexity(made, watched) == pytest.approx(len(head.weight), rel=1e-4)
 
 
-def test_sight_holds_the_towers_features_and_what_the_language_is_given(made: StageJob, watched: Watched):
+def test_sight_holds_the_towers_features_and_what_the_language_is_given(
+    made: StageJob, watched: Watched
+):
     with undisturbed(made):
         sight = see(made, watched)
         features = made.model.tower(watched.tiles)

@@ -39,7 +39,9 @@ def watching(parts: Parts, sources: dict[str, Any], data: list[str], **watch: An
     return recipe(parts, sources, [stage(data=data)], watch=watch)
 
 
-def test_tiles_and_texts_come_from_the_stages_sources(parts: Parts, sources: dict, builder: SampleBuilder):
+def test_tiles_and_texts_come_from_the_stages_sources(
+    parts: Parts, sources: dict, builder: SampleBuilder
+):
     found = chosen(watching(parts, sources, ["chat", "text"], tiles=4, texts=7), builder)
     assert found.tiles.shape == (4, 3, 32, 32)
     assert found.tiles.dtype == torch.uint8
@@ -49,7 +51,9 @@ def test_tiles_and_texts_come_from_the_stages_sources(parts: Parts, sources: dic
     assert (found.texts_from, found.base) == ("records", None)
 
 
-def test_the_same_recipe_chooses_the_same_and_another_seed_others(parts: Parts, sources: dict, builder: SampleBuilder):
+def test_the_same_recipe_chooses_the_same_and_another_seed_others(
+    parts: Parts, sources: dict, builder: SampleBuilder
+):
     made = watching(parts, sources, ["chat", "captions", "text"], tiles=3, texts=3)
     one, again = chosen(made, builder), chosen(made, builder)
     other = chosen(made.model_copy(update={"seed": 77}), builder)
@@ -95,17 +99,26 @@ class Damaged:
         return self._records[position]
 
 
-def test_records_that_cannot_be_read_are_passed_over(parts: Parts, sources: dict, builder: SampleBuilder):
+def test_records_that_cannot_be_read_are_passed_over(
+    parts: Parts, sources: dict, builder: SampleBuilder
+):
     records = mixed_records() * 3
     costs = CostTable(
-        *(torch.tensor([value(r) for r in records]).numpy() for value in (lambda r: 9, lambda r: len(r.images)))
+        *(
+            torch.tensor([value(r) for r in records]).numpy()
+            for value in (lambda r: 9, lambda r: len(r.images))
+        )
     )
-    found = choose(watching(parts, sources, ["chat"]), {"x": Damaged(records)}, {"x": costs}, builder)
+    found = choose(
+        watching(parts, sources, ["chat"]), {"x": Damaged(records)}, {"x": costs}, builder
+    )
     assert (len(found.tiles), len(found.texts)) == (3, 3)
 
 
 @pytest.mark.parametrize("base", [None, torch.randn(6, 5)], ids=["without", "with"])
-def test_the_file_gives_back_what_was_chosen(parts: Parts, tmp_path: Path, base: torch.Tensor | None):
+def test_the_file_gives_back_what_was_chosen(
+    parts: Parts, tmp_path: Path, base: torch.Tensor | None
+):
     made = samples(parts.build(), mixed_records())
     texts = tuple(sample for sample in made if not len(sample.tiles)) * 2
     given = Watched(made[1].tiles, texts, "records", base)
@@ -129,7 +142,10 @@ def test_a_file_without_tiles_and_texts_comes_back_too(tmp_path: Path):
 
 
 def test_texts_are_packed_in_order(parts: Parts):
-    texts = tuple(sample for sample in samples(parts.build(), mixed_records()) if not len(sample.tiles)) * 5
+    texts = (
+        tuple(sample for sample in samples(parts.build(), mixed_records()) if not len(sample.tiles))
+        * 5
+    )
     size = len(texts[0].tokens)
     assert [len(pack) for pack in packs(texts, 2 * size + 1)] == [2, 2, 1]
     assert packs((), 10) == []

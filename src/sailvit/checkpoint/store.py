@@ -25,7 +25,10 @@ import torch
 import torch.distributed as dist
 from safetensors import SafetensorError
 from torch.distributed.checkpoint.api import CheckpointException
-from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
+from torch.distributed.checkpoint.hf_storage import (
+    HuggingFaceStorageReader,
+    HuggingFaceStorageWriter,
+)
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import async_save
 
@@ -77,7 +80,12 @@ class Checkpoints:
         self._group = dist.new_group(backend="gloo") if world() > 1 else None
 
     def save(
-        self, place: tuple[int, int], tensors: Mapping[str, torch.Tensor], values: Mapping[str, Any], *, wait: bool
+        self,
+        place: tuple[int, int],
+        tensors: Mapping[str, torch.Tensor],
+        values: Mapping[str, Any],
+        *,
+        wait: bool,
     ) -> None:
         """Copy the state at `place`, a stage's index and a step, and write it in the background, or to the end.
 
@@ -154,7 +162,9 @@ class Checkpoints:
         for path in reversed(_complete(self.folder)):
             if (problem := _problem(path)) is None:
                 return path.name, notes
-            notes.append(f"{path} is damaged ({problem}) and was not used; an older checkpoint takes its place")
+            notes.append(
+                f"{path} is damaged ({problem}) and was not used; an older checkpoint takes its place"
+            )
         return None, notes
 
     def _prune(self) -> None:
@@ -168,7 +178,11 @@ class Checkpoints:
 
     def _best(self, paths: list[Path]) -> Path | None:
         """The checkpoint with the least score; none when it is not wanted."""
-        scores = {path: read_json(path / "values.json").get("score") for path in paths} if self._keep_best else {}
+        scores = (
+            {path: read_json(path / "values.json").get("score") for path in paths}
+            if self._keep_best
+            else {}
+        )
         scored = {path: score for path, score in scores.items() if score is not None}
         return min(scored, key=lambda path: scored[path], default=None)
 
@@ -181,14 +195,19 @@ def has_checkpoint(folder: Path) -> bool:
 def _complete(folder: Path) -> list[Path]:
     """Complete checkpoints, oldest first."""
     found = folder.iterdir() if folder.is_dir() else ()
-    return sorted(path for path in found if _NAME.fullmatch(path.name) and (path / "complete.json").exists())
+    return sorted(
+        path for path in found if _NAME.fullmatch(path.name) and (path / "complete.json").exists()
+    )
 
 
 def _problem(path: Path) -> str | None:
     """What differs from the checkpoint as it was written, if anything does."""
     try:
         files: dict[str, Any] = read_json(path / "complete.json")["files"]
-        return next((f"{n} {p}" for n, written in files.items() if (p := _difference(path / n, written))), None)
+        return next(
+            (f"{n} {p}" for n, written in files.items() if (p := _difference(path / n, written))),
+            None,
+        )
     except (RunError, KeyError, TypeError) as error:
         return f"complete.json cannot be read: {error}"
 

@@ -28,7 +28,8 @@ def about() -> None:
 def train(
     recipe: Annotated[str, typer.Argument(help="A recipe file, or the name of a shipped recipe.")],
     overrides: Annotated[
-        list[str] | None, typer.Option("--set", help="Override a setting: parallel.compile=true. Repeatable.")
+        list[str] | None,
+        typer.Option("--set", help="Override a setting: parallel.compile=true. Repeatable."),
     ] = None,
     steps: Annotated[int, typer.Option(min=1, help="Steps measured per stage.")] = 10,
     warmup: Annotated[int, typer.Option(min=1, help="Steps before them that are not.")] = 3,
@@ -47,7 +48,9 @@ def train(
     quiet_libraries()
     loaded = load_recipe(recipe, overrides or ())
     with joined():
-        device = torch.device("cuda", local_rank()) if torch.cuda.is_available() else torch.device("cpu")
+        device = (
+            torch.device("cuda", local_rank()) if torch.cuda.is_available() else torch.device("cpu")
+        )
         speed = measure(loaded, device=device, steps=steps, warmup=warmup, packs=packs)
         if rank():
             return
@@ -65,7 +68,9 @@ def speed_table(speed: Speed) -> Table:
 
     from sailvit.cli.plan import size
 
-    table = Table(title=f"{speed.recipe} on {speed.processes} x {speed.device}", title_justify="left")
+    table = Table(
+        title=f"{speed.recipe} on {speed.processes} x {speed.device}", title_justify="left"
+    )
     table.add_column("stage")
     headings = ["samples/s", "answers/s", "MFU", "memory", "waiting"]
     if speed.datasheet_peak:
@@ -87,8 +92,12 @@ def speed_table(speed: Speed) -> Table:
 
 def notes(speed: Speed) -> list[str]:
     """What the table's figures rest on."""
-    listed = f", by its datasheet {speed.datasheet_peak / 1e12:,.4g}" if speed.datasheet_peak else ""
-    stages = "; ".join(f"{stage.name} {stage.steps} steps of {stage.packs} packs" for stage in speed.stages)
+    listed = (
+        f", by its datasheet {speed.datasheet_peak / 1e12:,.4g}" if speed.datasheet_peak else ""
+    )
+    stages = "; ".join(
+        f"{stage.name} {stage.steps} steps of {stage.packs} packs" for stage in speed.stages
+    )
     lines = [
         f"Peak per device: {speed.measured_peak / 1e12:,.3g} TFLOP/s in {speed.precision}, measured on a large matrix"
         f" product just before{listed}.",

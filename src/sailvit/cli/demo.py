@@ -42,9 +42,12 @@ class DemoSize:
 
 
 def demo(
-    run: Annotated[Path, typer.Option(help="Run folder; one that is there is replaced.")] = Path("runs/demo"),
+    run: Annotated[Path, typer.Option(help="Run folder; one that is there is replaced.")] = Path(
+        "runs/demo"
+    ),
     quick: Annotated[
-        bool, typer.Option("--quick", help="The same road in under a minute, without learning much.")
+        bool,
+        typer.Option("--quick", help="The same road in under a minute, without learning much."),
     ] = False,
     seed: Annotated[int, typer.Option(help="Root of every random choice.")] = 0,
 ) -> None:
@@ -76,10 +79,15 @@ def run_demo(folder: RunFolder, size: DemoSize, seed: int, console: Console) -> 
     torch.set_num_threads(threads)
     refining = load_recipe("demo", [f"seed={seed}", *size.overrides("demo")])
     target = [f"seed={seed + 1}", *size.overrides("demo-target")]
-    beside = TrainingBeside(target, refining.model.tower, RunFolder(folder.path / "target" / "base"), threads)
+    beside = TrainingBeside(
+        target, refining.model.tower, RunFolder(folder.path / "target" / "base"), threads
+    )
     with beside:
         console.rule("refine the base tower in three stages")
-        console.print(f"(target training on the base tower runs beside it, into {beside.folder.path})", highlight=False)
+        console.print(
+            f"(target training on the base tower runs beside it, into {beside.folder.path})",
+            highlight=False,
+        )
         run_recipe(refining, folder, console)
         refined = folder.stage(len(refining.stages) - 1, refining.stages[-1].name) / "tower"
         console.rule("target training on the refined tower, frozen")
@@ -88,7 +96,12 @@ def run_demo(folder: RunFolder, size: DemoSize, seed: int, console: Console) -> 
         models = {"base": beside.model(), "refined": model}
     console.rule("held-out questions")
     summary = compare(folder, models, size, seed)
-    summary = {**summary, "seconds": round(time.perf_counter() - began, 1), "seed": seed, "quick": size.quick}
+    summary = {
+        **summary,
+        "seconds": round(time.perf_counter() - began, 1),
+        "seed": seed,
+        "quick": size.quick,
+    }
     write_json(folder.summary, summary)
     write_report(folder)
     return summary
@@ -105,11 +118,22 @@ class TrainingBeside:
     def __enter__(self) -> TrainingBeside:
         """Start the process; what it prints goes to a file in its run folder's parent."""
         self.log.parent.mkdir(parents=True)
-        command = [sys.executable, "-m", "sailvit", "train", "demo-target", "--run", str(self.folder.path)]
+        command = [
+            sys.executable,
+            "-m",
+            "sailvit",
+            "train",
+            "demo-target",
+            "--run",
+            str(self.folder.path),
+        ]
         command += [word for setting in self._settings for word in ("--set", setting)]
         with self.log.open("w", encoding="utf-8") as log:
             self._process = subprocess.Popen(
-                command, stdout=log, stderr=subprocess.STDOUT, env={**os.environ, "OMP_NUM_THREADS": str(self._threads)}
+                command,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, "OMP_NUM_THREADS": str(self._threads)},
             )
         return self
 
@@ -132,11 +156,17 @@ class TrainingBeside:
         recipe = load_recipe(self.folder.recipe)
         parts = self.folder.stage(len(recipe.stages) - 1, recipe.stages[-1].name)
         connector = recipe.model.connector.model_copy(update={"source": str(parts / "connector")})
-        update = {"tower": str(parts / "tower"), "language": str(parts / "language"), "connector": connector}
+        update = {
+            "tower": str(parts / "tower"),
+            "language": str(parts / "language"),
+            "connector": connector,
+        }
         return build(recipe.model.model_copy(update=update), recipe.seed)
 
 
-def compare(folder: RunFolder, models: dict[str, Assembly], size: DemoSize, seed: int) -> dict[str, Any]:
+def compare(
+    folder: RunFolder, models: dict[str, Assembly], size: DemoSize, seed: int
+) -> dict[str, Any]:
     """Ask both models the same held-out questions and look at where they put images; writes both to the run."""
     from sailvit.data.world.answers import is_correct
     from sailvit.data.world.tasks import EVAL_TASKS
@@ -150,7 +180,9 @@ def compare(folder: RunFolder, models: dict[str, Assembly], size: DemoSize, seed
     predictions = {name: answer(model, records) for name, model in models.items()}
     labels = {"base": "base tower", "refined": "refined tower"}
     questions = [as_question(task, record) for task, record in asked]
-    evaluation = evaluation_json(questions, predictions, labels=labels, compare=is_correct, seed=seed)
+    evaluation = evaluation_json(
+        questions, predictions, labels=labels, compare=is_correct, seed=seed
+    )
     write_json(folder.evaluation, evaluation)
     shown = records[:: max(1, len(records) // 400)]
     clouds = {
@@ -164,7 +196,10 @@ def compare(folder: RunFolder, models: dict[str, Assembly], size: DemoSize, seed
         "refined": refined["mean"],
         "gain": refined["mean"] - base["mean"],
         "interval": [evaluation["gain"]["low"], evaluation["gain"]["high"]],
-        "tasks": {task: {"base": base["tasks"][task], "refined": refined["tasks"][task]} for task in EVAL_TASKS},
+        "tasks": {
+            task: {"base": base["tasks"][task], "refined": refined["tasks"][task]}
+            for task in EVAL_TASKS
+        },
     }
 
 

@@ -17,14 +17,22 @@ if TYPE_CHECKING:
 def plan(
     recipe: Annotated[Path, typer.Argument(help="Recipe file, or the name of a shipped recipe.")],
     overrides: Annotated[
-        list[str] | None, typer.Option("--set", help="Override a value: stages.0.optim.lr=1e-4. Repeatable.")
+        list[str] | None,
+        typer.Option("--set", help="Override a value: stages.0.optim.lr=1e-4. Repeatable."),
     ] = None,
     tflops: Annotated[
-        float | None, typer.Option(min=0, help="Peak of one device in TFLOP/s; left out, this machine's is measured.")
+        float | None,
+        typer.Option(
+            min=0, help="Peak of one device in TFLOP/s; left out, this machine's is measured."
+        ),
     ] = None,
-    mfu: Annotated[float, typer.Option(min=0.01, max=1, help="Share of the peak that training reaches.")] = 0.4,
+    mfu: Annotated[
+        float, typer.Option(min=0.01, max=1, help="Share of the peak that training reaches.")
+    ] = 0.4,
     devices: Annotated[int, typer.Option(min=1, help="Number of devices.")] = 1,
-    check: Annotated[bool, typer.Option("--check", help="Exit with 1 when the recipe has problems.")] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Exit with 1 when the recipe has problems.")
+    ] = False,
 ) -> None:
     """Show parts, tokens, FLOPs, memory and time of a recipe, and its problems, without training."""
     # torch and transformers take seconds to import; `sailvit --help` should not wait for them.

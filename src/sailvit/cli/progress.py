@@ -7,7 +7,15 @@ from typing import Any
 from rich.box import SIMPLE
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    SpinnerColumn,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 
 from sailvit.core.recipe import TrainConfig
@@ -34,8 +42,12 @@ class ProgressHook(Hook):
 
     def stage_started(self, job: StageJob) -> None:
         """Start the stage's bar, or say what it does."""
-        trained = ", ".join(f"{part} {_how(train)}" for part, train in job.stage.train.items() if train.lr)
-        self._console.print(f"[bold]stage {job.stage.name}[/bold] trains {trained}, peak rate {job.stage.optim.lr:g}")
+        trained = ", ".join(
+            f"{part} {_how(train)}" for part, train in job.stage.train.items() if train.lr
+        )
+        self._console.print(
+            f"[bold]stage {job.stage.name}[/bold] trains {trained}, peak rate {job.stage.optim.lr:g}"
+        )
         asked = job.stage.length.samples
         if asked is not None and job.target < asked:
             self._console.print(
@@ -72,7 +84,9 @@ class ProgressHook(Hook):
         elif done >= self._next:
             left = job.seconds / done * (1 - done)
             self._console.print(
-                f"  {done:4.0%} {self._line(record)}  {left:.0f} s left", highlight=False, soft_wrap=True
+                f"  {done:4.0%} {self._line(record)}  {left:.0f} s left",
+                highlight=False,
+                soft_wrap=True,
             )
             self._next = done + 1 / _LINES_PER_STAGE
 
@@ -88,7 +102,8 @@ class ProgressHook(Hook):
         for source, kinds in left_out(job.folder, job.index).items():
             shown = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
             self._console.print(
-                f"  [yellow]left out of {source}: {shown}[/yellow] ({job.folder.quarantine.name})", highlight=False
+                f"  [yellow]left out of {source}: {shown}[/yellow] ({job.folder.quarantine.name})",
+                highlight=False,
             )
 
     def close(self) -> None:
@@ -99,8 +114,16 @@ class ProgressHook(Hook):
 
     @staticmethod
     def _values(record: StepRecord) -> dict[str, float]:
-        rates = {"samples": record.samples_per_s, "answers": record.answer_tokens_per_s, "mfu": record.mfu}
-        return {**rates, "padding": record.padding, **{f"loss/{name}": value for name, value in record.loss.items()}}
+        rates = {
+            "samples": record.samples_per_s,
+            "answers": record.answer_tokens_per_s,
+            "mfu": record.mfu,
+        }
+        return {
+            **rates,
+            "padding": record.padding,
+            **{f"loss/{name}": value for name, value in record.loss.items()},
+        }
 
     def _line(self, record: StepRecord) -> str:
         shown = self._shown
@@ -115,7 +138,9 @@ def _how(train: TrainConfig) -> str:
     """At which share of the rate a part trains, and where within it."""
     blocks = "" if train.last_blocks is None else f", last {train.last_blocks} blocks"
     decay = "" if train.layer_decay is None else f", x{train.layer_decay:g} per layer down"
-    return f"x{train.lr:g}" + (f" ({(blocks + decay).removeprefix(', ')})" if blocks or decay else "")
+    return f"x{train.lr:g}" + (
+        f" ({(blocks + decay).removeprefix(', ')})" if blocks or decay else ""
+    )
 
 
 def announcement(line: dict[str, Any]) -> Table | str:
@@ -127,8 +152,14 @@ def announcement(line: dict[str, Any]) -> Table | str:
     shown = {key: line[key] for key in ("lr", "loss", "score", "to_step") if key in line}
     details = "  ".join(f"{key} {value:.4g}" for key, value in shown.items())
     named = line.get("samples")
-    samples = f"  samples {', '.join(named[:4])}{', ...' if len(named) > 4 else ''}" if isinstance(named, list) else ""
-    return f"  [yellow]{line['event']}[/yellow] after step {line['step']}: {details}{escape(samples)}"
+    samples = (
+        f"  samples {', '.join(named[:4])}{', ...' if len(named) > 4 else ''}"
+        if isinstance(named, list)
+        else ""
+    )
+    return (
+        f"  [yellow]{line['event']}[/yellow] after step {line['step']}: {details}{escape(samples)}"
+    )
 
 
 def proof_table(line: dict[str, Any]) -> Table:
@@ -141,7 +172,9 @@ def proof_table(line: dict[str, Any]) -> Table:
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("verdict", min_width=len("as planned"))
     for row in line["rows"]:
-        counts = [row[key] for key in ("planned", "in_optimizer", "moved", "frozen", "frozen_identical")]
+        counts = [
+            row[key] for key in ("planned", "in_optimizer", "moved", "frozen", "frozen_identical")
+        ]
         table.add_row(row["part"], *map(_short, counts), f"{row['lr']:.2g}", row["verdict"])
     return table
 

@@ -11,7 +11,8 @@ from sailvit.core.run import RunFolder
 def report(
     run: Annotated[Path, typer.Argument(help="Run folder, for instance runs/demo.")],
     evaluation: Annotated[
-        Path | None, typer.Option(help="Run folder that holds evaluation.json and affinity.json, when another.")
+        Path | None,
+        typer.Option(help="Run folder that holds evaluation.json and affinity.json, when another."),
     ] = None,
 ) -> None:
     """Write report.html in a run folder, from its files alone."""

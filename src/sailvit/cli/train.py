@@ -19,16 +19,23 @@ if TYPE_CHECKING:
     from sailvit.models.build import Assembly
 
 Set = Annotated[
-    list[str] | None, typer.Option("--set", help="Override a setting, e.g. stages.0.optim.lr=1e-4; may be repeated.")
+    list[str] | None,
+    typer.Option("--set", help="Override a setting, e.g. stages.0.optim.lr=1e-4; may be repeated."),
 ]
 
 
 def train(
     recipe: Annotated[str, typer.Argument(help="A recipe file, or the name of a shipped recipe.")],
     overrides: Set = None,
-    run: Annotated[Path | None, typer.Option(help="Run folder; runs/<recipe name> when left out.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Continue a run at the step it stopped.")] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Remove a run that is already there.")] = False,
+    run: Annotated[
+        Path | None, typer.Option(help="Run folder; runs/<recipe name> when left out.")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue a run at the step it stopped.")
+    ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Remove a run that is already there.")
+    ] = False,
 ) -> None:
     """Train a recipe's stages and save every part as a Hugging Face folder; torchrun spreads it over processes."""
     from rich.console import Console
@@ -36,7 +43,9 @@ def train(
     from sailvit.distributed.processes import agreed, joined, rank
 
     loaded = load_recipe(recipe, overrides or ())
-    folder = RunFolder(run or (Path(recipe).parent if resume and _in_run(recipe) else Path("runs") / loaded.name))
+    folder = RunFolder(
+        run or (Path(recipe).parent if resume and _in_run(recipe) else Path("runs") / loaded.name)
+    )
     with joined():
         console = Console(quiet=rank() != 0)
         if loaded.resume == "auto" and not (resume or overwrite):
@@ -46,10 +55,15 @@ def train(
             _remove(folder)
         run_recipe(loaded, folder, console, resume=resume)
     last = loaded.stages[-1]
-    console.print(f"Parts: {folder.stage(len(loaded.stages) - 1, last.name)}\nReport: {folder.report}", highlight=False)
+    console.print(
+        f"Parts: {folder.stage(len(loaded.stages) - 1, last.name)}\nReport: {folder.report}",
+        highlight=False,
+    )
 
 
-def run_recipe(recipe: Recipe, folder: RunFolder, console: Console, *, resume: bool = False) -> Assembly:
+def run_recipe(
+    recipe: Recipe, folder: RunFolder, console: Console, *, resume: bool = False
+) -> Assembly:
     """Train `recipe` into `folder` with progress on `console`, and write the report; returns the trained model."""
     # Here, so that `sailvit --help` does not wait for torch.
     from sailvit.cli.progress import ProgressHook, announcement
@@ -127,7 +141,8 @@ def _refuse_other_recipe(folder: RunFolder, text: str) -> None:
     if before != text:
         pairs = zip(before.splitlines(), text.splitlines(), strict=False)
         first = next(
-            (f"{old.strip()!r} is now {new.strip()!r}" for old, new in pairs if old != new), "its length differs"
+            (f"{old.strip()!r} is now {new.strip()!r}" for old, new in pairs if old != new),
+            "its length differs",
         )
         raise RunError(
             f"the recipe differs from the one {folder.path} was started with: {first}. A resumed run must follow"

@@ -13,7 +13,9 @@ from sailvit.core.run import RunFolder
 
 def watch(
     run: Annotated[Path, typer.Argument(help="Run folder, for instance runs/demo.")],
-    once: Annotated[bool, typer.Option("--once", help="Print how the run stands, and end.")] = False,
+    once: Annotated[
+        bool, typer.Option("--once", help="Print how the run stands, and end.")
+    ] = False,
     every: Annotated[float, typer.Option(min=0.1, help="Seconds between looks.")] = 1.0,
 ) -> None:
     """Show where a run stands, live until it is complete or Ctrl-C; nothing is written and no GPU is used."""

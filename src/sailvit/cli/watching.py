@@ -85,7 +85,13 @@ def _stages(run: RunSoFar) -> Text:
     """The stages in a row."""
     line = Text()
     for stage in run.stages:
-        mark, style = ("✓", "green") if stage.finished else ("▶", "bold") if stage is run.stage else ("○", "dim")
+        mark, style = (
+            ("✓", "green")
+            if stage.finished
+            else ("▶", "bold")
+            if stage is run.stage
+            else ("○", "dim")
+        )
         line.append(f"{mark} {stage.name}   ", style=style)
     if run.resumed:
         line.append(f"resumed {run.resumed} time{'s' if run.resumed > 1 else ''}", style="yellow")
@@ -98,20 +104,33 @@ def _progress(run: RunSoFar, width: int) -> Iterable[RenderableType]:
     if stage is None:
         return [Text("the first step has not been taken yet", style="dim")]
     last, done = stage.last, stage.done
-    facts = [f"step {last['step']:,}", f"{last['samples']:,} samples", f"{_count(last['tokens'])} tokens"]
+    facts = [
+        f"step {last['step']:,}",
+        f"{last['samples']:,} samples",
+        f"{_count(last['tokens'])} tokens",
+    ]
     facts += [f"{duration(stage.seconds)} in steps"]
     facts += [f"ETA {duration(stage.left)}"] if stage.left and not stage.finished else []
     text = Text("  ".join(facts))
     if done is None:
         return [text, Text()]
     bar = Table.grid(padding=(0, 1, 0, 0))
-    bar.add_row(ProgressBar(total=1.0, completed=done, width=max(10, width - 6)), Text(f"{100 * done:.0f} %"))
+    bar.add_row(
+        ProgressBar(total=1.0, completed=done, width=max(10, width - 6)),
+        Text(f"{100 * done:.0f} %"),
+    )
     return [bar, text, Text()]
 
 
 def _losses(stage: StageSoFar | None, width: int) -> Iterable[RenderableType]:
-    rows = [(name.removeprefix("loss/"), values) for name, values in _columns(stage) if name.startswith("loss/")]
-    return _lines("loss", [(name, f"{_recent(values):.4g}", values) for name, values in rows], width)
+    rows = [
+        (name.removeprefix("loss/"), values)
+        for name, values in _columns(stage)
+        if name.startswith("loss/")
+    ]
+    return _lines(
+        "loss", [(name, f"{_recent(values):.4g}", values) for name, values in rows], width
+    )
 
 
 def _speed(stage: StageSoFar | None, width: int) -> Iterable[RenderableType]:
@@ -126,7 +145,9 @@ def _speed(stage: StageSoFar | None, width: int) -> Iterable[RenderableType]:
         "grad_norm": ("gradient norm", lambda value: f"{value:.3g}"),
     }
     rows = [
-        (label, say(_recent(columns[name])), columns[name]) for name, (label, say) in shown.items() if name in columns
+        (label, say(_recent(columns[name])), columns[name])
+        for name, (label, say) in shown.items()
+        if name in columns
     ]
     return _lines("steps", rows, width)
 
@@ -136,12 +157,16 @@ def _parts(run: RunSoFar) -> Iterable[RenderableType]:
     stage = run.stage
     if stage is None:
         return []
-    looks = [look for look in run.looks if "gradient" in look and look["stage_index"] == stage.index]
+    looks = [
+        look for look in run.looks if "gradient" in look and look["stage_index"] == stage.index
+    ]
     norms: dict[str, Any] = looks[-1] if looks else {}
     table = _table("part", "learning rate", "gradient", "update / weight")
     for part, rate in stage.last["lr"].items():
         told = [norms.get(kind, {}).get(part) for kind in ("gradient", "update")]
-        table.add_row(part, f"{rate:.3g}", *("" if value is None else f"{value:.2g}" for value in told))
+        table.add_row(
+            part, f"{rate:.3g}", *("" if value is None else f"{value:.2g}" for value in told)
+        )
     return [table, Text()]
 
 
@@ -153,7 +178,9 @@ def _looks(run: RunSoFar, width: int) -> Iterable[RenderableType]:
     series = {
         "tower like the base (CKA)": [look["cka"] for look in run.looks],
         "perplexity of texts": [look["perplexity"] for look in run.looks],
-        "images to words (nearest)": [(look["affinity"] or {}).get("nearest") for look in run.looks],
+        "images to words (nearest)": [
+            (look["affinity"] or {}).get("nearest") for look in run.looks
+        ],
     }
     rows = []
     for label, found in series.items():
@@ -174,7 +201,9 @@ def _happenings(run: RunSoFar) -> Iterable[RenderableType]:
         )
         table.add_row("[dim]proofs[/dim]", verdict)
     if skipped := sum(stage.skipped for stage in run.stages):
-        table.add_row("[dim]skipped[/dim]", f"[yellow]{skipped} steps that were not finite[/yellow]")
+        table.add_row(
+            "[dim]skipped[/dim]", f"[yellow]{skipped} steps that were not finite[/yellow]"
+        )
     for line in _events(run.events):
         table.add_row("[dim]events[/dim]", line)
     for source, kinds in run.left_out.items():
@@ -194,7 +223,9 @@ def _events(events: Sequence[dict[str, Any]]) -> Iterable[str]:
     yield f"last: {last['event']} in {escape(last['stage'])} after step {last['step']:,} ({', '.join(facts)})"
 
 
-def _lines(title: str, rows: Sequence[tuple[str, str, Sequence[float]]], width: int) -> Iterable[RenderableType]:
+def _lines(
+    title: str, rows: Sequence[tuple[str, str, Sequence[float]]], width: int
+) -> Iterable[RenderableType]:
     """Rows of a name, its value and its course, under a title."""
     if not rows:
         return []
@@ -210,7 +241,11 @@ def _table(first: str, *others: str) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", pad_edge=False)
     table.add_column(first, no_wrap=True)
     for name in others:
-        table.add_column(name, justify="right" if name != others[-1] or len(others) == 3 else "left", no_wrap=True)
+        table.add_column(
+            name,
+            justify="right" if name != others[-1] or len(others) == 3 else "left",
+            no_wrap=True,
+        )
     return table
 
 

@@ -23,7 +23,9 @@ def about() -> None:
 
 @world.command()
 def pretrain(
-    out: Annotated[Path, typer.Argument(help="Folder for the two checkpoints.")] = Path("runs/world"),
+    out: Annotated[Path, typer.Argument(help="Folder for the two checkpoints.")] = Path(
+        "runs/world"
+    ),
     overrides: Set = None,
 ) -> None:
     """Train the base language on texts and the base tower on coarse captions; about 20 minutes on 2 cores."""

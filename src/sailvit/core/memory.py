@@ -25,11 +25,14 @@ def free_memory(device: torch.device) -> int | None:
     found = []
     with suppress(OSError, StopIteration):
         lines = Path(_MEMINFO).read_text(encoding="utf-8").splitlines()
-        found.append(next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable")))
+        found.append(
+            next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
+        )
     # Without a limit the file says "max".
     with suppress(OSError, ValueError):
         limit, used = (
-            int(Path(_CONTAINER, f"memory.{name}").read_text(encoding="utf-8")) for name in ("max", "current")
+            int(Path(_CONTAINER, f"memory.{name}").read_text(encoding="utf-8"))
+            for name in ("max", "current")
         )
         found.append(max(limit - used, 0))
     return min(found, default=None)

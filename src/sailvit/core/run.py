@@ -131,7 +131,9 @@ def read_json(path: Path) -> Any:
     except FileNotFoundError as error:
         raise RunError(f"{path} does not exist; is {path.parent} a run folder?") from error
     except json.JSONDecodeError as error:
-        raise RunError(f"{path} is not valid JSON ({error}); restore it or start the run anew") from error
+        raise RunError(
+            f"{path} is not valid JSON ({error}); restore it or start the run anew"
+        ) from error
 
 
 def append_line(path: Path, value: dict[str, Any]) -> None:

@@ -95,16 +95,27 @@ class ScheduleConfig(Config):
         if not isinstance(value, dict):
             return value
         name, search = value.get("name"), value.get("search")
-        base = search.get("base", "wsd") if isinstance(search, dict) else getattr(search, "base", "wsd")
-        has = {"search": name == "adalrs", "decay": name == "wsd" or (name == "adalrs" and base == "wsd")}
+        base = (
+            search.get("base", "wsd")
+            if isinstance(search, dict)
+            else getattr(search, "base", "wsd")
+        )
+        has = {
+            "search": name == "adalrs",
+            "decay": name == "wsd" or (name == "adalrs" and base == "wsd"),
+        }
         return {**value, **{key: {} for key in has if has[key] and value.get(key) is None}}
 
     @model_validator(mode="after")
     def _settings_of_the_named(self) -> ScheduleConfig:
         if self.search is not None and self.name != "adalrs":
-            raise ValueError(f"schedule {self.name} has no `search`; take the name adalrs, or leave `search` out")
+            raise ValueError(
+                f"schedule {self.name} has no `search`; take the name adalrs, or leave `search` out"
+            )
         if self.decay is not None and self.shape != "wsd":
-            raise ValueError(f"schedule {self.shape} has no `decay`; take the shape wsd, or leave `decay` out")
+            raise ValueError(
+                f"schedule {self.shape} has no `decay`; take the shape wsd, or leave `decay` out"
+            )
         stable = 1.0 if self.decay is None else 1.0 - self.decay.share
         if self.warmup > stable + 1e-9 and self.decay is not None:
             raise ValueError(

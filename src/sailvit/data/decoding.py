@@ -65,10 +65,13 @@ def _open(image: Path | bytes, max_pixels: int) -> ImageFile:
         opened = Image.open(io.BytesIO(image) if isinstance(image, bytes) else image)
     except FileNotFoundError as error:
         raise DataError(
-            f"{image!s} does not exist; check the source's `images` folder or remove the record", kind="missing file"
+            f"{image!s} does not exist; check the source's `images` folder or remove the record",
+            kind="missing file",
         ) from error
     except PermissionError as error:
-        raise DataError(f"{image!s} may not be read ({error.strerror}); change its mode", kind="permission") from error
+        raise DataError(
+            f"{image!s} may not be read ({error.strerror}); change its mode", kind="permission"
+        ) from error
     except (Image.DecompressionBombError, *_DAMAGE) as error:
         # Pillow's own words for it hold an address in memory, other ones in every run.
         found = "no known kind" if isinstance(error, UnidentifiedImageError) else error

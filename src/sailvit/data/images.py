@@ -68,7 +68,9 @@ def tile_count(image: ImageLike, layout: VisualLayout) -> int:
     return columns * rows + int(layout.thumbnail and columns * rows > 1)
 
 
-def tile_image(image: Pixels, layout: VisualLayout, room: torch.Tensor | None = None) -> torch.Tensor:
+def tile_image(
+    image: Pixels, layout: VisualLayout, room: torch.Tensor | None = None
+) -> torch.Tensor:
     """Tiles uint8[I, 3, H, W] of an image uint8[H, W, 3]: the grid's cells row by row, then the thumbnail.
 
     They lie channels-last, as decoded pixels do: planes would take as long again as resizing. With `room`, uint8[n],
@@ -115,7 +117,14 @@ def _resize(pixels: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
     if pixels.shape == out.shape:
         return out.copy_(pixels)
     resize = torch.ops.aten._upsample_bicubic2d_aa.out
-    resize(pixels[None], list(out.shape[1:]), align_corners=False, scales_h=None, scales_w=None, out=out[None])
+    resize(
+        pixels[None],
+        list(out.shape[1:]),
+        align_corners=False,
+        scales_h=None,
+        scales_w=None,
+        out=out[None],
+    )
     return out
 
 
@@ -129,6 +138,7 @@ def _grids(most: int) -> tuple[tuple[int, int], ...]:
 def _checked_array(image: Pixels) -> Pixels:
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
         raise DataError(
-            f"found a decoded image {image.dtype}{list(image.shape)}; expected uint8[H, W, 3]", kind="image"
+            f"found a decoded image {image.dtype}{list(image.shape)}; expected uint8[H, W, 3]",
+            kind="image",
         )
     return image

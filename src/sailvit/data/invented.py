@@ -12,7 +12,24 @@ from sailvit.core.layout import VisualLayout
 from sailvit.core.records import IMAGE_MARK, Record, Turn
 from sailvit.core.seeding import numpy_generator
 
-WORDS = ("the", "of", "and", "to", "in", "is", "that", "it", "was", "for", "on", "are", "with", "as", "at", "be")
+WORDS = (
+    "the",
+    "of",
+    "and",
+    "to",
+    "in",
+    "is",
+    "that",
+    "it",
+    "was",
+    "for",
+    "on",
+    "are",
+    "with",
+    "as",
+    "at",
+    "be",
+)
 """Common English words; each is one token of nearly every tokenizer."""
 _PICTURES = 6
 """Different images; decoding costs the same for the thousandth time."""
@@ -23,7 +40,9 @@ _SPREAD = 0.6
 class InventedSource:
     """Conversations about one image each, of one tile up to the layout's most; `words` per turn, on average."""
 
-    def __init__(self, layout: VisualLayout, *, count: int, words: int, kind: str = "chat", seed: int = 0) -> None:
+    def __init__(
+        self, layout: VisualLayout, *, count: int, words: int, kind: str = "chat", seed: int = 0
+    ) -> None:
         self._count = count
         self._words = words
         self._kind = kind
@@ -68,5 +87,7 @@ def _picture(layout: VisualLayout, tiles: int, seed: int) -> bytes:
     pixels = np.asarray(soft.resize(size, Image.Resampling.BICUBIC), dtype=np.int16)
     grain = generator.integers(-12, 13, (*pixels.shape[:2], 1), dtype=np.int16)
     file = io.BytesIO()
-    Image.fromarray((pixels + grain).clip(0, 255).astype(np.uint8)).save(file, format="JPEG", quality=90)
+    Image.fromarray((pixels + grain).clip(0, 255).astype(np.uint8)).save(
+        file, format="JPEG", quality=90
+    )
     return file.getvalue()

@@ -95,7 +95,9 @@ class Loader:
                 yield step
         quarantine.close()
 
-    def _steps(self, readings: Iterator[Reading], planned: _Planned) -> Iterator[tuple[Step, list[Reading]]]:
+    def _steps(
+        self, readings: Iterator[Reading], planned: _Planned
+    ) -> Iterator[tuple[Step, list[Reading]]]:
         """The steps, and what became of their records."""
         for reading in readings:
             count, cursor = planned.popleft()
@@ -109,8 +111,18 @@ class Loader:
         ahead = self._prefetch or max(2, -(-batches // max(1, feed.workers)))
         # Beside those on their way, the step in training holds slots, the next one too, and the one after it while they
         # change places.
-        shelf = Shelf(ahead * feed.workers + 3 * batches, self._most_bytes()) if feed.workers and _FORKS else None
-        reader = Reader(self._sources, self._builder, shelf=shelf, tiles=feed.tiles, timeout=feed.quarantine.timeout)
+        shelf = (
+            Shelf(ahead * feed.workers + 3 * batches, self._most_bytes())
+            if feed.workers and _FORKS
+            else None
+        )
+        reader = Reader(
+            self._sources,
+            self._builder,
+            shelf=shelf,
+            tiles=feed.tiles,
+            timeout=feed.quarantine.timeout,
+        )
         return DataLoader(
             reader,
             sampler=self._tasks(planned, shelf),
@@ -128,7 +140,11 @@ class Loader:
     def _most_bytes(self) -> int:
         """Bytes that a batch can have: its tiles, and some integers per token."""
         layout, tokens = self._builder.layout, self._feed.sequence * self._feed.micro_batch
-        return (tokens // layout.tokens_per_tile) * 3 * layout.tile_size**2 + _BYTES_PER_TOKEN * tokens + 4096
+        return (
+            (tokens // layout.tokens_per_tile) * 3 * layout.tile_size**2
+            + _BYTES_PER_TOKEN * tokens
+            + 4096
+        )
 
     def _tasks(self, planned: _Planned, shelf: Shelf | None) -> Iterator[Task]:
         """The tasks of this rank, ahead of what is trained on; cursors go another way, as no worker needs them."""

@@ -25,7 +25,9 @@ def collate(
     used = [_tokens(pack) for pack in packs]
     width = max(1, *used) if length is None else length
     if max(used) > width:
-        raise ValueError(f"a pack of {max(used)} tokens does not fit rows of {width}; expected packs made for it")
+        raise ValueError(
+            f"a pack of {max(used)} tokens does not fit rows of {width}; expected packs made for it"
+        )
     segments = [segment for pack in packs for segment in _row(pack, width, padding_id)]
     lengths = torch.tensor([len(segment.tokens) for segment in segments])
     boundaries = pad(lengths.cumsum(0), (1, 0))
@@ -35,7 +37,9 @@ def collate(
     answers = pad(labels[:-1] != IGNORED, (1, 0))
     return Batch(
         tokens=torch.cat([segment.tokens for segment in segments]).view(shape),
-        positions=(torch.arange(len(labels)) - boundaries[:-1].repeat_interleave(lengths)).view(shape),
+        positions=(torch.arange(len(labels)) - boundaries[:-1].repeat_interleave(lengths)).view(
+            shape
+        ),
         labels=labels.view(shape),
         boundaries=boundaries.to(torch.int32),
         longest=int(lengths.max()),
@@ -52,7 +56,9 @@ def _images(segments: Sequence[Sample]) -> tuple[torch.Tensor, torch.Tensor, tor
     images = torch.tensor([_image_count(segment) for segment in segments])
     first = images.cumsum(0) - images
     cut = [segment.tiles for segment in segments if len(segment.tiles)] or [segments[0].tiles]
-    image_of_tile = torch.cat([s.image_of_tile + start for s, start in zip(segments, first, strict=True)])
+    image_of_tile = torch.cat(
+        [s.image_of_tile + start for s, start in zip(segments, first, strict=True)]
+    )
     captioned = torch.where(torch.tensor([segment.caption for segment in segments]), first, -1)
     return join_tiles(cut), image_of_tile, captioned
 

@@ -46,7 +46,12 @@ class Portion:
 
 
 def render(
-    source: Source, out: Path, name: str, *, workers: int = 1, report: Callable[[int], None] = lambda count: None
+    source: Source,
+    out: Path,
+    name: str,
+    *,
+    workers: int = 1,
+    report: Callable[[int], None] = lambda count: None,
 ) -> Path:
     """The JSONL `out/name.jsonl` with every record of `source`, its images in `out/images`.
 
@@ -77,7 +82,11 @@ def write(portion: Portion) -> int:
         record, names = portion.source[position], []
         for index, image in enumerate(record.images):
             data, kind = encoded(image)
-            path = images / (f"{position:09d}.{kind}" if len(record.images) == 1 else f"{position:09d}-{index}.{kind}")
+            path = images / (
+                f"{position:09d}.{kind}"
+                if len(record.images) == 1
+                else f"{position:09d}-{index}.{kind}"
+            )
             path.write_bytes(data)
             names.append(path.relative_to(portion.out).as_posix())
         lines.append(json.dumps(llava_row(record, names), ensure_ascii=False) + "\n")
@@ -93,7 +102,9 @@ def _claim(out: Path, source: Source) -> None:
     note = out / "rendered.json"
     if note.exists():
         if (found := read_json(note)) != ours:
-            raise DataError(f"{out} holds {found}, not {ours}; choose another folder, or the options it was begun with")
+            raise DataError(
+                f"{out} holds {found}, not {ours}; choose another folder, or the options it was begun with"
+            )
     else:
         write_json(note, ours)
 

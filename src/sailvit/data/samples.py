@@ -15,7 +15,16 @@ from sailvit.core.records import ImageLike, Record, Sample
 from sailvit.data.images import join_tiles, load_image, tile_count, tile_image
 from sailvit.data.text import FastTokenizer, TextEncoder, Tokenized
 
-UNUSABLE = (DataError, OSError, ValueError, TypeError, LookupError, ArithmeticError, RecursionError, MemoryError)
+UNUSABLE = (
+    DataError,
+    OSError,
+    ValueError,
+    TypeError,
+    LookupError,
+    ArithmeticError,
+    RecursionError,
+    MemoryError,
+)
 """What reading, tokenizing and decoding raise on bad records; libraries let some of these through."""
 
 
@@ -74,7 +83,9 @@ class Tiler:
         if self._room is None:
             return tiles
         start, self.used = self.used, self.used + tiles.nbytes
-        place = self._room[start : self.used].view(len(tiles), *tiles.shape[2:], -1).permute(0, 3, 1, 2)
+        place = (
+            self._room[start : self.used].view(len(tiles), *tiles.shape[2:], -1).permute(0, 3, 1, 2)
+        )
         return place.copy_(tiles)
 
 
@@ -92,7 +103,9 @@ class SampleBuilder:
         self.longest = longest
         self.encoder = TextEncoder(tokenizer, layout)
         spare = (tokenizer.pad_token_id, tokenizer.eos_token_id, 0, 1)
-        self.padding_id: int = next(token for token in spare if token is not None and token != layout.placeholder_id)
+        self.padding_id: int = next(
+            token for token in spare if token is not None and token != layout.placeholder_id
+        )
         """Token id that fills rows; any id but the placeholder will do, as padding is a segment of its own."""
 
     def __call__(self, source: str, record: Record) -> Sample:
@@ -107,12 +120,18 @@ class SampleBuilder:
     def draft(self, source: str, record: Record, *, most_tiles: int | None = None) -> Draft:
         """The record as tokens, images beyond `most_tiles` cut off; reads at most the headers of its images."""
         tiles = [tile_count(image, self.layout) for image in record.images]
-        return Draft(f"{source}/{record.id}", record, self._cut(self.encoder.encode(record, tiles), most_tiles))
+        return Draft(
+            f"{source}/{record.id}",
+            record,
+            self._cut(self.encoder.encode(record, tiles), most_tiles),
+        )
 
     def prompt(self, source: str, record: Record) -> Sample:
         """The record up to its last answer, without labels: what generation starts from."""
         tiles = [tile_count(image, self.layout) for image in record.images]
-        return self.finish(Draft(f"{source}/{record.id}", record, self.encoder.encode_prompt(record, tiles)))
+        return self.finish(
+            Draft(f"{source}/{record.id}", record, self.encoder.encode_prompt(record, tiles))
+        )
 
     def finish(self, draft: Draft, tiler: Tiler | None = None) -> Sample:
         """The sample of a draft, its images decoded and tiled; a `tiler` shared by drafts decodes each image once."""
@@ -155,7 +174,9 @@ def _room(text: Tokenized, placeholders: int) -> int:
 
 def _without_answer(text: Tokenized, cut: Tokenized, longest: int) -> DataError:
     if len(cut) == len(text):
-        return DataError("nobody answers; expected a turn of the assistant to learn: add it", kind="turns")
+        return DataError(
+            "nobody answers; expected a turn of the assistant to learn: add it", kind="turns"
+        )
     return DataError(
         f"no answer among the first {len(cut)} of {len(text)} tokens, all that a pack of {longest} holds;"
         " lengthen the recipe's `sequence`, allow fewer tiles, or shorten the prompt",

@@ -57,7 +57,9 @@ class TextEncoder:
         self.layout = layout
         self._template = Template(tokenizer)
         if not tokenizer.is_fast:
-            raise DataError(f"{type(tokenizer).__name__} knows no character offsets; load the fast tokenizer instead")
+            raise DataError(
+                f"{type(tokenizer).__name__} knows no character offsets; load the fast tokenizer instead"
+            )
         # A copy, since truncation and padding are settings of the shared object.
         self._backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
         self._backend.no_truncation()
@@ -74,7 +76,8 @@ class TextEncoder:
         text, spans = self.render(record)
         if not spans:
             raise DataError(
-                "no assistant turn, so nothing to learn; give the record an answer or remove it", kind="turns"
+                "no assistant turn, so nothing to learn; give the record an answer or remove it",
+                kind="turns",
             )
         return self._tokenize(text, spans, tiles)
 
@@ -121,13 +124,17 @@ class TextEncoder:
             )
         return [text.replace(IMAGE_MARK, placeholder) for text in texts]
 
-    def _tokenize(self, text: str, spans: Sequence[tuple[int, int]], tiles: Sequence[int]) -> Tokenized:
+    def _tokenize(
+        self, text: str, spans: Sequence[tuple[int, int]], tiles: Sequence[int]
+    ) -> Tokenized:
         encoding = self._backend.encode(text, add_special_tokens=False)
         ids, offsets = np.array(encoding.ids, dtype=np.int64), encoding.offsets
         answers = np.full(len(ids), IGNORED, dtype=np.int64)
         for start, end in spans:
             # Both ends of tokens only ever grow, so the tokens that reach into a span need no look at all the others.
-            inside = slice(bisect_right(offsets, start, key=_END), bisect_left(offsets, end, key=_START))
+            inside = slice(
+                bisect_right(offsets, start, key=_END), bisect_left(offsets, end, key=_START)
+            )
             answers[inside] = ids[inside]
         runs: tuple[tuple[int, int], ...] = ()
         if len(tiles):
@@ -145,12 +152,19 @@ class TextEncoder:
 def _checked(text: str) -> str:
     """A turn's text; DataError when it is no text that could be tokenized."""
     if len(text) > LONGEST_TEXT:
-        found = f"{len(text):,} characters; at most {LONGEST_TEXT:,} are tokenized: split the record"
+        found = (
+            f"{len(text):,} characters; at most {LONGEST_TEXT:,} are tokenized: split the record"
+        )
         raise DataError(f"a turn has {found}", kind="too long")
     if "\0" in text:
-        raise DataError("a turn holds a NUL character; expected text: clean it or remove the record", kind="text")
+        raise DataError(
+            "a turn holds a NUL character; expected text: clean it or remove the record",
+            kind="text",
+        )
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise DataError(f"a turn is no Unicode text ({error.reason}); clean it or remove it", kind="text") from error
+        raise DataError(
+            f"a turn is no Unicode text ({error.reason}); clean it or remove it", kind="text"
+        ) from error
     return text

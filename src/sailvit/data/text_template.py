@@ -72,7 +72,10 @@ class Template:
         stretches = [core for piece in pieces[::2] if (core := piece.strip())]
         if len(pieces) == 1 or not stretches:
             return _HOLE, [text]
-        pieces[::2] = [piece.replace(core, _HOLE) if (core := piece.strip()) else piece for piece in pieces[::2]]
+        pieces[::2] = [
+            piece.replace(core, _HOLE) if (core := piece.strip()) else piece
+            for piece in pieces[::2]
+        ]
         return "".join(pieces), stretches
 
     def skeleton(self, shape: Shape) -> Skeleton:
@@ -101,11 +104,18 @@ class Template:
         """`USER: ...` and `ASSISTANT: ...` on lines of their own, an end-of-text token after every answer."""
         tokenizer = self._tokenizer
         if not tokenizer.eos_token:
-            raise DataError("the tokenizer has neither a chat template nor an end-of-text token; give it one of them")
-        opens = tokenizer.bos_token is not None and tokenizer("a").input_ids[0] == tokenizer.bos_token_id
+            raise DataError(
+                "the tokenizer has neither a chat template nor an end-of-text token; give it one of them"
+            )
+        opens = (
+            tokenizer.bos_token is not None
+            and tokenizer("a").input_ids[0] == tokenizer.bos_token_id
+        )
         names = {"system": "", "user": "USER: ", "assistant": "ASSISTANT: "}
         ends = {"assistant": tokenizer.eos_token}
-        lines = [names[role] + text + ends.get(role, "") for role, text in zip(roles, texts, strict=True)]
+        lines = [
+            names[role] + text + ends.get(role, "") for role, text in zip(roles, texts, strict=True)
+        ]
         return (tokenizer.bos_token if opens else "") + "\n".join(lines)
 
     def _skeleton(self, shape: Shape) -> Skeleton:
@@ -119,11 +129,15 @@ class Template:
         _check_shown(roles, shown, owners)
         return Skeleton(tuple(self._slots(shape, owners, literals)), literals[-1])
 
-    def _slots(self, shape: Shape, owners: Sequence[int], literals: Sequence[str]) -> Iterator[Slot]:
+    def _slots(
+        self, shape: Shape, owners: Sequence[int], literals: Sequence[str]
+    ) -> Iterator[Slot]:
         """The slots between literals; those of answers know how far they reach into them."""
         last = {owner: stretch for stretch, owner in enumerate(owners)}
         begun: set[int] = set()
-        for before, found, after in zip(literals[:-2:2], literals[1::2], literals[2::2], strict=True):
+        for before, found, after in zip(
+            literals[:-2:2], literals[1::2], literals[2::2], strict=True
+        ):
             stretch = int(found)
             turn = owners[stretch]
             role, text = shape[turn]
@@ -138,7 +152,11 @@ class Template:
         That is what the answer itself begins with (`<think>`), or spaces, which tokenizers join to the first word.
         """
         opening = text[: text.index(_HOLE)]
-        return len(opening) if opening and literal.endswith(opening) else len(literal) - len(literal.rstrip(" "))
+        return (
+            len(opening)
+            if opening and literal.endswith(opening)
+            else len(literal) - len(literal.rstrip(" "))
+        )
 
     def _tail(self, literal: str) -> int:
         """How far the end-of-turn token reaches into the literal after an answer; 0 when there is none."""
@@ -167,4 +185,7 @@ def _looked_for(template: str) -> set[str]:
 
 def _any_of(strings: set[str]) -> str:
     """A pattern that matches any of the strings, the longest first; of none, nothing."""
-    return "|".join(re.escape(text) for text in sorted(strings, key=len, reverse=True) if text) or "(?!)"
+    return (
+        "|".join(re.escape(text) for text in sorted(strings, key=len, reverse=True) if text)
+        or "(?!)"
+    )

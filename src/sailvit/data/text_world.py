@@ -31,7 +31,9 @@ CHAT_TEMPLATE = (
 def build_tokenizer() -> PreTrainedTokenizerFast:
     """A word-level tokenizer with chat template, ready for `save_pretrained`."""
     words = (PAD, UNKNOWN, USER, ASSISTANT, END, IMAGE, *vocabulary())
-    core = Tokenizer(WordLevel({word: index for index, word in enumerate(words)}, unk_token=UNKNOWN))
+    core = Tokenizer(
+        WordLevel({word: index for index, word in enumerate(words)}, unk_token=UNKNOWN)
+    )
     core.pre_tokenizer = WhitespaceSplit()
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=core,

@@ -21,7 +21,9 @@ MAGIC = {b"\x89PNG": "png", b"\xff\xd8\xff": "jpeg", b"RIFF": "webp", b"GIF8": "
 def llava_row(record: Record, images: list[str]) -> dict[str, Any]:
     """A record as a row that format `llava` reads, with its images under these names."""
     turns = [{"from": SPEAKERS[turn.role], "value": turn.text} for turn in record.turns]
-    shown: dict[str, Any] = {"image": images[0]} if len(images) == 1 else {"images": images} if images else {}
+    shown: dict[str, Any] = (
+        {"image": images[0]} if len(images) == 1 else {"images": images} if images else {}
+    )
     return {"id": record.id, **shown, "conversations": turns, "kind": record.kind}
 
 
@@ -61,4 +63,6 @@ def _decoded(data: bytes, image: Path | bytes) -> np.ndarray:
         name = image if isinstance(image, Path) else f"an image of {len(image)} bytes"
         # Pillow's own words for it hold an address in memory, other ones in every run.
         found = "no known kind" if isinstance(error, UnidentifiedImageError) else error
-        raise DataError(f"{name} is no image that can be read ({found}); drop its record", kind="image") from error
+        raise DataError(
+            f"{name} is no image that can be read ({found}); drop its record", kind="image"
+        ) from error

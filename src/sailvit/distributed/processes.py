@@ -97,7 +97,9 @@ def gather_rows(rows: torch.Tensor) -> torch.Tensor:
     rows = rows.detach()
     if world() == 1:
         return rows
-    counts = sum_counts([len(rows) if index == rank() else 0 for index in range(world())], rows.device)
+    counts = sum_counts(
+        [len(rows) if index == rank() else 0 for index in range(world())], rows.device
+    )
     padded = rows.new_zeros(max(counts), rows.shape[1])
     padded[: len(rows)] = rows
     gathered = [torch.empty_like(padded) for _ in counts]
@@ -118,7 +120,9 @@ def sum_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
     held = sum_counts([int(parameter.grad is not None) for parameter in listed], listed[0].device)
     for parameter, count in zip(listed, held, strict=True):
         if count:
-            parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+            parameter.grad = (
+                torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+            )
             dist.all_reduce(parameter.grad)
 
 

@@ -49,7 +49,9 @@ def square_sum(tensor: torch.Tensor) -> torch.Tensor:
     held, copies = tensor.detach(), world()
     if isinstance(tensor, DTensor):
         mesh = tensor.device_mesh
-        copies = math.prod(mesh.size(axis) for axis, kind in enumerate(tensor.placements) if kind.is_replicate())
+        copies = math.prod(
+            mesh.size(axis) for axis, kind in enumerate(tensor.placements) if kind.is_replicate()
+        )
         held = tensor.to_local().detach()
     norm: torch.Tensor = torch.linalg.vector_norm(held)
     return norm.square() / copies

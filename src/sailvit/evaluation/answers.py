@@ -14,7 +14,9 @@ from sailvit.models.build import Assembly
 
 
 @torch.no_grad()
-def answer(assembly: Assembly, records: Sequence[Record], *, batch: int = 64, longest: int = 32) -> list[str]:
+def answer(
+    assembly: Assembly, records: Sequence[Record], *, batch: int = 64, longest: int = 32
+) -> list[str]:
     """The model's answers, one per record, of at most `longest` tokens; special tokens and outer space are left out."""
     builder = SampleBuilder(assembly.tokenizer, assembly.layout, longest=1 << 30)
     prompts = [builder.prompt("asked", record) for record in records]
@@ -40,14 +42,20 @@ def _generate(assembly: Assembly, prompts: Sequence[Sample], longest: int) -> li
     widest = max(lengths)
     # On the left, so that every row's answer begins at the same position.
     rows = torch.stack([pad(row, (0, 0, widest - len(row), 0)) for row in embedded])
-    mask = torch.stack([torch.arange(widest) >= widest - length for length in lengths]).long().to(device)
+    mask = (
+        torch.stack([torch.arange(widest) >= widest - length for length in lengths])
+        .long()
+        .to(device)
+    )
     generated = mllm.language.generate(
         inputs_embeds=rows,
         attention_mask=mask,
         max_new_tokens=longest,
         do_sample=False,
         eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id
+        if tokenizer.pad_token_id is not None
+        else tokenizer.eos_token_id,
     )
     return [text.strip() for text in tokenizer.batch_decode(generated, skip_special_tokens=True)]
 

@@ -48,10 +48,14 @@ def same_text(task: str, prediction: str, answer: str) -> bool:
     return prediction.split() == answer.split()
 
 
-def matches(questions: Sequence[Question], predictions: Sequence[str], *, compare: Comparer = same_text) -> list[bool]:
+def matches(
+    questions: Sequence[Question], predictions: Sequence[str], *, compare: Comparer = same_text
+) -> list[bool]:
     """Right or wrong per question."""
     if len(questions) != len(predictions):
-        raise DataError(f"{len(predictions)} predictions for {len(questions)} questions; expected one for each")
+        raise DataError(
+            f"{len(predictions)} predictions for {len(questions)} questions; expected one for each"
+        )
     return [compare(q.task, p, q.answer) for q, p in zip(questions, predictions, strict=True)]
 
 
@@ -82,7 +86,10 @@ def gain(
     differences = _by_task(tasks, [float(r) - float(b) for b, r in zip(base, refined, strict=True)])
     if not differences:
         raise DataError("a gain needs at least one question; found none")
-    redrawn = [rng.choice(values, size=(draws, len(values))).mean(axis=1) for values in differences.values()]
+    redrawn = [
+        rng.choice(values, size=(draws, len(values))).mean(axis=1)
+        for values in differences.values()
+    ]
     low, high = np.quantile(np.mean(redrawn, axis=0), [(1 - level) / 2, (1 + level) / 2])
     centre = float(np.mean([np.mean(values) for values in differences.values()]))
     return Gain(mean=centre, low=float(low), high=float(high), level=level)
@@ -101,11 +108,17 @@ def evaluation_json(
 
     Examples are drawn at random, not chosen, so that they show what the scores show.
     """
-    correct = {model: matches(questions, texts, compare=compare) for model, texts in predictions.items()}
+    correct = {
+        model: matches(questions, texts, compare=compare) for model, texts in predictions.items()
+    }
     tasks = [question.task for question in questions]
     value: dict[str, Any] = {
-        "models": {model: _entry(labels.get(model, model), tasks, hits) for model, hits in correct.items()},
-        "examples": [_example(i, questions[i], predictions, correct) for i in _drawn(tasks, shown, seed)],
+        "models": {
+            model: _entry(labels.get(model, model), tasks, hits) for model, hits in correct.items()
+        },
+        "examples": [
+            _example(i, questions[i], predictions, correct) for i in _drawn(tasks, shown, seed)
+        ],
     }
     if {"base", "refined"} <= correct.keys() and questions:
         value["gain"] = asdict(gain(tasks, correct["base"], correct["refined"], seed=seed))
@@ -143,4 +156,6 @@ def _by_task(tasks: Sequence[str], values: Sequence[float]) -> dict[str, list[fl
 def _drawn(tasks: Sequence[str], shown: int, seed: int) -> list[int]:
     """Indices of at most `shown` random questions per task, task by task."""
     order = numpy_generator(seed, "evaluation", "examples").permutation(len(tasks)).tolist()
-    return [i for task in dict.fromkeys(tasks) for i in [j for j in order if tasks[j] == task][:shown]]
+    return [
+        i for task in dict.fromkeys(tasks) for i in [j for j in order if tasks[j] == task][:shown]
+    ]

@@ -19,7 +19,9 @@ from sailvit.models.build import Assembly
 def held_out(tasks: Sequence[str], per_task: int, seed: int) -> list[tuple[str, Record]]:
     """`per_task` held-out records of every task, with the task's name; no training scene is among them."""
     sources = {task: WorldSource("held_out", task, per_task, seed) for task in tasks}
-    return [(task, source[position]) for task, source in sources.items() for position in range(per_task)]
+    return [
+        (task, source[position]) for task, source in sources.items() for position in range(per_task)
+    ]
 
 
 def as_question(task: str, record: Record) -> Question:
@@ -44,6 +46,10 @@ def image_features(assembly: Assembly, records: Sequence[Record]) -> NDArray[np.
 def embedding_rows(assembly: Assembly) -> NDArray[np.float32]:
     """float[M, D]: the language's input embeddings of every token that is not special."""
     table = assembly.mllm.language.get_input_embeddings().weight.detach().float().cpu()
-    plain = [index for index in range(len(assembly.tokenizer)) if index not in assembly.tokenizer.all_special_ids]
+    plain = [
+        index
+        for index in range(len(assembly.tokenizer))
+        if index not in assembly.tokenizer.all_special_ids
+    ]
     chosen: NDArray[np.float32] = table[plain].numpy()
     return chosen

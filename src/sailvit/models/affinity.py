@@ -51,7 +51,11 @@ class Affinity:
         return {
             "visual": _thinned(self.visual),
             "text": _thinned(self.text),
-            "distances": {"nearest": self.nearest, "wasserstein": self.wasserstein, "mean": self.mean},
+            "distances": {
+                "nearest": self.nearest,
+                "wasserstein": self.wasserstein,
+                "mean": self.mean,
+            },
             "explained": list(self.explained),
             "counts": {"visual": len(self.visual), "text": len(self.text)},
         }
@@ -91,9 +95,13 @@ def _check(visual: NDArray[Any], text: NDArray[Any]) -> None:
     """Refuse sets that have no common plane."""
     for name, points in (("visual", visual), ("text", text)):
         if points.ndim != 2 or len(points) == 0 or points.shape[1] < 2:
-            raise DataError(f"{name} features have shape {points.shape}; expected float[rows >= 1, width >= 2]")
+            raise DataError(
+                f"{name} features have shape {points.shape}; expected float[rows >= 1, width >= 2]"
+            )
         if not np.isfinite(points).all():
-            raise DataError(f"{name} features hold NaN or infinity; affinity needs finite values: check the model")
+            raise DataError(
+                f"{name} features hold NaN or infinity; affinity needs finite values: check the model"
+            )
     if visual.shape[1] != text.shape[1]:
         raise DataError(
             f"visual features are {visual.shape[1]} wide and text embeddings {text.shape[1]}; pass the connector's"
@@ -110,7 +118,9 @@ def _wasserstein(visual: Points, text: Points, seed: int) -> float:
     """
     size = min(len(visual), len(text), TRANSPORTED)
     rng = numpy_generator(seed, "affinity", "wasserstein")
-    sources, targets = (points[np.sort(rng.choice(len(points), size, replace=False))] for points in (visual, text))
+    sources, targets = (
+        points[np.sort(rng.choice(len(points), size, replace=False))] for points in (visual, text)
+    )
     cost = cdist(sources, targets)
     return float(cost[linear_sum_assignment(cost)].mean())
 

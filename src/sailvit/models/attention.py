@@ -71,7 +71,9 @@ class Segments:
         """int64[T]: where each position of the row lies in the concatenated, flattened buckets."""
         rows = torch.cat([rows.flatten() for rows in self.buckets])
         # A segment's last position occurs again in its padding, where the causal output is another one.
-        first = torch.cat([pad(rows.diff(dim=1) > 0, (1, 0), value=True).flatten() for rows in self.buckets])
+        first = torch.cat(
+            [pad(rows.diff(dim=1) > 0, (1, 0), value=True).flatten() for rows in self.buckets]
+        )
         inverse = torch.empty(int(self.boundaries[-1]), dtype=torch.long)
         inverse[rows[first]] = first.nonzero().flatten()
         return inverse
@@ -113,7 +115,9 @@ def packed_attention(  # noqa: PLR0913 - the signature is transformers'
             " to its attention layers, so it cannot train packed; use one that does (Qwen, Llama, SmolLM3, Gemma)"
         )
     if softcap is not None or s_aux is not None:
-        asked = "caps its scores (softcap)" if softcap is not None else "has attention sinks (s_aux)"
+        asked = (
+            "caps its scores (softcap)" if softcap is not None else "has attention sinks (s_aux)"
+        )
         raise ModelError(
             f"{type(module).__name__} {asked}, which packed attention does not do; choose a language without"
             " (Qwen, Llama, SmolLM3, Gemma, Gemma3)"
@@ -128,7 +132,9 @@ def packed_attention(  # noqa: PLR0913 - the signature is transformers'
     return attend(row, segments, scaling, sliding_window)[None], None
 
 
-def _attend_cuda(row: Row, segments: Segments, scaling: float | None, window: int | None) -> torch.Tensor:
+def _attend_cuda(
+    row: Row, segments: Segments, scaling: float | None, window: int | None
+) -> torch.Tensor:
     from torch.nn.attention.varlen import varlen_attn
 
     query, key, value = row
@@ -156,7 +162,9 @@ def _attend_cuda(row: Row, segments: Segments, scaling: float | None, window: in
     return out.to(query.dtype)
 
 
-def _attend_cpu(row: Row, segments: Segments, scaling: float | None, window: int | None) -> torch.Tensor:
+def _attend_cpu(
+    row: Row, segments: Segments, scaling: float | None, window: int | None
+) -> torch.Tensor:
     query, key, value = row
     groups = query.shape[1] // key.shape[1]
     if groups > 1:
@@ -203,7 +211,12 @@ def short_attention(
 
 
 def tower_attention(
-    module: nn.Module, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *rest: Any, **keywords: Any
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    *rest: Any,
+    **keywords: Any,
 ) -> tuple[torch.Tensor, None]:
     """Attention among all tokens of a tile, float[I, T, H, D], of query, key and value float[I, H, T, D].
 
@@ -212,8 +225,12 @@ def tower_attention(
     mask = rest[0] if rest else keywords.get("attention_mask")
     plain = mask is None and not keywords.get("dropout")
     if query.device.type == "cpu" and plain and query.dtype == torch.bfloat16:
-        return short_attention(query, key, value, scaling=keywords.get("scaling")).transpose(1, 2).contiguous(), None
-    attended: tuple[torch.Tensor, None] = sdpa_attention_forward(module, query, key, value, *rest, **keywords)
+        return short_attention(query, key, value, scaling=keywords.get("scaling")).transpose(
+            1, 2
+        ).contiguous(), None
+    attended: tuple[torch.Tensor, None] = sdpa_attention_forward(
+        module, query, key, value, *rest, **keywords
+    )
     return attended
 
 

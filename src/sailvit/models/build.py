@@ -65,7 +65,9 @@ def resolve_source(source: str) -> str:
     folder = Path(str(files("sailvit"))) / "assets" / source.removeprefix(SHIPPED)
     if not folder.is_dir():
         shipped = sorted(path.name for path in folder.parent.glob("*") if path.is_dir())
-        raise ModelError(f"no shipped checkpoint {source!r}; shipped are: {', '.join(shipped) or 'none'}")
+        raise ModelError(
+            f"no shipped checkpoint {source!r}; shipped are: {', '.join(shipped) or 'none'}"
+        )
     return str(folder)
 
 
@@ -89,13 +91,17 @@ def load_tower(config: ModelConfig) -> tuple[Tower, dict[str, Any]]:
         )
     except (OSError, ValueError) as error:
         raise ModelError(_unloadable("tower", source, error)) from error
-    preprocessor = apply_image_config(load_preprocessor(source, options, config.image), config.image)
+    preprocessor = apply_image_config(
+        load_preprocessor(source, options, config.image), config.image
+    )
     tower = Tower(model, read_preprocessing(preprocessor, config.tower), config.feature_layer)
     _refuse_missing(set(info["missing_keys"]) - tower.idle, config.tower)
     return tower, preprocessor
 
 
-def load_language(config: ModelConfig, seed: int) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, int]:
+def load_language(
+    config: ModelConfig, seed: int
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, int]:
     """The language with packed attention, its tokenizer, and the id of the placeholder token in both."""
     register_attention()
     source = resolve_source(config.language)
@@ -123,7 +129,9 @@ def load_language(config: ModelConfig, seed: int) -> tuple[PreTrainedModel, PreT
     return model, tokenizer, placeholder_id
 
 
-def load_connector(config: ModelConfig, tower: Tower, language: PreTrainedModel, seed: int) -> Connector:
+def load_connector(
+    config: ModelConfig, tower: Tower, language: PreTrainedModel, seed: int
+) -> Connector:
     """The connector of `config`: from its folder, or fresh weights drawn from the recipe's seed."""
     merge = config.connector.merge
     if tower.side % merge:
@@ -138,7 +146,9 @@ def load_connector(config: ModelConfig, tower: Tower, language: PreTrainedModel,
     if config.connector.source is not None:
         source = resolve_source(config.connector.source)
         try:
-            connector: Connector = Connector.from_pretrained(source, dtype=torch.float32, use_safetensors=True)
+            connector: Connector = Connector.from_pretrained(
+                source, dtype=torch.float32, use_safetensors=True
+            )
         except (OSError, ValueError) as error:
             raise ModelError(_unloadable("connector", source, error)) from error
         found = {name: getattr(connector.config, name) for name in wanted}
@@ -155,7 +165,9 @@ def load_connector(config: ModelConfig, tower: Tower, language: PreTrainedModel,
 def load_preprocessor(source: str, options: dict[str, Any], image: ImageConfig) -> dict[str, Any]:
     """The tower's preprocessor config; an empty one when there is none but the recipe gives size, mean and std."""
     try:
-        preprocessor: dict[str, Any] = ImageProcessingMixin.get_image_processor_dict(source, **options)[0]
+        preprocessor: dict[str, Any] = ImageProcessingMixin.get_image_processor_dict(
+            source, **options
+        )[0]
     except OSError as error:
         if image.size and image.mean and image.std:
             return {}

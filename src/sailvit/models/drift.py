@@ -12,5 +12,7 @@ def linear_cka(features: torch.Tensor, base: torch.Tensor) -> float:
     width it is too high; N should be well above D. NaN where one side does not vary at all.
     """
     one, other = (side.double() - side.double().mean(dim=0) for side in (features, base))
-    shared, own, others = (torch.linalg.matrix_norm(a.T @ b) for a, b in ((one, other), (one, one), (other, other)))
+    shared, own, others = (
+        torch.linalg.matrix_norm(a.T @ b) for a, b in ((one, other), (one, one), (other, other))
+    )
     return float(shared**2 / (own * others))

@@ -40,9 +40,15 @@ class DualEncoder:
     @torch.inference_mode()
     def __call__(self, images: Sequence[NDArray[np.uint8]], texts: Sequence[str]) -> list[float]:
         """Cosine float[I], of shape (I), of each image uint8[H, W, 3] with the text of the same place."""
-        pixels = self._processor(list(images), return_tensors="pt", input_data_format="channels_last")
+        pixels = self._processor(
+            list(images), return_tensors="pt", input_data_format="channels_last"
+        )
         tokens = self._tokenizer(
-            list(texts), padding="max_length", truncation=True, max_length=self._length, return_tensors="pt"
+            list(texts),
+            padding="max_length",
+            truncation=True,
+            max_length=self._length,
+            return_tensors="pt",
         )
         found = self._model(**pixels.to(self._device), **tokens.to(self._device))
         similarity = torch.cosine_similarity(found.image_embeds, found.text_embeds)

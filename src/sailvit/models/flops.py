@@ -77,7 +77,9 @@ class FlopsModel:
     language_runs: bool = True
     """Whether any objective of the stage needs the language."""
 
-    def step(self, *, tiles: float, segment_squares: float, tokens: float, answer_tokens: float) -> float:
+    def step(
+        self, *, tiles: float, segment_squares: float, tokens: float, answer_tokens: float
+    ) -> float:
         """FLOPs, forward and backward, of a step.
 
         Args:
@@ -102,10 +104,18 @@ def flops_model(model: MLLM, *, language_runs: bool = True) -> FlopsModel:
     head = language.get_output_embeddings()
     head_work = Work(2.0 * head.weight.numel())
     return FlopsModel(
-        tower=part_flops(tower.model, pair_flops=4.0 * _attention_width(tower.model.config), idle=tower.idle),
+        tower=part_flops(
+            tower.model, pair_flops=4.0 * _attention_width(tower.model.config), idle=tower.idle
+        ),
         connector=part_flops(model.connector),
-        language=part_flops(language, pair_flops=2.0 * _attention_width(language.config.get_text_config()), head=head),
-        head=PartFlops(head_work, head_work if head.weight.requires_grad else Work(), Work(), trains=False),
+        language=part_flops(
+            language,
+            pair_flops=2.0 * _attention_width(language.config.get_text_config()),
+            head=head,
+        ),
+        head=PartFlops(
+            head_work, head_work if head.weight.requires_grad else Work(), Work(), trains=False
+        ),
         tile_tokens=tower.patches + tower.prefix,
         visual_tokens=model.visual_tokens,
         language_runs=language_runs,
@@ -113,7 +123,11 @@ def flops_model(model: MLLM, *, language_runs: bool = True) -> FlopsModel:
 
 
 def part_flops(
-    model: nn.Module, *, pair_flops: float = 0.0, idle: Collection[str] = (), head: nn.Module | None = None
+    model: nn.Module,
+    *,
+    pair_flops: float = 0.0,
+    idle: Collection[str] = (),
+    head: nn.Module | None = None,
 ) -> PartFlops:
     """The FLOPs of one part.
 
@@ -128,7 +142,9 @@ def part_flops(
     blocks = [order[id(next(block.parameters()))] for block in find_blocks(model)[1]]
     # What precedes the blocks works on pixels or token ids: nothing below it can train.
     start = max([first, *blocks[:1]])
-    matrices = [(parameter, cost) for name, parameter, cost in _matrices(model, head) if name not in idle]
+    matrices = [
+        (parameter, cost) for name, parameter, cost in _matrices(model, head) if name not in idle
+    ]
     return PartFlops(
         forward=Work(sum(cost for _, cost in matrices), pair_flops * len(blocks)),
         weights=Work(sum(cost for parameter, cost in matrices if parameter.requires_grad)),
@@ -140,7 +156,9 @@ def part_flops(
     )
 
 
-def _matrices(model: nn.Module, head: nn.Module | None) -> Iterator[tuple[str, torch.Tensor, float]]:
+def _matrices(
+    model: nn.Module, head: nn.Module | None
+) -> Iterator[tuple[str, torch.Tensor, float]]:
     """Name, parameter and FLOPs per token of everything that multiplies tokens."""
     for prefix, module in model.named_modules():
         if isinstance(module, nn.Linear | nn.Conv2d) and module is not head:
@@ -148,7 +166,11 @@ def _matrices(model: nn.Module, head: nn.Module | None) -> Iterator[tuple[str, t
         elif prefix.endswith("experts"):
             for name, parameter in module.named_parameters(recurse=False):
                 if parameter.ndim == 3:
-                    yield f"{prefix}.{name}", parameter, 2.0 * parameter.numel() * _used_experts(model)
+                    yield (
+                        f"{prefix}.{name}",
+                        parameter,
+                        2.0 * parameter.numel() * _used_experts(model),
+                    )
 
 
 def _used_experts(model: Any) -> float:

@@ -47,7 +47,9 @@ def save_part(assembly: Assembly, part: Part, folder: Path) -> None:
 def prove_tower(tower: Tower, folder: Path) -> None:
     """Reload the tower from `folder` and compare its features of a noise tile bit by bit with those in memory."""
     size = tower.preprocessing.size
-    noise = torch.randint(0, 256, (1, 3, size, size), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    noise = torch.randint(
+        0, 256, (1, 3, size, size), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+    )
     noise = noise.to(tower.mean.device)
     model = AutoModel.from_pretrained(folder, dtype=torch.float32, attn_implementation="sdpa")
     again = Tower(model, tower.preprocessing, tower.feature_layer).to(noise.device).eval()

@@ -48,7 +48,9 @@ class Scores:
         """float[A, N], made whole."""
         if self.given is not None:
             return self.given
-        hidden, weight, bias = (None if t is None else t.to(self.dtype or t.dtype) for t in self._plain)
+        hidden, weight, bias = (
+            None if t is None else t.to(self.dtype or t.dtype) for t in self._plain
+        )
         assert hidden is not None
         assert weight is not None
         return linear(hidden, weight, bias)
@@ -81,8 +83,14 @@ def has_plain_head(language: PreTrainedModel) -> bool:
         return False
     if weight.is_meta:
         return getattr(language.config, "final_logit_softcapping", None) is None
-    noise = torch.randn(1, 2, weight.shape[1], generator=torch.Generator().manual_seed(0)).to(weight)
-    given: dict[str, Any] = {"inputs_embeds": noise, "segments": _whole(2, weight.device), "use_cache": False}
+    noise = torch.randn(1, 2, weight.shape[1], generator=torch.Generator().manual_seed(0)).to(
+        weight
+    )
+    given: dict[str, Any] = {
+        "inputs_embeds": noise,
+        "segments": _whole(2, weight.device),
+        "use_cache": False,
+    }
     training = language.training
     language.eval()
     with torch.no_grad():
@@ -115,10 +123,15 @@ class _ChunkedLoss(torch.autograd.Function):
         # Once for all chunks: the weight is the largest tensor here.
         as_asked = partial(torch.Tensor.to, dtype=dtype or hidden.dtype)
         gradients = _Gradients(
-            as_asked(hidden), as_asked(weight), None if bias is None else as_asked(bias), ctx.needs_input_grad
+            as_asked(hidden),
+            as_asked(weight),
+            None if bias is None else as_asked(bias),
+            ctx.needs_input_grad,
         )
         total = torch.zeros((), device=hidden.device)
-        for rows in _slices(len(hidden), CHUNK if hidden.is_cuda else min(CHUNK, CPU_CHUNK), len(weight)):
+        for rows in _slices(
+            len(hidden), CHUNK if hidden.is_cuda else min(CHUNK, CPU_CHUNK), len(weight)
+        ):
             total += gradients.add(rows, labels[rows])
         # Not as saved tensors: those would be copied, as somebody else still held them.
         ctx.made = gradients.made
@@ -130,7 +143,10 @@ class _ChunkedLoss(torch.autograd.Function):
         """Gradients float[A, D], float[N, D] and float[N] from the incoming float[]; once, as they are handed over."""
         made, ctx.made = ctx.made, None
         return (
-            *(None if g is None else g.mul_(incoming[0]).to(d) for g, d in zip(made, ctx.dtypes, strict=True)),
+            *(
+                None if g is None else g.mul_(incoming[0]).to(d)
+                for g, d in zip(made, ctx.dtypes, strict=True)
+            ),
             None,
         )
 
@@ -139,7 +155,11 @@ class _Gradients:
     """Gradients in float32 of those of hidden, weight and bias that need one, summed up over stretches of positions."""
 
     def __init__(
-        self, hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, needed: Sequence[bool]
+        self,
+        hidden: torch.Tensor,
+        weight: torch.Tensor,
+        bias: torch.Tensor | None,
+        needed: Sequence[bool],
     ) -> None:
         self._hidden, self._weight, self._bias = given = hidden, weight, bias
         self._weight_needed = needed[1]
@@ -155,7 +175,9 @@ class _Gradients:
         hidden, (to_hidden, to_weight, to_bias) = self._hidden[rows], self.made
         scores = self._scores(hidden)
         total = torch.zeros((), device=hidden.device)
-        for part in _slices(len(hidden), PIECE if hidden.is_cuda else min(CHUNK, CPU_PIECE), len(self._weight)):
+        for part in _slices(
+            len(hidden), PIECE if hidden.is_cuda else min(CHUNK, CPU_PIECE), len(self._weight)
+        ):
             loss, slope = _loss_and_slope(scores[part], labels[part, None])
             total += loss
             if to_bias is not None:
@@ -177,7 +199,9 @@ class _Gradients:
         return torch.addmm(self._bias, hidden, self._weight.T, out=out)
 
 
-def _loss_and_slope(scores: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def _loss_and_slope(
+    scores: torch.Tensor, targets: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
     """The summed loss float[] of scores float[a, N] for targets int64[a, 1], and its slope float32[a, N].
 
     One softmax gives both: the normaliser is the highest score less the logarithm of its share, which is never small.

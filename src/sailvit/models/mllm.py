@@ -35,7 +35,9 @@ class Activations:
 class MLLM(nn.Module):
     """One multimodal model over packed batches."""
 
-    def __init__(self, tower: Tower, connector: Connector, language: PreTrainedModel, placeholder_id: int) -> None:
+    def __init__(
+        self, tower: Tower, connector: Connector, language: PreTrainedModel, placeholder_id: int
+    ) -> None:
         super().__init__()
         self.tower = tower
         self.connector = connector
@@ -73,10 +75,14 @@ class MLLM(nn.Module):
             "use_cache": False,
         }
         if not self.plain_head:
-            return Activations(visual, Scores(given=self.language(**given, logits_to_keep=labelled).logits[0]))
+            return Activations(
+                visual, Scores(given=self.language(**given, logits_to_keep=labelled).logits[0])
+            )
         hidden = self.language.base_model(**given).last_hidden_state[0, labelled]
         head = self.language.get_output_embeddings()
-        return Activations(visual, Scores(hidden, head.weight, head.bias, dtype=product_dtype(hidden.device)))
+        return Activations(
+            visual, Scores(hidden, head.weight, head.bias, dtype=product_dtype(hidden.device))
+        )
 
     def visual(self, tiles: torch.Tensor) -> torch.Tensor:
         """Visual tokens float[I, V, D] of tiles uint8[I, C, H, W]; I may be 0."""

@@ -17,7 +17,11 @@ from torch.distributed.fsdp import (
     fully_shard,
     register_fsdp_forward_method,
 )
-from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
+from torch.utils.checkpoint import (
+    CheckpointPolicy,
+    checkpoint,
+    create_selective_checkpoint_contexts,
+)
 
 from sailvit.core.errors import RecipeError
 from sailvit.core.recipe import PARTS, ParallelConfig
@@ -48,7 +52,12 @@ def parallelize(model: MLLM, config: ParallelConfig, device: torch.device, *, bf
             block.compile()
     model.rewritten = config.compile
     if config.mode != "replicate" and world() > 1:
-        shard(model, make_mesh(device.type, config.mode, config.group), bf16=bf16, offload=config.offload)
+        shard(
+            model,
+            make_mesh(device.type, config.mode, config.group),
+            bf16=bf16,
+            offload=config.offload,
+        )
     return model
 
 
@@ -82,7 +91,9 @@ def shard(model: MLLM, mesh: DeviceMesh, *, bf16: bool, offload: bool) -> None:
 
 def _refuse_offload(config: ParallelConfig, device: torch.device) -> None:
     if config.offload and device.type == "cpu":
-        raise RecipeError("parallel.offload moves shards from a GPU to the CPU, and this is a CPU run; leave it out")
+        raise RecipeError(
+            "parallel.offload moves shards from a GPU to the CPU, and this is a CPU run; leave it out"
+        )
 
 
 def is_sharded(model: nn.Module) -> bool:
@@ -108,7 +119,9 @@ def note_trained(model: nn.Module) -> None:
             unit.reshard()
 
 
-def _recomputed(forward: Callable[..., Any], how: Literal["selective", "full"]) -> Callable[..., Any]:
+def _recomputed(
+    forward: Callable[..., Any], how: Literal["selective", "full"]
+) -> Callable[..., Any]:
     """A forward that keeps little for the backward pass, which computes the rest again."""
     context = partial(create_selective_checkpoint_contexts, _policy) if how == "selective" else None
     options: dict[str, Any] = {} if context is None else {"context_fn": context}

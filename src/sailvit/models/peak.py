@@ -31,7 +31,9 @@ BF16_PEAKS: dict[str, float] = {
 """Dense bf16 FLOP/s with fp32 accumulation from the makers' datasheets, by a part of the device's name."""
 
 
-def device_peak(device: torch.device, precision: Literal["bf16", "fp32"], seconds: float = 0.3) -> float:
+def device_peak(
+    device: torch.device, precision: Literal["bf16", "fp32"], seconds: float = 0.3
+) -> float:
     """Peak FLOP/s of `device`: the datasheet's where it is known, otherwise what a large matmul reaches right now."""
     listed = datasheet_peak(torch.cuda.get_device_name(device)) if device.type == "cuda" else None
     if listed is not None and precision == "bf16":
@@ -41,7 +43,9 @@ def device_peak(device: torch.device, precision: Literal["bf16", "fp32"], second
 
 def datasheet_peak(name: str) -> float | None:
     """Dense bf16 FLOP/s of a device by its name; none when it is not listed. The longest name that fits counts."""
-    fitting = [known for known in BF16_PEAKS if set(known.split()) <= set(name.replace("-", " ").split())]
+    fitting = [
+        known for known in BF16_PEAKS if set(known.split()) <= set(name.replace("-", " ").split())
+    ]
     return BF16_PEAKS[max(fitting, key=len)] if fitting else None
 
 

@@ -7,7 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedTokenizerBase,
+)
 
 from sailvit.core.errors import ModelError
 from sailvit.core.layout import VisualLayout
@@ -51,10 +57,14 @@ def sketch(config: ModelConfig) -> Sketch:
     tower = _sketch_tower(config)
     language_config = read_config(config, "language")
     with torch.device("meta"):
-        language = AutoModelForCausalLM.from_config(language_config, trust_remote_code=config.trust_remote_code)
+        language = AutoModelForCausalLM.from_config(
+            language_config, trust_remote_code=config.trust_remote_code
+        )
         # Sizes are all that is asked for, so a trained connector's weights are not read.
         fresh = config.connector.model_copy(update={"source": None})
-        connector = load_connector(config.model_copy(update={"connector": fresh}), tower, language, seed=0)
+        connector = load_connector(
+            config.model_copy(update={"connector": fresh}), tower, language, seed=0
+        )
     tokenizer = find_tokenizer(config)
     placeholder_id = tokenizer.convert_tokens_to_ids(config.placeholder) if tokenizer else 0
     mllm = MLLM(tower, connector, language, placeholder_id)
@@ -65,7 +75,9 @@ def sketch(config: ModelConfig) -> Sketch:
 def config_source(source: str) -> str:
     """Where the config of a tower or language is: a folder when there is one, otherwise the hub id itself."""
     shipped = CONFIGS / source.replace("/", "--")
-    return str(shipped) if shipped.is_dir() and not Path(source).is_dir() else resolve_source(source)
+    return (
+        str(shipped) if shipped.is_dir() and not Path(source).is_dir() else resolve_source(source)
+    )
 
 
 def _sketch_tower(config: ModelConfig) -> Tower:
@@ -74,7 +86,9 @@ def _sketch_tower(config: ModelConfig) -> Tower:
         model = AutoModel.from_config(
             getattr(whole, "vision_config", whole), trust_remote_code=config.trust_remote_code
         )
-    preprocessor = load_preprocessor(config_source(config.tower), hub_options(config, "tower"), config.image)
+    preprocessor = load_preprocessor(
+        config_source(config.tower), hub_options(config, "tower"), config.image
+    )
     preprocessing = read_preprocessing(apply_image_config(preprocessor, config.image), config.tower)
     return Tower(model, preprocessing, config.feature_layer)
 
@@ -95,7 +109,9 @@ def find_tokenizer(config: ModelConfig) -> PreTrainedTokenizerBase | None:
     """The language's tokenizer with the placeholder; none when it is not on this machine."""
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-            resolve_source(config.language), local_files_only=True, **hub_options(config, "language")
+            resolve_source(config.language),
+            local_files_only=True,
+            **hub_options(config, "language"),
         )
     except (OSError, ValueError):
         return None

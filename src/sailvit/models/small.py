@@ -48,7 +48,9 @@ def save_small_tower(folder: Path, *, size: int, patch: int, seed: int) -> None:
         "image_mean": [0.5, 0.5, 0.5],
         "image_std": [0.5, 0.5, 0.5],
     }
-    (folder / "preprocessor_config.json").write_text(json.dumps(preprocessor, indent=1) + "\n", encoding="utf-8")
+    (folder / "preprocessor_config.json").write_text(
+        json.dumps(preprocessor, indent=1) + "\n", encoding="utf-8"
+    )
 
 
 def save_small_language(folder: Path, tokenizer: PreTrainedTokenizerBase, *, seed: int) -> None:

@@ -32,7 +32,9 @@ class Tower(nn.Module):
     mean: torch.Tensor
     std: torch.Tensor
 
-    def __init__(self, model: PreTrainedModel, preprocessing: Preprocessing, feature_layer: int = -1) -> None:
+    def __init__(
+        self, model: PreTrainedModel, preprocessing: Preprocessing, feature_layer: int = -1
+    ) -> None:
         super().__init__()
         self.model = model
         self.preprocessing = preprocessing
@@ -89,7 +91,9 @@ class Tower(nn.Module):
         }
         state = {**weights, **{name: b.to("meta") for name, b in self.model.named_buffers()}}
         pixels = torch.empty(1, len(self.preprocessing.mean), size, size, device="meta")
-        tokens = self._tokens(pixels, lambda **inputs: torch.func.functional_call(self.model, state, (), inputs))
+        tokens = self._tokens(
+            pixels, lambda **inputs: torch.func.functional_call(self.model, state, (), inputs)
+        )
         found = tokens.shape[1]
         prefix = found - self.patches if counted else self.family.prefix(self.model.config)
         if found != prefix + self.patches or prefix < 0:
@@ -98,8 +102,12 @@ class Tower(nn.Module):
                 f" register tokens + {self.side} x {self.side} patches = {prefix + self.patches};"
                 " set model.image.size to the tower's own size, or correct its row in models/families.py"
             )
-        used = torch.autograd.grad(tokens[:, prefix:].sum(), list(weights.values()), allow_unused=True)
-        return prefix, frozenset(name for name, grad in zip(weights, used, strict=True) if grad is None)
+        used = torch.autograd.grad(
+            tokens[:, prefix:].sum(), list(weights.values()), allow_unused=True
+        )
+        return prefix, frozenset(
+            name for name, grad in zip(weights, used, strict=True) if grad is None
+        )
 
     def _check_size(self) -> None:
         size, model = self.preprocessing.size, self.model.config
@@ -121,5 +129,7 @@ def _patch_size(config: Any) -> int:
         raise ModelError(f"{config.model_type} has no patch_size; choose a tower that is a ViT")
     height, width = (patch, patch) if isinstance(patch, int) else patch
     if height != width:
-        raise ModelError(f"{config.model_type} has patches of {height} x {width} px; only square patches are supported")
+        raise ModelError(
+            f"{config.model_type} has patches of {height} x {width} px; only square patches are supported"
+        )
     return int(height)

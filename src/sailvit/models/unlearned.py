@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import AutoModel, AutoModelForCausalLM, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from transformers import (
+    AutoModel,
+    AutoModelForCausalLM,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+)
 
 from sailvit.core.recipe import ModelConfig
 from sailvit.core.seeding import derive_seed
@@ -30,7 +35,9 @@ def unlearned(config: ModelConfig, seed: int, device: torch.device) -> Assembly:
         ModelError: a config cannot be found, or grid and connector do not fit.
     """
     register_attention()
-    fresh = config.model_copy(update={"connector": config.connector.model_copy(update={"source": None})})
+    fresh = config.model_copy(
+        update={"connector": config.connector.model_copy(update={"source": None})}
+    )
     language_config = read_config(config, "language")
     tokenizer = find_tokenizer(config) or stand_in_tokenizer(config.placeholder)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), device:
@@ -50,7 +57,9 @@ def unlearned(config: ModelConfig, seed: int, device: torch.device) -> Assembly:
 def stand_in_tokenizer(placeholder: str) -> PreTrainedTokenizerBase:
     """A tokenizer that takes every word and mark as one unknown token: right in number, about, if not in kind."""
     names = ["[UNK]", "[PAD]", "[END]", placeholder]
-    core = Tokenizer(models.WordLevel({name: index for index, name in enumerate(names)}, unk_token="[UNK]"))
+    core = Tokenizer(
+        models.WordLevel({name: index for index, name in enumerate(names)}, unk_token="[UNK]")
+    )
     core.pre_tokenizer = pre_tokenizers.Whitespace()
     return PreTrainedTokenizerFast(
         tokenizer_object=core,
@@ -64,9 +73,13 @@ def stand_in_tokenizer(placeholder: str) -> PreTrainedTokenizerBase:
 def _tower(config: ModelConfig) -> tuple[Tower, dict[str, object]]:
     whole = read_config(config, "tower")
     vision = getattr(whole, "vision_config", whole)
-    model = AutoModel.from_config(vision, attn_implementation=TOWER, trust_remote_code=config.trust_remote_code).float()
+    model = AutoModel.from_config(
+        vision, attn_implementation=TOWER, trust_remote_code=config.trust_remote_code
+    ).float()
     options = hub_options(config, "tower")
     preprocessor = apply_image_config(
         load_preprocessor(config_source(config.tower), options, config.image), config.image
     )
-    return Tower(model, read_preprocessing(preprocessor, config.tower), config.feature_layer), preprocessor
+    return Tower(
+        model, read_preprocessing(preprocessor, config.tower), config.feature_layer
+    ), preprocessor

@@ -36,7 +36,9 @@ class _Reader(yaml.SafeLoader):
                 continue
             if key.value in seen:
                 problem = f"key {key.value!r} is given twice; remove one"
-                raise yaml.constructor.ConstructorError(problem=problem, problem_mark=key.start_mark)
+                raise yaml.constructor.ConstructorError(
+                    problem=problem, problem_mark=key.start_mark
+                )
             seen.add(key.value)
         return super().construct_mapping(node, deep=deep)
 

@@ -37,7 +37,11 @@ def load_recipe(path_or_name: str | Path, overrides: Sequence[str] = ()) -> Reci
     path = _find(path_or_name)
     document = read_yaml(_text(path), str(path))
     if not isinstance(document, dict):
-        raise RecipeError(f"{path}: expected a mapping with name, model, sources and stages; found {document!r}"[:300])
+        raise RecipeError(
+            f"{path}: expected a mapping with name, model, sources and stages; found {document!r}"[
+                :300
+            ]
+        )
     if path.resolve().parent != SHIPPED.resolve():
         document = _anchored(document, path.parent)
     for setting in overrides:
@@ -46,7 +50,9 @@ def load_recipe(path_or_name: str | Path, overrides: Sequence[str] = ()) -> Reci
         return Recipe.model_validate(_anchored(document, Path()))
     except ValidationError as error:
         lines = explain(error, Recipe)
-        raise RecipeError("\n".join([f"{path} is not a valid recipe:", *(f"  {line}" for line in lines)])) from error
+        raise RecipeError(
+            "\n".join([f"{path} is not a valid recipe:", *(f"  {line}" for line in lines)])
+        ) from error
 
 
 def dump_recipe(recipe: Recipe) -> str:
@@ -63,14 +69,18 @@ def _find(path_or_name: str | Path) -> Path:
     if name in shipped:
         return shipped[name]
     kind = "is a folder" if path.is_dir() else "does not exist"
-    raise RecipeError(f"{path} {kind}, and no shipped recipe has that name; {nearest(name, shipped)}")
+    raise RecipeError(
+        f"{path} {kind}, and no shipped recipe has that name; {nearest(name, shipped)}"
+    )
 
 
 def _text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        raise RecipeError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start})") from error
+        raise RecipeError(
+            f"{path} is not UTF-8 text ({error.reason} at byte {error.start})"
+        ) from error
 
 
 def _anchored(document: Any, folder: Path) -> Any:
@@ -78,7 +88,9 @@ def _anchored(document: Any, folder: Path) -> Any:
     for place in FILES:
         document = _replaced(document, place.split("."), lambda value: _absolute(value, folder))
     for place in FILES_OR_NAMES:
-        document = _replaced(document, place.split("."), lambda value: _absolute_if_there(value, folder))
+        document = _replaced(
+            document, place.split("."), lambda value: _absolute_if_there(value, folder)
+        )
     return document
 
 

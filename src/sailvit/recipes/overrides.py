@@ -37,7 +37,9 @@ def _with(here: Any, keys: Sequence[str], value: Any) -> Any:
     if isinstance(here, list):
         index = _index(here, key)
         return [_with(item, rest, value) if i == index else item for i, item in enumerate(here)]
-    raise LookupError(f"{key!r} would lie inside {here!r}, which is one value; set that as a whole, as {{{key}: ...}}")
+    raise LookupError(
+        f"{key!r} would lie inside {here!r}, which is one value; set that as a whole, as {{{key}: ...}}"
+    )
 
 
 def _index(items: Sequence[Any], key: str) -> int:

@@ -16,7 +16,9 @@ def nearest(name: str, known: Iterable[str]) -> str:
     """A clause that names the closest of `known` and lists them all."""
     names = list(known)
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    return (f"did you mean {close[0]}? " if close else "") + f"allowed: {', '.join(names) or 'none'}"
+    return (
+        f"did you mean {close[0]}? " if close else ""
+    ) + f"allowed: {', '.join(names) or 'none'}"
 
 
 def explain(error: ValidationError, root: type[BaseModel]) -> list[str]:
@@ -25,8 +27,15 @@ def explain(error: ValidationError, root: type[BaseModel]) -> list[str]:
     for problem in error.errors(include_url=False):
         found.setdefault(_location(problem["loc"]), []).append(problem)
     # A union reports every branch: keep the branch that got furthest.
-    places = [place for place in found if not any(len(p) > len(place) and p[: len(place)] == place for p in found)]
-    return [f"{'.'.join(map(str, place)) or 'recipe'}: {_sentence(place, found[place], root)}" for place in places]
+    places = [
+        place
+        for place in found
+        if not any(len(p) > len(place) and p[: len(place)] == place for p in found)
+    ]
+    return [
+        f"{'.'.join(map(str, place)) or 'recipe'}: {_sentence(place, found[place], root)}"
+        for place in places
+    ]
 
 
 def _location(raw: Location) -> Location:
@@ -42,10 +51,19 @@ def _sentence(place: Location, problems: Sequence[Mapping[str, Any]], root: type
         return "missing; give it a value"
     if first["type"] == "value_error":
         return str(first["msg"]).removeprefix("Value error, ")
-    expected = " or ".join(dict.fromkeys(str(p["msg"]).removeprefix("Input should be ") for p in problems))
-    choices = str(first.get("ctx", {}).get("expected", "")).replace(" or ", ", ").replace("'", "").split(", ")
+    expected = " or ".join(
+        dict.fromkeys(str(p["msg"]).removeprefix("Input should be ") for p in problems)
+    )
+    choices = (
+        str(first.get("ctx", {}).get("expected", ""))
+        .replace(" or ", ", ")
+        .replace("'", "")
+        .split(", ")
+    )
     hint = difflib.get_close_matches(str(first["input"]), choices, n=1)
-    return f"found {_short(first['input'])}, expected {expected}" + (f"; did you mean {hint[0]}?" if hint else "")
+    return f"found {_short(first['input'])}, expected {expected}" + (
+        f"; did you mean {hint[0]}?" if hint else ""
+    )
 
 
 def _short(value: Any) -> str:
@@ -64,7 +82,11 @@ def _fields_beside(place: Location, root: type[BaseModel]) -> list[str]:
 def _step(annotation: Any, item: str | int) -> Any:
     """The type found under key or index `item` of a value of type `annotation`."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation.model_fields[str(item)].annotation if str(item) in annotation.model_fields else None
+        return (
+            annotation.model_fields[str(item)].annotation
+            if str(item) in annotation.model_fields
+            else None
+        )
     if get_origin(annotation) in (dict, list, tuple):
         return get_args(annotation)[-1]
     return next((inner for branch in get_args(annotation) if (inner := _step(branch, item))), None)

@@ -31,7 +31,12 @@ from sailvit.report.drawing import (
 UNITS = {"next_token": "nats per answer token", "contrastive": "nats per image"}
 """What a loss counts, by objective; others are labelled `loss`."""
 
-MODEL_STYLES = ((BASE, "o", PAPER), (REFINED, "o", REFINED), (THIRD, "D", THIRD), (FOURTH, "s", FOURTH))
+MODEL_STYLES = (
+    (BASE, "o", PAPER),
+    (REFINED, "o", REFINED),
+    (THIRD, "D", THIRD),
+    (FOURTH, "s", FOURTH),
+)
 """Colour, marker and fill per model, in order: the first is hollow, so colour is never the only difference."""
 
 SCATTERED = 400
@@ -52,7 +57,9 @@ def loss_chart(stage: str, objective: str, step: Series, loss: Series) -> Chart:
         axes.yaxis.set_major_locator(MaxNLocator(5))
         label(axes, stage, "optimizer step of the stage", unit)
         axes.legend(loc="upper right", borderpad=0)
-        course = f"from {average[0]:.3g} to {average[-1]:.3g}" if len(y) else "without a finite value"
+        course = (
+            f"from {average[0]:.3g} to {average[-1]:.3g}" if len(y) else "without a finite value"
+        )
         alt = f"Loss of {objective} in stage {stage}, in {unit}: {course} over {len(step)} steps, smoothed."
         svg = to_svg(figure, f"loss-{stage}-{objective}", alt)
     lost = len(step) - len(x)
@@ -68,7 +75,9 @@ def _loss_limits(y: Series, average: Series) -> tuple[float, float]:
     return low - room, high + room
 
 
-def run_chart(title: str, unit: str, stages: Sequence[tuple[str, Series]], *, share: bool = False) -> Chart:
+def run_chart(
+    title: str, unit: str, stages: Sequence[tuple[str, Series]], *, share: bool = False
+) -> Chart:
     """One measure over all steps of the run, with a band per stage; `share` draws it in percent."""
     with canvas() as (figure, axes):
         start, tops = 0, []
@@ -90,7 +99,13 @@ def run_chart(title: str, unit: str, stages: Sequence[tuple[str, Series]], *, sh
             axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.3g} %")
         label(axes, title, "optimizer step of the run", unit)
         medians = "; ".join(f"{name} {_median(values, percent=share)}" for name, values in stages)
-        return Chart(to_svg(figure, f"run-{title}", f"{title} over the run, {unit}. Median per stage: {medians}."))
+        return Chart(
+            to_svg(
+                figure,
+                f"run-{title}",
+                f"{title} over the run, {unit}. Median per stage: {medians}.",
+            )
+        )
 
 
 def band(axes: Axes, number: int, name: str, extent: tuple[int, int, int]) -> None:
@@ -101,7 +116,15 @@ def band(axes: Axes, number: int, name: str, extent: tuple[int, int, int]) -> No
     # 7 px per letter at 11.5 px; an axis is about 300 px long.
     if 7 * len(name) < 300 * (stop - start) / max(total, 1):
         middle = (start + stop) / 2
-        axes.text(middle, 0.985, name, transform=axes.get_xaxis_transform(), color=FAINT, ha="center", va="top")
+        axes.text(
+            middle,
+            0.985,
+            name,
+            transform=axes.get_xaxis_transform(),
+            color=FAINT,
+            ha="center",
+            va="top",
+        )
 
 
 def _median(values: Series, *, percent: bool) -> str:
@@ -120,8 +143,18 @@ def task_chart(models: Mapping[str, Mapping[str, Any]]) -> Chart:
     with canvas(WIDTH, 92 + 27 * len(rows)) as (figure, axes):
         for height, (_, values) in zip(range(len(rows) - 1, -1, -1), rows, strict=True):
             _task_row(axes, height, values)
-        for (name, model), (colour, marker, fill) in zip(models.items(), cycle(MODEL_STYLES), strict=False):
-            axes.plot([], [], marker, color=colour, markerfacecolor=fill, label=model.get("label", name), ms=7)
+        for (name, model), (colour, marker, fill) in zip(
+            models.items(), cycle(MODEL_STYLES), strict=False
+        ):
+            axes.plot(
+                [],
+                [],
+                marker,
+                color=colour,
+                markerfacecolor=fill,
+                label=model.get("label", name),
+                ms=7,
+            )
         axes.axhline(0.5, color=GRID, linewidth=1.2)
         axes.set_yticks(range(len(rows)), [task for task, _ in reversed(rows)], color=INK)
         axes.set_ylim(-0.6, len(rows) - 0.4)
@@ -130,14 +163,20 @@ def task_chart(models: Mapping[str, Mapping[str, Any]]) -> Chart:
         axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
         axes.grid(visible=False, axis="y")
         label(axes, "Exact match per task", "held-out questions answered right", "")
-        figure.legend(loc="outside lower left", ncols=min(len(names), 2), handletextpad=0.2, borderpad=0.4)
+        figure.legend(
+            loc="outside lower left", ncols=min(len(names), 2), handletextpad=0.2, borderpad=0.4
+        )
         alt = "; ".join(f"{task}: " + ", ".join(_scored(names, values)) for task, values in rows)
         return Chart(to_svg(figure, "tasks", f"Exact match per task and model. {alt}."))
 
 
 def _scored(names: Sequence[str], values: Sequence[float | None]) -> list[str]:
     """`model score` for every model that has one."""
-    return [f"{name} {wording.score(value)}" for name, value in zip(names, values, strict=True) if value is not None]
+    return [
+        f"{name} {wording.score(value)}"
+        for name, value in zip(names, values, strict=True)
+        if value is not None
+    ]
 
 
 def _task_row(axes: Axes, height: int, values: Sequence[float | None]) -> None:
@@ -146,7 +185,16 @@ def _task_row(axes: Axes, height: int, values: Sequence[float | None]) -> None:
     axes.plot([min(known), max(known)], [height, height], color=FAINT, linewidth=1.6, zorder=1)
     for value, (colour, marker, fill) in zip(values, cycle(MODEL_STYLES), strict=False):
         if value is not None:
-            axes.plot(value, height, marker, color=colour, markerfacecolor=fill, markeredgewidth=1.8, ms=7.5, zorder=2)
+            axes.plot(
+                value,
+                height,
+                marker,
+                color=colour,
+                markerfacecolor=fill,
+                markeredgewidth=1.8,
+                ms=7.5,
+                zorder=2,
+            )
     if len(known) > 1 and values[0] is not None and values[-1] is not None:
         change = f"{100 * (values[-1] - values[0]):+.0f}".replace("-", "\N{MINUS SIGN}")
         axes.annotate(
@@ -160,9 +208,14 @@ def _task_row(axes: Axes, height: int, values: Sequence[float | None]) -> None:
         )
 
 
-def feature_charts(models: Mapping[str, Mapping[str, Any]], labels: Mapping[str, str]) -> list[Chart]:
+def feature_charts(
+    models: Mapping[str, Mapping[str, Any]], labels: Mapping[str, str]
+) -> list[Chart]:
     """A scatter per model of visual and text features in their PCA plane, all with the same limits."""
-    sets = {name: [_points(model[kind]) for kind in ("visual", "text")] for name, model in models.items()}
+    sets = {
+        name: [_points(model[kind]) for kind in ("visual", "text")]
+        for name, model in models.items()
+    }
     everything = np.concatenate([points for pair in sets.values() for points in pair])
     low, high = everything.min(axis=0), everything.max(axis=0)
     half = 0.54 * float((high - low).max() or 1.0)
@@ -170,13 +223,31 @@ def feature_charts(models: Mapping[str, Mapping[str, Any]], labels: Mapping[str,
     charts = []
     for name, (visual, text) in sets.items():
         with canvas(WIDTH, WIDTH - 10) as (figure, axes):
-            axes.plot(*text.T, "^", color=FAINT, ms=3.6, alpha=0.55, markeredgewidth=0, label="text embeddings")
-            axes.plot(*visual.T, "o", color=REFINED, ms=3.8, alpha=0.6, markeredgewidth=0, label="visual features")
+            axes.plot(
+                *text.T,
+                "^",
+                color=FAINT,
+                ms=3.6,
+                alpha=0.55,
+                markeredgewidth=0,
+                label="text embeddings",
+            )
+            axes.plot(
+                *visual.T,
+                "o",
+                color=REFINED,
+                ms=3.8,
+                alpha=0.6,
+                markeredgewidth=0,
+                label="visual features",
+            )
             axes.set(xlim=(left, right), ylim=(bottom, top), aspect="equal")
             axes.xaxis.set_major_locator(MaxNLocator(5))
             axes.yaxis.set_major_locator(MaxNLocator(5))
             label(axes, labels.get(name, name), *_axis_names(models[name].get("explained")))
-            figure.legend(loc="outside lower left", ncols=2, markerscale=2, handletextpad=0.2, borderpad=0.4)
+            figure.legend(
+                loc="outside lower left", ncols=2, markerscale=2, handletextpad=0.2, borderpad=0.4
+            )
             alt = f"{labels.get(name, name)}: {len(visual)} visual features and {len(text)} text embeddings, joint PCA."
             charts.append(Chart(to_svg(figure, f"features-{name}", alt)))
     return charts

@@ -35,7 +35,9 @@ def envelope(x: Series, y: Series, buckets: int = POINTS) -> tuple[Series, Serie
     if len(x) <= 2 * buckets:
         return x, y
     parts = np.array_split(np.arange(len(x)), buckets)
-    chosen = np.unique([i for part in parts for i in (part[y[part].argmin()], part[y[part].argmax()])])
+    chosen = np.unique(
+        [i for part in parts for i in (part[y[part].argmin()], part[y[part].argmax()])]
+    )
     return x[chosen], y[chosen]
 
 

@@ -33,7 +33,9 @@ _TICKS = 5
 
 
 def render_stats(
-    values: Mapping[str, Any], pictures: Sequence[Mapping[str, Any]], pairs: Sequence[Mapping[str, Any]]
+    values: Mapping[str, Any],
+    pictures: Sequence[Mapping[str, Any]],
+    pairs: Sequence[Mapping[str, Any]],
 ) -> str:
     """The page as HTML, from figures, sample pictures and pairs of copies, which the data side gives as JSON values."""
     # Texts and names come from strangers' data: everything is escaped except our own CSS and SVG.
@@ -50,10 +52,18 @@ def render_stats(
         values=values,
         css=Markup(files("sailvit.report").joinpath("report.css").read_text(encoding="utf-8")),
         total=sum(source["records"] for source in values["sources"]),
-        charts=[histogram(name, title, axis, measures[name]) for name, title, axis in CHARTS if measures[name]],
+        charts=[
+            histogram(name, title, axis, measures[name])
+            for name, title, axis in CHARTS
+            if measures[name]
+        ],
         languages=ranking("Languages", values["languages"]["counts"], values["records"]),
         kinds=ranking("Kinds of records", values["kinds"], values["records"]),
-        phrases=ranking("Records with a phrase", phrase_counts(values["ngrams"]), max(values["ngrams"]["texts"], 1)),
+        phrases=ranking(
+            "Records with a phrase",
+            phrase_counts(values["ngrams"]),
+            max(values["ngrams"]["texts"], 1),
+        ),
         pictures=pictures,
         pairs=pairs,
     )
@@ -76,17 +86,29 @@ def histogram(name: str, title: str, axis: str, found: Mapping[str, Any]) -> Cha
         axes.bar(lows, counts, width=highs - lows, align="edge", color=REFINED, edgecolor="none")
         axes.yaxis.set_major_formatter(lambda value, _: wording.short(value))
         axes.grid(visible=False, axis="x")
-        label(axes, title, axis, "images" if name in ("width", "height", "aspect", "bytes") else "records")
+        label(
+            axes,
+            title,
+            axis,
+            "images" if name in ("width", "height", "aspect", "bytes") else "records",
+        )
         middle, most = wording.rate(found["median"]), wording.rate(found["max"])
         text = f"median {middle}, 95 % up to {wording.rate(found['p95'])}, largest {most}"
-        return Chart(to_svg(figure, f"histogram-{name}", f"{title}: {text}."), f"{text[0].upper()}{text[1:]}.")
+        return Chart(
+            to_svg(figure, f"histogram-{name}", f"{title}: {text}."),
+            f"{text[0].upper()}{text[1:]}.",
+        )
 
 
 def _grouped(lows: Series, highs: Series, counts: Series) -> tuple[Series, Series, Series]:
     """Bins above zero in groups of a quarter of an octave, which is as fine as a chart can show."""
     above = lows > 0
     groups, where = np.unique(np.floor(4 * np.log2(lows[above] * 1.0001)), return_inverse=True)
-    return 2 ** (groups / 4), 2 ** ((groups + 1) / 4), np.bincount(where, weights=counts[above]).astype(np.float64)
+    return (
+        2 ** (groups / 4),
+        2 ** ((groups + 1) / 4),
+        np.bincount(where, weights=counts[above]).astype(np.float64),
+    )
 
 
 def ranking(title: str, counts: Mapping[str, int], total: int) -> Chart | None:
@@ -100,7 +122,12 @@ def ranking(title: str, counts: Mapping[str, int], total: int) -> Chart | None:
         axes.barh(list(places), shares, height=0.62, color=REFINED)
         for place, share in zip(places, shares, strict=True):
             axes.annotate(
-                wording.percent(share), (share, place), (4, 0), textcoords="offset points", va="center", color=FAINT
+                wording.percent(share),
+                (share, place),
+                (4, 0),
+                textcoords="offset points",
+                va="center",
+                color=FAINT,
             )
         axes.set_yticks(list(places), [wording.clipped(str(name), 34) for name, _ in rows])
         axes.set_xlim(0, 1.25 * max(shares))
@@ -108,7 +135,10 @@ def ranking(title: str, counts: Mapping[str, int], total: int) -> Chart | None:
         axes.grid(visible=False)
         axes.spines["bottom"].set_visible(False)
         label(axes, title, "", "")
-        named = ", ".join(f"{name} {wording.percent(share)}" for (name, _), share in zip(rows, shares, strict=True))
+        named = ", ".join(
+            f"{name} {wording.percent(share)}"
+            for (name, _), share in zip(rows, shares, strict=True)
+        )
         rest = len(counts) - len(rows)
         caption = f"And {rest} more." if rest else ""
         return Chart(to_svg(figure, f"ranking-{title}", f"{title}: {named}."), caption)

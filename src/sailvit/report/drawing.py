@@ -93,7 +93,14 @@ def label(axes: Axes, title: str, x: str, y: str) -> None:
     axes.set_title(title, pad=22 if y else 8)
     axes.set_xlabel(x)
     if y:
-        axes.annotate(y, (0, 1), xycoords="axes fraction", xytext=(0, 6), textcoords="offset points", color=FAINT)
+        axes.annotate(
+            y,
+            (0, 1),
+            xycoords="axes fraction",
+            xytext=(0, 6),
+            textcoords="offset points",
+            color=FAINT,
+        )
 
 
 def to_svg(figure: Figure, name: str, alt: str) -> Markup:
@@ -108,6 +115,11 @@ def to_svg(figure: Figure, name: str, alt: str) -> Markup:
     svg = re.sub(r'<g id="[^"]*"', "<g", svg)
     svg = re.sub("|".join(COLOURS), lambda match: f"var(--{COLOURS[match[0]]})", svg)
     # Matplotlib's own size attributes are in points; the page sizes charts through CSS and the view box.
-    svg = re.sub(r'(<svg[^>]*?) width="[^"]*pt"| height="[^"]*pt"', lambda match: match[1] or "", svg, count=2)
+    svg = re.sub(
+        r'(<svg[^>]*?) width="[^"]*pt"| height="[^"]*pt"',
+        lambda match: match[1] or "",
+        svg,
+        count=2,
+    )
     svg = svg.replace("<svg", f'<svg role="img" aria-label={quoteattr(alt)}', 1)
     return Markup(re.sub(r"\n\s*", "\n", svg))

@@ -59,7 +59,11 @@ class StageSoFar:
             return 1.0 if self.finished else 0.0
         if "done" in self.last:
             return float(self.last["done"])
-        known = [self.last[unit] / total for unit, total in self.length.items() if total and unit in self.last]
+        known = [
+            self.last[unit] / total
+            for unit, total in self.length.items()
+            if total and unit in self.last
+        ]
         return min(known[0], 1.0) if known else None
 
     @property
@@ -196,7 +200,11 @@ class Follower:
         return over and ("plan" in manifest or not self._run.state.exists())
 
     def _quiet(self) -> float | None:
-        return max(0.0, time.time() - self._run.metrics.stat().st_mtime) if self._run.metrics.exists() else None
+        return (
+            max(0.0, time.time() - self._run.metrics.stat().st_mtime)
+            if self._run.metrics.exists()
+            else None
+        )
 
     def _left_out(self) -> dict[str, Counter[str]]:
         """Counts over the files of all ranks."""

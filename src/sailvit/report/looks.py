@@ -37,7 +37,11 @@ class Panel:
 
 PANELS = (
     Panel("Tower and its base", "linear CKA; 1 is unchanged", lambda line: {"tower": line["cka"]}),
-    Panel("The language on texts alone", "perplexity of held texts", lambda line: {"language": line["perplexity"]}),
+    Panel(
+        "The language on texts alone",
+        "perplexity of held texts",
+        lambda line: {"language": line["perplexity"]},
+    ),
     Panel("Images and words", "distance in the plane", lambda line: line["affinity"] or {}),
     Panel("Updates", "change per step / weight", lambda line: line.get("update", {}), log=True),
     Panel("Gradients", "norm before clipping", lambda line: line.get("gradient", {}), log=True),
@@ -49,7 +53,9 @@ def look_charts(looks: Sequence[Mapping[str, Any]], stages: Sequence[Extent]) ->
     """A chart for everything that was seen at two looks or more."""
     begins = {index: begin for index, (_, begin, _) in enumerate(stages)}
     placed = [line for line in looks if line["stage_index"] in begins]
-    step = np.array([begins[line["stage_index"]] + line["step"] for line in placed], dtype=np.float64)
+    step = np.array(
+        [begins[line["stage_index"]] + line["step"] for line in placed], dtype=np.float64
+    )
     drawn = []
     for panel in PANELS:
         if curves := _curves(panel, placed, step):
@@ -57,22 +63,30 @@ def look_charts(looks: Sequence[Mapping[str, Any]], stages: Sequence[Extent]) ->
     return drawn
 
 
-def _curves(panel: Panel, lines: Sequence[Mapping[str, Any]], step: Series) -> dict[str, tuple[Series, Series]]:
+def _curves(
+    panel: Panel, lines: Sequence[Mapping[str, Any]], step: Series
+) -> dict[str, tuple[Series, Series]]:
     found = [panel.values(line) for line in lines]
     names = dict.fromkeys(name for values in found for name in values)
     curves = {name: finite(step, _column([values.get(name) for values in found])) for name in names}
     return {name: curve for name, curve in curves.items() if len(curve[0]) > 1}
 
 
-def _chart(panel: Panel, curves: Mapping[str, tuple[Series, Series]], stages: Sequence[Extent]) -> Chart:
+def _chart(
+    panel: Panel, curves: Mapping[str, tuple[Series, Series]], stages: Sequence[Extent]
+) -> Chart:
     total = max((end for _, _, end in stages), default=1)
     with canvas() as (figure, axes):
-        for (name, (x, y)), (colour, marker, _) in zip(curves.items(), MODEL_STYLES[::-1], strict=False):
+        for (name, (x, y)), (colour, marker, _) in zip(
+            curves.items(), MODEL_STYLES[::-1], strict=False
+        ):
             axes.plot(x, y, color=colour, marker=marker, markersize=3, linewidth=1.6, label=name)
         if panel.log:
             axes.set_yscale("log")
             low, high = axes.get_ylim()
-            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high / low < _FEW else (1,), numticks=8))
+            axes.yaxis.set_major_locator(
+                LogLocator(subs=(1, 2, 5) if high / low < _FEW else (1,), numticks=8)
+            )
             axes.yaxis.set_minor_locator(NullLocator())
             axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
         # Room above the curves for the names of the stages.
@@ -85,9 +99,19 @@ def _chart(panel: Panel, curves: Mapping[str, tuple[Series, Series]], stages: Se
         axes.xaxis.set_major_formatter(lambda value, _: wording.count(value))
         label(axes, panel.title, "optimizer step of the run", panel.unit)
         if len(curves) > 1:
-            figure.legend(loc="outside lower left", ncols=4, borderpad=0.2, handlelength=1.4, columnspacing=1.2)
-        courses = "; ".join(f"{name} from {y[0]:.3g} to {y[-1]:.3g}" for name, (_, y) in curves.items())
-        return Chart(to_svg(figure, f"look-{panel.title}", f"{panel.title}, {panel.unit}: {courses}."))
+            figure.legend(
+                loc="outside lower left",
+                ncols=4,
+                borderpad=0.2,
+                handlelength=1.4,
+                columnspacing=1.2,
+            )
+        courses = "; ".join(
+            f"{name} from {y[0]:.3g} to {y[-1]:.3g}" for name, (_, y) in curves.items()
+        )
+        return Chart(
+            to_svg(figure, f"look-{panel.title}", f"{panel.title}, {panel.unit}: {courses}.")
+        )
 
 
 def _column(values: Sequence[float | None]) -> Series:

@@ -26,7 +26,9 @@ def render_packs(values: Mapping[str, Any]) -> str:
     )
     environment.filters.update(wording.FILTERS)
     environment.filters["visible"] = visible
-    styles = [files("sailvit.report").joinpath(name).read_text(encoding="utf-8") for name in _STYLES]
+    styles = [
+        files("sailvit.report").joinpath(name).read_text(encoding="utf-8") for name in _STYLES
+    ]
     packs = values["packs"]
     return environment.get_template("packs.html").render(
         values=values,

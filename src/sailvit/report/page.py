@@ -123,7 +123,9 @@ def _throughput(stages: list[StageRun]) -> list[Chart]:
 def _medians(stage: StageRun) -> dict[str, float]:
     """Median per measure over the stage's steps; NaN where nothing was measured."""
     kept = {name: values[np.isfinite(values)] for name, values in stage.metrics.measures.items()}
-    return {name: float(np.median(values)) if len(values) else math.nan for name, values in kept.items()}
+    return {
+        name: float(np.median(values)) if len(values) else math.nan for name, values in kept.items()
+    }
 
 
 def _examples(data: RunData) -> list[dict[str, Any]]:
@@ -133,5 +135,7 @@ def _examples(data: RunData) -> list[dict[str, Any]]:
         image = example.get("image") or ""
         usable = len(image) <= left and IMAGE.fullmatch(image) is not None
         left -= len(image) if usable else 0
-        shown.append({**example, "image": image if usable else None, "dropped": bool(image) and not usable})
+        shown.append(
+            {**example, "image": image if usable else None, "dropped": bool(image) and not usable}
+        )
     return shown

@@ -112,7 +112,8 @@ def read_run(run: RunFolder, evaluation_run: RunFolder | None = None) -> RunData
     with _expecting(run.path):
         return RunData(
             path=run.path,
-            manifest={key: manifest[key] for key in SHOWN} | {"resumed": manifest.get("resumed", [])},
+            manifest={key: manifest[key] for key in SHOWN}
+            | {"resumed": manifest.get("resumed", [])},
             stages=_read_stages(run, manifest["stages"]),
             evaluation=_read_optional(measured.evaluation),
             affinity=_read_optional(measured.affinity),
@@ -146,7 +147,9 @@ def _read_stages(run: RunFolder, listed: list[dict[str, Any]]) -> list[StageRun]
     ]
 
 
-def _stage(index: int, listed: dict[str, Any] | None, lines: list[dict[str, Any]], proofs: list[Proof]) -> StageRun:
+def _stage(
+    index: int, listed: dict[str, Any] | None, lines: list[dict[str, Any]], proofs: list[Proof]
+) -> StageRun:
     """One stage, from the manifest where it is listed, otherwise from its metrics."""
     metrics = _metrics(lines)
     facts = listed or {
@@ -180,7 +183,8 @@ def _metrics(lines: list[dict[str, Any]]) -> Metrics:
     return Metrics(
         step=_column([line["step"] for line in lines]),
         loss={name: _column([line["loss"].get(name) for line in lines]) for name in objectives},
-        measures={name: _column([line.get(name) for line in lines]) for name in MEASURES} | {"wait": _column(waits)},
+        measures={name: _column([line.get(name) for line in lines]) for name in MEASURES}
+        | {"wait": _column(waits)},
         last=lines[-1] if lines else {},
     )
 
@@ -196,7 +200,9 @@ def _read_optional(path: Path) -> dict[str, Any] | None:
         return None
     value = read_json(path)
     if "models" not in value:
-        raise RunError(f"{path} has keys {', '.join(value) or 'none'}; expected `models`; make the file anew")
+        raise RunError(
+            f"{path} has keys {', '.join(value) or 'none'}; expected `models`; make the file anew"
+        )
     return dict(value)
 
 

@@ -72,5 +72,7 @@ def clipped(text: str, most: int = 280) -> str:
     return text if len(text) <= most else text[: most - 1].rstrip() + "\N{HORIZONTAL ELLIPSIS}"
 
 
-FILTERS = {f.__name__: f for f in (count, short, duration, percent, score, points, rate, plain, clipped)}
+FILTERS = {
+    f.__name__: f for f in (count, short, duration, percent, score, points, rate, plain, clipped)
+}
 """By the name the template uses."""

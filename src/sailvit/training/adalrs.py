@@ -117,7 +117,9 @@ class RateSearch:
 
     def _raised(self) -> float:
         config, state = self.config, self.state
-        return min(state.factor * max(config.shrink**state.changes * config.raise_by, 1.0), config.most)
+        return min(
+            state.factor * max(config.shrink**state.changes * config.raise_by, 1.0), config.most
+        )
 
     def _judge(self, line: Line, done: float) -> list[Event]:
         """What a window says: the one before a raise, the raise itself, or its control."""
@@ -156,7 +158,9 @@ class RateSearch:
 
     def _faster(self, one: Line, other: Line) -> bool:
         """Whether the loss falls faster along `one`, by more than the errors of both allow."""
-        return other.slope - one.slope > self.config.errors / 2 * (one.slope_error + other.slope_error)
+        return other.slope - one.slope > self.config.errors / 2 * (
+            one.slope_error + other.slope_error
+        )
 
     def _blame(self, line: Line | None, against: Line | None) -> list[Event]:
         back = self._take_back(line, against)
@@ -173,6 +177,8 @@ class RateSearch:
 
     def _lower(self, line: Line | None, against: Line | None) -> Event:
         config, state = self.config, self.state
-        state.factor = max(state.factor / max(config.shrink**state.changes * config.lower_by, 1.0), config.least)
+        state.factor = max(
+            state.factor / max(config.shrink**state.changes * config.lower_by, 1.0), config.least
+        )
         state.suspect, state.changes = None, state.changes + 1
         return Event("lowered", state.factor, line, against)

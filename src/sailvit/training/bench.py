@@ -87,7 +87,9 @@ class Speed:
     """In order."""
 
 
-def bench(recipe: Recipe, *, device: torch.device, steps: int = 10, warmup: int = 3, packs: int = 8) -> Speed:
+def bench(
+    recipe: Recipe, *, device: torch.device, steps: int = 10, warmup: int = 3, packs: int = 8
+) -> Speed:
     """The speed of every stage of `recipe`, in steps of its `global_batch` but of at most `packs` packs per process.
 
     Raises:
@@ -129,7 +131,9 @@ def _refuse_too_large(recipe: Recipe, device: torch.device) -> None:
         freeze(mllm, stage)
         need = 4 * sum(parameter.numel() for parameter in mllm.parameters())
         if recipe.parallel.mode == "replicate" and not recipe.parallel.offload:
-            need += 12 * sum(parameter.numel() for parameter in mllm.parameters() if parameter.requires_grad)
+            need += 12 * sum(
+                parameter.numel() for parameter in mllm.parameters() if parameter.requires_grad
+            )
         if free is not None and need > free:
             raise ModelError(
                 f"stage {stage.name}: weights, gradients and moments take {need / 2**30:,.1f} GiB in fp32, but only"
@@ -164,7 +168,9 @@ class _Watch(Hook):
         """The figures; `listed` is the maker's peak."""
         records = self._records
         seconds = sum(record.seconds for record in records)
-        flops = sum(record.mfu * record.seconds for record in records) * job.peak * world() / seconds
+        flops = (
+            sum(record.mfu * record.seconds for record in records) * job.peak * world() / seconds
+        )
         return StageSpeed(
             name=job.stage.name,
             steps=len(records),
@@ -184,11 +190,20 @@ class _Watch(Hook):
 
 
 def _job(
-    recipe: Recipe, index: int, assembly: Assembly, data: BenchData, *, device: torch.device, peak: float
+    recipe: Recipe,
+    index: int,
+    assembly: Assembly,
+    data: BenchData,
+    *,
+    device: torch.device,
+    peak: float,
 ) -> StageJob:
     stage, model = recipe.stages[index], assembly.mllm
     freeze(model, stage)
-    objectives = {name: objective.to(device) for name, objective in make_objectives(list(stage.objectives)).items()}
+    objectives = {
+        name: objective.to(device)
+        for name, objective in make_objectives(list(stage.objectives)).items()
+    }
     feed = make_feed(recipe, index, {name: len(source) for name, source in data.sources.items()})
     return StageJob(
         recipe=recipe,
@@ -209,6 +224,12 @@ def _job(
 def _shortened(recipe: Recipe, packs: int) -> Recipe:
     """The recipe with endless stages of steps that one device can take."""
     endless = Length(tokens=_ENDLESS)
-    changes = [{"length": endless, "global_batch": min(stage.global_batch, packs)} for stage in recipe.stages]
-    stages = [stage.model_copy(update=change) for stage, change in zip(recipe.stages, changes, strict=True)]
+    changes = [
+        {"length": endless, "global_batch": min(stage.global_batch, packs)}
+        for stage in recipe.stages
+    ]
+    stages = [
+        stage.model_copy(update=change)
+        for stage, change in zip(recipe.stages, changes, strict=True)
+    ]
     return recipe.model_copy(update={"stages": stages})

@@ -45,10 +45,15 @@ def gather(recipe: Recipe, assembly: Assembly) -> BenchData:
             sources[name] = _First(open_source(name, recipe.sources[name], Path()))
         except DataError:
             invented.append(name)
-            paired = any("contrastive" in stage.objectives and name in stage.data for stage in recipe.stages)
+            paired = any(
+                "contrastive" in stage.objectives and name in stage.data for stage in recipe.stages
+            )
             # Half of the words ask, half of them answer, as `sailvit plan` assumes.
             sources[name] = InventedSource(
-                assembly.layout, count=RECORDS, words=ASSUMED_TEXT // 2, kind="caption" if paired else "chat"
+                assembly.layout,
+                count=RECORDS,
+                words=ASSUMED_TEXT // 2,
+                kind="caption" if paired else "chat",
             )
     costs = {name: measure(name, source, builder) for name, source in sources.items()}
     return BenchData(sources, costs, builder, tuple(invented))

@@ -39,7 +39,9 @@ class Curves:
     def open(self) -> None:
         """Open the tools now, so that a tool that cannot start says so before the first step."""
         if self._viewers is None:
-            self._viewers = [VIEWERS[tool](self._recipe, self._folder) for tool in self._recipe.watch.report]
+            self._viewers = [
+                VIEWERS[tool](self._recipe, self._folder) for tool in self._recipe.watch.report
+            ]
 
     def add(self, job: StageJob, values: Mapping[str, float]) -> None:
         """Show `values` as they are after the job's last step, under the name of its stage."""
@@ -57,7 +59,9 @@ class Curves:
     def _steps_before(self, index: int) -> int:
         """Steps of the stages before this one."""
         if index not in self._before:
-            known = read_json(self._folder.manifest)["stages"] if self._folder.manifest.exists() else []
+            known = (
+                read_json(self._folder.manifest)["stages"] if self._folder.manifest.exists() else []
+            )
             self._before[index] = sum(stage["steps"] for stage in known if stage["index"] < index)
         return self._before[index]
 
@@ -126,7 +130,9 @@ class _Trackio(_Logged):
         trackio = importlib.import_module("trackio")
         name = f"{folder.path.name}-{_identity(folder)[:6]}"
         config = recipe.model_dump(mode="json")
-        self._run = trackio.init(project=PROJECT, name=name, config=config, resume="allow", embed=False)
+        self._run = trackio.init(
+            project=PROJECT, name=name, config=config, resume="allow", embed=False
+        )
 
 
 VIEWERS: dict[str, Any] = {"tensorboard": _TensorBoard, "wandb": _Wandb, "trackio": _Trackio}

@@ -45,7 +45,10 @@ class MetricsHook(Hook):
         append_line(job.folder.metrics, dataclasses.asdict(record))
         curves = {f"loss/{name}": value for name, value in record.loss.items()}
         curves |= {f"lr/{part}": value for part, value in record.lr.items()}
-        curves |= {name: getattr(record, name) for name in ("grad_norm", "padding", "samples_per_s", "wait", "mfu")}
+        curves |= {
+            name: getattr(record, name)
+            for name in ("grad_norm", "padding", "samples_per_s", "wait", "mfu")
+        }
         self._curves.add(job, curves)
 
     def close(self) -> None:

@@ -109,7 +109,12 @@ class StageJob:
 
     def took(self, step: Step, samples: int, tokens: int, *, skipped: bool) -> None:
         """Stand after a step that brought the stage to so many samples and tokens."""
-        self.step, self.samples, self.tokens, self.cursor = self.step + 1, samples, tokens, step.cursor
+        self.step, self.samples, self.tokens, self.cursor = (
+            self.step + 1,
+            samples,
+            tokens,
+            step.cursor,
+        )
         self.sample_ids = tuple(name for batch in step.batches for name in batch.sample_ids)
         self.skipped += skipped
         self.skipped_in_row = self.skipped_in_row + 1 if skipped else 0

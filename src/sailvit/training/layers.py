@@ -14,8 +14,14 @@ def from_block(module: nn.Module, names: list[str], blocks: int) -> list[str]:
     """Of `names`, those from the k-th last block on that has any: those blocks, and norms and heads after them."""
     used, stack = _used_blocks(module, names, "last_blocks")
     if blocks > len(used):
-        idle = f", of which the last {stack - len(used)} lie after feature_layer" if len(used) < stack else ""
-        raise RecipeError(f"last_blocks is {blocks}, but {type(module).__name__} has {stack} blocks{idle}")
+        idle = (
+            f", of which the last {stack - len(used)} lie after feature_layer"
+            if len(used) < stack
+            else ""
+        )
+        raise RecipeError(
+            f"last_blocks is {blocks}, but {type(module).__name__} has {stack} blocks{idle}"
+        )
     first = next(index for index, name in enumerate(names) if name.startswith(used[-blocks]))
     return names[first:]
 
@@ -28,9 +34,16 @@ def layer_shares(module: nn.Module, names: list[str], decay: float) -> dict[str,
     of them train.
     """
     used, _ = _used_blocks(module, names, "layer_decay")
-    layers = [next((index for index, start in enumerate(used) if name.startswith(start)), None) for name in names]
+    layers = [
+        next((index for index, start in enumerate(used) if name.startswith(start)), None)
+        for name in names
+    ]
     first = next(place for place, layer in enumerate(layers) if layer is not None)
-    below = {name: len(used) - layer for name, layer in zip(names, layers, strict=True) if layer is not None}
+    below = {
+        name: len(used) - layer
+        for name, layer in zip(names, layers, strict=True)
+        if layer is not None
+    }
     below |= dict.fromkeys(names[:first], len(used) + 1)
     return {name: decay ** below.get(name, 0) for name in names}
 
@@ -39,6 +52,8 @@ def _used_blocks(module: nn.Module, names: Sequence[str], setting: str) -> tuple
     """What the names of every block that has any of `names` start with, and how many blocks there are."""
     prefix, stack = find_blocks(module)
     if not stack:
-        raise RecipeError(f"{setting} needs a part made of blocks; {type(module).__name__} has no list of blocks")
+        raise RecipeError(
+            f"{setting} needs a part made of blocks; {type(module).__name__} has no list of blocks"
+        )
     starts = [f"{prefix}.{index}." for index in range(len(stack))]
     return [start for start in starts if any(name.startswith(start) for name in names)], len(stack)

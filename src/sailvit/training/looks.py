@@ -47,7 +47,9 @@ def undisturbed(job: StageJob) -> Iterator[None]:
         with ExitStack() as stack:
             stack.enter_context(torch.no_grad())
             stack.enter_context(torch.random.fork_rng([device] if device.type == "cuda" else []))
-            stack.enter_context(torch.autocast(device.type, torch.bfloat16, enabled=job.recipe.precision == "bf16"))
+            stack.enter_context(
+                torch.autocast(device.type, torch.bfloat16, enabled=job.recipe.precision == "bf16")
+            )
             if job.recipe.parallel.compile:
                 # Other shapes without a graph would be compiled anew, for minutes.
                 stack.enter_context(torch.compiler.set_stance("force_eager"))
@@ -67,7 +69,9 @@ def see(job: StageJob, watched: Watched) -> Sight | None:
     count = len(watched.tiles)
     own = watched.tiles[_own(count)].to(job.device)
     # Never more tiles at once than a pack of the run holds.
-    seen = [_one_pass(job.model, own[at : at + most], _ROWS // count) for at in range(0, len(own), most)]
+    seen = [
+        _one_pass(job.model, own[at : at + most], _ROWS // count) for at in range(0, len(own), most)
+    ]
     features, visual = (gather_rows(torch.cat(side)) for side in zip(*seen, strict=True))
     per_tile = len(features) // len(visual)
     return Sight(features[: count * per_tile], visual[:count], _words(job.assembly))
@@ -101,21 +105,29 @@ def _one_pass(model: MLLM, tiles: torch.Tensor, rows: int) -> tuple[torch.Tensor
     The tower is listened to while the whole visual side runs: of a sharded model no part can run by itself.
     """
     caught: list[torch.Tensor] = []
-    handle = model.tower.register_forward_hook(lambda module, given, features: caught.append(features))
+    handle = model.tower.register_forward_hook(
+        lambda module, given, features: caught.append(features)
+    )
     try:
         visual = model.visual(tiles)
     finally:
         handle.remove()
     features = caught[0]
     patches = features.shape[1]
-    taken = torch.linspace(0, patches - 1, max(1, min(patches, rows)), device=features.device).round().long()
+    taken = (
+        torch.linspace(0, patches - 1, max(1, min(patches, rows)), device=features.device)
+        .round()
+        .long()
+    )
     return features[:, taken].flatten(0, 1).float(), visual.float().mean(dim=1)
 
 
 def _words(assembly: Assembly) -> torch.Tensor:
     """Evenly taken input embeddings float[M, E] of tokens that are not special."""
     special = set(assembly.tokenizer.all_special_ids)
-    plain = torch.tensor([index for index in range(len(assembly.tokenizer)) if index not in special])
+    plain = torch.tensor(
+        [index for index in range(len(assembly.tokenizer)) if index not in special]
+    )
     taken = torch.linspace(0, len(plain) - 1, min(len(plain), _WORDS)).round().long()
     table = whole(assembly.mllm.language.get_input_embeddings().weight)
     return table[plain[taken].to(table.device)].float()

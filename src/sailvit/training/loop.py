@@ -85,7 +85,9 @@ def accumulate(job: StageJob, batches: Sequence[Batch], counts: dict[str, int]) 
     bf16 = torch.autocast(job.device.type, torch.bfloat16, enabled=job.recipe.precision == "bf16")
     plain = torch.autocast(job.device.type, enabled=False)
     logits = any(objective.needs_logits for objective in job.objectives.values())
-    sums = {name: torch.zeros((), dtype=torch.float64, device=job.device) for name in job.objectives}
+    sums = {
+        name: torch.zeros((), dtype=torch.float64, device=job.device) for name in job.objectives
+    }
     # Apart, as what weights are cast to is kept until autocast ends: here without a graph, below with one.
     with bf16:
         for objective in job.objectives.values():
@@ -105,7 +107,9 @@ def accumulate(job: StageJob, batches: Sequence[Batch], counts: dict[str, int]) 
     return {name: total / max(counts[name], 1) for name, total in zip(sums, totals, strict=True)}
 
 
-def _sum_gradients(job: StageJob, trained: list[torch.nn.Parameter], counts: dict[str, int]) -> None:
+def _sum_gradients(
+    job: StageJob, trained: list[torch.nn.Parameter], counts: dict[str, int]
+) -> None:
     sum_gradients(trained)
     if job.model.everywhere and not counts["images"]:
         # No process had an image: blank tiles left zeros where otherwise there is no gradient, and the optimizer rests.
@@ -132,5 +136,8 @@ def _global_counts(job: StageJob, batches: Sequence[Batch]) -> dict[str, int]:
         "images": sum(len(batch.tiles) for batch in batches),
         "squares": sum(int(batch.boundaries.diff().long().square().sum()) for batch in batches),
     }
-    local |= {name: sum(objective.units(batch) for batch in batches) for name, objective in job.objectives.items()}
+    local |= {
+        name: sum(objective.units(batch) for batch in batches)
+        for name, objective in job.objectives.items()
+    }
     return dict(zip(local, sum_counts(list(local.values()), job.device), strict=True))

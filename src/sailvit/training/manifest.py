@@ -21,7 +21,9 @@ from sailvit.models.build import Assembly, resolve_source
 from sailvit.training.job import StageJob
 
 
-def start_manifest(folder: RunFolder, recipe: Recipe, assembly: Assembly, sources: Mapping[str, Source]) -> None:
+def start_manifest(
+    folder: RunFolder, recipe: Recipe, assembly: Assembly, sources: Mapping[str, Source]
+) -> None:
     """Write the manifest of a run that begins: parents, data, versions, machine and seed."""
     values = {
         "name": recipe.name,
@@ -50,7 +52,9 @@ def note_resume(folder: RunFolder, job: StageJob) -> None:
     """Add to the manifest that the run went on after an interruption."""
     values = read_json(folder.manifest)
     now = datetime.now(timezone.utc).isoformat(timespec="seconds")
-    values["resumed"].append({"at": now, "stage": job.stage.name, "step": job.step, "versions": versions()})
+    values["resumed"].append(
+        {"at": now, "stage": job.stage.name, "step": job.step, "versions": versions()}
+    )
     write_json(folder.manifest, values)
 
 
@@ -65,25 +69,39 @@ def note_stage(folder: RunFolder, job: StageJob, parts: Mapping[str, Path]) -> N
         "tokens": job.tokens,
         "seconds": round(job.seconds, 3),
         "train": {part: train.lr for part, train in job.stage.train.items()},
-        "start": {part: job.stage.start_from.get(part, "previous") for part in ("tower", "connector", "language")},
+        "start": {
+            part: job.stage.start_from.get(part, "previous")
+            for part in ("tower", "connector", "language")
+        },
         "parts": {part: str(path.relative_to(folder.path)) for part, path in parts.items()},
     }
     # A run stopped between this note and the next state repeats the end of the stage; the later note replaces it.
-    values["stages"] = [*(known for known in values["stages"] if known["index"] != job.index), stage]
+    values["stages"] = [
+        *(known for known in values["stages"] if known["index"] != job.index),
+        stage,
+    ]
     write_json(folder.manifest, values)
 
 
 def _planned(stage: Stage) -> dict[str, Any]:
     """What who follows the run from outside wants to know of a stage to come."""
     length = {unit: value for unit, value in stage.length.model_dump().items() if value is not None}
-    return {"name": stage.name, "train": {part: given.lr for part, given in stage.train.items()}, "length": length}
+    return {
+        "name": stage.name,
+        "train": {part: given.lr for part, given in stage.train.items()},
+        "length": length,
+    }
 
 
 def _parents(recipe: Recipe) -> dict[str, str]:
     """Where weights come from: by part, and by `stage/part` for folders that a stage starts from."""
     model = recipe.model
     fresh = f"fresh, seed {recipe.seed}"
-    begun = {"tower": model.tower, "connector": model.connector.source or fresh, "language": model.language}
+    begun = {
+        "tower": model.tower,
+        "connector": model.connector.source or fresh,
+        "language": model.language,
+    }
     later = {
         f"{stage.name}/{part}": start
         for stage in recipe.stages
@@ -111,7 +129,11 @@ def machine() -> dict[str, Any]:
 def fingerprint_folder(source: str) -> str | None:
     """A hash of a local checkpoint's weights and config; none for a hub id, which its revision identifies."""
     folder = Path(resolve_source(source))
-    files = sorted([*folder.glob("*.safetensors"), *folder.glob("config.json")]) if folder.is_dir() else []
+    files = (
+        sorted([*folder.glob("*.safetensors"), *folder.glob("config.json")])
+        if folder.is_dir()
+        else []
+    )
     if not files:
         return None
     digest = hashlib.blake2b(digest_size=8)

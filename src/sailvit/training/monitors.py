@@ -116,7 +116,9 @@ class WatchHook(Hook):
             self._watched = Watched.load(file)
         if not there:
             if not fresh:
-                self._announce({"note": f"{file.name} is missing; the tower's drift counts from here on"})
+                self._announce(
+                    {"note": f"{file.name} is missing; the tower's drift counts from here on"}
+                )
             given = {"tiles": len(self._watched.tiles), "texts": len(self._watched.texts)}
             self._look(job, {"watched": {**given, "texts_from": self._watched.texts_from}})
 
@@ -138,7 +140,10 @@ class WatchHook(Hook):
         factor = record.grad_norm / total if total else 1.0
         with self._budget.look():
             update = update_norms(job.optimizer, job.device)
-        return {"gradient": {part: norm * factor for part, norm in clipped.items()}, "update": update}
+        return {
+            "gradient": {part: norm * factor for part, norm in clipped.items()},
+            "update": update,
+        }
 
     def _look(self, job: StageJob, known: dict[str, Any]) -> None:
         assert self._budget is not None
@@ -147,7 +152,12 @@ class WatchHook(Hook):
         self._looked = (job.index, job.step)
         if rank() != 0:
             return
-        place = {"stage": job.stage.name, "stage_index": job.index, "step": job.step, "samples": job.samples}
+        place = {
+            "stage": job.stage.name,
+            "stage_index": job.index,
+            "step": job.step,
+            "samples": job.samples,
+        }
         cost = {"seconds": round(self._budget.last, 4), "share": round(self._budget.used, 5)}
         append_line(job.folder.watch, {**place, **known, **seen, **cost})
         if self._curves is not None:
@@ -173,6 +183,8 @@ class WatchHook(Hook):
 def curves_of(line: dict[str, Any]) -> dict[str, float]:
     """A line's numbers by the names of their curves: `watch/cka`, `watch/gradient/tower`, ..."""
     nested = [(name, line.get(name) or {}) for name in ("gradient", "update", "affinity")]
-    found = {f"watch/{name}/{key}": value for name, values in nested for key, value in values.items()}
+    found = {
+        f"watch/{name}/{key}": value for name, values in nested for key, value in values.items()
+    }
     plain = ("cka", "perplexity", "seconds", "share")
     return found | {f"watch/{name}": line[name] for name in plain if line[name] is not None}

@@ -35,13 +35,17 @@ def update_norms(optimizer: torch.optim.AdamW, device: torch.device) -> dict[str
     weights: dict[str, list[torch.Tensor]] = {}
     for group in optimizer.param_groups:
         held = [p for p in group["params"] if optimizer.state.get(p)]
-        changes.setdefault(group["part"], []).extend(square_sum(_change(group, p, optimizer.state[p])) for p in held)
+        changes.setdefault(group["part"], []).extend(
+            square_sum(_change(group, p, optimizer.state[p])) for p in held
+        )
         weights.setdefault(group["part"], []).extend(square_sum(p) for p in group["params"])
     changed, whole = _totals(changes, device), _totals(weights, device)
     return {part: math.sqrt(changed[part] / max(whole[part], 1e-30)) for part in whole}
 
 
-def _change(group: Mapping[str, Any], parameter: torch.Tensor, state: Mapping[str, torch.Tensor]) -> torch.Tensor:
+def _change(
+    group: Mapping[str, Any], parameter: torch.Tensor, state: Mapping[str, torch.Tensor]
+) -> torch.Tensor:
     """How far AdamW's last step moved each weight, away from where it is now: sharded like the parameter."""
     (first, second), rate = group["betas"], group["lr"]
     steps = float(state["step"])
@@ -54,5 +58,8 @@ def _change(group: Mapping[str, Any], parameter: torch.Tensor, state: Mapping[st
 def _totals(squares: Squares, device: torch.device) -> dict[str, float]:
     """The sums over all tensors and processes."""
     empty = torch.zeros((), device=device)
-    sums = [torch.stack([empty, *(part.to(device) for part in parts)]).double().sum() for parts in squares.values()]
+    sums = [
+        torch.stack([empty, *(part.to(device) for part in parts)]).double().sum()
+        for parts in squares.values()
+    ]
     return dict(zip(squares, sum_values(torch.stack(sums).tolist(), device), strict=True))

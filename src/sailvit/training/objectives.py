@@ -104,14 +104,18 @@ class Contrastive(Objective):
         by_caption = -logsigmoid(signs * fixed)[signs != 0].sum()
         return by_image + by_caption - by_caption.detach()
 
-    def pairs(self, model: MLLM, visual: torch.Tensor, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+    def pairs(
+        self, model: MLLM, visual: torch.Tensor, batch: Batch
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Unit vectors float[n, D] of the captioned images and of their captions, row by row."""
         owner = batch.caption_of.flatten()
         ids, rows = torch.unique(owner[owner >= 0], return_inverse=True)
         tiles = visual.float().mean(dim=1)
         count = int(batch.image_of_tile.max()) + 1 if len(tiles) else 0
         # A sum serves as well as a mean: only its direction is used.
-        images = tiles.new_zeros(count, tiles.shape[1]).index_add(0, batch.image_of_tile, tiles)[ids]
+        images = tiles.new_zeros(count, tiles.shape[1]).index_add(0, batch.image_of_tile, tiles)[
+            ids
+        ]
         embedded = model.language.get_input_embeddings()(batch.tokens.flatten()[owner >= 0]).float()
         captions = embedded.new_zeros(len(ids), embedded.shape[1]).index_add(0, rows, embedded)
         return normalize(images, dim=-1), normalize(captions, dim=-1)
@@ -133,5 +137,7 @@ OBJECTIVES: dict[str, type[Objective]] = {"next_token": NextToken, "contrastive"
 def make_objectives(names: Sequence[str]) -> dict[str, Objective]:
     """Fresh objectives by name; RecipeError for a name that is not registered."""
     if unknown := [name for name in names if name not in OBJECTIVES]:
-        raise RecipeError(f"unknown objective {unknown[0]!r}; registered are: {', '.join(OBJECTIVES)}")
+        raise RecipeError(
+            f"unknown objective {unknown[0]!r}; registered are: {', '.join(OBJECTIVES)}"
+        )
     return {name: OBJECTIVES[name]() for name in names}

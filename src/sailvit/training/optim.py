@@ -69,9 +69,13 @@ def make_optimizer(model: MLLM, objectives: Iterable[Objective], stage: Stage) -
                 trained.setdefault(shares.get(name, 0.0), []).append(parameter)
         for share, parameters in trained.items():
             groups += _groups(part, share, parameters, stage.optim.weight_decay)
-    groups += _groups("objectives", 1.0, [p for objective in objectives for p in objective.parameters()], 0.0)
+    groups += _groups(
+        "objectives", 1.0, [p for objective in objectives for p in objective.parameters()], 0.0
+    )
     if not groups:
-        raise RecipeError(f"stage {stage.name} trains nothing: give at least one part a share above 0 in `train`")
+        raise RecipeError(
+            f"stage {stage.name} trains nothing: give at least one part a share above 0 in `train`"
+        )
     return _adamw(groups, stage.optim)
 
 
@@ -94,7 +98,9 @@ def named_moments(
 
 
 def load_moments(
-    optimizer: torch.optim.Optimizer, names: dict[torch.Tensor, str], tensors: dict[str, torch.Tensor]
+    optimizer: torch.optim.Optimizer,
+    names: dict[torch.Tensor, str],
+    tensors: dict[str, torch.Tensor],
 ) -> None:
     """Restore what `named_moments` gave."""
     for name, value in tensors.items():
@@ -104,7 +110,9 @@ def load_moments(
         optimizer.state[parameter][key] = value.to(parameter.device)
 
 
-def _groups(part: str, share: float, trained: list[nn.Parameter], decay: float) -> list[dict[str, object]]:
+def _groups(
+    part: str, share: float, trained: list[nn.Parameter], decay: float
+) -> list[dict[str, object]]:
     matrices = [p for p in trained if p.ndim >= 2]
     vectors = [p for p in trained if p.ndim < 2]
     kinds = ((matrices, decay), (vectors, 0.0))

@@ -103,11 +103,20 @@ def plan(recipe: Recipe) -> Plan:
         except RecipeError as error:
             problems.append(f"{where}: {error}")
             continue
-        planned = _plan_stage(recipe, stage, model, _mixture(stage, samples, sources, model, recipe.sequence), sources)
+        planned = _plan_stage(
+            recipe, stage, model, _mixture(stage, samples, sources, model, recipe.sequence), sources
+        )
         stages.append(planned)
-        problems += [f"{where}: {text}" for text in stage_problems(stage, trained=sum(planned.trains.values()))]
+        problems += [
+            f"{where}: {text}"
+            for text in stage_problems(stage, trained=sum(planned.trains.values()))
+        ]
         problems += [f"{where}: {text}" for text in _pair_problems(stage, planned.sample, samples)]
-        noted = (*stage_remarks(stage), *search_remarks(stage, planned.steps), *_short_supply(stage, sizes))
+        noted = (
+            *stage_remarks(stage),
+            *search_remarks(stage, planned.steps),
+            *_short_supply(stage, sizes),
+        )
         remarks += [f"{where}: {text}" for text in noted]
     layout = model.layout
     return Plan(
@@ -128,7 +137,10 @@ def _plan_stage(
     runs = any(OBJECTIVES[name].needs_logits for name in stage.objectives if name in OBJECTIVES)
     flops = flops_model(model.mllm, language_runs=runs)
     each = flops.step(
-        tiles=sample.tiles, segment_squares=sample.squares, tokens=sample.tokens, answer_tokens=sample.answers
+        tiles=sample.tiles,
+        segment_squares=sample.squares,
+        tokens=sample.tokens,
+        answer_tokens=sample.answers,
     )
     count = _sample_count(stage, sample, {name: len(source) for name, source in sources.items()})
     tokens = None if count is None else count * sample.tokens
@@ -139,7 +151,9 @@ def _plan_stage(
         sample=sample,
         samples=count,
         tokens=tokens,
-        steps=None if count is None else math.ceil(count * _packs(recipe, stage, sample) / stage.global_batch),
+        steps=None
+        if count is None
+        else math.ceil(count * _packs(recipe, stage, sample) / stage.global_batch),
         flops=None if count is None else count * each,
         memory=estimate_memory(model.mllm, recipe, stage, sample, language_runs=runs),
     )
@@ -196,22 +210,34 @@ def _mean_samples(
 
 
 def _mixture(
-    stage: Stage, samples: Mapping[str, MeanSample], sources: Mapping[str, Source], model: Sketch, sequence: int
+    stage: Stage,
+    samples: Mapping[str, MeanSample],
+    sources: Mapping[str, Source],
+    model: Sketch,
+    sequence: int,
 ) -> MeanSample:
     """The stage's mean sample; what cannot be read counts as the assumed one, or as the mean of what can."""
     known = [name for name in stage.data if name in samples]
     if not known:
         return assumed_sample(model, sequence)
-    given = stage.shares({name: len(sources[name]) if name in sources else 0 for name in stage.data})
+    given = stage.shares(
+        {name: len(sources[name]) if name in sources else 0 for name in stage.data}
+    )
     return mixed_sample(samples, {name: given[name] for name in known})
 
 
-def _pair_problems(stage: Stage, sample: MeanSample, samples: Mapping[str, MeanSample]) -> list[str]:
+def _pair_problems(
+    stage: Stage, sample: MeanSample, samples: Mapping[str, MeanSample]
+) -> list[str]:
     readable = all(name in samples for name in stage.data)
     if "contrastive" in stage.objectives and readable and sample.captions == 0:
-        return ["the contrastive objective needs records of kind caption with one image; none was found in its sources"]
+        return [
+            "the contrastive objective needs records of kind caption with one image; none was found in its sources"
+        ]
     return []
 
 
 def _count(model: Sketch, part: Part, *, trained: bool = False) -> int:
-    return sum(p.numel() for p in model.mllm.part(part).parameters() if p.requires_grad or not trained)
+    return sum(
+        p.numel() for p in model.mllm.part(part).parameters() if p.requires_grad or not trained
+    )

@@ -36,7 +36,11 @@ def stage_problems(stage: Stage, *, trained: int) -> Iterator[str]:
         yield "it trains nothing: give at least one part a share above 0 in `train`"
     if unknown := [name for name in stage.objectives if name not in OBJECTIVES]:
         yield f"unknown objective {unknown[0]!r}; registered are: {', '.join(OBJECTIVES)}"
-    if trained and stage.share("tower") + stage.share("connector") == 0 and "next_token" not in stage.objectives:
+    if (
+        trained
+        and stage.share("tower") + stage.share("connector") == 0
+        and "next_token" not in stage.objectives
+    ):
         yield "only the language trains, but no objective runs it; add next_token to `objectives`"
 
 

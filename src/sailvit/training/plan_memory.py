@@ -46,20 +46,31 @@ class Memory:
         return self.weights + self.gradients + self.moments + self.snapshot + self.activations
 
 
-def estimate_memory(model: MLLM, recipe: Recipe, stage: Stage, sample: MeanSample, *, language_runs: bool) -> Memory:
+def estimate_memory(
+    model: MLLM, recipe: Recipe, stage: Stage, sample: MeanSample, *, language_runs: bool
+) -> Memory:
     """The memory of a stage for which `model` is frozen as planned."""
     tokens = float(stage.micro_batch * recipe.sequence)
     samples = tokens / sample.tokens
     tiles = samples * sample.tiles
-    tower, connector, language = (_size(part) for part in (model.tower.model, model.connector, model.language))
+    tower, connector, language = (
+        _size(part) for part in (model.tower.model, model.connector, model.language)
+    )
     seen = {
         "tower": tiles * (model.tower.patches + model.tower.prefix) * tower.trains,
         "connector": tiles * model.visual_tokens * (tower.trains or connector.trains),
         "language": tokens * language_runs * (tower.trains or connector.trains or language.trains),
     }
     parts = {"tower": tower, "connector": connector, "language": language}
-    copies = 2.0 * sum(parts[name].matrices for name in parts if seen[name]) * (recipe.precision == "bf16")
-    activations = sum(parts[name].values * seen[name] * KEPT[recipe.precision, parts[name].trains] for name in parts)
+    copies = (
+        2.0
+        * sum(parts[name].matrices for name in parts if seen[name])
+        * (recipe.precision == "bf16")
+    )
+    activations = sum(
+        parts[name].values * seen[name] * KEPT[recipe.precision, parts[name].trains]
+        for name in parts
+    )
     scores = language_runs * _scores(model, samples * sample.answers)
     trained = sum(part.trained for part in parts.values())
     return Memory(
@@ -115,4 +126,9 @@ def _kept_layers(model: nn.Module) -> list[nn.Linear]:
     """Layers that hold a graph: from the first trained block on; in a frozen part all, as gradients pass through."""
     blocks = find_blocks(model)[1] or [model]
     trained = [block for block in blocks if any(p.requires_grad for p in block.parameters())]
-    return [layer for block in trained or blocks for layer in block.modules() if isinstance(layer, nn.Linear)]
+    return [
+        layer
+        for block in trained or blocks
+        for layer in block.modules()
+        if isinstance(layer, nn.Linear)
+    ]

@@ -78,10 +78,14 @@ def mixed_sample(samples: Mapping[str, MeanSample], shares: Mapping[str, float])
 
     def mean(field: str) -> float:
         """Mean of one field."""
-        return float(sum(getattr(samples[name], field) * share / total for name, share in shares.items()))
+        return float(
+            sum(getattr(samples[name], field) * share / total for name, share in shares.items())
+        )
 
     basis = "; ".join(dict.fromkeys(samples[name].basis for name in shares))
-    return MeanSample(mean("tiles"), mean("tokens"), mean("squares"), mean("answers"), mean("captions"), basis)
+    return MeanSample(
+        mean("tiles"), mean("tokens"), mean("squares"), mean("answers"), mean("captions"), basis
+    )
 
 
 Row = tuple[float, float, float, float]
@@ -98,10 +102,17 @@ def _measurer(model: Sketch, sequence: int) -> Callable[[Record], Row]:
         if builder is not None:
             text = builder.draft("plan", record).text
             visual = float((text.tokens == layout.placeholder_id).sum())
-            return visual / layout.tokens_per_tile, len(text), float((text.labels != IGNORED).sum()), caption
+            return (
+                visual / layout.tokens_per_tile,
+                len(text),
+                float((text.labels != IGNORED).sum()),
+                caption,
+            )
         tiles = sum(tile_count(image, layout) for image in record.images)
         tokens = tiles * layout.tokens_per_tile + _characters(record.turns) / CHARACTERS
-        answers = _characters([turn for turn in record.turns if turn.role == "assistant"]) / CHARACTERS
+        answers = (
+            _characters([turn for turn in record.turns if turn.role == "assistant"]) / CHARACTERS
+        )
         return tiles, min(tokens, sequence), answers, caption
 
     return measure

@@ -69,7 +69,10 @@ def fingerprint(tensor: torch.Tensor) -> str:
 
 def fingerprints(job: StageJob) -> dict[str, dict[str, str]]:
     """A fingerprint of every tensor of every part."""
-    return {part: {n: fingerprint(p) for n, p in job.model.part(part).named_parameters()} for part in PARTS}
+    return {
+        part: {n: fingerprint(p) for n, p in job.model.part(part).named_parameters()}
+        for part in PARTS
+    }
 
 
 class ProofHook(Hook):
@@ -86,11 +89,15 @@ class ProofHook(Hook):
     def stage_started(self, job: StageJob) -> None:
         """Write down what should train, and fingerprint every weight unless a resumed stage brings that along."""
         frozen, self._planned = TrainConfig(lr=0.0), {}
-        self._shares = {id(p): 1.0 for objective in job.objectives.values() for p in objective.parameters()}
+        self._shares = {
+            id(p): 1.0 for objective in job.objectives.values() for p in objective.parameters()
+        }
         for part in PARTS:
             shares = planned_shares(job.model, part, job.stage.train.get(part, frozen))
             self._planned[part] = set(shares)
-            self._shares |= {id(p): shares[n] for n, p in job.model.part(part).named_parameters() if n in shares}
+            self._shares |= {
+                id(p): shares[n] for n, p in job.model.part(part).named_parameters() if n in shares
+            }
         self._done = job.share_done(job.samples, job.tokens)
         if not job.evidence.before:
             job.evidence.before = fingerprints(job)
@@ -115,10 +122,14 @@ class ProofHook(Hook):
         """
         evidence, peak = job.evidence, job.stage.optim.lr
         groups = job.optimizer.param_groups
-        top = {part: max(g["share"] for g in groups if g["part"] == part) for part in evidence.highest}
+        top = {
+            part: max(g["share"] for g in groups if g["part"] == part) for part in evidence.highest
+        }
         # The rates of a part's layers rise together, so the highest tells the others.
         reached = [
-            (g["share"], g["share"] / top[g["part"]] * evidence.highest[g["part"]]) for g in groups if g["share"]
+            (g["share"], g["share"] / top[g["part"]] * evidence.highest[g["part"]])
+            for g in groups
+            if g["share"]
         ]
         risen = all(highest >= min(_VISIBLE, share * peak / 2) for share, highest in reached)
         looks = bool(self._planned["tower"] or self._planned["connector"])
@@ -134,7 +145,9 @@ class ProofHook(Hook):
             evidence.highest[part] = max(evidence.highest.get(part, 0.0), found)
             for share in {self._shares[id(p)] for p in group["params"] if id(p) in self._shares}:
                 if not math.isclose(found, full * share, rel_tol=1e-6, abs_tol=1e-15):
-                    said = f"learning rate {found:g} at step {job.step}; planned is {full * share:g}"
+                    said = (
+                        f"learning rate {found:g} at step {job.step}; planned is {full * share:g}"
+                    )
                     evidence.astray.setdefault(part, said)
 
     def _prove(self, job: StageJob, when: str) -> None:
@@ -170,7 +183,9 @@ class ProofHook(Hook):
             in_optimizer=sum(sizes[name] for name, times in held.items() if times == 1),
             moved=sum(sizes[name] for name in planned & changed),
             frozen=sum(size for name, size in sizes.items() if name not in planned),
-            frozen_identical=sum(size for name, size in sizes.items() if name not in planned | changed),
+            frozen_identical=sum(
+                size for name, size in sizes.items() if name not in planned | changed
+            ),
             lr=job.evidence.highest.get(part, 0.0),
             verdict=AS_PLANNED,
         )
@@ -182,7 +197,9 @@ class ProofHook(Hook):
         counts = {name: slots.count(id(p)) for name, p in job.model.part(part).named_parameters()}
         return {name: count for name, count in counts.items() if count}
 
-    def _verdict(self, evidence: Evidence, part: Part, changed: set[str], held: dict[str, int]) -> str:
+    def _verdict(
+        self, evidence: Evidence, part: Part, changed: set[str], held: dict[str, int]
+    ) -> str:
         planned = self._planned[part]
         if lacking := sorted(planned - held.keys()):
             return f"{_some(lacking)} should train but no optimizer group holds {_them(lacking)}"
@@ -195,7 +212,11 @@ class ProofHook(Hook):
         if part in evidence.astray:
             return evidence.astray[part]
         if still := sorted(planned - changed):
-            why = "" if evidence.images or part == "language" else " (no sample of this stage had an image)"
+            why = (
+                ""
+                if evidence.images or part == "language"
+                else " (no sample of this stage had an image)"
+            )
             return f"{_some(still)} should train but did not move{why}"
         return AS_PLANNED
 

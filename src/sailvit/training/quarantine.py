@@ -29,8 +29,16 @@ class QuarantineLog:
         """A line, before the first step, for all that sources found damaged when they opened."""
         for name, source in sources.items():
             for fault in getattr(source, "faults", ()):
-                line = {"stage": stage.name, "stage_index": 0, "step": 0, "rank": rank(), "source": name}
-                append_line(self._path(rank()), {**line, "position": None, "id": "", **asdict(fault)})
+                line = {
+                    "stage": stage.name,
+                    "stage_index": 0,
+                    "step": 0,
+                    "rank": rank(),
+                    "source": name,
+                }
+                append_line(
+                    self._path(rank()), {**line, "position": None, "id": "", **asdict(fault)}
+                )
 
     def files(self) -> Iterator[Path]:
         """The files that this process keeps in order: its own, and rank 0 also those of ranks that are no more."""

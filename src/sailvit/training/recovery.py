@@ -32,7 +32,9 @@ class RecoveryHook(Hook):
     Data always goes on: a stretch that led to a rollback is behind the cursor and is not read again.
     """
 
-    def __init__(self, checkpoints: Checkpoints, announce: Callable[[dict[str, Any]], None]) -> None:
+    def __init__(
+        self, checkpoints: Checkpoints, announce: Callable[[dict[str, Any]], None]
+    ) -> None:
         self._checkpoints = checkpoints
         self._announce = announce
         self._losses: deque[float] = deque(maxlen=_WINDOW)
@@ -62,15 +64,34 @@ class RecoveryHook(Hook):
         score = robust_score(loss, self._losses)
         self._losses.append(loss)
         if score > job.recipe.recovery.spike:
-            self._write(job, {"event": "spike", "loss": loss, "score": round(score, 1), "samples": _sample_ids(job)})
+            self._write(
+                job,
+                {
+                    "event": "spike",
+                    "loss": loss,
+                    "score": round(score, 1),
+                    "samples": _sample_ids(job),
+                },
+            )
 
     def _go_back(self, job: StageJob) -> None:
         limits, names = job.recipe.recovery, ", ".join(self._suspects)
         found, _ = self._checkpoints.newest()
         usable = found is not None and found.values["stage"] == job.index and found.values["step"]
         if self._rollbacks >= limits.rollbacks or not usable:
-            self._write(job, {"event": "not finite", "skipped": job.skipped_in_row, "samples": list(self._suspects)})
-            why = f"after {self._rollbacks} rollbacks" if usable else "with no checkpoint of this stage to go back to"
+            self._write(
+                job,
+                {
+                    "event": "not finite",
+                    "skipped": job.skipped_in_row,
+                    "samples": list(self._suspects),
+                },
+            )
+            why = (
+                f"after {self._rollbacks} rollbacks"
+                if usable
+                else "with no checkpoint of this stage to go back to"
+            )
             raise RunError(
                 f"stage {job.stage.name} stopped at step {job.step}: {job.skipped_in_row} steps in a row had a loss or"
                 f" gradient that is not finite, {why}. Their samples: {names}. Look at these with `sailvit data view`,"
@@ -81,7 +102,10 @@ class RecoveryHook(Hook):
         restore_stage(job, found)
         self._rollbacks += 1
         job.skipped_in_row = 0
-        self._write(job, {"event": "rollback", "to_step": found.values["step"], "samples": list(self._suspects)})
+        self._write(
+            job,
+            {"event": "rollback", "to_step": found.values["step"], "samples": list(self._suspects)},
+        )
         self._suspects.clear()
 
     def _write(self, job: StageJob, values: dict[str, Any]) -> None:

@@ -27,7 +27,9 @@ def fit_line(losses: Sequence[float]) -> Line:
     middle, mean = (count - 1) / 2, math.fsum(losses) / count
     spread = math.fsum((step - middle) ** 2 for step in range(count))
     slope = math.fsum((step - middle) * loss for step, loss in enumerate(losses)) / spread
-    off = math.fsum((loss - mean - slope * (step - middle)) ** 2 for step, loss in enumerate(losses))
+    off = math.fsum(
+        (loss - mean - slope * (step - middle)) ** 2 for step, loss in enumerate(losses)
+    )
     scatter = math.sqrt(off / (count - 2))
     return Line(
         slope=slope,

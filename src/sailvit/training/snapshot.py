@@ -13,7 +13,9 @@ class Snapshot:
     """Copies of an optimizer's parameters and of its state: 12 bytes per parameter that trains, with AdamW in fp32."""
 
     def __init__(
-        self, weights: dict[torch.Tensor, torch.Tensor], moments: dict[torch.Tensor, dict[str, torch.Tensor]]
+        self,
+        weights: dict[torch.Tensor, torch.Tensor],
+        moments: dict[torch.Tensor, dict[str, torch.Tensor]],
     ) -> None:
         self.weights = weights
         self.moments = moments
@@ -23,7 +25,9 @@ class Snapshot:
         """The present values, kept on the CPU or beside the originals."""
         held = [p for group in optimizer.param_groups for p in group["params"]]
         states = {p: state for p in held if (state := optimizer.state.get(p))}
-        moments = {p: {key: _copy(t, keep) for key, t in state.items()} for p, state in states.items()}
+        moments = {
+            p: {key: _copy(t, keep) for key, t in state.items()} for p, state in states.items()
+        }
         return cls({p: _copy(p, keep) for p in held}, moments)
 
     @torch.no_grad()
@@ -47,7 +51,10 @@ class Snapshot:
 
     @classmethod
     def load(
-        cls, tensors: Mapping[str, torch.Tensor], names: Mapping[torch.Tensor, str], keep: Literal["cpu", "device"]
+        cls,
+        tensors: Mapping[str, torch.Tensor],
+        names: Mapping[torch.Tensor, str],
+        keep: Literal["cpu", "device"],
     ) -> Snapshot:
         """What `tensors` gave, under the same names."""
         owners = {name: parameter for parameter, name in names.items()}

@@ -52,8 +52,17 @@ class SaveState(Hook):
 
 def changed_weights(job: StageJob) -> dict[str, torch.Tensor]:
     """The weights of every part that some stage so far has trained or replaced; others are what the recipe names."""
-    changed = {part for known in job.recipe.stages[: job.index + 1] for part in (*known.train, *known.start_from)}
-    return {f"weight/{part}/{n}": p for part in PARTS if part in changed for n, p in _parameters(job, part)}
+    changed = {
+        part
+        for known in job.recipe.stages[: job.index + 1]
+        for part in (*known.train, *known.start_from)
+    }
+    return {
+        f"weight/{part}/{n}": p
+        for part in PARTS
+        if part in changed
+        for n, p in _parameters(job, part)
+    }
 
 
 def stage_tensors(job: StageJob) -> dict[str, torch.Tensor]:
@@ -74,7 +83,11 @@ def restore_stage(job: StageJob, saved: Saved) -> None:
     """Give the optimizer, the objectives and the search what a checkpoint of this stage holds of them."""
     names = trained_names(job)
     owners = {name: parameter for parameter, name in names.items()}
-    found = {name: _blank(name, shape, owners) for name, shape in saved.shapes().items() if _is_stage_state(name)}
+    found = {
+        name: _blank(name, shape, owners)
+        for name, shape in saved.shapes().items()
+        if _is_stage_state(name)
+    }
     objectives = _objective_tensors(job)
     saved.read(found | objectives)
     load_moments(job.optimizer, names, _under(found, "moment/"))
@@ -91,7 +104,9 @@ def restore_place(job: StageJob, values: Mapping[str, Any]) -> None:
 
 def trained_names(job: StageJob) -> dict[torch.Tensor, str]:
     """A stable name for every parameter that the stage's optimizer may hold."""
-    named: dict[torch.Tensor, str] = {p: f"{part}/{name}" for part in PARTS for name, p in _parameters(job, part)}
+    named: dict[torch.Tensor, str] = {
+        p: f"{part}/{name}" for part in PARTS for name, p in _parameters(job, part)
+    }
     for owner, objective in job.objectives.items():
         named |= {p: f"objective.{owner}/{name}" for name, p in objective.named_parameters()}
     return named
@@ -104,7 +119,11 @@ def _parameters(job: StageJob, part: Any) -> list[tuple[str, torch.nn.Parameter]
 def _objective_tensors(job: StageJob) -> dict[str, torch.Tensor]:
     """The objectives' own parameters, live, so that reading into them restores them."""
     states = {name: objective.state_dict() for name, objective in job.objectives.items()}
-    return {f"objective/{name}/{key}": tensor for name, state in states.items() for key, tensor in state.items()}
+    return {
+        f"objective/{name}/{key}": tensor
+        for name, state in states.items()
+        for key, tensor in state.items()
+    }
 
 
 def _is_stage_state(name: str) -> bool:
@@ -114,8 +133,14 @@ def _is_stage_state(name: str) -> bool:
 def _blank(name: str, shape: torch.Size, owners: Mapping[str, torch.Tensor]) -> torch.Tensor:
     """Room for a saved tensor, sharded like the parameter `<kind>/<key>/<owner>` that it belongs to."""
     owner = owners[name.split("/", 2)[2]].detach()
-    return torch.zeros_like(owner) if owner.shape == shape else torch.zeros(shape, device=owner.device)
+    return (
+        torch.zeros_like(owner) if owner.shape == shape else torch.zeros(shape, device=owner.device)
+    )
 
 
 def _under(tensors: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
-    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+    return {
+        name.removeprefix(prefix): value
+        for name, value in tensors.items()
+        if name.startswith(prefix)
+    }

@@ -63,33 +63,53 @@ class Trainer:
         refuse_missing(recipe)
         self.assembly = build(recipe.model, recipe.seed)
         self.sources = open_sources(recipe)
-        self._builder = SampleBuilder(self.assembly.tokenizer, self.assembly.layout, recipe.sequence)
+        self._builder = SampleBuilder(
+            self.assembly.tokenizer, self.assembly.layout, recipe.sequence
+        )
         self._costs = measure_all(self.sources, self._builder, workers=recipe.workers)
         self._quarantine = QuarantineLog(folder)
         self._peak = device_peak(self.device, recipe.precision)
         self._signals = StopOnSignal()
         if recipe.parallel.mode != "replicate" and world() == 1:
-            announce({"note": f"parallel.mode is {recipe.parallel.mode}, but one process has nothing to share"})
-        parallelize(self.assembly.mllm.to(self.device), recipe.parallel, self.device, bf16=recipe.precision == "bf16")
-        self._checkpoints = Checkpoints(folder.state, keep=recipe.checkpoint.keep, keep_best=recipe.checkpoint.best)
+            announce(
+                {
+                    "note": f"parallel.mode is {recipe.parallel.mode}, but one process has nothing to share"
+                }
+            )
+        parallelize(
+            self.assembly.mllm.to(self.device),
+            recipe.parallel,
+            self.device,
+            bf16=recipe.precision == "bf16",
+        )
+        self._checkpoints = Checkpoints(
+            folder.state, keep=recipe.checkpoint.keep, keep_best=recipe.checkpoint.best
+        )
         self._saver = SaveState(self._checkpoints)
-        # Signals first, so that a step's record, proof and save all see the request to stop; the proof before the save,
-        # so that no state is kept of a stage that did something else than planned; between them recovery and
-        # the search, whose decisions are about the next step and belong to the state.
-        curves = Curves(recipe, folder) if rank() == 0 else None
-        self._hooks: list[Hook] = [
-            self._signals,
-            *([] if curves is None else [MetricsHook(curves)]),
-            WatchHook(partial(choose, recipe, self.sources, self._costs, self._builder), curves, announce),
-            *hooks,
-            ProofHook(announce),
-            RecoveryHook(self._checkpoints, announce),
-            SearchHook(announce),
-            self._saver,
-        ]
+        self._hooks = self._make_hooks(hooks)
         # Every stage is set up once, so that a mistake in the last shows before the first has trained for days.
         for index in range(len(recipe.stages)):
             self._job(index)
+
+    def _make_hooks(self, given: Sequence[Hook]) -> list[Hook]:
+        # Signals first, so that a step's record, proof and save all see the request to stop; the proof before the save,
+        # so that no state is kept of a stage that did something else than planned; between them recovery and
+        # the search, whose decisions are about the next step and belong to the state.
+        curves = Curves(self.recipe, self.folder) if rank() == 0 else None
+        return [
+            self._signals,
+            *([] if curves is None else [MetricsHook(curves)]),
+            WatchHook(
+                partial(choose, self.recipe, self.sources, self._costs, self._builder),
+                curves,
+                self._announce,
+            ),
+            *given,
+            ProofHook(self._announce),
+            RecoveryHook(self._checkpoints, self._announce),
+            SearchHook(self._announce),
+            self._saver,
+        ]
 
     def run(self, *, resume: bool = False) -> Assembly:
         """Train every stage that is not done yet; returns the model as it stands after the last.
@@ -144,7 +164,9 @@ class Trainer:
 
     def _why_not(self, notes: Sequence[str]) -> str:
         """Why there is nothing to resume from, and what to do."""
-        done = len(read_json(self.folder.manifest)["stages"]) if self.folder.manifest.exists() else 0
+        done = (
+            len(read_json(self.folder.manifest)["stages"]) if self.folder.manifest.exists() else 0
+        )
         if done == len(self.recipe.stages):
             return f"{self.folder.path} is complete, {done} of {done} stages; there is nothing to resume"
         damaged = "".join(f"\n  {note}" for note in notes)
@@ -177,8 +199,13 @@ class Trainer:
         stage = self.recipe.stages[index]
         model, device = self.assembly.mllm, self.device
         freeze(model, stage)
-        objectives = {name: objective.to(device) for name, objective in make_objectives(list(stage.objectives)).items()}
-        feed = make_feed(self.recipe, index, {name: len(source) for name, source in self.sources.items()})
+        objectives = {
+            name: objective.to(device)
+            for name, objective in make_objectives(list(stage.objectives)).items()
+        }
+        feed = make_feed(
+            self.recipe, index, {name: len(source) for name, source in self.sources.items()}
+        )
         report = self._quarantine.reporter(index, stage)
         return StageJob(
             recipe=self.recipe,
@@ -187,7 +214,9 @@ class Trainer:
             assembly=self.assembly,
             objectives=objectives,
             optimizer=make_optimizer(model, objectives.values(), stage),
-            flops=flops_model(model, language_runs=any(o.needs_logits for o in objectives.values())),
+            flops=flops_model(
+                model, language_runs=any(o.needs_logits for o in objectives.values())
+            ),
             peak=self._peak,
             loader=Loader(self.sources, self._costs, self._builder, feed, report=report),
             device=device,
@@ -204,12 +233,20 @@ class Trainer:
     def _load_part(self, part: Part, folder: str | None) -> None:
         config, mllm = self.recipe.model, self.assembly.mllm
         if part == "connector":
-            changed = config.connector if folder is None else config.connector.model_copy(update={"source": folder})
+            changed = (
+                config.connector
+                if folder is None
+                else config.connector.model_copy(update={"source": folder})
+            )
             config = config.model_copy(update={"connector": changed})
             fresh = load_connector(config, mllm.tower, mllm.language, self.recipe.seed).state_dict()
         else:
             config = config if folder is None else config.model_copy(update={part: folder})
-            loaded = load_tower(config)[0].model if part == "tower" else load_language(config, self.recipe.seed)[0]
+            loaded = (
+                load_tower(config)[0].model
+                if part == "tower"
+                else load_language(config, self.recipe.seed)[0]
+            )
             fresh = loaded.state_dict()
         try:
             fill_all(dict(mllm.part(part).named_parameters()), fresh)
@@ -230,7 +267,11 @@ class Trainer:
 def open_sources(recipe: Recipe) -> dict[str, Source]:
     """Every source that some stage uses, opened."""
     used = {name for stage in recipe.stages for name in stage.data}
-    return {name: open_source(name, config, Path.cwd()) for name, config in recipe.sources.items() if name in used}
+    return {
+        name: open_source(name, config, Path.cwd())
+        for name, config in recipe.sources.items()
+        if name in used
+    }
 
 
 def keep_lines(path: Path, stage: int, step: int) -> None:

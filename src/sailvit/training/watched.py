@@ -77,7 +77,10 @@ class Watched:
 
 
 def choose(
-    recipe: Recipe, sources: Mapping[str, Source], costs: Mapping[str, Costs], builder: SampleBuilder
+    recipe: Recipe,
+    sources: Mapping[str, Source],
+    costs: Mapping[str, Costs],
+    builder: SampleBuilder,
 ) -> Watched:
     """Tiles and texts for a run of `recipe`, from the source that it names for this or from its stages' own.
 
@@ -87,7 +90,9 @@ def choose(
     if name is not None:
         sources = {name: open_source(name, recipe.sources[name], Path.cwd())}
         costs = measure_all(sources, builder, workers=recipe.workers)
-    pictures = [_samples(recipe.seed, n, sources[n], costs[n], builder, kind="pictures") for n in sources]
+    pictures = [
+        _samples(recipe.seed, n, sources[n], costs[n], builder, kind="pictures") for n in sources
+    ]
     plain = [_samples(recipe.seed, n, sources[n], costs[n], builder, kind="texts") for n in sources]
     # The last tile of an image that was cut up is the one that shows all of it.
     tiles = [sample.tiles[-1] for sample in islice(_alternating(pictures), recipe.watch.tiles)]
@@ -126,7 +131,9 @@ def _samples(
     few = len(source) <= _LOOKED_AT
     positions = rng.permutation(len(source)) if few else rng.integers(0, len(source), _LOOKED_AT)
     tokens, tiles = costs.at(positions)
-    for position in positions[(tiles > 0) if kind == "pictures" else (tiles == 0) & (tokens > 0)].tolist():
+    for position in positions[
+        (tiles > 0) if kind == "pictures" else (tiles == 0) & (tokens > 0)
+    ].tolist():
         try:
             sample = builder(name, source[position])
         except UNUSABLE:
@@ -151,10 +158,16 @@ def _alternating(streams: list[Iterator[Sample]]) -> Iterator[Sample]:
 def _packed(texts: tuple[Sample, ...]) -> dict[str, torch.Tensor]:
     lengths = torch.tensor([len(text.tokens) for text in texts], dtype=torch.int64)
     none = torch.zeros(0, dtype=torch.int64)
-    tokens, labels = torch.cat([none, *(t.tokens for t in texts)]), torch.cat([none, *(t.labels for t in texts)])
+    tokens, labels = (
+        torch.cat([none, *(t.tokens for t in texts)]),
+        torch.cat([none, *(t.labels for t in texts)]),
+    )
     return {"lengths": lengths, "tokens": tokens, "labels": labels}
 
 
 def _text(name: str, tokens: torch.Tensor, labels: torch.Tensor) -> Sample:
-    no_tiles, no_images = torch.zeros(0, 3, 1, 1, dtype=torch.uint8), torch.zeros(0, dtype=torch.int64)
+    no_tiles, no_images = (
+        torch.zeros(0, 3, 1, 1, dtype=torch.uint8),
+        torch.zeros(0, dtype=torch.int64),
+    )
     return Sample(name, tokens, labels, no_tiles, no_images, caption=False)

@@ -57,9 +57,13 @@ def test_pixels_have_the_promised_size_and_never_change(kind):
 def test_another_process_with_other_settings_draws_the_same_bytes(tmp_path):
     (tmp_path / "matplotlibrc").write_text("lines.linewidth: 9\nfont.size: 20\naxes.grid: True\n")
     environment = {**os.environ, "MATPLOTLIBRC": str(tmp_path), "MPLCONFIGDIR": str(tmp_path)}
-    there = subprocess.run([sys.executable, "-c", PRINT], env=environment, capture_output=True, text=True, check=True)
+    there = subprocess.run(
+        [sys.executable, "-c", PRINT], env=environment, capture_output=True, text=True, check=True
+    )
     source = ChartsSource(ChartsOptions(size=6, seed=5, kinds=["line", "pie", "heatmap"]))
-    here = hashlib.sha256(b"".join(source[n].images[0].pixels().tobytes() for n in range(6))).hexdigest()
+    here = hashlib.sha256(
+        b"".join(source[n].images[0].pixels().tobytes() for n in range(6))
+    ).hexdigest()
     assert there.stdout.strip() == here
 
 
@@ -101,7 +105,10 @@ def test_every_colour_of_the_legend_is_seen(kind):
     for seed in range(3):
         made = drawing(kind, seed)
         pixels = made.pixels()
-        assert all(mask(pixels, code).sum() >= 12 for code in made.chart.colours.codes), (kind, seed)
+        assert all(mask(pixels, code).sum() >= 12 for code in made.chart.colours.codes), (
+            kind,
+            seed,
+        )
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -113,7 +120,9 @@ def test_no_text_is_cut_off_and_no_number_covers_another(kind):
             figure = made.figure()
             canvas = FigureCanvasAgg(figure)
             canvas.draw()
-            texts = [text for text in figure.findobj(Text) if text.get_visible() and text.get_text()]
+            texts = [
+                text for text in figure.findobj(Text) if text.get_visible() and text.get_text()
+            ]
             boxes = [text.get_window_extent(canvas.get_renderer()) for text in texts]
             boxes += [found.get_window_extent() for found in figure.findobj(Legend)]
             texts += [Text(text="legend")] * (len(boxes) - len(texts))
@@ -129,7 +138,9 @@ def test_no_text_is_cut_off_and_no_number_covers_another(kind):
 
 def test_a_tall_pie_keeps_its_title():
     made = drawing("pie")
-    tall = replace(made, look=replace(made.look, width=420, height=900, legend_right=False, type=11.0))
+    tall = replace(
+        made, look=replace(made.look, width=420, height=900, legend_right=False, type=11.0)
+    )
     text = replace(tall, chart=replace(made.chart, title="A title of two lines, " * 2)).pixels()
     assert (text[:2] == text[0, 0]).all()
 

@@ -36,7 +36,9 @@ class Reader:
         self.table = table
         self.name = table.quantity.name
         self.unit = f", in {table.quantity.unit}" if table.quantity.unit else ""
-        self.rows = {self._row(row): row for row in range(len(table.series))} if table.kind != "box" else {}
+        self.rows = (
+            {self._row(row): row for row in range(len(table.series))} if table.kind != "box" else {}
+        )
         self.cells = {
             f"{phrase} {table.across.at} {label}": self.value(row, column)
             for phrase, row in self.rows.items()
@@ -44,7 +46,11 @@ class Reader:
         }
 
     def _row(self, row: int) -> str:
-        return f"the {self.name} of {self.table.series[row]}" if self.table.group else f"the {self.name}"
+        return (
+            f"the {self.name} of {self.table.series[row]}"
+            if self.table.group
+            else f"the {self.name}"
+        )
 
     def value(self, row: int, column: int) -> Fraction:
         return number(self.table.text(self.table.values[row][column]))
@@ -64,10 +70,14 @@ class Reader:
         phrase, word = re.fullmatch(r"For which .+? is (the .+) (highest|lowest)", text).groups()
         values = self.series(phrase)
         wanted = max(values) if word == "highest" else min(values)
-        return [label for label, value in zip(self.table.labels, values, strict=True) if value == wanted]
+        return [
+            label for label, value in zip(self.table.labels, values, strict=True) if value == wanted
+        ]
 
     def _rank(self, text):
-        phrase, word = re.fullmatch(r"For which .+? is (the .+) (second|third) highest", text).groups()
+        phrase, word = re.fullmatch(
+            r"For which .+? is (the .+) (second|third) highest", text
+        ).groups()
         values = self.series(phrase)
         above = {"second": 1, "third": 2}[word]
         pairs = zip(self.table.labels, values, strict=True)
@@ -78,7 +88,11 @@ class Reader:
         label = text.split(f" {self.name} {self.table.across.at} ")[1]
         column = self.table.labels.index(label)
         values = [self.value(row, column) for row in range(len(self.table.series))]
-        return [name for name, value in zip(self.table.series, values, strict=True) if value == max(values)]
+        return [
+            name
+            for name, value in zip(self.table.series, values, strict=True)
+            if value == max(values)
+        ]
 
     def _difference(self, text):
         first, second = text.removeprefix("By how much is ").split(" higher than ")
@@ -103,7 +117,9 @@ class Reader:
         return [str(n) for n in [Fraction(round(mean * 10), 10)] if abs(n - mean) < Fraction(1, 20)]
 
     def _above(self, text):
-        phrase, limit = re.fullmatch(r"For how many .+? is (the .+) above ([\d.]+).*", text).groups()
+        phrase, limit = re.fullmatch(
+            r"For how many .+? is (the .+) above ([\d.]+).*", text
+        ).groups()
         assert number(limit) not in self.series(phrase)
         return [str(sum(value > number(limit) for value in self.series(phrase)))]
 
@@ -116,7 +132,9 @@ class Reader:
     def _colour(self, text):
         names = self.table.labels if self.table.kind == "pie" else self.table.series
         pairs = list(zip(names, self.table.colours.names, strict=True))
-        return [c for n, c in pairs if f"for {n}" in text] + [n for n, c in pairs if f"colour {c} " in text]
+        return [c for n, c in pairs if f"for {n}" in text] + [
+            n for n, c in pairs if f"colour {c} " in text
+        ]
 
     def _trend(self, text):
         phrase = re.fullmatch(r"Is (the .+) higher or lower .+", text)[1]
@@ -133,17 +151,25 @@ class Reader:
     def _table(self, text):
         lines = [[self.table.across.noun, *(name or self.name for name in self.table.series)]]
         for column, label in enumerate(self.table.labels):
-            lines.append([label, *(self.table.text(values[column]) for values in self.table.values)])
+            lines.append(
+                [label, *(self.table.text(values[column]) for values in self.table.values)]
+            )
         return ["\n".join(" | ".join(line) for line in lines)]
 
     def _box_value(self, text):
-        part, label = re.fullmatch(rf"What is the (.+) of the .+ {self.table.across.at} (.+)\? The .+\.", text).groups()
+        part, label = re.fullmatch(
+            rf"What is the (.+) of the .+ {self.table.across.at} (.+)\? The .+\.", text
+        ).groups()
         return [str(self.value(QUARTILES.index(part), self.table.labels.index(label)))]
 
     def _box_extreme(self, text):
         medians = [self.value(2, column) for column in range(len(self.table.labels))]
         wanted = max(medians) if text.endswith("highest") else min(medians)
-        return [label for label, value in zip(self.table.labels, medians, strict=True) if value == wanted]
+        return [
+            label
+            for label, value in zip(self.table.labels, medians, strict=True)
+            if value == wanted
+        ]
 
     def _box_spread(self, text):
         column = self.table.labels.index(text.split(f" {self.table.across.at} ")[-1])
@@ -207,7 +233,9 @@ def test_pies_make_a_hundred_of_different_shares():
 
 def test_boxes_rise_from_whisker_to_whisker():
     for table, _ in tables("box"):
-        assert all(list(column) == sorted(set(column)) for column in zip(*table.values, strict=True))
+        assert all(
+            list(column) == sorted(set(column)) for column in zip(*table.values, strict=True)
+        )
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -226,5 +254,10 @@ def test_captions_say_what_is_true(kind):
 
 
 def test_no_form_is_left_unasked():
-    seen = {q.form for kind in KINDS for table, rng in tables(kind) for q in some_questions(rng, table, 100)}
+    seen = {
+        q.form
+        for kind in KINDS
+        for table, rng in tables(kind)
+        for q in some_questions(rng, table, 100)
+    }
     assert seen == {*FORMS, "box value", "box extreme", "box spread"}

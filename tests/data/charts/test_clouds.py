@@ -33,16 +33,24 @@ def test_answers_follow_from_the_points():
             elif form == "end point":
                 axis = int(cloud.y in text.split(" with the ")[1])
                 word = "highest" if "highest" in text else "lowest"
-                wanted = (max if word == "highest" else min)(point[axis] for point in cloud.everything)
+                wanted = (max if word == "highest" else min)(
+                    point[axis] for point in cloud.everything
+                )
                 assert [str(p[1 - axis]) for p in cloud.everything if p[axis] == wanted] == [answer]
                 assert text.endswith(f"in {cloud.units[1 - axis]}?")
             elif form == "group size":
-                assert [str(size) for name, size in sizes.items() if text.endswith(f"to {name}?")] == [answer]
+                assert [
+                    str(size) for name, size in sizes.items() if text.endswith(f"to {name}?")
+                ] == [answer]
             elif form == "most points":
-                assert [name for name, size in sizes.items() if size == max(sizes.values())] == [answer]
+                assert [name for name, size in sizes.items() if size == max(sizes.values())] == [
+                    answer
+                ]
             elif form == "colour":
                 pairs = zip(cloud.groups, cloud.colours.names, strict=True)
-                assert [colour for name, colour in pairs if text.endswith(f"for {name}?")] == [answer]
+                assert [colour for name, colour in pairs if text.endswith(f"for {name}?")] == [
+                    answer
+                ]
     assert seen == {"points", "title", "kind", "end point", "group size", "most points", "colour"}
 
 

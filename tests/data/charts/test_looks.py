@@ -39,7 +39,9 @@ def test_colours_differ_and_named_ones_have_their_names():
     for number in range(300):
         colours = some_colours(numpy_generator(4, number), 1 + number % 7)
         assert len(set(colours.codes)) == 1 + number % 7
-        assert all(NAMED[name] == code for name, code in zip(colours.names, colours.codes, strict=False))
+        assert all(
+            NAMED[name] == code for name, code in zip(colours.names, colours.codes, strict=False)
+        )
         assert len(colours.names) in (0, len(colours.codes))
         named += bool(colours.names)
     assert 100 < named < 200
@@ -52,7 +54,9 @@ def test_named_colours_are_far_apart():
             assert sum((a - b) ** 2 for a, b in zip(one, other, strict=True)) ** 0.5 > 0.25
 
 
-@pytest.mark.parametrize(("paper", "ink"), [("#ffffff", "dark"), ("#000000", "light"), ("#f2cd2e", "dark")])
+@pytest.mark.parametrize(
+    ("paper", "ink"), [("#ffffff", "dark"), ("#000000", "light"), ("#f2cd2e", "dark")]
+)
 def test_print_stands_out(paper, ink):
     assert (sum(to_rgb(contrast(paper))) < 1.5) == (ink == "dark")
 

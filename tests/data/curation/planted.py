@@ -11,7 +11,18 @@ from PIL import Image
 from sailvit.core.errors import DataError
 from sailvit.core.records import Record, Turn
 
-PHOTOGRAPHS = ("astronaut", "camera", "coffee", "chelsea", "coins", "rocket", "moon", "brick", "grass", "gravel")
+PHOTOGRAPHS = (
+    "astronaut",
+    "camera",
+    "coffee",
+    "chelsea",
+    "coins",
+    "rocket",
+    "moon",
+    "brick",
+    "grass",
+    "gravel",
+)
 WORDS = (
     "red",
     "small",

@@ -95,7 +95,10 @@ def test_a_copy_that_goes_for_another_reason_is_not_the_first():
 def test_photographs_that_differ_stay_and_their_copies_go():
     pictures = [photograph(name) for name in PHOTOGRAPHS]
     records = [record(i, f"photograph {i}", [jpeg(pixels)]) for i, pixels in enumerate(pictures)]
-    records += [record(i, "copy", [jpeg(p, quality=50, scale=0.6)]) for i, p in enumerate(pictures, len(pictures))]
+    records += [
+        record(i, "copy", [jpeg(p, quality=50, scale=0.6)])
+        for i, p in enumerate(pictures, len(pictures))
+    ]
     curated = curate(Planted(records), curation({"near_duplicate": {}}))
     assert curated.positions.tolist() == list(range(len(pictures)))
 
@@ -105,7 +108,8 @@ def phrased(count: int, share: float) -> list:
     texts = sentences(count, seed=5)
     often = np.random.default_rng(0).permutation(count) < round(share * count)
     return [
-        record(f"r{i}", f"{PHRASE} {text}" if o else text) for i, (text, o) in enumerate(zip(texts, often, strict=True))
+        record(f"r{i}", f"{PHRASE} {text}" if o else text)
+        for i, (text, o) in enumerate(zip(texts, often, strict=True))
     ]
 
 
@@ -127,7 +131,9 @@ def test_a_phrase_of_30_percent_falls_to_the_share_that_is_asked_for(share: floa
     assert ngrams["after"]["top10_share"] < 0.5 * ngrams["before"]["top10_share"]
     assert ngrams["after"]["distinct_share"] > ngrams["before"]["distinct_share"]
     assert ngrams["kept"] == curated.report["kept"] / 3000
-    assert account(curated, "resampling")["why"] == {"over-represented n-gram": curated.report["dropped"]}
+    assert account(curated, "resampling")["why"] == {
+        "over-represented n-gram": curated.report["dropped"]
+    }
 
 
 def test_strength_goes_part_of_the_way_and_the_floor_holds():
@@ -140,7 +146,10 @@ def test_strength_goes_part_of_the_way_and_the_floor_holds():
 
 
 def test_a_phrase_that_all_have_is_left_alone():
-    assert curate(Planted(phrased(300, 1.0)), curation(resampling={"share": 0.2})).report["kept"] == 300
+    assert (
+        curate(Planted(phrased(300, 1.0)), curation(resampling={"share": 0.2})).report["kept"]
+        == 300
+    )
 
 
 def test_what_is_kept_depends_on_the_record_and_not_on_its_place():
@@ -150,13 +159,19 @@ def test_what_is_kept_depends_on_the_record_and_not_on_its_place():
         source = Planted([records[i] for i in order])
         kept.append({source[int(p)].id for p in curate(source, curation(resampling={})).positions})
     assert kept[0] == kept[1]
-    other = {records[int(p)].id for p in curate(Planted(records), curation(resampling={}, seed=1)).positions}
+    other = {
+        records[int(p)].id
+        for p in curate(Planted(records), curation(resampling={}, seed=1)).positions
+    }
     assert other != kept[0]
 
 
 def test_a_smaller_share_keeps_a_subset():
     source = Planted(phrased(900, 0.3))
-    loose, tight = (set(curate(source, curation(resampling={"share": s})).positions.tolist()) for s in (0.1, 0.05))
+    loose, tight = (
+        set(curate(source, curation(resampling={"share": s})).positions.tolist())
+        for s in (0.1, 0.05)
+    )
     assert tight < loose
 
 
@@ -185,7 +200,9 @@ def test_a_model_judges_images_with_their_texts():
         assert len(images) == len(texts)
         return [0.1 if text == records[7].turns[1].text else 0.5 for text in texts]
 
-    settings = curation({"similarity": {"model": "m", "at_least": 0.2, "batch": 4}}, {"length": {"at_most": 1000}})
+    settings = curation(
+        {"similarity": {"model": "m", "at_least": 0.2, "batch": 4}}, {"length": {"at_most": 1000}}
+    )
     curated = curate(source, settings, scorer=lambda model: scorer)
     assert sorted(set(range(12)) - set(curated.positions.tolist())) == [4, 7]
     assert account(curated, "similarity")["examples"][0]["found"] == "0.1"
@@ -196,7 +213,9 @@ def test_a_model_judges_images_with_their_texts():
 
 
 def test_kinds_limit_a_filter_of_copies():
-    records = [record(i, "same", [jpeg(noise(1))], kind="ocr" if i % 2 else "caption") for i in range(6)]
+    records = [
+        record(i, "same", [jpeg(noise(1))], kind="ocr" if i % 2 else "caption") for i in range(6)
+    ]
     curated = curate(Planted(records), curation({"duplicate": {"kinds": ["caption"]}}))
     assert curated.positions.tolist() == [0, 1, 3, 5]
 

@@ -17,7 +17,9 @@ from sailvit.data.curation.settings import FILTERS, Curation, filter_name, read_
 BLANK = np.zeros((30, 60, 3), np.uint8)
 
 
-def objection(name: str, settings: dict, found: Record, position: int = 0) -> tuple[str, str] | None:
+def objection(
+    name: str, settings: dict, found: Record, position: int = 0
+) -> tuple[str, str] | None:
     made = FILTERS[name].model_validate(settings)
     made.check()
     return made.objection(Look(position, found))
@@ -27,18 +29,48 @@ ENGLISH = "A red circle stands left of the blue square in the garden."
 GERMAN = "Ein roter Kreis liegt links von einem blauen Quadrat im Garten."
 
 CASES = [
-    ("resolution", {"side_at_least": 31}, record(0, "x", [BLANK]), ("shorter side below 31", "60 x 30 px")),
+    (
+        "resolution",
+        {"side_at_least": 31},
+        record(0, "x", [BLANK]),
+        ("shorter side below 31", "60 x 30 px"),
+    ),
     ("resolution", {"side_at_least": 30, "side_at_most": 60}, record(0, "x", [BLANK]), None),
-    ("resolution", {"side_at_most": 59}, record(0, "x", [BLANK]), ("longer side above 59", "60 x 30 px")),
-    ("resolution", {"pixels_at_most": 1799}, record(0, "x", [BLANK]), ("pixels above 1799", "60 x 30 px")),
+    (
+        "resolution",
+        {"side_at_most": 59},
+        record(0, "x", [BLANK]),
+        ("longer side above 59", "60 x 30 px"),
+    ),
+    (
+        "resolution",
+        {"pixels_at_most": 1799},
+        record(0, "x", [BLANK]),
+        ("pixels above 1799", "60 x 30 px"),
+    ),
     ("resolution", {"pixels_at_least": 1800}, record(0, "x", [BLANK]), None),
     ("resolution", {"side_at_least": 99}, record(0, "x"), None),
-    ("aspect", {"at_most": 1.9}, record(0, "x", [noise(0), BLANK]), ("aspect above 1.9", "60 x 30 px")),
+    (
+        "aspect",
+        {"at_most": 1.9},
+        record(0, "x", [noise(0), BLANK]),
+        ("aspect above 1.9", "60 x 30 px"),
+    ),
     ("aspect", {"at_most": 2}, record(0, "x", [BLANK]), None),
     ("length", {"at_least": 5}, record(0, "four"), ("characters below 5", "4 characters")),
-    ("length", {"at_most": 2, "unit": "words"}, record(0, "one two three"), ("words above 2", "3 words")),
+    (
+        "length",
+        {"at_most": 2, "unit": "words"},
+        record(0, "one two three"),
+        ("words above 2", "3 words"),
+    ),
     ("length", {"at_least": 4, "unit": "words"}, record(0, "一只黑猫"), None),
-    ("repetition", {"at_most": 0.5}, record(0, "very nice " * 20), ("repeated words above 0.5", "0.947")),
+    (
+        "repetition",
+        {"at_most": 0.5},
+        record(0, "very nice " * 20),
+        ("repeated words above 0.5", "0.947"),
+    ),
     ("repetition", {"at_most": 0.5}, record(0, ENGLISH), None),
     (
         "repetition",
@@ -51,15 +83,42 @@ CASES = [
     ("language", {"keep": ["en", "de"]}, record(0, GERMAN), None),
     ("language", {"keep": ["en"]}, record(0, "42"), None),
     ("language", {"keep": ["en"], "short": "drop"}, record(0, "42"), ("language short", "short")),
-    ("ocr", {"at_most": 0.3}, record(0, 'It reads "STOP AND GO".'), ("share of read text above 0.3", "0.478")),
-    ("ocr", {"at_most": 0.3}, record(0, "Es steht „Halt“ auf dem grossen runden Schild dort."), None),
-    ("ocr", {"at_most": 0.3}, record(0, "all of it", kind="ocr"), ("share of read text above 0.3", "1")),
-    ("ocr", {"at_least": 0.3}, record(0, "nothing is read here"), ("share of read text below 0.3", "0")),
-    ("length", {"at_least": 5, "kinds": ["qa"]}, record(0, "four"), ("characters below 5", "4 characters")),
+    (
+        "ocr",
+        {"at_most": 0.3},
+        record(0, 'It reads "STOP AND GO".'),
+        ("share of read text above 0.3", "0.478"),
+    ),
+    (
+        "ocr",
+        {"at_most": 0.3},
+        record(0, "Es steht „Halt“ auf dem grossen runden Schild dort."),
+        None,
+    ),
+    (
+        "ocr",
+        {"at_most": 0.3},
+        record(0, "all of it", kind="ocr"),
+        ("share of read text above 0.3", "1"),
+    ),
+    (
+        "ocr",
+        {"at_least": 0.3},
+        record(0, "nothing is read here"),
+        ("share of read text below 0.3", "0"),
+    ),
+    (
+        "length",
+        {"at_least": 5, "kinds": ["qa"]},
+        record(0, "four"),
+        ("characters below 5", "4 characters"),
+    ),
 ]
 
 
-@pytest.mark.parametrize(("name", "settings", "found", "expected"), CASES, ids=lambda value: str(value)[:30])
+@pytest.mark.parametrize(
+    ("name", "settings", "found", "expected"), CASES, ids=lambda value: str(value)[:30]
+)
 def test_objections(name: str, settings: dict, found: Record, expected: tuple[str, str] | None):
     assert objection(name, settings, found) == expected
 
@@ -71,7 +130,12 @@ def test_a_filter_looks_at_its_kinds_only():
 
 
 def test_every_filter_has_cases():
-    assert {name for name, *_ in CASES} | {"scores", "similarity", "duplicate", "near_duplicate"} == set(FILTERS)
+    assert {name for name, *_ in CASES} | {
+        "scores",
+        "similarity",
+        "duplicate",
+        "near_duplicate",
+    } == set(FILTERS)
 
 
 @pytest.mark.parametrize("key", ["id", "position"])
@@ -90,7 +154,10 @@ def test_scores_by_id_or_position(tmp_path: Path, key: str):
     missing = ("no score", "no score")
     assert found == [missing, ("score below 4", "3"), None, missing, missing]
     assert objection("scores", {**settings, "missing": "keep"}, records[4], 4) is None
-    assert objection("scores", {"file": str(path), "at_most": 2}, records[1], 1) == ("score above 2", "3")
+    assert objection("scores", {"file": str(path), "at_most": 2}, records[1], 1) == (
+        "score above 2",
+        "3",
+    )
 
 
 @pytest.mark.parametrize(
@@ -100,10 +167,15 @@ def test_scores_by_id_or_position(tmp_path: Path, key: str):
         ("not json", "scores.jsonl:1 is not JSON"),
         ('{"score": 3}', "expected a number `score` with `id` or `position`"),
         ('{"id": "a", "score": "good"}', "expected a number"),
-        ('{"id": "a", "score": 1}\n{"position": 3, "score": 1}', "jsonl:2: found a position unlike"),
+        (
+            '{"id": "a", "score": 1}\n{"position": 3, "score": 1}',
+            "jsonl:2: found a position unlike",
+        ),
     ],
 )
-def test_scores_that_cannot_be_used_are_refused_before_the_first_record(tmp_path: Path, text: str, message: str):
+def test_scores_that_cannot_be_used_are_refused_before_the_first_record(
+    tmp_path: Path, text: str, message: str
+):
     path = tmp_path / "scores.jsonl"
     path.write_text(text)
     with pytest.raises(DataError, match=message):
@@ -118,7 +190,10 @@ def test_a_missing_file_of_scores_is_named():
 def test_settings_come_from_names_and_paths_start_at_their_folder(tmp_path: Path):
     (tmp_path / "s.jsonl").write_text("{}")
     document = {
-        "filters": [{"scores": {"file": "s.jsonl", "at_least": 3}}, {"similarity": {"model": "hub/id", "at_least": 0}}],
+        "filters": [
+            {"scores": {"file": "s.jsonl", "at_least": 3}},
+            {"similarity": {"model": "hub/id", "at_least": 0}},
+        ],
         "resampling": {"n": 3},
         "seed": 4,
     }
@@ -134,9 +209,18 @@ def test_settings_come_from_names_and_paths_start_at_their_folder(tmp_path: Path
     ("document", "message"),
     [
         ([], "found list; expected a mapping"),
-        ({"filters": [{"lenght": {"at_least": 3}}]}, "unknown filter 'lenght'; did you mean length"),
-        ({"filters": [{"length": {"least": 3}}]}, r"length.least: .*known are kinds, at_least, at_most, unit"),
-        ({"filters": [{"aspect": {"at_most": 0.5}}]}, "aspect.at_most: .*greater than or equal to 1"),
+        (
+            {"filters": [{"lenght": {"at_least": 3}}]},
+            "unknown filter 'lenght'; did you mean length",
+        ),
+        (
+            {"filters": [{"length": {"least": 3}}]},
+            r"length.least: .*known are kinds, at_least, at_most, unit",
+        ),
+        (
+            {"filters": [{"aspect": {"at_most": 0.5}}]},
+            "aspect.at_most: .*greater than or equal to 1",
+        ),
         ({"filters": [{"aspect": None}]}, "aspect.at_most: Field required"),
         ({"filters": ["length"]}, "expected one filter with its settings"),
         ({"filters": {"length": {}}}, "filters: "),
@@ -164,7 +248,9 @@ def test_what_counts_as_a_copy():
 
 def test_near_copies_may_ask_for_equal_text():
     made = FILTERS["near_duplicate"].model_validate({"distance": 4, "text": True})
-    looks = [Look(0, record(0, text, [noise(1)])) for text in ("one text", "one text", "another text")]
+    looks = [
+        Look(0, record(0, text, [noise(1)])) for text in ("one text", "one text", "another text")
+    ]
     first, again, other = (made.hashes(look)[0] for look in looks)
     assert first == again
     assert sum((a ^ b).bit_count() for a, b in zip(first, other, strict=True)) > 30

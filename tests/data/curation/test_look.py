@@ -52,8 +52,12 @@ def test_text_hashes_ignore_blanks_and_know_who_speaks():
     def hash_of(*turns: tuple[str, str]) -> tuple[int, int]:
         return Look(0, Record("r", tuple(Turn(role, text) for role, text in turns))).text_hash
 
-    assert hash_of(("user", "a  b\n"), ("assistant", "c")) == hash_of(("user", "a b"), ("assistant", " c"))
-    assert hash_of(("user", "a"), ("assistant", "b c")) != hash_of(("user", "a b"), ("assistant", "c"))
+    assert hash_of(("user", "a  b\n"), ("assistant", "c")) == hash_of(
+        ("user", "a b"), ("assistant", " c")
+    )
+    assert hash_of(("user", "a"), ("assistant", "b c")) != hash_of(
+        ("user", "a b"), ("assistant", "c")
+    )
     assert hash_of(("user", "a")) != hash_of(("assistant", "a"))
     assert hash_of(("user", "\ud800")) != hash_of(("user", "\ud801"))
 
@@ -71,7 +75,10 @@ def test_sizes_are_those_of_the_upright_image():
 def test_a_file_and_its_bytes_are_the_same_image(tmp_path: Path):
     content = jpeg(noise(0))
     (tmp_path / "a.jpg").write_bytes(content)
-    there, inside = Look(0, record(0, "x", [tmp_path / "a.jpg"])), Look(0, record(0, "x", [content]))
+    there, inside = (
+        Look(0, record(0, "x", [tmp_path / "a.jpg"])),
+        Look(0, record(0, "x", [content])),
+    )
     assert there.image_hashes == inside.image_hashes
     assert there.record_hash == inside.record_hash
     assert there.picture_hashes == inside.picture_hashes == (picture_hash(there.pixels[0]),)

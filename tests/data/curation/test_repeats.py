@@ -56,7 +56,9 @@ def test_hashes_within_the_distance_always_share_a_pair_of_bands(distance: int):
         assert any(not flipped & mask for mask in masks)
 
 
-def found(hashes: list[tuple[int, tuple[int, int]]], tmp_path, distance: int, most: int, order=None) -> list:
+def found(
+    hashes: list[tuple[int, tuple[int, int]]], tmp_path, distance: int, most: int, order=None
+) -> list:
     totals = {position: sum(p == position for p, _ in hashes) for position, _ in hashes}
     repeats = Repeats(tmp_path, distance=distance, most=most)
     for index in order if order is not None else range(len(hashes)):
@@ -71,7 +73,11 @@ def expected(hashes: list[tuple[int, tuple[int, int]]], distance: int) -> list:
     leaders: list[tuple[int, tuple[int, int]]] = []
     repeated = []
     for position, value in sorted(hashes):
-        near = [first for first, other in leaders if first < position and differing(value, other) <= distance]
+        near = [
+            first
+            for first, other in leaders
+            if first < position and differing(value, other) <= distance
+        ]
         if near:
             repeated.append((position, min(near), totals[position]))
         else:
@@ -81,12 +87,16 @@ def expected(hashes: list[tuple[int, tuple[int, int]]], distance: int) -> list:
 
 @given(st.integers(0, 2**32), st.integers(0, 8), st.booleans())
 @settings(max_examples=25, deadline=None)
-def test_copies_are_those_of_comparing_all_pairs(tmp_path_factory, seed: int, distance: int, spilled: bool):
+def test_copies_are_those_of_comparing_all_pairs(
+    tmp_path_factory, seed: int, distance: int, spilled: bool
+):
     chooser = np.random.default_rng(seed)
     bases = [int.from_bytes(chooser.bytes(16), "big") for _ in range(4)]
     hashes = []
     for position in range(40):
-        flips = sum(1 << int(bit) for bit in chooser.choice(128, int(chooser.integers(0, 7)), replace=False))
+        flips = sum(
+            1 << int(bit) for bit in chooser.choice(128, int(chooser.integers(0, 7)), replace=False)
+        )
         hashes.append((position, halves(bases[int(chooser.integers(4))] ^ flips)))
     most = 8 if spilled else 1 << 20
     result = found(hashes, tmp_path_factory.mktemp("r"), distance, most, chooser.permutation(40))

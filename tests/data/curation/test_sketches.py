@@ -97,7 +97,11 @@ def test_figures_agree_with_counting_everything():
     assert summary["entropy"] == pytest.approx(entropy, abs=1e-9)
     highest = sorted(found.values(), reverse=True)
     assert summary["top10_share"] == pytest.approx(sum(highest[:10]) / sum(highest), abs=1e-12)
-    assert {row["words"] for row in summary["top"][:3]} == {"the image shows", "image shows a", "shows a cat"}
+    assert {row["words"] for row in summary["top"][:3]} == {
+        "the image shows",
+        "image shows a",
+        "shows a cat",
+    }
     assert summary["top"][0]["share"] == 0.2
 
 

@@ -29,7 +29,9 @@ def rows(keys: np.ndarray, start: int = 0) -> np.ndarray:
 
 @given(st.lists(st.integers(0, 40), max_size=200), st.integers(1, 50), st.integers(1, 9))
 @settings(max_examples=30, deadline=None)
-def test_buckets_hold_every_row_once_and_equal_keys_together(tmp_path_factory, numbers: list, most: int, blocks: int):
+def test_buckets_hold_every_row_once_and_equal_keys_together(
+    tmp_path_factory, numbers: list, most: int, blocks: int
+):
     keys = stir(np.array(numbers, dtype=np.uint64))
     spill = Spill(PAIR, tmp_path_factory.mktemp("s"), most=most)
     at = 0
@@ -75,7 +77,8 @@ def peak_of_repeats(folder: Path, count: int) -> int:
 def test_memory_of_a_search_does_not_grow_with_the_hashes(tmp_path: Path):
     # The lower of two, as other threads of the test runner allocate too.
     few, many = (
-        min(peak_of_repeats(tmp_path / f"{count}-{turn}", count) for turn in range(2)) for count in (6000, 18_000)
+        min(peak_of_repeats(tmp_path / f"{count}-{turn}", count) for turn in range(2))
+        for count in (6000, 18_000)
     )
     assert many < 1.5 * few
 
@@ -107,15 +110,27 @@ def test_memory_of_a_curation_is_a_byte_per_record():
 
 
 def test_a_ledger_counts_and_names_the_first_of_every_reason():
-    ledger = Ledger(Planted([record(i, f"text {i}") for i in range(20)]), ["unreadable", "one", "two"])
+    ledger = Ledger(
+        Planted([record(i, f"text {i}") for i in range(20)]), ["unreadable", "one", "two"]
+    )
     for position in range(8):
         ledger.enter(1, Drop(position, "too odd" if position % 2 else "too even", str(position)))
     ledger.enter(2, Drop(9, "late", "9"))
     first, second, third = ledger.accounts()
     assert (first["seen"], first["dropped"], first["examples"]) == (20, 0, [])
-    assert (second["seen"], second["kept"], second["why"]) == (20, 12, {"too even": 4, "too odd": 4})
+    assert (second["seen"], second["kept"], second["why"]) == (
+        20,
+        12,
+        {"too even": 4, "too odd": 4},
+    )
     assert [example["position"] for example in second["examples"]] == [0, 2, 4, 6, 1, 3, 5, 7]
-    assert second["examples"][0] == {"position": 0, "why": "too even", "found": "0", "id": "0", "text": "text 0"}
+    assert second["examples"][0] == {
+        "position": 0,
+        "why": "too even",
+        "found": "0",
+        "id": "0",
+        "text": "text 0",
+    }
     assert (third["seen"], third["kept"]) == (12, 11)
 
 
@@ -126,7 +141,8 @@ def test_a_ledger_names_five_and_also_those_that_cannot_be_read_again():
     (account,) = ledger.accounts()
     assert account["dropped"] == 9
     assert account["examples"] == [
-        {"position": position, "why": "broken row", "found": "the record is broken"} for position in range(5)
+        {"position": position, "why": "broken row", "found": "the record is broken"}
+        for position in range(5)
     ]
 
 

@@ -25,7 +25,10 @@ def sources() -> dict[str, Planted]:
     photos[9] = record(9, texts[2], [photos[4].images[0]])
     photos[11] = BROKEN
     talk = [
-        Record(str(i), (Turn("user", "Sag etwas."), Turn("assistant", "Ein Hund schläft im Garten."))) for i in range(5)
+        Record(
+            str(i), (Turn("user", "Sag etwas."), Turn("assistant", "Ein Hund schläft im Garten."))
+        )
+        for i in range(5)
     ]
     return {"photos": Planted(photos), "talk": Planted(talk)}
 
@@ -62,9 +65,14 @@ def test_copies(values):
     assert values["copies"]["text"]["count"] == 5
     assert values["copies"]["image"] == {
         "count": 1,
-        "examples": [{"copy": {"source": "photos", "position": 9}, "of": {"source": "photos", "position": 4}}],
+        "examples": [
+            {"copy": {"source": "photos", "position": 9}, "of": {"source": "photos", "position": 4}}
+        ],
     }
-    assert [example["copy"]["position"] for example in values["copies"]["picture"]["examples"]] == [7, 9]
+    assert [example["copy"]["position"] for example in values["copies"]["picture"]["examples"]] == [
+        7,
+        9,
+    ]
 
 
 def test_tokens_and_tiles_are_those_of_the_recipe(sources):
@@ -72,7 +80,9 @@ def test_tokens_and_tiles_are_those_of_the_recipe(sources):
     builder = SampleBuilder(tokenizer, layout_for(tokenizer, max_tiles=4), 4096)
     values = survey(sources, builder=builder, near=False)
     costs = [builder.cost(Joined(sources)[i]) for i in range(35) if i != 11]
-    assert values["measures"]["tokens"]["mean"] == pytest.approx(np.mean([tokens for tokens, _ in costs]))
+    assert values["measures"]["tokens"]["mean"] == pytest.approx(
+        np.mean([tokens for tokens, _ in costs])
+    )
     assert values["measures"]["tiles"]["max"] == max(tiles for _, tiles in costs)
     assert "picture" not in values["copies"]
 

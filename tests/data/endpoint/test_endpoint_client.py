@@ -77,7 +77,8 @@ def test_records_are_taken_only_a_few_ahead():
 
 
 @pytest.mark.parametrize(
-    "fault", ["429", "500", "503", "408", "not json", "no choices", "no text", "cut", "hang up", "slow"]
+    "fault",
+    ["429", "500", "503", "408", "not json", "no choices", "no text", "cut", "hang up", "slow"],
 )
 def test_what_may_pass_is_asked_again(fault):
     with ChatServer(echo, [fault, fault]) as server:
@@ -200,9 +201,9 @@ def test_a_killed_run_repeats_nothing(tmp_path):
         assert subprocess.run(command, check=False).returncode == 9
         before = [text_of(body) for body in server.bodies]
         replies = list(
-            Endpoint(config(server, concurrency=1, timeout=120.0), ReplyCache(tmp_path / "cache")).ask(
-                Record(str(n), (Turn("user", str(n)),)) for n in range(40)
-            )
+            Endpoint(
+                config(server, concurrency=1, timeout=120.0), ReplyCache(tmp_path / "cache")
+            ).ask(Record(str(n), (Turn("user", str(n)),)) for n in range(40))
         )
         after = [text_of(body) for body in server.bodies[len(before) :]]
     assert [reply.text for reply in replies] == [f"heard {n}" for n in range(40)]
@@ -214,7 +215,11 @@ def test_a_killed_run_repeats_nothing(tmp_path):
 def test_the_key_comes_from_the_environment_and_goes_nowhere_else(tmp_path, monkeypatch):
     monkeypatch.setenv("EYES_KEY", "secret-word")
     with ChatServer(echo) as server:
-        list(Endpoint(config(server, key_variable="EYES_KEY"), ReplyCache(tmp_path / "cache")).ask([question("a")]))
+        list(
+            Endpoint(config(server, key_variable="EYES_KEY"), ReplyCache(tmp_path / "cache")).ask(
+                [question("a")]
+            )
+        )
         list(Endpoint(config(server)).ask([question("b")]))
     assert server.keys == ["Bearer secret-word", None]
     assert not any(b"secret-word" in path.read_bytes() for path in tmp_path.iterdir())
@@ -249,14 +254,20 @@ def test_images_travel_as_data_uris_in_their_places(tmp_path):
     assert heads == ("data:image/jpeg;base64", "data:image/png;base64", "data:image/png;base64")
     assert base64.b64decode(datas[0]) == (tmp_path / "a.jpg").read_bytes()
     for data, level in zip(datas[1:], (2, 3), strict=True):
-        assert np.array_equal(np.array(Image.open(io.BytesIO(base64.b64decode(data)))), picture(level))
+        assert np.array_equal(
+            np.array(Image.open(io.BytesIO(base64.b64decode(data)))), picture(level)
+        )
 
 
 def test_a_missing_or_broken_image_costs_no_request(tmp_path):
     (tmp_path / "broken.png").write_bytes(b"no image")
     with ChatServer(echo) as server:
         endpoint = Endpoint(config(server))
-        asked = [question("a", tmp_path / "gone.png"), question("b", tmp_path / "broken.png"), question("c")]
+        asked = [
+            question("a", tmp_path / "gone.png"),
+            question("b", tmp_path / "broken.png"),
+            question("c"),
+        ]
         replies = list(endpoint.ask(asked))
     assert "gone.png cannot be read" in replies[0].error
     assert "broken.png is no image" in replies[1].error
@@ -268,8 +279,21 @@ def test_keys_follow_content_only(tmp_path):
     (tmp_path / "a.png").write_bytes(png := _png(1))
     base = question_key("m", question("hi", tmp_path / "a.png"))
     assert question_key("m", Record("other id", question("hi", png).turns, (png,))) == base
-    others = [question("ho", png), question("hi", _png(2)), Record("x", (Turn("system", "hi"),), (png,))]
-    assert len({base, question_key("n", question("hi", png)), *(question_key("m", other) for other in others)}) == 5
+    others = [
+        question("ho", png),
+        question("hi", _png(2)),
+        Record("x", (Turn("system", "hi"),), (png,)),
+    ]
+    assert (
+        len(
+            {
+                base,
+                question_key("n", question("hi", png)),
+                *(question_key("m", other) for other in others),
+            }
+        )
+        == 5
+    )
 
 
 def _png(level: int) -> bytes:
@@ -279,7 +303,9 @@ def _png(level: int) -> bytes:
 
 
 def test_a_file_that_is_no_cache_is_refused(tmp_path):
-    (tmp_path / "cache").write_text("notes to myself, long enough to be taken for a database header" * 20)
+    (tmp_path / "cache").write_text(
+        "notes to myself, long enough to be taken for a database header" * 20
+    )
     with pytest.raises(DataError, match="cannot be used as a cache"):
         ReplyCache(tmp_path / "cache")
 
@@ -291,7 +317,9 @@ def test_the_cache_is_one_readable_file(tmp_path):
     assert cache.recall("other") is None
     cache.close()
     assert [path.name for path in tmp_path.iterdir()] == ["cache"]
-    assert sqlite3.connect(tmp_path / "cache").execute("SELECT count(*) FROM replies").fetchone() == (1,)
+    assert sqlite3.connect(tmp_path / "cache").execute(
+        "SELECT count(*) FROM replies"
+    ).fetchone() == (1,)
 
 
 @pytest.mark.parametrize("url", ["localhost:8000", "file:///etc/passwd", "ftp://x/v1"])
@@ -304,7 +332,9 @@ def test_a_body_that_is_no_completion_says_where():
     with pytest.raises(ValueError, match=r"choices.0.message.content"):
         read_reply(b'{"choices": [{"message": {"content": 3}}]}')
     assert read_reply(b'{"choices": [{"message": {"content": "x"}}], "usage": null}').text == "x"
-    assert b'"temperature": 0.0' in request_body(EndpointConfig(url="http://x", model="m"), question("a"))
+    assert b'"temperature": 0.0' in request_body(
+        EndpointConfig(url="http://x", model="m"), question("a")
+    )
 
 
 class Batches:

@@ -66,9 +66,13 @@ def lines(path: Path) -> list[dict]:
 
 
 def test_every_record_gets_a_line_in_order(tmp_path):
-    source = Records(caption("a"), None, caption("c"), caption("d", images=0), caption("e"), caption("f"))
+    source = Records(
+        caption("a"), None, caption("c"), caption("d", images=0), caption("e"), caption("f")
+    )
     model = Scripted("4", "It is rich: 5.", "either 2 or 3", None)
-    tally = judge(source, "boats", Criterion("richness", RICHNESS), model, out=tmp_path / "scores.jsonl")
+    tally = judge(
+        source, "boats", Criterion("richness", RICHNESS), model, out=tmp_path / "scores.jsonl"
+    )
     found = lines(tmp_path / "scores.jsonl")
     assert [line["position"] for line in found] == list(range(6))
     assert [line["id"] for line in found] == ["a", "", "c", "d", "e", "f"]
@@ -90,7 +94,13 @@ def test_the_scores_filter_reads_what_the_judge_writes(tmp_path):
     from sailvit.data.curation.scores import ScoreTable
 
     source = Records(caption("a"), None, caption("c"))
-    judge(source, "boats", Criterion("richness", RICHNESS), Scripted("4", "2"), out=tmp_path / "scores.jsonl")
+    judge(
+        source,
+        "boats",
+        Criterion("richness", RICHNESS),
+        Scripted("4", "2"),
+        out=tmp_path / "scores.jsonl",
+    )
     assert ScoreTable(tmp_path / "scores.jsonl", "boats")
 
 
@@ -101,7 +111,13 @@ def test_the_file_appears_only_when_it_is_whole(tmp_path):
             raise DataError("gone")
 
     with pytest.raises(DataError, match="gone"):
-        judge(Records(caption("a")), "s", Criterion("x", RICHNESS), Breaking("1"), out=tmp_path / "scores.jsonl")
+        judge(
+            Records(caption("a")),
+            "s",
+            Criterion("x", RICHNESS),
+            Breaking("1"),
+            out=tmp_path / "scores.jsonl",
+        )
     assert not (tmp_path / "scores.jsonl").exists()
 
 
@@ -117,7 +133,13 @@ def test_positions_and_progress(tmp_path):
         positions=range(2, 7),
         report=lambda: seen.append(None),
     )
-    assert [line["position"] for line in lines(tmp_path / "deep" / "scores.jsonl")] == [2, 3, 4, 5, 6]
+    assert [line["position"] for line in lines(tmp_path / "deep" / "scores.jsonl")] == [
+        2,
+        3,
+        4,
+        5,
+        6,
+    ]
     assert len(seen) == sum(tally.scores.values()) == 5
     assert tally == Tally(tally.scores, 0, 0)
 
@@ -148,14 +170,24 @@ def test_a_score_is_the_only_number_from_one_to_five(text, score):
 
 
 @pytest.mark.parametrize(
-    ("text", "score"), [("Yes.", 1), ("no", 0), ("**NO**", 0), ("yes and no", None), ("maybe", None), ("nobody", None)]
+    ("text", "score"),
+    [
+        ("Yes.", 1),
+        ("no", 0),
+        ("**NO**", 0),
+        ("yes and no", None),
+        ("maybe", None),
+        ("nobody", None),
+    ],
 )
 def test_yes_and_no(text, score):
     assert Criterion("x", "{caption}", "yes-no").score(text) == score
 
 
 def test_the_prompt_shows_the_images_and_the_caption():
-    record = prompt_record(caption("a", "A {caption} in braces, 50 % off.", images=2), QUESTIONS["richness"])
+    record = prompt_record(
+        caption("a", "A {caption} in braces, 50 % off.", images=2), QUESTIONS["richness"]
+    )
     (turn,) = record.turns
     assert turn.role == "user"
     assert turn.text.startswith("<image>\n<image>\nYou rate")
@@ -198,5 +230,10 @@ def test_files_that_hold_no_prompt_are_refused(tmp_path, text, message):
 def test_records_that_cannot_be_asked_about_keep_their_place_at_the_end():
     source = Records(None, caption("b"), None, None)
     asked = list(ask_about(source, lambda record, _: record, Scripted("x"), range(4)))
-    assert [(item.position, item.reply.text) for item in asked] == [(0, ""), (1, "x"), (2, ""), (3, "")]
+    assert [(item.position, item.reply.text) for item in asked] == [
+        (0, ""),
+        (1, "x"),
+        (2, ""),
+        (3, ""),
+    ]
     assert [item.reply.error is None for item in asked] == [False, True, False, False]

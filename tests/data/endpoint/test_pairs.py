@@ -20,7 +20,9 @@ TWO = '[{"question": "What is it?", "answer": "A boat."}, {"question": " Which c
 
 def written(tmp_path: Path, source: Records, *replies: str | None) -> tuple[Harvest, Scripted]:
     model = Scripted(*replies)
-    return write_pairs(source, ("One {caption}", "Two {caption}"), model, out=tmp_path / "qa.jsonl"), model
+    return write_pairs(
+        source, ("One {caption}", "Two {caption}"), model, out=tmp_path / "qa.jsonl"
+    ), model
 
 
 def opened(tmp_path: Path) -> list[Record]:
@@ -49,7 +51,11 @@ def test_what_is_written_reads_back_as_conversations(tmp_path):
     assert records[1].images[0].read_bytes() == photo.read_bytes()
     assert records[1].images[0].stat().st_ino == photo.stat().st_ino
     assert harvest == Harvest(records=3, pairs=6)
-    assert [record.turns[0].text.split("\n")[-1].split()[0] for record in model.asked] == ["One", "Two", "One"]
+    assert [record.turns[0].text.split("\n")[-1].split()[0] for record in model.asked] == [
+        "One",
+        "Two",
+        "One",
+    ]
     assert len(list((tmp_path / "qa-images").iterdir())) == 2
 
 
@@ -68,12 +74,24 @@ def test_symbolic_links_and_converted_images_are_kept_whole(tmp_path):
 
 def test_what_gives_no_questions_is_listed_with_the_reason(tmp_path):
     source = Records(caption("a"), None, caption("c"), caption("d"), caption("e"))
-    harvest, _ = written(tmp_path, source, "I would rather not.", None, '[{"question": "Why?"}]', TWO)
+    harvest, _ = written(
+        tmp_path, source, "I would rather not.", None, '[{"question": "Why?"}]', TWO
+    )
     assert harvest == Harvest(records=1, pairs=2, bad=2, failed=2)
     assert [record.id for record in opened(tmp_path)] == ["e"]
     bad = [json.loads(line) for line in (tmp_path / "qa-bad.jsonl").read_text().splitlines()]
-    assert [(line["position"], line["id"]) for line in bad] == [(0, "a"), (1, ""), (2, "c"), (3, "d")]
-    assert [line["raw"] for line in bad] == ["I would rather not.", "", "", '[{"question": "Why?"}]']
+    assert [(line["position"], line["id"]) for line in bad] == [
+        (0, "a"),
+        (1, ""),
+        (2, "c"),
+        (3, "d"),
+    ]
+    assert [line["raw"] for line in bad] == [
+        "I would rather not.",
+        "",
+        "",
+        '[{"question": "Why?"}]',
+    ]
     assert bad[0]["error"] == "no JSON list"
     assert "damaged" in bad[1]["error"]
     assert "0.answer: Field required" in bad[3]["error"]

@@ -21,7 +21,9 @@ EXPECTED = (Turn("user", "<image>\nwhat?"), Turn("assistant", "a cat"))
 
 def read(folder: Path, row: object, **options: object):
     (folder / "data.jsonl").write_text(json.dumps(row) + "\n")
-    return open_source("src", SourceConfig(format="llava", path="data.jsonl", options=options), folder)[0]
+    return open_source(
+        "src", SourceConfig(format="llava", path="data.jsonl", options=options), folder
+    )[0]
 
 
 @pytest.mark.parametrize(
@@ -33,12 +35,21 @@ def read(folder: Path, row: object, **options: object):
         {"image": None, "images": ["a.jpg"], "messages": SHOWN},
         {"image": "a.jpg", "images": [], "conversation": SHOWN},
         {"images": [{"path": "a.jpg", "bytes": None}], "conversations": SHOWN},
-        {"image": {"path": "a.jpg"}, "conversations": [SHOWN[0], {"from": "GPT", "value": "a cat"}]},
+        {
+            "image": {"path": "a.jpg"},
+            "conversations": [SHOWN[0], {"from": "GPT", "value": "a cat"}],
+        },
         {"image": "a.jpg", "kind": None, "conversations": [{"from": "user", **SHOWN[0]}, SHOWN[1]]},
         {"image": "a.jpg", "texts": [{"user": "what?", "assistant": "a cat", "source": "vqa"}]},
         {
             "messages": [
-                {"role": "user", "content": [{"type": "image", "image": "a.jpg"}, {"type": "text", "text": "\nwhat?"}]},
+                {
+                    "role": "user",
+                    "content": [
+                        {"type": "image", "image": "a.jpg"},
+                        {"type": "text", "text": "\nwhat?"},
+                    ],
+                },
                 {"role": "assistant", "content": [{"type": "text", "text": "a cat"}]},
             ]
         },
@@ -53,13 +64,18 @@ def test_spellings_of_one_conversation(tmp_path, row):
 def test_images_inside_messages_may_be_encoded(tmp_path):
     piece = {"type": "image_url", "image_url": {"url": "data:image/png;base64,YWJj"}}
     content = [piece, {"type": "text", "text": "\nwhat?"}]
-    record = read(tmp_path, {"messages": [{"role": "user", "content": content}, {"role": "model", "content": "a cat"}]})
+    record = read(
+        tmp_path,
+        {"messages": [{"role": "user", "content": content}, {"role": "model", "content": "a cat"}]},
+    )
     assert (record.turns, record.images) == (EXPECTED, (b"abc",))
 
 
 @pytest.mark.parametrize("image", [None, "", [], "absent"])
 def test_rows_of_text_alone_in_a_set_of_images(tmp_path, image):
-    row = {"id": "", "model": "", "conversations": ASKED} | ({} if image == "absent" else {"image": image})
+    row = {"id": "", "model": "", "conversations": ASKED} | (
+        {} if image == "absent" else {"image": image}
+    )
     record = read(tmp_path, row)
     assert (record.id, record.images, record.turns[0].text) == ("0", (), "what?")
 
@@ -71,7 +87,13 @@ def test_marks_that_are_missing_are_refused_or_put_first(tmp_path):
         read(tmp_path, row)
     assert refused.value.kind == "marks"
     turns = read(tmp_path, row, mark="prepend").turns
-    assert [turn.text for turn in turns] == ["be brief", "<image>\n<image>\nwhat?", "a cat", "what?", "a cat"]
+    assert [turn.text for turn in turns] == [
+        "be brief",
+        "<image>\n<image>\nwhat?",
+        "a cat",
+        "what?",
+        "a cat",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -98,4 +120,7 @@ def test_columns_are_read_alike(tmp_path):
     assert (record.id, record.images, record.kind) == ("7", (b"1",), "chat")
     assert [turn.text for turn in record.turns] == ["<image>\nwhat?", "a cat", "sure?", "yes"]
     asked = {"image": b"1", "conversations": ASKED}
-    assert column_record(asked, RecordOptions(mark="prepend"), folder=tmp_path, position=0).turns == EXPECTED
+    assert (
+        column_record(asked, RecordOptions(mark="prepend"), folder=tmp_path, position=0).turns
+        == EXPECTED
+    )

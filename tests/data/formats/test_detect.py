@@ -58,7 +58,9 @@ def test_folders(tmp_path, names, format, at):
 @pytest.mark.parametrize("name", ["rows.json", "rows.jsonl"])
 def test_rows_tell_by_the_first(tmp_path, row, format, name):
     text = json.dumps(row) + "\n"
-    (tmp_path / name).write_text("\ufeff" + (f" [ {text}, {text}]" if name.endswith("json") else text * 2))
+    (tmp_path / name).write_text(
+        "\ufeff" + (f" [ {text}, {text}]" if name.endswith("json") else text * 2)
+    )
     assert detect(tmp_path / name).format == format
 
 
@@ -98,7 +100,10 @@ def test_globs(tmp_path):
         (["a.tsv", "b.tsv"], "2 .tsv"),
         (["a.jsonl", "b.jsonl"], "2 .jsonl"),
         (["notes.txt", "more.txt"], "2 .txt"),
-        (["train/a.jpg", "train/metadata.csv", "test/b.jpg", "test/metadata.csv"], "2 .jpg, 2 .csv"),
+        (
+            ["train/a.jpg", "train/metadata.csv", "test/b.jpg", "test/metadata.csv"],
+            "2 .jpg, 2 .csv",
+        ),
     ],
 )
 def test_folders_that_are_no_one_format(tmp_path, names, message):
@@ -116,7 +121,11 @@ def test_folders_that_are_no_one_format(tmp_path, names, message):
         ("rows.json", "[" * 100_000, "does not start with a JSON row"),
         ("rows.json", "[]", "has no rows"),
         ("rows.jsonl", "\n \n", "has no rows"),
-        ("rows.json", '{"annotations": [], "info": 1}', "keys annotations, info; expected `conversations`"),
+        (
+            "rows.json",
+            '{"annotations": [], "info": 1}',
+            "keys annotations, info; expected `conversations`",
+        ),
         ("rows.json", "[3]", "has int"),
         ("rows.tar.gz", "", "ends in .gz.*unpack it"),
         ("rows.docx", "", "ends in .docx; expected"),

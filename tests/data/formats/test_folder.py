@@ -15,7 +15,12 @@ from sailvit.core.records import Turn
 from sailvit.data.formats import open_source
 from sailvit.data.formats.folder import Names
 
-TALK = {"conversations": [{"from": "human", "value": "<image>\nwhat?"}, {"from": "gpt", "value": "a cat"}]}
+TALK = {
+    "conversations": [
+        {"from": "human", "value": "<image>\nwhat?"},
+        {"from": "gpt", "value": "a cat"},
+    ]
+}
 
 
 def put(folder: Path, files: dict[str, object]) -> None:
@@ -93,16 +98,30 @@ def test_the_fingerprint_is_that_of_a_copy_and_follows_sizes(tmp_path):
 
 @pytest.mark.parametrize("table", ["metadata.jsonl", "metadata.csv"])
 def test_a_table_of_captions(tmp_path, table):
-    rows = [{"file_name": "a.jpg", "text": 'a "cat", asleep'}, {"file_name": "in/b.jpg", "text": "é\ntwo lines"}]
+    rows = [
+        {"file_name": "a.jpg", "text": 'a "cat", asleep'},
+        {"file_name": "in/b.jpg", "text": "é\ntwo lines"},
+    ]
     lines = "".join(json.dumps(row) + "\n" for row in rows)
     cells = '\ufefffile_name,text\na.jpg,"a ""cat"", asleep"\n\nin/b.jpg,"é\ntwo lines"\n'
     (tmp_path / table).write_bytes((lines if table.endswith("jsonl") else cells).encode())
     source = opened(tmp_path)
-    assert [source[position].turns[1].text for position in range(len(source))] == [row["text"] for row in rows]
-    assert (source[1].id, source[1].images, source[1].kind) == ("in/b.jpg", (tmp_path / "in/b.jpg",), "caption")
+    assert [source[position].turns[1].text for position in range(len(source))] == [
+        row["text"] for row in rows
+    ]
+    assert (source[1].id, source[1].images, source[1].kind) == (
+        "in/b.jpg",
+        (tmp_path / "in/b.jpg",),
+        "caption",
+    )
     assert len(opened(tmp_path, limit=1)) == 1
     assert opened(tmp_path, limit=1).fingerprint != source.fingerprint
-    assert len(open_source("src", SourceConfig(format="folder", path=str(tmp_path)), Path("elsewhere"))) == 2
+    assert (
+        len(
+            open_source("src", SourceConfig(format="folder", path=str(tmp_path)), Path("elsewhere"))
+        )
+        == 2
+    )
 
 
 @pytest.mark.parametrize(
@@ -127,7 +146,10 @@ def test_records_that_say_why_they_cannot_be_used(tmp_path, files, message):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"name,text\na.jpg,b\n", r"line 2 has 2 cells for the columns name, text; expected `file_name`"),
+        (
+            b"name,text\na.jpg,b\n",
+            r"line 2 has 2 cells for the columns name, text; expected `file_name`",
+        ),
         (b"file_name,text\na.jpg\n", "line 2 has 1 cells"),
         (b"file_name,text\n\xff,\xfe\n", "is no table"),
     ],
@@ -146,4 +168,8 @@ def test_paths_that_are_no_folder(tmp_path):
 
 def test_names_are_kept_as_bytes():
     names = Names(f"folder/{n:07}é\udcff.jpg" for n in range(1000))
-    assert (len(names), names[0], names[999]) == (1000, "folder/0000000é\udcff.jpg", "folder/0000999é\udcff.jpg")
+    assert (len(names), names[0], names[999]) == (
+        1000,
+        "folder/0000000é\udcff.jpg",
+        "folder/0000999é\udcff.jpg",
+    )

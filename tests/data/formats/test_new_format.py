@@ -67,12 +67,24 @@ def test_a_toy_format_feeds_training(tmp_path, monkeypatch):
 
     tokenizer = byte_tokenizer(CHATML)
     image = "<|image_pad|>"
-    builder = SampleBuilder(tokenizer, VisualLayout(8, 2, tokenizer.convert_tokens_to_ids(image), image), 128)
-    feed = Feed(name="s", seed=0, shares={"sums": 1.0}, sequence=128, global_batch=2, samples=len(source))
+    builder = SampleBuilder(
+        tokenizer, VisualLayout(8, 2, tokenizer.convert_tokens_to_ids(image), image), 128
+    )
+    feed = Feed(
+        name="s", seed=0, shares={"sums": 1.0}, sequence=128, global_batch=2, samples=len(source)
+    )
     bad = []
-    loader = Loader({"sums": source}, {"sums": measure("sums", source, builder)}, builder, feed, report=bad.append)
+    loader = Loader(
+        {"sums": source},
+        {"sums": measure("sums", source, builder)},
+        builder,
+        feed,
+        report=bad.append,
+    )
     batches = [batch for step in loader for batch in step.batches]
 
-    assert sorted(name for batch in batches for name in batch.sample_ids) == sorted(f"sums/{n}" for n in range(25))
+    assert sorted(name for batch in batches for name in batch.sample_ids) == sorted(
+        f"sums/{n}" for n in range(25)
+    )
     assert [(record.position, record.kind) for record in bad] == [(25, "text")]
     assert all(batch.answer_tokens > 0 for batch in batches)

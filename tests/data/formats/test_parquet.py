@@ -18,7 +18,9 @@ TALK = [{"from": "human", "value": "<image>\nwhat?"}, {"from": "gpt", "value": "
 
 
 def opened(folder, path="p.parquet", images=None, **options):
-    return open_source("src", SourceConfig(format="parquet", path=path, images=images, options=options), folder)
+    return open_source(
+        "src", SourceConfig(format="parquet", path=path, images=images, options=options), folder
+    )
 
 
 def written(folder, columns, name="p.parquet", rows_per_group=2, **settings):
@@ -63,11 +65,17 @@ def test_captions_with_prompts_and_ids(tmp_path, name):
 
 
 def test_messages_in_pieces_and_text_alone(tmp_path):
-    pieces = [{"type": "image", "text": None}, {"type": "text", "text": " or "}, {"type": "image", "text": None}]
+    pieces = [
+        {"type": "image", "text": None},
+        {"type": "text", "text": " or "},
+        {"type": "image", "text": None},
+    ]
     user = {"role": "user", "content": pieces}
     plain = {"role": "user", "content": [{"type": "text", "text": "1 + 1?"}]}
     answer = {"role": "assistant", "content": [{"type": "text", "text": "both"}]}
-    written(tmp_path, {"images": [[b"1", b"2"], None], "messages": [[user, answer], [plain, answer]]})
+    written(
+        tmp_path, {"images": [[b"1", b"2"], None], "messages": [[user, answer], [plain, answer]]}
+    )
     both, alone = opened(tmp_path)[0], opened(tmp_path)[1]
     assert (both.turns[0].text, both.images) == ("<image> or <image>", (b"1", b"2"))
     assert (alone.turns[0].text, alone.images) == ("1 + 1?", ())
@@ -113,7 +121,10 @@ def test_the_fingerprint_follows_content_and_options(tmp_path):
         ({"image": [7], "text": ["a"]}, "found image 7; expected bytes"),
         ({"image": [{"bytes": None, "path": None}], "text": ["a"]}, "expected bytes, a path"),
         ({"image": ["../a.png"], "text": ["a"]}, "leads out of"),
-        ({"image": [b"1"], "conversations": [[{"from": "dog", "value": "wuff"}]]}, "expected `from`"),
+        (
+            {"image": [b"1"], "conversations": [[{"from": "dog", "value": "wuff"}]]},
+            "expected `from`",
+        ),
         ({"conversations": [TALK]}, "1 <image> marks and 0 images"),
     ],
 )
@@ -126,29 +137,48 @@ def test_rows_that_say_why_they_cannot_be_used(tmp_path, columns, message):
 
 def test_a_file_without_text_columns(tmp_path):
     written(tmp_path, {"image": [b"1"], "label": [3]})
-    with pytest.raises(DataError, match=r"has columns image, label; expected one of caption, .*text"):
+    with pytest.raises(
+        DataError, match=r"has columns image, label; expected one of caption, .*text"
+    ):
         opened(tmp_path)
 
 
-@pytest.mark.parametrize("damage", [lambda b: b[:-20], lambda b: b[:30], lambda b: b"", lambda b: b"<html>" * 9])
+@pytest.mark.parametrize(
+    "damage", [lambda b: b[:-20], lambda b: b[:30], lambda b: b"", lambda b: b"<html>" * 9]
+)
 def test_files_that_are_cut_or_something_else(tmp_path, damage):
     path = written(tmp_path, {"image": [b"1"], "text": ["a"]})
     path.write_bytes(damage(path.read_bytes()))
-    with pytest.raises(DataError, match=r"p\.parquet: no readable Parquet file .*no record is left"):
+    with pytest.raises(
+        DataError, match=r"p\.parquet: no readable Parquet file .*no record is left"
+    ):
         opened(tmp_path)
 
 
 def test_a_file_that_cannot_be_read_costs_only_itself(tmp_path):
     for name in "abc":
-        written(tmp_path, {"image": [b"1"] * 3, "text": [f"{name}{n}" for n in range(3)]}, f"{name}.parquet")
+        written(
+            tmp_path,
+            {"image": [b"1"] * 3, "text": [f"{name}{n}" for n in range(3)]},
+            f"{name}.parquet",
+        )
     whole = opened(tmp_path, ".")
     assert (whole.shards, whole.faults) == ((3, 3, 3), ())
     assert whole.place(4) == (str(tmp_path / "b.parquet"), 1)
     (tmp_path / "b.parquet").write_bytes(b"<html>gone</html>")
     source = opened(tmp_path, ".")
-    assert [source[n].turns[1].text for n in range(len(source))] == ["a0", "a1", "a2", "c0", "c1", "c2"]
+    assert [source[n].turns[1].text for n in range(len(source))] == [
+        "a0",
+        "a1",
+        "a2",
+        "c0",
+        "c1",
+        "c2",
+    ]
     assert source.shards == (3, 0, 3)
-    assert [(fault.shard, fault.kind) for fault in source.faults] == [(str(tmp_path / "b.parquet"), "damaged shard")]
+    assert [(fault.shard, fault.kind) for fault in source.faults] == [
+        (str(tmp_path / "b.parquet"), "damaged shard")
+    ]
     assert source.fingerprint != whole.fingerprint
     assert opened(tmp_path, ".", limit=4).shards == (3, 0, 1)
 
@@ -156,7 +186,12 @@ def test_a_file_that_cannot_be_read_costs_only_itself(tmp_path):
 def test_a_flipped_byte_in_a_page_is_caught_by_its_checksum(tmp_path):
     columns = {"image": [b"1"] * 4, "text": [f"needle{n}" for n in range(4)]}
     path = written(
-        tmp_path, columns, compression="none", use_dictionary=False, write_statistics=False, write_page_checksum=True
+        tmp_path,
+        columns,
+        compression="none",
+        use_dictionary=False,
+        write_statistics=False,
+        write_page_checksum=True,
     )
     path.write_bytes(path.read_bytes().replace(b"needle3", b"needlf3"))
     source = opened(tmp_path)

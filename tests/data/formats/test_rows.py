@@ -34,7 +34,8 @@ def test_a_limit_reads_the_first_rows(tmp_path):
 @pytest.mark.parametrize("name", ["rows.json", "rows.jsonl"])
 @pytest.mark.parametrize("mark", ["", "\ufeff"])
 @pytest.mark.parametrize(
-    "text", ['[{"a": 1}, {"a": 2}]', '\n[\n{"a": 1},\r\n{"a": 2}\r\n]', '{"a": 1}\r\n\r\n{"a": 2}\r\n']
+    "text",
+    ['[{"a": 1}, {"a": 2}]', '\n[\n{"a": 1},\r\n{"a": 2}\r\n]', '{"a": 1}\r\n\r\n{"a": 2}\r\n'],
 )
 def test_arrays_and_lines_are_told_by_content(tmp_path, name, mark, text):
     (tmp_path / name).write_bytes((mark + text).encode())
@@ -97,7 +98,9 @@ def test_a_row_file_can_be_sent_to_another_process(tmp_path):
 def test_a_damaged_line_is_named_and_the_others_still_read(tmp_path):
     rows = rows_in(tmp_path, '{"a": 1}\n{"a": \n[3]\n{"a": 4}\n')
     assert rows[3] == {"a": 4}
-    with pytest.raises(DataError, match=r"rows.jsonl line 2 is not JSON \(Expecting value, column 6\)"):
+    with pytest.raises(
+        DataError, match=r"rows.jsonl line 2 is not JSON \(Expecting value, column 6\)"
+    ):
         rows[1]
     with pytest.raises(DataError, match="found list"):
         rows[2]
@@ -106,14 +109,29 @@ def test_a_damaged_line_is_named_and_the_others_still_read(tmp_path):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"format": "lava", "path": "rows.jsonl"}, "source src has format 'lava'.*did you mean llava"),
+        (
+            {"format": "lava", "path": "rows.jsonl"},
+            "source src has format 'lava'.*did you mean llava",
+        ),
         ({"format": "llava"}, "source src: no `path`"),
         ({"format": "llava", "path": "gone.jsonl"}, "gone.jsonl is not a file"),
-        ({"format": "llava", "path": "rows.jsonl", "options": {"limits": 3}}, "option 'limits'.*did you mean limit"),
-        ({"format": "llava", "path": "rows.jsonl", "options": {"limit": 0}}, "option 'limit'.*greater than or equal"),
-        ({"format": "captions", "path": "rows.jsonl", "options": {"prompt": "a"}}, "did you mean prompts"),
+        (
+            {"format": "llava", "path": "rows.jsonl", "options": {"limits": 3}},
+            "option 'limits'.*did you mean limit",
+        ),
+        (
+            {"format": "llava", "path": "rows.jsonl", "options": {"limit": 0}},
+            "option 'limit'.*greater than or equal",
+        ),
+        (
+            {"format": "captions", "path": "rows.jsonl", "options": {"prompt": "a"}},
+            "did you mean prompts",
+        ),
         ({"format": "llava", "path": "object.json"}, "holds dict; expected an array"),
-        ({"format": "llava", "path": "comma.json"}, r"comma.json is not JSON \(Expecting .* line 3 column 1"),
+        (
+            {"format": "llava", "path": "comma.json"},
+            r"comma.json is not JSON \(Expecting .* line 3 column 1",
+        ),
         ({"format": "llava", "path": "cut.json"}, r"cut.json is not JSON \("),
     ],
 )
@@ -127,7 +145,9 @@ def test_opening_says_what_is_wrong(tmp_path, settings, message):
 
 
 def test_every_format_opens_by_name(tmp_path):
-    assert {"llava", "chat", "captions", "webdataset", "parquet", "saved", "tsv", "world"} <= set(FORMATS)
+    assert {"llava", "chat", "captions", "webdataset", "parquet", "saved", "tsv", "world"} <= set(
+        FORMATS
+    )
     world = SourceConfig(format="world", options={"tasks": "coarse", "size": 3})
     assert len(open_source("src", world, tmp_path)) == 3
     assert json.dumps(open_source("src", world, tmp_path).fingerprint)

@@ -80,7 +80,10 @@ def test_a_set_of_splits_asks_for_one(tmp_path):
     [
         ({"_indices_data_files": [{"filename": "i.arrow"}]}, r"after flatten_indices\(\)"),
         ({"_data_files": [{"filename": "../x.arrow"}]}, "leads out of"),
-        ({"_data_files": [{"filename": "gone.arrow"}]}, r"gone.arrow: no readable Arrow stream .*no record is left"),
+        (
+            {"_data_files": [{"filename": "gone.arrow"}]},
+            r"gone.arrow: no readable Arrow stream .*no record is left",
+        ),
         ({"_data_files": [{}]}, "no usable state.json"),
         ({"_data_files": 3}, "no usable state.json"),
     ],
@@ -109,7 +112,9 @@ def test_cut_streams_are_noticed_at_opening_and_later(tmp_path, kept):
     with pytest.raises(DataError, match=r"arrow is damaged at byte \d+"):
         source[8]
     prefix = opened(tmp_path) if kept > 0.2 else whole_refused(tmp_path)
-    assert prefix is None or (len(prefix) < 9 and "no readable Arrow stream from byte" in prefix.faults[0].reason)
+    assert prefix is None or (
+        len(prefix) < 9 and "no readable Arrow stream from byte" in prefix.faults[0].reason
+    )
 
 
 def whole_refused(folder):
@@ -125,7 +130,10 @@ def test_a_missing_or_cut_file_costs_only_itself(tmp_path):
     (folder / "data-00001-of-00003.arrow").unlink()
     source = opened(tmp_path)
     assert [source[n].turns[1].text for n in range(len(source))] == ["0a", "0b", "2a", "2b"]
-    assert (source.shards, [fault.kind for fault in source.faults]) == ((2, 0, 2), ["damaged shard"])
+    assert (source.shards, [fault.kind for fault in source.faults]) == (
+        (2, 0, 2),
+        ["damaged shard"],
+    )
     assert source.fingerprint != whole.fingerprint
     assert opened(tmp_path, limit=3).shards == (2, 0, 1)
 

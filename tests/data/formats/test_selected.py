@@ -19,7 +19,13 @@ from sailvit.data.formats.selected import SelectedSource
 
 def write_rows(path: Path, count: int = 20) -> None:
     rows = [
-        {"id": f"r{i}", "messages": [{"role": "user", "content": "Go."}, {"role": "assistant", "content": "x" * i}]}
+        {
+            "id": f"r{i}",
+            "messages": [
+                {"role": "user", "content": "Go."},
+                {"role": "assistant", "content": "x" * i},
+            ],
+        }
         for i in range(1, count + 1)
     ]
     path.write_text("\n".join(map(json.dumps, rows)))
@@ -38,7 +44,9 @@ def selection(tmp_path: Path, monkeypatch) -> Path:
 
 
 def opened(folder: Path, **options: object):
-    return open_source("chosen", SourceConfig(format="selected", path=str(folder), options=options), Path("/"))
+    return open_source(
+        "chosen", SourceConfig(format="selected", path=str(folder), options=options), Path("/")
+    )
 
 
 def test_it_reads_the_chosen_records_in_order(selection: Path):
@@ -75,7 +83,9 @@ def test_moved_data_are_named_by_an_option(selection: Path):
     assert len(opened(selection, path=str(moved))) == 13
 
 
-@pytest.mark.parametrize("positions", [np.array([3, 2]), np.array([3, 3]), np.array([-1]), np.array([20]), np.zeros(3)])
+@pytest.mark.parametrize(
+    "positions", [np.array([3, 2]), np.array([3, 3]), np.array([-1]), np.array([20]), np.zeros(3)]
+)
 def test_positions_that_make_no_sense_are_refused(selection: Path, positions: np.ndarray):
     np.save(selection / "positions.npy", positions)
     with pytest.raises(DataError, match="expected rising int64 positions below 20"):
@@ -92,7 +102,9 @@ def test_damaged_files_are_refused(selection: Path, name: str, content: bytes):
 
 
 def test_a_folder_that_is_no_selection_is_refused(tmp_path: Path):
-    with pytest.raises(DataError, match=r"has no source.json; expected a folder that `sailvit data curate` wrote"):
+    with pytest.raises(
+        DataError, match=r"has no source.json; expected a folder that `sailvit data curate` wrote"
+    ):
         opened(tmp_path)
 
 

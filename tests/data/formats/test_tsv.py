@@ -29,7 +29,9 @@ def written(folder, rows, newline="\n"):
 def opened(folder, rows=None, images=None, **options):
     if rows is not None:
         written(folder, rows)
-    return open_source("src", SourceConfig(format="tsv", path="t.tsv", images=images, options=options), folder)
+    return open_source(
+        "src", SourceConfig(format="tsv", path="t.tsv", images=images, options=options), folder
+    )
 
 
 def row(index=0, image=RED_CELL, question="what?", answer="a cat", **cells):
@@ -50,7 +52,10 @@ def test_options_and_hint_make_the_default_prompt(tmp_path):
         "Please select the correct answer from the options above."
     )
     assert source[0].turns == (Turn("user", text), Turn("assistant", "B"))
-    assert opened(tmp_path, ask="Letter?")[1].turns[0].text == "<image>\nQuestion: what?\nOptions:\nA. x\nLetter?"
+    assert (
+        opened(tmp_path, ask="Letter?")[1].turns[0].text
+        == "<image>\nQuestion: what?\nOptions:\nA. x\nLetter?"
+    )
 
 
 def test_a_row_may_name_the_row_that_holds_its_image(tmp_path):
@@ -72,10 +77,18 @@ def test_cells_with_breaks_tabs_and_quotes_keep_rows_apart(tmp_path, newline):
 
 def test_several_images_stand_first_or_where_their_numbers_are(tmp_path):
     both = str([RED_CELL, BLUE_CELL])
-    rows = [row(0, both), row(1, both, "<image 2> or?", A="<image 1>", B="<image 2>"), row(2, both, "<image 2>?")]
+    rows = [
+        row(0, both),
+        row(1, both, "<image 2> or?", A="<image 1>", B="<image 2>"),
+        row(2, both, "<image 2>?"),
+    ]
     source = opened(tmp_path, rows)
     assert (source[0].turns[0].text, source[0].images) == ("<image>\n<image>\nwhat?", (RED, BLUE))
-    assert source[1].turns[0].text.startswith("Question: <image> or?\nOptions:\nA. <image>\nB. <image>\n")
+    assert (
+        source[1]
+        .turns[0]
+        .text.startswith("Question: <image> or?\nOptions:\nA. <image>\nB. <image>\n")
+    )
     assert source[1].images == (BLUE, RED, BLUE)
     assert source[2].images == (BLUE,)
 
@@ -97,11 +110,17 @@ def test_rows_without_image_are_dropped_or_kept_as_text(tmp_path):
     rows = [row(0, ""), row(1), row(2, "")]
     dropped, kept = opened(tmp_path, rows), opened(tmp_path, without_image="keep")
     assert [dropped[n].id for n in range(len(dropped))] == ["1"]
-    assert [(kept[n].id, len(kept[n].images)) for n in range(len(kept))] == [("0", 0), ("1", 1), ("2", 0)]
+    assert [(kept[n].id, len(kept[n].images)) for n in range(len(kept))] == [
+        ("0", 0),
+        ("1", 1),
+        ("2", 0),
+    ]
     assert kept[0].turns[0].text == "what?"
 
 
-@pytest.mark.parametrize(("cell", "answer"), [("['10 am', '10:00']", "10 am"), ("[1, 2]", "[1, 2]"), ("[a]", "[a]")])
+@pytest.mark.parametrize(
+    ("cell", "answer"), [("['10 am', '10:00']", "10 am"), ("[1, 2]", "[1, 2]"), ("[a]", "[a]")]
+)
 def test_of_several_answers_the_first_is_learnt(tmp_path, cell, answer):
     assert opened(tmp_path, [row(answer=cell)])[0].turns[1].text == answer
 

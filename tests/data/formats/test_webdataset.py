@@ -17,7 +17,12 @@ from sailvit.data.formats import open_source
 from sailvit.data.formats.tars import plain_files
 from sailvit.data.formats.webdataset import read_sample, sample_in
 
-TALK = {"conversations": [{"from": "human", "value": "<image>\nwhat?"}, {"from": "gpt", "value": "a cat"}]}
+TALK = {
+    "conversations": [
+        {"from": "human", "value": "<image>\nwhat?"},
+        {"from": "gpt", "value": "a cat"},
+    ]
+}
 JPEG = b"\xff\xd8 not decoded here"
 
 
@@ -70,14 +75,28 @@ def test_json_beside_a_text_gives_what_it_has(tmp_path):
 def test_long_names_folders_and_offsets_in_both_tar_forms(tmp_path, form):
     long = "part.one/" + "x" * 200
     folder = special("part.one", tarfile.DIRTYPE)
-    members = [folder, (f"{long}ü.jpg", b"1"), (f"{long}ü.txt", b"one"), ("./y.jpg", b"2"), ("./y.txt", b"two")]
+    members = [
+        folder,
+        (f"{long}ü.jpg", b"1"),
+        (f"{long}ü.txt", b"one"),
+        ("./y.jpg", b"2"),
+        ("./y.txt", b"two"),
+    ]
     write_shard(tmp_path / "s.tar", members, form)
     source = opened(tmp_path)
-    assert [(source[n].id, source[n].images) for n in (1, 0)] == [("s/y", (b"2",)), (f"s/{long}ü", (b"1",))]
+    assert [(source[n].id, source[n].images) for n in (1, 0)] == [
+        ("s/y", (b"2",)),
+        (f"s/{long}ü", (b"1",)),
+    ]
 
 
 def test_numbered_images_are_several_of_one_sample(tmp_path):
-    talk = {"messages": [{"role": "user", "content": "<image> or <image>?"}, {"role": "assistant", "content": "both"}]}
+    talk = {
+        "messages": [
+            {"role": "user", "content": "<image> or <image>?"},
+            {"role": "assistant", "content": "both"},
+        ]
+    }
     members = [("a.10.jpg", b"ten"), ("a.2.webp", b"two"), ("a.seg.png", b"mask"), ("a.json", talk)]
     write_shard(tmp_path / "s.tar", members)
     assert opened(tmp_path)[0].images == (b"two", b"ten")
@@ -90,7 +109,14 @@ class Planted:
 
 def test_other_members_are_not_read(tmp_path):
     planted = pickle.dumps(Planted())
-    members = [("a.pkl", planted), ("a.pyd", planted), ("a.jpg", JPEG), ("a.npy", b"?"), ("a.txt", b"a"), ("._b", b"?")]
+    members = [
+        ("a.pkl", planted),
+        ("a.pyd", planted),
+        ("a.jpg", JPEG),
+        ("a.npy", b"?"),
+        ("a.txt", b"a"),
+        ("._b", b"?"),
+    ]
     write_shard(tmp_path / "s.tar", members)
     record = opened(tmp_path)[0]
     assert (record.id, record.images) == ("s/a", (JPEG,))
@@ -98,7 +124,9 @@ def test_other_members_are_not_read(tmp_path):
 
 def test_shards_follow_each_other_by_name(tmp_path):
     for name in ("b/0.tar", "a/0.tar", "a/1.tar"):
-        write_shard(tmp_path / name, [(f"{n}.{end}", b"x") for n in range(2) for end in ("jpg", "txt")])
+        write_shard(
+            tmp_path / name, [(f"{n}.{end}", b"x") for n in range(2) for end in ("jpg", "txt")]
+        )
     ids = ["a/0/0", "a/0/1", "a/1/0", "a/1/1", "b/0/0", "b/0/1"]
     whole = opened(tmp_path, ".")
     assert [whole[n].id for n in range(len(whole))] == ids
@@ -152,7 +180,14 @@ def test_members_that_are_left_out(tmp_path, bad, kind, reason, first):
 
 
 def test_members_apart_from_their_key_are_left_out(tmp_path):
-    members = [("a.jpg", b"1"), ("b.jpg", b"2"), ("b.txt", b"b"), ("a.txt", b"3"), ("a.json", {}), ("c.jpg", b"4")]
+    members = [
+        ("a.jpg", b"1"),
+        ("b.jpg", b"2"),
+        ("b.txt", b"b"),
+        ("a.txt", b"3"),
+        ("a.json", {}),
+        ("c.jpg", b"4"),
+    ]
     write_shard(tmp_path / "s.tar", members)
     source = opened(tmp_path)
     assert len(source) == 3
@@ -186,13 +221,20 @@ def test_a_shard_without_end_mark_loses_the_sample_that_may_be_cut(tmp_path):
     assert (len(source), source.faults[0].offset) == (1, 4096)
 
 
-BROKEN = {"empty": b"", "gzip": b"\x1f\x8b gzip", "html": b"<html>gone</html>" * 99, "zeros": bytes(100)}
+BROKEN = {
+    "empty": b"",
+    "gzip": b"\x1f\x8b gzip",
+    "html": b"<html>gone</html>" * 99,
+    "zeros": bytes(100),
+}
 
 
 @pytest.mark.parametrize("content", BROKEN.values(), ids=BROKEN)
 def test_files_that_are_no_tars_cost_only_themselves(tmp_path, content):
     (tmp_path / "0.tar").write_bytes(content)
-    with pytest.raises(DataError, match=r"0\.tar: cut or damaged at byte 0 .*no record is left") as refused:
+    with pytest.raises(
+        DataError, match=r"0\.tar: cut or damaged at byte 0 .*no record is left"
+    ) as refused:
         opened(tmp_path, ".")
     assert refused.value.kind == "cut shard"
     write_shard(tmp_path / "1.tar", GOOD)
@@ -225,8 +267,16 @@ def test_shards_and_places_are_known(tmp_path):
 @pytest.mark.parametrize(
     ("change", "kind", "message"),
     [
-        (lambda path: path.write_bytes(path.read_bytes()[:2000]), "changed shard", "at byte 0: the shard changed"),
-        (lambda path: os.utime(path, (1, 1)), "changed shard", "the shard changed since it was opened"),
+        (
+            lambda path: path.write_bytes(path.read_bytes()[:2000]),
+            "changed shard",
+            "at byte 0: the shard changed",
+        ),
+        (
+            lambda path: os.utime(path, (1, 1)),
+            "changed shard",
+            "the shard changed since it was opened",
+        ),
         (lambda path: path.unlink(), "missing shard", "cannot be read"),
     ],
 )
@@ -263,7 +313,12 @@ def test_samples_that_say_why_they_cannot_be_used(tmp_path, members, message):
 
 @pytest.mark.parametrize(
     ("path", "message"),
-    [(None, "no `path`"), ("gone", "holds no .tar file"), ("*.tar", "matches no file"), (".", "holds no .tar file")],
+    [
+        (None, "no `path`"),
+        ("gone", "holds no .tar file"),
+        ("*.tar", "matches no file"),
+        (".", "holds no .tar file"),
+    ],
 )
 def test_no_shards(tmp_path, path, message):
     with pytest.raises(DataError, match=message):
@@ -271,11 +326,18 @@ def test_no_shards(tmp_path, path, message):
 
 
 @pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
-@pytest.mark.parametrize("name", ["a", "folder/a", "./a", "é", "n" * 99 + "/" + "m" * 60, "n" * 120])
+@pytest.mark.parametrize(
+    "name", ["a", "folder/a", "./a", "é", "n" * 99 + "/" + "m" * 60, "n" * 120]
+)
 def test_a_stretch_of_a_tar_gives_the_sample_that_the_tar_gives(form, name):
     file = io.BytesIO()
     with tarfile.open(fileobj=file, mode="w", format=form) as tar:
-        for ending, content in (("jpg", b"first"), ("json", b"{}"), ("jpg", b"second"), ("other", b"x" * 1500)):
+        for ending, content in (
+            ("jpg", b"first"),
+            ("json", b"{}"),
+            ("jpg", b"second"),
+            ("other", b"x" * 1500),
+        ):
             member = tarfile.TarInfo(f"{name}.{ending}")
             member.size = len(content)
             try:
@@ -289,7 +351,16 @@ def test_a_stretch_of_a_tar_gives_the_sample_that_the_tar_gives(form, name):
 
 @pytest.mark.parametrize(
     ("at", "changed"),
-    [(156, b"2"), (156, b"5"), (0, b"/"), (0, b"../"), (124, b"\x80"), (124, b"x"), (345, b"p"), (257, b"other")],
+    [
+        (156, b"2"),
+        (156, b"5"),
+        (0, b"/"),
+        (0, b"../"),
+        (124, b"\x80"),
+        (124, b"x"),
+        (345, b"p"),
+        (257, b"other"),
+    ],
 )
 def test_a_stretch_with_an_odd_header_is_left_to_tarfile(at, changed):
     file = io.BytesIO()

@@ -43,9 +43,18 @@ def write_llava(folder: Path, count: int = 12, *, bad: tuple[int, ...] = ()) -> 
     for n in range(count):
         shown = ["gone.png"] if n in bad else [names[(n + k) % 3] for k in range(n % 3)]
         kind = "ocr" if n % 4 == 3 else "chat"
-        rows.append({"id": f"row-{n}", "kind": kind, "images": shown, "conversations": turns(len(shown), f"réd {n}")})
+        rows.append(
+            {
+                "id": f"row-{n}",
+                "kind": kind,
+                "images": shown,
+                "conversations": turns(len(shown), f"réd {n}"),
+            }
+        )
     (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return SourceConfig(format="llava", path=str(folder / "rows.jsonl"), images=str(folder / "images"))
+    return SourceConfig(
+        format="llava", path=str(folder / "rows.jsonl"), images=str(folder / "images")
+    )
 
 
 def write_captions(folder: Path) -> SourceConfig:
@@ -69,7 +78,9 @@ def write_parquet(folder: Path, *, rows: int = 8) -> SourceConfig:
 def write_tsv(folder: Path) -> SourceConfig:
     folder.mkdir(parents=True, exist_ok=True)
     image = base64.b64encode(picture(1)).decode()
-    (folder / "t.tsv").write_text(f"index\tquestion\tanswer\timage\n0\twhat?\tred\t{image}\n1\tand?\tblue\t0\n")
+    (folder / "t.tsv").write_text(
+        f"index\tquestion\tanswer\timage\n0\twhat?\tred\t{image}\n1\tand?\tblue\t0\n"
+    )
     return SourceConfig(format="tsv", path=str(folder / "t.tsv"))
 
 
@@ -96,10 +107,14 @@ def indexed(folder: Path, **options: Any) -> Source:
 
 def with_bytes(record: Record) -> Record:
     """The record with its image files read."""
-    held = tuple(image.read_bytes() if isinstance(image, Path) else image for image in record.images)
+    held = tuple(
+        image.read_bytes() if isinstance(image, Path) else image for image in record.images
+    )
     return dataclasses.replace(record, images=held)
 
 
 def tree(folder: Path) -> dict[str, bytes]:
     """Every file below a folder."""
-    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+    return {
+        str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()
+    }

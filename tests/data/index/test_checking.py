@@ -50,7 +50,9 @@ def test_findings_are_counted_by_kind_with_their_first_examples(damaged):
     assert sum(report.bad.values()) == 9
     assert next(iter(report.bad)) == "missing file"
     shown = [finding for finding in report.examples if finding.kind == "missing file"]
-    assert [(f.source, f.position, f.id) for f in shown] == [("set", n, f"row-{n}") for n in (0, 2, 4)]
+    assert [(f.source, f.position, f.id) for f in shown] == [
+        ("set", n, f"row-{n}") for n in (0, 2, 4)
+    ]
     assert "gone.png" in shown[0].reason
     (cut,) = [finding for finding in report.examples if finding.kind == "image"]
     assert (cut.position, cut.id) == (20, "row-20")
@@ -74,7 +76,10 @@ def test_a_sample_is_drawn_by_a_fixed_seed(damaged):
 
 
 def test_a_sample_covers_every_source_by_its_size(tmp_path):
-    sources = {"a": opened(write_llava(tmp_path / "a", 30)), "b": opened(write_llava(tmp_path / "b", 10))}
+    sources = {
+        "a": opened(write_llava(tmp_path / "a", 30)),
+        "b": opened(write_llava(tmp_path / "b", 10)),
+    }
     assert check(sources, samples=20).checked == 20
 
 
@@ -90,7 +95,11 @@ def test_texts_are_tokenized_with_a_recipe(builder):
 
 
 def test_damage_of_indexed_shards_has_its_place(tmp_path):
-    prepare({"set": opened(write_llava(tmp_path / "in"))}, tmp_path / "out", config=PrepareConfig(shard_samples=6))
+    prepare(
+        {"set": opened(write_llava(tmp_path / "in"))},
+        tmp_path / "out",
+        config=PrepareConfig(shard_samples=6),
+    )
     entries = np.load(tmp_path / "out/index/shard-000001.tar.npy")
     content = bytearray((tmp_path / "out/shard-000001.tar").read_bytes())
     content[int(entries[2]["offset"]) + 600] ^= 1
@@ -103,7 +112,10 @@ def test_damage_of_indexed_shards_has_its_place(tmp_path):
 
 def test_damage_found_when_a_source_opened_counts_too(tmp_path):
     source = opened(write_llava(tmp_path))
-    source.faults = (Fault("a.tar", 512, "link", "a link", 3), Fault("b.tar", None, "cut shard", "cut"))
+    source.faults = (
+        Fault("a.tar", 512, "link", "a link", 3),
+        Fault("b.tar", None, "cut shard", "cut"),
+    )
     report = check({"set": source})
     assert report.bad == {"link": 3, "cut shard": 1}
     assert [finding.place for finding in report.examples] == ["a.tar:512", "b.tar"]

@@ -26,7 +26,9 @@ def test_results_come_in_the_order_of_the_jobs(workers):
 
 def test_few_jobs_are_handed_out_ahead():
     handed = []
-    results = in_order(lambda job: handed.append(job) or job, lambda job: job, iter(range(100)), most=5)
+    results = in_order(
+        lambda job: handed.append(job) or job, lambda job: job, iter(range(100)), most=5
+    )
     assert next(results) == 0
     assert handed == [0, 1, 2, 3, 4]
     assert list(results) == list(range(1, 100))

@@ -26,7 +26,11 @@ FIRST, SECOND = "shard-000000.tar", "shard-000001.tar"
 
 @pytest.fixture
 def folder(tmp_path):
-    prepare({"set": opened(write_llava(tmp_path / "in"))}, tmp_path / "out", config=PrepareConfig(shard_samples=6))
+    prepare(
+        {"set": opened(write_llava(tmp_path / "in"))},
+        tmp_path / "out",
+        config=PrepareConfig(shard_samples=6),
+    )
     return tmp_path / "out"
 
 
@@ -54,7 +58,9 @@ def test_a_flipped_bit_is_the_error_of_one_record(folder):
     kind, text = fault(found, 2)
     assert kind == "crc"
     assert text.startswith(f"{FIRST} at {at['offset']}: ")
-    assert [found[n] for n in range(12) if n != 2] == [record for n, record in enumerate(whole) if n != 2]
+    assert [found[n] for n in range(12) if n != 2] == [
+        record for n, record in enumerate(whole) if n != 2
+    ]
 
 
 def test_a_cut_shard_gives_what_it_has(folder):
@@ -216,18 +222,35 @@ print(len(source), took, own_memory() - before, total)
 
 def test_ten_million_records_open_at_once_and_stay_on_disk(tmp_path):
     records, shards = 10_000_000, 1000
-    counts = np.lib.format.open_memmap(tmp_path / COSTS, mode="w+", dtype=np.int32, shape=(2, records))
+    counts = np.lib.format.open_memmap(
+        tmp_path / COSTS, mode="w+", dtype=np.int32, shape=(2, records)
+    )
     counts[0] = 7
     counts.flush()
     mark = {"bytes": 1, "crc32": 1}
     each = records // shards
     listed = [
-        {"name": f"{n}.tar", "samples": each, "kinds": {"chat": each}, "index": mark, **mark} for n in range(shards)
+        {"name": f"{n}.tar", "samples": each, "kinds": {"chat": each}, "index": mark, **mark}
+        for n in range(shards)
     ]
-    named = {"tokenizer": "t", "layout": "l", "tokenizer_values": {}, "layout_values": {}, "costs": mark}
-    manifest = {"version": 1, "format": "webdataset", "samples": records, "shards": listed, "measured": named}
+    named = {
+        "tokenizer": "t",
+        "layout": "l",
+        "tokenizer_values": {},
+        "layout_values": {},
+        "costs": mark,
+    }
+    manifest = {
+        "version": 1,
+        "format": "webdataset",
+        "samples": records,
+        "shards": listed,
+        "measured": named,
+    }
     (tmp_path / MANIFEST).write_text(json.dumps(manifest))
-    told = subprocess.run([sys.executable, "-c", BIG, str(tmp_path)], check=True, capture_output=True, text=True)
+    told = subprocess.run(
+        [sys.executable, "-c", BIG, str(tmp_path)], check=True, capture_output=True, text=True
+    )
     length, seconds, memory, total = map(float, told.stdout.split())
     assert (length, total) == (records, 7000)
     assert seconds < 1
@@ -236,7 +259,18 @@ def test_ten_million_records_open_at_once_and_stay_on_disk(tmp_path):
 
 def test_entries_are_small_and_named():
     assert ENTRY.itemsize == 41
-    assert ENTRY.names == ("offset", "size", "crc32", "width", "height", "images", "tiles", "text", "tokens", "kind")
+    assert ENTRY.names == (
+        "offset",
+        "size",
+        "crc32",
+        "width",
+        "height",
+        "images",
+        "tiles",
+        "text",
+        "tokens",
+        "kind",
+    )
 
 
 def test_nothing_but_plain_arrays_is_written(folder):

@@ -45,7 +45,11 @@ def write_tars(folder: Path, shards: int = 3) -> Path:
         members = {}
         for n in range(4):
             key = f"{'long' * 30}/{shard}-{n}" if n == 2 else f"{shard}-{n}"
-            members |= {f"{key}.jpg": picture(n, "JPEG"), f"{key}.seg.npy": b"other", f"{key}.txt": b"a red %d" % n}
+            members |= {
+                f"{key}.jpg": picture(n, "JPEG"),
+                f"{key}.seg.npy": b"other",
+                f"{key}.txt": b"a red %d" % n,
+            }
         write_tar(folder / f"{shard}.tar", members)
     return folder
 
@@ -76,7 +80,11 @@ def test_parquet_is_read_where_it_is(builder, tmp_path):
     assert np.array_equal(measure("x", found, builder).tokens, measure("x", plain, builder).tokens)
     assert found.shards == (8, 8)
     entries = np.load(tmp_path / "set/index/part-0.parquet.npy")
-    assert list(zip(entries["offset"].tolist(), entries["size"].tolist(), strict=True))[2:5] == [(0, 2), (1, 0), (1, 1)]
+    assert list(zip(entries["offset"].tolist(), entries["size"].tolist(), strict=True))[2:5] == [
+        (0, 2),
+        (1, 0),
+        (1, 1),
+    ]
 
 
 def test_the_index_may_lie_elsewhere(tmp_path):
@@ -100,7 +108,10 @@ def test_kinds_are_given_from_outside(tmp_path):
 
 def test_bad_records_and_shards_are_left_out_and_listed(tmp_path):
     folder = write_tars(tmp_path / "set")
-    write_tar(folder / "3.tar", {"a.jpg": b"<html>", "a.txt": b"x", "b.jpg": picture(1), "b.txt": b"y", "c.txt": b"z"})
+    write_tar(
+        folder / "3.tar",
+        {"a.jpg": b"<html>", "a.txt": b"x", "b.jpg": picture(1), "b.txt": b"y", "c.txt": b"z"},
+    )
     (folder / "4.tar").write_bytes((folder / "0.tar").read_bytes()[: -(8 << 10)])
     (folder / "5.tar").write_bytes(b"nothing")
     manifest = index(index_config(folder))
@@ -209,7 +220,11 @@ def test_a_killed_run_goes_on(renewing, builder, tmp_path, monkeypatch):
     names = reads(monkeypatch)
     index(index_config(folder), builder=builder)
     assert names == ["3.tar", "4.tar"]
-    expected = {name: content for name, content in tree(tmp_path / "expected").items() if name != "sailvit.json"}
+    expected = {
+        name: content
+        for name, content in tree(tmp_path / "expected").items()
+        if name != "sailvit.json"
+    }
     assert expected.items() <= tree(folder).items()
     assert not (folder / ".index").exists()
 
@@ -224,7 +239,10 @@ def test_a_prepared_folder_is_counted_without_rewriting(builder, tmp_path):
     assert (manifest.bad, manifest.made["command"]) == (1, "prepare")
     expected = [builder.cost(source[n])[0] for n in range(12) if n != 4]
     assert measure("x", indexed(tmp_path / "out"), builder).tokens.tolist() == expected
-    assert prepare({"set": source}, tmp_path / "out", config=PrepareConfig(shard_samples=5)) == manifest
+    assert (
+        prepare({"set": source}, tmp_path / "out", config=PrepareConfig(shard_samples=5))
+        == manifest
+    )
 
 
 def test_what_cannot_be_indexed_is_named(tmp_path):

@@ -31,9 +31,13 @@ class Listed:
         self.reads += 1
         if position % 7 == 6:
             raise DataError("damaged")
-        images = tuple(np.zeros((8, 8 * (1 + position % 3), 3), np.uint8) for _ in range(position % 2))
+        images = tuple(
+            np.zeros((8, 8 * (1 + position % 3), 3), np.uint8) for _ in range(position % 2)
+        )
         asked = Turn("user", IMAGE_MARK * len(images) + "what colour")
-        return Record(str(position), (asked, Turn("assistant", "red " * (1 + position % 5))), images)
+        return Record(
+            str(position), (asked, Turn("assistant", "red " * (1 + position % 5))), images
+        )
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +85,9 @@ def test_processes_count_the_same(builder, tmp_path, monkeypatch):
     monkeypatch.setattr(measuring, "_CHUNK", 13)
     told = []
     alone = measure("x", Listed(100), builder)
-    many = measure("x", Listed(100), builder, workers=2, cache=tmp_path, progress=lambda *now: told.append(now))
+    many = measure(
+        "x", Listed(100), builder, workers=2, cache=tmp_path, progress=lambda *now: told.append(now)
+    )
     assert np.array_equal(alone.tokens, many.tokens)
     assert np.array_equal(alone.tiles, many.tiles)
     assert told[0] == ("x", 13, 100)
@@ -179,7 +185,9 @@ def test_other_processes_of_a_machine_wait_and_read(builder, tmp_path, monkeypat
 
 
 def test_fingerprints_follow_what_matters(chatml, layout):
-    assert tokenizer_fingerprint(chatml) == tokenizer_fingerprint(byte_tokenizer(chatml.chat_template))
+    assert tokenizer_fingerprint(chatml) == tokenizer_fingerprint(
+        byte_tokenizer(chatml.chat_template)
+    )
     assert tokenizer_fingerprint(chatml) != tokenizer_fingerprint(byte_tokenizer(SPACED))
     padded = byte_tokenizer(chatml.chat_template)
     padded.backend_tokenizer.enable_padding()
@@ -187,4 +195,6 @@ def test_fingerprints_follow_what_matters(chatml, layout):
     extended = byte_tokenizer(chatml.chat_template)
     extended.add_tokens(["zebra"])
     assert tokenizer_fingerprint(chatml) != tokenizer_fingerprint(extended)
-    assert layout_fingerprint(layout) != layout_fingerprint(dataclasses.replace(layout, tile_size=16))
+    assert layout_fingerprint(layout) != layout_fingerprint(
+        dataclasses.replace(layout, tile_size=16)
+    )

@@ -8,7 +8,16 @@ import tarfile
 
 import numpy as np
 import pytest
-from many_formats import WRITERS, indexed, opened, picture, tree, with_bytes, write_captions, write_llava
+from many_formats import (
+    WRITERS,
+    indexed,
+    opened,
+    picture,
+    tree,
+    with_bytes,
+    write_captions,
+    write_llava,
+)
 from small_tokenizers import layout_for
 
 from sailvit.core.errors import DataError
@@ -79,7 +88,9 @@ class Listed(list):
 
 def test_the_index_tells_sizes_kinds_and_counts(builder, tmp_path):
     source = opened(write_llava(tmp_path / "in"))
-    prepare({"set": source}, tmp_path / "out", config=PrepareConfig(shard_samples=20), builder=builder)
+    prepare(
+        {"set": source}, tmp_path / "out", config=PrepareConfig(shard_samples=20), builder=builder
+    )
     entries = np.load(tmp_path / "out/index/shard-000000.tar.npy", allow_pickle=False)
     assert entries.dtype == ENTRY
     assert entries["images"].tolist() == [n % 3 for n in range(12)]
@@ -95,7 +106,10 @@ def test_the_index_tells_sizes_kinds_and_counts(builder, tmp_path):
 def test_costs_come_from_the_index(builder, tmp_path):
     source = opened(write_llava(tmp_path / "in"))
     prepare({"set": source}, tmp_path / "out", config=FIVE, builder=builder)
-    whole, found = measure("set", source, builder), measure("set", indexed(tmp_path / "out"), builder)
+    whole, found = (
+        measure("set", source, builder),
+        measure("set", indexed(tmp_path / "out"), builder),
+    )
     assert np.array_equal(whole.tokens, found.tokens)
     assert np.array_equal(whole.tiles, found.tiles)
     assert found.shards == (5, 5, 2)
@@ -105,7 +119,9 @@ def test_costs_come_from_the_index(builder, tmp_path):
 def test_another_tokenizer_or_layout_is_refused(builder, chatml, tmp_path):
     prepare({"set": opened(write_llava(tmp_path / "in"))}, tmp_path / "out", builder=builder)
     other = SampleBuilder(chatml, layout_for(chatml, max_tiles=6), 64)
-    with pytest.raises(DataError, match=r"source set: .*layout .*max_tiles 4.*sailvit data index DIR --recipe"):
+    with pytest.raises(
+        DataError, match=r"source set: .*layout .*max_tiles 4.*sailvit data index DIR --recipe"
+    ):
         measure("set", indexed(tmp_path / "out"), other)
 
 
@@ -113,7 +129,10 @@ def test_without_counts_they_are_measured(builder, tmp_path):
     source = opened(write_llava(tmp_path / "in"))
     prepare({"set": source}, tmp_path / "out")
     assert not (tmp_path / "out/costs.npy").exists()
-    assert np.array_equal(measure("x", indexed(tmp_path / "out"), builder).tokens, measure("x", source, builder).tokens)
+    assert np.array_equal(
+        measure("x", indexed(tmp_path / "out"), builder).tokens,
+        measure("x", source, builder).tokens,
+    )
 
 
 def test_the_length_of_shards_can_be_given_in_bytes(tmp_path):
@@ -138,7 +157,9 @@ def test_processes_write_the_same_bytes(reference, builder, tmp_path):
 
 
 @pytest.mark.parametrize("survivors", [0, 1, 3])
-def test_a_killed_run_goes_on_where_it_stopped(survivors, reference, builder, tmp_path, monkeypatch):
+def test_a_killed_run_goes_on_where_it_stopped(
+    survivors, reference, builder, tmp_path, monkeypatch
+):
     config, expected = reference
     written = []
 
@@ -181,7 +202,12 @@ def test_a_finished_folder_is_left_alone(reference, builder, tmp_path):
     (tmp_path / "out/shard-000000.tar").unlink()
     assert prepare({"set": opened(config)}, tmp_path / "out", config=FIVE, builder=builder) == first
     with pytest.raises(DataError, match="already holds shards"):
-        prepare({"set": opened(config)}, tmp_path / "out", config=PrepareConfig(shard_samples=6), builder=builder)
+        prepare(
+            {"set": opened(config)},
+            tmp_path / "out",
+            config=PrepareConfig(shard_samples=6),
+            builder=builder,
+        )
 
 
 def test_other_folders_are_not_written_into(tmp_path, monkeypatch):
@@ -209,14 +235,22 @@ def test_bad_records_are_listed_and_left_out(reference):
 def test_damaged_images_are_found_by_their_header_or_by_decoding(tmp_path):
     cut = picture(3)[:-30]
     asked = (Turn("user", "<image>?"), Turn("assistant", "b"))
-    source = Listed([Record(str(n), asked, (image,)) for n, image in enumerate([b"<html>", cut, picture(1)])])
+    source = Listed(
+        [Record(str(n), asked, (image,)) for n, image in enumerate([b"<html>", cut, picture(1)])]
+    )
     assert prepare({"set": source}, tmp_path / "header").bad == 1
-    assert prepare({"set": source}, tmp_path / "decoded", config=PrepareConfig(decode=True)).bad == 2
+    assert (
+        prepare({"set": source}, tmp_path / "decoded", config=PrepareConfig(decode=True)).bad == 2
+    )
 
 
 @pytest.mark.parametrize(
     ("turns", "images"),
-    [((), ()), ((Turn("user", "<image>?"), Turn("assistant", "b")), ()), ((Turn("user", "\ud800"),), ())],
+    [
+        ((), ()),
+        ((Turn("user", "<image>?"), Turn("assistant", "b")), ()),
+        ((Turn("user", "\ud800"),), ()),
+    ],
 )
 def test_what_could_not_be_read_back_is_not_written(turns, images, tmp_path):
     manifest = prepare({"set": Listed([Record("a", turns, images)])}, tmp_path / "out")
@@ -225,7 +259,10 @@ def test_what_could_not_be_read_back_is_not_written(turns, images, tmp_path):
 
 
 def test_records_of_several_sources_keep_their_source_in_their_id(tmp_path):
-    sources = {"a": opened(write_llava(tmp_path / "a")), "b": opened(write_captions(tmp_path / "b"))}
+    sources = {
+        "a": opened(write_llava(tmp_path / "a")),
+        "b": opened(write_captions(tmp_path / "b")),
+    }
     prepare(sources, tmp_path / "out", config=FIVE)
     found = indexed(tmp_path / "out")
     assert [found[n].id for n in (0, 11, 12, 14)] == ["a/row-0", "a/row-11", "b/0", "b/2"]
@@ -240,7 +277,10 @@ def test_records_of_several_sources_keep_their_source_in_their_id(tmp_path):
 def test_progress_ends_with_all_records(tmp_path):
     told = []
     prepare(
-        {"set": opened(write_llava(tmp_path / "in"))}, tmp_path / "out", config=FIVE, progress=lambda *n: told.append(n)
+        {"set": opened(write_llava(tmp_path / "in"))},
+        tmp_path / "out",
+        config=FIVE,
+        progress=lambda *n: told.append(n),
     )
     assert told == [(5, 12), (10, 12), (12, 12)]
 
@@ -285,9 +325,13 @@ def test_reasons_are_the_same_in_every_run(tmp_path):
 @pytest.mark.parametrize("reader", ["indexed", "webdataset"])
 def test_an_unfinished_folder_is_not_taken_for_a_whole_one(reader, tmp_path, monkeypatch):
     source = opened(write_llava(tmp_path / "in"))
-    monkeypatch.setattr(preparing, "complete", lambda *given, **named: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(
+        preparing, "complete", lambda *given, **named: (_ for _ in ()).throw(KeyboardInterrupt)
+    )
     with pytest.raises(KeyboardInterrupt):
         prepare({"set": source}, tmp_path / "out", config=FIVE)
     assert list((tmp_path / "out").glob("*.tar"))
-    with pytest.raises(DataError, match="holds an unfinished preparation; finish it with the command that began it"):
+    with pytest.raises(
+        DataError, match="holds an unfinished preparation; finish it with the command that began it"
+    ):
         opened(SourceConfig(format=reader, path=str(tmp_path / "out")))

@@ -46,7 +46,10 @@ def test_no_text_covers_another(kind):
         boxes = [span.box for span in page.spans]
         for index, (left, upper, right, lower) in enumerate(boxes):
             for other in boxes[index + 1 :]:
-                wide, high = min(right, other[2]) - max(left, other[0]), min(lower, other[3]) - max(upper, other[1])
+                wide, high = (
+                    min(right, other[2]) - max(left, other[0]),
+                    min(lower, other[3]) - max(upper, other[1]),
+                )
                 assert wide <= 0 or high <= 1, (page.spans[index].text, other)
 
 
@@ -54,7 +57,9 @@ def test_no_text_covers_another(kind):
 def test_the_rows_hold_every_word_of_the_page_in_reading_order(kind):
     for page in pages(kind):
         written = sorted(" ".join(span.text for span in page.spans).split())
-        assert sorted(word for row in page.rows for word in row.replace(" | ", " ").split()) == written
+        assert (
+            sorted(word for row in page.rows for word in row.replace(" | ", " ").split()) == written
+        )
         assert all(row.strip() == row != "" for row in page.rows)
 
 
@@ -85,7 +90,11 @@ def test_answers_are_written_on_the_page(kind):
 def test_receipts_add_up():
     for page in pages("receipt"):
         answers = fields(page)
-        prices = [Decimal(answer) for question, answer in answers.items() if question.startswith("What is the price")]
+        prices = [
+            Decimal(answer)
+            for question, answer in answers.items()
+            if question.startswith("What is the price")
+        ]
         assert Decimal(answers["What is the total?"]) == sum(prices)
         assert answers["How many items were bought?"] == str(len(prices))
         assert page.rows[-1] == f"Total {answers['What is the total?']}"
@@ -97,7 +106,11 @@ def test_receipts_add_up():
 def test_cells_of_a_table_stand_under_their_head():
     for page in pages("table"):
         heads = next(row for row in page.rows if row.startswith("Name | ")).split(" | ")
-        body = {row.split(" | ")[0]: row.split(" | ") for row in page.rows if row.count("|") == len(heads) - 1}
+        body = {
+            row.split(" | ")[0]: row.split(" | ")
+            for row in page.rows
+            if row.count("|") == len(heads) - 1
+        }
         for question, answer in page.fields[1:]:
             head, name = re.fullmatch(r'What is the "(.+)" of (.+)\?', question).groups()
             assert body[name][heads.index(head)] == answer

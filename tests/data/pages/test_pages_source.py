@@ -36,13 +36,22 @@ def pages(**options) -> PagesSource:
 def test_a_record_depends_on_the_options_and_its_position_only():
     forward, longer = pages(seed=3), pages(size=10**8, seed=3)
     backward = {position: longer[position] for position in reversed(range(40))}
-    assert [forward[position] for position in range(40)] == [backward[position] for position in range(40)]
+    assert [forward[position] for position in range(40)] == [
+        backward[position] for position in range(40)
+    ]
 
 
 def test_another_process_draws_the_same_bytes():
-    there = subprocess.run([sys.executable, "-c", PRINT], capture_output=True, text=True, check=True).stdout.strip()
+    there = subprocess.run(
+        [sys.executable, "-c", PRINT], capture_output=True, text=True, check=True
+    ).stdout.strip()
     source = pages(size=8, seed=5)
-    assert hashlib.sha256(b"".join(source[n].images[0].pixels().tobytes() for n in range(8))).hexdigest() == there
+    assert (
+        hashlib.sha256(
+            b"".join(source[n].images[0].pixels().tobytes() for n in range(8))
+        ).hexdigest()
+        == there
+    )
 
 
 @pytest.mark.parametrize("kind", LAYOUTS)
@@ -66,13 +75,29 @@ def test_transcriptions_come_by_their_share_and_state_the_order():
     source = pages(size=500, kinds="sign", transcriptions=0.3)
     whole = ["Write down all text" in source[position].turns[0].text for position in range(500)]
     assert np.mean(whole) == pytest.approx(0.3, abs=0.06)
-    assert "left column before the right one" in pages(kinds="columns", transcriptions=1)[0].turns[0].text
+    assert (
+        "left column before the right one"
+        in pages(kinds="columns", transcriptions=1)[0].turns[0].text
+    )
 
 
 def test_lines_are_counted_from_the_top():
-    record = next(r for r in map(pages(kinds="paragraphs", transcriptions=0).__getitem__, range(40)) if r)
+    record = next(
+        r for r in map(pages(kinds="paragraphs", transcriptions=0).__getitem__, range(40)) if r
+    )
     page = record.images[0].page
-    order = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth")
+    order = (
+        "first",
+        "second",
+        "third",
+        "fourth",
+        "fifth",
+        "sixth",
+        "seventh",
+        "eighth",
+        "ninth",
+        "tenth",
+    )
     for question, answer in zip(record.turns[::2], record.turns[1::2], strict=True):
         ordinal = question.text.split("What does the ")[1].split(" ")[0]
         assert page.rows[order.index(ordinal)] == answer.text
@@ -96,11 +121,15 @@ def test_worn_pages_stay_readable():
         assert some_wear(numpy_generator(number), 14, worn=False).angle == 0
 
 
-@pytest.mark.parametrize("change", [{"angle": 1.0}, {"blur": 1.0}, {"grain": 5.0}, {"shade": 20.0}, {"quality": 50}])
+@pytest.mark.parametrize(
+    "change", [{"angle": 1.0}, {"blur": 1.0}, {"grain": 5.0}, {"shade": 20.0}, {"quality": 50}]
+)
 def test_every_kind_of_wear_is_seen(change):
     page = pages(kinds="table")[0].images[0].page
     clean = Wear((250, 250, 250), (10, 10, 10))
-    difference = np.abs(Drawing(page, clean).pixels().astype(int) - Drawing(page, replace(clean, **change)).pixels())
+    difference = np.abs(
+        Drawing(page, clean).pixels().astype(int) - Drawing(page, replace(clean, **change)).pixels()
+    )
     assert 0 < difference.mean() < 30
 
 
@@ -110,7 +139,8 @@ def test_the_users_text_and_fonts_are_used(tmp_path):
     shutil.copy(shipped_faces()[1], tmp_path / "fonts" / "Only.ttf")
     (tmp_path / "fonts" / "broken.otf").write_bytes(b"no font")
     config = SourceConfig(
-        format="pages", options={"size": 5, "kinds": "paragraphs", "text": "lines.txt", "fonts": "fonts"}
+        format="pages",
+        options={"size": 5, "kinds": "paragraphs", "text": "lines.txt", "fonts": "fonts"},
     )
     source = open_pages(config, tmp_path)
     page = source[0].images[0].page
@@ -145,7 +175,9 @@ def test_a_text_without_lines_is_refused(tmp_path):
 
 
 def test_the_registry_opens_pages(tmp_path):
-    source = open_source("drawn", SourceConfig(format="pages", options={"size": 5, "seed": 2}), tmp_path)
+    source = open_source(
+        "drawn", SourceConfig(format="pages", options={"size": 5, "seed": 2}), tmp_path
+    )
     assert source[3] == pages(size=5, seed=2)[3]
     assert len(pickle.dumps(source)) < 3000
     with pytest.raises(IndexError, match="position 5 of 5 pages"):
@@ -174,7 +206,10 @@ def test_a_font_without_letters_is_not_used(tmp_path):
 
 @pytest.mark.parametrize("kind", LAYOUTS)
 def test_records_of_every_kind_ask_and_transcribe(kind):
-    asking, writing = pages(kinds=kind, transcriptions=0, size=30), pages(kinds=kind, transcriptions=1, size=30)
+    asking, writing = (
+        pages(kinds=kind, transcriptions=0, size=30),
+        pages(kinds=kind, transcriptions=1, size=30),
+    )
     for position in range(30):
         page = writing[position].images[0].page
         assert writing[position].turns[1].text == "\n".join(page.rows)
@@ -183,7 +218,9 @@ def test_records_of_every_kind_ask_and_transcribe(kind):
 
 
 def test_colours_stay_in_range_and_some_pages_are_dark():
-    wears = [some_wear(numpy_generator(1, number), 20, worn=bool(number % 2)) for number in range(400)]
+    wears = [
+        some_wear(numpy_generator(1, number), 20, worn=bool(number % 2)) for number in range(400)
+    ]
     assert all(0 <= value <= 255 for wear in wears for value in (*wear.paper, *wear.ink))
     dark = sum(sum(wear.paper) < sum(wear.ink) for wear in wears)
     assert 15 <= dark <= 75

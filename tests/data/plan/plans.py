@@ -9,7 +9,9 @@ from sailvit.data.feed import Feed
 from sailvit.data.index.costs import CostTable
 
 
-def table(records: int, *, tiles: tuple[int, int] = (0, 0), text: float = 150, seed: int = 0, shards=()) -> CostTable:
+def table(
+    records: int, *, tiles: tuple[int, int] = (0, 0), text: float = 150, seed: int = 0, shards=()
+) -> CostTable:
     """Costs with lognormal texts of this median and as many tiles, of 256 tokens, as `tiles` allows."""
     generator = np.random.default_rng(seed)
     drawn = generator.integers(tiles[0], tiles[1] + 1, records)
@@ -24,7 +26,16 @@ def skewed(records: int = 5000) -> dict[str, CostTable]:
 
 def feed(shares: dict[str, float], **settings) -> Feed:
     """A feed that is named and seeded."""
-    return Feed(**{"name": "mixed", "seed": 5, "shares": shares, "sequence": 4096, "global_batch": 8, **settings})
+    return Feed(
+        **{
+            "name": "mixed",
+            "seed": 5,
+            "shares": shares,
+            "sequence": 4096,
+            "global_batch": 8,
+            **settings,
+        }
+    )
 
 
 def skewed_feed(sequence: int, global_batch: int = 64) -> Feed:
@@ -35,7 +46,11 @@ def skewed_feed(sequence: int, global_batch: int = 64) -> Feed:
 @st.composite
 def random_costs(draw) -> CostTable:
     """Costs of 1 to 200 records in shards; some cost nothing, some more than a pack holds."""
-    shards = draw(st.lists(st.integers(0, 60), min_size=1, max_size=6).filter(lambda sizes: 1 <= sum(sizes) <= 200))
+    shards = draw(
+        st.lists(st.integers(0, 60), min_size=1, max_size=6).filter(
+            lambda sizes: 1 <= sum(sizes) <= 200
+        )
+    )
     generator = np.random.default_rng(draw(st.integers(0, 1000)))
     tiles = generator.integers(0, draw(st.integers(1, 8)), sum(shards))
     tokens = 16 * tiles + generator.integers(0, draw(st.sampled_from([2, 40, 600])), sum(shards))

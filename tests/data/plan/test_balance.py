@@ -29,7 +29,8 @@ def test_ranks_get_the_packs_of_the_step_and_equally_many(tiles, world):
     assert {len(rank) for rank in ranks} == {-(-len(packs) // world)}
     assert Counter(pack for rank in ranks for pack in rank if pack) == Counter(packs)
     assert all(
-        [load([pack]) for pack in rank] == sorted((load([pack]) for pack in rank), reverse=True) for rank in ranks
+        [load([pack]) for pack in rank] == sorted((load([pack]) for pack in rank), reverse=True)
+        for rank in ranks
     )
     assert deal(packs, world) == ranks
 
@@ -39,7 +40,10 @@ def test_uneven_packs_are_dealt_evenly():
     for per_rank, bar in ((4, 1.05), (8, 1.015)):
         ratios = []
         for _ in range(30):
-            loads = [load(rank) for rank in deal(packs_of(np.round(generator.lognormal(4, 0.5, 8 * per_rank))), 8)]
+            loads = [
+                load(rank)
+                for rank in deal(packs_of(np.round(generator.lognormal(4, 0.5, 8 * per_rank))), 8)
+            ]
             ratios.append(max(loads) / np.mean(loads))
         assert np.mean(ratios) < bar
 

@@ -30,7 +30,9 @@ def test_shares_hold_at_every_moment(shares):
     for number, draw in enumerate(drawn(shares, 1500), 1):
         assert draw.nth == counts[draw.source]
         counts[draw.source] += 1
-        assert all(abs(counts[name] - share / total * number) < 2.5 for name, share in shares.items())
+        assert all(
+            abs(counts[name] - share / total * number) < 2.5 for name, share in shares.items()
+        )
 
 
 def test_many_small_sources_take_turns():
@@ -50,7 +52,9 @@ def test_after_its_cap_a_source_leaves_the_others_their_proportion():
 
 
 def test_the_stream_ends_when_all_are_capped_or_at_its_number_of_samples():
-    assert Counter(draw.source for draw in drawn({"a": 3, "b": 1}, None, caps={"a": 7, "b": 130})) == {"a": 7, "b": 130}
+    assert Counter(
+        draw.source for draw in drawn({"a": 3, "b": 1}, None, caps={"a": 7, "b": 130})
+    ) == {"a": 7, "b": 130}
     assert len(drawn({"a": 3, "b": 1}, None, samples=321)) == 321
     assert len(drawn({"a": 3, "b": 1}, None, samples=321, caps={"a": 7, "b": 10})) == 17
 

@@ -23,7 +23,10 @@ def packs_of(given_draws, sequence, tiles=None):
     return packs
 
 
-@given(st.lists(st.tuples(st.integers(0, 50), st.integers(0, 6)), max_size=600), st.sampled_from([None, 6, 11]))
+@given(
+    st.lists(st.tuples(st.integers(0, 50), st.integers(0, 6)), max_size=600),
+    st.sampled_from([None, 6, 11]),
+)
 @settings(deadline=None, max_examples=60)
 def test_packing_loses_nothing_and_keeps_both_budgets(costs, tiles):
     stream = draws(costs)
@@ -48,7 +51,13 @@ def test_the_oldest_always_goes_and_few_are_pending(costs):
 
 def test_what_is_pending_can_be_handed_to_another_packer():
     generator = np.random.default_rng(0)
-    stream = draws(zip(generator.integers(10, 900, 800).tolist(), generator.integers(0, 4, 800).tolist(), strict=True))
+    stream = draws(
+        zip(
+            generator.integers(10, 900, 800).tolist(),
+            generator.integers(0, 4, 800).tolist(),
+            strict=True,
+        )
+    )
     packer, source = Packer(1024, 6), iter(stream)
     for _ in range(40):
         packer.take(source)
@@ -78,7 +87,11 @@ def test_where_tiles_run_out_texts_fill_the_room():
     generator = np.random.default_rng(0)
     texts = [(tokens, 0) for tokens in generator.integers(20, 200, 3000).tolist()]
     pictures = [(256 * tiles + 60, tiles) for tiles in generator.integers(1, 5, 1000).tolist()]
-    mixed = [cost for number in range(1000) for cost in (pictures[number], *texts[3 * number : 3 * number + 3])]
+    mixed = [
+        cost
+        for number in range(1000)
+        for cost in (pictures[number], *texts[3 * number : 3 * number + 3])
+    ]
     packs = packs_of(draws(mixed), 2048, 5)
     assert max(sum(draw.tiles for draw in pack) for pack in packs) == 5
     assert np.mean([sum(draw.tokens for draw in pack) for pack in packs[:-20]]) > 0.95 * 2048
@@ -86,6 +99,8 @@ def test_where_tiles_run_out_texts_fill_the_room():
 
 def test_short_records_fill_packs_to_more_than_99_percent():
     generator = np.random.default_rng(0)
-    packs = packs_of(draws([(tokens, 1) for tokens in generator.integers(30, 80, 4000).tolist()]), 1024)
+    packs = packs_of(
+        draws([(tokens, 1) for tokens in generator.integers(30, 80, 4000).tolist()]), 1024
+    )
     fills = [sum(draw.tokens for draw in pack) / 1024 for pack in packs[:-10]]
     assert np.mean(fills) > 0.99

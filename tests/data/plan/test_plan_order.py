@@ -44,7 +44,10 @@ def test_every_epoch_sees_every_record_once_whatever_the_blocks(shards, window, 
     for epoch in np.split(positions, 3):
         assert sorted(epoch) == list(range(size))
     blocks = Order(shards, window, 3)
-    again = [blocks.positions(np.arange(at, min(at + block, 3 * size))) for at in range(0, 3 * size, block)]
+    again = [
+        blocks.positions(np.arange(at, min(at + block, 3 * size)))
+        for at in range(0, 3 * size, block)
+    ]
     assert np.concatenate(again).tolist() == positions.tolist()
 
 
@@ -65,7 +68,9 @@ def test_a_window_keeps_few_shards_open_and_mixes_them():
 
 
 def test_a_window_of_all_shards_is_the_whole_source():
-    every = [Order([50] * 4, window, 9).positions(np.arange(200)).tolist() for window in (None, 4, 100)]
+    every = [
+        Order([50] * 4, window, 9).positions(np.arange(200)).tolist() for window in (None, 4, 100)
+    ]
     assert every[0] == every[1] == every[2]
 
 

@@ -51,7 +51,11 @@ def test_every_record_once_per_epoch_and_both_budgets_kept(plan):
     for source, positions in seen.items():
         size = len(costs[source])
         for epoch in range(max(positions) // size + 1):
-            of_epoch = [positions[nth] for nth in range(epoch * size, (epoch + 1) * size) if nth in positions]
+            of_epoch = [
+                positions[nth]
+                for nth in range(epoch * size, (epoch + 1) * size)
+                if nth in positions
+            ]
             assert len(set(of_epoch)) == len(of_epoch)
 
 
@@ -64,7 +68,9 @@ def test_a_feed_that_ends_packs_everything_it_drew(plan):
     assert counts == {source: count for source, count in steps[-1].cursor["drawn"].items() if count}
     assert counts.total() == steps[-1].cursor["samples"] <= 500
     assert all(counts[source] <= cap for source, cap in limited.caps.items())
-    assert counts.total() == 500 or all(counts[source] == limited.caps.get(source) for source in limited.shares)
+    assert counts.total() == 500 or all(
+        counts[source] == limited.caps.get(source) for source in limited.shares
+    )
     assert not steps[-1].cursor["pending"]
     assert [len(step.packs) for step in steps[:-1]] == [limited.global_batch] * (len(steps) - 1)
 
@@ -126,7 +132,10 @@ def test_a_cursor_of_another_feed_is_refused():
         ({"tiles": 30}, "with pack_tiles None; expected 30"),
         ({"window": 2}, "with window None; expected 2"),
         ({"caps": {"texts": 9}}, "with caps {}; expected {'texts': 9}"),
-        ({"shares": {"pictures": 0.5, "texts": 0.5}}, "with shares .* resume with the recipe and the data"),
+        (
+            {"shares": {"pictures": 0.5, "texts": 0.5}},
+            "with shares .* resume with the recipe and the data",
+        ),
     ]:
         with pytest.raises(DataError, match=message):
             Plan(replace(ours, **change), skewed(300)).steps(cursor)
@@ -139,4 +148,9 @@ def test_a_cursor_of_another_feed_is_refused():
 def test_the_plan_is_the_same_on_every_machine():
     step = next(islice(Plan(skewed_feed(4096, 4), skewed(1000)).steps(), 5, None))
     positions = [[draw.position for draw in pack] for pack in step.packs]
-    assert positions == [[358, 134, 823], [572, 730, 255], [32, 131, 557], [740, 526, 682, 384, 240]]
+    assert positions == [
+        [358, 134, 823],
+        [572, 730, 255],
+        [32, 131, 557],
+        [740, 526, 682, 384, 240],
+    ]

@@ -127,7 +127,12 @@ def open_cache(server: Trouble, tmp_path: Path) -> Callable[..., ShardCache]:
     """Makes a cache of the server's files that waits milliseconds between tries."""
 
     def make(limit: int = 10**9, *, tries: int = 3, timeout: float = 5.0) -> ShardCache:
-        return ShardCache(server.url, tmp_path / "cache", limit, access=Access(tries=tries, wait=0.01, timeout=timeout))
+        return ShardCache(
+            server.url,
+            tmp_path / "cache",
+            limit,
+            access=Access(tries=tries, wait=0.01, timeout=timeout),
+        )
 
     return make
 

@@ -17,7 +17,9 @@ QUICK = {"tries": 3, "wait": 0.01}
 def test_a_private_shard_is_fetched_with_the_environments_keys(bucket, tmp_path):
     content = os.urandom(300_000)
     bucket.put("train/a.tar", content)
-    path = ShardCache(bucket.url, tmp_path, 10**9).path("train/a.tar", size=300_000, crc32=zlib.crc32(content))
+    path = ShardCache(bucket.url, tmp_path, 10**9).path(
+        "train/a.tar", size=300_000, crc32=zlib.crc32(content)
+    )
     assert path.read_bytes() == content
 
 
@@ -36,9 +38,13 @@ def test_a_public_bucket_wants_no_keys(bucket, tmp_path, monkeypatch, told):
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
     if told == "by environment":
         monkeypatch.setenv("AWS_SKIP_SIGNATURE", "true")
-    cache = ShardCache(bucket.url, tmp_path, 10**9, access=Access(public=told == "by option", **QUICK))
+    cache = ShardCache(
+        bucket.url, tmp_path, 10**9, access=Access(public=told == "by option", **QUICK)
+    )
     assert cache.read("a.tar") == b"content"
-    with pytest.raises(DataError, match=r"refused access \(asked once\); check the credentials") as caught:
+    with pytest.raises(
+        DataError, match=r"refused access \(asked once\); check the credentials"
+    ) as caught:
         cache.read("b.tar")
     assert caught.value.kind == "unreachable"
 
@@ -65,7 +71,10 @@ def test_a_server_that_fails_every_third_request_is_asked_again(bucket, tmp_path
 def test_two_roots_share_a_folder(bucket, tmp_path):
     bucket.put("one/a.tar", b"first")
     bucket.put("two/a.tar", b"second")
-    paths = [ShardCache(f"{bucket.url}/{which}", tmp_path, 10**9).path("a.tar") for which in ("one", "two")]
+    paths = [
+        ShardCache(f"{bucket.url}/{which}", tmp_path, 10**9).path("a.tar")
+        for which in ("one", "two")
+    ]
     assert [path.read_bytes() for path in paths] == [b"first", b"second"]
 
 

@@ -23,7 +23,14 @@ from sailvit.data.samples import SampleBuilder
 
 RECORDS = 40
 FEED = Feed(
-    name="fine", seed=5, shares={"pairs": 1}, sequence=128, global_batch=4, micro_batch=1, samples=RECORDS, workers=2
+    name="fine",
+    seed=5,
+    shares={"pairs": 1},
+    sequence=128,
+    global_batch=4,
+    micro_batch=1,
+    samples=RECORDS,
+    workers=2,
 )
 
 
@@ -44,12 +51,20 @@ def prepared(builder, tmp_path):
     """A folder of four shards with their token counts."""
     raw = tmp_path / "raw"
     raw.mkdir()
-    rows = [{"image": f"{number}.jpg", "text": "a picture " + "of noise " * (number % 5)} for number in range(RECORDS)]
+    rows = [
+        {"image": f"{number}.jpg", "text": "a picture " + "of noise " * (number % 5)}
+        for number in range(RECORDS)
+    ]
     for number in range(RECORDS):
         (raw / f"{number}.jpg").write_bytes(picture(number))
     (raw / "pairs.jsonl").write_text("\n".join(map(json.dumps, rows)))
     source = open_source("pairs", SourceConfig(format="captions", path="pairs.jsonl"), raw)
-    prepare({"pairs": source}, tmp_path / "prepared", config=PrepareConfig(shard_samples=10), builder=builder)
+    prepare(
+        {"pairs": source},
+        tmp_path / "prepared",
+        config=PrepareConfig(shard_samples=10),
+        builder=builder,
+    )
     return tmp_path / "prepared"
 
 
@@ -77,9 +92,14 @@ def steps(config, builder, tmp_path):
 
 def test_records_are_those_of_the_folder(far, prepared, bucket, tmp_path):
     bucket.fail_every = 3
-    here, there = open_source("pairs", near(prepared), tmp_path), open_source("pairs", far, tmp_path)
+    here, there = (
+        open_source("pairs", near(prepared), tmp_path),
+        open_source("pairs", far, tmp_path),
+    )
     assert there.fingerprint == here.fingerprint
-    assert [there[position] for position in range(len(there))] == [here[position] for position in range(len(here))]
+    assert [there[position] for position in range(len(there))] == [
+        here[position] for position in range(len(here))
+    ]
     assert len(here) == RECORDS
     wanted = [path for path in bucket.asked if path.endswith(".tar")]
     assert len(set(wanted)) == 4 <= len(wanted)
@@ -103,7 +123,11 @@ def test_the_next_window_is_fetched_while_this_one_is_read(far, bucket, builder,
     read, asked = [], []
     for step in loader:
         shards = [path.rsplit("/", 1)[-1] for path in bucket.asked if path.endswith(".tar")]
-        read += [int(name.rpartition("/")[2]) // 10 for batch in step.batches for name in batch.sample_ids]
+        read += [
+            int(name.rpartition("/")[2]) // 10
+            for batch in step.batches
+            for name in batch.sample_ids
+        ]
         asked.append((len(set(read)), len(set(shards))))
         assert len(shards) == len(set(shards))
     assert asked[-1] == (4, 4)
@@ -119,7 +143,9 @@ def test_a_second_run_asks_for_nothing_but_the_manifest(far, bucket, builder, tm
     assert [path.rsplit("/", 1)[-1] for path in bucket.asked] == ["sailvit.json"]
 
 
-def test_a_shard_replaced_in_the_bucket_is_the_error_of_its_records(far, prepared, bucket, tmp_path):
+def test_a_shard_replaced_in_the_bucket_is_the_error_of_its_records(
+    far, prepared, bucket, tmp_path
+):
     content = bytearray((prepared / "shard-000001.tar").read_bytes())
     content[700] ^= 1
     bucket.put("shard-000001.tar", bytes(content))

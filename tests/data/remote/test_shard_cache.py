@@ -103,7 +103,9 @@ def test_a_cut_download_goes_on_where_it_stopped(server, open_cache):
     assert 0 < starts[1] <= starts[2] < len(server.body)
 
 
-@pytest.mark.parametrize("steps", [("cut untagged", "fine"), ("cut", "whole", "fine"), ("cut", "412", "fine")])
+@pytest.mark.parametrize(
+    "steps", [("cut untagged", "fine"), ("cut", "whole", "fine"), ("cut", "412", "fine")]
+)
 def test_a_cut_download_starts_anew_where_it_cannot_go_on(server, open_cache, steps):
     server.plan("a.tar", *steps)
     assert open_cache().path("a.tar").read_bytes() == server.body
@@ -126,7 +128,9 @@ def test_a_server_that_stays_busy_is_unreachable(server, open_cache):
     server.plan("a.tar", "503")
     error = error_of(open_cache())
     assert error.kind == "unreachable"
-    assert str(error).startswith(f"{server.url}/a.tar: the server answered 503 Service Unavailable (asked 3 times)")
+    assert str(error).startswith(
+        f"{server.url}/a.tar: the server answered 503 Service Unavailable (asked 3 times)"
+    )
     assert len(server.asked) == 3
 
 
@@ -298,7 +302,8 @@ def test_small_files_are_read_as_they_are_now(server, open_cache, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name", ["../a", "a/../../b", "/etc/passwd", "a//b", "", "a/./b", "%2e%2e/a", "a\\b", "a\0b", "a?b"]
+    "name",
+    ["../a", "a/../../b", "/etc/passwd", "a//b", "", "a/./b", "%2e%2e/a", "a\\b", "a\0b", "a?b"],
 )
 @pytest.mark.parametrize("root", ["http://127.0.0.1:9", "/data"])
 def test_names_stay_below_the_root(name, root, tmp_path):

@@ -22,7 +22,9 @@ from sailvit.data.view.pictures import Album
 from sailvit.data.view.segments import segments
 
 TOKENIZER = byte_tokenizer(CHATML)
-LAYOUT = VisualLayout(8, 3, TOKENIZER.convert_tokens_to_ids("<|image_pad|>"), "<|image_pad|>", max_tiles=6)
+LAYOUT = VisualLayout(
+    8, 3, TOKENIZER.convert_tokens_to_ids("<|image_pad|>"), "<|image_pad|>", max_tiles=6
+)
 BUILDER = SampleBuilder(TOKENIZER, LAYOUT, 200)
 
 
@@ -50,31 +52,64 @@ class Records:
 
 
 def shown(*records, packs=1, **settings):
-    feed = Feed(name="s", seed=1, shares={"r": 1.0}, sequence=200, global_batch=2, samples=len(records), **settings)
+    feed = Feed(
+        name="s",
+        seed=1,
+        shares={"r": 1.0},
+        sequence=200,
+        global_batch=2,
+        samples=len(records),
+        **settings,
+    )
     return view_packs({"r": Records(*records)}, BUILDER, feed, packs=packs)
 
 
 def test_a_sample_is_text_images_and_what_is_learnt():
-    values = shown(record("one", "left <image> right <image>?", "a\ncat", (8, 8), (24, 16), kind="qa"))
+    values = shown(
+        record("one", "left <image> right <image>?", "a\ncat", (8, 8), (24, 16), kind="qa")
+    )
     [pack] = values["packs"]
     [sample] = pack["samples"]
     text, first, between, second, rest = sample["pieces"]
     assert "".join(chip["text"] for chip in text["chips"]) == "<|im_start|>user\nleft "
     assert (first["columns"], len(first["cells"]), first["whole"], first["tokens"]) == (1, 1, [], 3)
-    assert (second["columns"], len(second["cells"]), len(second["whole"]), second["tokens"]) == (3, 6, 1, 21)
-    assert all(uri.startswith("data:image/png;base64,") for uri in [*first["cells"], *second["cells"]])
+    assert (second["columns"], len(second["cells"]), len(second["whole"]), second["tokens"]) == (
+        3,
+        6,
+        1,
+        21,
+    )
+    assert all(
+        uri.startswith("data:image/png;base64,") for uri in [*first["cells"], *second["cells"]]
+    )
     assert "".join(chip["text"] for chip in between["chips"]) == " right "
     assert "".join(chip["text"] for chip in rest["chips"] if chip["trained"]) == "a\ncat<|im_end|>"
-    assert (sample["id"], sample["kind"], sample["pair"], sample["problems"]) == ("r/one", "qa", False, [])
-    assert (sample["images"], sample["tiles"], sample["image_tokens"], pack["tiles"]) == (2, 8, 24, 8)
+    assert (sample["id"], sample["kind"], sample["pair"], sample["problems"]) == (
+        "r/one",
+        "qa",
+        False,
+        [],
+    )
+    assert (sample["images"], sample["tiles"], sample["image_tokens"], pack["tiles"]) == (
+        2,
+        8,
+        24,
+        8,
+    )
     kinds = [stretch["kind"] for stretch in sample["stretches"]]
     assert kinds == ["given", "image", "given", "image", "given", "trained", "given"]
-    assert sum(stretch["tokens"] for stretch in sample["stretches"]) == sample["tokens"] == pack["tokens"]
+    assert (
+        sum(stretch["tokens"] for stretch in sample["stretches"])
+        == sample["tokens"]
+        == pack["tokens"]
+    )
     assert json.loads(json.dumps(values)) == values
 
 
 def test_packs_follow_the_feed_and_add_up():
-    values = shown(*(record(f"{n}", "<image>\nwhat is it?", "x" * n, (8, 8)) for n in range(1, 40)), packs=4)
+    values = shown(
+        *(record(f"{n}", "<image>\nwhat is it?", "x" * n, (8, 8)) for n in range(1, 40)), packs=4
+    )
     assert [pack["step"] for pack in values["packs"]] == [1, 1, 2, 2]
     for pack in values["packs"]:
         starts = [sample["start"] for sample in pack["samples"]]
@@ -108,7 +143,15 @@ def test_tile_budgets_cut_images_and_are_shown():
 
 def segment(**changes):
     sample = BUILDER("r", record("one", "<image>\nwhat?", "a cat", (16, 8)))
-    batch = collate([[replace(sample, **{key: change(getattr(sample, key)) for key, change in changes.items()})]])
+    batch = collate(
+        [
+            [
+                replace(
+                    sample, **{key: change(getattr(sample, key)) for key, change in changes.items()}
+                )
+            ]
+        ]
+    )
     [found] = segments(batch, 1, LAYOUT)
     return found
 
@@ -129,7 +172,10 @@ def altered(position, value):
         ({"labels": lambda labels: labels.roll(1)}, "a label is not the next token"),
         ({"labels": altered(-1, 5)}, "a label leads into the next sample"),
         ({"labels": altered(-4, 5)}, "a label is not the next token"),
-        ({"tiles": lambda t: t[:1], "image_of_tile": lambda i: i[:1]}, "image tokens for 1 tiles of 3"),
+        (
+            {"tiles": lambda t: t[:1], "image_of_tile": lambda i: i[:1]},
+            "image tokens for 1 tiles of 3",
+        ),
     ],
 )
 def test_mistakes_are_named(changes, problem):
@@ -146,7 +192,9 @@ def test_image_tokens_that_are_learnt_are_named():
 
 def test_an_album_keeps_its_budget_and_shrinks_large_tiles():
     album = Album(budget=5_000)
-    noise = torch.randint(0, 256, (3, 300, 300), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    noise = torch.randint(
+        0, 256, (3, 300, 300), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+    )
     first, second = album.add(noise), album.add(noise)
     assert first.startswith("data:image/jpeg;base64,")
     assert len(first) < 60_000

@@ -18,7 +18,8 @@ def test_captions_are_compared_as_sets_of_phrases(task):
 
 
 @pytest.mark.parametrize(
-    ("task", "prediction", "right"), [("ocr", "7 4", False), ("ocr", " 4  7 ", True), ("where", "left top", False)]
+    ("task", "prediction", "right"),
+    [("ocr", "7 4", False), ("ocr", " 4  7 ", True), ("where", "left top", False)],
 )
 def test_other_answers_are_compared_in_order(task, prediction, right):
     assert is_correct(task, prediction, {"ocr": "4 7", "where": "top left"}[task]) == right

@@ -29,7 +29,10 @@ def test_a_thing_stays_inside_its_cell(size, shape, seed):
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_large_things_cover_more_than_twice_the_small_ones(shape):
-    areas = [inked(picture(Objects((Thing(0, size, "red", shape),)))).sum() for size in ("small", "large")]
+    areas = [
+        inked(picture(Objects((Thing(0, size, "red", shape),)))).sum()
+        for size in ("small", "large")
+    ]
     assert areas[1] > 2.5 * areas[0]
 
 

@@ -13,12 +13,18 @@ from sailvit.data.world.tasks import IMAGE_TASKS, READING_TASKS, TASKS, TEXT_TAS
 def same(first, second):
     if (first.id, first.turns, first.kind) != (second.id, second.turns, second.kind):
         return False
-    return all(np.array_equal(a.pixels(), b.pixels()) for a, b in zip(first.images, second.images, strict=True))
+    return all(
+        np.array_equal(a.pixels(), b.pixels())
+        for a, b in zip(first.images, second.images, strict=True)
+    )
 
 
 def test_a_record_depends_on_the_options_and_its_position_only():
     tasks = dict.fromkeys(TASKS, 1.0)
-    forward, longer = WorldSource("train", tasks, 60, seed=3), WorldSource("train", tasks, 600, seed=3)
+    forward, longer = (
+        WorldSource("train", tasks, 60, seed=3),
+        WorldSource("train", tasks, 600, seed=3),
+    )
     backward = {position: longer[position] for position in reversed(range(60))}
     assert all(same(forward[position], backward[position]) for position in range(60))
 
@@ -51,7 +57,11 @@ def test_every_task_gives_records_of_its_kind(task):
         assert (question.role, answer.role) == ("user", "assistant")
         assert answer.text == " ".join(answer.text.lower().split())
         assert record.kind == TASKS[task].kind
-        assert question.text.startswith("<image>\n") == (len(record.images) == 1) == (task in IMAGE_TASKS)
+        assert (
+            question.text.startswith("<image>\n")
+            == (len(record.images) == 1)
+            == (task in IMAGE_TASKS)
+        )
         for image in record.images:
             assert image.pixels().shape == (64, 64, 3)
             assert image.pixels().dtype == np.uint8
@@ -69,7 +79,9 @@ def test_tasks_are_mixed_by_their_shares():
 
 
 def test_the_registry_opens_a_world_from_a_recipe(tmp_path):
-    config = SourceConfig(format="world", options={"tasks": ["fine", "ocr"], "size": 50, "split": "held_out"})
+    config = SourceConfig(
+        format="world", options={"tasks": ["fine", "ocr"], "size": 50, "split": "held_out"}
+    )
     source = open_world(config, tmp_path)
     assert len(source) == 50
     assert source.options.tasks == {"fine": 1.0, "ocr": 1.0}

@@ -69,8 +69,12 @@ def test_relations_hold_or_not_and_both_about_equally_often():
 
 def test_counts_are_those_of_the_description():
     for things, question, answer in asked("count"):
-        word = question.removeprefix("how many ").removesuffix(" are there ?").removesuffix(" shapes")
-        group = {"crosses": "cross", **{f"{s}s": s for s in ("circle", "square", "triangle")}}.get(word, word)
+        word = (
+            question.removeprefix("how many ").removesuffix(" are there ?").removesuffix(" shapes")
+        )
+        group = {"crosses": "cross", **{f"{s}s": s for s in ("circle", "square", "triangle")}}.get(
+            word, word
+        )
         assert sum(group in thing for thing in things) == int(answer)
 
 
@@ -110,5 +114,10 @@ def test_no_single_answer_scores_high_on_an_evaluated_task(task):
 
 def test_every_word_of_the_vocabulary_is_used():
     source = WorldSource("train", dict.fromkeys(TASKS, 1.0), 3000)
-    used = {word for position in range(3000) for turn in source[position].turns for word in turn.text.split()}
+    used = {
+        word
+        for position in range(3000)
+        for turn in source[position].turns
+        for word in turn.text.split()
+    }
     assert used - {"<image>"} == set(vocabulary())

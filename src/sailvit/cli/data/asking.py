@@ -19,19 +19,37 @@ if TYPE_CHECKING:
 
 Source = Annotated[str, typer.Argument(metavar="SRC", help="File, folder, glob or URL of data.")]
 Out = Annotated[Path, typer.Option("--out", help="JSONL file to write.")]
-Url = Annotated[str | None, typer.Option("--endpoint", help="Base address of an OpenAI-style server, up to /v1.")]
+Url = Annotated[
+    str | None,
+    typer.Option("--endpoint", help="Base address of an OpenAI-style server, up to /v1."),
+]
 Model = Annotated[str | None, typer.Option("--model", help="The model's name on that server.")]
 Key = Annotated[
     str | None,
-    typer.Option("--key-variable", help="Environment variable that holds the server's key, when it wants one."),
+    typer.Option(
+        "--key-variable",
+        help="Environment variable that holds the server's key, when it wants one.",
+    ),
 ]
-Mllm = Annotated[Path | None, typer.Option("--mllm", help="Run folder of a model of ours to ask instead of a server.")]
-StageName = Annotated[str | None, typer.Option("--stage", help="Stage of that run; left out, the last.")]
-Records = Annotated[int | None, typer.Option("--limit", min=1, help="Ask about this many records from the start.")]
-Concurrency = Annotated[int, typer.Option(min=1, help="Requests under way at a time; records per batch with --mllm.")]
+Mllm = Annotated[
+    Path | None,
+    typer.Option("--mllm", help="Run folder of a model of ours to ask instead of a server."),
+]
+StageName = Annotated[
+    str | None, typer.Option("--stage", help="Stage of that run; left out, the last.")
+]
+Records = Annotated[
+    int | None, typer.Option("--limit", min=1, help="Ask about this many records from the start.")
+]
+Concurrency = Annotated[
+    int, typer.Option(min=1, help="Requests under way at a time; records per batch with --mllm.")
+]
 Timeout = Annotated[float, typer.Option(min=1, help="Seconds after which a request is given up.")]
 Cache = Annotated[
-    Path | None, typer.Option(help="File of replies that are not asked for again; left out, <out>.cache beside it.")
+    Path | None,
+    typer.Option(
+        help="File of replies that are not asked for again; left out, <out>.cache beside it."
+    ),
 ]
 
 
@@ -67,9 +85,13 @@ class Choice:
             answer, identity = load_answerer(self.mllm, self.stage, self.longest)
             return LocalModel(answer, identity, cache=cache, batch=self.concurrency)
         if self.url is None or self.model is None or self.mllm is not None:
-            raise DataError("no model to ask, or two; give --endpoint URL with --model NAME, or --mllm RUN")
+            raise DataError(
+                "no model to ask, or two; give --endpoint URL with --model NAME, or --mllm RUN"
+            )
         if not self.url.startswith(("http://", "https://")):
-            raise DataError(f"the endpoint is {self.url}; expected an address that begins with http:// or https://")
+            raise DataError(
+                f"the endpoint is {self.url}; expected an address that begins with http:// or https://"
+            )
         config = EndpointConfig(
             url=self.url,
             model=self.model,
@@ -82,7 +104,9 @@ class Choice:
 
 
 @contextmanager
-def asking(choice: Choice, cache: Path, console: Console, count: int) -> Iterator[tuple[Responder, Callable[[], None]]]:
+def asking(
+    choice: Choice, cache: Path, console: Console, count: int
+) -> Iterator[tuple[Responder, Callable[[], None]]]:
     """The chosen model, and what to call after each of `count` records to move the bar.
 
     What asking has cost is printed at the end, also when that end is an error.
@@ -108,7 +132,9 @@ def asking(choice: Choice, cache: Path, console: Console, count: int) -> Iterato
         replies.close()
 
 
-def load_answerer(run: Path, stage: str | None, longest: int) -> tuple[Callable[[Sequence[Record]], list[str]], str]:
+def load_answerer(
+    run: Path, stage: str | None, longest: int
+) -> tuple[Callable[[Sequence[Record]], list[str]], str]:
     """What answers records with a run's model, and a name that tells this model from others."""
     import hashlib
 
@@ -124,17 +150,27 @@ def load_answerer(run: Path, stage: str | None, longest: int) -> tuple[Callable[
     quiet_libraries()
     folder = RunFolder(run)
     if not folder.recipe.is_file():
-        raise RunError(f"{run} has no recipe.yaml; expected the folder of a run, as `sailvit train` writes it")
+        raise RunError(
+            f"{run} has no recipe.yaml; expected the folder of a run, as `sailvit train` writes it"
+        )
     recipe = load_recipe(folder.recipe)
     names = [made.name for made in recipe.stages]
     if stage is not None and stage not in names:
         raise RunError(f"{run} has no stage {stage!r}; it has {', '.join(names)}")
     index = len(names) - 1 if stage is None else names.index(stage)
     parts = folder.stage(index, names[index])
-    if missing := [part for part in ("tower", "connector", "language") if not (parts / part).is_dir()]:
-        raise RunError(f"{parts} has no {' and no '.join(missing)}; expected a stage that ended and saved all parts")
+    if missing := [
+        part for part in ("tower", "connector", "language") if not (parts / part).is_dir()
+    ]:
+        raise RunError(
+            f"{parts} has no {' and no '.join(missing)}; expected a stage that ended and saved all parts"
+        )
     connector = recipe.model.connector.model_copy(update={"source": str(parts / "connector")})
-    update = {"tower": str(parts / "tower"), "language": str(parts / "language"), "connector": connector}
+    update = {
+        "tower": str(parts / "tower"),
+        "language": str(parts / "language"),
+        "connector": connector,
+    }
     assembly = build(recipe.model.model_copy(update=update), recipe.seed)
     assembly.mllm.to("cuda" if torch.cuda.is_available() else "cpu")
     manifest = hashlib.blake2b(folder.manifest.read_bytes(), digest_size=8).hexdigest()

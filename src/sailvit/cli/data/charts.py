@@ -14,8 +14,12 @@ def charts(
     count: Count,
     seed: Seed = 0,
     workers: Workers = 1,
-    kinds: Annotated[str | None, typer.Option(help="Kinds of charts, with commas between; all when left out.")] = None,
-    captions: Annotated[float, typer.Option(min=0, max=1, help="Share of captions among the records.")] = 0.3,
+    kinds: Annotated[
+        str | None, typer.Option(help="Kinds of charts, with commas between; all when left out.")
+    ] = None,
+    captions: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of captions among the records.")
+    ] = 0.3,
     questions: Annotated[int, typer.Option(min=1, help="Most questions about one chart.")] = 4,
 ) -> None:
     """Draw charts of eleven kinds, with captions and questions whose answers are exact.

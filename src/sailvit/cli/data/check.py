@@ -17,13 +17,21 @@ if TYPE_CHECKING:
 
 
 def check(
-    sources: Annotated[list[str], typer.Argument(metavar="SRC...", help="Files, folders, globs or URLs of data.")],
+    sources: Annotated[
+        list[str], typer.Argument(metavar="SRC...", help="Files, folders, globs or URLs of data.")
+    ],
     format_name: Format = None,
     images: Images = None,
-    recipe: Annotated[Path | None, typer.Option(help="Recipe to tokenize with; left out, texts are only read.")] = None,
-    samples: Annotated[int | None, typer.Option(min=1, help="Read about this many records, drawn at random.")] = None,
+    recipe: Annotated[
+        Path | None, typer.Option(help="Recipe to tokenize with; left out, texts are only read.")
+    ] = None,
+    samples: Annotated[
+        int | None, typer.Option(min=1, help="Read about this many records, drawn at random.")
+    ] = None,
     examples: Annotated[int, typer.Option(min=1, help="Most places shown of each kind.")] = 5,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write the report to this file.")] = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Write the report to this file.")
+    ] = None,
     workers: Workers = 0,
 ) -> None:
     """Read every record, decode its images, and list what is wrong; the exit code is 1 if anything is."""
@@ -37,7 +45,12 @@ def check(
     opened = open_named(sources, format_name, images)
     with steps_shown(console) as shown:
         report = read(
-            opened, builder=builder_of(recipe), samples=samples, most=examples, workers=workers, progress=shown
+            opened,
+            builder=builder_of(recipe),
+            samples=samples,
+            most=examples,
+            workers=workers,
+            progress=shown,
         )
     show(console, report)
     if json_file is not None:
@@ -52,10 +65,14 @@ def show(console: Console, report: CheckReport) -> None:
     from rich.markup import escape
 
     read = f"{report.checked:,} of " if report.checked < report.records else ""
-    console.print(f"{read}{report.records:,} records read, {report.images:,} images decoded", highlight=False)
+    console.print(
+        f"{read}{report.records:,} records read, {report.images:,} images decoded", highlight=False
+    )
     for kind, count in report.bad.items():
         found = [finding for finding in report.examples if finding.kind == kind]
-        more = f", the first {len(found)}" if count > sum(finding.count for finding in found) else ""
+        more = (
+            f", the first {len(found)}" if count > sum(finding.count for finding in found) else ""
+        )
         console.print(f"[red]{escape(kind)}[/red]: {count:,}{more}", highlight=False)
         for finding in found:
             text = f"  {where(finding)}\n    {finding.reason}"

@@ -21,7 +21,9 @@ _EXAMPLES = 2
 
 
 def curate(
-    source: Annotated[str, typer.Argument(metavar="SRC", help="File, folder, glob or URL of data.")],
+    source: Annotated[
+        str, typer.Argument(metavar="SRC", help="File, folder, glob or URL of data.")
+    ],
     filters: Annotated[Path, typer.Option("--filters", help="YAML of filters and resampling.")],
     out: Annotated[Path, typer.Option("--out", help="Folder for the selection.")],
     format_name: Format = None,
@@ -49,9 +51,17 @@ def curate(
     write_selection(out, config, opened, curated)
     _show(console, curated.report)
     if not curated.report["kept"]:
-        console.print("[red]no record is left[/red]: loosen the filters, or look at the reasons above", highlight=False)
+        console.print(
+            "[red]no record is left[/red]: loosen the filters, or look at the reasons above",
+            highlight=False,
+        )
         raise typer.Exit(1)
-    console.print(f"In a recipe: {{format: selected, path: {out}}}", highlight=False, soft_wrap=True, markup=False)
+    console.print(
+        f"In a recipe: {{format: selected, path: {out}}}",
+        highlight=False,
+        soft_wrap=True,
+        markup=False,
+    )
 
 
 def read_filters(path: Path) -> Curation:
@@ -63,7 +73,9 @@ def read_filters(path: Path) -> Curation:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} cannot be read ({error}); expected YAML with `filters` and `resampling`") from error
+        raise DataError(
+            f"{path} cannot be read ({error}); expected YAML with `filters` and `resampling`"
+        ) from error
     try:
         return read_curation(read_yaml(text, str(path)), path.parent)
     except DataError as error:
@@ -84,9 +96,8 @@ def _show(console: Console, report: Mapping[str, Any]) -> None:
     console.print(accounts_table(report))
     for account in report["filters"]:
         for example in account["examples"][:_EXAMPLES]:
-            found = (
-                f"{account['filter']}: {example['id'] if 'id' in example else example['position']} ({example['found']})"
-            )
+            which = example["id"] if "id" in example else example["position"]
+            found = f"{account['filter']}: {which} ({example['found']})"
             console.print(f"  {escape(found[:160])}", highlight=False, style="dim")
     if "ngrams" in report:
         console.print(ngrams_table(report["ngrams"]))
@@ -98,13 +109,26 @@ def accounts_table(report: Mapping[str, Any]) -> Table:
 
     title = f"{report['kept']:,} of {report['records']:,} records kept"
     table = Table(title=title, title_justify="left")
-    for heading, justify in (("filter", "left"), ("seen", "right"), ("dropped", "right"), ("share", "right")):
+    for heading, justify in (
+        ("filter", "left"),
+        ("seen", "right"),
+        ("dropped", "right"),
+        ("share", "right"),
+    ):
         table.add_column(heading, justify=justify)  # type: ignore[arg-type]
     table.add_column("why")
     for account in report["filters"]:
-        why = ", ".join(f"{reason}: {count:,}" for reason, count in list(account["why"].items())[:6])
+        why = ", ".join(
+            f"{reason}: {count:,}" for reason, count in list(account["why"].items())[:6]
+        )
         share = account["dropped"] / max(account["seen"], 1)
-        table.add_row(account["filter"], f"{account['seen']:,}", f"{account['dropped']:,}", f"{share:.1%}", why)
+        table.add_row(
+            account["filter"],
+            f"{account['seen']:,}",
+            f"{account['dropped']:,}",
+            f"{share:.1%}",
+            why,
+        )
     return table
 
 
@@ -114,16 +138,24 @@ def ngrams_table(ngrams: Mapping[str, Any]) -> Table:
 
     before, after = ngrams["before"], ngrams["after"]
     table = Table(
-        title=f"n-grams of {before['n']} words, {ngrams['kept']:.1%} of the records kept", title_justify="left"
+        title=f"n-grams of {before['n']} words, {ngrams['kept']:.1%} of the records kept",
+        title_justify="left",
     )
     table.add_column("measure")
     table.add_column("before", justify="right")
     table.add_column("after", justify="right")
     table.add_row("records", f"{before['texts']:,}", f"{after['texts']:,}")
-    table.add_row("distinct n-grams", f"{before['distinct_share']:.1%}", f"{after['distinct_share']:.1%}")
+    table.add_row(
+        "distinct n-grams", f"{before['distinct_share']:.1%}", f"{after['distinct_share']:.1%}"
+    )
     table.add_row("bits per n-gram", f"{before['entropy']:.2f}", f"{after['entropy']:.2f}")
-    for name, label in (("top10_share", "share of the 10 most frequent"), ("top100_share", "share of the 100")):
+    for name, label in (
+        ("top10_share", "share of the 10 most frequent"),
+        ("top100_share", "share of the 100"),
+    ):
         table.add_row(label, f"{before[name]:.1%}", f"{after[name]:.1%}")
     for row in ngrams["top"][:10]:
-        table.add_row(f"records with {row['words']!r}", f"{row['before']:.1%}", f"{row['after']:.1%}")
+        table.add_row(
+            f"records with {row['words']!r}", f"{row['before']:.1%}", f"{row['after']:.1%}"
+        )
     return table

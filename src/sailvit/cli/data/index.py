@@ -14,14 +14,26 @@ from sailvit.cli.data.prepare import summary
 def index(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of tars or Parquet files.")],
     recipe: Annotated[
-        Path | None, typer.Option(help="Recipe whose tokens and tiles are counted; left out, training counts them.")
+        Path | None,
+        typer.Option(
+            help="Recipe whose tokens and tiles are counted; left out, training counts them."
+        ),
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder for the index; left out, it goes beside the shards.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the index; left out, it goes beside the shards.")
+    ] = None,
     images: Annotated[
-        Path | None, typer.Option(help="Folder that image paths in Parquet rows start from; else the shard's own.")
+        Path | None,
+        typer.Option(
+            help="Folder that image paths in Parquet rows start from; else the shard's own."
+        ),
     ] = None,
-    kind: Annotated[str | None, typer.Option(help="Kind of the records whose row has none.")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Read all shards again, changed or not.")] = False,
+    kind: Annotated[
+        str | None, typer.Option(help="Kind of the records whose row has none.")
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Read all shards again, changed or not.")
+    ] = False,
     workers: Workers = 0,
 ) -> None:
     """Index existing shards without rewriting them; repeated, only what changed is read."""

@@ -31,7 +31,9 @@ if TYPE_CHECKING:
 def judge(  # noqa: PLR0913, PLR0917 - the options of a command
     path: Source,
     out: Out,
-    ask: Annotated[str, typer.Option(help="richness, alignment, or a text file with {caption} in it.")] = "richness",
+    ask: Annotated[
+        str, typer.Option(help="richness, alignment, or a text file with {caption} in it.")
+    ] = "richness",
     scale: Annotated[str, typer.Option(help="What may be answered: 1-5 or yes-no.")] = "1-5",
     format_name: Format = None,
     images: Images = None,
@@ -60,8 +62,12 @@ def judge(  # noqa: PLR0913, PLR0917 - the options of a command
     choice = Choice(endpoint, model, key_variable, mllm, stage, concurrency, timeout, longest=64)
     kept = cache or out.with_name(out.name + ".cache")
     with asking(choice, kept, console, count) as (responder, report):
-        tally = judge_records(source, name, criterion, responder, out=out, positions=range(count), report=report)
-    scores = ", ".join(f"{score}: {tally.scores[score]}" for score in sorted(tally.scores)) or "none"
+        tally = judge_records(
+            source, name, criterion, responder, out=out, positions=range(count), report=report
+        )
+    scores = (
+        ", ".join(f"{score}: {tally.scores[score]}" for score in sorted(tally.scores)) or "none"
+    )
     console.print(
         f"{count} records in {out}; scores {scores}; {tally.bad} answers without a score, {tally.failed} failures",
         highlight=False,
@@ -81,9 +87,13 @@ def _criterion(ask: str, scale: str) -> Criterion:
         raise DataError(f"there is no scale {scale!r}; write {' or '.join(SCALES)}")
     if ask in QUESTIONS:
         if chosen != "1-5":
-            raise DataError(f"{ask} is answered on the scale 1-5; leave out --scale, or write a question of your own")
+            raise DataError(
+                f"{ask} is answered on the scale 1-5; leave out --scale, or write a question of your own"
+            )
         return Criterion(ask, QUESTIONS[ask], chosen)
     prompts = read_prompts(Path(ask))
     if len(prompts) > 1:
-        raise DataError(f"{ask} holds {len(prompts)} questions; a judge asks one: make it one file each")
+        raise DataError(
+            f"{ask} holds {len(prompts)} questions; a judge asks one: make it one file each"
+        )
     return Criterion(Path(ask).stem, prompts[0], chosen)

@@ -13,9 +13,16 @@ if TYPE_CHECKING:
     from sailvit.core.records import Source
     from sailvit.data.samples import SampleBuilder
 
-Format = Annotated[str | None, typer.Option("--format", help="Format of the data; left out, it is told from the path.")]
-Images = Annotated[str | None, typer.Option("--images", help="Folder that relative image paths start from.")]
-Workers = Annotated[int, typer.Option("--workers", min=0, help="Processes that read; 0 and 1 read in this one.")]
+Format = Annotated[
+    str | None,
+    typer.Option("--format", help="Format of the data; left out, it is told from the path."),
+]
+Images = Annotated[
+    str | None, typer.Option("--images", help="Folder that relative image paths start from.")
+]
+Workers = Annotated[
+    int, typer.Option("--workers", min=0, help="Processes that read; 0 and 1 read in this one.")
+]
 
 
 def source_config(path: str, format_name: str | None, images: str | None) -> SourceConfig:
@@ -28,14 +35,18 @@ def source_config(path: str, format_name: str | None, images: str | None) -> Sou
     return SourceConfig(format=format_name, path=path, images=images)
 
 
-def open_named(paths: Sequence[str], format_name: str | None, images: str | None) -> dict[str, Source]:
+def open_named(
+    paths: Sequence[str], format_name: str | None, images: str | None
+) -> dict[str, Source]:
     """The sources at some paths, called by their last part, or by the whole path where that is not enough."""
     from sailvit.data.formats import open_source
 
     short = [Path(path).stem for path in paths]
     names = short if len(set(short)) == len(short) else list(paths)
     configs = [source_config(path, format_name, images) for path in paths]
-    return {name: open_source(name, config, Path()) for name, config in zip(names, configs, strict=True)}
+    return {
+        name: open_source(name, config, Path()) for name, config in zip(names, configs, strict=True)
+    }
 
 
 def fault_lines(sources: Mapping[str, Source]) -> list[str]:

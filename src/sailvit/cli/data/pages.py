@@ -15,11 +15,21 @@ def pages(  # noqa: PLR0913, PLR0917 - one option each
     count: Count,
     seed: Seed = 0,
     workers: Workers = 1,
-    kinds: Annotated[str | None, typer.Option(help="Kinds of pages, with commas between; all when left out.")] = None,
-    transcriptions: Annotated[float, typer.Option(min=0, max=1, help="Share of records that ask for all text.")] = 0.5,
-    worn: Annotated[float, typer.Option(min=0, max=1, help="Share of slanted, blurred, compressed pages.")] = 0.7,
-    fonts: Annotated[Path | None, typer.Option(help="Folder of .ttf and .otf files to use.")] = None,
-    text: Annotated[Path | None, typer.Option(help="UTF-8 file whose lines fill the paragraphs.")] = None,
+    kinds: Annotated[
+        str | None, typer.Option(help="Kinds of pages, with commas between; all when left out.")
+    ] = None,
+    transcriptions: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of records that ask for all text.")
+    ] = 0.5,
+    worn: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of slanted, blurred, compressed pages.")
+    ] = 0.7,
+    fonts: Annotated[
+        Path | None, typer.Option(help="Folder of .ttf and .otf files to use.")
+    ] = None,
+    text: Annotated[
+        Path | None, typer.Option(help="UTF-8 file whose lines fill the paragraphs.")
+    ] = None,
 ) -> None:
     """Draw pages, receipts, tables, forms and signs, with transcriptions and questions.
 
@@ -31,5 +41,7 @@ def pages(  # noqa: PLR0913, PLR0917 - one option each
     options = {"size": count, "seed": seed, "transcriptions": transcriptions, "worn": worn}
     chosen = {"kinds": [name.strip() for name in kinds.split(",")]} if kinds else {}
     files = {name: str(path.resolve()) for name, path in (("fonts", fonts), ("text", text)) if path}
-    source = open_pages(SourceConfig(format="pages", options={**options, **chosen, **files}), Path())
+    source = open_pages(
+        SourceConfig(format="pages", options={**options, **chosen, **files}), Path()
+    )
     write_drawn(source, out, "pages", workers)

@@ -18,27 +18,45 @@ ALLOWED = 10
 """Bad records that are put up with before their share counts."""
 
 
+Sources = Annotated[
+    list[str], typer.Argument(metavar="SRC...", help="Files, folders, globs or URLs of data.")
+]
+Out = Annotated[Path, typer.Option(help="Folder to write; an unfinished one is taken up again.")]
+CountedBy = Annotated[
+    Path | None,
+    typer.Option(help="Recipe whose tokens and tiles are counted; left out, training counts them."),
+]
+ShardSize = Annotated[int, typer.Option(min=1, help="About how many MB a shard has.")]
+ShardSamples = Annotated[int | None, typer.Option(min=1, help="Records per shard, instead.")]
+Decode = Annotated[
+    bool, typer.Option("--decode", help="Decode every image, to find damaged ones now.")
+]
+MaxBad = Annotated[
+    float,
+    typer.Option(
+        min=0,
+        max=1,
+        help="Share of bad records above which the exit code is 1, once there are more than 10.",
+    ),
+]
+Ray = Annotated[
+    bool,
+    typer.Option("--ray", help="Write on the Ray cluster of $RAY_ADDRESS, else on a local one."),
+]
+
+
 def prepare(  # noqa: PLR0913, PLR0917 - the options of a command
-    sources: Annotated[list[str], typer.Argument(metavar="SRC...", help="Files, folders, globs or URLs of data.")],
-    out: Annotated[Path, typer.Option(help="Folder to write; an unfinished one is taken up again.")],
+    sources: Sources,
+    out: Out,
     format_name: Format = None,
     images: Images = None,
-    recipe: Annotated[
-        Path | None, typer.Option(help="Recipe whose tokens and tiles are counted; left out, training counts them.")
-    ] = None,
-    shard_size: Annotated[int, typer.Option(min=1, help="About how many MB a shard has.")] = 256,
-    shard_samples: Annotated[int | None, typer.Option(min=1, help="Records per shard, instead.")] = None,
-    decode: Annotated[bool, typer.Option("--decode", help="Decode every image, to find damaged ones now.")] = False,
-    max_bad: Annotated[
-        float,
-        typer.Option(
-            min=0, max=1, help="Share of bad records above which the exit code is 1, once there are more than 10."
-        ),
-    ] = 0.01,
+    recipe: CountedBy = None,
+    shard_size: ShardSize = 256,
+    shard_samples: ShardSamples = None,
+    decode: Decode = False,
+    max_bad: MaxBad = 0.01,
     workers: Workers = 0,
-    ray: Annotated[
-        bool, typer.Option("--ray", help="Write on the Ray cluster of $RAY_ADDRESS, else on a local one.")
-    ] = False,
+    ray: Ray = False,
 ) -> None:
     """Write data as plain WebDataset tars with checksums and sizes, in parallel; a killed run goes on when repeated."""
     # torch takes seconds to import; `sailvit --help` should not wait for it.
@@ -51,7 +69,9 @@ def prepare(  # noqa: PLR0913, PLR0917 - the options of a command
 
     console = Console()
     opened = open_named(sources, format_name, images)
-    config = PrepareConfig(shard_bytes=shard_size * MEGABYTE, shard_samples=shard_samples, decode=decode)
+    config = PrepareConfig(
+        shard_bytes=shard_size * MEGABYTE, shard_samples=shard_samples, decode=decode
+    )
     with steps_shown(console) as shown:
         manifest = write(
             opened,
@@ -63,8 +83,14 @@ def prepare(  # noqa: PLR0913, PLR0917 - the options of a command
         )
     for line in summary(manifest, out):
         console.print(line, highlight=False, soft_wrap=True)
-    wrong = "no record is left" if not manifest.samples else f"more than {max_bad:.2%} of the records are bad"
-    if not manifest.samples or manifest.bad > max(ALLOWED, max_bad * (manifest.samples + manifest.bad)):
+    wrong = (
+        "no record is left"
+        if not manifest.samples
+        else f"more than {max_bad:.2%} of the records are bad"
+    )
+    if not manifest.samples or manifest.bad > max(
+        ALLOWED, max_bad * (manifest.samples + manifest.bad)
+    ):
         console.print(f"[red]{wrong}[/red]", highlight=False)
         raise typer.Exit(1)
 
@@ -78,13 +104,20 @@ def summary(manifest: Manifest, out: Path) -> list[str]:
     for shard in manifest.shards:
         for kind, count in shard.kinds.items():
             kinds[kind] = kinds.get(kind, 0) + count
-    held = ", ".join(f"{count:,} {kind}" for kind, count in sorted(kinds.items(), key=lambda item: -item[1]))
+    held = ", ".join(
+        f"{count:,} {kind}" for kind, count in sorted(kinds.items(), key=lambda item: -item[1])
+    )
     shards = f"{len(manifest.shards):,} shard{'s' * (len(manifest.shards) != 1)}, {size / MEGABYTE:,.1f} MB"
     lines = [f"{manifest.samples:,} records ({held or 'none'}) in {shards}"]
     if manifest.bad:
-        lines.append(f"[yellow]{manifest.bad:,} left out[/yellow]: {escape(str(out / 'bad.jsonl'))} says why")
+        lines.append(
+            f"[yellow]{manifest.bad:,} left out[/yellow]: {escape(str(out / 'bad.jsonl'))} says why"
+        )
     if manifest.measured is None:
         lines.append("Tokens are not counted: training will, or give --recipe.")
     if not manifest.samples:
         return lines
-    return [*lines, f"In a recipe: {escape(out.name)}: {{format: indexed, path: {escape(str(out))}}}"]
+    return [
+        *lines,
+        f"In a recipe: {escape(out.name)}: {{format: indexed, path: {escape(str(out))}}}",
+    ]

@@ -29,7 +29,8 @@ def qa(  # noqa: PLR0913, PLR0917 - the options of a command
     path: Source,
     out: Out,
     templates: Annotated[
-        Path | None, typer.Option(help="Text file of prompts with {caption}, separated by lines of ---.")
+        Path | None,
+        typer.Option(help="Text file of prompts with {caption}, separated by lines of ---."),
     ] = None,
     format_name: Format = None,
     images: Images = None,
@@ -60,7 +61,9 @@ def qa(  # noqa: PLR0913, PLR0917 - the options of a command
     choice = Choice(endpoint, model, key_variable, mllm, stage, concurrency, timeout, longest=1024)
     kept = cache or out.with_name(out.name + ".cache")
     with asking(choice, kept, console, count) as (responder, report):
-        harvest = write_pairs(source, prompts, responder, out=out, positions=range(count), report=report)
+        harvest = write_pairs(
+            source, prompts, responder, out=out, positions=range(count), report=report
+        )
     console.print(
         f"{harvest.pairs} questions about {harvest.records} records in {out}; {harvest.bad} answers were no list of"
         f" questions, {harvest.failed} failures: {out.stem}-bad.jsonl says which",

@@ -21,8 +21,12 @@ Line = Mapping[str, Any]
 
 def quarantine(
     run: Annotated[Path, typer.Argument(help="Run folder, for instance runs/demo.")],
-    everything: Annotated[bool, typer.Option("--all", help="List every record, not only counts and examples.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print records as JSON lines, and nothing else.")] = False,
+    everything: Annotated[
+        bool, typer.Option("--all", help="List every record, not only counts and examples.")
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print records as JSON lines, and nothing else.")
+    ] = False,
 ) -> None:
     """Count what a run left out, by source and kind, with an example of each."""
     lines = read_quarantine(RunFolder(run))
@@ -43,7 +47,10 @@ def quarantine(
         text = f"[bold]{escape(title(record))}[/bold] [red]{escape(record['kind'])}[/red] {escape(record['reason'])}"
         console.print(text, highlight=False, soft_wrap=True)
     if not everything:
-        console.print("One example of each; --all lists every record, --json prints them for programs.", style="dim")
+        console.print(
+            "One example of each; --all lists every record, --json prints them for programs.",
+            style="dim",
+        )
 
 
 def read_quarantine(run: RunFolder) -> list[dict[str, Any]]:
@@ -54,10 +61,14 @@ def read_quarantine(run: RunFolder) -> list[dict[str, Any]]:
     from sailvit.core.errors import RunError
 
     if not run.recipe.is_file():
-        raise RunError(f"{run.recipe} is not there; expected the folder of a run, for instance runs/demo")
+        raise RunError(
+            f"{run.recipe} is not there; expected the folder of a run, for instance runs/demo"
+        )
     found = {_met(line): line for file in run.quarantines for line in read_lines(file)}
     stages = list(dict.fromkeys(stage for stage, *_ in found))
-    return sorted(found.values(), key=lambda line: (stages.index(line.get("stage")), line.get("step") or 0))
+    return sorted(
+        found.values(), key=lambda line: (stages.index(line.get("stage")), line.get("step") or 0)
+    )
 
 
 def counts(lines: Iterable[Line]) -> dict[tuple[str, str], tuple[int, int]]:
@@ -73,7 +84,13 @@ def counts(lines: Iterable[Line]) -> dict[tuple[str, str], tuple[int, int]]:
 
 def _met(line: Line) -> tuple[Any, ...]:
     """What tells a meeting with damage from every other; a step that is repeated repeats it."""
-    return (line.get("stage"), line.get("step"), line.get("source"), *_meant(line), line.get("kind"))
+    return (
+        line.get("stage"),
+        line.get("step"),
+        line.get("source"),
+        *_meant(line),
+        line.get("kind"),
+    )
 
 
 def _meant(line: Line) -> tuple[Any, ...]:
@@ -87,7 +104,10 @@ def counts_table(lines: Iterable[Line]) -> Table:
     from rich.table import Table
 
     found = counts(lines)
-    table = Table(title=f"{sum(records for records, _ in found.values()):,} records left out", title_justify="left")
+    table = Table(
+        title=f"{sum(records for records, _ in found.values()):,} records left out",
+        title_justify="left",
+    )
     table.add_column("source")
     table.add_column("kind")
     table.add_column("records", justify="right")

@@ -10,7 +10,10 @@ import typer
 
 from sailvit.core.records import Source
 
-Out = Annotated[Path, typer.Option("--out", help="Folder for images and rows; an unfinished one is taken up again.")]
+Out = Annotated[
+    Path,
+    typer.Option("--out", help="Folder for images and rows; an unfinished one is taken up again."),
+]
 Count = Annotated[int, typer.Option("--count", min=1, help="Number of records.")]
 Seed = Annotated[int, typer.Option("--seed", help="Root of every random choice.")]
 Workers = Annotated[int, typer.Option("--workers", min=1, help="Processes that draw.")]
@@ -19,12 +22,23 @@ Workers = Annotated[int, typer.Option("--workers", min=1, help="Processes that d
 def write_drawn(source: Source, out: Path, name: str, workers: int) -> None:
     """Write `source` to `out`, show how far it is, and say how to use it."""
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
 
     from sailvit.data.rendered import render
 
     console = Console()
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
     begin, drawn = time.monotonic(), []
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
         bar = progress.add_task(name, total=len(source))
@@ -36,6 +50,10 @@ def write_drawn(source: Source, out: Path, name: str, workers: int) -> None:
 
         rows = render(source, out, name, workers=workers, report=count)
     seconds, new = time.monotonic() - begin, sum(drawn[1:])
-    speed = f" ({new} drawn now, {1000 * seconds / new:.0f} ms each)" if new else " (all were there)"
+    speed = (
+        f" ({new} drawn now, {1000 * seconds / new:.0f} ms each)" if new else " (all were there)"
+    )
     console.print(f"{len(source)} records in {rows}{speed}", highlight=False, soft_wrap=True)
-    console.print(f"In a recipe: {name}: {{format: llava, path: {rows}}}", highlight=False, soft_wrap=True)
+    console.print(
+        f"In a recipe: {name}: {{format: llava, path: {rows}}}", highlight=False, soft_wrap=True
+    )

@@ -30,20 +30,34 @@ LABELS = {
 """How the table names measures, by their names in the JSON."""
 
 
+Sources = Annotated[
+    list[str], typer.Argument(metavar="SRC...", help="Files, folders, globs or URLs of data.")
+]
+CountedBy = Annotated[
+    Path | None,
+    typer.Option(help="Recipe whose tokenizer and tiles are counted with; left out, they are not."),
+]
+Samples = Annotated[
+    int | None,
+    typer.Option(min=1, help="Look at this many records, evenly spaced, instead of all."),
+]
+Near = Annotated[bool, typer.Option("--near/--no-near", help="Decode images, to find near copies.")]
+JsonFile = Annotated[Path | None, typer.Option("--json", help="Write all figures to this file.")]
+Html = Annotated[
+    Path | None, typer.Option(help="Write a page with charts and pictures to this file.")
+]
+
+
 def stats(  # noqa: PLR0913, PLR0917 - the options of a command
-    sources: Annotated[list[str], typer.Argument(metavar="SRC...", help="Files, folders, globs or URLs of data.")],
+    sources: Sources,
     format_name: Format = None,
     images: Images = None,
-    recipe: Annotated[
-        Path | None, typer.Option(help="Recipe whose tokenizer and tiles are counted with; left out, they are not.")
-    ] = None,
-    samples: Annotated[
-        int | None, typer.Option(min=1, help="Look at this many records, evenly spaced, instead of all.")
-    ] = None,
-    near: Annotated[bool, typer.Option("--near/--no-near", help="Decode images, to find near copies.")] = True,
+    recipe: CountedBy = None,
+    samples: Samples = None,
+    near: Near = True,
     words: Annotated[int, typer.Option(min=1, help="Words of an n-gram.")] = 4,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write all figures to this file.")] = None,
-    html: Annotated[Path | None, typer.Option(help="Write a page with charts and pictures to this file.")] = None,
+    json_file: JsonFile = None,
+    html: Html = None,
     workers: Workers = 0,
 ) -> None:
     """Count kinds, sizes, lengths, languages, copies and repeated phrases of data, in one pass."""
@@ -90,8 +104,14 @@ def _show(console: Console, values: Mapping[str, Any]) -> None:
 
     total = sum(source["records"] for source in values["sources"])
     names = ", ".join(source["name"] for source in values["sources"])
-    read = f"{values['looked_at']:,} of {total:,} records" if values["looked_at"] < total else f"{total:,} records"
-    console.print(f"[bold]{escape(names)}[/bold]: {read}, {values['images']:,} images", highlight=False)
+    read = (
+        f"{values['looked_at']:,} of {total:,} records"
+        if values["looked_at"] < total
+        else f"{total:,} records"
+    )
+    console.print(
+        f"[bold]{escape(names)}[/bold]: {read}, {values['images']:,} images", highlight=False
+    )
     console.print(measures_table(values["measures"]))
     for name, counts in (("kinds", values["kinds"]), ("languages", values["languages"]["counts"])):
         by = " (by script)" if name == "languages" and values["languages"]["by"] == "script" else ""
@@ -133,7 +153,10 @@ def _shares(counts: Mapping[str, int], total: int, most: int = 8) -> str:
 
 def _copies(values: Mapping[str, Any]) -> str:
     copies = values["copies"]
-    parts = [f"{copies['text']['count']:,} texts", f"{copies['image']['count']:,} images byte for byte"]
+    parts = [
+        f"{copies['text']['count']:,} texts",
+        f"{copies['image']['count']:,} images byte for byte",
+    ]
     if "picture" in copies:
         parts.append(f"{copies['picture']['count']:,} images that look alike, those included")
     return "; ".join(parts)

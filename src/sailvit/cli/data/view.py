@@ -17,19 +17,30 @@ if TYPE_CHECKING:
     from sailvit.data.samples import SampleBuilder
 
 
+Viewed = Annotated[
+    str,
+    typer.Argument(metavar="SRC|RECIPE", help="Data (file, folder, glob, URL), or a recipe."),
+]
+ShownBy = Annotated[
+    Path | None,
+    typer.Option(help="Recipe whose tokenizer, tiles and pack length show SRC; needed for data."),
+]
+Seed = Annotated[
+    int | None,
+    typer.Option(help="Root of the order; left out, the packs that training sees first."),
+]
+
+
 def view(  # noqa: PLR0913, PLR0917 - the options of a command
-    source: Annotated[str, typer.Argument(metavar="SRC|RECIPE", help="Data (file, folder, glob, URL), or a recipe.")],
-    recipe: Annotated[
-        Path | None, typer.Option(help="Recipe whose tokenizer, tiles and pack length show SRC; needed for data.")
-    ] = None,
+    source: Viewed,
+    recipe: ShownBy = None,
     stage: Annotated[str | None, typer.Option(help="Stage of RECIPE; left out, its first.")] = None,
     packs: Annotated[int, typer.Option(min=1, help="Packs to show.")] = 4,
-    seed: Annotated[
-        int | None, typer.Option(help="Root of the order; left out, the packs that training sees first.")
-    ] = None,
+    seed: Seed = None,
     out: Annotated[Path, typer.Option("--out", help="Page to write.")] = Path("view.html"),
     overrides: Annotated[
-        list[str] | None, typer.Option("--set", help="Override a value of the recipe: sequence=512. Repeatable.")
+        list[str] | None,
+        typer.Option("--set", help="Override a value of the recipe: sequence=512. Repeatable."),
     ] = None,
     format_name: Format = None,
     images: Images = None,
@@ -66,7 +77,9 @@ def is_recipe(source: str) -> bool:
     """Whether a command's argument names a recipe and not data: a YAML file, or a shipped recipe."""
     from sailvit.recipes.loader import shipped_recipes
 
-    return Path(source).suffix in (".yaml", ".yml") or (source in shipped_recipes() and not Path(source).exists())
+    return Path(source).suffix in (".yaml", ".yml") or (
+        source in shipped_recipes() and not Path(source).exists()
+    )
 
 
 def _needed(recipe: Path | None, source: str) -> Path:
@@ -87,11 +100,15 @@ def _of_recipe(recipe: Recipe, stage: str | None) -> tuple[dict[str, Source], Fe
 
     indexes = {chosen.name: index for index, chosen in enumerate(recipe.stages)}
     if stage is not None and stage not in indexes:
-        raise RecipeError(f"recipe {recipe.name} has no stage {stage!r}; it has {', '.join(indexes)}")
+        raise RecipeError(
+            f"recipe {recipe.name} has no stage {stage!r}; it has {', '.join(indexes)}"
+        )
     index = 0 if stage is None else indexes[stage]
     names = recipe.stages[index].data
     sources = {name: open_source(name, recipe.sources[name], Path()) for name in names}
-    return sources, make_feed(recipe, index, {name: len(source) for name, source in sources.items()})
+    return sources, make_feed(
+        recipe, index, {name: len(source) for name, source in sources.items()}
+    )
 
 
 def _of_data(recipe: Recipe, sources: dict[str, Source]) -> Feed:
@@ -117,7 +134,9 @@ def _builder(recipe: Recipe) -> SampleBuilder:
 
     model = sketch(recipe.model)
     if model.tokenizer is None:
-        raise DataError(f"the tokenizer of {recipe.model.language} is not on this machine; download it once")
+        raise DataError(
+            f"the tokenizer of {recipe.model.language} is not on this machine; download it once"
+        )
     return SampleBuilder(model.tokenizer, model.layout, recipe.sequence)
 
 
@@ -127,5 +146,7 @@ def _told(values: dict[str, Any]) -> str:
     samples = [sample for pack in packs for sample in pack["samples"]]
     bad = sum(len(pack["bad"]) for pack in packs)
     wrong = [f"{sample['id']}: {problem}" for sample in samples for problem in sample["problems"]]
-    told = f"{len(packs)} packs, {len(samples)} samples, {bad} records left out, {len(wrong)} problems"
+    told = (
+        f"{len(packs)} packs, {len(samples)} samples, {bad} records left out, {len(wrong)} problems"
+    )
     return "\n".join([told, *wrong[:10]])

@@ -44,7 +44,9 @@ def _table_caption(rng: np.random.Generator, table: Table) -> str:
 def _facts(table: Table, row: int) -> list[str]:
     """What stands out in one series."""
     values = table.values[row]
-    name = of_series(table, row) if table.kind != "box" else f"the median of the {table.quantity.name}"
+    name = (
+        of_series(table, row) if table.kind != "box" else f"the median of the {table.quantity.name}"
+    )
     name = name[0].upper() + name[1:]
     high, low = only(values, max(values)), only(values, min(values))
     ends = [

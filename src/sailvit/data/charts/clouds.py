@@ -84,13 +84,18 @@ def draw_cloud(rng: np.random.Generator) -> Cloud:
     )
 
 
-def _places(rng: np.random.Generator, sides: NDArray[np.int64], count: int, slope: int) -> list[tuple[int, int]]:
+def _places(
+    rng: np.random.Generator, sides: NDArray[np.int64], count: int, slope: int
+) -> list[tuple[int, int]]:
     """`count` different half grid places inside the frame, along a slope if there is one."""
     taken: dict[tuple[int, int], None] = {}
     while len(taken) < count:
         across = rng.uniform(0, 1)
         up = rng.uniform(0, 1) if slope == 0 else 0.5 + slope * (across - 0.5) + rng.normal(0, 0.12)
-        place = (round(1 + across * (sides[0] - 2)), round(1 + float(np.clip(up, 0, 1)) * (sides[1] - 2)))
+        place = (
+            round(1 + across * (sides[0] - 2)),
+            round(1 + float(np.clip(up, 0, 1)) * (sides[1] - 2)),
+        )
         taken[place] = None
     return list(taken)
 
@@ -123,9 +128,15 @@ def _about_groups(rng: np.random.Generator, cloud: Cloud) -> list[Question]:
         return []
     sizes = [len(group) for group in cloud.points]
     index = int(rng.integers(len(cloud.groups)))
-    found = [Question("group size", f"How many points belong to {cloud.groups[index]}?", str(sizes[index]))]
+    found = [
+        Question(
+            "group size", f"How many points belong to {cloud.groups[index]}?", str(sizes[index])
+        )
+    ]
     if (most := only(sizes, max(sizes))) is not None:
-        found.append(Question("most points", f"Which {cloud.noun} has the most points?", cloud.groups[most]))
+        found.append(
+            Question("most points", f"Which {cloud.noun} has the most points?", cloud.groups[most])
+        )
     if cloud.colours.names:
         colour = cloud.colours.names[index]
         found.append(Question("colour", f"Which colour stands for {cloud.groups[index]}?", colour))

@@ -62,7 +62,9 @@ class Drawing:
         """The figure, laid out but not rendered; sets matplotlib's settings, so call it inside `rc_context`."""
         mpl.rcParams.update(self.look.settings)
         inches = (self.look.width / DPI, self.look.height / DPI)
-        figure = Figure(figsize=inches, dpi=DPI, facecolor=self.look.papers[0], layout="constrained")
+        figure = Figure(
+            figsize=inches, dpi=DPI, facecolor=self.look.papers[0], layout="constrained"
+        )
         axes = figure.add_subplot()
         kind = self.chart.kind if isinstance(self.chart, Table) else "scatter"
         _MARKS[kind](axes, self.chart, self.look)
@@ -78,4 +80,8 @@ class Drawing:
         if self.chart.kind == "pie":
             beside = marks.pie_radius(self.chart, self.look) is not None
             return None if beside else self.chart.across.noun.capitalize()
-        return self.chart.group.noun.capitalize() if self.chart.group and self.chart.kind in WITH_LEGEND else None
+        return (
+            self.chart.group.noun.capitalize()
+            if self.chart.group and self.chart.kind in WITH_LEGEND
+            else None
+        )

@@ -30,7 +30,9 @@ def value_axis(axes: Axes, table: Table, look: Look, axis: Literal["x", "y"]) ->
     axes.grid(visible=not table.printed or look.frame, axis=axis)
 
 
-def label_axis(axes: Axes, table: Table, look: Look, axis: Literal["x", "y"], *, every_grid: bool = False) -> None:
+def label_axis(
+    axes: Axes, table: Table, look: Look, axis: Literal["x", "y"], *, every_grid: bool = False
+) -> None:
     """One tick per label, tilted where they would touch each other."""
     places = range(len(table.labels))
     if axis == "y":
@@ -43,7 +45,13 @@ def label_axis(axes: Axes, table: Table, look: Look, axis: Literal["x", "y"], *,
         axes.set_xticks(places, table.labels)
     else:
         tilt = 35 if widest < 3 * room else 90
-        axes.set_xticks(places, table.labels, rotation=tilt, ha="right" if tilt < 90 else "center", rotation_mode=None)
+        axes.set_xticks(
+            places,
+            table.labels,
+            rotation=tilt,
+            ha="right" if tilt < 90 else "center",
+            rotation_mode=None,
+        )
     if every_grid:
         axes.grid(visible=True, axis="x")
 

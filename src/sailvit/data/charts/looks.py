@@ -10,7 +10,12 @@ import numpy as np
 DPI = 100
 """Pixels per inch of every chart, so that a point of type is 1.39 pixels."""
 _FONTS = ("DejaVu Sans", "DejaVu Serif", "DejaVu Sans Mono", "STIXGeneral")
-_PAPERS = (("#ffffff", "#ffffff"), ("#ffffff", "#eef1f6"), ("#f7f5ef", "#f7f5ef"), ("#fafafa", "#ffffff"))
+_PAPERS = (
+    ("#ffffff", "#ffffff"),
+    ("#ffffff", "#eef1f6"),
+    ("#f7f5ef", "#f7f5ef"),
+    ("#fafafa", "#ffffff"),
+)
 _RAMPS = ("viridis", "Blues", "YlOrRd", "Greens", "cividis", "magma")
 _GLYPH = 0.62
 """Mean width of a character, in units of the type's size."""
@@ -73,7 +78,10 @@ class Look:
 
 def some_look(rng: np.random.Generator, widths: tuple[int, int], heights: tuple[int, int]) -> Look:
     """A random look within these sizes."""
-    width, height = int(rng.integers(widths[0], widths[1] + 1)), int(rng.integers(heights[0], heights[1] + 1))
+    width, height = (
+        int(rng.integers(widths[0], widths[1] + 1)),
+        int(rng.integers(heights[0], heights[1] + 1)),
+    )
     # Towers see the image at a few hundred pixels a side, so type grows with the picture.
     smallest = max(8.0, min(width, height) / 60)
     return Look(

@@ -29,19 +29,30 @@ def draw_bars(axes: Axes, table: Table, look: Look) -> None:
     draw = axes.barh if flat else axes.bar
     value_axis(axes, table, look, "x" if flat else "y")
     for index, (name, values) in enumerate(zip(table.series, table.values, strict=True)):
-        bars = draw(places + index * slot, values, slot, color=table.colours.codes[index], label=name, **_edge(look))
+        bars = draw(
+            places + index * slot,
+            values,
+            slot,
+            color=table.colours.codes[index],
+            label=name,
+            **_edge(look),
+        )
         if table.printed:
             _print_values(axes, bars, table, values, look=look, slot=slot)
     label_axis(axes, table, look, "y" if flat else "x")
     name_axes(axes, table, flat=flat)
 
 
-def _print_values(axes: Axes, bars: Any, table: Table, values: tuple[int, ...], *, look: Look, slot: float) -> None:
+def _print_values(
+    axes: Axes, bars: Any, table: Table, values: tuple[int, ...], *, look: Look, slot: float
+) -> None:
     """Numbers at the ends of bars, with room on the axis for them; upright where bars are narrow."""
     longest = max(look.text_width(table.text(value)) for row in table.values for value in row)
     flat = table.kind == "horizontal"
     upright = not flat and longest > slot / len(values) * look.width * 0.75
-    axes.bar_label(bars, [table.text(value) for value in values], padding=2, rotation=90 if upright else 0)
+    axes.bar_label(
+        bars, [table.text(value) for value in values], padding=2, rotation=90 if upright else 0
+    )
     if flat:
         axes.set_xlim(0, table.top * (1 + 2 * longest / look.width))
     elif upright:
@@ -53,7 +64,13 @@ def draw_stack(axes: Axes, table: Table, look: Look) -> None:
     base = np.zeros(len(table.labels))
     for name, values, colour in zip(table.series, table.values, table.colours.codes, strict=True):
         bars = axes.bar(
-            range(len(values)), values, look.thickness, bottom=base, color=colour, label=name, **_edge(look)
+            range(len(values)),
+            values,
+            look.thickness,
+            bottom=base,
+            color=colour,
+            label=name,
+            **_edge(look),
         )
         if table.printed:
             texts = [table.text(value) for value in values]
@@ -67,7 +84,9 @@ def draw_stack(axes: Axes, table: Table, look: Look) -> None:
 def draw_histogram(axes: Axes, table: Table, look: Look) -> None:
     """Bars without gaps, between ticks at the bins' ends."""
     (values,) = table.values
-    bars = axes.bar(range(len(values)), values, 1.0, align="edge", color=table.colours.codes[0], edgecolor=_INK)
+    bars = axes.bar(
+        range(len(values)), values, 1.0, align="edge", color=table.colours.codes[0], edgecolor=_INK
+    )
     if table.printed:
         axes.bar_label(bars, [table.text(value) for value in values], padding=2)
     value_axis(axes, table, look, "y")
@@ -82,7 +101,14 @@ def draw_lines(axes: Axes, table: Table, look: Look) -> None:
     """Lines from label to label; without their own markers, dots show where the values are."""
     for index, (name, values) in enumerate(zip(table.series, table.values, strict=True)):
         marker = look.marker or "."
-        axes.plot(range(len(values)), values, marker=marker, color=table.colours.codes[index], label=name, markersize=5)
+        axes.plot(
+            range(len(values)),
+            values,
+            marker=marker,
+            color=table.colours.codes[index],
+            label=name,
+            markersize=5,
+        )
     value_axis(axes, table, look, "y")
     label_axis(axes, table, look, "x", every_grid=True)
     name_axes(axes, table)
@@ -91,7 +117,13 @@ def draw_lines(axes: Axes, table: Table, look: Look) -> None:
 def draw_areas(axes: Axes, table: Table, look: Look) -> None:
     """Layers on top of each other, from label to label."""
     names = table.series if table.group else ()
-    axes.stackplot(range(len(table.labels)), *table.values, labels=names, colors=table.colours.codes, edgecolor=_INK)
+    axes.stackplot(
+        range(len(table.labels)),
+        *table.values,
+        labels=names,
+        colors=table.colours.codes,
+        edgecolor=_INK,
+    )
     # The grid lies over the layers: it is what values are read by.
     axes.set_axisbelow(False)
     value_axis(axes, table, look, "y")
@@ -113,7 +145,9 @@ def draw_pie(axes: Axes, table: Table, look: Look) -> None:
         counterclock=False,
         wedgeprops={"edgecolor": _PAPER, "width": (beside or 1) * (1 - look.hole)},
     )
-    for wedge, value, colour, name in zip(wedges, values, table.colours.codes, table.labels, strict=True):
+    for wedge, value, colour, name in zip(
+        wedges, values, table.colours.codes, table.labels, strict=True
+    ):
         angle = np.deg2rad((wedge.theta1 + wedge.theta2) / 2)
         radius = 0.78 * (beside or 1)
         place = (radius * np.cos(angle), radius * np.sin(angle))
@@ -170,7 +204,9 @@ def draw_points(axes: Axes, cloud: Cloud, look: Look) -> None:
     for index, (name, points) in enumerate(zip(cloud.groups, cloud.points, strict=True)):
         x, y = zip(*points, strict=True)
         marker = _MARKERS[index] if look.frame else "o"
-        axes.scatter(x, y, 26, color=cloud.colours.codes[index], marker=marker, label=name, zorder=3)
+        axes.scatter(
+            x, y, 26, color=cloud.colours.codes[index], marker=marker, label=name, zorder=3
+        )
     axes.set_xticks(range(0, cloud.tops[0] + 1, cloud.steps[0]))
     axes.set_yticks(range(0, cloud.tops[1] + 1, cloud.steps[1]))
     axes.set_xlim(0, cloud.tops[0])
@@ -183,7 +219,9 @@ def draw_points(axes: Axes, cloud: Cloud, look: Look) -> None:
 def contrast(colour: str | tuple[float, ...]) -> str:
     """Dark or light, whichever is better read on `colour`."""
     # Relative luminance as in WCAG 2; at 0.18 black and white are told apart from it equally well.
-    linear = np.where((srgb := np.array(to_rgb(colour))) <= 0.04, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
+    linear = np.where(
+        (srgb := np.array(to_rgb(colour))) <= 0.04, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4
+    )
     return _INK if linear @ (0.2126, 0.7152, 0.0722) > 0.18 else _PAPER
 
 

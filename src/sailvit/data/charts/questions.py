@@ -90,7 +90,9 @@ def _pair(table: Table, rng: np.random.Generator) -> tuple[tuple[int, int], tupl
 
 def _value(table: Table, rng: np.random.Generator) -> tuple[str, str]:
     row, column = _pick(table, rng)
-    return f"What is {cell_name(table, row, column)}{unit(table)}?", table.text(table.values[row][column])
+    return f"What is {cell_name(table, row, column)}{unit(table)}?", table.text(
+        table.values[row][column]
+    )
 
 
 def _extreme(table: Table, rng: np.random.Generator) -> tuple[str, str] | None:
@@ -190,7 +192,13 @@ def _series(table: Table, rng: np.random.Generator) -> tuple[str, str] | None:
 
 
 def _colour(table: Table, rng: np.random.Generator) -> tuple[str, str] | None:
-    named = table.series if table.group and table.kind in WITH_LEGEND else table.labels if table.kind == "pie" else ()
+    named = (
+        table.series
+        if table.group and table.kind in WITH_LEGEND
+        else table.labels
+        if table.kind == "pie"
+        else ()
+    )
     if not named or not table.colours.names:
         return None
     index = int(rng.integers(len(named)))
@@ -219,7 +227,10 @@ def _kind(table: Table, rng: np.random.Generator) -> tuple[str, str]:
 def _table(table: Table, rng: np.random.Generator) -> tuple[str, str]:
     rows = [[table.across.noun, *(name or table.quantity.name for name in table.series)]]
     columns = zip(*table.values, strict=True)
-    rows += [[label, *map(table.text, column)] for label, column in zip(table.labels, columns, strict=True)]
+    rows += [
+        [label, *map(table.text, column)]
+        for label, column in zip(table.labels, columns, strict=True)
+    ]
     ask = f"Write the chart's data as a table, one {table.across.noun} per line, columns separated by |."
     return ask, "\n".join(" | ".join(row) for row in rows)
 
@@ -241,7 +252,9 @@ def _box_extreme(table: Table, rng: np.random.Generator) -> tuple[str, str] | No
 
 def _box_spread(table: Table, rng: np.random.Generator) -> tuple[str, str]:
     _, column = _pick(table, rng)
-    low, high = (table.values[QUARTILES.index(f"{end} quartile")][column] for end in ("lower", "upper"))
+    low, high = (
+        table.values[QUARTILES.index(f"{end} quartile")][column] for end in ("lower", "upper")
+    )
     name = f"the interquartile range of the {table.quantity.name} {table.across.at} {table.labels[column]}"
     return f"What is {name}{unit(table)}?", table.text(high - low)
 

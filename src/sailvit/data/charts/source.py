@@ -99,7 +99,9 @@ class ChartsSource:
         name = f"{kind}-{position}"
         if rng.random() < self.options.captions:
             request = REQUESTS[rng.integers(len(REQUESTS))]
-            return _record(name, [Question("caption", request, caption_of(rng, chart))], drawing, "caption")
+            return _record(
+                name, [Question("caption", request, caption_of(rng, chart))], drawing, "caption"
+            )
         count = int(rng.integers(1, self.options.questions + 1))
         return _record(name, ask_about(rng, chart, count), drawing, "chart")
 
@@ -126,7 +128,11 @@ def draw_chart(rng: np.random.Generator, kind: str) -> Table | Cloud:
 
 def ask_about(rng: np.random.Generator, chart: Table | Cloud, count: int) -> list[Question]:
     """Up to `count` questions of different forms about a chart."""
-    return cloud_questions(rng, chart, count) if isinstance(chart, Cloud) else some_questions(rng, chart, count)
+    return (
+        cloud_questions(rng, chart, count)
+        if isinstance(chart, Cloud)
+        else some_questions(rng, chart, count)
+    )
 
 
 def _table_kind(name: str) -> TableKind:

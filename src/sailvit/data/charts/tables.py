@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 from sailvit.data.charts.colours import Colours, some_colours
 from sailvit.data.charts.topics import KINS, TOPICS, Kin, Quantity, some_names
 
-TableKind = Literal["bar", "horizontal", "grouped", "stacked", "line", "area", "pie", "histogram", "heatmap", "box"]
+TableKind = Literal[
+    "bar", "horizontal", "grouped", "stacked", "line", "area", "pie", "histogram", "heatmap", "box"
+]
 QUARTILES = ("minimum", "lower quartile", "median", "upper quartile", "maximum")
 """The series of a box plot, from the lower whisker's end to the upper one's."""
 LINES = ("line", "area")
@@ -21,12 +23,35 @@ ADDED = ("stacked", "area", "pie", "heatmap")
 WITH_LEGEND = ("grouped", "stacked", "line", "area")
 """Kinds whose series have colours and a legend, if there are several."""
 
-_LABELS = {"grouped": (2, 6), "stacked": (3, 6), "line": (4, 9), "area": (4, 9), "pie": (3, 7), "box": (2, 6)}
+_LABELS = {
+    "grouped": (2, 6),
+    "stacked": (3, 6),
+    "line": (4, 9),
+    "area": (4, 9),
+    "pie": (3, 7),
+    "box": (2, 6),
+}
 _SERIES = {"grouped": (2, 4), "stacked": (2, 4), "line": (1, 4), "area": (1, 3), "heatmap": (3, 6)}
-_PRINTED = {"bar": 0.4, "horizontal": 0.4, "grouped": 0.3, "stacked": 0.5, "histogram": 0.4, "pie": 1, "heatmap": 1}
+_PRINTED = {
+    "bar": 0.4,
+    "horizontal": 0.4,
+    "grouped": 0.3,
+    "stacked": 0.5,
+    "histogram": 0.4,
+    "pie": 1,
+    "heatmap": 1,
+}
 _LEAST_SHARE = 0.09
 """Smallest printed segment as a share of its axis: the number must fit inside it."""
-_BINNED = ("trip lengths", "prices", "waiting times", "delivery times", "reading speeds", "parcel weights", "depths")
+_BINNED = (
+    "trip lengths",
+    "prices",
+    "waiting times",
+    "delivery times",
+    "reading speeds",
+    "parcel weights",
+    "depths",
+)
 
 
 @dataclass(frozen=True)
@@ -75,7 +100,9 @@ def draw_table(rng: np.random.Generator, kind: TableKind) -> Table:
         return _histogram(rng)
     quantity, across, group = _subject(rng, kind)
     labels = some_names(rng, across, _count(rng, _LABELS.get(kind, (3, 8)), len(across.names)))
-    series = some_names(rng, group, _count(rng, _SERIES[kind], len(group.names))) if group else ("",)
+    series = (
+        some_names(rng, group, _count(rng, _SERIES[kind], len(group.names))) if group else ("",)
+    )
     printed = bool(rng.random() < _PRINTED.get(kind, 0))
     if kind == "pie":
         quantity = Quantity(f"share of {quantity.name.removeprefix('number of ')}", "percent")
@@ -146,14 +173,23 @@ def _values(
     else:
         few = len(levels) < shape[1]
         least = levels[levels >= _LEAST_SHARE * levels[-1]]
-        rows = np.array([rng.choice(least, shape[1], replace=few or len(least) < shape[1]) for _ in range(shape[0])])
+        rows = np.array(
+            [
+                rng.choice(least, shape[1], replace=few or len(least) < shape[1])
+                for _ in range(shape[0])
+            ]
+        )
     return tuple(tuple(map(int, row)) for row in rows)
 
 
-def _stack(rng: np.random.Generator, shape: tuple[int, int], levels: NDArray[np.int64]) -> NDArray[np.int64]:
+def _stack(
+    rng: np.random.Generator, shape: tuple[int, int], levels: NDArray[np.int64]
+) -> NDArray[np.int64]:
     """Layers whose sums stay on the axis."""
     most = levels[-1] / shape[0]
-    fitting = levels[(levels <= most) & ((levels >= _LEAST_SHARE * levels[-1]) | (levels > most / 2))]
+    fitting = levels[
+        (levels <= most) & ((levels >= _LEAST_SHARE * levels[-1]) | (levels > most / 2))
+    ]
     layers: NDArray[np.int64] = rng.choice(fitting if len(fitting) else levels[:1], shape)
     return layers
 
@@ -163,7 +199,9 @@ def _walks(rng: np.random.Generator, shape: tuple[int, int], levels: int) -> NDA
     start = rng.uniform(0, levels, (shape[0], 1))
     drift = rng.normal(0, levels / shape[1] / 2, (shape[0], 1)) * np.arange(shape[1])
     noise = rng.normal(0, levels / 10, shape).cumsum(axis=1)
-    places: NDArray[np.int64] = np.clip(start + drift + noise, 0, levels - 1).round().astype(np.int64)
+    places: NDArray[np.int64] = (
+        np.clip(start + drift + noise, 0, levels - 1).round().astype(np.int64)
+    )
     return places
 
 
@@ -171,7 +209,10 @@ def _apart(places: NDArray[np.int64], levels: int) -> NDArray[np.int64]:
     """The same curves with no two at one place: marks that hide each other could not be read."""
     for column in places.T:
         for row in range(1, len(column)):
-            free = sorted(set(range(levels)) - set(column[:row].tolist()), key=lambda at: abs(at - column[row]))
+            free = sorted(
+                set(range(levels)) - set(column[:row].tolist()),
+                key=lambda at: abs(at - column[row]),
+            )
             column[row] = free[0]
     return places
 
@@ -194,7 +235,9 @@ def _histogram(rng: np.random.Generator) -> Table:
     printed = bool(rng.random() < _PRINTED["histogram"])
     levels = _levels(step, top, printed=printed)
     hump = np.exp(-(((np.arange(bins) - rng.uniform(0, bins - 1)) / rng.uniform(1, bins / 2)) ** 2))
-    places = np.clip(hump * len(levels) * rng.uniform(0.6, 1) + rng.normal(0, 1, bins), 0, len(levels) - 1)
+    places = np.clip(
+        hump * len(levels) * rng.uniform(0.6, 1) + rng.normal(0, 1, bins), 0, len(levels) - 1
+    )
     what = _BINNED[rng.integers(len(_BINNED))]
     labels = tuple(f"{start + width * n}-{start + width * (n + 1)}" for n in range(bins))
     return Table(

@@ -52,7 +52,13 @@ class Topic:
 
 
 def _years(first: int) -> Kin:
-    return Kin("year", "years", tuple(str(year) for year in range(first, first + 14)), ordered=True, at="in")
+    return Kin(
+        "year",
+        "years",
+        tuple(str(year) for year in range(first, first + 14)),
+        ordered=True,
+        at="in",
+    )
 
 
 _MONTHS = "January February March April May June July August September October November December"
@@ -63,33 +69,97 @@ KINS: dict[str, Kin] = {
     "cities": Kin("city", "cities", tuple(_CITIES.split())),
     "countries": Kin("country", "countries", tuple(_LANDS.split())),
     "months": Kin("month", "months", tuple(_MONTHS.split()), ordered=True, at="in"),
-    "short months": Kin("month", "months", tuple(m[:3] for m in _MONTHS.split()), ordered=True, at="in"),
+    "short months": Kin(
+        "month", "months", tuple(m[:3] for m in _MONTHS.split()), ordered=True, at="in"
+    ),
     "quarters": Kin("quarter", "quarters", ("Q1", "Q2", "Q3", "Q4"), ordered=True, at="in"),
     "past years": _years(1996),
     "years": _years(2010),
     "weeks": Kin("week", "weeks", tuple(f"Week {n}" for n in range(1, 11)), ordered=True, at="in"),
-    "days": Kin("day", "days", ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"), ordered=True, at="on"),
-    "hours": Kin("time", "times", tuple(f"{hour:02d}:00" for hour in range(6, 22, 2)), ordered=True, at="at"),
-    "departments": Kin(
-        "department", "departments", ("Sales", "Research", "Legal", "Finance", "Support", "Design", "Logistics", "IT")
+    "days": Kin(
+        "day", "days", ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"), ordered=True, at="on"
     ),
-    "products": Kin("product", "products", ("Lamp", "Desk", "Chair", "Shelf", "Sofa", "Mirror", "Carpet", "Clock")),
-    "brands": Kin("brand", "brands", ("Altera", "Bolden", "Corvia", "Dunmore", "Elstar", "Fenwick", "Galdo", "Harlan")),
-    "fruits": Kin("fruit", "fruits", ("Apples", "Pears", "Plums", "Cherries", "Grapes", "Figs", "Lemons", "Melons")),
-    "crops": Kin("crop", "crops", ("Wheat", "Maize", "Rice", "Barley", "Oats", "Rye", "Soy", "Potatoes")),
-    "animals": Kin("animal", "animals", ("Otter", "Lynx", "Heron", "Badger", "Moose", "Beaver", "Falcon", "Hare")),
-    "sources": Kin("source", "sources", ("Wind", "Solar", "Hydro", "Nuclear", "Gas", "Coal", "Biomass", "Oil")),
-    "transport": Kin("means of transport", "means of transport", ("Bus", "Tram", "Car", "Bicycle", "Train", "Ferry")),
-    "sports": Kin("sport", "sports", ("Football", "Tennis", "Rowing", "Judo", "Hockey", "Cricket", "Archery", "Golf")),
-    "teams": Kin("team", "teams", ("Comets", "Rovers", "Herons", "Pilots", "Wolves", "Giants", "Sparks", "Mariners")),
-    "subjects": Kin("subject", "subjects", ("Maths", "History", "Physics", "Music", "Latin", "Biology", "Art", "Law")),
-    "ages": Kin("age group", "age groups", ("0-17", "18-29", "30-44", "45-59", "60-74", "75+"), ordered=True),
-    "stores": Kin("store", "stores", ("North", "South", "East", "West", "Centre", "Harbour", "Airport", "Station")),
-    "schools": Kin("school", "schools", ("Hillside", "Lakeview", "Oakwood", "Riverton", "Ashford", "Milton")),
-    "media": Kin("medium", "media", ("Radio", "Books", "Podcasts", "Cinema", "Games", "Papers", "Television")),
-    "methods": Kin("method", "methods", ("Baseline", "Method A", "Method B", "Method C", "Method D", "Method E")),
-    "tests": Kin("test", "tests", ("Test 1", "Test 2", "Test 3", "Test 4", "Test 5", "Test 6", "Test 7", "Test 8")),
-    "rooms": Kin("room", "rooms", ("Kitchen", "Office", "Attic", "Cellar", "Hall", "Studio", "Garage")),
+    "hours": Kin(
+        "time", "times", tuple(f"{hour:02d}:00" for hour in range(6, 22, 2)), ordered=True, at="at"
+    ),
+    "departments": Kin(
+        "department",
+        "departments",
+        ("Sales", "Research", "Legal", "Finance", "Support", "Design", "Logistics", "IT"),
+    ),
+    "products": Kin(
+        "product",
+        "products",
+        ("Lamp", "Desk", "Chair", "Shelf", "Sofa", "Mirror", "Carpet", "Clock"),
+    ),
+    "brands": Kin(
+        "brand",
+        "brands",
+        ("Altera", "Bolden", "Corvia", "Dunmore", "Elstar", "Fenwick", "Galdo", "Harlan"),
+    ),
+    "fruits": Kin(
+        "fruit",
+        "fruits",
+        ("Apples", "Pears", "Plums", "Cherries", "Grapes", "Figs", "Lemons", "Melons"),
+    ),
+    "crops": Kin(
+        "crop", "crops", ("Wheat", "Maize", "Rice", "Barley", "Oats", "Rye", "Soy", "Potatoes")
+    ),
+    "animals": Kin(
+        "animal",
+        "animals",
+        ("Otter", "Lynx", "Heron", "Badger", "Moose", "Beaver", "Falcon", "Hare"),
+    ),
+    "sources": Kin(
+        "source", "sources", ("Wind", "Solar", "Hydro", "Nuclear", "Gas", "Coal", "Biomass", "Oil")
+    ),
+    "transport": Kin(
+        "means of transport",
+        "means of transport",
+        ("Bus", "Tram", "Car", "Bicycle", "Train", "Ferry"),
+    ),
+    "sports": Kin(
+        "sport",
+        "sports",
+        ("Football", "Tennis", "Rowing", "Judo", "Hockey", "Cricket", "Archery", "Golf"),
+    ),
+    "teams": Kin(
+        "team",
+        "teams",
+        ("Comets", "Rovers", "Herons", "Pilots", "Wolves", "Giants", "Sparks", "Mariners"),
+    ),
+    "subjects": Kin(
+        "subject",
+        "subjects",
+        ("Maths", "History", "Physics", "Music", "Latin", "Biology", "Art", "Law"),
+    ),
+    "ages": Kin(
+        "age group", "age groups", ("0-17", "18-29", "30-44", "45-59", "60-74", "75+"), ordered=True
+    ),
+    "stores": Kin(
+        "store",
+        "stores",
+        ("North", "South", "East", "West", "Centre", "Harbour", "Airport", "Station"),
+    ),
+    "schools": Kin(
+        "school", "schools", ("Hillside", "Lakeview", "Oakwood", "Riverton", "Ashford", "Milton")
+    ),
+    "media": Kin(
+        "medium", "media", ("Radio", "Books", "Podcasts", "Cinema", "Games", "Papers", "Television")
+    ),
+    "methods": Kin(
+        "method",
+        "methods",
+        ("Baseline", "Method A", "Method B", "Method C", "Method D", "Method E"),
+    ),
+    "tests": Kin(
+        "test",
+        "tests",
+        ("Test 1", "Test 2", "Test 3", "Test 4", "Test 5", "Test 6", "Test 7", "Test 8"),
+    ),
+    "rooms": Kin(
+        "room", "rooms", ("Kitchen", "Office", "Attic", "Cellar", "Hall", "Studio", "Garage")
+    ),
 }
 """Kins by name."""
 
@@ -97,7 +167,10 @@ _TIMES = ("months", "short months", "quarters", "past years", "years")
 
 TOPICS: tuple[Topic, ...] = (
     Topic(
-        (Quantity("rainfall", "millimetres", (10, 20, 50)), Quantity("sunshine", "hours", (10, 20, 50))),
+        (
+            Quantity("rainfall", "millimetres", (10, 20, 50)),
+            Quantity("sunshine", "hours", (10, 20, 50)),
+        ),
         ("months", "short months", "cities", "years", "countries"),
         ("cities", "countries"),
     ),
@@ -111,22 +184,34 @@ TOPICS: tuple[Topic, ...] = (
         ("stores", "brands", "products"),
     ),
     Topic(
-        (Quantity("number of employees", "", (2, 10, 20)), Quantity("budget", "thousand dollars", (10, 50, 100))),
+        (
+            Quantity("number of employees", "", (2, 10, 20)),
+            Quantity("budget", "thousand dollars", (10, 50, 100)),
+        ),
         ("departments", "quarters", "years", "stores"),
         ("departments", "stores"),
     ),
     Topic(
-        (Quantity("harvest", "tonnes", (10, 20, 100)), Quantity("export volume", "tonnes", (20, 50, 100))),
+        (
+            Quantity("harvest", "tonnes", (10, 20, 100)),
+            Quantity("export volume", "tonnes", (20, 50, 100)),
+        ),
         ("crops", "fruits", "countries", "years", "past years"),
         ("countries",),
     ),
     Topic(
-        (Quantity("output", "gigawatt hours", (10, 20, 100)), Quantity("capacity", "megawatts", (20, 100, 200))),
+        (
+            Quantity("output", "gigawatt hours", (10, 20, 100)),
+            Quantity("capacity", "megawatts", (20, 100, 200)),
+        ),
         ("sources", "countries", *_TIMES),
         ("sources", "countries"),
     ),
     Topic(
-        (Quantity("number of sightings", "", (2, 4, 10, 20)), Quantity("population", "animals", (20, 100, 200))),
+        (
+            Quantity("number of sightings", "", (2, 4, 10, 20)),
+            Quantity("population", "animals", (20, 100, 200)),
+        ),
         ("animals", "months", "short months", "years"),
         ("animals",),
     ),
@@ -168,7 +253,10 @@ TOPICS: tuple[Topic, ...] = (
         ("rooms",),
     ),
     Topic(
-        (Quantity("accuracy", "points", (20, 50, 100), 1, adds=False), Quantity("run time", "seconds", (2, 10, 20), 1)),
+        (
+            Quantity("accuracy", "points", (20, 50, 100), 1, adds=False),
+            Quantity("run time", "seconds", (2, 10, 20), 1),
+        ),
         ("methods", "tests"),
         ("methods", "tests"),
     ),

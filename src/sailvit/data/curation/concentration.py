@@ -98,7 +98,10 @@ class NgramCounts:
             "entropy": self._entropy(),
             "top10_share": min(1.0, sum(heavy[:10]) / total),
             "top100_share": min(1.0, sum(heavy) / total),
-            "top": [{"words": name, "texts": count, "share": count / self.texts} for _, name, count in self.top(most)],
+            "top": [
+                {"words": name, "texts": count, "share": count / self.texts}
+                for _, name, count in self.top(most)
+            ],
         }
 
     def _heaviest(self, most: int) -> list[tuple[int, int]]:
@@ -117,5 +120,7 @@ class NgramCounts:
         light = sample.counts[~np.isin(sample.hashes, np.array(list(heavy), dtype=np.uint64))]
         known = np.array(list(heavy.values()), dtype=np.float64)
         each = float(np.sum(light * np.log2(light)) / np.sum(light)) if len(light) else 0.0
-        weighted = float(np.sum(known * np.log2(known))) + max(0.0, self.total - float(known.sum())) * each
+        weighted = (
+            float(np.sum(known * np.log2(known))) + max(0.0, self.total - float(known.sum())) * each
+        )
         return float(np.log2(self.total) - weighted / self.total)

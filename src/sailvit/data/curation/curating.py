@@ -89,9 +89,15 @@ class _Curator:
         self._scorer = scorer
         self._workers = workers
         self._progress = progress
-        self._groups = [[found for found in curation.filters if isinstance(found, group)] for group in groups]
+        self._groups = [
+            [found for found in curation.filters if isinstance(found, group)] for group in groups
+        ]
         self._order: list[Filter] = [found for group in self._groups for found in group]
-        steps = ["unreadable", *map(filter_name, self._order), *(["resampling"] if curation.resampling else [])]
+        steps = [
+            "unreadable",
+            *map(filter_name, self._order),
+            *(["resampling"] if curation.resampling else []),
+        ]
         self._ledger = Ledger(source, steps)
         self._kept = np.ones(len(source), dtype=bool)
 
@@ -116,7 +122,9 @@ class _Curator:
 
     def _score(self, found: ScoredFilter) -> None:
         if self._scorer is None:
-            raise DataError(f"filter {filter_name(found)} needs a model; give `scorer`, which opens {found.model}")
+            raise DataError(
+                f"filter {filter_name(found)} needs a model; give `scorer`, which opens {found.model}"
+            )
         step = ScoreStep(self._source, found, self._scorer(found.model))
         # One process: the model is the slow part and uses all cores, or the one device.
         for dropped in self._each(filter_name(found), step.look, workers=0):
@@ -142,10 +150,14 @@ class _Curator:
             after.add(chunk)
         return {"ngrams": compared(before, after)}
 
-    def _each(self, name: str, step: Callable[[Positions], Result], *, workers: int | None = None) -> Iterator[Result]:
+    def _each(
+        self, name: str, step: Callable[[Positions], Result], *, workers: int | None = None
+    ) -> Iterator[Result]:
         """The step's result for every stretch of what is left."""
         total, done = len(self._kept), 0
-        for result in each(step, self._stretches(), workers=self._workers if workers is None else workers):
+        for result in each(
+            step, self._stretches(), workers=self._workers if workers is None else workers
+        ):
             yield result
             done = min(done + _CHUNK, total)
             if self._progress is not None:

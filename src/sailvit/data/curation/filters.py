@@ -82,7 +82,12 @@ class CopyFilter(Filter):
 
 
 def outside(
-    why: str, value: float, *, at_least: float | None, at_most: float | None, found: str | None = None
+    why: str,
+    value: float,
+    *,
+    at_least: float | None,
+    at_most: float | None,
+    found: str | None = None,
 ) -> Objection | None:
     """The objection to a value outside its bounds, either of which may be none."""
     found = found or f"{value:.3g}"

@@ -45,7 +45,9 @@ def picture_hash(pixels: NDArray[np.uint8]) -> Hash | None:
 
 
 def _cells(grey: torch.Tensor, width: int, height: int) -> NDArray[np.float32]:
-    cells: NDArray[np.float32] = interpolate(grey, (height, width), mode="bilinear", antialias=True)[0, 0].numpy()
+    cells: NDArray[np.float32] = interpolate(
+        grey, (height, width), mode="bilinear", antialias=True
+    )[0, 0].numpy()
     return cells
 
 

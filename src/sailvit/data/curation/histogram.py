@@ -43,7 +43,9 @@ class Histogram:
         """Figures and bins `[from, to, count]` as JSON values; none without values."""
         if not self.count:
             return None
-        quantiles = {name: self._quantile(q) for name, q in (("p5", 0.05), ("median", 0.5), ("p95", 0.95))}
+        quantiles = {
+            name: self._quantile(q) for name, q in (("p5", 0.05), ("median", 0.5), ("p95", 0.95))
+        }
         bins = [[*self._edges(place), self._bins[place]] for place in sorted(self._bins)]
         ends = {"min": self._low, "max": self._high, "mean": self._sum / self.count}
         return {"count": self.count, **ends, **quantiles, "whole": self._whole, "bins": bins}

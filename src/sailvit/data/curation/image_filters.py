@@ -30,9 +30,23 @@ class Resolution(RecordFilter):
         low, high = self.pixels_at_least, self.pixels_at_most
         for size in look.sizes:
             found = (
-                outside("shorter side", min(size), at_least=self.side_at_least, at_most=None, found=str(size))
-                or outside("longer side", max(size), at_least=None, at_most=self.side_at_most, found=str(size))
-                or outside("pixels", size.width * size.height, at_least=low, at_most=high, found=str(size))
+                outside(
+                    "shorter side",
+                    min(size),
+                    at_least=self.side_at_least,
+                    at_most=None,
+                    found=str(size),
+                )
+                or outside(
+                    "longer side",
+                    max(size),
+                    at_least=None,
+                    at_most=self.side_at_most,
+                    found=str(size),
+                )
+                or outside(
+                    "pixels", size.width * size.height, at_least=low, at_most=high, found=str(size)
+                )
             )
             if found:
                 return found
@@ -49,7 +63,8 @@ class Aspect(RecordFilter):
         """The first image that is too long."""
         ratios = [(max(size) / max(min(size), 1), size) for size in look.sizes]
         found = [
-            outside("aspect", ratio, at_least=None, at_most=self.at_most, found=str(size)) for ratio, size in ratios
+            outside("aspect", ratio, at_least=None, at_most=self.at_most, found=str(size))
+            for ratio, size in ratios
         ]
         return next(filter(None, found), None)
 
@@ -104,4 +119,8 @@ class Similarity(ScoredFilter):
     def judge(self, look: Look, scores: Sequence[float]) -> Objection | None:
         """The image that fits worst."""
         del look
-        return outside("similarity", min(scores), at_least=self.at_least, at_most=None) if scores else None
+        return (
+            outside("similarity", min(scores), at_least=self.at_least, at_most=None)
+            if scores
+            else None
+        )

@@ -52,7 +52,9 @@ class Ledger:
                     "kept": left - dropped,
                     "dropped": dropped,
                     "why": dict(why.most_common()),
-                    "examples": [self._example(drop) for noted in examples.values() for drop in noted],
+                    "examples": [
+                        self._example(drop) for noted in examples.values() for drop in noted
+                    ],
                 }
             )
             left -= dropped

@@ -44,7 +44,9 @@ class Look:
     @cached_property
     def answers(self) -> str:
         """What the model would learn to say: a caption, or all answers."""
-        return "\n".join(turn.text.strip() for turn in self.record.turns if turn.role == "assistant")
+        return "\n".join(
+            turn.text.strip() for turn in self.record.turns if turn.role == "assistant"
+        )
 
     @cached_property
     def text(self) -> str:
@@ -69,7 +71,9 @@ class Look:
     @cached_property
     def text_hash(self) -> Hash:
         """Of all turns and who speaks them; blanks count as one."""
-        return content_hash(*(text_bytes(f"{t.role} {' '.join(t.text.split())}") for t in self.record.turns))
+        return content_hash(
+            *(text_bytes(f"{t.role} {' '.join(t.text.split())}") for t in self.record.turns)
+        )
 
     @cached_property
     def image_hashes(self) -> tuple[Hash, ...]:
@@ -98,7 +102,8 @@ def _stored(image: ImageLike) -> bytes:
             return image.read_bytes()
         except OSError as error:
             raise DataError(
-                f"{image} cannot be read ({error}); check the source's `images`", kind="missing file"
+                f"{image} cannot be read ({error}); check the source's `images`",
+                kind="missing file",
             ) from error
     pixels = image if isinstance(image, np.ndarray) else image.pixels()
     return str(pixels.shape).encode() + pixels.tobytes()

@@ -26,7 +26,9 @@ def sample_pictures(sources: Mapping[str, Source], count: int = 24) -> list[dict
     return [shown for place in places if (shown := _shown(joined, place))]
 
 
-def copy_pictures(sources: Mapping[str, Source], examples: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def copy_pictures(
+    sources: Mapping[str, Source], examples: list[dict[str, Any]]
+) -> list[dict[str, Any]]:
     """Pairs of a picture and what it looks like, for the copies that `survey` names."""
     joined = Joined(sources)
     pairs = []

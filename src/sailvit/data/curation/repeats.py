@@ -72,7 +72,9 @@ class Repeats:
         for bucket in self._rows.buckets():
             rows = bucket[np.lexsort((bucket["position"], bucket["low"], bucket["high"]))]
             new = np.ones(len(rows), dtype=bool)
-            new[1:] = (rows["high"][1:] != rows["high"][:-1]) | (rows["low"][1:] != rows["low"][:-1])
+            new[1:] = (rows["high"][1:] != rows["high"][:-1]) | (
+                rows["low"][1:] != rows["low"][:-1]
+            )
             starts = np.flatnonzero(new)
             yield rows, rows[starts], starts
 
@@ -90,12 +92,18 @@ class Repeats:
                 number += len(firsts)
                 spill.add(_masked(classes, high, low), classes)
             for bucket in spill.buckets():
-                for before, after in _near_pairs(bucket, _masked(bucket, high, low), self._distance):
+                for before, after in _near_pairs(
+                    bucket, _masked(bucket, high, low), self._distance
+                ):
                     near[after].add(before)
             spill.clear()
         leaders: dict[int, int] = {}
         for position, number in sorted(near):
-            earlier = [place for place, other in near[position, number] if other not in leaders and place < position]
+            earlier = [
+                place
+                for place, other in near[position, number]
+                if other not in leaders and place < position
+            ]
             if earlier:
                 leaders[number] = min(earlier)
         return leaders
@@ -108,12 +116,16 @@ def rows_of(position: int, hashes: Sequence[Hash]) -> Rows:
 
 def repeated_records(repeats: Rows) -> Iterator[tuple[int, int]]:
     """Records all of whose hashes an earlier record has, each with the first of those; by position."""
-    positions, starts, counts = np.unique(repeats["position"], return_index=True, return_counts=True)
+    positions, starts, counts = np.unique(
+        repeats["position"], return_index=True, return_counts=True
+    )
     whole = counts == repeats["total"][starts]
     yield from zip(positions[whole].tolist(), repeats["first"][starts][whole].tolist(), strict=True)
 
 
-def _near_pairs(classes: Rows, keys: Hashes, distance: int) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:
+def _near_pairs(
+    classes: Rows, keys: Hashes, distance: int
+) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:
     """Pairs of (position, number), the earlier first, of hashes with equal key and few different bits."""
     order = np.lexsort((classes["low"], classes["high"], keys))
     classes, keys = classes[order], keys[order]
@@ -122,8 +134,12 @@ def _near_pairs(classes: Rows, keys: Hashes, distance: int) -> Iterator[tuple[tu
         if not len(pairs):
             return
         one, other = classes[pairs], classes[pairs + step]
-        bits = np.bitwise_count(one["high"] ^ other["high"]) + np.bitwise_count(one["low"] ^ other["low"])
-        for a, b in zip(one[bits <= distance].tolist(), other[bits <= distance].tolist(), strict=True):
+        bits = np.bitwise_count(one["high"] ^ other["high"]) + np.bitwise_count(
+            one["low"] ^ other["low"]
+        )
+        for a, b in zip(
+            one[bits <= distance].tolist(), other[bits <= distance].tolist(), strict=True
+        ):
             before, after = sorted((a[2:], b[2:]))
             yield before, after
 

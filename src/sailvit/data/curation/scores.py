@@ -54,7 +54,9 @@ class ScoreTable:
 
 def _lines(path: Path) -> Iterator[bytes]:
     if not path.is_file():
-        raise DataError(f"{path} is not a file; expected the JSONL of scores that `sailvit data judge` writes")
+        raise DataError(
+            f"{path} is not a file; expected the JSONL of scores that `sailvit data judge` writes"
+        )
     with path.open("rb") as file:
         yield from (line for line in file if not line.isspace())
 
@@ -64,9 +66,13 @@ def _row(line: bytes, where: str) -> dict[str, Any]:
         row: dict[str, Any] = json.loads(line)
     except ValueError as error:
         raise DataError(f"{where} is not JSON ({error}); expected one object per line") from error
-    usable = isinstance(row, dict) and (row.get("id") is not None or isinstance(row.get("position"), int))
+    usable = isinstance(row, dict) and (
+        row.get("id") is not None or isinstance(row.get("position"), int)
+    )
     if not usable or not isinstance(row.get("score"), int | float | None):
-        raise DataError(f"{where}: found {str(row)[:80]}; expected a number `score` with `id` or `position`")
+        raise DataError(
+            f"{where}: found {str(row)[:80]}; expected a number `score` with `id` or `position`"
+        )
     return row
 
 

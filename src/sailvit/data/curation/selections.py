@@ -32,7 +32,10 @@ def write_selection(folder: Path, config: SourceConfig, source: Source, curated:
     np.save(folder / POSITIONS, curated.positions.astype(np.int64), allow_pickle=False)
     _write(folder / REPORT, curated.report)
     # Written last: a folder that has it is whole.
-    _write(folder / SOURCE, {"source": inner, "fingerprint": source.fingerprint, "records": len(source)})
+    _write(
+        folder / SOURCE,
+        {"source": inner, "fingerprint": source.fingerprint, "records": len(source)},
+    )
 
 
 def _absolute(path: str) -> str:

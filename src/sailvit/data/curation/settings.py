@@ -12,7 +12,13 @@ from pydantic import SerializeAsAny, ValidationError, field_validator
 from sailvit.core.config import Config
 from sailvit.core.errors import DataError
 from sailvit.data.curation.filters import Filter
-from sailvit.data.curation.image_filters import Aspect, Duplicate, NearDuplicate, Resolution, Similarity
+from sailvit.data.curation.image_filters import (
+    Aspect,
+    Duplicate,
+    NearDuplicate,
+    Resolution,
+    Similarity,
+)
 from sailvit.data.curation.resampling import Resampling
 from sailvit.data.curation.text_filters import Language, Length, ReadText, Repetition, Scores
 
@@ -55,7 +61,9 @@ class Curation(Config):
 def read_curation(document: Any, folder: Path) -> Curation:
     """The settings in a parsed file; relative paths in it start at `folder`."""
     if not isinstance(document, Mapping):
-        raise DataError(f"found {type(document).__name__}; expected a mapping with `filters`, `resampling`, `seed`")
+        raise DataError(
+            f"found {type(document).__name__}; expected a mapping with `filters`, `resampling`, `seed`"
+        )
     entries = document.get("filters")
     if isinstance(entries, list):
         document = {**document, "filters": [_anchored(entry, folder) for entry in entries]}
@@ -64,7 +72,11 @@ def read_curation(document: Any, folder: Path) -> Curation:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
-        known = f"; known are {', '.join(Curation.model_fields)}" if first["type"] == "extra_forbidden" else ""
+        known = (
+            f"; known are {', '.join(Curation.model_fields)}"
+            if first["type"] == "extra_forbidden"
+            else ""
+        )
         raise DataError(f"{where}: {first['msg'].removeprefix('Value error, ')}{known}") from error
 
 
@@ -84,13 +96,17 @@ def _build(entry: Any) -> Filter:
     ((name, settings),) = entry.items()
     if name not in FILTERS:
         near = get_close_matches(str(name), FILTERS, n=1, cutoff=0.0)[0]
-        raise ValueError(f"unknown filter {name!r}; did you mean {near}? known are {', '.join(FILTERS)}")
+        raise ValueError(
+            f"unknown filter {name!r}; did you mean {near}? known are {', '.join(FILTERS)}"
+        )
     try:
         return FILTERS[name].model_validate(settings or {})
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"]))
-        raise ValueError(f"{name}.{key}: {first['msg']}; known are {', '.join(FILTERS[name].model_fields)}") from error
+        raise ValueError(
+            f"{name}.{key}: {first['msg']}; known are {', '.join(FILTERS[name].model_fields)}"
+        ) from error
 
 
 def _anchored(entry: Any, folder: Path) -> Any:
@@ -100,6 +116,10 @@ def _anchored(entry: Any, folder: Path) -> Any:
     moved = {}
     for name, settings in entry.items():
         files = FILTERS[name].FILES if name in FILTERS and isinstance(settings, Mapping) else ()
-        found = {key: str(folder / settings[key]) for key in files if (folder / str(settings.get(key))).exists()}
+        found = {
+            key: str(folder / settings[key])
+            for key in files
+            if (folder / str(settings.get(key))).exists()
+        }
         moved[name] = {**settings, **found} if found else settings
     return moved

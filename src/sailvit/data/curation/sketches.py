@@ -37,7 +37,9 @@ class CountMin:
 
     def estimate(self, hashes: Hashes) -> Counts:
         """How often hashes uint64[n] were added, int64[n]."""
-        found = [row[columns] for row, columns in zip(self._counts, self._columns(hashes), strict=True)]
+        found = [
+            row[columns] for row, columns in zip(self._counts, self._columns(hashes), strict=True)
+        ]
         least: Counts = np.min(found, axis=0).astype(np.int64)
         return least
 
@@ -77,4 +79,8 @@ class KindSample:
     @property
     def kinds(self) -> float:
         """How many different hashes were added."""
-        return len(self.hashes) if self.whole else (self._most - 1) / (float(self.hashes[-1]) / 2.0**64)
+        return (
+            len(self.hashes)
+            if self.whole
+            else (self._most - 1) / (float(self.hashes[-1]) / 2.0**64)
+        )

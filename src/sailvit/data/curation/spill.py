@@ -56,7 +56,9 @@ class Spill:
         if not self._held:
             return
         self._folder.mkdir(parents=True, exist_ok=True)
-        buckets = (np.concatenate([keys for keys, _ in self._held]) >> np.uint64(56)).astype(np.int64)
+        buckets = (np.concatenate([keys for keys, _ in self._held]) >> np.uint64(56)).astype(
+            np.int64
+        )
         order = np.argsort(buckets, kind="stable")
         rows = np.concatenate([rows for _, rows in self._held])[order]
         ends = np.searchsorted(buckets[order], np.arange(_BUCKETS + 1))

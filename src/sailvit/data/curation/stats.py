@@ -82,15 +82,25 @@ def survey(
     source = Joined(sources)
     read = min(len(source), samples or len(source))
     if not read:
-        raise DataError(f"found no records in {', '.join(sources) or 'no source'}; expected one at least")
+        raise DataError(
+            f"found no records in {', '.join(sources) or 'no source'}; expected one at least"
+        )
     with TemporaryDirectory(prefix="sailvit-") as folder:
         sums = _Sums(Path(folder), n)
-        found = each(Surveyor(source, builder, n, near).survey, _stretches(len(source), read), workers=workers)
+        found = each(
+            Surveyor(source, builder, n, near).survey,
+            _stretches(len(source), read),
+            workers=workers,
+        )
         for done, stretch in enumerate(found, 1):
             sums.add(stretch)
             if progress is not None:
                 progress(min(done * _CHUNK, read), read)
-        copies = {name: _copies(sums.copies[name].find(), source) for name in COPIES if near or name != "picture"}
+        copies = {
+            name: _copies(sums.copies[name].find(), source)
+            for name in COPIES
+            if near or name != "picture"
+        }
     return {
         "sources": [_source(name, held) for name, held in sources.items()],
         "looked_at": read,
@@ -107,7 +117,9 @@ class _Sums:
     def __init__(self, folder: Path, n: int) -> None:
         self.tally = Tally()
         self.ngrams = NgramCounts(n)
-        self.copies = {name: Repeats(folder / name, distance=DISTANCE * (name == "picture")) for name in COPIES}
+        self.copies = {
+            name: Repeats(folder / name, distance=DISTANCE * (name == "picture")) for name in COPIES
+        }
 
     def add(self, stretch: Stretch) -> None:
         """Take the next stretch."""

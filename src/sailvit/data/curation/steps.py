@@ -164,4 +164,8 @@ class KeepStep:
 
 def damaged(position: int, error: Exception) -> Drop:
     """The drop of a record that cannot be read."""
-    return Drop(position, error.kind if isinstance(error, DataError) else type(error).__name__, str(error)[:300])
+    return Drop(
+        position,
+        error.kind if isinstance(error, DataError) else type(error).__name__,
+        str(error)[:300],
+    )

@@ -20,7 +20,16 @@ from sailvit.data.samples import SampleBuilder
 
 WHOLE = ("turns", "images_per_record", "tiles")
 """Measures that are small whole numbers."""
-MEASURES = ("width", "height", "aspect", "bytes", "answer_characters", "characters", "tokens", *WHOLE)
+MEASURES = (
+    "width",
+    "height",
+    "aspect",
+    "bytes",
+    "answer_characters",
+    "characters",
+    "tokens",
+    *WHOLE,
+)
 """What is measured per image or per record."""
 COPIES = ("text", "image", "picture")
 """What is looked at for copies: the text, an image's bytes, what it looks like."""

@@ -38,7 +38,13 @@ class Length(RecordFilter):
     def objection(self, look: Look) -> Objection | None:
         """Answers outside the bounds."""
         length = len(look.answers if self.unit == "characters" else words(look.answers))
-        return outside(self.unit, length, at_least=self.at_least, at_most=self.at_most, found=f"{length} {self.unit}")
+        return outside(
+            self.unit,
+            length,
+            at_least=self.at_least,
+            at_most=self.at_most,
+            found=f"{length} {self.unit}",
+        )
 
 
 class Repetition(RecordFilter):
@@ -58,7 +64,9 @@ class Repetition(RecordFilter):
         if count < 1:
             return None
         different = {tuple(text[start : start + self.n]) for start in range(count)}
-        return outside(f"repeated {self.unit}", 1 - len(different) / count, at_least=None, at_most=self.at_most)
+        return outside(
+            f"repeated {self.unit}", 1 - len(different) / count, at_least=None, at_most=self.at_most
+        )
 
 
 class Language(RecordFilter):

@@ -24,7 +24,9 @@ class ReplyCache:
             self._connection = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
             # One process writes at a time; the journal keeps the file whole when that process is killed.
             self._connection.execute("PRAGMA journal_mode=WAL")
-            self._connection.execute("CREATE TABLE IF NOT EXISTS replies (key TEXT PRIMARY KEY, reply TEXT NOT NULL)")
+            self._connection.execute(
+                "CREATE TABLE IF NOT EXISTS replies (key TEXT PRIMARY KEY, reply TEXT NOT NULL)"
+            )
         except sqlite3.Error as error:
             raise DataError(
                 f"{path} cannot be used as a cache of replies ({error}); delete it or name another"
@@ -33,7 +35,9 @@ class ReplyCache:
     def recall(self, key: str) -> Reply | None:
         """The reply stored under a key; none when there is none."""
         with self._lock:
-            row = self._connection.execute("SELECT reply FROM replies WHERE key = ?", (key,)).fetchone()
+            row = self._connection.execute(
+                "SELECT reply FROM replies WHERE key = ?", (key,)
+            ).fetchone()
         return None if row is None else Reply(**json.loads(row[0]))
 
     def store(self, key: str, reply: Reply) -> None:
@@ -52,7 +56,9 @@ class ReplyCache:
 
 def question_key(model: str, record: Record) -> str:
     """Hash of a model's identity, a record's turns and the bytes of its images; its id does not matter."""
-    digest = hashlib.sha256(json.dumps([model, [(turn.role, turn.text) for turn in record.turns]]).encode())
+    digest = hashlib.sha256(
+        json.dumps([model, [(turn.role, turn.text) for turn in record.turns]]).encode()
+    )
     for image in record.images:
         digest.update(hashlib.sha256(encoded(image)[0]).digest())
     return digest.hexdigest()

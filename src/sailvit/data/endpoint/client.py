@@ -93,7 +93,9 @@ class Endpoint:
             self.usage.add("requests")
             self.usage.add("repeats", int(attempt > 0))
             try:
-                reply = read_reply(post(self._url, body, key=self._key, timeout=self.config.timeout))
+                reply = read_reply(
+                    post(self._url, body, key=self._key, timeout=self.config.timeout)
+                )
             except RejectedError as error:
                 return Reply(error=str(error))
             except (TryAgainError, ValueError) as error:
@@ -107,7 +109,9 @@ class Endpoint:
     def _pause(self, error: Exception, attempt: int, key: str) -> None:
         """Wait before the next attempt, longer each time, and not all threads equally long."""
         if getattr(error, "refused", False) and not self._reached:
-            raise EndpointError(f"nothing listens at {self._url}; start the server, or correct the address") from error
+            raise EndpointError(
+                f"nothing listens at {self._url}; start the server, or correct the address"
+            ) from error
         if attempt + 1 >= self.config.attempts:
             return
         spread = 0.5 + derive_seed(attempt, key) % 1000 / 1000
@@ -120,5 +124,7 @@ def _key(variable: str | None) -> str | None:
     if variable is None:
         return None
     if not (key := os.environ.get(variable, "").strip()):
-        raise DataError(f"the environment variable {variable} is empty; put the server's key there, or name another")
+        raise DataError(
+            f"the environment variable {variable} is empty; put the server's key there, or name another"
+        )
     return key

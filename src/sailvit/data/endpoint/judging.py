@@ -65,7 +65,9 @@ def judge(
     chosen = range(len(source)) if positions is None else positions
     tally, draft = Tally(), out.with_name(out.name + ".part")
     out.parent.mkdir(parents=True, exist_ok=True)
-    asked = ask_about(source, lambda record, _: prompt_record(record, criterion.prompt), responder, chosen)
+    asked = ask_about(
+        source, lambda record, _: prompt_record(record, criterion.prompt), responder, chosen
+    )
     with draft.open("w", encoding="utf-8") as file:
         for item in asked:
             line = _line(item, name, criterion, tally)
@@ -77,7 +79,11 @@ def judge(
 
 def _line(item: Asked, name: str, criterion: Criterion, tally: Tally) -> dict[str, Any]:
     # A record that cannot be read has no id; an empty one keeps all lines alike for those who look records up by id.
-    line: dict[str, Any] = {"source": name, "position": item.position, "id": item.record.id if item.record else ""}
+    line: dict[str, Any] = {
+        "source": name,
+        "position": item.position,
+        "id": item.record.id if item.record else "",
+    }
     line["question"] = criterion.name
     if item.reply.error is not None:
         tally.failed += 1

@@ -17,7 +17,9 @@ Answer = Callable[[Sequence[Record]], Sequence[str]]
 class LocalModel:
     """Answers records with a function; what the cache knows is not computed again."""
 
-    def __init__(self, answer: Answer, identity: str, *, cache: ReplyCache | None = None, batch: int = 16) -> None:
+    def __init__(
+        self, answer: Answer, identity: str, *, cache: ReplyCache | None = None, batch: int = 16
+    ) -> None:
         self.usage = Usage()
         self._answer = answer
         self._identity = identity
@@ -30,7 +32,13 @@ class LocalModel:
         while batch := list(islice(waiting, self._batch)):
             known = [self._recall(record) for record in batch]
             new = iter(
-                self._replies([record for record, (_, reply) in zip(batch, known, strict=True) if reply is None])
+                self._replies(
+                    [
+                        record
+                        for record, (_, reply) in zip(batch, known, strict=True)
+                        if reply is None
+                    ]
+                )
             )
             for key, reply in known:
                 if reply is not None:

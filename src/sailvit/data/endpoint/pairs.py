@@ -10,7 +10,15 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    TypeAdapter,
+    ValidationError,
+)
 
 from sailvit.core.records import IMAGE_MARK, ImageLike, Record, Source, Turn
 from sailvit.data.endpoint.prompts import prompt_record
@@ -27,7 +35,9 @@ def _no_mark(text: str) -> str:
     return text
 
 
-Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1), AfterValidator(_no_mark)]
+Text = Annotated[
+    str, StringConstraints(strip_whitespace=True, min_length=1), AfterValidator(_no_mark)
+]
 
 
 class Pair(BaseModel):
@@ -72,10 +82,17 @@ def write_pairs(
     is listed in `<name>-bad.jsonl` with the reason. `report` is called once per record.
     """
     chosen = range(len(source)) if positions is None else positions
-    harvest, draft, bad = Harvest(), out.with_name(out.name + ".part"), out.with_name(out.stem + "-bad.jsonl")
+    harvest, draft, bad = (
+        Harvest(),
+        out.with_name(out.name + ".part"),
+        out.with_name(out.stem + "-bad.jsonl"),
+    )
     out.parent.mkdir(parents=True, exist_ok=True)
     asked = ask_about(
-        source, lambda record, at: prompt_record(record, templates[at % len(templates)]), responder, chosen
+        source,
+        lambda record, at: prompt_record(record, templates[at % len(templates)]),
+        responder,
+        chosen,
     )
     with draft.open("w", encoding="utf-8") as rows, bad.open("w", encoding="utf-8") as rest:
         for item in asked:
@@ -98,10 +115,14 @@ def read_pairs(text: str) -> list[Pair]:
         return TypeAdapter(Pairs).validate_json(text[begin : end + 1])
     except ValidationError as error:
         first = error.errors()[0]
-        raise ValueError(f"{'.'.join(map(str, first['loc'])) or 'the list'}: {first['msg']}") from error
+        raise ValueError(
+            f"{'.'.join(map(str, first['loc'])) or 'the list'}: {first['msg']}"
+        ) from error
 
 
-def _row(item: Asked, out: Path, harvest: Harvest) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
+def _row(
+    item: Asked, out: Path, harvest: Harvest
+) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
     """The row of one record, or what is wrong with it."""
     problem = {"position": item.position, "id": item.record.id if item.record else ""}
     if item.reply.error is not None or item.record is None:

@@ -66,7 +66,9 @@ def read_prompts(path: Path) -> tuple[str, ...]:
     without = next((prompt for prompt in prompts if CAPTION not in prompt), None)
     if not prompts or without is not None:
         found = f"a prompt that begins {without[:40]!r}" if without else "nothing"
-        raise DataError(f"{path} holds {found}; expected every prompt to hold {CAPTION}, where the record's text goes")
+        raise DataError(
+            f"{path} holds {found}; expected every prompt to hold {CAPTION}, where the record's text goes"
+        )
     return prompts
 
 
@@ -76,7 +78,9 @@ def prompt_record(record: Record, prompt: str) -> Record:
         raise DataError(f"record {record.id} has no image to ask about", kind="no image")
     # Not `format`: captions and prompts may hold braces of their own.
     text = prompt.replace(CAPTION, caption_text(record))
-    return Record(record.id, (Turn("user", f"{IMAGE_MARK}\n" * len(record.images) + text),), record.images)
+    return Record(
+        record.id, (Turn("user", f"{IMAGE_MARK}\n" * len(record.images) + text),), record.images
+    )
 
 
 def caption_text(record: Record) -> str:

@@ -80,7 +80,10 @@ class Asked:
 
 
 def ask_about(
-    source: Source, prompt: Callable[[Record, int], Record], responder: Responder, positions: Iterable[int]
+    source: Source,
+    prompt: Callable[[Record, int], Record],
+    responder: Responder,
+    positions: Iterable[int],
 ) -> Iterator[Asked]:
     """Every position with its reply, in order; a record that cannot be read or asked about costs no request.
 

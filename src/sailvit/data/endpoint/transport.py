@@ -49,7 +49,10 @@ def post(url: str, body: bytes, *, key: str | None, timeout: float) -> bytes:
         RejectedError: the server refuses this body.
         EndpointError: the server refuses everything.
     """
-    headers = {"Content-Type": "application/json", **({"Authorization": f"Bearer {key}"} if key else {})}
+    headers = {
+        "Content-Type": "application/json",
+        **({"Authorization": f"Bearer {key}"} if key else {}),
+    }
     request = urllib.request.Request(url, body, headers, method="POST")
     deadline = time.monotonic() + timeout
     try:

@@ -13,7 +13,18 @@ from sailvit.core.errors import DataError
 from sailvit.core.records import Record
 from sailvit.data.formats.conversations import RecordOptions, row_images, row_name, row_record
 
-COLUMNS = ("id", "kind", "image", "images", "conversations", "messages", "conversation", "texts", "caption", "text")
+COLUMNS = (
+    "id",
+    "kind",
+    "image",
+    "images",
+    "conversations",
+    "messages",
+    "conversation",
+    "texts",
+    "caption",
+    "text",
+)
 """What is read; other columns stay on disk."""
 TEXTS = set(COLUMNS[4:])
 """Columns of which a set needs one."""
@@ -47,7 +58,9 @@ def row_crc32(row: dict[str, Any]) -> int:
     return crc32(json.dumps(row, sort_keys=True, default=crc32).encode())
 
 
-def column_record(row: dict[str, Any], options: RecordOptions, *, folder: Path, position: int) -> Record:
+def column_record(
+    row: dict[str, Any], options: RecordOptions, *, folder: Path, position: int
+) -> Record:
     """The record of one row; image paths start at `folder`."""
     fields = {name: value for name, value in row.items() if value is not None}
     images = row_images(fields, folder)

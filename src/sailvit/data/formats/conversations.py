@@ -44,10 +44,14 @@ class RecordOptions(RowOptions):
     """Whether a conversation with images and without any `<image>` is refused, or gets its marks at the start."""
 
 
-def row_record(row: Mapping[str, Any], images: Images, options: RecordOptions, *, name: str, position: int) -> Record:
+def row_record(
+    row: Mapping[str, Any], images: Images, options: RecordOptions, *, name: str, position: int
+) -> Record:
     """The record of a row with turns, else with `caption` or `text`."""
     if any(row.get(key) is not None for key in TURNS):
-        return conversation_record(row, images, name=name, kind=options.kind or "chat", mark=options.mark)
+        return conversation_record(
+            row, images, name=name, kind=options.kind or "chat", mark=options.mark
+        )
     prompt = options.prompts[position % len(options.prompts)]
     kind = str(row.get("kind") or options.kind or "caption")
     return Record(name, _caption_turns(row, len(images), prompt), images, kind)
@@ -89,7 +93,9 @@ def _check_order(turns: Sequence[Turn]) -> None:
             kind="turns",
         )
     if any(turn.role == "assistant" and not turn.text.strip() for turn in turns):
-        raise DataError("an answer is blank; expected text to learn: write it or remove its turns", kind="turns")
+        raise DataError(
+            "an answer is blank; expected text to learn: write it or remove its turns", kind="turns"
+        )
 
 
 def put_first(turns: Sequence[Turn], marks: str) -> list[Turn]:
@@ -109,15 +115,25 @@ def row_name(row: Mapping[str, Any], position: int) -> str:
 def row_images(row: Mapping[str, Any], folder: Path) -> Images:
     """The images of a row: in `images` or `image`, one or a list, or else in the pieces of its messages."""
     found = row.get("images") or row.get("image") or _inline(row)
-    return tuple(image_from(value, folder) for value in (found if isinstance(found, list) else [found]))
+    return tuple(
+        image_from(value, folder) for value in (found if isinstance(found, list) else [found])
+    )
 
 
 def _inline(row: Mapping[str, Any]) -> list[Any]:
     """Images that stand in the messages themselves: `{type: image, image: path}` or `{type: image_url, image_url}`."""
     turns = row.get("messages")
-    contents = [turn.get("content") for turn in turns if isinstance(turn, dict)] if isinstance(turns, list) else []
+    contents = (
+        [turn.get("content") for turn in turns if isinstance(turn, dict)]
+        if isinstance(turns, list)
+        else []
+    )
     pieces = [piece for content in contents if isinstance(content, list) for piece in content]
-    shown = [piece for piece in pieces if isinstance(piece, dict) and piece.get("type") in ("image", "image_url")]
+    shown = [
+        piece
+        for piece in pieces
+        if isinstance(piece, dict) and piece.get("type") in ("image", "image_url")
+    ]
     found = [piece.get("image_url") or piece.get("image") for piece in shown]
     return [value for value in found if value]
 
@@ -125,7 +141,9 @@ def _inline(row: Mapping[str, Any]) -> list[Any]:
 def caption_turns(text: str, prompt: str, images: int = 1) -> tuple[Turn, Turn]:
     """A caption as a conversation: the images, the prompt, and the caption as the answer."""
     if IMAGE_MARK in text:
-        raise DataError(f"the caption contains {IMAGE_MARK}; expected plain text: remove the mark", kind="marks")
+        raise DataError(
+            f"the caption contains {IMAGE_MARK}; expected plain text: remove the mark", kind="marks"
+        )
     return Turn("user", f"{IMAGE_MARK}\n" * images + prompt), Turn("assistant", text)
 
 
@@ -139,7 +157,8 @@ def _caption_turns(row: Mapping[str, Any], images: int, prompt: str) -> tuple[Tu
         )
     if images == 0:
         raise DataError(
-            "found a caption without an image; expected one image at least: add it or remove the row", kind="marks"
+            "found a caption without an image; expected one image at least: add it or remove the row",
+            kind="marks",
         )
     return caption_turns(text, prompt, images)
 
@@ -166,7 +185,9 @@ def _turn(turn: Any) -> Turn:
     """A turn from `{from, value}` or `{role, content}`; InternVL's own example has `text` for `value`."""
     fields = turn if isinstance(turn, dict) else {}
     speaker = fields.get("from", fields.get("role"))
-    text = next((fields[key] for key in ("value", "content", "text") if fields.get(key) is not None), None)
+    text = next(
+        (fields[key] for key in ("value", "content", "text") if fields.get(key) is not None), None
+    )
     if isinstance(text, list):
         text = "".join(map(_piece, text))
     role = ROLES.get(str(speaker).lower())
@@ -186,4 +207,6 @@ def _piece(piece: Any) -> str:
             return text
         case {"type": "image" | "image_url"}:
             return IMAGE_MARK
-    raise DataError(f"found content {str(piece)[:80]}; expected pieces of type text or image", kind="turns")
+    raise DataError(
+        f"found content {str(piece)[:80]}; expected pieces of type text or image", kind="turns"
+    )

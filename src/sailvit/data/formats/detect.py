@@ -120,7 +120,11 @@ def _loose_kind(folder: Path, files: list[Path]) -> tuple[str, Path] | None:
 def _telling(files: list[Path]) -> list[Path]:
     """The files without those that describe a tar: img2dataset writes a `.parquet` and a `_stats.json` beside each."""
     tars = {file.with_suffix("") for file in files if file.suffix == ".tar"}
-    return [f for f in files if f.suffix == ".tar" or f.with_name(f.stem.removesuffix("_stats")) not in tars]
+    return [
+        f
+        for f in files
+        if f.suffix == ".tar" or f.with_name(f.stem.removesuffix("_stats")) not in tars
+    ]
 
 
 def _pictures(files: list[Path]) -> set[Path]:
@@ -131,7 +135,9 @@ def _pictures(files: list[Path]) -> set[Path]:
 def _rows(files: list[Path]) -> list[Path]:
     """Files of rows; JSON with an image's name is that image's caption."""
     pictures = _pictures(files)
-    return [file for file in files if file.suffix in _ROW_FILES and file.with_suffix("") not in pictures]
+    return [
+        file for file in files if file.suffix in _ROW_FILES and file.with_suffix("") not in pictures
+    ]
 
 
 def _walk(folder: Path) -> Iterator[Path]:
@@ -161,8 +167,12 @@ def _first_row(path: Path) -> Any:
             row, _ = json.JSONDecoder().raw_decode(inside)
         except (ValueError, RecursionError) as error:
             if len(read) < size or size >= _LONGEST_ROW:
-                found = "does not start with a JSON row" if inside.strip("] \r\n\t") else "has no rows"
-                raise DataError(f"{path} {found} ({error}); expected an array of objects, or one per line") from error
+                found = (
+                    "does not start with a JSON row" if inside.strip("] \r\n\t") else "has no rows"
+                )
+                raise DataError(
+                    f"{path} {found} ({error}); expected an array of objects, or one per line"
+                ) from error
             size *= 16
         else:
             return row
@@ -170,14 +180,20 @@ def _first_row(path: Path) -> Any:
 
 def _row_kind(row: Any, path: Path) -> str:
     """The format whose reader takes rows such as this one."""
-    keys = {key for key, value in row.items() if value is not None} if isinstance(row, dict) else set()
+    keys = (
+        {key for key, value in row.items() if value is not None} if isinstance(row, dict) else set()
+    )
     if keys & {"video", "frames"}:
         return "frames"
     if keys & set(TURNS):
         return "llava" if keys & {"image", "images"} else "chat"
     if "image" in keys and keys & {"text", "caption"}:
         return "captions"
-    found = f"keys {', '.join(map(str, row)) or 'none'}" if isinstance(row, dict) else type(row).__name__
+    found = (
+        f"keys {', '.join(map(str, row)) or 'none'}"
+        if isinstance(row, dict)
+        else type(row).__name__
+    )
     raise DataError(
         f"the first row of {path} has {found[:200]}; expected `conversations` or `messages`, an `image` with `text` or"
         " `caption`, or `video` or `frames`: rename its keys, or give the format"

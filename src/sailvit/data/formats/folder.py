@@ -46,7 +46,9 @@ class Names(Sequence[str]):
 
     def __getitem__(self, index: Any) -> Any:
         """The string at a place."""
-        return self._bytes[self._ends[index] : self._ends[index + 1]].decode(errors="surrogateescape")
+        return self._bytes[self._ends[index] : self._ends[index + 1]].decode(
+            errors="surrogateescape"
+        )
 
 
 class FolderSource:
@@ -74,7 +76,9 @@ class FolderSource:
         image = self._folder / name
         row = sample_row({SIDECARS[place.suffix]: _content(place) for place in _sidecars(image)})
         try:
-            return row_record(row, (image,), self._options, name=str(row.get("id") or name), position=position)
+            return row_record(
+                row, (image,), self._options, name=str(row.get("id") or name), position=position
+            )
         except DataError as error:
             raise DataError(f"captions beside {image}: {error}", kind=error.kind) from error
 
@@ -105,9 +109,13 @@ class TableSource:
         row = self._rows[position]
         name = row.get("file_name")
         if not isinstance(name, str) or not name:
-            raise DataError(f"found keys {', '.join(row) or 'none'}; expected `file_name`, the path of an image")
+            raise DataError(
+                f"found keys {', '.join(row) or 'none'}; expected `file_name`, the path of an image"
+            )
         images = (image_path(self._folder, name),)
-        return row_record(row, images, self._options, name=str(row.get("id") or name), position=position)
+        return row_record(
+            row, images, self._options, name=str(row.get("id") or name), position=position
+        )
 
 
 class CsvFile:
@@ -120,10 +128,16 @@ class CsvFile:
             with path.open(encoding="utf-8-sig", newline="") as file:
                 reader = csv.reader(file)
                 self._columns = next(reader, [])
-                checked = (_checked(row, self._columns, f"{path} line {reader.line_num}") for row in reader if row)
+                checked = (
+                    _checked(row, self._columns, f"{path} line {reader.line_num}")
+                    for row in reader
+                    if row
+                )
                 self._cells = Names(cell for row in checked for cell in row)
         except (csv.Error, UnicodeDecodeError) as error:
-            raise DataError(f"{path} is no table ({error}); expected cells parted by commas, in UTF-8") from error
+            raise DataError(
+                f"{path} is no table ({error}); expected cells parted by commas, in UTF-8"
+            ) from error
         digest = blake2b(options.model_dump_json().encode(), digest_size=8)
         digest.update(path.read_bytes())
         self.fingerprint = digest.hexdigest()
@@ -144,12 +158,19 @@ def open_folder(config: SourceConfig, folder: Path) -> FolderSource | TableSourc
     options = read_options(FolderOptions, config)
     path = folder / (config.path or "")
     if config.path is None or not path.is_dir():
-        raise DataError(f"path {config.path} is no folder; format folder needs one with images", kind="missing file")
+        raise DataError(
+            f"path {config.path} is no folder; format folder needs one with images",
+            kind="missing file",
+        )
     tables = [path / name for name in TABLES if (path / name).is_file()]
     if not tables:
         return FolderSource(path, options)
     table = tables[0]
-    rows = CsvFile(table, options) if table.suffix == ".csv" else RowFile(_at(config, table), folder, options)
+    rows = (
+        CsvFile(table, options)
+        if table.suffix == ".csv"
+        else RowFile(_at(config, table), folder, options)
+    )
     return TableSource(rows, path, options)
 
 
@@ -168,7 +189,9 @@ def _captioned(folder: Path, options: FolderOptions, faults: Faults) -> Iterator
         endings = ", ".join(SIDECARS)
         reason = f"image {name} has no caption beside it; expected one of the same name ending in {endings}"
         if options.without_caption == "error":
-            raise DataError(f"{folder}: {reason}: write it, or set without_caption: drop", kind="no caption")
+            raise DataError(
+                f"{folder}: {reason}: write it, or set without_caption: drop", kind="no caption"
+            )
         faults.add(folder, None, "no caption", f"{reason}: it is left out")
 
 
@@ -190,7 +213,9 @@ def _content(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror}); check its rights", kind="missing file") from error
+        raise DataError(
+            f"{path} cannot be read ({error.strerror}); check its rights", kind="missing file"
+        ) from error
 
 
 def _checked(cells: list[str], columns: list[str], where: str) -> list[str]:

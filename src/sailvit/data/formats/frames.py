@@ -12,7 +12,13 @@ from pydantic import Field
 from sailvit.core.errors import DataError
 from sailvit.core.recipe import Positive, SourceConfig
 from sailvit.core.records import IMAGE_MARK, Record, Turn
-from sailvit.data.formats.conversations import TURNS, RecordOptions, conversation_turns, put_first, row_name
+from sailvit.data.formats.conversations import (
+    TURNS,
+    RecordOptions,
+    conversation_turns,
+    put_first,
+    row_name,
+)
 from sailvit.data.formats.detect import IMAGES
 from sailvit.data.formats.rows import RowFile, image_from, image_path, read_options
 
@@ -55,7 +61,12 @@ class FramesSource:
             picked = pick(len(found), options.frames)
             turns = _expanded(turns, self._marks(row, picked), row_name(row, position))
         images = tuple(image_from(found[index], self._rows.images) for index in picked)
-        return Record(row_name(row, position), tuple(turns), images, str(row.get("kind") or options.kind or "video"))
+        return Record(
+            row_name(row, position),
+            tuple(turns),
+            images,
+            str(row.get("kind") or options.kind or "video"),
+        )
 
     def _turns(self, row: dict[str, Any], position: int) -> list[Turn]:
         """The row's turns with one mark for the video, or with a mark per frame."""
@@ -75,10 +86,13 @@ class FramesSource:
         """What stands for the video: a mark per frame, each behind its label."""
         label, fps = self._options.label, row.get("fps") or self._options.fps
         if "{seconds}" in label and not isinstance(fps, int | float):
-            raise DataError("the label shows {seconds}, and no rate is known; set `fps` in the options or in the row")
+            raise DataError(
+                "the label shows {seconds}, and no rate is known; set `fps` in the options or in the row"
+            )
         seconds = [f"{index / fps:.1f}" if fps else "" for index in picked]
         labels = [
-            label.replace("{number}", str(number)).replace("{seconds}", time) for number, time in enumerate(seconds, 1)
+            label.replace("{number}", str(number)).replace("{seconds}", time)
+            for number, time in enumerate(seconds, 1)
         ]
         return "\n".join(text + IMAGE_MARK for text in labels)
 
@@ -106,7 +120,9 @@ def _frames(row: dict[str, Any], folder: Path) -> list[Any]:
             f"found keys {', '.join(row) or 'none'}; expected `frames`, a list of images, or `video`, a folder of them",
             kind="image",
         )
-    return [f"{video}/{name}" for name in sorted(_images_in(image_path(folder, video)), key=_by_number)]
+    return [
+        f"{video}/{name}" for name in sorted(_images_in(image_path(folder, video)), key=_by_number)
+    ]
 
 
 def _images_in(video: Path) -> list[str]:
@@ -117,9 +133,15 @@ def _images_in(video: Path) -> list[str]:
             f" `ffmpeg -i {video.name} -vf fps=2 {video.stem}/%05d.jpg`",
             kind="image",
         )
-    names = [path.name for path in video.iterdir() if path.suffix.lower() in IMAGES] if video.is_dir() else []
+    names = (
+        [path.name for path in video.iterdir() if path.suffix.lower() in IMAGES]
+        if video.is_dir()
+        else []
+    )
     if not names:
-        raise DataError(f"{video} holds no images; expected the frames of a video", kind="missing file")
+        raise DataError(
+            f"{video} holds no images; expected the frames of a video", kind="missing file"
+        )
     return names
 
 
@@ -130,12 +152,16 @@ def _by_number(name: str) -> list[tuple[int, str]]:
 
 def _expanded(turns: Sequence[Turn], marks: str, name: str) -> list[Turn]:
     """The turns with their one video mark, or their only image mark, replaced by `marks`."""
-    mark = next((mark for mark in (VIDEO_MARK, IMAGE_MARK) if any(mark in turn.text for turn in turns)), VIDEO_MARK)
+    mark = next(
+        (mark for mark in (VIDEO_MARK, IMAGE_MARK) if any(mark in turn.text for turn in turns)),
+        VIDEO_MARK,
+    )
     found = sum(turn.text.count(VIDEO_MARK) + turn.text.count(IMAGE_MARK) for turn in turns)
     if found != 1:
         raise DataError(
             f"record {name} has {found} marks for one video; expected {VIDEO_MARK} or {IMAGE_MARK} once, or one"
-            f" {IMAGE_MARK} per frame" + ("" if found else ": put it in, or set the option mark: prepend"),
+            f" {IMAGE_MARK} per frame"
+            + ("" if found else ": put it in, or set the option mark: prepend"),
             kind="marks",
         )
     return [Turn(turn.role, turn.text.replace(mark, marks)) for turn in turns]

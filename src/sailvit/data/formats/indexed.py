@@ -95,7 +95,13 @@ class IndexedSource:
     """
 
     def __init__(
-        self, manifest: Manifest, options: IndexedOptions, *, files: Files, shards: Files, images: Path | None = None
+        self,
+        manifest: Manifest,
+        options: IndexedOptions,
+        *,
+        files: Files,
+        shards: Files,
+        images: Path | None = None,
     ) -> None:
         self.manifest = manifest
         self._files = files
@@ -134,7 +140,9 @@ class IndexedSource:
         try:
             counts: NDArray[np.int32] = np.load(path, mmap_mode="r", allow_pickle=False)
         except (OSError, ValueError, EOFError) as error:
-            raise DataError(f"{path} cannot be read ({error}); index the folder again", kind="counts") from error
+            raise DataError(
+                f"{path} cannot be read ({error}); index the folder again", kind="counts"
+            ) from error
         if counts.shape != (2, self.manifest.samples) or counts.dtype != np.int32:
             raise DataError(
                 f"{path} holds {counts.dtype}{list(counts.shape)}; expected int32[2, {self.manifest.samples}]:"
@@ -176,9 +184,13 @@ class IndexedSource:
             return read(shard, entry, position)
         except OSError as error:
             kind = "missing shard" if isinstance(error, FileNotFoundError) else "unreadable shard"
-            raise DataError(f"{shard.name} cannot be read ({error.strerror}); put it back", kind=kind) from error
+            raise DataError(
+                f"{shard.name} cannot be read ({error.strerror}); put it back", kind=kind
+            ) from error
         except DataError as error:
-            raise DataError(f"{shard.name} at {entry['offset']}: {error}", kind=error.kind) from error
+            raise DataError(
+                f"{shard.name} at {entry['offset']}: {error}", kind=error.kind
+            ) from error
 
     def _sample(self, shard: ShardMark, entry: np.void, position: int) -> Record:
         """The record in a stretch of a tar."""
@@ -219,17 +231,24 @@ def open_indexed(config: SourceConfig, folder: Path) -> IndexedSource:
     images = folder / config.images if config.images else None
     if images is None and manifest.images is not None:
         images = top / manifest.images
-    return IndexedSource(manifest, options, files=Folder(top), shards=Folder(top / manifest.root), images=images)
+    return IndexedSource(
+        manifest, options, files=Folder(top), shards=Folder(top / manifest.root), images=images
+    )
 
 
 def _open_remote(url: str, options: IndexedOptions) -> IndexedSource:
     url = url.rstrip("/") + "/"
-    limit, access = int(options.cache_gb * 1e9), Access(public=options.public, endpoint=options.endpoint)
+    limit, access = (
+        int(options.cache_gb * 1e9),
+        Access(public=options.public, endpoint=options.endpoint),
+    )
     files = ShardCache(url, cache_folder("shards"), limit=limit, access=access)
     manifest = read_manifest(files.read(MANIFEST), url + MANIFEST)
     shards = files
     if manifest.root != ".":
-        shards = ShardCache(_beside(url, manifest.root), cache_folder("shards"), limit=limit, access=access)
+        shards = ShardCache(
+            _beside(url, manifest.root), cache_folder("shards"), limit=limit, access=access
+        )
     return IndexedSource(manifest, options, files=files, shards=shards)
 
 
@@ -252,9 +271,13 @@ def _beside(url: str, root: str) -> str:
 
 def _fingerprint(manifest: Manifest, options: IndexedOptions) -> str:
     """Hash of the shards and of how they are read; token counts are no part of it."""
-    digest = blake2b(json.dumps([manifest.format, manifest.options, options.limit]).encode(), digest_size=8)
+    digest = blake2b(
+        json.dumps([manifest.format, manifest.options, options.limit]).encode(), digest_size=8
+    )
     for shard in manifest.shards:
-        digest.update(f"{shard.name}\0{shard.samples}\0{shard.bytes}\0{shard.crc32}\0{shard.index.crc32}".encode())
+        digest.update(
+            f"{shard.name}\0{shard.samples}\0{shard.bytes}\0{shard.crc32}\0{shard.index.crc32}".encode()
+        )
     return digest.hexdigest()
 
 
@@ -262,7 +285,9 @@ def _changed(found: os.stat_result, shard: ShardMark) -> DataError:
     """What is wrong with a shard in which a record is not as it was indexed."""
     if found.st_size < shard.bytes:
         kind, what = "cut shard", f"it ends after {found.st_size} of {shard.bytes} bytes"
-    elif found.st_size > shard.bytes or (shard.modified is not None and found.st_mtime_ns != shard.modified):
+    elif found.st_size > shard.bytes or (
+        shard.modified is not None and found.st_mtime_ns != shard.modified
+    ):
         lengths = (
             "other bytes, as many as then"
             if found.st_size == shard.bytes

@@ -34,7 +34,10 @@ ENTRY = np.dtype(
     [
         ("offset", "<i8"),  # tar: byte of the record's first header; Parquet: its row group
         ("size", "<i8"),  # tar: bytes up to the next record; Parquet: its row inside the group
-        ("crc32", "<u4"),  # tar: of these bytes; Parquet: of the row as JSON, images replaced by their own crc32
+        (
+            "crc32",
+            "<u4",
+        ),  # tar: of these bytes; Parquet: of the row as JSON, images replaced by their own crc32
         ("width", "<u4"),  # of its largest image, upright, in pixels; 0 without image
         ("height", "<u4"),
         ("images", "<u2"),  # number of images
@@ -128,7 +131,8 @@ def refuse_unfinished(folder: Path) -> None:
     """DataError for a folder in which only a part of the shards is written."""
     if (folder / UNFINISHED).exists():
         raise DataError(
-            f"{folder} holds an unfinished preparation; finish it with the command that began it", kind="manifest"
+            f"{folder} holds an unfinished preparation; finish it with the command that began it",
+            kind="manifest",
         )
 
 
@@ -154,7 +158,9 @@ def read_manifest(content: bytes, name: str) -> Manifest:
         raise DataError(f"{name} is not JSON ({error}); {again}", kind="manifest") from error
     version = found.get("version") if isinstance(found, dict) else None
     if version != VERSION:
-        raise DataError(f"{name} has version {version}; this program reads {VERSION}: {again}", kind="manifest")
+        raise DataError(
+            f"{name} has version {version}; this program reads {VERSION}: {again}", kind="manifest"
+        )
     try:
         return Manifest.model_validate(found)
     except ValidationError as error:

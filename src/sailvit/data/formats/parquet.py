@@ -51,7 +51,9 @@ class RowGroups:
         if table is None:
             while len(self._kept) >= self._most:
                 del self._kept[next(iter(self._kept))]
-            with arrow("pyarrow.parquet").ParquetFile(path, page_checksum_verification=True) as file:
+            with arrow("pyarrow.parquet").ParquetFile(
+                path, page_checksum_verification=True
+            ) as file:
                 columns = known_columns(file.schema_arrow.names, path)
                 table = file.read_row_group(group, columns=columns, use_threads=False)
         self._kept[path, group] = table
@@ -66,7 +68,9 @@ class ParquetSource:
     """
 
     def __init__(self, paths: list[Path], images: Path | None, options: ParquetOptions) -> None:
-        digest = blake2b((options.model_dump_json() + "\0".join(shard_names(paths))).encode(), digest_size=8)
+        digest = blake2b(
+            (options.model_dump_json() + "\0".join(shard_names(paths))).encode(), digest_size=8
+        )
         faults = Faults()
         sizes = [_group_sizes(path, digest, faults) for path in paths]
         self._paths = paths
@@ -103,7 +107,9 @@ class ParquetSource:
         file, inside = self._files.find(group)
         path = self._paths[file]
         fields = self._groups.row(path, inside, row)
-        return column_record(fields, self._options, folder=self._images or path.parent, position=position)
+        return column_record(
+            fields, self._options, folder=self._images or path.parent, position=position
+        )
 
 
 def open_parquet(config: SourceConfig, folder: Path) -> ParquetSource:
@@ -128,7 +134,9 @@ def _group_sizes(path: Path, digest: blake2b, faults: Faults) -> list[int]:
             raw.seek(-footer.serialized_size - 8, 2)
             digest.update(raw.read())
     except DAMAGE as error:
-        reason = f"no readable Parquet file ({error}); fetch it again, or correct `path`: it is left out"
+        reason = (
+            f"no readable Parquet file ({error}); fetch it again, or correct `path`: it is left out"
+        )
         faults.add(path, None, "damaged shard", reason)
         digest.update(b"unreadable")
         return []

@@ -56,7 +56,8 @@ def image_path(folder: Path, name: str) -> Path:
     inside = normpath(name)
     if PurePosixPath(inside).is_absolute() or inside.split("/")[0] == "..":
         raise DataError(
-            f"image {name!r} leads out of {folder}; expected a relative path inside that folder", kind="path"
+            f"image {name!r} leads out of {folder}; expected a relative path inside that folder",
+            kind="path",
         )
     return folder / inside
 
@@ -69,7 +70,8 @@ def image_from(value: Any, folder: Path) -> Path | bytes:
         case {"path": str(name)} | {"url": str(name)} | str(name) if name:
             return _inline_image(name) if re.match(_SCHEME, name) else image_path(folder, name)
     raise DataError(
-        f"found image {str(value)[:80]}; expected bytes, a path, or a struct of `bytes` and `path`", kind="image"
+        f"found image {str(value)[:80]}; expected bytes, a path, or a struct of `bytes` and `path`",
+        kind="image",
     )
 
 
@@ -77,11 +79,16 @@ def _inline_image(address: str) -> bytes:
     """The bytes that a `data:` URI holds."""
     form, _, content = address.partition(";base64,")
     if not form.startswith("data:"):
-        raise DataError(f"image {address[:80]} is a URL; expected a path: download it first", kind="missing file")
+        raise DataError(
+            f"image {address[:80]} is a URL; expected a path: download it first",
+            kind="missing file",
+        )
     try:
         return b64decode(content, validate=True)
     except ValueError as error:
-        raise DataError(f"image {address[:30]}... is not base64 ({error}); write it anew", kind="base64") from error
+        raise DataError(
+            f"image {address[:30]}... is not base64 ({error}); write it anew", kind="base64"
+        ) from error
 
 
 class RowFile:
@@ -94,14 +101,20 @@ class RowFile:
 
     def __init__(self, config: SourceConfig, folder: Path, options: RowOptions) -> None:
         if config.path is None:
-            raise DataError(f"no `path`; format {config.format} needs the JSON or JSONL file to read")
+            raise DataError(
+                f"no `path`; format {config.format} needs the JSON or JSONL file to read"
+            )
         self.path = folder / config.path
         if not self.path.is_file():
-            raise DataError(f"{self.path} is not a file; check `path` (relative paths start at the recipe's folder)")
+            raise DataError(
+                f"{self.path} is not a file; check `path` (relative paths start at the recipe's folder)"
+            )
         self.images = folder / config.images if config.images else self.path.parent
         self._options = options
         self._rows = _read_array(self.path) if _is_array(self.path) else None
-        self._offsets, self._blanks = _line_offsets(self.path) if self._rows is None else (array("q"), array("q"))
+        self._offsets, self._blanks = (
+            _line_offsets(self.path) if self._rows is None else (array("q"), array("q"))
+        )
 
     def __len__(self) -> int:
         found = len(self._offsets) if self._rows is None else len(self._rows)
@@ -112,7 +125,8 @@ class RowFile:
         row = self._line(position) if self._rows is None else self._rows[position]
         if not isinstance(row, dict):
             raise DataError(
-                f"found {type(row).__name__} {str(row)[:40]!r} in {self.path}; expected a JSON object", kind="text"
+                f"found {type(row).__name__} {str(row)[:40]!r} in {self.path}; expected a JSON object",
+                kind="text",
             )
         return row
 
@@ -141,7 +155,11 @@ class RowFile:
             return json.loads(line)
         except (ValueError, RecursionError) as error:
             number = position + 1 + bisect_right(self._blanks, position)
-            what = f"{error.msg}, column {error.colno}" if isinstance(error, json.JSONDecodeError) else error
+            what = (
+                f"{error.msg}, column {error.colno}"
+                if isinstance(error, json.JSONDecodeError)
+                else error
+            )
             raise DataError(
                 f"{self.path} line {number} is not JSON ({what}); expected one object per line: correct that line",
                 kind="text",
@@ -165,10 +183,13 @@ def _read_array(path: Path) -> list[Any]:
         rows = json.loads(path.read_bytes().removeprefix(BOM_UTF8))
     except (ValueError, RecursionError) as error:
         raise DataError(
-            f"{path} is not JSON ({error}); expected an array of objects, or one object per line", kind="text"
+            f"{path} is not JSON ({error}); expected an array of objects, or one object per line",
+            kind="text",
         ) from error
     if not isinstance(rows, list):
-        raise DataError(f"{path} holds {type(rows).__name__}; expected an array of objects", kind="text")
+        raise DataError(
+            f"{path} holds {type(rows).__name__}; expected an array of objects", kind="text"
+        )
     return rows
 
 

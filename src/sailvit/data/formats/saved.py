@@ -85,7 +85,9 @@ def _read_state(folder: Path) -> tuple[list[Path], str]:
     """The Arrow files of a saved set, in order, and the fingerprint that its writer gave it."""
     if (folder / "dataset_dict.json").is_file():
         splits = sorted(path.parent.name for path in folder.glob("*/state.json"))
-        raise DataError(f"{folder} holds the splits {', '.join(splits) or 'none'}; let `path` name the folder of one")
+        raise DataError(
+            f"{folder} holds the splits {', '.join(splits) or 'none'}; let `path` name the folder of one"
+        )
     try:
         state = json.loads((folder / "state.json").read_bytes())
         names = [str(file["filename"]) for file in state["_data_files"]]
@@ -94,7 +96,9 @@ def _read_state(folder: Path) -> tuple[list[Path], str]:
             f"{folder} has no usable state.json ({error}); expected a folder that save_to_disk wrote: save it again"
         ) from error
     if state.get("_indices_data_files"):
-        raise DataError(f"{folder} reorders its rows by an index file; save it again after flatten_indices()")
+        raise DataError(
+            f"{folder} reorders its rows by an index file; save it again after flatten_indices()"
+        )
     return [image_path(folder, name) for name in names], str(state.get("_fingerprint"))
 
 

@@ -70,7 +70,9 @@ def open_selected(config: SourceConfig, folder: Path) -> SelectedSource:
     """The records that the folder `path` selects; DataError when their source is not what it was."""
     options = read_options(SelectedOptions, config)
     if config.path is None:
-        raise DataError("no `path`; format selected needs the folder that `sailvit data curate` wrote")
+        raise DataError(
+            "no `path`; format selected needs the folder that `sailvit data curate` wrote"
+        )
     where = folder / config.path
     inner, found = _open_inner(where, options)
     positions = _positions(where / POSITIONS, len(inner))
@@ -89,14 +91,20 @@ def _open_inner(folder: Path, options: SelectedOptions) -> tuple[Source, dict[st
 
     path = folder / SOURCE
     if not path.is_file():
-        raise DataError(f"{folder} has no {SOURCE}; expected a folder that `sailvit data curate` wrote to the end")
-    moved = {name: value for name in ("path", "images") if (value := getattr(options, name)) is not None}
+        raise DataError(
+            f"{folder} has no {SOURCE}; expected a folder that `sailvit data curate` wrote to the end"
+        )
+    moved = {
+        name: value for name in ("path", "images") if (value := getattr(options, name)) is not None
+    }
     try:
         found = json.loads(path.read_bytes())
         config = SourceConfig.model_validate({**found["source"], **moved})
         _ = found["fingerprint"]
     except (ValueError, KeyError, TypeError, ValidationError) as error:
-        raise DataError(f"{path} cannot be read ({error}); run `sailvit data curate` again") from error
+        raise DataError(
+            f"{path} cannot be read ({error}); run `sailvit data curate` again"
+        ) from error
     return open_source("selected", config, folder), found
 
 
@@ -104,8 +112,12 @@ def _positions(path: Path, length: int) -> NDArray[np.int64]:
     try:
         positions: NDArray[np.int64] = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
-        raise DataError(f"{path} cannot be read ({error}); run `sailvit data curate` again") from error
-    rising = positions.ndim == 1 and positions.dtype == np.int64 and bool(np.all(np.diff(positions) > 0))
+        raise DataError(
+            f"{path} cannot be read ({error}); run `sailvit data curate` again"
+        ) from error
+    rising = (
+        positions.ndim == 1 and positions.dtype == np.int64 and bool(np.all(np.diff(positions) > 0))
+    )
     if not rising or (len(positions) and not 0 <= positions[0] <= positions[-1] < length):
         raise DataError(
             f"{path} holds {positions.dtype}{list(positions.shape)}; expected rising int64 positions below {length}:"

@@ -44,7 +44,11 @@ class Faults:
     def add(self, shard: Path, offset: int | None, kind: str, reason: str) -> None:
         """Take note of a damage."""
         first = self._found.get((str(shard), kind))
-        fault = Fault(str(shard), offset, kind, reason) if first is None else replace(first, count=first.count + 1)
+        fault = (
+            Fault(str(shard), offset, kind, reason)
+            if first is None
+            else replace(first, count=first.count + 1)
+        )
         self._found[str(shard), kind] = fault
 
     def __bool__(self) -> bool:
@@ -59,24 +63,35 @@ class Faults:
         if self._found and not records:
             first, *others = self._found.values()
             more = f" (and {len(others)} more faults)" if others else ""
-            raise DataError(f"{first.shard}: {first.reason}{more}; no record is left to read", kind=first.kind)
+            raise DataError(
+                f"{first.shard}: {first.reason}{more}; no record is left to read", kind=first.kind
+            )
 
 
 def shard_paths(config: SourceConfig, folder: Path, suffix: str) -> list[Path]:
     """The files that `path` names, sorted: one file, a glob, or all `suffix` files below a folder."""
     if config.path is None:
-        raise DataError(f"no `path`; format {config.format} needs a {suffix} file, a folder of them, or a glob")
+        raise DataError(
+            f"no `path`; format {config.format} needs a {suffix} file, a folder of them, or a glob"
+        )
     path = folder / config.path
     if path.is_file():
         return [path]
-    found = path.rglob(f"*{suffix}") if path.is_dir() else map(Path, glob(str(path), recursive=True))  # noqa: PTH207
+    found = path.rglob(f"*{suffix}") if path.is_dir() else _matching(path)
     paths = sorted(shard for shard in found if shard.is_file())
     if not paths:
         looked = "matches no file" if has_magic(str(path)) else f"holds no {suffix} file"
-        raise DataError(f"{path} {looked}; check `path` (relative paths start at the recipe's folder)")
+        raise DataError(
+            f"{path} {looked}; check `path` (relative paths start at the recipe's folder)"
+        )
     for parent in dict.fromkeys(shard.parent for shard in paths):
         refuse_unfinished(parent)
     return paths
+
+
+def _matching(pattern: Path) -> list[Path]:
+    # `Path.glob` wants the fixed part of the pattern apart.
+    return [Path(found) for found in glob(str(pattern), recursive=True)]  # noqa: PTH207
 
 
 def shard_names(paths: Sequence[Path]) -> list[str]:

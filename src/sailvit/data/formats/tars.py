@@ -43,7 +43,8 @@ def members(file: IO[bytes], start: int) -> Iterator[tarfile.TarInfo]:
     except _DAMAGE as error:
         at = min(at, os.fstat(file.fileno()).st_size)
         raise DamageError(
-            f"cut or damaged at byte {at} ({error}); expected a complete tar, not compressed: fetch it again", at
+            f"cut or damaged at byte {at} ({error}); expected a complete tar, not compressed: fetch it again",
+            at,
         ) from error
 
 
@@ -51,7 +52,10 @@ def wrong(member: tarfile.TarInfo) -> tuple[str, str] | None:
     """Kind and reason of a member that is neither a plain file nor a folder inside the shard."""
     name = f"member {member.name!r}"
     if member.name.startswith("/") or ".." in PurePosixPath(member.name).parts:
-        return "unsafe name", f"{name} leads out of the shard; expected a relative name: it is left out"
+        return (
+            "unsafe name",
+            f"{name} leads out of the shard; expected a relative name: it is left out",
+        )
     if member.issym() or member.islnk():
         return "link", f"{name} is a link; expected plain files: it is left out, and not followed"
     if member.type not in (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.DIRTYPE) or member.issparse():

@@ -72,9 +72,13 @@ class TsvSource:
             answer = _answer(row)
             text, shown = _placed(_question(row, self._options.ask), len(images))
         except DataError as error:
-            raise DataError(f"{self._path} line {line}, index {row['index']}: {error}", kind=error.kind) from error
+            raise DataError(
+                f"{self._path} line {line}, index {row['index']}: {error}", kind=error.kind
+            ) from error
         turns = (Turn("user", text), Turn("assistant", answer))
-        return Record(row["index"], turns, tuple(images[number] for number in shown), self._options.kind)
+        return Record(
+            row["index"], turns, tuple(images[number] for number in shown), self._options.kind
+        )
 
     def _row(self, at: int) -> Row:
         with self._path.open("rb") as file:
@@ -83,7 +87,8 @@ class TsvSource:
                 return dict(zip(self._columns, next(_reader(file), []), strict=True))
             except (csv.Error, ValueError) as error:
                 raise DataError(
-                    f"{self._path} changed at byte {at} ({error}); restart the run to read it", kind="changed source"
+                    f"{self._path} changed at byte {at} ({error}); restart the run to read it",
+                    kind="changed source",
                 ) from error
 
     def _pictures(self, row: Row, holder: Row) -> list[Path | bytes]:
@@ -166,19 +171,26 @@ def _index(path: Path, options: TsvOptions, digest: blake2b) -> tuple[list[str],
     for at, line, row in _rows(path, digest):
         columns, name, image = list(row), row["index"], row.get("image", "")
         if name in holders:
-            raise DataError(f"{path} line {line}: index {name} comes twice; expected each once: remove one")
+            raise DataError(
+                f"{path} line {line}: index {name} comes twice; expected each once: remove one"
+            )
         holds = len(image) > _REFERENCE
         holders[name] = at if holds else -1
         if image or row.get("image_path") or options.without_image == "keep":
             places.append((at, line, "" if holds else image))
-    found = [(at, line, at if not name else _holder(holders, name, f"{path} line {line}")) for at, line, name in places]
+    found = [
+        (at, line, at if not name else _holder(holders, name, f"{path} line {line}"))
+        for at, line, name in places
+    ]
     return columns, np.array(found, dtype=np.int64).reshape(-1, 3)
 
 
 def _holder(holders: dict[str, int], name: str, where: str) -> int:
     """The byte of the row whose image is meant."""
     if holders.get(name, -1) < 0:
-        raise DataError(f"{where}: image is {name!r}; expected base64, or the index of a row that holds an image")
+        raise DataError(
+            f"{where}: image is {name!r}; expected base64, or the index of a row that holds an image"
+        )
     return holders[name]
 
 
@@ -206,7 +218,9 @@ def _answer(row: Row) -> str:
     """The answer, or the first of several."""
     answer = next(iter(_listed(row.get("answer", "").strip())), "")
     if not answer:
-        raise DataError("no `answer`; expected one to learn: use a split whose answers are public", kind="turns")
+        raise DataError(
+            "no `answer`; expected one to learn: use a split whose answers are public", kind="turns"
+        )
     return answer
 
 
@@ -223,13 +237,15 @@ def _placed(text: str, images: int) -> tuple[str, list[int]]:
     """The text with its marks, and which image each mark shows: where `<image k>` stands, else all before the text."""
     if IMAGE_MARK in text:
         raise DataError(
-            f"the question contains {IMAGE_MARK}; expected plain text or numbered marks: remove the mark", kind="marks"
+            f"the question contains {IMAGE_MARK}; expected plain text or numbered marks: remove the mark",
+            kind="marks",
         )
     shown = [int(number) - 1 for number in _NUMBERED.findall(text)]
     if not shown:
         return f"{IMAGE_MARK}\n" * images + text, list(range(images))
     if not all(0 <= number < images for number in shown):
         raise DataError(
-            f"the question shows image {max(shown) + 1} of {images}; expected marks from 1 to {images}", kind="marks"
+            f"the question shows image {max(shown) + 1} of {images}; expected marks from 1 to {images}",
+            kind="marks",
         )
     return _NUMBERED.sub(IMAGE_MARK, text), shown

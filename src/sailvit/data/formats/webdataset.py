@@ -20,7 +20,15 @@ from sailvit.core.records import Record
 from sailvit.data.formats.conversations import RecordOptions, row_record
 from sailvit.data.formats.rows import read_options
 from sailvit.data.formats.shards import Faults, Spans, shard_names, shard_paths
-from sailvit.data.formats.tars import DamageError, Stamp, content_of, members, plain_files, stamp_of, wrong
+from sailvit.data.formats.tars import (
+    DamageError,
+    Stamp,
+    content_of,
+    members,
+    plain_files,
+    stamp_of,
+    wrong,
+)
 
 _IMAGE = re.compile(r"(?:(\d+)\.)?(?:jpg|jpeg|png|webp)")
 """Endings of images. A number before it orders several of one sample; `seg.png` is no such image and not read."""
@@ -70,7 +78,9 @@ class WebDatasetSource:
         path, at = self._paths[shard], int(self._offsets[shard][inside])
         try:
             key, files = _read_shard(path, at, self._stamps[shard])
-            return sample_record(files, self._options, name=f"{self._names[shard]}/{key}", position=position)
+            return sample_record(
+                files, self._options, name=f"{self._names[shard]}/{key}", position=position
+            )
         except DataError as error:
             raise DataError(f"{path} at byte {at}: {error}", kind=error.kind) from error
 
@@ -104,10 +114,16 @@ def sample_in(content: bytes) -> tuple[str, dict[str, bytes]]:
     named = [(*_split(name), place) for name, place in members]
     first = next((key for key, _, _ in named if key), "")
     # Of two alike the first counts, so it is put in last.
-    return first, {end: content[place] for key, end, place in reversed(named) if key == first and key and _is_read(end)}
+    return first, {
+        end: content[place]
+        for key, end, place in reversed(named)
+        if key == first and key and _is_read(end)
+    }
 
 
-def sample_record(files: Mapping[str, bytes], options: RecordOptions, *, name: str, position: int) -> Record:
+def sample_record(
+    files: Mapping[str, bytes], options: RecordOptions, *, name: str, position: int
+) -> Record:
     """The record that a sample's files make: its images by number, its JSON, its text; `name` unless it has an `id`."""
     ordered = sorted((int(match[1] or 0), end) for end in files if (match := _IMAGE.fullmatch(end)))
     images = tuple(files[end] for _, end in ordered)
@@ -171,14 +187,25 @@ def _index(path: Path, digest: blake2b, faults: Faults) -> tuple[Stamp, NDArray[
         with path.open("rb") as file:
             stamp = stamp_of(file)
             for member in members(file, 0):
-                digest.update(f"{member.name}\0{member.offset_data}\0{member.size}\0".encode(errors="surrogateescape"))
+                digest.update(
+                    f"{member.name}\0{member.offset_data}\0{member.size}\0".encode(
+                        errors="surrogateescape"
+                    )
+                )
                 samples.add(member)
     except DamageError as error:
         last = samples.drop_last()
-        reason = f"{error}; the samples before it are used" + (f", without the last one, {last}" if last else "")
+        reason = f"{error}; the samples before it are used" + (
+            f", without the last one, {last}" if last else ""
+        )
         faults.add(path, error.offset, "cut shard", reason)
     except OSError as error:
-        faults.add(path, None, "missing shard", f"it cannot be read ({error.strerror}); check its place and rights")
+        faults.add(
+            path,
+            None,
+            "missing shard",
+            f"it cannot be read ({error.strerror}); check its place and rights",
+        )
     digest.update(str(len(samples.offsets)).encode())
     return stamp, np.array(samples.offsets, dtype=np.int64)
 
@@ -196,11 +223,14 @@ def _read_shard(path: Path, at: int, stamp: Stamp) -> tuple[str, dict[str, bytes
         with path.open("rb") as file:
             if stamp_of(file) != stamp:
                 raise DataError(
-                    "the shard changed since it was opened; restart the run to read it", kind="changed shard"
+                    "the shard changed since it was opened; restart the run to read it",
+                    kind="changed shard",
                 )
             return read_sample(file, at)
     except OSError as error:
-        raise DataError(f"the shard cannot be read ({error.strerror}); put it back", kind="missing shard") from error
+        raise DataError(
+            f"the shard cannot be read ({error.strerror}); put it back", kind="missing shard"
+        ) from error
 
 
 def _is_read(ending: str) -> bool:
@@ -213,7 +243,9 @@ def sample_row(files: Mapping[str, bytes]) -> dict[str, Any]:
         row = json.loads(files.get("json", b"{}"))
         text = files["txt"].decode() if "txt" in files else None
     except (ValueError, RecursionError) as error:
-        raise DataError(f"its text cannot be read ({error}); expected JSON, or text as UTF-8", kind="text") from error
+        raise DataError(
+            f"its text cannot be read ({error}); expected JSON, or text as UTF-8", kind="text"
+        ) from error
     if not isinstance(row, dict):
         raise DataError(f"its JSON holds {type(row).__name__}; expected an object", kind="text")
     fields = {name: value for name, value in row.items() if value is not None}

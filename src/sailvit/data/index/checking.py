@@ -107,9 +107,13 @@ def check(
     for name, source in sources.items():
         for fault in getattr(source, "faults", ()):
             tally.add(_of_shard(name, fault))
-        positions = _positions(name, len(source), None if samples is None else samples / max(1, total))
+        positions = _positions(
+            name, len(source), None if samples is None else samples / max(1, total)
+        )
         done = 0
-        for stretch, (images, findings) in _read(Checker(name, source, builder), positions, workers):
+        for stretch, (images, findings) in _read(
+            Checker(name, source, builder), positions, workers
+        ):
             done += stretch
             tally.take(stretch, images, findings)
             if progress is not None:
@@ -145,7 +149,9 @@ class _Tally:
         """All of it."""
         bad = dict(sorted(self._bad.items(), key=lambda item: -item[1]))
         examples = [finding for kind in bad for finding in self._examples[kind]]
-        return CheckReport(records=records, checked=self._checked, images=self._images, bad=bad, examples=examples)
+        return CheckReport(
+            records=records, checked=self._checked, images=self._images, bad=bad, examples=examples
+        )
 
 
 def place_of(source: Source, position: int) -> str | None:
@@ -162,7 +168,9 @@ def place_of(source: Source, position: int) -> str | None:
 
 def _of_shard(name: str, fault: Fault) -> Finding:
     place = fault.shard if fault.offset is None else f"{fault.shard}:{fault.offset}"
-    return Finding(source=name, kind=fault.kind, reason=fault.reason, place=place, count=fault.count)
+    return Finding(
+        source=name, kind=fault.kind, reason=fault.reason, place=place, count=fault.count
+    )
 
 
 def _positions(name: str, records: int, share: float | None) -> NDArray[np.int64]:
@@ -178,4 +186,6 @@ def _read(
 ) -> Iterator[tuple[int, tuple[int, list[Finding]]]]:
     """Number of records of every stretch, and what reading it gave."""
     stretches = [positions[start : start + _CHUNK] for start in range(0, len(positions), _CHUNK)]
-    yield from zip(map(len, stretches), each(checker.check, stretches, workers=workers), strict=True)
+    yield from zip(
+        map(len, stretches), each(checker.check, stretches, workers=workers), strict=True
+    )

@@ -22,7 +22,11 @@ def each_on_cluster(task: Callable[[Job], Result], jobs: Iterable[Job]) -> Itera
     ray = _ray()
     if not ray.is_initialized():
         # A cluster of one's own talks to this machine alone.
-        own = {} if "RAY_ADDRESS" in os.environ else {"_node_ip_address": "127.0.0.1", "include_dashboard": False}
+        own = (
+            {}
+            if "RAY_ADDRESS" in os.environ
+            else {"_node_ip_address": "127.0.0.1", "include_dashboard": False}
+        )
         ray.init(log_to_driver=False, logging_level="error", **own)
     held = ray.put(task)
     run = ray.remote(_run)
@@ -40,4 +44,6 @@ def _ray() -> Any:
     try:
         return import_module("ray")
     except ImportError as error:
-        raise DataError(f"--ray needs Ray, which cannot be imported ({error}): pip install 'sailvit[ray]'") from error
+        raise DataError(
+            f"--ray needs Ray, which cannot be imported ({error}): pip install 'sailvit[ray]'"
+        ) from error

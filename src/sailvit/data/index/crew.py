@@ -37,7 +37,9 @@ def each(task: Callable[[Job], Result], jobs: Iterable[Job], *, workers: int) ->
     context.set_forkserver_preload([type(task).__module__])
     pool = ProcessPoolExecutor(workers, context, initializer=_start, initargs=(task,))
     try:
-        yield from in_order(lambda job: pool.submit(_run, job), Future.result, jobs, most=workers * _AHEAD)
+        yield from in_order(
+            lambda job: pool.submit(_run, job), Future.result, jobs, most=workers * _AHEAD
+        )
     except BrokenProcessPool as error:
         raise SailvitError(
             f"one of {workers} worker processes ended without a result ({error}); it may have run out of memory:"
@@ -48,7 +50,11 @@ def each(task: Callable[[Job], Result], jobs: Iterable[Job], *, workers: int) ->
 
 
 def in_order(
-    submit: Callable[[Job], Handle], take: Callable[[Handle], Result], jobs: Iterable[Job], *, most: int
+    submit: Callable[[Job], Handle],
+    take: Callable[[Handle], Result],
+    jobs: Iterable[Job],
+    *,
+    most: int,
 ) -> Iterator[Result]:
     """Results in the order of the jobs, of which at most `most` are handed out at any time."""
     waiting: deque[Handle] = deque()

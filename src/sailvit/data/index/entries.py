@@ -38,7 +38,9 @@ class BadRecord(Config):
     """What was found, what was expected, what to do."""
 
 
-def bad_record(source: str, position: int | None, record: Record | None, error: BaseException) -> BadRecord:
+def bad_record(
+    source: str, position: int | None, record: Record | None, error: BaseException
+) -> BadRecord:
     """The line for what reading, tokenizing or decoding refused with `error`."""
     kind = error.kind if isinstance(error, DataError) else "unexpected"
     name = None if record is None else record.id
@@ -86,7 +88,13 @@ class Entries:
                 " not a name of records",
                 kind="kind",
             )
-        row = {**facts, "offset": offset, "size": size, "crc32": crc32, "kind": list(self.kinds).index(kind)}
+        row = {
+            **facts,
+            "offset": offset,
+            "size": size,
+            "crc32": crc32,
+            "kind": list(self.kinds).index(kind),
+        }
         self._rows.append(tuple(row.get(name, 0) for name in ENTRY.names or ()))
 
     def write(self, folder: Path, shard: str) -> FileMark:
@@ -99,7 +107,11 @@ class Entries:
 def write_costs(path: Path, indexes: Iterable[Path], records: int) -> FileMark:
     """Write the tokens and tiles of all shards' indexes as one int32[2, n]; one index at a time is in memory."""
     part = path.with_name(path.name + ".part")
-    file: Any = np.lib.format.open_memmap(part, mode="w+", dtype=np.int32, shape=(2, records)) if records else None
+    file: Any = (
+        np.lib.format.open_memmap(part, mode="w+", dtype=np.int32, shape=(2, records))
+        if records
+        else None
+    )
     at = 0
     for index in indexes:
         entries = np.load(index, allow_pickle=False)

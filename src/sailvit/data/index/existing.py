@@ -97,7 +97,9 @@ READERS: dict[str, Callable[[Path, RecordOptions, Path | None], Shard]] = {
 """Readers of shards, by the manifest's `format`."""
 
 
-def open_shard(path: Path, kind: str, options: RecordOptions, images: Path | None) -> Shard | DataError:
+def open_shard(
+    path: Path, kind: str, options: RecordOptions, images: Path | None
+) -> Shard | DataError:
     """The shard at `path`, or why nothing in it can be read."""
     try:
         return READERS[kind](path, options, images)

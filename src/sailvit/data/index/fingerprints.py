@@ -23,7 +23,9 @@ def tokenizer_fingerprint(tokenizer: FastTokenizer) -> str:
     """
     core = json.loads(tokenizer.backend_tokenizer.to_str())
     core.update(truncation=None, padding=None)
-    return digest([core, tokenizer.chat_template, sorted(tokenizer.all_special_tokens), tokenizer.bos_token])
+    return digest(
+        [core, tokenizer.chat_template, sorted(tokenizer.all_special_tokens), tokenizer.bos_token]
+    )
 
 
 def layout_fingerprint(layout: VisualLayout) -> str:

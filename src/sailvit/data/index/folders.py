@@ -25,7 +25,10 @@ def counted_by(builder: SampleBuilder) -> dict[str, Any]:
     return {
         "tokenizer": tokenizer_fingerprint(tokenizer),
         "layout": layout_fingerprint(builder.layout),
-        "tokenizer_values": {"name": Path(tokenizer.name_or_path).name, "vocabulary": len(tokenizer)},
+        "tokenizer_values": {
+            "name": Path(tokenizer.name_or_path).name,
+            "vocabulary": len(tokenizer),
+        },
         "layout_values": asdict(builder.layout),
     }
 
@@ -47,11 +50,19 @@ def complete(
     samples = sum(mark.samples for mark in shards)
     measured = None
     if counted is not None:
-        costs = write_costs(folder / COSTS, (folder / index_name(mark.name) for mark in shards), samples)
+        costs = write_costs(
+            folder / COSTS, (folder / index_name(mark.name) for mark in shards), samples
+        )
         measured = Measured(costs=costs, **counted)
     left_out = _write_bad(folder / BAD, bad)
     made = {"by": f"sailvit {__version__}", **settings["made"]}
-    manifest = Manifest(samples=samples, bad=left_out, shards=shards, measured=measured, **{**settings, "made": made})
+    manifest = Manifest(
+        samples=samples,
+        bad=left_out,
+        shards=shards,
+        measured=measured,
+        **{**settings, "made": made},
+    )
     write_json(folder / MANIFEST, manifest.model_dump())
     return manifest
 

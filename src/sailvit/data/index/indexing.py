@@ -50,13 +50,18 @@ class Indexer:
         """Read a shard and write its index."""
         config = self.config
         path = config.root / name
-        options = read_options(RecordOptions, SourceConfig(format=config.format, options=config.options))
+        options = read_options(
+            RecordOptions, SourceConfig(format=config.format, options=config.options)
+        )
         shard = open_shard(path, config.format, options, config.images)
         entries, bad = Entries(self.builder), list[BadRecord]()
         if isinstance(shard, DataError):
             bad.append(bad_record(name, None, None, shard))
         else:
-            bad += [BadRecord(source=name, position=None, kind=f.kind, reason=f.reason) for f in shard.faults]
+            bad += [
+                BadRecord(source=name, position=None, kind=f.kind, reason=f.reason)
+                for f in shard.faults
+            ]
             self._fill(entries, shard, name, bad)
         index, file = entries.write(config.out, name), mark_of(path)
         mark = ShardMark(
@@ -91,11 +96,15 @@ def index_config(
     options = {} if kind is None else {"kind": kind}
     old = before(out or folder)
     if old is None:
-        return IndexConfig(root=folder, out=out or folder, format=_format(folder), images=images, options=options)
+        return IndexConfig(
+            root=folder, out=out or folder, format=_format(folder), images=images, options=options
+        )
     root, out = (folder, out) if out else (folder / old.root, folder)
     if images is None and old.images is not None:
         images = out / old.images
-    return IndexConfig(root=root, out=out, format=old.format, images=images, options={**old.options, **options})
+    return IndexConfig(
+        root=root, out=out, format=old.format, images=images, options={**old.options, **options}
+    )
 
 
 def _format(folder: Path) -> str:
@@ -154,4 +163,7 @@ def _marks(
 
 def _names(config: IndexConfig) -> list[str]:
     source = SourceConfig(format=config.format, path=str(config.root))
-    return [path.relative_to(config.root).as_posix() for path in shard_paths(source, Path(), _SUFFIXES[config.format])]
+    return [
+        path.relative_to(config.root).as_posix()
+        for path in shard_paths(source, Path(), _SUFFIXES[config.format])
+    ]

@@ -17,7 +17,12 @@ from sailvit.data.caches import cache_folder
 from sailvit.data.formats.indexed import IndexedSource
 from sailvit.data.index.costs import Costs, CostTable
 from sailvit.data.index.crew import each
-from sailvit.data.index.fingerprints import VERSION, digest, layout_fingerprint, tokenizer_fingerprint
+from sailvit.data.index.fingerprints import (
+    VERSION,
+    digest,
+    layout_fingerprint,
+    tokenizer_fingerprint,
+)
 from sailvit.data.samples import UNUSABLE, SampleBuilder
 from sailvit.distributed.processes import local_rank, world
 
@@ -99,7 +104,9 @@ def indexed_costs(name: str, source: Source, builder: SampleBuilder) -> CostTabl
 
 def cost_basis(builder: SampleBuilder) -> str:
     """Hash of all that counts depend on beside the records: tokenizer, layout, and the version of the counting."""
-    return digest([VERSION, tokenizer_fingerprint(builder.tokenizer), layout_fingerprint(builder.layout)])
+    return digest(
+        [VERSION, tokenizer_fingerprint(builder.tokenizer), layout_fingerprint(builder.layout)]
+    )
 
 
 def counts_name(source: Source, basis: str) -> str:
@@ -141,7 +148,9 @@ def _fill(
     total = len(source)
     stretches = (range(start, min(start + _CHUNK, total)) for start in range(0, total, _CHUNK))
     done = 0
-    for found in each(Measurer(source, builder).measure, stretches, workers=workers if total > _SMALL else 0):
+    for found in each(
+        Measurer(source, builder).measure, stretches, workers=workers if total > _SMALL else 0
+    ):
         counts[:, done : done + found.shape[1]] = found
         done += found.shape[1]
         if progress is not None:
@@ -170,7 +179,9 @@ class _Draft:
     def _open(self, file: Path) -> Counts:
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
-            return np.lib.format.open_memmap(self._part(file), mode="w+", dtype=np.int32, shape=(2, self._records))
+            return np.lib.format.open_memmap(
+                self._part(file), mode="w+", dtype=np.int32, shape=(2, self._records)
+            )
         except OSError as error:
             raise DataError(
                 f"{file.parent} cannot be written ({error}); it keeps token counts of data sets: let $SAILVIT_CACHE"

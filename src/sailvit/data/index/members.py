@@ -38,7 +38,9 @@ def sample_files(record: Record) -> list[File]:
         "messages": [{"role": turn.role, "content": turn.text} for turn in record.turns],
     }
     # The reader's own checks: what is written here must not be refused there.
-    conversation_record(row, tuple(file.content for file in images), name=record.id, kind=record.kind)
+    conversation_record(
+        row, tuple(file.content for file in images), name=record.id, kind=record.kind
+    )
     numbered = [File(f"{n}.{file.ending}", file.content) for n, file in enumerate(images)]
     try:
         text = json.dumps(row, ensure_ascii=False).encode()

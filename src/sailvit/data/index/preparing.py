@@ -20,7 +20,14 @@ from sailvit.core.config import Config
 from sailvit.core.errors import DataError
 from sailvit.core.records import ImageLike, Record, Source
 from sailvit.core.run import read_json, write_json
-from sailvit.data.formats.manifest import MANIFEST, UNFINISHED, Manifest, ShardMark, index_name, load_manifest
+from sailvit.data.formats.manifest import (
+    MANIFEST,
+    UNFINISHED,
+    Manifest,
+    ShardMark,
+    index_name,
+    load_manifest,
+)
 from sailvit.data.images import load_image
 from sailvit.data.index.cluster import each_on_cluster
 from sailvit.data.index.crew import each
@@ -95,7 +102,9 @@ class ShardWriter:
                 f"{path} cannot be written ({error.strerror}); make room and run the command again: it goes on there"
             ) from error
         kinds = entries.kinds
-        mark = ShardMark(name=shard.name, bytes=size, crc32=crc32, samples=len(entries), kinds=kinds, index=index)
+        mark = ShardMark(
+            name=shard.name, bytes=size, crc32=crc32, samples=len(entries), kinds=kinds, index=index
+        )
         result = ShardResult(mark=mark, bad=bad)
         write_json(_note(self.out, shard), result.model_dump())
         return result
@@ -115,7 +124,9 @@ class ShardWriter:
             at += len(content)
         yield END
 
-    def _sample(self, record: Record, shard: Shard, position: int, entries: Entries, at: int) -> bytes:
+    def _sample(
+        self, record: Record, shard: Shard, position: int, entries: Entries, at: int
+    ) -> bytes:
         """The bytes of one sample, now in the index."""
         if len(self.sources) > 1:
             record = replace(record, id=f"{shard.source}/{record.id}")
@@ -126,7 +137,9 @@ class ShardWriter:
             for image in held:
                 load_image(image)
         content = tar_bytes(f"{shard.first + position - shard.start:09d}", files)
-        entries.add(record.kind, offset=at, size=len(content), crc32=zlib.crc32(content), facts=facts)
+        entries.add(
+            record.kind, offset=at, size=len(content), crc32=zlib.crc32(content), facts=facts
+        )
         return content
 
 
@@ -150,12 +163,26 @@ def prepare(
     if (out / MANIFEST).exists():
         return _finished(out, identity)
     _begin(out, identity)
-    marks = list(_write(ShardWriter(sources, out, builder, config.decode), shards, workers=workers, progress=progress))
-    bad = chain(_faults(sources), (record for shard in shards for record in _read_note(out, shard).bad))
-    origins = [{"name": name, "records": len(s), "fingerprint": s.fingerprint} for name, s in sources.items()]
+    marks = list(
+        _write(
+            ShardWriter(sources, out, builder, config.decode),
+            shards,
+            workers=workers,
+            progress=progress,
+        )
+    )
+    bad = chain(
+        _faults(sources), (record for shard in shards for record in _read_note(out, shard).bad)
+    )
+    origins = [
+        {"name": name, "records": len(s), "fingerprint": s.fingerprint}
+        for name, s in sources.items()
+    ]
     made = {"command": "prepare", "identity": identity, "sources": origins}
     counted = None if builder is None else counted_by(builder)
-    manifest = complete(out, marks, bad, counted=counted, settings={"format": "webdataset", "made": made})
+    manifest = complete(
+        out, marks, bad, counted=counted, settings={"format": "webdataset", "made": made}
+    )
     _clear(out, marks)
     return manifest
 
@@ -178,7 +205,9 @@ def _write(
     kept = {shard: mark for shard in shards if (mark := _kept(writer.out, shard)) is not None}
     missing = (shard for shard in shards if shard not in kept)
     written = (
-        each_on_cluster(writer.write, missing) if workers == "ray" else each(writer.write, missing, workers=workers)
+        each_on_cluster(writer.write, missing)
+        if workers == "ray"
+        else each(writer.write, missing, workers=workers)
     )
     done, total = 0, sum(map(len, writer.sources.values()))
     for shard in shards:
@@ -204,7 +233,11 @@ def plan_shards(sources: Mapping[str, Source], config: PrepareConfig) -> list[Sh
 def _mean_bytes(source: Source) -> int:
     """About how many bytes a record takes, from records spread over the source."""
     sizes = []
-    for position in sorted(set(np.linspace(0, len(source) - 1, _LOOKED_AT, dtype=int).tolist())) if len(source) else ():
+    for position in (
+        sorted(set(np.linspace(0, len(source) - 1, _LOOKED_AT, dtype=int).tolist()))
+        if len(source)
+        else ()
+    ):
         try:
             files = sample_files(source[position])
         except UNUSABLE:
@@ -214,7 +247,10 @@ def _mean_bytes(source: Source) -> int:
 
 
 def _identity(
-    sources: Mapping[str, Source], shards: list[Shard], config: PrepareConfig, builder: SampleBuilder | None
+    sources: Mapping[str, Source],
+    shards: list[Shard],
+    config: PrepareConfig,
+    builder: SampleBuilder | None,
 ) -> str:
     """Hash of all that the output depends on."""
     content = [(name, source.fingerprint) for name, source in sources.items()]
@@ -246,9 +282,13 @@ def _begin(out: Path, identity: str) -> None:
     try:
         found = sorted(path.name for path in out.iterdir()) if out.exists() else []
     except OSError as error:
-        raise DataError(f"{out} cannot be used ({error.strerror}); expected a folder or none") from error
+        raise DataError(
+            f"{out} cannot be used ({error.strerror}); expected a folder or none"
+        ) from error
     if set(found) - {UNFINISHED}:
-        raise DataError(f"{out} holds {found[0]} and more; expected an empty folder, or none: choose another")
+        raise DataError(
+            f"{out} holds {found[0]} and more; expected an empty folder, or none: choose another"
+        )
     write_json(note, identity)
 
 

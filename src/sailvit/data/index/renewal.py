@@ -59,7 +59,9 @@ def before(out: Path) -> Manifest | None:
     return None
 
 
-def current(config: IndexConfig, old: Manifest | None, counted: dict[str, Any] | None) -> dict[str, ShardMark]:
+def current(
+    config: IndexConfig, old: Manifest | None, counted: dict[str, Any] | None
+) -> dict[str, ShardMark]:
     """Shards whose index is up to date, by name."""
     marks: list[ShardMark] = []
     if old is not None and _fits(old, config, counted):

@@ -34,7 +34,9 @@ def shipped_faces() -> tuple[str, ...]:
     """Font files that every installation has."""
     # The folder is found without importing matplotlib, which would take half a second.
     spec = find_spec("matplotlib")
-    folder = Path(spec.origin).parent / "mpl-data" / "fonts" / "ttf" if spec and spec.origin else Path()
+    folder = (
+        Path(spec.origin).parent / "mpl-data" / "fonts" / "ttf" if spec and spec.origin else Path()
+    )
     return (BUILT_IN, *(str(folder / name) for name in _SHIPPED if (folder / name).is_file()))
 
 
@@ -57,7 +59,9 @@ def font(face: str, size: int) -> FreeTypeFont:
     if face == BUILT_IN:
         built_in = ImageFont.load_default(size)
         if not isinstance(built_in, FreeTypeFont):
-            raise DataError("this Pillow was built without FreeType; install a wheel of Pillow that has it")
+            raise DataError(
+                "this Pillow was built without FreeType; install a wheel of Pillow that has it"
+            )
         return built_in.font_variant(layout_engine=Layout.BASIC)
     return ImageFont.truetype(face, size, layout_engine=Layout.BASIC)
 

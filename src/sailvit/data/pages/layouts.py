@@ -13,7 +13,9 @@ Layout = Callable[[np.random.Generator, Writer, str], Page]
 """Sets a page in one face."""
 
 
-def _sheet(rng: np.random.Generator, face: str, widths: tuple[int, int], shape: tuple[float, float]) -> Sheet:
+def _sheet(
+    rng: np.random.Generator, face: str, widths: tuple[int, int], shape: tuple[float, float]
+) -> Sheet:
     """An empty page whose height is between the two shares of its width."""
     width = int(rng.integers(widths[0], widths[1] + 1))
     height = int(width * rng.uniform(*shape))
@@ -45,7 +47,10 @@ def columns(rng: np.random.Generator, writer: Writer, face: str) -> Page:
         while sheet.fits():
             sheet.put(writer.paragraph())
             sheet.gap()
-    return sheet.page(fields=[("What is the title of the page?", title)], order="the left column before the right one")
+    return sheet.page(
+        fields=[("What is the title of the page?", title)],
+        order="the left column before the right one",
+    )
 
 
 def article(rng: np.random.Generator, writer: Writer, face: str) -> Page:
@@ -102,7 +107,10 @@ def table(rng: np.random.Generator, writer: Writer, face: str) -> Page:
         names.append(name)
         numbers = {"Count": str(rng.integers(1, 1000)), "Year": str(rng.integers(1950, 2031))}
         row = [name, *(make[head]() if head in make else numbers[head] for head in heads[1:])]
-        fields += [(f'What is the "{head}" of {name}?', cell) for head, cell in zip(heads[1:], row[1:], strict=True)]
+        fields += [
+            (f'What is the "{head}" of {name}?', cell)
+            for head, cell in zip(heads[1:], row[1:], strict=True)
+        ]
         sheet.cells(row, lefts)
     sheet.trim()
     return sheet.page(fields=fields, order="row by row, cells separated by |")
@@ -125,15 +133,23 @@ def receipt(rng: np.random.Generator, writer: Writer, face: str) -> Page:
     sheet.rule()
     _priced(sheet, "Total", price(sum(prices)))
     fields = [("What is the total?", price(sum(prices))), ("What is the date?", date)]
-    fields += [("What is the number of the receipt?", number), ("What is the name of the shop?", shop)]
+    fields += [
+        ("What is the number of the receipt?", number),
+        ("What is the name of the shop?", shop),
+    ]
     fields += [("How many items were bought?", str(len(goods)))]
-    fields += [(f"What is the price of {item}?", price(cents)) for item, cents in zip(goods, prices, strict=True)]
+    fields += [
+        (f"What is the price of {item}?", price(cents))
+        for item, cents in zip(goods, prices, strict=True)
+    ]
     sheet.trim()
     return sheet.page(fields=fields, order="from top to bottom, a name and its price in one line")
 
 
 def _priced(sheet: Sheet, name: str, amount: str) -> None:
-    sheet.cells([name, amount], [0, sheet.column - sheet.length(amount) - 2], text=f"{name} {amount}")
+    sheet.cells(
+        [name, amount], [0, sheet.column - sheet.length(amount) - 2], text=f"{name} {amount}"
+    )
 
 
 def form(rng: np.random.Generator, writer: Writer, face: str) -> Page:

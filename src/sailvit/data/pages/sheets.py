@@ -97,7 +97,15 @@ class Sheet:
         """Leave a part of a line empty."""
         self.y += round(share * self.step())
 
-    def put(self, text: str, *, size: int | None = None, align: Align = "left", mark: str = "", indent: int = 0) -> int:
+    def put(
+        self,
+        text: str,
+        *,
+        size: int | None = None,
+        align: Align = "left",
+        mark: str = "",
+        indent: int = 0,
+    ) -> int:
         """Set a text in as many lines as it needs, as far as the page goes; returns how many lines were set.
 
         `mark` stands in the indentation of the first line. A last sentence may be cut at the end of a line.
@@ -108,7 +116,9 @@ class Sheet:
                 break
             shift = {"left": 0.0, "centre": 0.5, "right": 1.0}[align]
             free = self.column - indent - _length(line, self.face, size)
-            self.spans.append(Span(line, self.x + indent + int(free * shift), self.y, self.face, size))
+            self.spans.append(
+                Span(line, self.x + indent + int(free * shift), self.y, self.face, size)
+            )
             marked = mark if index == 0 else ""
             if marked:
                 self.spans.append(Span(marked, self.x, self.y, self.face, size))
@@ -116,7 +126,14 @@ class Sheet:
             self.y += self.step(size)
         return len(self.rows) - before
 
-    def cells(self, texts: list[str], lefts: list[int], *, size: int | None = None, text: str | None = None) -> None:
+    def cells(
+        self,
+        texts: list[str],
+        lefts: list[int],
+        *,
+        size: int | None = None,
+        text: str | None = None,
+    ) -> None:
         """Set one line of several pieces at these places, counted from the column's left end; as one row `text`."""
         size = size or self.size
         self.spans += [
@@ -140,7 +157,13 @@ class Sheet:
         """Width of a text in plain type, in pixels."""
         return round(_length(text, self.face, self.size))
 
-    def page(self, *, fields: list[tuple[str, str]], order: str = "from top to bottom", numbered: bool = False) -> Page:
+    def page(
+        self,
+        *,
+        fields: list[tuple[str, str]],
+        order: str = "from top to bottom",
+        numbered: bool = False,
+    ) -> Page:
         """The finished page."""
         return Page(
             size=(self.width, self.height),
@@ -163,7 +186,9 @@ def wrap(text: str, face: str, size: int, width: float) -> list[str]:
             lines[-1].append(word)
             taken += space + length
             continue
-        fitting = (end for end in range(len(word), 1, -1) if _length(word[:end], face, size) <= width)
+        fitting = (
+            end for end in range(len(word), 1, -1) if _length(word[:end], face, size) <= width
+        )
         lines.append([word[: next(fitting, 1)]])
         taken = length
     return [" ".join(line) for line in lines]

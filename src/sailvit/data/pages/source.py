@@ -26,7 +26,18 @@ from sailvit.data.pages.words import Writer
 
 VERSION = 1
 """Raised whenever the same options give other records."""
-_ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth")
+_ORDINALS = (
+    "first",
+    "second",
+    "third",
+    "fourth",
+    "fifth",
+    "sixth",
+    "seventh",
+    "eighth",
+    "ninth",
+    "tenth",
+)
 
 
 class PagesOptions(Config):
@@ -91,7 +102,11 @@ class PagesSource:
         page = LAYOUTS[kind](rng, Writer(rng, self._lines), face)
         smallest = min(span.size for span in page.spans)
         wear = some_wear(rng, smallest, worn=bool(rng.random() < self.options.worn))
-        asked = _some(rng, [*page.fields, *_about_lines(page)], int(rng.integers(1, self.options.questions + 1)))
+        asked = _some(
+            rng,
+            [*page.fields, *_about_lines(page)],
+            int(rng.integers(1, self.options.questions + 1)),
+        )
         if not asked or rng.random() < self.options.transcriptions:
             asked = [transcription(page)]
         return _record(f"{kind}-{position}", asked, Drawing(page, wear))
@@ -124,7 +139,9 @@ def _about_lines(page: Page) -> list[tuple[str, str]]:
     return [(f"What does the {ordinal} line from the top say?", row) for ordinal, row in rows]
 
 
-def _some(rng: np.random.Generator, every: list[tuple[str, str]], count: int) -> list[tuple[str, str]]:
+def _some(
+    rng: np.random.Generator, every: list[tuple[str, str]], count: int
+) -> list[tuple[str, str]]:
     return [every[index] for index in rng.permutation(len(every))[:count].tolist()]
 
 
@@ -140,8 +157,12 @@ def _read_lines(path: Path) -> tuple[str, ...]:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} cannot be read as UTF-8 text ({error}); expected lines of plain text") from error
-    lines = tuple(" ".join(line.split()) for line in text.replace(IMAGE_MARK, "").splitlines() if line.strip())
+        raise DataError(
+            f"{path} cannot be read as UTF-8 text ({error}); expected lines of plain text"
+        ) from error
+    lines = tuple(
+        " ".join(line.split()) for line in text.replace(IMAGE_MARK, "").splitlines() if line.strip()
+    )
     if not lines:
         raise DataError(f"{path} has no line with text; expected at least one")
     return lines

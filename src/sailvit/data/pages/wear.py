@@ -68,7 +68,9 @@ class Drawing:
             image = image.filter(ImageFilter.GaussianBlur(wear.blur))
         if wear.grain or wear.shade:
             image = Image.fromarray(_textured(np.asarray(image), wear))
-        return np.asarray(image if wear.quality is None else _compressed(image, wear.quality)).copy()
+        return np.asarray(
+            image if wear.quality is None else _compressed(image, wear.quality)
+        ).copy()
 
 
 def some_wear(rng: np.random.Generator, type_size: int, *, worn: bool) -> Wear:
@@ -92,7 +94,9 @@ def some_wear(rng: np.random.Generator, type_size: int, *, worn: bool) -> Wear:
     )
 
 
-def turned(box: tuple[float, float, float, float], size: tuple[int, int], angle: float) -> np.ndarray:
+def turned(
+    box: tuple[float, float, float, float], size: tuple[int, int], angle: float
+) -> np.ndarray:
     """float[4, 2]: where the corners of a box lie after the page is turned about its centre."""
     left, upper, right, lower = box
     centre = np.array(size) / 2
@@ -107,7 +111,9 @@ def _textured(pixels: np.ndarray, wear: Wear) -> np.ndarray:
     height, width = pixels.shape[:2]
     rng = numpy_generator(wear.seed, "grain")
     fine = rng.standard_normal((height, width), dtype=np.float32)
-    spots = Image.fromarray(rng.standard_normal((height // 24 + 2, width // 24 + 2), dtype=np.float32))
+    spots = Image.fromarray(
+        rng.standard_normal((height // 24 + 2, width // 24 + 2), dtype=np.float32)
+    )
     coarse = np.asarray(spots.resize((width, height), Image.Resampling.BICUBIC))
     shadow = np.linspace(0, 0.5, height)[:, None] + np.linspace(0, 0.5, width)
     change = wear.grain * (fine + 0.5 * coarse) - wear.shade * shadow

@@ -31,11 +31,17 @@ _PLACES = _phrases(
     """near the river|behind the old school|after a long delay|before noon|at the end of May|without a sound|
     in the second year|on a rainy evening|for the first time|under the new rules"""
 )
-_FIRST = _words("Anna Boris Clara David Elena Farid Greta Hugo Irene Jonas Karim Lucia Marco Nadia Oskar Priya")
-_LAST = _words("Adler Becker Costa Dahl Ekman Fischer Grant Hansen Ito Jansen Kowal Lopez Moreau Novak Olsen Patel")
+_FIRST = _words(
+    "Anna Boris Clara David Elena Farid Greta Hugo Irene Jonas Karim Lucia Marco Nadia Oskar Priya"
+)
+_LAST = _words(
+    "Adler Becker Costa Dahl Ekman Fischer Grant Hansen Ito Jansen Kowal Lopez Moreau Novak Olsen Patel"
+)
 _STREETS = _words("Mill Station Garden Church Harbour Linden Castle Market Bridge Forest")
 _TOWNS = _words("Ashford Brookton Carlow Denholm Elmsby Fairmont Glenrock Hartley")
-_MONTHS = _words("January February March April May June July August September October November December")
+_MONTHS = _words(
+    "January February March April May June July August September October November December"
+)
 _SYLLABLES = _words("ka lo mi ren ta vo zel bur dan fi gor hu jen pra sol tur")
 _GOODS = _words(
     """Bread Milk Coffee Butter Apples Rice Soap Paper Candles Honey Pasta Cheese Olives Tea Flour Salt Batteries
@@ -96,7 +102,9 @@ class Writer:
 
     def code(self) -> str:
         """Letters and digits as on a ticket, without O and I, which many fonts draw like 0 and 1."""
-        letters = "".join(self.one("ABCDEFGHJKLMNPQRSTUVWXYZ") for _ in range(int(self.rng.integers(2, 4))))
+        letters = "".join(
+            self.one("ABCDEFGHJKLMNPQRSTUVWXYZ") for _ in range(int(self.rng.integers(2, 4)))
+        )
         return f"{letters}-{self.rng.integers(1000, 100000)}"
 
     def amount(self) -> str:

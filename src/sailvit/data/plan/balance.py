@@ -27,7 +27,10 @@ def deal(packs: Sequence[Pack], world: int) -> list[list[Pack]]:
     while swap := _swap(ranks, weights):
         for rank, at, index in swap:
             rank[at] = index
-    return [[padded[index] for index in sorted(rank, key=lambda index: -weights[index])] for rank in ranks]
+    return [
+        [padded[index] for index in sorted(rank, key=lambda index: -weights[index])]
+        for rank in ranks
+    ]
 
 
 def _longest_first(weights: Sequence[int], world: int) -> list[list[int]]:

@@ -55,7 +55,8 @@ class Draws:
         for index, reel in enumerate(self._reels):
             nths = np.array(pending.get(reel.source, ()), dtype=np.int64)
             made += (
-                (self._blend.due(index, draw.nth), index, draw) for draw in _draws(repeat(reel.source), reel.read(nths))
+                (self._blend.due(index, draw.nth), index, draw)
+                for draw in _draws(repeat(reel.source), reel.read(nths))
             )
         return [draw for *_, draw in sorted(made)]
 
@@ -76,9 +77,13 @@ class Draws:
                 return
             owners = np.repeat(np.arange(len(ranges)), [len(nths) for nths in ranges])[order]
             reels = zip(self._reels, ranges, strict=True)
-            values = np.concatenate([reel.ahead(nths, self._block) for reel, nths in reels], axis=1)[:, order]
+            values = np.concatenate(
+                [reel.ahead(nths, self._block) for reel, nths in reels], axis=1
+            )[:, order]
             yield from _draws([self._blend.sources[owner] for owner in owners], values)
-            for source, count in zip(counts, np.bincount(owners, minlength=len(ranges)), strict=True):
+            for source, count in zip(
+                counts, np.bincount(owners, minlength=len(ranges)), strict=True
+            ):
                 counts[source] += int(count)
 
 
@@ -87,11 +92,15 @@ class _Reel:
 
     def __init__(self, source: str, costs: Costs, feed: Feed) -> None:
         if not len(costs):
-            raise DataError(f"source {source} has no records; check its path, or leave it out of the mixture")
+            raise DataError(
+                f"source {source} has no records; check its path, or leave it out of the mixture"
+            )
         self.source = source
         self._costs = costs
         self._most = feed.sequence, feed.tiles
-        self.order = Order(costs.shards, feed.window, derive_seed(feed.seed, feed.name, "order", source))
+        self.order = Order(
+            costs.shards, feed.window, derive_seed(feed.seed, feed.name, "order", source)
+        )
         self._start = 0
         self._ahead = self.read(np.arange(0))
 
@@ -101,7 +110,12 @@ class _Reel:
         tokens, tiles = self._costs.at(positions)
         sequence, budget = self._most
         return np.stack(
-            [nths, positions, np.minimum(tokens, sequence), tiles if budget is None else np.minimum(tiles, budget)]
+            [
+                nths,
+                positions,
+                np.minimum(tokens, sequence),
+                tiles if budget is None else np.minimum(tiles, budget),
+            ]
         )
 
     def ahead(self, nths: range, block: int) -> NDArray[np.int64]:

@@ -41,7 +41,11 @@ class Plan:
     def steps(self, cursor: Mapping[str, Any] | None = None) -> Iterator[PlannedStep]:
         """The steps after the one that carried `cursor`, or all; a cursor of another feed is refused."""
         if cursor is None:
-            cursor = {**dict.fromkeys(_COUNTS, 0), "drawn": dict.fromkeys(self._feed.shares, 0), "pending": {}}
+            cursor = {
+                **dict.fromkeys(_COUNTS, 0),
+                "drawn": dict.fromkeys(self._feed.shares, 0),
+                "pending": {},
+            }
         else:
             self._check(cursor)
         return self._after(cursor)
@@ -61,7 +65,9 @@ class Plan:
             counts["samples"] += len(samples)
             counts["tokens"] += sum(draw.tokens for draw in samples)
             counts["tiles"] += sum(draw.tiles for draw in samples)
-            yield PlannedStep(packs, {**self._identity, **counts, "drawn": dict(drawn), "pending": packer.pending})
+            yield PlannedStep(
+                packs, {**self._identity, **counts, "drawn": dict(drawn), "pending": packer.pending}
+            )
 
     def _packs(self, packer: Packer, draws: Iterator[Drawn]) -> tuple[tuple[Drawn, ...], ...]:
         packs = (packer.take(draws) for _ in range(self._feed.global_batch))

@@ -24,7 +24,12 @@ class Ahead(Generic[_Item]):
     def __enter__(self) -> Ahead[_Item]:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
+    ) -> None:
         self._thread.shutdown(cancel_futures=True)
         self._items = None
 

@@ -31,12 +31,19 @@ class Limit:
 
     def __enter__(self) -> Limit:
         main = threading.current_thread() is threading.main_thread()
-        self._rings = self._seconds is not None and main and signal.getitimer(signal.ITIMER_REAL)[0] == 0
+        self._rings = (
+            self._seconds is not None and main and signal.getitimer(signal.ITIMER_REAL)[0] == 0
+        )
         if self._rings:
             self._before = signal.signal(signal.SIGALRM, _ring)
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
+    ) -> None:
         if self._rings:
             signal.signal(signal.SIGALRM, self._before)
 

@@ -86,10 +86,18 @@ class Quarantine:
         self._check(1)
 
     def _check(self, enough: int) -> None:
-        over = {name: account for name, account in self._accounts.items() if self._too_many(account)}
-        read, bad = (sum(getattr(account, name) for account in self._accounts.values()) for name in ("read", "bad"))
+        over = {
+            name: account for name, account in self._accounts.items() if self._too_many(account)
+        }
+        read, bad = (
+            sum(getattr(account, name) for account in self._accounts.values())
+            for name in ("read", "bad")
+        )
         if over or (bad == read >= enough):
-            worst = max(over or self._accounts, key=lambda name: self._accounts[name].bad / self._accounts[name].read)
+            worst = max(
+                over or self._accounts,
+                key=lambda name: self._accounts[name].bad / self._accounts[name].read,
+            )
             raise DataError(_message(worst, self._accounts[worst], self._config), kind="quarantine")
 
     def _too_many(self, account: _Account) -> bool:

@@ -85,14 +85,20 @@ class Reader(Dataset[Reading]):
 
     def __getitem__(self, task: Task) -> Reading:
         shelf, slot = self._shelf, task.slot
-        tiler = Tiler(self._builder.layout, None if shelf is None or slot is None else shelf.room(slot))
+        tiler = Tiler(
+            self._builder.layout, None if shelf is None or slot is None else shelf.room(slot)
+        )
         found = self._samples(task, tiler)
         left = iter(found)
-        packs = [[s for s in islice(left, len(pack)) if isinstance(s, Sample)] for pack in task.packs]
+        packs = [
+            [s for s in islice(left, len(pack)) if isinstance(s, Sample)] for pack in task.packs
+        ]
         batch = collate(packs, padding_id=self._builder.padding_id)
         held = batch if shelf is None or slot is None else shelf.put(slot, batch)
         read = Counter(draw.source for pack in task.packs for draw in pack)
-        return Reading(held, dict(read), tuple(each for each in found if isinstance(each, BadRecord)))
+        return Reading(
+            held, dict(read), tuple(each for each in found if isinstance(each, BadRecord))
+        )
 
     def _samples(self, task: Task, tiler: Tiler) -> list[Sample | BadRecord]:
         """What became of each draw.
@@ -103,7 +109,10 @@ class Reader(Dataset[Reading]):
         draws = list(chain.from_iterable(task.packs))
         with Limit(self._timeout) as limit:
             drafts = [self._draft(task.step, draw, limit) for draw in draws]
-            return [self._sample(task.step, *pair, limit, tiler) for pair in zip(draws, drafts, strict=True)]
+            return [
+                self._sample(task.step, *pair, limit, tiler)
+                for pair in zip(draws, drafts, strict=True)
+            ]
 
     def _draft(self, step: int, draw: Drawn, limit: Limit) -> Draft | BadRecord:
         """The record of a draw as tokens."""

@@ -62,7 +62,9 @@ class Shelf:
         """Copy a batch into a slot, except for tiles that were made at its beginning."""
         room, places, at = self._slots[slot], {}, 0
         start = self.room(slot).data_ptr()
-        tensors = {name: value for name, value in vars(batch).items() if isinstance(value, torch.Tensor)}
+        tensors = {
+            name: value for name, value in vars(batch).items() if isinstance(value, torch.Tensor)
+        }
         for name, tensor in sorted(tensors.items(), key=lambda item: item[0] != "tiles"):
             places[name] = tensor.dtype, tuple(tensor.shape), at
             if tensor.data_ptr() != start + at:
@@ -76,7 +78,9 @@ class Shelf:
         window = memoryview(self._slots[shelved.slot])
         # Storages hold the window, so its end is the end of the last tensor, views that autograd keeps included.
         weakref.finalize(window, self._free.append, shelved.slot)
-        tensors: dict[str, Any] = {name: _view(window, *place) for name, place in shelved.places.items()}
+        tensors: dict[str, Any] = {
+            name: _view(window, *place) for name, place in shelved.places.items()
+        }
         return Batch(**shelved.values, **tensors)
 
 

@@ -31,7 +31,9 @@ class ShardCache:
     can be forked and pickled.
     """
 
-    def __init__(self, root: str, folder: Path, limit: int, *, access: Access | None = None) -> None:
+    def __init__(
+        self, root: str, folder: Path, limit: int, *, access: Access | None = None
+    ) -> None:
         self._root = root.removeprefix("file://").rstrip("/") or "/"
         self._access = access or Access()
         self._folder = folder.absolute()
@@ -135,7 +137,9 @@ class ShardCache:
         depot = Depot(self._root, str(self._folder), self._limit, self._access)
         # One per process: after a fork the parent's answers do not come here. setdefault is atomic among threads.
         service = self._services.setdefault(os.getpid(), Service(depot))
-        return service.submit(Order(*shard, path=str(path), waits=_waits(self._access, shard.name), ahead=ahead))
+        return service.submit(
+            Order(*shard, path=str(path), waits=_waits(self._access, shard.name), ahead=ahead)
+        )
 
     def _arrived(self, path: Path, _: Future[None]) -> None:
         self._ahead.discard(path)

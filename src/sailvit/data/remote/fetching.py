@@ -95,7 +95,9 @@ class Fetcher:
                 if wait is None or why.final:
                     count = "once" if tries == 1 else f"{tries} times"
                     where = f"{self._depot.root}/{order.name}"
-                    raise DataError(f"{where}: {why.said} (asked {count}); {why.advice}", kind=why.kind) from error
+                    raise DataError(
+                        f"{where}: {why.said} (asked {count}); {why.advice}", kind=why.kind
+                    ) from error
             await asyncio.sleep(wait)
         return None
 
@@ -121,7 +123,9 @@ class Fetcher:
         found, before = progress.crc32, progress.refused
         progress.refused = found
         progress.restart()
-        raise OtherBytes(f"its crc32 is {found:08x}, expected {order.crc32:08x}", final=found == before)
+        raise OtherBytes(
+            f"its crc32 is {found:08x}, expected {order.crc32:08x}", final=found == before
+        )
 
     async def _ask(self, order: Order, progress: _Progress) -> GetResult:
         from obstore import get_async

@@ -41,10 +41,16 @@ def reason(error: Exception) -> Reason:
         return Reason("changed shard", str(error), advice, final=error.final)
     if _is_denial(error):
         advice = (
-            "check the credentials in the environment; for a public bucket set AWS_SKIP_SIGNATURE=true (or GOOGLE_...)"
+            "check the credentials in the environment; for a public bucket set"
+            " AWS_SKIP_SIGNATURE=true (or GOOGLE_...)"
         )
         return Reason("unreachable", "the server refused access", advice, final=True)
-    return Reason("unreachable", plain(str(error)), "check the network and the server, then start again", final=False)
+    return Reason(
+        "unreachable",
+        plain(str(error)),
+        "check the network and the server, then start again",
+        final=False,
+    )
 
 
 def plain(text: str) -> str:
@@ -60,4 +66,6 @@ def plain(text: str) -> str:
 def _is_denial(error: Exception) -> bool:
     from obstore.exceptions import PermissionDeniedError, UnauthenticatedError
 
-    return isinstance(error, PermissionDeniedError | UnauthenticatedError) or bool(_CREDENTIALS.search(str(error)))
+    return isinstance(error, PermissionDeniedError | UnauthenticatedError) or bool(
+        _CREDENTIALS.search(str(error))
+    )

@@ -34,14 +34,18 @@ def check_root(root: str) -> None:
     """DataError where a URL is of no use as a root; asks nobody."""
     parts = urlsplit(root)
     if parts.scheme not in _SCHEMES or not parts.netloc:
-        raise DataError(f"{root} is not a root to read from; expected a folder or {'://, '.join(_SCHEMES)}://...")
+        raise DataError(
+            f"{root} is not a root to read from; expected a folder or {'://, '.join(_SCHEMES)}://..."
+        )
     if "@" in parts.netloc or parts.query or parts.fragment:
         raise DataError(
             f"the URL at {parts.hostname} carries a login, `?` or `#`; credentials come from the environment, and "
             f"names are put behind the URL"
         )
     if find_spec("obstore") is None:
-        raise DataError(f"reading {root} needs obstore; install it with: pip install 'sailvit[remote]'")
+        raise DataError(
+            f"reading {root} needs obstore; install it with: pip install 'sailvit[remote]'"
+        )
 
 
 def checked_name(name: str) -> str:
@@ -59,7 +63,9 @@ def own_file(root: str, shard: Shard) -> Path:
     """A plain folder's file, of the size expected."""
     path = Path(root, checked_name(shard.name))
     if not path.is_file():
-        raise DataError(f"{path} is not there; check the path, or restore the file", kind="missing shard")
+        raise DataError(
+            f"{path} is not there; check the path, or restore the file", kind="missing shard"
+        )
     found = path.stat().st_size
     if shard.size not in (None, found):
         raise _changed(path, f"has {found:,} bytes, expected {shard.size:,}")
@@ -75,4 +81,7 @@ def verified(data: bytes, path: Path, crc32: int | None) -> bytes:
 
 
 def _changed(path: Path, said: str) -> DataError:
-    return DataError(f"{path} {said}; it changed since it was indexed: restore it or index again", kind="changed shard")
+    return DataError(
+        f"{path} {said}; it changed since it was indexed: restore it or index again",
+        kind="changed shard",
+    )

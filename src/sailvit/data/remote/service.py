@@ -52,11 +52,18 @@ class Service:
             # Unbuffered, since a fork would copy what waits in a buffer; in a session of its own, so that Ctrl-C
             # reaches only the process that can explain it.
             self._process = subprocess.Popen(
-                self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0, start_new_session=True
+                self._command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                bufsize=0,
+                start_new_session=True,
             )
             self._waiting = {}
             listener = threading.Thread(
-                target=_listen, args=(self._process, self._waiting, self._lock), name="shard cache", daemon=True
+                target=_listen,
+                args=(self._process, self._waiting, self._lock),
+                name="shard cache",
+                daemon=True,
             )
             listener.start()
             weakref.finalize(self, _end, self._process)
@@ -64,7 +71,9 @@ class Service:
         return self._process.stdin
 
 
-def _listen(process: subprocess.Popen[bytes], waiting: dict[int, Future[None]], lock: threading.Lock) -> None:
+def _listen(
+    process: subprocess.Popen[bytes], waiting: dict[int, Future[None]], lock: threading.Lock
+) -> None:
     """Hands answers to those who wait for them; knows no Service, so that one can go out of use."""
     assert process.stdout is not None
     with process.stdout as answers:
@@ -81,7 +90,8 @@ def _listen(process: subprocess.Popen[bytes], waiting: dict[int, Future[None]], 
     for future in lost:
         future.set_exception(
             DataError(
-                f"the process that downloads ended with code {code}; its last words are above", kind="unreachable"
+                f"the process that downloads ended with code {code}; its last words are above",
+                kind="unreachable",
             )
         )
 

@@ -23,7 +23,9 @@ def serve(depot: str) -> None:
 
 async def _serve(fetcher: Fetcher) -> None:
     orders = asyncio.StreamReader()
-    await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(orders), sys.stdin)
+    await asyncio.get_running_loop().connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(orders), sys.stdin
+    )
     ahead, running = asyncio.Semaphore(_AHEAD), set()
     while line := await orders.readline():
         number, told = json.loads(line)

@@ -60,7 +60,11 @@ def _endpoint(access: Access) -> dict[str, Any]:
 
 def _unencrypted(depot: Depot) -> bool:
     """Whether the user named a server by `http://`; nothing else may go over the line unencrypted."""
-    named = [depot.root, depot.access.endpoint, *(os.environ.get(key) for key in ("AWS_ENDPOINT_URL", "AWS_ENDPOINT"))]
+    named = [
+        depot.root,
+        depot.access.endpoint,
+        *(os.environ.get(key) for key in ("AWS_ENDPOINT_URL", "AWS_ENDPOINT")),
+    ]
     return any(url.startswith("http://") for url in named if url)
 
 

@@ -18,7 +18,9 @@ from sailvit.data.view.pictures import Album
 from sailvit.data.view.segments import Segment, segments
 
 
-def view_packs(sources: Mapping[str, Source], builder: SampleBuilder, feed: Feed, *, packs: int) -> dict[str, Any]:
+def view_packs(
+    sources: Mapping[str, Source], builder: SampleBuilder, feed: Feed, *, packs: int
+) -> dict[str, Any]:
     """The first `packs` packs of a feed as JSON values, taken from the very batches that training gets."""
     costs = {name: LazyCosts(sources[name], builder) for name in feed.shares}
     # How packs are grouped into steps does not change them; planning whole steps would measure far more records.
@@ -27,7 +29,9 @@ def view_packs(sources: Mapping[str, Source], builder: SampleBuilder, feed: Feed
     shown = [viewer.pack(number, step.packs[0]) for number, step in enumerate(islice(steps, packs))]
     return {
         "sources": {name: len(sources[name]) for name in feed.shares},
-        "faults": [asdict(fault) for name in feed.shares for fault in getattr(sources[name], "faults", ())],
+        "faults": [
+            asdict(fault) for name in feed.shares for fault in getattr(sources[name], "faults", ())
+        ],
         "stage": feed.name,
         "seed": feed.seed,
         "sequence": feed.sequence,
@@ -43,7 +47,11 @@ class _Viewer:
     """Reads planned packs and describes them."""
 
     def __init__(
-        self, sources: Mapping[str, Source], costs: Mapping[str, LazyCosts], builder: SampleBuilder, feed: Feed
+        self,
+        sources: Mapping[str, Source],
+        costs: Mapping[str, LazyCosts],
+        builder: SampleBuilder,
+        feed: Feed,
     ) -> None:
         self.album = Album()
         self._sources = sources

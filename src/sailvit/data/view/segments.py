@@ -64,7 +64,9 @@ class Segment:
         learnt, expected = self.trained, self.tile_count * self.tokens_per_tile
         found = {
             "nothing is trained on": not learnt.any(),
-            "a label is not the next token": bool(np.any(self.labels[:-1][learnt[1:]] != self.tokens[1:][learnt[1:]])),
+            "a label is not the next token": bool(
+                np.any(self.labels[:-1][learnt[1:]] != self.tokens[1:][learnt[1:]])
+            ),
             "a label leads into the next sample": bool(self.labels[-1] != IGNORED),
             "image tokens are trained on": bool((learnt & self.visual).any()),
             f"{self.visual.sum()} image tokens for {self.tile_count} tiles of {self.tokens_per_tile}": bool(
@@ -84,7 +86,9 @@ class Segment:
             at += length
         return made
 
-    def pieces(self, tokenizer: FastTokenizer, album: Album, grids: Sequence[tuple[int, int]]) -> list[dict[str, Any]]:
+    def pieces(
+        self, tokenizer: FastTokenizer, album: Album, grids: Sequence[tuple[int, int]]
+    ) -> list[dict[str, Any]]:
         """The sample in reading order: text as chips, and images as tiles by the grid that they were cut into."""
         made: list[dict[str, Any]] = []
         images = zip(self.images, grids, strict=True)
@@ -95,10 +99,18 @@ class Segment:
                 end = min(len(self), at + len(tiles) * self.tokens_per_tile)
                 pictures = [album.add(tile) for tile in tiles]
                 cells, whole = pictures[: columns * rows], pictures[columns * rows :]
-                piece = {"columns": columns, "cells": cells, "whole": whole, "at": at, "tokens": end - at}
+                piece = {
+                    "columns": columns,
+                    "cells": cells,
+                    "whole": whole,
+                    "at": at,
+                    "tokens": end - at,
+                }
             else:
                 end = at + 1 + int(np.argmax(np.append(self.visual[at + 1 :], True)))
-                text = chips(tokenizer, self.tokens[at:end].tolist(), self.trained[at:end].tolist(), start=at)
+                text = chips(
+                    tokenizer, self.tokens[at:end].tolist(), self.trained[at:end].tolist(), start=at
+                )
                 piece = {"chips": text}
             made.append(piece)
             at = end
@@ -107,18 +119,24 @@ class Segment:
     def grids(self, images: Sequence[ImageLike], layout: VisualLayout) -> list[tuple[int, int]]:
         """Columns and rows that each image was cut into."""
         shown = images[: len(self.images)]
-        return [tile_grid(*image_size(image), layout) if layout.max_tiles > 1 else (1, 1) for image in shown]
+        return [
+            tile_grid(*image_size(image), layout) if layout.max_tiles > 1 else (1, 1)
+            for image in shown
+        ]
 
 
 def segments(batch: Batch, count: int, layout: VisualLayout) -> list[Segment]:
     """The first `count` segments of a batch of one pack; padding would be the next."""
     bounds = batch.boundaries.tolist()
     tokens, labels, positions, caption_of = (
-        field.reshape(-1).numpy() for field in (batch.tokens, batch.labels, batch.positions, batch.caption_of)
+        field.reshape(-1).numpy()
+        for field in (batch.tokens, batch.labels, batch.positions, batch.caption_of)
     )
     images = _images(batch)
     made = []
-    for name, start, end in zip(batch.sample_ids, bounds[:count], bounds[1 : count + 1], strict=True):
+    for name, start, end in zip(
+        batch.sample_ids, bounds[:count], bounds[1 : count + 1], strict=True
+    ):
         visual = tokens[start:end] == layout.placeholder_id
         shown = _taken(images, int(visual.sum()), layout.tokens_per_tile)
         made.append(
@@ -143,7 +161,9 @@ def _images(batch: Batch) -> list[torch.Tensor]:
     return list(torch.split(batch.tiles, counts.tolist()))
 
 
-def _taken(images: list[torch.Tensor], placeholders: int, tokens_per_tile: int) -> tuple[torch.Tensor, ...]:
+def _taken(
+    images: list[torch.Tensor], placeholders: int, tokens_per_tile: int
+) -> tuple[torch.Tensor, ...]:
     """The next images, as many as the placeholders stand for."""
     taken: list[torch.Tensor] = []
     while images and (sum(map(len, taken)) + len(images[0])) * tokens_per_tile <= placeholders:

@@ -30,7 +30,9 @@ def chips(
     return made
 
 
-def _pieces(tokenizer: FastTokenizer, tokens: Sequence[int], trained: Sequence[bool]) -> Iterator[tuple[int, int, str]]:
+def _pieces(
+    tokenizer: FastTokenizer, tokens: Sequence[int], trained: Sequence[bool]
+) -> Iterator[tuple[int, int, str]]:
     """Begin, end and text of each chip.
 
     Decoding a token alone loses the blanks that some tokenizers put between words, so each is decoded behind the chip
@@ -48,5 +50,7 @@ def _pieces(tokenizer: FastTokenizer, tokens: Sequence[int], trained: Sequence[b
 
 
 def _decoded(tokenizer: FastTokenizer, tokens: Sequence[int]) -> str:
-    text: str = tokenizer.decode(list(tokens), skip_special_tokens=False, clean_up_tokenization_spaces=False)
+    text: str = tokenizer.decode(
+        list(tokens), skip_special_tokens=False, clean_up_tokenization_spaces=False
+    )
     return text

@@ -55,7 +55,10 @@ def _draw_things(canvas: np.ndarray, scene: Objects | Crowd, rng: np.random.Gene
         mask = outline(thing.shape, _CROWD_SIZE if side == CROWD_SIDE else _SIZE[thing.size])
         row, column = divmod(thing.cell, side)
         free = SIDE // side - len(mask)
-        top, left = (SIDE // side * cell + free // 2 + shift for cell, shift in zip((row, column), move, strict=True))
+        top, left = (
+            SIDE // side * cell + free // 2 + shift
+            for cell, shift in zip((row, column), move, strict=True)
+        )
         _paste(canvas, mask, (top, left), _RGB[thing.colour] + tint)
 
 
@@ -67,7 +70,10 @@ def _draw_writing(canvas: np.ndarray, scene: Writing, rng: np.random.Generator) 
     for cell, character in enumerate(scene.glyphs):
         mask = glyph(character, _GLYPH_SCALE)
         row, column = divmod(cell, 2)
-        top, left = (CELL * at + (CELL - length) // 2 for at, length in zip((row, column), mask.shape, strict=True))
+        top, left = (
+            CELL * at + (CELL - length) // 2
+            for at, length in zip((row, column), mask.shape, strict=True)
+        )
         _paste(canvas, mask, (top + down, left + right), ink)
 
 
@@ -76,16 +82,22 @@ def _draw_chart(canvas: np.ndarray, scene: Chart, rng: np.random.Generator) -> N
         canvas[_BASELINE - _LEVEL * level] -= 30
     canvas[_BASELINE:] = 90
     start = (SIDE - _BAR_SLOT * len(scene.bars)) // 2 + (_BAR_SLOT - _BAR_WIDTH) // 2
-    for index, ((colour, height), tint) in enumerate(zip(scene.bars, _tints(rng, len(scene.bars)), strict=True)):
+    for index, ((colour, height), tint) in enumerate(
+        zip(scene.bars, _tints(rng, len(scene.bars)), strict=True)
+    ):
         left = start + _BAR_SLOT * index
-        canvas[_BASELINE - _LEVEL * height : _BASELINE, left : left + _BAR_WIDTH] = _RGB[colour] + tint
+        canvas[_BASELINE - _LEVEL * height : _BASELINE, left : left + _BAR_WIDTH] = (
+            _RGB[colour] + tint
+        )
 
 
 def _tints(rng: np.random.Generator, count: int) -> np.ndarray:
     return rng.integers(-_COLOUR_JITTER, _COLOUR_JITTER + 1, size=(count, 3))
 
 
-def _paste(canvas: np.ndarray, mask: np.ndarray, corner: tuple[int, int], colour: np.ndarray) -> None:
+def _paste(
+    canvas: np.ndarray, mask: np.ndarray, corner: tuple[int, int], colour: np.ndarray
+) -> None:
     top, left = corner
     region = canvas[top : top + mask.shape[0], left : left + mask.shape[1]]
     region += mask[:, :, None] * (colour - region)

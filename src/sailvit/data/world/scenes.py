@@ -220,7 +220,9 @@ def draw_sum(rng: np.random.Generator) -> Sum:
     """A random sum of digits."""
     left, right = rng.integers(10, size=2).tolist()
     sign = pick(rng, ("plus", "minus"))
-    return Sum(left, sign, right) if sign == "plus" else Sum(max(left, right), sign, min(left, right))
+    return (
+        Sum(left, sign, right) if sign == "plus" else Sum(max(left, right), sign, min(left, right))
+    )
 
 
 def split_of(scene: Scene) -> Split:

@@ -78,11 +78,15 @@ class Picture:
 class WorldSource:
     """`size` records, each a pure function of the options and its position."""
 
-    def __init__(self, split: Split, tasks: str | Mapping[str, float], size: int, seed: int = 0) -> None:
+    def __init__(
+        self, split: Split, tasks: str | Mapping[str, float], size: int, seed: int = 0
+    ) -> None:
         given = tasks if isinstance(tasks, str) else dict(tasks)
         self.options = _options({"split": split, "tasks": given, "size": size, "seed": seed})
         # Other mixtures get other streams: two sources of one seed must not show the same scenes in the same order.
-        self._stream = derive_seed(seed, "world", split, *map(str, sorted(self.options.tasks.items())))
+        self._stream = derive_seed(
+            seed, "world", split, *map(str, sorted(self.options.tasks.items()))
+        )
         self._names = sorted(self.options.tasks)
         self._limits = list(accumulate(self.options.tasks[name] for name in self._names))
 
@@ -97,7 +101,9 @@ class WorldSource:
         rng = numpy_generator(self._stream, position)
         threshold = rng.random() * self._limits[-1]
         name = self._names[int(np.searchsorted(self._limits, threshold, side="right"))]
-        return _record(f"{name}-{self.options.split}-{position}", TASKS[name], self.options.split, rng)
+        return _record(
+            f"{name}-{self.options.split}-{position}", TASKS[name], self.options.split, rng
+        )
 
     @property
     def fingerprint(self) -> str:

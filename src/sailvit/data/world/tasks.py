@@ -85,8 +85,12 @@ def _where(scene: Objects, rng: np.random.Generator) -> tuple[str, str]:
 
 def _beside(scene: Objects, rng: np.random.Generator) -> tuple[str, str]:
     # A side with a single thing on it always exists, and asking only for such sides leaves no second answer.
-    sides = {(thing, side): _on_side(scene, thing, side) for thing in scene.things for side in _SIDES}
-    (thing, side), (found,) = pick(rng, [(key, found) for key, found in sides.items() if len(found) == 1])
+    sides = {
+        (thing, side): _on_side(scene, thing, side) for thing in scene.things for side in _SIDES
+    }
+    (thing, side), (found,) = pick(
+        rng, [(key, found) for key, found in sides.items() if len(found) == 1]
+    )
     return f"what is {side} the {thing.name} ?", f"{found.size} {found.name}"
 
 
@@ -94,7 +98,9 @@ def _relation(scene: Objects, rng: np.random.Generator) -> tuple[str, str]:
     first, second = pick_some(rng, scene.things, 2)
     apart = [side for side in _SIDES if _lies(first, side, second) or _lies(second, side, first)]
     side = pick(rng, apart)
-    return f"is the {first.name} {side} the {second.name} ?", "yes" if _lies(first, side, second) else "no"
+    return f"is the {first.name} {side} the {second.name} ?", "yes" if _lies(
+        first, side, second
+    ) else "no"
 
 
 def _count(scene: Crowd, rng: np.random.Generator) -> tuple[str, str]:
@@ -133,8 +139,12 @@ def _on_side(scene: Objects, thing: Thing, side: str) -> list[Thing]:
 _OBJECTS, _CROWD, _WRITING, _CHART = (draw_objects,), (draw_crowd,), (draw_writing,), (draw_chart,)
 
 _ASKED_OF_PICTURES = {
-    "coarse": Task("caption", (draw_objects, draw_objects, draw_crowd, draw_writing, draw_chart), _coarse),
-    "fine": Task("caption", (draw_objects, draw_objects, draw_objects, draw_writing, draw_chart), _fine),
+    "coarse": Task(
+        "caption", (draw_objects, draw_objects, draw_crowd, draw_writing, draw_chart), _coarse
+    ),
+    "fine": Task(
+        "caption", (draw_objects, draw_objects, draw_objects, draw_writing, draw_chart), _fine
+    ),
     "ocr": Task("ocr", _WRITING, _ocr),
     "colour": Task("qa", _OBJECTS, _colour),
     "shape": Task("qa", _OBJECTS, _shape),
@@ -149,7 +159,10 @@ _ASKED_OF_PICTURES = {
 
 TASKS: dict[str, Task] = {
     **_ASKED_OF_PICTURES,
-    **{READ + name: Task("reading", task.scenes, task.ask, picture=False) for name, task in _ASKED_OF_PICTURES.items()},
+    **{
+        READ + name: Task("reading", task.scenes, task.ask, picture=False)
+        for name, task in _ASKED_OF_PICTURES.items()
+    },
     "sum": Task("text", (draw_sum,), _sum, picture=False),
 }
 """Every task by name."""

@@ -27,5 +27,13 @@ _GRAMMAR = """
 
 def vocabulary() -> tuple[str, ...]:
     """Every word of the world, once each, in a fixed order."""
-    words = (*DIGITS, *LETTERS, *COLOURS, *SHAPES, *SIZES, *PLURALS.values(), *sorted(_GRAMMAR.split()))
+    words = (
+        *DIGITS,
+        *LETTERS,
+        *COLOURS,
+        *SHAPES,
+        *SIZES,
+        *PLURALS.values(),
+        *sorted(_GRAMMAR.split()),
+    )
     return tuple(dict.fromkeys(words))

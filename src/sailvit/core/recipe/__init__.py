@@ -1,0 +1,92 @@
+"""The recipe: every setting of a run as one frozen value. Stages are values too; no code compares their names."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from sailvit.core.config import Config
+from sailvit.core.recipe.data import PortionConfig, QuarantineConfig, SourceConfig
+from sailvit.core.recipe.model import ConnectorConfig, ImageConfig, ModelConfig
+from sailvit.core.recipe.optim import OptimConfig, TrainConfig
+from sailvit.core.recipe.running import CheckpointConfig, ParallelConfig, RecoveryConfig
+from sailvit.core.recipe.stage import NOT_FOLDERS, Length, Stage
+from sailvit.core.recipe.types import PARTS, Count, NotNegative, Part, Positive, Share
+from sailvit.core.watch import WatchConfig
+
+__all__ = [
+    "NOT_FOLDERS",
+    "PARTS",
+    "CheckpointConfig",
+    "ConnectorConfig",
+    "Count",
+    "ImageConfig",
+    "Length",
+    "ModelConfig",
+    "NotNegative",
+    "OptimConfig",
+    "ParallelConfig",
+    "Part",
+    "PortionConfig",
+    "Positive",
+    "QuarantineConfig",
+    "Recipe",
+    "RecoveryConfig",
+    "Share",
+    "SourceConfig",
+    "Stage",
+    "TrainConfig",
+]
+
+
+class Recipe(Config):
+    """Everything that determines a run."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9._-]+$")
+    """Names the run folder: `runs/<name>` unless another is given."""
+    seed: int = 0
+    """Root of every random stream of the run."""
+    model: ModelConfig
+    """Tower, connector and language."""
+    sequence: Count
+    """Length of a pack, in tokens."""
+    precision: Literal["bf16", "fp32"] = "bf16"
+    """`bf16` runs forward and backward under autocast; weights and optimizer state are fp32 in both."""
+    sources: dict[str, SourceConfig]
+    """Named sources, mixed by the stages."""
+    stages: list[Stage] = Field(min_length=1)
+    """Run in order."""
+    proof_steps: Count = 10
+    """Steps after which a stage's first proof of training compares what moved with what was planned."""
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    """When the training state is saved, and which states are kept."""
+    recovery: RecoveryConfig = RecoveryConfig()
+    """What happens when losses or gradients are not finite, or jump."""
+    resume: Literal["never", "auto"] = "never"
+    """`auto` continues a run that is there, as `--resume` does, so that schedulers may start the same command again."""
+    quarantine: QuarantineConfig = QuarantineConfig()
+    """How many unreadable records the run puts up with."""
+    parallel: ParallelConfig = ParallelConfig()
+    """How the processes of a run share the model."""
+    watch: WatchConfig = WatchConfig()
+    """What the run looks at beside its losses, and where its curves go."""
+    workers: Annotated[int, Field(ge=0)] = 1
+    """Loader processes per rank; 0 loads in the training process."""
+
+    @model_validator(mode="after")
+    def _names_hold_together(self) -> Recipe:
+        names = [stage.name for stage in self.stages]
+        if doubled := {name for name in names if names.count(name) > 1}:
+            raise ValueError(f"stage names must differ; found twice: {', '.join(sorted(doubled))}")
+        for stage in self.stages:
+            if unknown := [name for name in stage.data if name not in self.sources]:
+                raise ValueError(
+                    f"stage {stage.name} mixes source {unknown[0]!r}, which `sources` does not define"
+                    f" (defined: {', '.join(self.sources) or 'none'})"
+                )
+        if self.watch.source is not None and self.watch.source not in self.sources:
+            raise ValueError(
+                f"watch.source names {self.watch.source!r}, which `sources` does not define"
+            )
+        return self

@@ -1,0 +1,53 @@
+"""Settings of the three parts and of how images become tiles."""
+
+from __future__ import annotations
+
+from sailvit.core.config import Config
+from sailvit.core.recipe.types import Count, Part
+
+
+class ConnectorConfig(Config):
+    """Pixel-unshuffle, LayerNorm, Linear, GELU, Linear."""
+
+    merge: Count = 2
+    """Patches merged per side; 2 turns 2x2 patches into one visual token of 4 x width."""
+    hidden: Count | None = None
+    """Width between the two linear layers; none means the language's width."""
+    source: str | None = None
+    """Folder of a trained connector to start from; none means fresh weights drawn from the recipe's seed."""
+
+
+class ImageConfig(Config):
+    """How images become tiles; whatever is left out comes from the tower's own preprocessor config."""
+
+    size: Count | None = None
+    """Height and width of a tile, in pixels."""
+    mean: tuple[float, float, float] | None = None
+    """Channel means, for pixels in 0..1."""
+    std: tuple[float, float, float] | None = None
+    """Channel standard deviations, for pixels in 0..1."""
+    max_tiles: Count = 1
+    """Most crops per image (InternVL2 rule: the grid of closest aspect ratio); 1 is fixed resolution."""
+    thumbnail: bool = True
+    """Whether an image cut into several tiles also gets one tile of the whole."""
+
+
+class ModelConfig(Config):
+    """The three parts and how they join."""
+
+    tower: str
+    """Hub id or local folder of any vision tower that `AutoModel` loads; `sailvit:` names a shipped checkpoint."""
+    language: str
+    """Hub id or local folder of any causal language model that `AutoModelForCausalLM` loads."""
+    connector: ConnectorConfig = ConnectorConfig()
+    """The connector between them."""
+    image: ImageConfig = ImageConfig()
+    """Tiles, and overrides of the tower's preprocessor config."""
+    feature_layer: int = -1
+    """Which hidden state of the tower feeds the connector; -1 is the last, -2 the one before."""
+    placeholder: str = "<|image_pad|>"
+    """Token that stands for one visual token; added to the tokenizer when missing."""
+    revision: dict[Part, str] = {}
+    """Hub revision per part, to pin a download."""
+    trust_remote_code: bool = False
+    """Whether a hub repository may run its own Python code on this machine."""

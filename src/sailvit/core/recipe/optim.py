@@ -1,0 +1,37 @@
+"""Settings of what trains, and of the optimizer."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from sailvit.core.config import Config
+from sailvit.core.recipe.types import Count, NotNegative, Positive, Share
+
+
+class TrainConfig(Config):
+    """How one part trains in a stage."""
+
+    lr: NotNegative = 1.0
+    """Share of the stage's learning rate; 0 freezes the part."""
+    last_blocks: Count | None = None
+    """Train only the last k transformer blocks that features come from, and what follows them; none trains the part."""
+    layer_decay: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Factor on the rate per layer down from what follows the blocks, which trains at the part's full rate: the k-th
+    block from the end at its k-th power, embeddings one power below the first block; none treats all alike."""
+
+
+class OptimConfig(Config):
+    """AdamW and gradient clipping."""
+
+    lr: Positive
+    """Peak learning rate."""
+    betas: tuple[Share, Share] = (0.9, 0.95)
+    """Decay of the first and second moment."""
+    eps: Positive = 1e-8
+    """Added to the denominator."""
+    weight_decay: NotNegative = 0.05
+    """Decoupled decay of matrices; vectors (biases, norms) are never decayed."""
+    clip: Positive | None = 1.0
+    """Largest global gradient norm; none leaves gradients as they are."""

@@ -1,0 +1,63 @@
+"""Settings of how a run goes on: checkpoints, recovery, and how processes share the model."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from sailvit.core.config import Config
+from sailvit.core.recipe.types import Count, Part, Positive
+
+
+class CheckpointConfig(Config):
+    """When the training state is saved, and which states are kept."""
+
+    every: Count | None = None
+    """Steps between saves; none saves only at stage ends and when interrupted."""
+    keep: Count = 2
+    """Newest states that are kept; one more is there while the next is written."""
+    best: bool = False
+    """Whether the state with the lowest mean loss since the save before it is kept as well."""
+
+
+class RecoveryConfig(Config):
+    """What happens when losses or gradients are not finite, or jump."""
+
+    streak: Count = 5
+    """Skipped steps in a row after which the run goes back to its last checkpoint."""
+    rollbacks: Annotated[int, Field(ge=0)] = 2
+    """Times per stage that it may; then it stops and names the samples."""
+    spike: Positive = 8.0
+    """Robust z-score over the last 100 losses from which a loss is noted as a spike, with its samples."""
+
+
+class ParallelConfig(Config):
+    """How the processes of a run share the model's state; they always share the data."""
+
+    mode: Literal["replicate", "shard", "hybrid"] = "replicate"
+    """`replicate`: each holds the whole model; `shard`: weights, gradients and moments are split over all (FSDP2);
+    `hybrid`: split within groups of `group` processes, replicated between them (HSDP)."""
+    group: Count | None = None
+    """Processes per group of `hybrid`; none takes those of one machine."""
+    recompute: dict[Part, Literal["selective", "full"]] = {}
+    """Activation checkpointing per part: `full` keeps each block's input alone, `selective` its matrix products too."""
+    compile: bool = False
+    """Whether every transformer block is compiled."""
+    kernels: Literal["auto", "plain"] = "auto"
+    """`auto` uses liger-kernel's fused ones for the language on a GPU where they are installed, unless blocks are
+    compiled, which fuses too; `plain` does not."""
+    offload: bool = False
+    """Whether shards and their optimizer state live in CPU memory (with `shard` or `hybrid`)."""
+
+    @model_validator(mode="after")
+    def _does_something(self) -> ParallelConfig:
+        if self.group is not None and self.mode != "hybrid":
+            raise ValueError(
+                f"`group` belongs to mode hybrid; the mode is {self.mode}: leave it out, or change `mode`"
+            )
+        if self.offload and self.mode == "replicate":
+            raise ValueError(
+                "`offload` moves shards, and mode replicate has none; set mode to shard or hybrid"
+            )
+        return self

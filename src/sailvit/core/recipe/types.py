@@ -1,0 +1,15 @@
+"""Names of the parts, and the kinds of numbers that settings are."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+Part = Literal["tower", "connector", "language"]
+PARTS: tuple[Part, ...] = ("tower", "connector", "language")
+
+Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=1)]
