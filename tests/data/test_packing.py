@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -122,3 +123,16 @@ def test_captioned_images_are_counted_over_the_batch():
     batch = collate([[captions[0], sample("7", 9, images=(2, 1))], captions[1:]])
     assert batch.captioned_images == 3
     assert sorted(set(batch.caption_of[batch.caption_of >= 0].tolist())) == [0, 3, 4]
+
+
+def test_captioned_images_have_the_id_of_their_tiles_whatever_the_layout_in_memory():
+    one, two = (sample(name, 12, images=(2,), caption=True) for name in ("3", "4"))
+    again = replace(one, id="5", tiles=one.tiles.contiguous(memory_format=torch.channels_last))
+    chat = sample("3", 9, images=(1, 1))
+    ids = collate([[one, chat], [two, again]]).image_ids
+    assert ids.dtype == torch.int64
+    assert len(ids) == 5
+    assert ids[0] == ids[4] > 0
+    assert ids[0] != ids[3] > 0
+    assert ids[1:3].tolist() == [0, 0]
+    assert collate([[one]]).image_ids.equal(ids[:1])

@@ -34,6 +34,7 @@ def batch(tiles: int) -> Batch:
         longest=SEGMENT,
         tiles=torch.zeros(tiles, 3, SIDE, SIDE, dtype=torch.uint8),
         image_of_tile=torch.arange(tiles),
+        image_ids=torch.zeros(tiles, dtype=torch.int64),
         caption_of=torch.full((ROWS, 2 * SEGMENT), -1),
         sample_ids=("a",) * count,
         padding=0,

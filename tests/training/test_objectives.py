@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
 
 from sailvit.core.batch import IGNORED, Batch
 from sailvit.core.errors import RecipeError
+from sailvit.core.records import Record
 from sailvit.data.packing import collate
 from sailvit.models.build import Assembly
 from sailvit.models.mllm import MLLM, Activations
@@ -36,7 +38,7 @@ def contrastive() -> Contrastive:
 def naive(objective: Contrastive, model: MLLM, batch: Batch) -> torch.Tensor:
     """The loss over all pairs as two plain loops."""
     visual = model.visual(batch.tiles)
-    images, texts, bags = [], [], []
+    images, texts, bags, shown = [], [], [], []
     for index in range(batch.captioned_images):
         tokens = batch.tokens[batch.caption_of == index]
         embedded = model.language.get_input_embeddings()(tokens).mean(dim=0)
@@ -44,13 +46,14 @@ def naive(objective: Contrastive, model: MLLM, batch: Batch) -> torch.Tensor:
         images.append(seen / seen.norm())
         texts.append(embedded / embedded.norm())
         bags.append(sorted(tokens.tolist()))
+        shown.append(batch.tiles[batch.image_of_tile == index])
     total = torch.zeros(())
     for i, image in enumerate(images):
         for j, text in enumerate(texts):
             score = objective.log_scale.exp() * image @ text + objective.bias
             if i == j:
                 total = total + (1 + (-score).exp()).log()
-            elif bags[i] != bags[j]:
+            elif bags[i] != bags[j] and not shown[i].equal(shown[j]):
                 total = total + (1 + score.exp()).log()
     return total
 
@@ -141,6 +144,68 @@ def test_identical_captions_are_no_negatives(assembly: Assembly):
     made = samples(assembly, captions(["red", "red"]))
     both = collate([made])
     alone = [collate([[sample]]) for sample in made]
+    found = objective(model, model(both, logits=False), both)
+    expected = sum(objective(model, model(batch, logits=False), batch) for batch in alone)
+    torch.testing.assert_close(found, expected)
+
+
+def described(indices: list[int]) -> list[Record]:
+    """A caption of its own for each of some pictures, which may be the same."""
+    return [
+        record(str(row), picture(10 + index), answer=TEXTS[row], kind="caption")
+        for row, index in enumerate(indices)
+    ]
+
+
+@pytest.mark.parametrize("sizes", [(5,), (1, 4), (2, 2, 1), (1, 1, 1, 1, 1)])
+def test_captions_of_the_same_image_are_no_negatives(assembly: Assembly, sizes: tuple[int, ...]):
+    """Within a micro-batch and across them, in value and in gradient."""
+    model, objective = assembly.mllm, contrastive()
+    made = samples(assembly, described([0, 0, 1, 2, 1]))
+    different = samples(assembly, described([0, 3, 1, 2, 4]))
+    expected = naive(objective, model, collate([made]))
+    assert abs(expected - naive(objective, model, collate([different]))) > 0.1
+    expected.backward()
+    wanted = gradients(model, objective)
+    batches = [collate([made[sum(sizes[:at]) : sum(sizes[: at + 1])]]) for at in range(len(sizes))]
+    objective.prepare(model, batches)
+    values = [objective(model, model(batch, logits=False), batch) for batch in batches]
+    torch.testing.assert_close(sum(values), expected)
+    sum(values).backward()
+    assert_close(gradients(model, objective), wanted)
+
+
+def as_process(index: int, folder: str, parts: Parts) -> None:
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{folder}/meet", rank=index, world_size=2
+    )
+    assembly, objective = parts.build(), contrastive()
+    made = samples(assembly, described([0, 0, 1, 2, 1]))
+    batch = collate([made[:2] if index == 0 else made[2:]])
+    objective.prepare(assembly.mllm, [batch])
+    found = objective(assembly.mllm, assembly.mllm(batch, logits=False), batch)
+    torch.save(found.detach(), f"{folder}/{index}.pt")
+    torch.distributed.destroy_process_group()
+
+
+def test_captions_of_the_same_image_are_no_negatives_across_processes(
+    parts: Parts, assembly: Assembly, tmp_path: Path
+):
+    expected = naive(
+        contrastive(), assembly.mllm, collate([samples(assembly, described([0, 0, 1, 2, 1]))])
+    )
+    torch.multiprocessing.start_processes(
+        as_process, (str(tmp_path), parts), nprocs=2, start_method="fork"
+    )
+    found = sum(torch.load(tmp_path / f"{index}.pt") for index in range(2))
+    torch.testing.assert_close(found, expected.detach())
+
+
+def test_two_captions_of_one_image_lose_what_two_pairs_alone_do(assembly: Assembly):
+    model, objective = assembly.mllm, contrastive()
+    made = samples(assembly, described([0, 0]))
+    both, alone = collate([made]), [collate([[sample]]) for sample in made]
     found = objective(model, model(both, logits=False), both)
     expected = sum(objective(model, model(batch, logits=False), batch) for batch in alone)
     torch.testing.assert_close(found, expected)

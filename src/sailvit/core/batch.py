@@ -35,6 +35,8 @@ class Batch:
     """uint8[I, C, H, W]: every tile of the batch in placeholder order."""
     image_of_tile: torch.Tensor
     """int64[I]: index, within the batch, of the image each tile was cut from."""
+    image_ids: torch.Tensor
+    """int64[M]: a hash of each image's tiles, so equal for equal images; 0 without a caption."""
     caption_of: torch.Tensor
     """int64[B, T]: index of the image that the token's caption describes, or -1 outside captions."""
     sample_ids: tuple[str, ...]

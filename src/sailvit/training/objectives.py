@@ -59,14 +59,14 @@ class Contrastive(Objective):
     An image is the mean connector output of its tiles, a caption the mean input embedding of its tokens: the loss pulls
     visual features towards the very space that the affinity measure looks at. Sigmoid loss after SigLIP
     (arXiv 2303.15343), with its initial scale 10 and bias -10. Captions that are the same bag of tokens are no
-    negatives of each other.
+    negatives of each other, nor are several captions of the same image.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.log_scale = nn.Parameter(torch.tensor(math.log(10.0)))
         self.bias = nn.Parameter(torch.tensor(-10.0))
-        self._bank: tuple[torch.Tensor, torch.Tensor] | None = None
+        self._bank: tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None = None
         self._row = 0
 
     def units(self, batch: Batch) -> int:
@@ -82,7 +82,8 @@ class Contrastive(Objective):
         pairs = [self.pairs(model, model.visual(batch.tiles), batch) for batch in batches]
         images, captions = (torch.cat(side) for side in zip(*pairs, strict=True))
         self._row = rows_before(len(images), images.device)
-        self._bank = gather_rows(images), gather_rows(captions)
+        ids = torch.cat([_captioned_ids(batch) for batch in batches])
+        self._bank = gather_rows(images), gather_rows(captions), gather_rows(ids)
 
     def forward(self, model: MLLM, activations: Activations, batch: Batch) -> torch.Tensor:
         """Sum over this batch's images of their terms, float[] of shape (), from visual tokens float[I, V, D].
@@ -91,13 +92,15 @@ class Contrastive(Objective):
         against all images, so that summed over micro-batches and processes it is the gradient of the whole.
         """
         images, captions = self.pairs(model, activations.visual, batch)
+        ids = _captioned_ids(batch)
         if self._bank is None:
             row = rows_before(len(images), images.device)
             all_images, all_captions = gather_rows(images), gather_rows(captions)
+            all_ids = gather_rows(ids)
         else:
-            row, (all_images, all_captions) = self._row, self._bank
+            row, (all_images, all_captions, all_ids) = self._row, self._bank
             self._row += len(images)
-        signs = _signs(captions, all_captions, row)
+        signs = _signs(captions, all_captions, row, same_image=ids == all_ids.T)
         scale, bias = self.log_scale.exp(), self.bias
         by_image = -logsigmoid(signs * (scale * images @ all_captions.T + bias))[signs != 0].sum()
         fixed = scale.detach() * captions @ all_images.T + bias.detach()
@@ -122,12 +125,20 @@ class Contrastive(Objective):
 
 
 @torch.no_grad()
-def _signs(captions: torch.Tensor, all_captions: torch.Tensor, row: int) -> torch.Tensor:
-    """float[n, N]: 1 for the pair itself, -1 for other captions, 0 for captions that are the same bag of tokens."""
-    signs = (captions @ all_captions.T < 1 - 1e-5).float().neg()
+def _signs(
+    captions: torch.Tensor, all_captions: torch.Tensor, row: int, *, same_image: torch.Tensor
+) -> torch.Tensor:
+    """float[n, N]: 1 for the pair itself, 0 for equal bags of tokens or images, -1 for the rest."""
+    signs = (captions @ all_captions.T < 1 - 1e-5).float().neg().masked_fill(same_image, 0.0)
     own = torch.arange(len(captions), device=captions.device)
     signs[own, row + own] = 1.0
     return signs
+
+
+def _captioned_ids(batch: Batch) -> torch.Tensor:
+    """int64[n, 1]: ids of the captioned images, in the order of `Contrastive.pairs`."""
+    owner = batch.caption_of
+    return batch.image_ids[torch.unique(owner[owner >= 0])][:, None]
 
 
 OBJECTIVES: dict[str, type[Objective]] = {"next_token": NextToken, "contrastive": Contrastive}
