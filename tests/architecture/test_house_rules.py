@@ -119,8 +119,9 @@ TEXT_ENDINGS = {".py", ".md", ".toml", ".yaml", ".yml", ".txt", ".css", ".html",
 
 
 def project_files() -> Iterator[Path]:
-    """Text files of the project."""
-    yield from (path for path in ROOT.iterdir() if path.is_file() and path.suffix in TEXT_ENDINGS)
+    """Text files of the project; `.git` is a file, and not the project's, in a linked worktree."""
+    top = (path for path in ROOT.iterdir() if path.is_file() and path.name != ".git")
+    yield from (path for path in top if path.suffix in TEXT_ENDINGS)
     for folder in ("src", "tests", "docs", "benchmarks", ".ci", ".github"):
         for path in sorted((ROOT / folder).rglob("*")):
             inside = "__pycache__" not in path.parts and not any(
