@@ -1,6 +1,6 @@
 # `make demo` and `make test` set up .venv on first use; nothing is installed again until what it depends on changes.
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all lint clean
+.PHONY: help demo test test-all lint docs pictures clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -27,6 +27,12 @@ lint: $(READY) ## Check format, style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+docs: $(READY) ## Build the documentation site into build/site; a warning is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+
+pictures: $(READY) ## Draw the pictures of README and docs again
+	$(BIN)/python docs/pictures/stages.py
 
 clean: ## Remove .venv, caches and builds; runs/ stays
 	rm -rf $(VENV) build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

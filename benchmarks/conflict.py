@@ -144,7 +144,7 @@ def main() -> None:
     with ProcessPoolExecutor(2, mp_context=get_context("spawn"), initializer=follow_parent) as pool:
         started = [pool.submit(follow, name, given.share, given.threads) for name in COLOURS]
         runs = [run.result() for run in started]
-    draw(runs, Path(__file__).parent / "results" / f"{given.name}.png")
+    draw(runs, Path(__file__).parents[1] / "docs" / "pictures" / f"{given.name}.png")
     command = " ".join(["python benchmarks/conflict.py", *sys.argv[1:]])
     publish(given.name, command, {"share": given.share, "summary": summary(runs), "runs": runs})
 
