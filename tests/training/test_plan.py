@@ -302,3 +302,29 @@ def test_a_bound_on_tiles_makes_more_steps(folder: Path, tmp_path: Path):
     )
     assert free == 1
     assert bound == 100 / 5 / 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "tiles"),
+    [
+        ({}, 8),
+        ({"micro_batch": 8}, 0),
+        ({"negatives": "micro_batch"}, 0),
+        ({"objectives": {"next_token": 1.0}}, 0),
+        ({"train": {"tower": 1.0, "connector": 1.0}}, 0),
+    ],
+)
+def test_the_features_that_an_accumulated_step_keeps_are_counted(
+    folder: Path, changes: dict[str, object], tiles: int
+):
+    """Up to the room that the recipe gives them; a sample of one tile fills a pack here."""
+    settings = {"global_batch": 8, "objectives": {"next_token": 1.0, "contrastive": 0.1}, **changes}
+    sample = MeanSample(1.0, 64, 64**2, 7.0, 1.0, "")
+    model = mllm("siglip")
+    tile = model.tower.patches * model.tower.width * 4
+    for room, kept in ((2.0, tiles * tile), (2.5 * tile / 2**30, min(tiles, 2.5) * tile)):
+        loaded = recipe(folder, stage=settings, parallel={"kept_features": room})
+        freeze(model, loaded.stages[0])
+        memory = estimate_memory(model, loaded, loaded.stages[0], sample, language_runs=True)
+        assert memory.features == pytest.approx(kept)
+        assert memory.total >= memory.weights + memory.activations + memory.features

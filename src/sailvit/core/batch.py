@@ -43,6 +43,8 @@ class Batch:
     """Ids of the packed samples, in order."""
     padding: int
     """Number of padding tokens."""
+    features: torch.Tensor | None = None
+    """float[I, P, D]: features of the tiles where they are known; None runs the tower."""
 
     @property
     def answer_tokens(self) -> int:

@@ -83,6 +83,15 @@ def sum_counts(counts: list[int], device: torch.device) -> list[int]:
     return [int(value) for value in total]
 
 
+def lowest(count: int, device: torch.device) -> int:
+    """The least of the counts of all processes."""
+    if world() == 1:
+        return count
+    least = torch.tensor(count, dtype=torch.int64, device=device)
+    dist.all_reduce(least, dist.ReduceOp.MIN)
+    return int(least)
+
+
 def sum_values(values: list[float], device: torch.device) -> list[float]:
     """The values of all processes, added up in double precision."""
     if world() == 1:

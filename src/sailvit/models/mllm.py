@@ -64,7 +64,7 @@ class MLLM(nn.Module):
         Without `logits` the language does not run at all. Only labelled positions reach the language's head, so no
         scores are ever computed for prompt and image tokens.
         """
-        visual = self._visual(batch.tiles)
+        visual = self._visual(batch.tiles, batch.features)
         if not logits:
             return Activations(visual, None)
         labelled = (batch.labels.flatten() != IGNORED).nonzero().flatten()
@@ -84,21 +84,36 @@ class MLLM(nn.Module):
             visual, Scores(hidden, head.weight, head.bias, dtype=product_dtype(hidden.device))
         )
 
-    def visual(self, tiles: torch.Tensor) -> torch.Tensor:
-        """Visual tokens float[I, V, D] of tiles uint8[I, C, H, W]; I may be 0."""
-        return self._visual(tiles)
+    def visual(self, tiles: torch.Tensor, features: torch.Tensor | None = None) -> torch.Tensor:
+        """Visual tokens float[I, V, D] of tiles uint8[I, C, H, W]; I may be 0.
 
-    def _visual(self, tiles: torch.Tensor) -> torch.Tensor:
+        `features` float[I, P, D], where given, are what the method of that name gave for them.
+        """
+        return self._visual(tiles, features)
+
+    def features(self, tiles: torch.Tensor) -> torch.Tensor | None:
+        """The tower's float[I, P, D] of tiles uint8[I, C, H, W]; None where no tower has to run.
+
+        Without a tile they are those of a blank one, where the parts run all the same (`everywhere`).
+        """
+        return self._features(tiles) if len(tiles) or self.everywhere else None
+
+    def _features(self, tiles: torch.Tensor) -> torch.Tensor:
         if not len(tiles):
-            if self.everywhere:
-                size = self.tower.preprocessing.size
-                # Nothing of the blank tile is used, but its graph leads through both parts, as with an image.
-                blank = torch.zeros(1, 3, size, size, dtype=torch.uint8, device=tiles.device)
-                return self._visual(blank)[:0]
+            size = self.tower.preprocessing.size
+            # Nothing of it is used, but its graph leads through both parts, as with an image.
+            tiles = torch.zeros(1, 3, size, size, dtype=torch.uint8, device=tiles.device)
+        features: torch.Tensor = self.tower(tiles)
+        return features
+
+    def _visual(self, tiles: torch.Tensor, features: torch.Tensor | None) -> torch.Tensor:
+        if not len(tiles) and not self.everywhere:
             width = self.language.get_input_embeddings().weight.shape[1]
             return torch.zeros(0, self.visual_tokens, width, device=tiles.device)
-        visual: torch.Tensor = self.connector(self.tower(tiles))
-        return visual
+        visual: torch.Tensor = self.connector(
+            self._features(tiles) if features is None else features
+        )
+        return visual if len(tiles) else visual[:0]
 
     @property
     def visual_tokens(self) -> int:

@@ -85,7 +85,8 @@ def shard(model: MLLM, mesh: DeviceMesh, *, bf16: bool, offload: bool) -> None:
         sharded.set_gradient_divide_factor(1.0)
         # A plain sum is the one reduction that every backend knows.
         sharded.set_force_sum_reduction_for_comms(True)
-    register_fsdp_forward_method(model, "visual")
+    for method in ("visual", "features"):
+        register_fsdp_forward_method(model, method)
     model.everywhere = model.rewritten = True
 
 

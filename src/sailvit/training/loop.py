@@ -12,6 +12,7 @@ from sailvit.core.batch import Batch, Step
 from sailvit.core.seeding import derive_seed
 from sailvit.distributed.processes import rank, sum_counts, sum_gradients, sum_values, world
 from sailvit.distributed.sharding import clip_gradients
+from sailvit.training.ahead import look_ahead
 from sailvit.training.hooks import Hook
 from sailvit.training.job import StageJob, StepRecord
 from sailvit.training.optim import set_rate
@@ -90,8 +91,7 @@ def accumulate(job: StageJob, batches: Sequence[Batch], counts: dict[str, int]) 
     }
     # Apart, as what weights are cast to is kept until autocast ends: here without a graph, below with one.
     with bf16:
-        for objective in job.objectives.values():
-            objective.prepare(job.model, batches)
+        batches = look_ahead(job, batches)
     with bf16:
         for batch in batches:
             activations = job.model(batch, logits=logits)

@@ -24,6 +24,8 @@ class Objective(nn.Module):
 
     needs_logits = False
     """Whether the language must run."""
+    looks_ahead = False
+    """Whether `prepare` asks for the visual tokens of every micro-batch, a second pass over them."""
 
     def units(self, batch: Batch) -> int:
         """Number of terms this batch adds to the sum."""
@@ -62,6 +64,8 @@ class Contrastive(Objective):
     negatives of each other, nor are several captions of the same image.
     """
 
+    looks_ahead = True
+
     def __init__(self) -> None:
         super().__init__()
         self.log_scale = nn.Parameter(torch.tensor(math.log(10.0)))
@@ -75,11 +79,18 @@ class Contrastive(Objective):
 
     @torch.no_grad()
     def prepare(self, model: MLLM, batches: Sequence[Batch]) -> None:
-        """Embed all pairs of the step beforehand when it is accumulated, so that negatives span every micro-batch."""
+        """Embed all pairs of an accumulated step, so that negatives span every micro-batch.
+
+        With this bank every micro-batch has its share of the whole step's gradient, as in GradCache
+        (arXiv 2101.06983), for one more forward pass without a graph: of tower and connector, or
+        of the connector alone where the tower's features are kept.
+        """
         self._bank = None
         if len(batches) == 1:
             return
-        pairs = [self.pairs(model, model.visual(batch.tiles), batch) for batch in batches]
+        pairs = [
+            self.pairs(model, model.visual(batch.tiles, batch.features), batch) for batch in batches
+        ]
         images, captions = (torch.cat(side) for side in zip(*pairs, strict=True))
         self._row = rows_before(len(images), images.device)
         ids = torch.cat([_captioned_ids(batch) for batch in batches])

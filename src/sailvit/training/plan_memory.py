@@ -14,9 +14,12 @@ from dataclasses import dataclass
 from torch import nn
 
 from sailvit.core.recipe import Recipe, Stage
+from sailvit.distributed.processes import world
 from sailvit.models.blocks import find_blocks
 from sailvit.models.head import CHUNK
 from sailvit.models.mllm import MLLM
+from sailvit.training.ahead import BYTES_PER_FEATURE
+from sailvit.training.objectives import OBJECTIVES
 from sailvit.training.plan_samples import MeanSample
 
 KEPT = {("bf16", True): 3.3, ("bf16", False): 2.0, ("fp32", True): 5.2, ("fp32", False): 3.4}
@@ -39,11 +42,14 @@ class Memory:
     """The way back of a learning-rate search: weights and moments of what trains, unless it is kept on the CPU."""
     activations: float
     """Kept for the backward pass of one micro-batch, with the head's scores."""
+    features: float
+    """A frozen tower's, kept over an accumulated step for an objective that spans it."""
 
     @property
     def total(self) -> float:
         """Everything together."""
-        return self.weights + self.gradients + self.moments + self.snapshot + self.activations
+        lasting = self.weights + self.gradients + self.moments + self.snapshot
+        return lasting + self.activations + self.features
 
 
 def estimate_memory(
@@ -79,6 +85,7 @@ def estimate_memory(
         moments=8.0 * trained,
         snapshot=12.0 * trained * _keeps_way_back(stage),
         activations=activations + scores,
+        features=0.0 if tower.trains else _features(model, recipe, stage, tiles),
     )
 
 
@@ -99,6 +106,16 @@ class _Size:
     def trains(self) -> bool:
         """Whether any of it trains."""
         return self.trained > 0
+
+
+def _features(model: MLLM, recipe: Recipe, stage: Stage, tiles: float) -> float:
+    """Bytes of features that a step keeps when each of its micro-batches has so many tiles."""
+    spans = any(OBJECTIVES[name].looks_ahead for name in stage.objectives if name in OBJECTIVES)
+    batches = stage.global_batch / (world() * stage.micro_batch)
+    if not spans or stage.negatives == "micro_batch" or batches <= 1:
+        return 0.0
+    each = tiles * model.tower.patches * model.tower.width * BYTES_PER_FEATURE
+    return min(batches * each, recipe.parallel.kept_features * 2**30)
 
 
 def _keeps_way_back(stage: Stage) -> bool:

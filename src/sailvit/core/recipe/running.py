@@ -47,6 +47,9 @@ class ParallelConfig(Config):
     kernels: Literal["auto", "plain"] = "auto"
     """`auto` uses liger-kernel's fused ones for the language on a GPU where they are installed, unless blocks are
     compiled, which fuses too; `plain` does not."""
+    kept_features: Annotated[float, Field(ge=0)] = 2.0
+    """GiB per process for a frozen tower's features, kept within an accumulated step whose
+    objectives ask for them twice; those without room are computed twice, to the same bits."""
     offload: bool = False
     """Whether shards and their optimizer state live in CPU memory (with `shard` or `hybrid`)."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -56,6 +56,9 @@ class Stage(Config):
     """Shards that are shuffled together, so that only they need be at hand; none shuffles each source as a whole."""
     objectives: dict[str, Positive] = {"next_token": 1.0}
     """Registered objectives with their weights in the loss."""
+    negatives: Literal["step", "micro_batch"] = "step"
+    """Where negatives of the contrastive objective come from, over all processes: from the whole
+    `step`, for which a tower that trains runs forward twice, or from each `micro_batch` alone."""
     optim: OptimConfig
     """Optimizer settings."""
     schedule: ScheduleConfig = ScheduleConfig()

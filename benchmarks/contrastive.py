@@ -1,0 +1,127 @@
+"""What the contrastive objective costs with accumulation: samples per second with it and without.
+
+python benchmarks/contrastive.py
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from itertools import cycle
+from pathlib import Path
+from typing import Any
+
+import torch
+from publish import publish
+
+from sailvit.core.batch import Batch, Step
+from sailvit.core.recipe import Recipe
+from sailvit.core.run import RunFolder
+from sailvit.data.formats import open_source
+from sailvit.data.packing import collate
+from sailvit.data.samples import SampleBuilder
+from sailvit.models.build import Assembly, build
+from sailvit.models.flops import flops_model
+from sailvit.models.quiet import quiet_libraries
+from sailvit.recipes.loader import load_recipe
+from sailvit.training.job import StageJob
+from sailvit.training.loop import train_step
+from sailvit.training.objectives import make_objectives
+from sailvit.training.optim import freeze, make_optimizer
+
+PACKS = 8
+"""Packs of a step, one per micro-batch."""
+STEPS = 2
+"""Different steps."""
+ROUNDS = 5
+"""Rounds over the ways, of which the first is left out; in a round every way takes every step."""
+WAYS: dict[str, dict[str, Any]] = {
+    "frozen, without": {"train": {"connector": 1.0}, "objectives": {"next_token": 1.0}},
+    "frozen, kept features": {"train": {"connector": 1.0}},
+    "frozen, computed twice": {"train": {"connector": 1.0}, "kept_features": 0.0},
+    "training, without": {"objectives": {"next_token": 1.0}},
+    "training, negatives of the step": {},
+    "training, negatives of the micro-batch": {"negatives": "micro_batch"},
+}
+"""What each changes of a stage that trains tower and connector with both objectives."""
+
+
+def job(assembly: Assembly, changes: dict[str, Any]) -> StageJob:
+    """The demo's second stage, changed, without a loader."""
+    recipe = load_recipe("demo")
+    kept = changes.get("kept_features", 2.0)
+    update = {key: value for key, value in changes.items() if key != "kept_features"}
+    values = recipe.stages[1].model_dump() | {"global_batch": PACKS} | update
+    whole = recipe.model_dump() | {"stages": [values], "parallel": {"kept_features": kept}}
+    made = Recipe.model_validate(whole)
+    stage = made.stages[0]
+    freeze(assembly.mllm, stage)
+    objectives = make_objectives(list(stage.objectives))
+    return StageJob(
+        recipe=made,
+        index=0,
+        folder=RunFolder(Path()),
+        assembly=assembly,
+        objectives=objectives,
+        optimizer=make_optimizer(assembly.mllm, objectives.values(), stage),
+        loader=None,  # type: ignore[arg-type]
+        device=torch.device("cpu"),
+        target=1e9,
+        flops=flops_model(assembly.mllm),
+        peak=1e12,
+    )
+
+
+def steps() -> list[tuple[Batch, ...]]:
+    """Packs of captions, filled to the recipe's sequence."""
+    recipe = load_recipe("demo")
+    assembly = build(recipe.model, 0)
+    builder = SampleBuilder(assembly.tokenizer, assembly.layout, recipe.sequence)
+    source = open_source("simple", recipe.sources["simple"], Path())
+    packs: list[list[Any]] = [[]]
+    for index in cycle(range(len(source))):
+        sample = builder("simple", source[index])
+        if sum(len(s.tokens) for s in packs[-1]) + len(sample.tokens) > recipe.sequence:
+            if len(packs) == PACKS * STEPS:
+                break
+            packs.append([])
+        packs[-1].append(sample)
+    made = [collate([pack]) for pack in packs]
+    return [tuple(made[at : at + PACKS]) for at in range(0, len(made), PACKS)]
+
+
+def main() -> None:
+    """All ways in turn, so that a busy machine slows all of them alike."""
+    quiet_libraries()
+    torch.set_num_threads(1)
+    taken, speeds = steps(), {name: [] for name in WAYS}
+    # A model each, as freezing is of the model.
+    jobs = {name: job(build(load_recipe("demo").model, 0), way) for name, way in WAYS.items()}
+    for number in range(ROUNDS):
+        for name, ready in jobs.items():
+            ready.model.train()
+            began = time.process_time()
+            for batches in taken:
+                train_step(ready, Step(batches, {}), 0.0, 0.0)
+            seconds = time.process_time() - began
+            if number:
+                samples = sum(len(b.sample_ids) for batches in taken for b in batches)
+                speeds[name].append(samples / seconds)
+    found = {name: statistics.median(values) for name, values in speeds.items()}
+    ways = {}
+    for name, speed in found.items():
+        tower = name.split(",")[0]
+        ways[name] = {
+            "samples_per_s": round(speed, 1),
+            "share_of_speed_without": round(speed / found[f"{tower}, without"], 3),
+        }
+        print(name, ways[name])
+    publish(
+        "contrastive",
+        "python benchmarks/contrastive.py",
+        {"packs": PACKS, "micro_batch": 1, "clock": "processor seconds", "ways": ways},
+    )
+
+
+if __name__ == "__main__":
+    main()
