@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 
 import numpy as np
@@ -95,13 +96,24 @@ def _glance(image: Path | bytes) -> Path | bytes:
 
 
 class SampleBuilder:
-    """Makes samples of at most `longest` tokens from records, for one tokenizer and one visual layout."""
+    """Makes samples of at most `longest` tokens from records, for one tokenizer and one visual layout.
 
-    def __init__(self, tokenizer: FastTokenizer, layout: VisualLayout, longest: int) -> None:
+    Chat templates that ask for the date are given `day`; today, unless one is named.
+    """
+
+    def __init__(
+        self,
+        tokenizer: FastTokenizer,
+        layout: VisualLayout,
+        longest: int,
+        *,
+        day: date | None = None,
+    ) -> None:
         self.tokenizer = tokenizer
         self.layout = layout
         self.longest = longest
-        self.encoder = TextEncoder(tokenizer, layout)
+        self.day = day or date.today()
+        self.encoder = TextEncoder(tokenizer, layout, self.day)
         spare = (tokenizer.pad_token_id, tokenizer.eos_token_id, 0, 1)
         self.padding_id: int = next(
             token for token in spare if token is not None and token != layout.placeholder_id

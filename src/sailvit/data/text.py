@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from datetime import date
 from operator import itemgetter
 from typing import TypeAlias
 
@@ -51,11 +52,14 @@ class TextEncoder:
 
     Turns are stripped of surrounding blanks, so that templates that do so and those that do not agree. The whole text
     is tokenized once and character offsets say which tokens are answers: training and generation see the same ids.
+    Templates that ask for the date are given `day`; today, unless one is named.
     """
 
-    def __init__(self, tokenizer: FastTokenizer, layout: VisualLayout) -> None:
+    def __init__(
+        self, tokenizer: FastTokenizer, layout: VisualLayout, day: date | None = None
+    ) -> None:
         self.layout = layout
-        self._template = Template(tokenizer)
+        self._template = Template(tokenizer, day)
         if not tokenizer.is_fast:
             raise DataError(
                 f"{type(tokenizer).__name__} knows no character offsets; load the fast tokenizer instead"
@@ -94,35 +98,61 @@ class TextEncoder:
         skeleton = self._template.skeleton(
             tuple((t.role, part[0]) for t, part in zip(record.turns, parts, strict=True))
         )
-        stretches = [stretch for part in parts for stretch in part[1]]
-        pieces, spans, at, begin = [], [], 0, 0
-        for slot in skeleton.slots:
-            stretch = stretches[slot.stretch]
-            start = at + len(slot.literal)
-            at = start + len(stretch)
-            pieces += [slot.literal, stretch]
-            if slot.opens is not None:
-                begin = start - slot.opens
-            if slot.closes is not None:
-                spans.append((begin, at + slot.closes))
-        return "".join([*pieces, skeleton.end]), spans
+        if not skeleton.in_order and any(
+            IMAGE_MARK in turn.text for turn in record.turns if turn.role == "system"
+        ):
+            raise DataError(
+                "the chat template moves the system text behind other turns, and it holds an image; move the image into"
+                " the turn that asks about it",
+                kind="marks",
+            )
+        return skeleton.fill([stretch for part in parts for stretch in part[1]])
+
+    def ends(self) -> tuple[int | None, int | None]:
+        """The tokens that end an answer inside a conversation, and one that ends it; none where nothing is learnt."""
+        inside, last = (
+            self._backend.token_to_id(text) if text else None for text in self._template.ends()
+        )
+        return inside, last
+
+    def remarks(self) -> Iterator[str]:
+        """What the chat template does that is rarely meant."""
+        inside, last = self.ends()
+        if last is None:
+            where = "" if inside is None else ", unless another turn follows it"
+            yield (
+                f"the chat template writes no token that ends an answer{where}, so no stop will be learnt there:"
+                " answers go on until their most tokens; give the tokenizer a template that ends turns with a special"
+                " token"
+            )
+        elif inside is None:
+            yield (
+                "the chat template ends an answer only where the conversation ends, so no stop will be learnt for"
+                " answers inside a conversation"
+            )
+        if dates := self._template.dates():
+            yield (
+                f"the chat template writes the date; in this run it is always {', '.join(dict.fromkeys(dates))}. Set"
+                " model.chat_date to have the same in another run"
+            )
 
     def _contents(self, record: Record) -> list[str]:
         placeholder = self.layout.placeholder
-        texts = [_checked(turn.text.strip()) for turn in record.turns]
-        if any(placeholder in text for text in texts):
+        # Marks first: the placeholder may be spelt as they are.
+        texts = [_checked(turn.text.strip()).split(IMAGE_MARK) for turn in record.turns]
+        if any(placeholder in piece for pieces in texts for piece in pieces):
             raise DataError(
                 f"a turn contains the placeholder token {placeholder!r}; expected {IMAGE_MARK} where an image goes",
                 kind="marks",
             )
-        marks = sum(text.count(IMAGE_MARK) for text in texts)
+        marks = sum(len(pieces) - 1 for pieces in texts)
         if marks != len(record.images):
             raise DataError(
                 f"{marks} {IMAGE_MARK} marks for {len(record.images)} images; expected one mark per image:"
                 " add or remove marks in the turns",
                 kind="marks",
             )
-        return [text.replace(IMAGE_MARK, placeholder) for text in texts]
+        return [placeholder.join(pieces) for pieces in texts]
 
     def _tokenize(
         self, text: str, spans: Sequence[tuple[int, int]], tiles: Sequence[int]

@@ -34,7 +34,7 @@ def as_question(task: str, record: Record) -> Question:
 @torch.no_grad()
 def image_features(assembly: Assembly, records: Sequence[Record]) -> NDArray[np.float32]:
     """float[N, D]: the mean visual token of every record's first image, in the language's embedding space."""
-    builder = SampleBuilder(assembly.tokenizer, assembly.layout, longest=1 << 30)
+    builder = SampleBuilder(assembly.tokenizer, assembly.layout, longest=1 << 30, day=assembly.day)
     rows = []
     for record in records:
         tiles = builder.prompt("shown", record).tiles.to(assembly.mllm.language.device)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import date
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,8 @@ class Assembly:
     """How images become tiles and placeholder runs."""
     preprocessor: dict[str, Any]
     """The tower's preprocessor config, saved again beside the refined tower."""
+    day: date = field(default_factory=date.today)
+    """The day that the tokenizer's chat template is given as today's."""
 
 
 def build(config: ModelConfig, seed: int) -> Assembly:
@@ -55,7 +58,7 @@ def build(config: ModelConfig, seed: int) -> Assembly:
     language, tokenizer, placeholder_id = load_language(config, seed)
     connector = load_connector(config, tower, language, seed)
     mllm = MLLM(tower, connector, language, placeholder_id)
-    return Assembly(mllm, tokenizer, layout_of(mllm, config), preprocessor)
+    return Assembly(mllm, tokenizer, layout_of(mllm, config), preprocessor, config.day)
 
 
 def resolve_source(source: str) -> str:

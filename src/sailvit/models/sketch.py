@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,8 @@ class Sketch:
     """The language's tokenizer with the placeholder; none when it is not on this machine."""
     longest: int | None
     """Most positions that the language was made for; none when its config does not say."""
+    day: date = field(default_factory=date.today)
+    """The day that the tokenizer's chat template is given as today's."""
 
 
 def sketch(config: ModelConfig) -> Sketch:
@@ -69,7 +72,7 @@ def sketch(config: ModelConfig) -> Sketch:
     placeholder_id = tokenizer.convert_tokens_to_ids(config.placeholder) if tokenizer else 0
     mllm = MLLM(tower, connector, language, placeholder_id)
     longest = getattr(language_config.get_text_config(), "max_position_embeddings", None)
-    return Sketch(mllm, layout_of(mllm, config), tokenizer, longest)
+    return Sketch(mllm, layout_of(mllm, config), tokenizer, longest, config.day)
 
 
 def config_source(source: str) -> str:

@@ -51,7 +51,7 @@ def unlearned(config: ModelConfig, seed: int, device: torch.device) -> Assembly:
         connector = load_connector(fresh, tower, language, seed)
         placeholder_id = tokenizer.convert_tokens_to_ids(config.placeholder)
         mllm = MLLM(tower, connector, language, placeholder_id)
-    return Assembly(mllm, tokenizer, layout_of(mllm, config), preprocessor)
+    return Assembly(mllm, tokenizer, layout_of(mllm, config), preprocessor, config.day)
 
 
 def stand_in_tokenizer(placeholder: str) -> PreTrainedTokenizerBase:

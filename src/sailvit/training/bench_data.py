@@ -37,7 +37,7 @@ class BenchData:
 
 def gather(recipe: Recipe, assembly: Assembly) -> BenchData:
     """Data for every stage of `recipe`; a source that cannot be opened is replaced by an invented one."""
-    builder = SampleBuilder(assembly.tokenizer, assembly.layout, recipe.sequence)
+    builder = SampleBuilder(assembly.tokenizer, assembly.layout, recipe.sequence, day=assembly.day)
     sources: dict[str, Source] = {}
     invented = []
     for name in dict.fromkeys(name for stage in recipe.stages for name in stage.data):

@@ -6,7 +6,7 @@ import hashlib
 import os
 import platform
 from collections.abc import Mapping
-from datetime import datetime, timezone
+from datetime import date, datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ def start_manifest(
         "versions": versions(),
         "machine": machine(),
         "seed": recipe.seed,
+        "chat_date": assembly.day.isoformat(),
         "architecture": {
             "tower": assembly.mllm.tower.model.config.model_type,
             "language": assembly.mllm.language.config.model_type,
@@ -46,6 +47,14 @@ def start_manifest(
         "resumed": [],
     }
     write_json(folder.manifest, values)
+
+
+def run_day(folder: RunFolder, recipe: Recipe) -> date:
+    """The day that dated chat templates write in a run: the recipe's, or else the one on which the run began."""
+    if recipe.model.chat_date is None and folder.manifest.is_file():
+        values = read_json(folder.manifest)
+        return date.fromisoformat(values.get("chat_date") or values["created"][:10])
+    return recipe.model.day
 
 
 def note_resume(folder: RunFolder, job: StageJob) -> None:

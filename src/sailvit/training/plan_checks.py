@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
+from sailvit.core.errors import DataError
 from sailvit.core.recipe import NOT_FOLDERS, Recipe, Stage
+from sailvit.data.text import TextEncoder
 from sailvit.models.sketch import Sketch
 from sailvit.training.objectives import OBJECTIVES
 
@@ -88,6 +91,9 @@ def model_remarks(recipe: Recipe, model: Sketch) -> Iterator[str]:
         )
     if model.tokenizer is not None and not model.tokenizer.chat_template:
         yield "the language has no chat template; turns are written in the plain form that docs/data.md describes"
+    if model.tokenizer is not None:
+        with suppress(DataError):
+            yield from TextEncoder(model.tokenizer, layout, model.day).remarks()
 
 
 def source_remarks(recipe: Recipe) -> Iterator[str]:

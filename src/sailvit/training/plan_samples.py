@@ -94,7 +94,9 @@ Row = tuple[float, float, float, float]
 
 def _measurer(model: Sketch, sequence: int) -> Callable[[Record], Row]:
     layout, tokenizer = model.layout, model.tokenizer
-    builder = SampleBuilder(tokenizer, layout, sequence) if tokenizer is not None else None
+    builder = None
+    if tokenizer is not None:
+        builder = SampleBuilder(tokenizer, layout, sequence, day=model.day)
 
     def measure(record: Record) -> Row:
         """What one record amounts to."""

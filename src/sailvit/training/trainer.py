@@ -19,7 +19,7 @@ from sailvit.data.formats import open_source
 from sailvit.data.index.measuring import measure_all
 from sailvit.data.loader import Loader
 from sailvit.data.samples import SampleBuilder
-from sailvit.distributed.processes import meet, rank, world
+from sailvit.distributed.processes import agreed, meet, rank, world
 from sailvit.distributed.sharding import fill_all
 from sailvit.models.build import Assembly, build, load_connector, load_language, load_tower
 from sailvit.models.flops import flops_model
@@ -31,7 +31,7 @@ from sailvit.training.feed import make_feed, target_of
 from sailvit.training.hooks import Hook, MetricsHook, StopOnSignal
 from sailvit.training.job import StageJob
 from sailvit.training.loop import run_stage
-from sailvit.training.manifest import note_resume, note_stage, start_manifest
+from sailvit.training.manifest import note_resume, note_stage, run_day, start_manifest
 from sailvit.training.monitors import WatchHook
 from sailvit.training.objectives import make_objectives
 from sailvit.training.optim import freeze, make_optimizer
@@ -61,12 +61,18 @@ class Trainer:
         self._announce = announce
         self.device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
         refuse_missing(recipe)
-        self.assembly = build(recipe.model, recipe.seed)
+        day = agreed(run_day(folder, recipe))
+        self.assembly = build(recipe.model.model_copy(update={"chat_date": day}), recipe.seed)
         self.sources = open_sources(recipe)
         self._builder = SampleBuilder(
-            self.assembly.tokenizer, self.assembly.layout, recipe.sequence
+            self.assembly.tokenizer,
+            self.assembly.layout,
+            recipe.sequence,
+            day=self.assembly.day,
         )
         self._costs = measure_all(self.sources, self._builder, workers=recipe.workers)
+        for remark in self._builder.encoder.remarks():
+            announce({"note": remark})
         self._quarantine = QuarantineLog(folder)
         self._peak = device_peak(self.device, recipe.precision)
         self._signals = StopOnSignal()

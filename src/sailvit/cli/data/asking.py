@@ -146,6 +146,7 @@ def load_answerer(
     from sailvit.models.build import build
     from sailvit.models.quiet import quiet_libraries
     from sailvit.recipes.loader import load_recipe
+    from sailvit.training.manifest import run_day
 
     quiet_libraries()
     folder = RunFolder(run)
@@ -170,6 +171,7 @@ def load_answerer(
         "tower": str(parts / "tower"),
         "language": str(parts / "language"),
         "connector": connector,
+        "chat_date": run_day(folder, recipe),
     }
     assembly = build(recipe.model.model_copy(update=update), recipe.seed)
     assembly.mllm.to("cuda" if torch.cuda.is_available() else "cpu")

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from sailvit.core.recipe import SourceConfig
+    from datetime import date
+
+    from sailvit.core.recipe import Recipe, SourceConfig
     from sailvit.core.records import Source
     from sailvit.data.samples import SampleBuilder
 
@@ -60,6 +62,16 @@ def fault_lines(sources: Mapping[str, Source]) -> list[str]:
     ]
 
 
+def day_of(recipe: Recipe, path: str | Path) -> date:
+    """The day that dated chat templates write: the run's, where the recipe lies in a run's folder."""
+    from sailvit.core.run import RunFolder
+    from sailvit.training.manifest import run_day
+
+    folder = RunFolder(Path(path).parent)
+    inside = folder.recipe == Path(path) and folder.manifest.is_file()
+    return run_day(folder, recipe) if inside else recipe.model.day
+
+
 def builder_of(recipe: Path | None) -> SampleBuilder | None:
     """What counts tokens and tiles as a recipe's model does, without its weights; none without a recipe."""
     if recipe is None:
@@ -78,4 +90,4 @@ def builder_of(recipe: Path | None) -> SampleBuilder | None:
             f"the tokenizer of {loaded.model.language} is not on this machine, so tokens cannot be counted: download it"
             " once, or leave out --recipe"
         )
-    return SampleBuilder(model.tokenizer, model.layout, loaded.sequence)
+    return SampleBuilder(model.tokenizer, model.layout, loaded.sequence, day=day_of(loaded, recipe))

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sailvit.cli.data.opening import Format, Images, open_named
+from sailvit.cli.data.opening import Format, Images, day_of, open_named
 
 if TYPE_CHECKING:
+    from datetime import date
+
     from sailvit.core.recipe import Recipe
     from sailvit.core.records import Source
     from sailvit.data.feed import Feed
@@ -56,7 +58,8 @@ def view(  # noqa: PLR0913, PLR0917 - the options of a command
 
     quiet_libraries()
     console = Console()
-    loaded = load_recipe(source if is_recipe(source) else _needed(recipe, source), overrides or ())
+    read_from = source if is_recipe(source) else _needed(recipe, source)
+    loaded = load_recipe(read_from, overrides or ())
     if is_recipe(source):
         sources, feed = _of_recipe(loaded, stage)
         title = f"recipe {loaded.name}, stage {feed.name}"
@@ -66,7 +69,10 @@ def view(  # noqa: PLR0913, PLR0917 - the options of a command
         title = f"read as by recipe {loaded.name}"
     if seed is not None:
         feed = replace(feed, seed=seed)
-    values = {"title": title, **view_packs(sources, _builder(loaded), feed, packs=packs)}
+    values = {
+        "title": title,
+        **view_packs(sources, _builder(loaded, day_of(loaded, read_from)), feed, packs=packs),
+    }
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(render_packs(values), encoding="utf-8")
     console.print(_told(values), highlight=False, soft_wrap=True, markup=False)
@@ -127,7 +133,7 @@ def _of_data(recipe: Recipe, sources: dict[str, Source]) -> Feed:
     )
 
 
-def _builder(recipe: Recipe) -> SampleBuilder:
+def _builder(recipe: Recipe, day: date) -> SampleBuilder:
     from sailvit.core.errors import DataError
     from sailvit.data.samples import SampleBuilder
     from sailvit.models.sketch import sketch
@@ -137,7 +143,7 @@ def _builder(recipe: Recipe) -> SampleBuilder:
         raise DataError(
             f"the tokenizer of {recipe.model.language} is not on this machine; download it once"
         )
-    return SampleBuilder(model.tokenizer, model.layout, recipe.sequence)
+    return SampleBuilder(model.tokenizer, model.layout, recipe.sequence, day=day)
 
 
 def _told(values: dict[str, Any]) -> str:

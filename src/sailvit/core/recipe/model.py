@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime
+
 from sailvit.core.config import Config
 from sailvit.core.recipe.types import Count, Part
 
@@ -47,7 +49,14 @@ class ModelConfig(Config):
     """Which hidden state of the tower feeds the connector; -1 is the last, -2 the one before."""
     placeholder: str = "<|image_pad|>"
     """Token that stands for one visual token; added to the tokenizer when missing."""
+    chat_date: datetime.date | None = None
+    """Date that dated chat templates write (`2026-01-31`); none means the day on which the run began."""
     revision: dict[Part, str] = {}
     """Hub revision per part, to pin a download."""
     trust_remote_code: bool = False
     """Whether a hub repository may run its own Python code on this machine."""
+
+    @property
+    def day(self) -> datetime.date:
+        """The day that chat templates are given as today's."""
+        return self.chat_date or datetime.date.today()

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from datetime import date
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
 from sailvit.core.layout import VisualLayout
+from sailvit.data.text_source import is_dated, template_source, written_dates
 
 if TYPE_CHECKING:
     from sailvit.data.text import FastTokenizer
@@ -16,16 +18,18 @@ VERSION = 1
 """Raised whenever the same record, tokenizer and layout give other counts, or files of counts another form."""
 
 
-def tokenizer_fingerprint(tokenizer: FastTokenizer) -> str:
+def tokenizer_fingerprint(tokenizer: FastTokenizer, day: date | None = None) -> str:
     """Hash of everything that turns a conversation into ids: vocabulary, rules, special tokens, chat template.
 
+    Of a template that writes the date, what it writes on `day`, or today, is a part.
     Truncation and padding are left out: they are settings of whoever uses the tokenizer.
     """
     core = json.loads(tokenizer.backend_tokenizer.to_str())
     core.update(truncation=None, padding=None)
-    return digest(
-        [core, tokenizer.chat_template, sorted(tokenizer.all_special_tokens), tokenizer.bos_token]
-    )
+    source = template_source(tokenizer)
+    specials = sorted(tokenizer.all_special_tokens)
+    dated = [written_dates(source, day or date.today())] if is_dated(source) else []
+    return digest([core, source or None, specials, tokenizer.bos_token, *dated])
 
 
 def layout_fingerprint(layout: VisualLayout) -> str:

@@ -14,6 +14,7 @@ from sailvit.data.formats.manifest import COSTS, MANIFEST, Manifest, Measured, S
 from sailvit.data.index.entries import BadRecord, write_costs
 from sailvit.data.index.fingerprints import layout_fingerprint, tokenizer_fingerprint
 from sailvit.data.samples import SampleBuilder
+from sailvit.data.text_source import is_dated, template_source
 
 BAD = "bad.jsonl"
 """Name of the list of records left out."""
@@ -22,12 +23,14 @@ BAD = "bad.jsonl"
 def counted_by(builder: SampleBuilder) -> dict[str, Any]:
     """What counts tokens and tiles, as fingerprints and in words: `Measured` without its file."""
     tokenizer = builder.tokenizer
+    dated = is_dated(template_source(tokenizer))
     return {
-        "tokenizer": tokenizer_fingerprint(tokenizer),
+        "tokenizer": tokenizer_fingerprint(tokenizer, builder.day),
         "layout": layout_fingerprint(builder.layout),
         "tokenizer_values": {
             "name": Path(tokenizer.name_or_path).name,
             "vocabulary": len(tokenizer),
+            **({"model.chat_date": builder.day.isoformat()} if dated else {}),
         },
         "layout_values": asdict(builder.layout),
     }

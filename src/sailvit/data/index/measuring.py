@@ -94,7 +94,8 @@ def indexed_costs(name: str, source: Source, builder: SampleBuilder) -> CostTabl
     """The costs that a source's own index holds; none when it has none."""
     if not isinstance(source, IndexedSource) or source.manifest.measured is None:
         return None
-    tokenizer, layout = tokenizer_fingerprint(builder.tokenizer), layout_fingerprint(builder.layout)
+    tokenizer = tokenizer_fingerprint(builder.tokenizer, builder.day)
+    layout = layout_fingerprint(builder.layout)
     try:
         counts = source.counts(tokenizer=tokenizer, layout=layout)
     except DataError as error:
@@ -105,7 +106,11 @@ def indexed_costs(name: str, source: Source, builder: SampleBuilder) -> CostTabl
 def cost_basis(builder: SampleBuilder) -> str:
     """Hash of all that counts depend on beside the records: tokenizer, layout, and the version of the counting."""
     return digest(
-        [VERSION, tokenizer_fingerprint(builder.tokenizer), layout_fingerprint(builder.layout)]
+        [
+            VERSION,
+            tokenizer_fingerprint(builder.tokenizer, builder.day),
+            layout_fingerprint(builder.layout),
+        ]
     )
 
 

@@ -1,0 +1,49 @@
+"""Greedy decoding that is nothing but greedy, whatever a checkpoint's generation config asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+
+def end_tokens(
+    language: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, learnt: Collection[int | None]
+) -> list[int]:
+    """The tokens after which an answer is over: those `learnt` as ends of a turn, and what config and tokenizer name.
+
+    Ends that a generation config only took over from the model's config may be a default that means another token of
+    this tokenizer, so of these only special and added tokens count.
+    """
+    config = language.generation_config
+    named = config.eos_token_id
+    ids = set([named] if isinstance(named, int) else named or ())
+    if getattr(config, "_from_model_config", False):
+        ids &= {*tokenizer.all_special_ids, *tokenizer.get_added_vocab().values()}
+    ids |= {token for token in (*learnt, tokenizer.eos_token_id) if token is not None}
+    return sorted(token for token in ids if 0 <= token < len(tokenizer))
+
+
+@contextmanager
+def plain_greedy(
+    language: PreTrainedModel, *, longest: int, ends: Collection[int], padding: int
+) -> Iterator[GenerationConfig]:
+    """The config of greedy decoding of at most `longest` tokens; the language's own is put aside meanwhile.
+
+    `generate` fills what a given config leaves open from the language's own (repetition penalty, bad words, forced
+    tokens, beams), and scores would then tell of these.
+    """
+    own = language.generation_config
+    plain = GenerationConfig(
+        max_new_tokens=longest,
+        do_sample=False,
+        num_beams=1,
+        eos_token_id=sorted(ends) or None,
+        pad_token_id=padding,
+    )
+    language.generation_config = plain
+    try:
+        yield plain
+    finally:
+        language.generation_config = own
