@@ -1,0 +1,124 @@
+"""Answers end with the turn, and are greedy whatever the checkpoint's generation config asks for."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from dataclasses import replace
+
+import pytest
+import torch
+from chat_templates import PUBLISHED
+from transformers import GenerationConfig
+
+from sailvit.core.records import Record, Turn
+from sailvit.data.packing import collate
+from sailvit.data.samples import SampleBuilder
+from sailvit.evaluation.answers import answer
+from sailvit.models.build import Assembly
+from tiny_parts import Parts, mixed_records
+
+ASKED = {"one?": "red", "two?": "blue circle", "three?": "left", "four?": "a large square"}
+HABITS = {
+    "repetition_penalty": 30.0,
+    "no_repeat_ngram_size": 1,
+    "bad_words_ids": [[token] for token in range(30, 200)],
+    "suppress_tokens": list(range(200, 300)),
+    "begin_suppress_tokens": list(range(40)),
+    "min_new_tokens": 20,
+    "min_length": 20,
+    "forced_eos_token_id": 3,
+    "forced_bos_token_id": 9,
+    "sequence_bias": {(50,): 100.0},
+    "exponential_decay_length_penalty": (1, 3.0),
+    "num_beams": 3,
+    "length_penalty": 5.0,
+}
+SAMPLING = {"do_sample": True, "temperature": 9.0, "top_k": 50, "top_p": 0.5}
+
+
+def records(texts: dict[str, str]) -> list[Record]:
+    return [
+        Record(asked, (Turn("user", asked), Turn("assistant", said)))
+        for asked, said in texts.items()
+    ]
+
+
+def learn(assembly: Assembly, made: list[Record]) -> None:
+    """Train until every answer and its end are known by heart."""
+    torch.manual_seed(0)
+    builder = SampleBuilder(assembly.tokenizer, assembly.layout, 100)
+    batch = collate([[builder("learn", record) for record in made]])
+    labels = batch.labels[batch.labels >= 0]
+    optimizer = torch.optim.AdamW(assembly.mllm.language.parameters(), lr=5e-3)
+    assembly.mllm.train()
+    for _ in range(300):
+        loss = torch.nn.functional.cross_entropy(assembly.mllm(batch).logits, labels)
+        if loss < 0.01:
+            return
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    raise AssertionError(f"loss {loss} after 300 steps")
+
+
+def gemma_like(parts: Parts, special: bool = True) -> Assembly:
+    """A model whose turns end with a token that is not the end of text."""
+    assembly = parts.build()
+    tokenizer = assembly.tokenizer
+    names = ["<start_of_turn>", "<end_of_turn>"]
+    tokenizer.add_tokens(names, special_tokens=special)
+    tokenizer.chat_template = PUBLISHED["gemma"]
+    assembly.mllm.language.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    return assembly
+
+
+@pytest.mark.parametrize("special", [True, False])
+def test_answers_stop_at_the_end_of_the_turn(parts: Parts, special: bool):
+    assembly, made = gemma_like(parts, special), records(ASKED)
+    learn(assembly, made)
+    assert answer(assembly, made) == list(ASKED.values())
+
+
+@pytest.fixture(scope="module")
+def learnt(parts: Parts) -> Assembly:
+    """A model that knows the answers, with its end of turn as the end of text."""
+    assembly = parts.build()
+    learn(assembly, records(ASKED))
+    return assembly
+
+
+def test_answers_stop_where_the_generation_config_says(learnt: Assembly):
+    assembly, made = learnt, records(ASKED)
+    language, tokenizer = assembly.mllm.language, assembly.tokenizer
+    circle = tokenizer("blue circle").input_ids[-1]
+    language.generation_config = GenerationConfig(eos_token_id=[tokenizer.eos_token_id, circle])
+    assert answer(assembly, made) == ["red", "blue", "left", "a large square"]
+
+
+def test_an_end_that_only_the_model_config_names_is_one_if_it_is_special(learnt: Assembly):
+    assembly, made = learnt, records(ASKED)
+    circle = assembly.tokenizer("blue circle").input_ids[-1]
+    config = deepcopy(assembly.mllm.language.config)
+    config.eos_token_id = circle
+    assembly.mllm.language.generation_config = GenerationConfig.from_model_config(config)
+    assert answer(assembly, made) == list(ASKED.values())
+
+
+@pytest.mark.parametrize("habits", [HABITS, SAMPLING], ids=["settings", "sampling"])
+def test_a_generation_config_changes_nothing_but_the_end(parts: Parts, habits: dict):
+    assembly, made = parts.build(), mixed_records()
+    expected = answer(assembly, made, longest=12)
+    given = GenerationConfig(**habits, eos_token_id=assembly.tokenizer.eos_token_id)
+    assembly.mllm.language.generation_config = given
+    assert answer(assembly, made, longest=12) == expected
+    assert assembly.mllm.language.generation_config is given
+
+
+def test_a_tokenizer_without_padding_and_end_answers_until_the_most(parts: Parts):
+    assembly = parts.build()
+    expected = answer(assembly, records(ASKED), longest=5)
+    tokenizer = assembly.tokenizer
+    tokenizer.pad_token = tokenizer.eos_token = None
+    tokenizer.chat_template = PUBLISHED["alpaca"]
+    without = replace(assembly, tokenizer=tokenizer)
+    assert len(answer(without, records(ASKED), longest=5)) == len(expected)
