@@ -1,21 +1,25 @@
-"""Decoding: image files and bytes as upright RGB. The one place that knows file types, colour modes and rotation."""
+"""Decoding: image files and bytes as upright RGB. Only here file types and rotation are known."""
 
 from __future__ import annotations
 
 import io
 import struct
 import zlib
+from collections.abc import Callable
 from functools import cache
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
 from PIL.ImageFile import ImageFile
+from PIL.TiffImagePlugin import TiffImageFile
 
 from sailvit.core.errors import DataError
+from sailvit.data.colour_modes import as_rgb, stored_form
+from sailvit.data.png_text import ORIENTED, refused_for_text, without_text
 
 Pixels = NDArray[np.uint8]
 """Decoded RGB, uint8[H, W, 3]."""
@@ -24,31 +28,54 @@ _DAMAGE = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error,
 """What Pillow's decoders raise on damaged files."""
 _JPEG = ("JPEG", "MPO")
 """What Pillow calls JPEG files; MPO is one with more pictures behind the first."""
-_PNG_EXIF = (b"eXIf", b"Raw profile type exif", b"XML:com.adobe.xmp")
+_PROGRAMS = ("EPS", "WMF")
+"""Kinds that Pillow hands to another program: not with files of strangers."""
+_PNG_EXIF = (b"eXIf", *ORIENTED)
 """Where a PNG may keep its rotation, behind the pixels too."""
 _TURNED = {5, 6, 7, 8}
 """EXIF orientations that exchange width and height."""
+_Read = TypeVar("_Read")
 
 
 def decode(image: Path | bytes, max_pixels: int) -> Pixels:
-    """Upright RGB uint8[H, W, 3]; DataError when the image is damaged or larger than `max_pixels`."""
-    with _open(image, max_pixels) as opened:
-        turn = _orientation(opened)
-        try:
-            pixels = _jpeg(opened)
-            return _upright(np.array(_rgb(opened)) if pixels is None else pixels, turn)
-        except _DAMAGE as error:
-            raise DataError(
-                f"{_name(image)} is damaged ({error}); expected a complete image: fetch it again or remove its record",
-                kind="image",
-            ) from error
+    """Upright RGB uint8[H, W, 3].
+
+    Raises:
+        DataError: the image is damaged, larger than `max_pixels`, or of an unknown range of values.
+    """
+    return _past_long_text(image, lambda file, name: _decoded(file, name, max_pixels))
 
 
 def decoded_size(image: Path | bytes, max_pixels: int) -> tuple[int, int]:
     """Width and height of the upright image, without decoding it."""
-    with _open(image, max_pixels) as opened:
-        width, height = opened.size
-        return (height, width) if _orientation(opened) in _TURNED else (width, height)
+
+    def read(file: Path | bytes, name: str) -> tuple[int, int]:
+        with _open(file, name, max_pixels) as opened:
+            width, height = opened.size
+            return (height, width) if _lies(opened) else (width, height)
+
+    return _past_long_text(image, read)
+
+
+def reads_alike(image: bytes, max_pixels: int) -> bool:
+    """Whether any program's decoder gives the pixels of `decode`.
+
+    So it is with one upright, opaque picture of 8-bit grey or RGB as JPEG, PNG or WebP; rotation,
+    transparency, depth and further pictures are read in other ways elsewhere.
+    """
+
+    def read(file: Path | bytes, name: str) -> bool:
+        with _open(file, name, max_pixels) as opened:
+            return (
+                opened.format in ("JPEG", "PNG", "WEBP")
+                and opened.mode in ("RGB", "L")
+                and ";16" not in stored_form(opened)
+                and not opened.has_transparency_data
+                and getattr(opened, "n_frames", 1) == 1
+                and _orientation(opened) == 1
+            )
+
+    return _past_long_text(image, read)
 
 
 @cache
@@ -60,32 +87,78 @@ def jpeg_decoder() -> Any:
         return None
 
 
-def _open(image: Path | bytes, max_pixels: int) -> ImageFile:
+def _past_long_text(image: Path | bytes, read: Callable[[Path | bytes, str], _Read]) -> _Read:
+    """What `read` makes of an image and its name, without its texts where these are too long."""
+    name = f"an image of {len(image)} bytes" if isinstance(image, bytes) else str(image)
+    try:
+        return read(image, name)
+    except DataError as error:
+        if not refused_for_text(error.__cause__):
+            raise
+    return read(without_text(image if isinstance(image, bytes) else image.read_bytes()), name)
+
+
+def _decoded(image: Path | bytes, name: str, max_pixels: int) -> Pixels:
+    with _open(image, name, max_pixels) as opened:
+        sides = sorted(opened.size)
+        try:
+            # Pillow maps the file of one with a name into memory, and then turns no TIFF.
+            opened.filename = ""
+            pixels = _jpeg(opened)
+            if pixels is None:
+                pixels = np.array(as_rgb(opened))
+            # Asked now, as Pillow itself turns a TIFF when it decodes it, and then says so.
+            pixels = _upright(pixels, _orientation(opened))
+        except DataError as error:
+            raise DataError(f"{name} {error}", kind=error.kind) from error
+        except _DAMAGE as error:
+            raise DataError(
+                f"{name} is damaged ({error}); expected a complete image: fetch it again or remove"
+                " its record",
+                kind="image",
+            ) from error
+    if sorted(pixels.shape[:2]) != sides:
+        raise DataError(
+            f"{name} is damaged (its header says {sides[0]} by {sides[1]} pixels, decoded it has"
+            f" {pixels.shape[1]} x {pixels.shape[0]}); save it again or remove its record",
+            kind="image",
+        )
+    return pixels
+
+
+def _open(image: Path | bytes, name: str, max_pixels: int) -> ImageFile:
     try:
         opened = Image.open(io.BytesIO(image) if isinstance(image, bytes) else image)
     except FileNotFoundError as error:
         raise DataError(
-            f"{image!s} does not exist; check the source's `images` folder or remove the record",
+            f"{name} does not exist; check the source's `images` folder or remove the record",
             kind="missing file",
         ) from error
     except PermissionError as error:
         raise DataError(
-            f"{image!s} may not be read ({error.strerror}); change its mode", kind="permission"
+            f"{name} may not be read ({error.strerror}); change its mode", kind="permission"
         ) from error
     except (Image.DecompressionBombError, *_DAMAGE) as error:
         # Pillow's own words for it hold an address in memory, other ones in every run.
         found = "no known kind" if isinstance(error, UnidentifiedImageError) else error
         raise DataError(
-            f"{_name(image)} cannot be opened ({found}); expected an image file of a kind that Pillow reads",
+            f"{name} cannot be opened ({found}); expected an image file of a kind that Pillow reads",
             kind="image size" if isinstance(error, Image.DecompressionBombError) else "image",
         ) from error
     pixels = opened.width * opened.height
     if not 0 < pixels <= max_pixels:
         opened.close()
         raise DataError(
-            f"{_name(image)} has {opened.width} x {opened.height} pixels; expected one at least, and at most"
+            f"{name} has {opened.width} x {opened.height} pixels; expected one at least, and at most"
             f" {max_pixels:,} are decoded: scale it down or remove its record",
             kind="image size",
+        )
+    if opened.format in _PROGRAMS:
+        opened.close()
+        raise DataError(
+            f"{name} is {opened.format}, a drawing that another program would have to run; save it"
+            " as PNG or remove its record",
+            kind="image",
         )
     return opened
 
@@ -109,12 +182,22 @@ def _jpeg(opened: ImageFile) -> Pixels | None:
     return pixels
 
 
+def _lies(opened: ImageFile) -> bool:
+    """Whether the sides of an opened image are those of its upright form exchanged."""
+    turned = _orientation(opened) in _TURNED
+    if isinstance(opened, TiffImageFile):
+        # Pillow exchanges the sides of these when it opens them, by their tag alone.
+        return turned != (opened.tag_v2.get(ExifTags.Base.Orientation) in _TURNED)
+    return turned
+
+
 def _orientation(opened: ImageFile) -> int:
-    """The EXIF orientation, 1 when there is none or it cannot be read."""
+    """The EXIF orientation; 1 when there is none, it is none of 1 to 8, or it cannot be read."""
     if opened.format == "PNG" and "exif" not in opened.info and not _png_exif(opened):
         return 1
     try:
-        return int(opened.getexif().get(ExifTags.Base.Orientation, 1))
+        found = opened.getexif().get(ExifTags.Base.Orientation, 1)
+        return int(found) if found in range(1, 9) else 1
     except (TypeError, *_DAMAGE):
         return 1
 
@@ -122,7 +205,8 @@ def _orientation(opened: ImageFile) -> int:
 def _png_exif(opened: ImageFile) -> bool:
     """Whether a PNG may hold EXIF; Pillow would decode all of it to find out."""
     file = opened.fp
-    assert file is not None
+    if file is None:
+        return True  # it is decoded already
     at = file.tell()
     file.seek(0)
     content = file.read()
@@ -139,20 +223,3 @@ def _upright(pixels: Pixels, orientation: int) -> Pixels:
     if orientation in (2, 3, 6, 7):
         pixels = pixels[:, ::-1]
     return np.ascontiguousarray(pixels)
-
-
-def _rgb(image: Image.Image) -> Image.Image:
-    """The image as mode RGB; 16-bit greys keep their upper byte, transparency shows white."""
-    if image.mode == "F":
-        raise ValueError("float pixels have no known range, save it with 8 or 16 bits")
-    if image.mode.startswith("I"):
-        image = Image.fromarray((np.asarray(image).clip(0, 65535) // 257).astype(np.uint8))
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, "white")
-        image = Image.alpha_composite(white, image)
-    return image.convert("RGB")
-
-
-def _name(image: Path | bytes) -> str:
-    return f"an image of {len(image)} bytes" if isinstance(image, bytes) else str(image)

@@ -16,7 +16,7 @@ from PIL import Image
 from sailvit.core.errors import DataError
 from sailvit.core.layout import VisualLayout
 from sailvit.core.records import ImageLike
-from sailvit.data.decoding import Pixels, decode, decoded_size
+from sailvit.data.decoding import Pixels, decode, decoded_size, reads_alike
 
 MAX_PIXELS = 80_000_000
 """Largest image decoded: 240 MB as RGB, and below Pillow's own warning, so that one rule decides."""
@@ -43,6 +43,11 @@ def image_size(image: ImageLike, *, max_pixels: int = MAX_PIXELS) -> tuple[int, 
     if not isinstance(image, Path | bytes):
         return image.size
     return decoded_size(image, max_pixels)
+
+
+def looks_alike_everywhere(image: bytes, *, max_pixels: int = MAX_PIXELS) -> bool:
+    """Whether other programs' decoders give the pixels of `load_image`; reads the header alone."""
+    return reads_alike(image, max_pixels)
 
 
 def tile_grid(width: int, height: int, layout: VisualLayout) -> tuple[int, int]:

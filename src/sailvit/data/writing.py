@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from sailvit.core.errors import DataError
 from sailvit.core.records import ImageLike, Record
+from sailvit.data.images import load_image, looks_alike_everywhere
 
 SPEAKERS = {"system": "system", "user": "human", "assistant": "gpt"}
 """LLaVA's words for who speaks."""
@@ -34,8 +35,19 @@ def encoded(image: ImageLike) -> tuple[bytes, str]:
         kind = next((kind for magic, kind in MAGIC.items() if data.startswith(magic)), None)
         if kind is not None:
             return data, kind
-        return png(_decoded(data, image)), "png"
+        return png(load_image(image)), "png"
     return png(image if isinstance(image, np.ndarray) else image.pixels()), "png"
+
+
+def portable(image: ImageLike) -> tuple[bytes, str]:
+    """An image as a file that every program decodes to the pixels that training sees.
+
+    What is rotated, transparent, deep, animated or CMYK becomes PNG, several times a JPEG's size.
+    """
+    data, kind = encoded(image)
+    if looks_alike_everywhere(data):
+        return data, kind
+    return png(load_image(image)), "png"
 
 
 def png(pixels: np.ndarray) -> bytes:
@@ -52,17 +64,4 @@ def _read(path: Path) -> bytes:
         reason = error.strerror or str(error)
         raise DataError(
             f"{path} cannot be read ({reason}); restore it or drop its record", kind="missing file"
-        ) from error
-
-
-def _decoded(data: bytes, image: Path | bytes) -> np.ndarray:
-    try:
-        with Image.open(io.BytesIO(data)) as opened:
-            return np.array(opened.convert("RGB"))
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        name = image if isinstance(image, Path) else f"an image of {len(image)} bytes"
-        # Pillow's own words for it hold an address in memory, other ones in every run.
-        found = "no known kind" if isinstance(error, UnidentifiedImageError) else error
-        raise DataError(
-            f"{name} is no image that can be read ({found}); drop its record", kind="image"
         ) from error

@@ -270,7 +270,7 @@ def test_a_missing_or_broken_image_costs_no_request(tmp_path):
         ]
         replies = list(endpoint.ask(asked))
     assert "gone.png cannot be read" in replies[0].error
-    assert "broken.png is no image" in replies[1].error
+    assert "broken.png cannot be opened (no known kind)" in replies[1].error
     assert replies[2].text == "heard c"
     assert (len(server.bodies), endpoint.usage.failed) == (1, 2)
 

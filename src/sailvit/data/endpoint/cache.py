@@ -11,7 +11,7 @@ from pathlib import Path
 from sailvit.core.errors import DataError
 from sailvit.core.records import Record
 from sailvit.data.endpoint.replies import Reply
-from sailvit.data.writing import encoded
+from sailvit.data.writing import portable
 
 
 class ReplyCache:
@@ -60,5 +60,5 @@ def question_key(model: str, record: Record) -> str:
         json.dumps([model, [(turn.role, turn.text) for turn in record.turns]]).encode()
     )
     for image in record.images:
-        digest.update(hashlib.sha256(encoded(image)[0]).digest())
+        digest.update(hashlib.sha256(portable(image)[0]).digest())
     return digest.hexdigest()

@@ -13,7 +13,7 @@ from sailvit.core.config import Config
 from sailvit.core.recipe import Count, NotNegative, Positive
 from sailvit.core.records import IMAGE_MARK, ImageLike, Record, Turn
 from sailvit.data.endpoint.replies import Reply
-from sailvit.data.writing import encoded
+from sailvit.data.writing import portable
 
 
 class EndpointConfig(Config):
@@ -114,5 +114,5 @@ def _content(turn: Turn, images: Iterator[ImageLike]) -> str | list[dict[str, An
 
 
 def _data_uri(image: ImageLike) -> str:
-    data, kind = encoded(image)
+    data, kind = portable(image)
     return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
