@@ -48,13 +48,7 @@ def decode(image: Path | bytes, max_pixels: int) -> Pixels:
 
 def decoded_size(image: Path | bytes, max_pixels: int) -> tuple[int, int]:
     """Width and height of the upright image, without decoding it."""
-
-    def read(file: Path | bytes, name: str) -> tuple[int, int]:
-        with _open(file, name, max_pixels) as opened:
-            width, height = opened.size
-            return (height, width) if _lies(opened) else (width, height)
-
-    return _past_long_text(image, read)
+    return _past_long_text(image, lambda file, name: _upright_size(file, name, max_pixels))
 
 
 def reads_alike(image: bytes, max_pixels: int) -> bool:
@@ -63,19 +57,7 @@ def reads_alike(image: bytes, max_pixels: int) -> bool:
     So it is with one upright, opaque picture of 8-bit grey or RGB as JPEG, PNG or WebP; rotation,
     transparency, depth and further pictures are read in other ways elsewhere.
     """
-
-    def read(file: Path | bytes, name: str) -> bool:
-        with _open(file, name, max_pixels) as opened:
-            return (
-                opened.format in ("JPEG", "PNG", "WEBP")
-                and opened.mode in ("RGB", "L")
-                and ";16" not in stored_form(opened)
-                and not opened.has_transparency_data
-                and getattr(opened, "n_frames", 1) == 1
-                and _orientation(opened) == 1
-            )
-
-    return _past_long_text(image, read)
+    return _past_long_text(image, lambda file, name: _is_plain(file, name, max_pixels))
 
 
 @cache
@@ -124,6 +106,24 @@ def _decoded(image: Path | bytes, name: str, max_pixels: int) -> Pixels:
             kind="image",
         )
     return pixels
+
+
+def _upright_size(image: Path | bytes, name: str, max_pixels: int) -> tuple[int, int]:
+    with _open(image, name, max_pixels) as opened:
+        width, height = opened.size
+        return (height, width) if _lies(opened) else (width, height)
+
+
+def _is_plain(image: Path | bytes, name: str, max_pixels: int) -> bool:
+    with _open(image, name, max_pixels) as opened:
+        return (
+            opened.format in ("JPEG", "PNG", "WEBP")
+            and opened.mode in ("RGB", "L")
+            and ";16" not in stored_form(opened)
+            and not opened.has_transparency_data
+            and getattr(opened, "n_frames", 1) == 1
+            and _orientation(opened) == 1
+        )
 
 
 def _open(image: Path | bytes, name: str, max_pixels: int) -> ImageFile:
