@@ -8,7 +8,7 @@ import re
 import tokenize
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -37,21 +37,27 @@ class Module:
         """First folder, or the file's stem at the top of the package."""
         return self.name.split("/")[0].removesuffix(".py")
 
+    @cached_property
+    def nodes(self) -> list[ast.AST]:
+        """Every node of the tree; walked once, as each rule looks at all of them."""
+        return list(ast.walk(self.tree))
+
     def functions(self) -> Iterator[Function]:
         """Every function, method and inner function."""
-        return (node for node in ast.walk(self.tree) if isinstance(node, FUNCTIONS))
+        return (node for node in self.nodes if isinstance(node, FUNCTIONS))
 
     def classes(self) -> Iterator[ast.ClassDef]:
         """Every class."""
-        return (node for node in ast.walk(self.tree) if isinstance(node, ast.ClassDef))
+        return (node for node in self.nodes if isinstance(node, ast.ClassDef))
 
 
 Found = Iterator[tuple[int, str]]
 Rule = Callable[[Module], Found]
 
 
+@cache
 def modules() -> list[Module]:
-    """Every module of the package that holds code."""
+    """Every module of the package that holds code; read and parsed once for all rules."""
     paths = sorted(PACKAGE.rglob("*.py"))
     return [
         Module(path.relative_to(PACKAGE).as_posix(), path.read_text(encoding="utf-8"))
@@ -189,7 +195,7 @@ def few_positional(module: Module) -> Found:
 
 def no_stage_names(module: Module) -> Found:
     """No code looks at a stage's name: what a stage does is in its values."""
-    for node in ast.walk(module.tree):
+    for node in module.nodes:
         sides = [node.left, *node.comparators] if isinstance(node, ast.Compare) else []
         sides += [node.subject] if isinstance(node, ast.Match) else []
         for side in sides:
@@ -211,7 +217,7 @@ def no_print(module: Module) -> Found:
 
 def no_broad_except(module: Module) -> Found:
     """Handlers name what they expect."""
-    for node in ast.walk(module.tree):
+    for node in module.nodes:
         if isinstance(node, ast.ExceptHandler):
             kinds = "" if node.type is None else ast.unparse(node.type)
             if not kinds or re.search(r"\b(?:Base)?Exception\b", kinds):
@@ -220,7 +226,7 @@ def no_broad_except(module: Module) -> Found:
 
 def no_device_calls(module: Module) -> Found:
     """Devices are arguments: `.to(device)`, never `.cuda()`."""
-    for node in ast.walk(module.tree):
+    for node in module.nodes:
         if (
             isinstance(node, ast.Call)
             and isinstance(node.func, ast.Attribute)
@@ -243,7 +249,7 @@ def no_global_randomness(module: Module) -> Found:
     for line, name in imports(module):
         if name == "random" or name.startswith("random."):
             yield line, "the random module is one global stream; use core.seeding.numpy_generator"
-    for node in ast.walk(module.tree):
+    for node in module.nodes:
         if isinstance(node, ast.Call) and re.match(r"np\.random\.[a-z]", ast.unparse(node.func)):
             yield (
                 node.lineno,
@@ -304,7 +310,7 @@ FILE_RULES: list[Rule] = [
 def imports(module: Module) -> Iterator[tuple[int, str]]:
     """Line and full dotted name of everything imported, inside functions and under TYPE_CHECKING too."""
     package = ["sailvit", *module.name.removesuffix(".py").split("/")][:-1]
-    for node in ast.walk(module.tree):
+    for node in module.nodes:
         if isinstance(node, ast.Import):
             yield from ((node.lineno, alias.name) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -314,6 +320,6 @@ def imports(module: Module) -> Iterator[tuple[int, str]]:
 
 
 def _calls(module: Module, name: str) -> Iterator[ast.Call]:
-    for node in ast.walk(module.tree):
+    for node in module.nodes:
         if isinstance(node, ast.Call) and ast.unparse(node.func) == name:
             yield node

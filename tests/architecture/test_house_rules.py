@@ -37,7 +37,7 @@ def backward_calls(given: list[Module]) -> list[str]:
     return [
         f"src/sailvit/{module.name}:{node.lineno}"
         for module in given
-        for node in ast.walk(module.tree)
+        for node in module.nodes
         if isinstance(node, ast.Call)
         and isinstance(node.func, ast.Attribute)
         and node.func.attr == "backward"
