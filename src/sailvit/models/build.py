@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import date
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -25,8 +26,11 @@ from sailvit.core.recipe import ImageConfig, ModelConfig, Part
 from sailvit.core.seeding import derive_seed
 from sailvit.models.attention import PACKED, TOWER, register_attention
 from sailvit.models.connector import Connector, MergeConnectorConfig
+from sailvit.models.loading import Loading
 from sailvit.models.mllm import MLLM
+from sailvit.models.roles import refuse_language, vision_config
 from sailvit.models.tower import Preprocessing, Tower
+from sailvit.models.tower_proof import prove_tiles
 
 SHIPPED = "sailvit:"
 """Prefix of checkpoints that come with the package."""
@@ -79,27 +83,45 @@ def load_tower(config: ModelConfig) -> tuple[Tower, dict[str, Any]]:
     register_attention()
     source = resolve_source(config.tower)
     options = hub_options(config, "tower")
-    try:
+    with Loading("tower", source):
         whole = AutoConfig.from_pretrained(source, **options)
-        # A checkpoint of two towers (CLIP, SigLIP) carries the config of its vision half.
-        vision = getattr(whole, "vision_config", whole)
+    vision = vision_config(whole, source)
+    preprocessor = apply_image_config(
+        load_preprocessor(source, options, config.image), config.image
+    )
+    preprocessing = read_preprocessing(preprocessor, config.tower)
+    load = partial(_tower, source, vision, options, preprocessing, config.feature_layer)
+    try:
+        tower, missing = load(attention=TOWER)
+    except ModelError:
+        # Models that do not know transformers' attention interface run with their own.
+        tower, missing = load(attention=None)
+    _refuse_missing(missing - tower.idle, config.tower)
+    prove_tiles(tower)
+    return tower, preprocessor
+
+
+def _tower(
+    source: str,
+    vision: Any,
+    options: dict[str, Any],
+    preprocessing: Preprocessing,
+    feature_layer: int,
+    *,
+    attention: str | None,
+) -> tuple[Tower, set[str]]:
+    """The tower with one implementation of attention, and the names of weights that the checkpoint lacks."""
+    with Loading("tower", source):
         model, info = AutoModel.from_pretrained(
             source,
             config=vision,
             dtype=torch.float32,
-            attn_implementation=TOWER,
+            attn_implementation=attention,
             use_safetensors=True,
             output_loading_info=True,
             **options,
         )
-    except (OSError, ValueError) as error:
-        raise ModelError(_unloadable("tower", source, error)) from error
-    preprocessor = apply_image_config(
-        load_preprocessor(source, options, config.image), config.image
-    )
-    tower = Tower(model, read_preprocessing(preprocessor, config.tower), config.feature_layer)
-    _refuse_missing(set(info["missing_keys"]) - tower.idle, config.tower)
-    return tower, preprocessor
+    return Tower(model, preprocessing, feature_layer), set(info["missing_keys"])
 
 
 def load_language(
@@ -109,7 +131,8 @@ def load_language(
     register_attention()
     source = resolve_source(config.language)
     options = hub_options(config, "language")
-    try:
+    with Loading("language", source):
+        refuse_language(AutoConfig.from_pretrained(source, **options), source)
         tokenizer = AutoTokenizer.from_pretrained(source, **options)
         model, info = AutoModelForCausalLM.from_pretrained(
             source,
@@ -119,8 +142,6 @@ def load_language(
             output_loading_info=True,
             **options,
         )
-    except (OSError, ValueError) as error:
-        raise ModelError(_unloadable("language", source, error)) from error
     _refuse_missing(set(info["missing_keys"]), config.language)
     if config.placeholder not in tokenizer.get_vocab():
         tokenizer.add_tokens([config.placeholder], special_tokens=True)
@@ -148,12 +169,10 @@ def load_connector(
     wanted = {"tower_width": tower.width, "language_width": width, "merge": merge}
     if config.connector.source is not None:
         source = resolve_source(config.connector.source)
-        try:
+        with Loading("connector", source):
             connector: Connector = Connector.from_pretrained(
                 source, dtype=torch.float32, use_safetensors=True
             )
-        except (OSError, ValueError) as error:
-            raise ModelError(_unloadable("connector", source, error)) from error
         found = {name: getattr(connector.config, name) for name in wanted}
         if found != wanted:
             raise ModelError(
@@ -226,18 +245,6 @@ def layout_of(mllm: MLLM, config: ModelConfig) -> VisualLayout:
         placeholder=config.placeholder,
         max_tiles=config.image.max_tiles,
         thumbnail=config.image.thumbnail,
-    )
-
-
-def _unloadable(part: Part, source: str, error: Exception) -> str:
-    if Path(source).is_dir():
-        return f"cannot load the {part} from the folder {source}: {error}"
-    if Path(source).is_absolute() or source.startswith((".", "~")):
-        return f"cannot load the {part}: there is no folder {source}; name one that holds a saved model, or a hub id"
-    reason = str(error).partition("\n")[0]
-    return (
-        f"cannot load the {part} {source!r}: no such folder here, and from the hub: {reason} Check the name and the"
-        " connection, or name a folder with a downloaded copy"
     )
 
 

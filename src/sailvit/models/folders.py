@@ -52,7 +52,7 @@ def prove_tower(tower: Tower, folder: Path) -> None:
     )
     noise = noise.to(tower.mean.device)
     model = AutoModel.from_pretrained(folder, dtype=torch.float32, attn_implementation="sdpa")
-    again = Tower(model, tower.preprocessing, tower.feature_layer).to(noise.device).eval()
+    again = tower.around(model).to(noise.device).eval()
     training = tower.training
     expected, found = tower.eval()(noise), again(noise)
     tower.train(training)
@@ -67,4 +67,4 @@ def _plain(tower: Tower, state: dict[str, torch.Tensor]) -> Tower:
     """The tower as one process without compilation holds it: bits can be compared with nothing else."""
     model = type(tower.model)(tower.model.config)
     model.load_state_dict(state)
-    return Tower(model, tower.preprocessing, tower.feature_layer).to(tower.mean.device)
+    return tower.around(model).to(tower.mean.device)

@@ -52,6 +52,7 @@ def parallelize(model: MLLM, config: ParallelConfig, device: torch.device, *, bf
             block.compile()
     model.rewritten = config.compile
     if config.mode != "replicate" and world() > 1:
+        _refuse_alone(model)
         shard(
             model,
             make_mesh(device.type, config.mode, config.group),
@@ -94,6 +95,14 @@ def _refuse_offload(config: ParallelConfig, device: torch.device) -> None:
     if config.offload and device.type == "cpu":
         raise RecipeError(
             "parallel.offload moves shards from a GPU to the CPU, and this is a CPU run; leave it out"
+        )
+
+
+def _refuse_alone(model: MLLM) -> None:
+    if model.tower.alone:
+        raise RecipeError(
+            "the tower mixes the tiles of a batch, so it runs tile by tile, and processes with other"
+            " numbers of tiles would wait for each other in shards; set parallel.mode to replicate"
         )
 
 

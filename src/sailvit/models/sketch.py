@@ -16,7 +16,6 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from sailvit.core.errors import ModelError
 from sailvit.core.layout import VisualLayout
 from sailvit.core.recipe import ModelConfig, Part
 from sailvit.models.build import (
@@ -28,7 +27,9 @@ from sailvit.models.build import (
     read_preprocessing,
     resolve_source,
 )
+from sailvit.models.loading import Loading
 from sailvit.models.mllm import MLLM
+from sailvit.models.roles import refuse_language, vision_config
 from sailvit.models.tower import Tower
 
 CONFIGS = Path(__file__).parent / "configs"
@@ -60,9 +61,10 @@ def sketch(config: ModelConfig) -> Sketch:
     tower = _sketch_tower(config)
     language_config = read_config(config, "language")
     with torch.device("meta"):
-        language = AutoModelForCausalLM.from_config(
-            language_config, trust_remote_code=config.trust_remote_code
-        )
+        with Loading("language", config.language):
+            language = AutoModelForCausalLM.from_config(
+                language_config, trust_remote_code=config.trust_remote_code
+            )
         # Sizes are all that is asked for, so a trained connector's weights are not read.
         fresh = config.connector.model_copy(update={"source": None})
         connector = load_connector(
@@ -85,10 +87,8 @@ def config_source(source: str) -> str:
 
 def _sketch_tower(config: ModelConfig) -> Tower:
     whole = read_config(config, "tower")
-    with torch.device("meta"):
-        model = AutoModel.from_config(
-            getattr(whole, "vision_config", whole), trust_remote_code=config.trust_remote_code
-        )
+    with torch.device("meta"), Loading("tower", config.tower):
+        model = AutoModel.from_config(whole, trust_remote_code=config.trust_remote_code)
     preprocessor = load_preprocessor(
         config_source(config.tower), hub_options(config, "tower"), config.image
     )
@@ -97,15 +97,18 @@ def _sketch_tower(config: ModelConfig) -> Tower:
 
 
 def read_config(config: ModelConfig, part: Part) -> Any:
-    """The config of tower or language, from a folder, a shipped file, the hub's cache or the hub."""
+    """The config of tower or language, from a folder, a shipped file, the hub's cache or the hub.
+
+    Raises:
+        ModelError: it cannot be read, or it is not one of such a part.
+    """
     source = getattr(config, part)
-    try:
-        return AutoConfig.from_pretrained(config_source(source), **hub_options(config, part))
-    except (OSError, ValueError) as error:
-        raise ModelError(
-            f"cannot read the config of the {part} {source!r}: {error}; name a folder with a config.json, or a hub id"
-            " while connected"
-        ) from error
+    with Loading(part, source):
+        whole = AutoConfig.from_pretrained(config_source(source), **hub_options(config, part))
+    if part == "tower":
+        return vision_config(whole, source)
+    refuse_language(whole, source)
+    return whole
 
 
 def find_tokenizer(config: ModelConfig) -> PreTrainedTokenizerBase | None:

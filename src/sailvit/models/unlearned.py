@@ -71,8 +71,7 @@ def stand_in_tokenizer(placeholder: str) -> PreTrainedTokenizerBase:
 
 
 def _tower(config: ModelConfig) -> tuple[Tower, dict[str, object]]:
-    whole = read_config(config, "tower")
-    vision = getattr(whole, "vision_config", whole)
+    vision = read_config(config, "tower")
     model = AutoModel.from_config(
         vision, attn_implementation=TOWER, trust_remote_code=config.trust_remote_code
     ).float()
