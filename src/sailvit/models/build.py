@@ -50,6 +50,8 @@ class Assembly:
     """The tower's preprocessor config, saved again beside the refined tower."""
     day: date = field(default_factory=date.today)
     """The day that the tokenizer's chat template is given as today's."""
+    notes: tuple[str, ...] = ()
+    """What was found unusual about the parts, and how they run therefore; the run says it once."""
 
 
 def build(config: ModelConfig, seed: int) -> Assembly:
@@ -62,7 +64,7 @@ def build(config: ModelConfig, seed: int) -> Assembly:
     language, tokenizer, placeholder_id = load_language(config, seed)
     connector = load_connector(config, tower, language, seed)
     mllm = MLLM(tower, connector, language, placeholder_id)
-    return Assembly(mllm, tokenizer, layout_of(mllm, config), preprocessor, config.day)
+    return Assembly(mllm, tokenizer, layout_of(mllm, config), preprocessor, config.day, tower.notes)
 
 
 def resolve_source(source: str) -> str:

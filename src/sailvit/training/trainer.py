@@ -71,7 +71,7 @@ class Trainer:
             day=self.assembly.day,
         )
         self._costs = measure_all(self.sources, self._builder, workers=recipe.workers)
-        for remark in self._builder.encoder.remarks():
+        for remark in (*self.assembly.notes, *self._builder.encoder.remarks()):
             announce({"note": remark})
         self._quarantine = QuarantineLog(folder)
         self._peak = device_peak(self.device, recipe.precision)
