@@ -63,30 +63,37 @@ def refuse_inputs(
     Raises:
         ModelError: it reads text, audio or patches of its own, or needs more than pixels.
     """
-    inputs = {
-        name: parameter
-        for name, parameter in signature(forward).parameters.items()
-        if parameter.kind in (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
-        and name != "self"
-    }
-    needed = [name for name, parameter in inputs.items() if parameter.default is Parameter.empty]
-    reads = next((name for name in inputs if name in _READS), None)
-    if "pixel_values" not in inputs and reads:
-        raise ModelError(
-            f"{tower} is a {model_type}, which reads {_READS[reads]} ({reads}), not tiles;"
-            " expected a vision model that takes pixel_values"
-        )
+    inputs, needed = _inputs(forward)
     if inputs and "pixel_values" not in inputs:
-        raise ModelError(
-            f"{tower} is a {model_type}, which takes {' and '.join(needed or inputs)} instead of"
-            " pixel_values, as models do that cut images of any shape into patches themselves;"
-            " expected a ViT for square tiles"
+        reads = next((name for name in inputs if name in _READS), None)
+        takes = (
+            f"reads {_READS[reads]} ({reads}), not tiles"
+            if reads
+            else f"takes {' and '.join(needed or inputs)} instead of pixel_values, as models do"
+            " that cut images of any shape into patches themselves"
         )
-    if given is not None and (more := [name for name in needed if name not in given]):
+        raise ModelError(
+            f"{tower} is a {model_type}, which {takes}; expected a vision model for square tiles"
+            " (pixel_values), a ViT"
+        )
+    more = [name for name in needed if name not in given] if given is not None else []
+    if more:
         raise ModelError(
             f"{tower} is a {model_type}, which needs {' and '.join(more)} besides the tiles;"
             " expected a ViT that takes pixel_values alone"
         )
+
+
+def _inputs(forward: Any) -> tuple[list[str], list[str]]:
+    """The names of all inputs, and of those without a default."""
+    kinds = (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
+    named = [
+        parameter
+        for parameter in signature(forward).parameters.values()
+        if parameter.kind in kinds and parameter.name != "self"
+    ]
+    needed = [parameter.name for parameter in named if parameter.default is Parameter.empty]
+    return [parameter.name for parameter in named], needed
 
 
 def refuse_language(config: Any, source: str) -> None:

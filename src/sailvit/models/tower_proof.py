@@ -160,16 +160,17 @@ def _training_mixes(tower: Tower, tiles: torch.Tensor, calm: torch.Tensor) -> bo
     """
     tower.train()
 
-    def tokens(rows: torch.Tensor) -> torch.Tensor:
+    def seeded(rows: torch.Tensor) -> torch.Tensor:
+        """All tokens of `rows`, with the same noise every time."""
         torch.manual_seed(0)
         return tower.tokens(rows)
 
-    found = tokens(tiles[:2])
+    found = seeded(tiles[:2])
     if found.shape != calm.shape:
         return True
     if _differs(found, calm) <= _CLOSE:
         return False
-    return _differs(tokens(tiles[[0, 2]])[:1], found[:1]) > _EQUAL
+    return _differs(seeded(tiles[[0, 2]])[:1], found[:1]) > _EQUAL
 
 
 def _differs(found: torch.Tensor, expected: torch.Tensor) -> float:
