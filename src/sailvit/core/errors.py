@@ -1,5 +1,19 @@
 """Errors a user can act on: each message says what was found, what was expected and what to do."""
 
+LONGEST_REASON = 500
+"""Characters of a reason that is kept or shown beside others."""
+
+
+def one_line(text: object, longest: int = LONGEST_REASON) -> str:
+    """Foreign text for a message: blanks and line breaks as one space, its middle left out where
+    it is longer than `longest` characters, and nothing that UTF-8 cannot hold.
+    """
+    line = " ".join(str(text).split()).encode(errors="backslashreplace").decode()
+    if len(line) <= longest:
+        return line
+    end = longest // 4
+    return f"{line[: longest - end - 5]} ... {line[-end:]}"
+
 
 class SailvitError(Exception):
     """Base of every error that is the input's fault, not the program's; the CLI prints it without a traceback."""

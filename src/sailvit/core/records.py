@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
@@ -22,6 +22,11 @@ class Turn:
     """Who speaks; loss is on assistant turns only."""
     text: str
     """Plain text with `<image>` marks."""
+    learnt: bool = True
+    """Whether an assistant's turn is trained on; of others it says nothing."""
+    reasoning: str = ""
+    """What the assistant thought before the text, where a row keeps it apart; shown by templates
+    that know it."""
 
 
 class Rendering(Protocol):
@@ -51,6 +56,9 @@ class Record:
     """In the order of their marks."""
     kind: str = "chat"
     """`caption` makes the pair usable by the contrastive objective; otherwise free (`ocr`, `qa`, `text`, ...)."""
+    unread: tuple[str, ...] = field(default=(), compare=False)
+    """Keys of its row that hold something and were not read, and grounding marks (`<box>`) that are
+    learnt as words; for people to look at."""
 
 
 @dataclass(frozen=True)

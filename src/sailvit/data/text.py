@@ -18,6 +18,7 @@ from sailvit.core.batch import IGNORED
 from sailvit.core.errors import DataError
 from sailvit.core.layout import VisualLayout
 from sailvit.core.records import IMAGE_MARK, Record, Turn
+from sailvit.data.text_reasoning import reasoning_refused, with_reasoning
 from sailvit.data.text_template import Template
 
 FastTokenizer: TypeAlias = PreTrainedTokenizerFast
@@ -83,6 +84,14 @@ class TextEncoder:
                 "no assistant turn, so nothing to learn; give the record an answer or remove it",
                 kind="turns",
             )
+        answers = (turn for turn in record.turns if turn.role == "assistant")
+        spans = [span for span, turn in zip(spans, answers, strict=True) if turn.learnt]
+        if not spans:
+            raise DataError(
+                "every answer is marked as not to be learnt; expected one to learn: set its flag to"
+                " 1 or remove the record",
+                kind="turns",
+            )
         return self._tokenize(text, spans, tiles)
 
     def encode_prompt(self, record: Record, tiles: Sequence[int]) -> Tokenized:
@@ -136,10 +145,18 @@ class TextEncoder:
                 " model.chat_date to have the same in another run"
             )
 
+    def _said(self, turn: Turn) -> str:
+        """A turn's text, with its reasoning where the template would put it."""
+        if not turn.reasoning:
+            return turn.text.strip()
+        if not self._template.joins_reasoning:
+            raise reasoning_refused()
+        return with_reasoning(turn.reasoning, turn.text.strip())
+
     def _contents(self, record: Record) -> list[str]:
         placeholder = self.layout.placeholder
         # Marks first: the placeholder may be spelt as they are.
-        texts = [_checked(turn.text.strip()).split(IMAGE_MARK) for turn in record.turns]
+        texts = [_checked(self._said(turn)).split(IMAGE_MARK) for turn in record.turns]
         if any(placeholder in piece for pieces in texts for piece in pieces):
             raise DataError(
                 f"a turn contains the placeholder token {placeholder!r}; expected {IMAGE_MARK} where an image goes",

@@ -15,11 +15,14 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
+from functools import cached_property
+from typing import Any
 
 import jinja2
 from transformers import PreTrainedTokenizerFast
 
 from sailvit.core.errors import DataError
+from sailvit.data.text_reasoning import joins_reasoning
 from sailvit.data.text_source import fix_date, template_source, written_dates
 
 _HOLE = "\0"
@@ -130,6 +133,14 @@ class Template:
             self._known[shape] = self._skeleton(shape)
         return self._known[shape]
 
+    @cached_property
+    def joins_reasoning(self) -> bool:
+        """Whether reasoning may be put into an answer's text; see `joins_reasoning`."""
+        try:
+            return bool(self._source) and joins_reasoning(self._rendered)
+        except _REFUSED:
+            return False
+
     def render(self, roles: Sequence[str], texts: Sequence[str]) -> str:
         """The whole conversation as text."""
         if not self._source:
@@ -166,6 +177,9 @@ class Template:
             {"role": role, "content": [{"type": "text", "text": text}] if pieces else text}
             for role, text in zip(roles, texts, strict=True)
         ]
+        return self._rendered(turns)
+
+    def _rendered(self, turns: Sequence[dict[str, Any]]) -> str:
         return str(
             self._tokenizer.apply_chat_template(turns, tokenize=False, chat_template=self._source)
         )

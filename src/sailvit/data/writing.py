@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from sailvit.core.errors import DataError
-from sailvit.core.records import ImageLike, Record
+from sailvit.core.records import ImageLike, Record, Turn
 from sailvit.data.images import load_image, looks_alike_everywhere
 
 SPEAKERS = {"system": "system", "user": "human", "assistant": "gpt"}
@@ -21,11 +21,20 @@ MAGIC = {b"\x89PNG": "png", b"\xff\xd8\xff": "jpeg", b"RIFF": "webp", b"GIF8": "
 
 def llava_row(record: Record, images: list[str]) -> dict[str, Any]:
     """A record as a row that format `llava` reads, with its images under these names."""
-    turns = [{"from": SPEAKERS[turn.role], "value": turn.text} for turn in record.turns]
+    turns = [
+        {"from": SPEAKERS[turn.role], "value": turn.text, **turn_flags(turn)}
+        for turn in record.turns
+    ]
     shown: dict[str, Any] = (
         {"image": images[0]} if len(images) == 1 else {"images": images} if images else {}
     )
     return {"id": record.id, **shown, "conversations": turns, "kind": record.kind}
+
+
+def turn_flags(turn: Turn) -> dict[str, Any]:
+    """What a turn says beside its role and text, as every reader of rows understands it."""
+    flags: dict[str, Any] = {} if turn.learnt else {"loss": False}
+    return {**flags, "reasoning_content": turn.reasoning} if turn.reasoning else flags
 
 
 def encoded(image: ImageLike) -> tuple[bytes, str]:

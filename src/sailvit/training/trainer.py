@@ -16,6 +16,7 @@ from sailvit.core.recipe import Part, Recipe
 from sailvit.core.records import Source
 from sailvit.core.run import RunFolder, read_json
 from sailvit.data.formats import open_source
+from sailvit.data.formats.keys import unread_line
 from sailvit.data.index.measuring import measure_all
 from sailvit.data.loader import Loader
 from sailvit.data.samples import SampleBuilder
@@ -73,6 +74,9 @@ class Trainer:
         self._costs = measure_all(self.sources, self._builder, workers=recipe.workers)
         for remark in (*self.assembly.notes, *self._builder.encoder.remarks()):
             announce({"note": remark})
+        for name, costs in self._costs.items():
+            if costs.unread:
+                announce({"note": unread_line(name, costs.unread)})
         self._quarantine = QuarantineLog(folder)
         self._peak = device_peak(self.device, recipe.precision)
         self._signals = StopOnSignal()

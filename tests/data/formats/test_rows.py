@@ -11,7 +11,8 @@ import pytest
 from sailvit.core.errors import DataError
 from sailvit.core.recipe import SourceConfig
 from sailvit.data.formats import FORMATS, open_source
-from sailvit.data.formats.rows import RowFile, RowOptions, image_from
+from sailvit.data.formats.image_refs import image_from
+from sailvit.data.formats.rows import RowFile, RowOptions
 
 CONFIG = SourceConfig(format="llava", path="rows.jsonl")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -77,10 +78,22 @@ def show(console: Console, report: CheckReport) -> None:
         for finding in found:
             text = f"  {where(finding)}\n    {finding.reason}"
             console.print(escape(text), highlight=False, soft_wrap=True)
+    show_unread(console, report.unread)
     if not report.records:
         console.print("[red]no records[/red]", highlight=False)
     elif not report.bad:
         console.print("[green]nothing is wrong[/green]", highlight=False)
+
+
+def show_unread(console: Console, unread: Mapping[str, Mapping[str, int]]) -> None:
+    """Print, once per source, the keys of its rows that hold something and are not read."""
+    from rich.markup import escape
+
+    from sailvit.data.formats.keys import unread_line
+
+    for name, counts in unread.items():
+        text = f"[yellow]{escape(unread_line(name, counts))}[/yellow]"
+        console.print(text, highlight=False, soft_wrap=True)
 
 
 def where(finding: Finding) -> str:

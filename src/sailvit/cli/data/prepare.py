@@ -99,6 +99,8 @@ def summary(manifest: Manifest, out: Path) -> list[str]:
     """What a folder of shards holds, what was left out of it, and how to use it."""
     from rich.markup import escape
 
+    from sailvit.data.formats.keys import unread_line
+
     size = sum(shard.bytes for shard in manifest.shards)
     kinds: dict[str, int] = {}
     for shard in manifest.shards:
@@ -113,6 +115,8 @@ def summary(manifest: Manifest, out: Path) -> list[str]:
         lines.append(
             f"[yellow]{manifest.bad:,} left out[/yellow]: {escape(str(out / 'bad.jsonl'))} says why"
         )
+    if manifest.unread:
+        lines.append(f"[yellow]{escape(unread_line(out.name, manifest.unread))}[/yellow]")
     if manifest.measured is None:
         lines.append("Tokens are not counted: training will, or give --recipe.")
     if not manifest.samples:

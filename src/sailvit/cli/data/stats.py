@@ -102,6 +102,8 @@ def _write_page(path: Path, opened: Mapping[str, Any], values: Mapping[str, Any]
 def _show(console: Console, values: Mapping[str, Any]) -> None:
     from rich.markup import escape
 
+    from sailvit.cli.data.check import show_unread
+
     total = sum(source["records"] for source in values["sources"])
     names = ", ".join(source["name"] for source in values["sources"])
     read = (
@@ -118,6 +120,7 @@ def _show(console: Console, values: Mapping[str, Any]) -> None:
         console.print(f"{name}{by}: {_shares(counts, values['records'])}", highlight=False)
     console.print(f"copies: {_copies(values)}", highlight=False)
     console.print(_phrases(values["ngrams"]), highlight=False)
+    show_unread(console, values["unread"])
     for kind, count in values["unreadable"].items():
         example = next(note for note in values["damage"] if note["kind"] == kind)
         place = f"{example['source']} at {example['position']}"

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from sailvit.core.records import Source
+from sailvit.data.curation.joined import Joined
 from sailvit.data.curation.look import DAMAGE, Look
-from sailvit.data.curation.stats import Joined, evenly
+from sailvit.data.curation.stats import evenly
 
 _SIDE = 192
 """Longest side shown, in pixels: about 6 KB each as JPEG."""

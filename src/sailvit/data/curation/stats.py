@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -12,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from sailvit.core.errors import DataError
-from sailvit.core.records import Record, Source
+from sailvit.core.records import Source
 from sailvit.data.curation.concentration import NgramCounts
+from sailvit.data.curation.joined import Joined
 from sailvit.data.curation.languages import recognizer
 from sailvit.data.curation.repeats import Repeats
 from sailvit.data.curation.spill import Rows
@@ -30,39 +30,6 @@ _CHUNK = 256
 """Records per job; also what the counting of n-grams depends on, so it is the same for any number of workers."""
 _EXAMPLES = 8
 """Copies of each kind that are named."""
-
-
-@dataclass(frozen=True)
-class Joined:
-    """Several sources as one, one after the other."""
-
-    sources: Mapping[str, Source]
-    """By name."""
-
-    def __len__(self) -> int:
-        return sum(len(source) for source in self.sources.values())
-
-    def __getitem__(self, position: int) -> Record:
-        name, inside = self.find(position)
-        return self.sources[name][inside]
-
-    @property
-    def fingerprint(self) -> str:
-        """Those of all."""
-        return "+".join(source.fingerprint for source in self.sources.values())
-
-    def find(self, position: int) -> tuple[str, int]:
-        """The source that holds a position, and the position inside it."""
-        for name, source in self.sources.items():
-            if position < len(source):
-                return name, position
-            position -= len(source)
-        raise IndexError(f"position {position} lies behind the last source")
-
-    def place(self, source: str, position: int) -> int:
-        """Where the record at a source's position stands; the other way round than `find`."""
-        names = list(self.sources)
-        return position + sum(len(self.sources[name]) for name in names[: names.index(source)])
 
 
 def survey(
@@ -157,6 +124,7 @@ def _counted(tally: Tally, source: Joined) -> dict[str, Any]:
         "damage": damage,
         "kinds": dict(tally.kinds.most_common()),
         "languages": {"by": recognizer(), "counts": dict(tally.languages.most_common())},
+        "unread": {name: dict(n.most_common()) for name, n in tally.unread.items()},
         "measures": {name: histogram.summary() for name, histogram in tally.measures.items()},
     }
 

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from sailvit.core.errors import DataError
-from sailvit.core.records import Source
+from sailvit.core.errors import DataError, one_line
 from sailvit.data.curation.concentration import NgramChunk, count_ngrams
 from sailvit.data.curation.histogram import Histogram
+from sailvit.data.curation.joined import Joined
 from sailvit.data.curation.languages import language
 from sailvit.data.curation.look import DAMAGE, Look
 from sailvit.data.curation.repeats import ROW, rows_of
 from sailvit.data.curation.spill import Rows
+from sailvit.data.formats.keys import count_unread
 from sailvit.data.samples import SampleBuilder
 
 WHOLE = ("turns", "images_per_record", "tiles")
@@ -47,6 +49,7 @@ class Tally:
         self.languages: Counter[str] = Counter()
         self.unreadable: Counter[str] = Counter()
         self.damage: dict[str, list[dict[str, Any]]] = {}
+        self.unread: dict[str, Counter[str]] = {}
         self.measures = {name: Histogram(whole=name in WHOLE) for name in MEASURES}
 
     def add(self, look: Look, *, builder: SampleBuilder | None) -> None:
@@ -60,11 +63,16 @@ class Tally:
         for name, values in found.items():
             self.measures[name].add(values)
 
+    def note_unread(self, source: str, keys: Sequence[str]) -> None:
+        """Take note of keys that a record of a source holds and that are not read."""
+        if keys:
+            count_unread(self.unread.setdefault(source, Counter()), keys)
+
     def refuse(self, position: int, error: Exception) -> None:
         """Take note of a record that cannot be read."""
         kind = error.kind if isinstance(error, DataError) else type(error).__name__
         self.unreadable[kind] += 1
-        self._note(kind, [{"position": position, "error": str(error)[:300]}])
+        self._note(kind, [{"position": position, "error": one_line(error)}])
 
     def merge(self, other: Tally) -> None:
         """Take all records of the tally of a later stretch."""
@@ -72,6 +80,8 @@ class Tally:
         self.images += other.images
         for name in ("kinds", "languages", "unreadable"):
             getattr(self, name).update(getattr(other, name))
+        for source, keys in other.unread.items():
+            self.unread.setdefault(source, Counter()).update(keys)
         for kind, noted in other.damage.items():
             self._note(kind, noted)
         for name, histogram in other.measures.items():
@@ -114,7 +124,7 @@ class Stretch:
 class Surveyor:
     """Tallies stretches of a source; goes to the processes of a crew."""
 
-    source: Source
+    source: Joined
     """Gives the records."""
     builder: SampleBuilder | None
     """Counts tokens and tiles; none leaves them out."""
@@ -130,6 +140,7 @@ class Surveyor:
         for position in positions:
             try:
                 look = Look(position, self.source[position])
+                tally.note_unread(self.source.find(position)[0], look.record.unread)
                 hashes = self._hashes(look)
                 tally.add(look, builder=self.builder)
             except DAMAGE as error:

@@ -7,10 +7,10 @@ from typing import Annotated
 
 from pydantic import Field
 
-from sailvit.core.errors import DataError
+from sailvit.core.errors import DataError, one_line
 from sailvit.core.recipe import SourceConfig
 from sailvit.core.records import Record
-from sailvit.data.formats.conversations import caption_turns, row_images, row_name
+from sailvit.data.formats.conversations import caption_record, row_images, row_name
 from sailvit.data.formats.rows import RowFile, RowOptions, read_options
 
 
@@ -39,15 +39,17 @@ class CaptionsSource:
     def __getitem__(self, position: int) -> Record:
         row = self._rows[position]
         images = row_images(row, self._rows.images)
-        text = row.get("text") or row.get("caption")
+        key = "text" if row.get("text") else "caption"
+        text = row.get(key)
         if len(images) != 1 or not isinstance(text, str) or not text.strip():
             raise DataError(
-                f"found keys {', '.join(row) or 'none'}; expected one `image`, and a `text` or `caption`"
+                f"found keys {one_line(', '.join(row) or 'none', 200)}; expected one `image`, and a `text` or `caption`"
                 " that is not blank"
             )
         prompt = self._prompts[position % len(self._prompts)]
         kind = str(row.get("kind") or "caption")
-        return Record(row_name(row, position), caption_turns(text, prompt), images, kind)
+        name = row_name(row, position)
+        return caption_record(row, images, key, prompt, name=name, kind=kind)
 
 
 def open_captions(config: SourceConfig, folder: Path) -> CaptionsSource:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -12,22 +13,19 @@ from zlib import crc32
 from sailvit.core.errors import DataError
 from sailvit.core.records import Record
 from sailvit.data.formats.conversations import RecordOptions, row_images, row_name, row_record
+from sailvit.data.formats.keys import REFUSED
+from sailvit.data.formats.turns import PAIRS, SYSTEMS, TURNS
 
-COLUMNS = (
-    "id",
-    "kind",
-    "image",
-    "images",
-    "conversations",
-    "messages",
-    "conversation",
-    "texts",
-    "caption",
-    "text",
-)
-"""What is read; other columns stay on disk."""
-TEXTS = set(COLUMNS[4:])
+TEXTS = {*TURNS, "caption", "text", *PAIRS}
 """Columns of which a set needs one."""
+COLUMNS = dict.fromkeys(
+    (
+        *("id", "kind", "image", "images", *TURNS, "caption", "text", *SYSTEMS),
+        *(key for answer, asked in PAIRS.items() for key in (*asked, answer)),
+        *("history", "label", *REFUSED),
+    )
+)
+"""What is read, in this order, also to refuse it; other columns stay on disk."""
 DAMAGE = (OSError, ValueError, KeyError, IndexError, NotImplementedError)
 """What pyarrow raises on damaged files; its own errors derive from these."""
 
@@ -59,9 +57,16 @@ def row_crc32(row: dict[str, Any]) -> int:
 
 
 def column_record(
-    row: dict[str, Any], options: RecordOptions, *, folder: Path, position: int
+    row: dict[str, Any],
+    options: RecordOptions,
+    *,
+    folder: Path,
+    position: int,
+    left: Collection[str] = (),
 ) -> Record:
-    """The record of one row; image paths start at `folder`."""
+    """The record of one row; image paths start at `folder`, and columns were `left` on disk."""
     fields = {name: value for name, value in row.items() if value is not None}
     images = row_images(fields, folder)
-    return row_record(fields, images, options, name=row_name(fields, position), position=position)
+    name = row_name(fields, position)
+    record = row_record(fields, images, options, name=name, position=position)
+    return replace(record, unread=(*record.unread, *left)) if left else record

@@ -3,93 +3,156 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from sailvit.core.errors import DataError
+from sailvit.core.errors import DataError, one_line
 from sailvit.core.records import IMAGE_MARK, Record, Turn
-from sailvit.data.formats.rows import RowOptions, image_from
-
-ROLES: dict[str, Literal["system", "user", "assistant"]] = {
-    "system": "system",
-    "human": "user",
-    "user": "user",
-    "gpt": "assistant",
-    "assistant": "assistant",
-    "model": "assistant",
-}
-"""Who speaks, by the words that public sets use for it, in small letters."""
-
-TURNS = ("conversations", "messages", "conversation", "texts")
-"""Keys under which rows hold turns; `texts` of The Cauldron are pairs of `user` and `assistant`, without marks."""
+from sailvit.data.formats.image_refs import image_from
+from sailvit.data.formats.keys import (
+    grounding_marks,
+    refuse_keys,
+    refuse_marks,
+    unread_keys,
+)
+from sailvit.data.formats.rows import RowOptions
+from sailvit.data.formats.turns import Talk, has_turns, may_hold_images, read_talk, system_text
 
 Mark = Literal["strict", "prepend"]
-"""What becomes of a conversation with images and no mark: it is refused, or its images go before the first question."""
+"""What becomes of a conversation with images and no mark: it is refused, or its images go before
+the first question."""
 
 Images = tuple[Path | bytes, ...]
 """Files or encoded bytes."""
+
+_READ = ("id", "kind", "image", "images")
+"""Keys that every reader of rows takes."""
 
 
 class RecordOptions(RowOptions):
     """Options of formats whose rows hold a conversation or a caption."""
 
     kind: str | None = None
-    """Kind of the records whose row has no `kind`; none takes `caption` for captions and `chat` for conversations."""
+    """Kind of the records whose row has no `kind`; None takes `caption` for captions and `chat`
+    for conversations."""
     prompts: Annotated[list[str], Field(min_length=1)] = ["Describe the image."]
     """What asks for a caption; row n takes prompt n modulo their number. The image stands before it."""
     mark: Mark = "strict"
-    """Whether a conversation with images and without any `<image>` is refused, or gets its marks at the start."""
+    """Whether a conversation with images and without any `<image>` is refused, or gets its marks at
+    the start."""
 
 
 def row_record(
-    row: Mapping[str, Any], images: Images, options: RecordOptions, *, name: str, position: int
+    row: Mapping[str, Any],
+    images: Images,
+    options: RecordOptions,
+    *,
+    name: str,
+    position: int,
+    read: Collection[str] = (),
 ) -> Record:
-    """The record of a row with turns, else with `caption` or `text`."""
-    if any(row.get(key) is not None for key in TURNS):
-        return conversation_record(
-            row, images, name=name, kind=options.kind or "chat", mark=options.mark
-        )
+    """The record of a row with turns, else with `caption` or `text`; its caller has `read` keys."""
+    if has_turns(row):
+        kind = options.kind or "chat"
+        return conversation_record(row, images, name=name, kind=kind, mark=options.mark, read=read)
     prompt = options.prompts[position % len(options.prompts)]
+    key = "caption" if row.get("caption") or "text" not in row else "text"
+    text = row.get(key)
+    if not isinstance(text, str) or not text.strip():
+        refuse_keys(row, read=read)
+        raise DataError(
+            f"found {one_line(', '.join(row) or 'nothing', 200)}; expected turns in"
+            " `conversations` or `messages`, or a `caption` (or `text`) that is not blank",
+            kind="turns",
+        )
     kind = str(row.get("kind") or options.kind or "caption")
-    return Record(name, _caption_turns(row, len(images), prompt), images, kind)
+    return caption_record(row, images, key, prompt, name=name, kind=kind, read=read)
+
+
+def caption_record(
+    row: Mapping[str, Any],
+    images: Images,
+    key: str,
+    prompt: str,
+    *,
+    name: str,
+    kind: str,
+    read: Collection[str] = (),
+) -> Record:
+    """The record of a row whose `key` holds a caption: the images, the prompt, and the caption."""
+    refuse_keys(row, read=read)
+    if not images:
+        raise DataError(
+            "found a caption without an image; expected one image at least: add it or remove the"
+            " row",
+            kind="marks",
+        )
+    if IMAGE_MARK in row[key]:
+        raise DataError(
+            f"the caption contains {IMAGE_MARK}; expected plain text: remove the mark", kind="marks"
+        )
+    talk = Talk()
+    system = system_text(row, talk)
+    turns = (
+        *([Turn("system", system)] if system else []),
+        Turn("user", f"{IMAGE_MARK}\n" * len(images) + prompt),
+        Turn("assistant", row[key]),
+    )
+    refuse_marks(turns)
+    unread = unread_keys(row, {*_READ, key, *talk.read, *read})
+    return Record(name, turns, images, kind, unread + grounding_marks(turns))
 
 
 def conversation_record(
-    row: Mapping[str, Any], images: Images, *, name: str, kind: str, mark: Mark = "strict"
+    row: Mapping[str, Any],
+    images: Images,
+    *,
+    name: str,
+    kind: str,
+    mark: Mark = "strict",
+    read: Collection[str] = (),
 ) -> Record:
     """The record of a row with turns; its marks must be as many as the images."""
-    turns = conversation_turns(row)
+    refuse_keys(row, read=read)
+    talk = read_talk(row)
+    turns = talk.turns
     if images and (mark == "prepend" or row.get("texts") is not None):
         turns = put_first(turns, "\n".join([IMAGE_MARK] * len(images)))
+    refuse_marks(turns)
     marks = sum(turn.text.count(IMAGE_MARK) for turn in turns)
     if marks != len(images):
         raise DataError(
-            f"record {name} has {marks} {IMAGE_MARK} marks and {len(images)} images; expected one mark per image:"
-            " correct the marks in its turns or its list of images"
+            f"record {one_line(name, 60)} has {marks} {IMAGE_MARK} marks and {len(images)} images;"
+            " expected one mark per image: correct the marks in its turns or its list of images"
             + (", or set the option mark: prepend" if not marks else ""),
             kind="marks",
         )
-    _check_order(turns)
-    return Record(name, tuple(turns), images, str(row.get("kind") or kind))
+    check_order(turns)
+    return Record(
+        name, tuple(turns), images, str(row.get("kind") or kind), unread(row, talk, turns, read)
+    )
 
 
-def conversation_turns(row: Mapping[str, Any]) -> list[Turn]:
-    """The turns of a row, as they stand there."""
-    return [turn for given in _turns(row) for turn in _spoken(given)]
+def unread(
+    row: Mapping[str, Any], talk: Talk, turns: Sequence[Turn], read: Collection[str] = ()
+) -> tuple[str, ...]:
+    """What a row holds that was not read, each once: its keys, those of its turns, grounding."""
+    own = unread_keys(row, {*_READ, *talk.read, *read})
+    return tuple(dict.fromkeys((*own, *talk.unread, *grounding_marks(turns))))
 
 
-def _check_order(turns: Sequence[Turn]) -> None:
+def check_order(turns: Sequence[Turn]) -> None:
     """User and assistant must take turns, the user first, and every answer must say something."""
     spoken = turns[1:] if turns[0].role == "system" else turns
     expected = [("user", "assistant")[index % 2] for index in range(len(spoken))]
     if [turn.role for turn in spoken] != expected:
         roles = ", ".join(turn.role for turn in turns[:8])
         raise DataError(
-            f"the turns are {roles}; expected user and assistant alternately, the user first, after a system turn at"
-            " most: merge or reorder them",
+            f"the turns are {roles}; expected user and assistant alternately, the user first, after"
+            " a system turn at most: merge or reorder them",
             kind="turns",
         )
     if any(turn.role == "assistant" and not turn.text.strip() for turn in turns):
@@ -113,100 +176,18 @@ def row_name(row: Mapping[str, Any], position: int) -> str:
 
 
 def row_images(row: Mapping[str, Any], folder: Path) -> Images:
-    """The images of a row: in `images` or `image`, one or a list, or else in the pieces of its messages."""
-    found = row.get("images") or row.get("image") or _inline(row)
-    return tuple(
-        image_from(value, folder) for value in (found if isinstance(found, list) else [found])
-    )
-
-
-def _inline(row: Mapping[str, Any]) -> list[Any]:
-    """Images that stand in the messages themselves: `{type: image, image: path}` or `{type: image_url, image_url}`."""
-    turns = row.get("messages")
-    contents = (
-        [turn.get("content") for turn in turns if isinstance(turn, dict)]
-        if isinstance(turns, list)
-        else []
-    )
-    pieces = [piece for content in contents if isinstance(content, list) for piece in content]
-    shown = [
-        piece
-        for piece in pieces
-        if isinstance(piece, dict) and piece.get("type") in ("image", "image_url")
-    ]
-    found = [piece.get("image_url") or piece.get("image") for piece in shown]
-    return [value for value in found if value]
-
-
-def caption_turns(text: str, prompt: str, images: int = 1) -> tuple[Turn, Turn]:
-    """A caption as a conversation: the images, the prompt, and the caption as the answer."""
-    if IMAGE_MARK in text:
+    """The images of a row: in `images` or `image`, one or a list, or else inside its turns."""
+    listed = [_listed(row[key]) for key in ("images", "image") if row.get(key)]
+    if may_hold_images(row) and (inline := read_talk(row).images):
+        listed.append(inline)
+    if any(other != listed[0] for other in listed[1:]):
         raise DataError(
-            f"the caption contains {IMAGE_MARK}; expected plain text: remove the mark", kind="marks"
+            f"found images in more than one place ({one_line(listed, 80)}); expected them in"
+            " `images`, in `image` or inside the turns: remove the others",
+            kind="image",
         )
-    return Turn("user", f"{IMAGE_MARK}\n" * images + prompt), Turn("assistant", text)
+    return tuple(image_from(value, folder) for value in (listed[0] if listed else ()))
 
 
-def _caption_turns(row: Mapping[str, Any], images: int, prompt: str) -> tuple[Turn, Turn]:
-    text = row.get("caption", row.get("text"))
-    if not isinstance(text, str) or not text.strip():
-        raise DataError(
-            f"found {', '.join(row) or 'nothing'}; expected turns in `conversations` or `messages`,"
-            " or a `caption` (or `text`) that is not blank",
-            kind="turns",
-        )
-    if images == 0:
-        raise DataError(
-            "found a caption without an image; expected one image at least: add it or remove the row",
-            kind="marks",
-        )
-    return caption_turns(text, prompt, images)
-
-
-def _turns(row: Mapping[str, Any]) -> Sequence[Any]:
-    turns = next((row[key] for key in TURNS if row.get(key) is not None), None)
-    if not isinstance(turns, list) or not turns:
-        raise DataError(
-            f"found keys {', '.join(row) or 'none'}; expected a list of turns in `conversations` or `messages`",
-            kind="turns",
-        )
-    return turns
-
-
-def _spoken(turn: Any) -> tuple[Turn, ...]:
-    """The turn of `{from, value}` or `{role, content}`, or both of `{user, assistant}`."""
-    match turn:
-        case {"user": str(question), "assistant": str(answer)}:
-            return Turn("user", question), Turn("assistant", answer)
-    return (_turn(turn),)
-
-
-def _turn(turn: Any) -> Turn:
-    """A turn from `{from, value}` or `{role, content}`; InternVL's own example has `text` for `value`."""
-    fields = turn if isinstance(turn, dict) else {}
-    speaker = fields.get("from", fields.get("role"))
-    text = next(
-        (fields[key] for key in ("value", "content", "text") if fields.get(key) is not None), None
-    )
-    if isinstance(text, list):
-        text = "".join(map(_piece, text))
-    role = ROLES.get(str(speaker).lower())
-    if role is None or not isinstance(text, str):
-        raise DataError(
-            f"found turn {str(turn)[:80]}; expected `from` (or `role`), one of {', '.join(ROLES)},"
-            " and text in `value` (or `content`)",
-            kind="turns",
-        )
-    return Turn(role, text)
-
-
-def _piece(piece: Any) -> str:
-    """One piece of a message whose content is a list of `{type: text, text}` and `{type: image}`."""
-    match piece:
-        case {"type": "text", "text": str(text)}:
-            return text
-        case {"type": "image" | "image_url"}:
-            return IMAGE_MARK
-    raise DataError(
-        f"found content {str(piece)[:80]}; expected pieces of type text or image", kind="turns"
-    )
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]

@@ -14,9 +14,9 @@ from typing import Any
 
 from sailvit.core.errors import DataError
 from sailvit.core.recipe import SourceConfig
-from sailvit.data.formats.conversations import TURNS
 from sailvit.data.formats.manifest import MANIFEST
 from sailvit.data.formats.selected import POSITIONS
+from sailvit.data.formats.turns import TURNS, has_turns
 
 MARKERS = {
     MANIFEST: "indexed",
@@ -185,7 +185,7 @@ def _row_kind(row: Any, path: Path) -> str:
     )
     if keys & {"video", "frames"}:
         return "frames"
-    if keys & set(TURNS):
+    if keys & set(TURNS) or (isinstance(row, dict) and has_turns(row)):
         return "llava" if keys & {"image", "images"} else "chat"
     if "image" in keys and keys & {"text", "caption"}:
         return "captions"

@@ -16,7 +16,8 @@ from sailvit.core.recipe import SourceConfig
 from sailvit.core.records import Record
 from sailvit.data.formats.conversations import RecordOptions, row_record
 from sailvit.data.formats.detect import IMAGES, TABLES
-from sailvit.data.formats.rows import RowFile, image_path, read_options
+from sailvit.data.formats.image_refs import image_path
+from sailvit.data.formats.rows import RowFile, read_options
 from sailvit.data.formats.shards import Faults
 from sailvit.data.formats.webdataset import sample_row
 
@@ -114,7 +115,12 @@ class TableSource:
             )
         images = (image_path(self._folder, name),)
         return row_record(
-            row, images, self._options, name=str(row.get("id") or name), position=position
+            row,
+            images,
+            self._options,
+            name=str(row.get("id") or name),
+            position=position,
+            read=("file_name",),
         )
 
 

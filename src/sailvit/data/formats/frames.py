@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,18 +13,17 @@ from pydantic import Field
 from sailvit.core.errors import DataError
 from sailvit.core.recipe import Positive, SourceConfig
 from sailvit.core.records import IMAGE_MARK, Record, Turn
-from sailvit.data.formats.conversations import (
-    TURNS,
-    RecordOptions,
-    conversation_turns,
-    put_first,
-    row_name,
-)
+from sailvit.data.formats.conversations import RecordOptions, put_first, row_name, unread
 from sailvit.data.formats.detect import IMAGES
-from sailvit.data.formats.rows import RowFile, image_from, image_path, read_options
+from sailvit.data.formats.image_refs import image_from, image_path
+from sailvit.data.formats.keys import refuse_keys, refuse_marks
+from sailvit.data.formats.rows import RowFile, read_options
+from sailvit.data.formats.turns import Talk, has_turns, read_talk, system_text
 
 VIDEO_MARK = "<video>"
 """Stands in a turn's text where the frames of a video go."""
+_READ = ("video", "frames", "fps")
+"""Keys that this format reads beside turns."""
 
 
 class FramesOptions(RecordOptions):
@@ -52,7 +52,9 @@ class FramesSource:
 
     def __getitem__(self, position: int) -> Record:
         row, options = self._rows[position], self._options
-        turns = self._turns(row, position)
+        refuse_keys(row, read=_READ)
+        talk = self._talk(row, position)
+        turns = talk.turns
         found = _frames(row, self._rows.images)
         marks = sum(turn.text.count(IMAGE_MARK) for turn in turns)
         if marks > 1 and marks == len(found):
@@ -60,27 +62,32 @@ class FramesSource:
         else:
             picked = pick(len(found), options.frames)
             turns = _expanded(turns, self._marks(row, picked), row_name(row, position))
+        refuse_marks(turns)
         images = tuple(image_from(found[index], self._rows.images) for index in picked)
-        return Record(
-            row_name(row, position),
-            tuple(turns),
-            images,
-            str(row.get("kind") or options.kind or "video"),
-        )
+        kind = str(row.get("kind") or options.kind or "video")
+        rest = unread(row, talk, turns, _READ)
+        return Record(row_name(row, position), tuple(turns), images, kind, rest)
 
-    def _turns(self, row: dict[str, Any], position: int) -> list[Turn]:
+    def _talk(self, row: dict[str, Any], position: int) -> Talk:
         """The row's turns with one mark for the video, or with a mark per frame."""
-        if any(row.get(key) is not None for key in TURNS):
-            turns = conversation_turns(row)
-            return put_first(turns, VIDEO_MARK) if self._options.mark == "prepend" else turns
-        text = row.get("text") or row.get("caption")
+        if has_turns(row):
+            talk = read_talk(row)
+            if self._options.mark == "prepend":
+                talk.turns = put_first(talk.turns, VIDEO_MARK)
+            return talk
+        key = "text" if row.get("text") else "caption"
+        text = row.get(key)
         if not isinstance(text, str) or not text.strip():
             raise DataError(
                 f"found keys {', '.join(row) or 'none'}; expected turns, or a `text` or `caption` that is not blank",
                 kind="text",
             )
         prompt = self._options.prompts[position % len(self._options.prompts)]
-        return [Turn("user", f"{VIDEO_MARK}\n{prompt}"), Turn("assistant", text)]
+        talk = Talk(read={key})
+        system = system_text(row, talk)
+        talk.turns = [Turn("system", system)] if system else []
+        talk.turns += [Turn("user", f"{VIDEO_MARK}\n{prompt}"), Turn("assistant", text)]
+        return talk
 
     def _marks(self, row: dict[str, Any], picked: Sequence[int]) -> str:
         """What stands for the video: a mark per frame, each behind its label."""
@@ -164,4 +171,4 @@ def _expanded(turns: Sequence[Turn], marks: str, name: str) -> list[Turn]:
             + ("" if found else ": put it in, or set the option mark: prepend"),
             kind="marks",
         )
-    return [Turn(turn.role, turn.text.replace(mark, marks)) for turn in turns]
+    return [replace(turn, text=turn.text.replace(mark, marks)) for turn in turns]

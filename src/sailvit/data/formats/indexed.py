@@ -214,7 +214,8 @@ class IndexedSource:
         if row_crc32(fields) != entry["crc32"]:
             raise _changed(state, shard)
         folder = path.parent if self._images is None else self._images
-        return column_record(fields, self._options, folder=folder, position=position)
+        left = self._groups.left(path, int(entry["offset"]))
+        return column_record(fields, self._options, folder=folder, position=position, left=left)
 
 
 def open_indexed(config: SourceConfig, folder: Path) -> IndexedSource:

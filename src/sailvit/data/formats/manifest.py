@@ -12,6 +12,7 @@ All arrays are plain NumPy files; nothing is pickled.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
@@ -70,6 +71,8 @@ class ShardMark(FileMark):
     """Records of each kind; an entry's `kind` is a place in this order."""
     index: FileMark
     """The file `index/<name>.npy`."""
+    unread: dict[str, int] = {}
+    """Keys of its rows, or of those it was made from, that were not read, with their records."""
     modified: int | None = None
     """When the shard was last changed, in ns since 1970; none for shards written here, whose crc32 tells."""
 
@@ -120,6 +123,14 @@ class Manifest(Config):
     """Set where tokens and tiles were counted."""
     made: dict[str, Any] = {}
     """Command, version and sources, for people."""
+
+    @property
+    def unread(self) -> dict[str, int]:
+        """Keys of all shards that were not read, with how many records hold them."""
+        counts = Counter[str]()
+        for shard in self.shards:
+            counts.update(shard.unread)
+        return dict(counts.most_common())
 
 
 def index_name(shard: str) -> str:

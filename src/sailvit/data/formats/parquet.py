@@ -11,7 +11,7 @@ from pydantic import Field
 from sailvit.core.errors import DataError
 from sailvit.core.recipe import SourceConfig
 from sailvit.core.records import Record
-from sailvit.data.formats.columns import DAMAGE, arrow, column_record, known_columns
+from sailvit.data.formats.columns import COLUMNS, DAMAGE, arrow, column_record, known_columns
 from sailvit.data.formats.conversations import RecordOptions
 from sailvit.data.formats.rows import read_options
 from sailvit.data.formats.shards import Faults, Spans, shard_names, shard_paths
@@ -30,6 +30,14 @@ class RowGroups:
     def __init__(self, most: int) -> None:
         self._most = most
         self._kept: dict[tuple[Path, int], Any] = {}
+        self._left: dict[tuple[Path, int], tuple[str, ...]] = {}
+
+    def left(self, path: Path, group: int) -> tuple[str, ...]:
+        """Columns of a row group that are not read and not empty, as its footer tells."""
+        if (path, group) not in self._left:
+            with arrow("pyarrow.parquet").ParquetFile(path) as file:
+                self._left[path, group] = _left(file.metadata.row_group(group))
+        return self._left[path, group]
 
     def row(self, path: Path, group: int, row: int) -> dict[str, Any]:
         """The fields of one row, in plain Python values."""
@@ -43,7 +51,7 @@ class RowGroups:
         return fields
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_kept": {}}
+        return {**self.__dict__, "_kept": {}, "_left": {}}
 
     def _group(self, path: Path, group: int) -> Any:
         """The table of a row group; threads stay off, as they do not survive a fork."""
@@ -56,6 +64,7 @@ class RowGroups:
             ) as file:
                 columns = known_columns(file.schema_arrow.names, path)
                 table = file.read_row_group(group, columns=columns, use_threads=False)
+                self._left[path, group] = _left(file.metadata.row_group(group))
         self._kept[path, group] = table
         return table
 
@@ -108,7 +117,11 @@ class ParquetSource:
         path = self._paths[file]
         fields = self._groups.row(path, inside, row)
         return column_record(
-            fields, self._options, folder=self._images or path.parent, position=position
+            fields,
+            self._options,
+            folder=self._images or path.parent,
+            position=position,
+            left=self._groups.left(path, inside),
         )
 
 
@@ -117,6 +130,18 @@ def open_parquet(config: SourceConfig, folder: Path) -> ParquetSource:
     options = read_options(ParquetOptions, config)
     images = folder / config.images if config.images else None
     return ParquetSource(shard_paths(config, folder, ".parquet"), images, options)
+
+
+def _left(group: Any) -> tuple[str, ...]:
+    """Names of the columns of a row group that are not read, without those of nulls alone."""
+    left: dict[str, None] = {}
+    for index in range(group.num_columns):
+        column = group.column(index)
+        name, nulls = column.path_in_schema.split(".")[0], column.statistics
+        empty = nulls is not None and nulls.has_null_count and nulls.null_count == column.num_values
+        if name not in COLUMNS and not empty:
+            left[name] = None
+    return tuple(left)
 
 
 def _group_sizes(path: Path, digest: blake2b, faults: Faults) -> list[int]:

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-import re
 from array import array
-from base64 import b64decode
 from bisect import bisect_right
 from codecs import BOM_UTF8
 from difflib import get_close_matches
 from functools import cached_property
 from hashlib import blake2b
-from os.path import normpath
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 from pydantic import Field, ValidationError
@@ -21,8 +18,6 @@ from sailvit.core.config import Config
 from sailvit.core.errors import DataError
 from sailvit.core.recipe import SourceConfig
 
-_SCHEME = r"data:|[a-z][a-z0-9+.-]*://"
-"""How an address starts that is no path."""
 _BLANK = b" \t\r\n" + BOM_UTF8
 """What may stand before the first row."""
 
@@ -48,46 +43,6 @@ def read_options(kind: type[Options], config: SourceConfig) -> Options:
         hint = f"did you mean {near[0]}?" if first["type"] == "extra_forbidden" else first["msg"]
         raise DataError(
             f"option {key!r} of format {config.format} is not right ({hint}); known are {', '.join(kind.model_fields)}"
-        ) from error
-
-
-def image_path(folder: Path, name: str) -> Path:
-    """The path of an image named by a row; DataError when the name leads out of `folder`."""
-    inside = normpath(name)
-    if PurePosixPath(inside).is_absolute() or inside.split("/")[0] == "..":
-        raise DataError(
-            f"image {name!r} leads out of {folder}; expected a relative path inside that folder",
-            kind="path",
-        )
-    return folder / inside
-
-
-def image_from(value: Any, folder: Path) -> Path | bytes:
-    """An image given as bytes, as a path, as a `data:` URI, or as a struct of them, in which bytes count first."""
-    match value:
-        case bytes() | {"bytes": bytes()}:
-            return value if isinstance(value, bytes) else bytes(value["bytes"])
-        case {"path": str(name)} | {"url": str(name)} | str(name) if name:
-            return _inline_image(name) if re.match(_SCHEME, name) else image_path(folder, name)
-    raise DataError(
-        f"found image {str(value)[:80]}; expected bytes, a path, or a struct of `bytes` and `path`",
-        kind="image",
-    )
-
-
-def _inline_image(address: str) -> bytes:
-    """The bytes that a `data:` URI holds."""
-    form, _, content = address.partition(";base64,")
-    if not form.startswith("data:"):
-        raise DataError(
-            f"image {address[:80]} is a URL; expected a path: download it first",
-            kind="missing file",
-        )
-    try:
-        return b64decode(content, validate=True)
-    except ValueError as error:
-        raise DataError(
-            f"image {address[:30]}... is not base64 ({error}); write it anew", kind="base64"
         ) from error
 
 
@@ -142,10 +97,6 @@ class RowFile:
     def place(self, position: int) -> tuple[str, int | None]:
         """The file, and the byte where the row starts; none for an array, which has no offsets."""
         return str(self.path), self._offsets[position] if self._rows is None else None
-
-    def image(self, name: str) -> Path:
-        """The path of an image named by a row; DataError when the name leads out of the image folder."""
-        return image_path(self.images, name)
 
     def _line(self, position: int) -> Any:
         with self.path.open("rb") as file:

@@ -10,9 +10,10 @@ from typing import Any
 from sailvit.core.errors import DataError
 from sailvit.core.recipe import SourceConfig
 from sailvit.core.records import Record
-from sailvit.data.formats.columns import DAMAGE, arrow, column_record, known_columns
+from sailvit.data.formats.columns import COLUMNS, DAMAGE, arrow, column_record, known_columns
 from sailvit.data.formats.conversations import RecordOptions
-from sailvit.data.formats.rows import image_path, read_options
+from sailvit.data.formats.image_refs import image_path
+from sailvit.data.formats.rows import read_options
 from sailvit.data.formats.shards import Faults, Spans
 
 
@@ -64,12 +65,16 @@ class SavedSource:
             # Arrow trusts offsets in a file; unchecked, a flipped bit ends the process.
             found.validate(full=True)
             fields = found.to_pylist()[0]
+            left = [name for name in held.schema.names if name not in COLUMNS]
+            left = [name for name in left if held.column(name)[row].is_valid]
         except DAMAGE as error:
             raise DataError(
                 f"{path} is damaged at byte {at} ({error}); expected the file as it was when opened: save it again",
                 kind="damaged shard",
             ) from error
-        return column_record(fields, self._options, folder=self._images, position=position)
+        return column_record(
+            fields, self._options, folder=self._images, position=position, left=left
+        )
 
 
 def open_saved(config: SourceConfig, folder: Path) -> SavedSource:

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from sailvit.core.errors import DataError
 from sailvit.core.recipe import SourceConfig
 from sailvit.core.records import IMAGE_MARK, Record, Turn
-from sailvit.data.formats.rows import RowOptions, image_path, read_options
+from sailvit.data.formats.image_refs import image_path
+from sailvit.data.formats.rows import RowOptions, read_options
 
 _REFERENCE = 64
 """Cells of `image` up to this length are the `index` of the row that holds the image, as VLMEvalKit decides it."""

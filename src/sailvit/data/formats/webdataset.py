@@ -6,7 +6,8 @@ import io
 import json
 import re
 import tarfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from hashlib import blake2b
 from pathlib import Path
 from typing import IO, Any
@@ -14,7 +15,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sailvit.core.errors import DataError
+from sailvit.core.errors import DataError, one_line
 from sailvit.core.recipe import SourceConfig
 from sailvit.core.records import Record
 from sailvit.data.formats.conversations import RecordOptions, row_record
@@ -29,11 +30,29 @@ from sailvit.data.formats.tars import (
     stamp_of,
     wrong,
 )
+from sailvit.data.formats.turns import has_turns
 
-_IMAGE = re.compile(r"(?:(\d+)\.)?(?:jpg|jpeg|png|webp)")
+_TEXTS = ("txt", "json")
+_IMAGE_ENDINGS = ("jpg", "jpeg", "png", "webp")
+_IMAGE = re.compile(rf"(?:(\d+)\.)?(?:{'|'.join(_IMAGE_ENDINGS)})")
 """Endings of images. A number before it orders several of one sample; `seg.png` is no such image and not read."""
+_RULE = (
+    "A name up to its first dot is a sample's key, and the rest its ending; expected .jpg, .jpeg,"
+    " .png or .webp with .txt or .json, and .0.jpg, .1.jpg, ... for several images. Names with more"
+    " dots need something else in their place: scan_0_v1_5.png"
+)
+"""How WebDataset tells samples apart."""
 _PICKLES = frozenset(("pkl", "pickle", "pyd", "pt", "pth", "joblib"))
 """Endings that other readers load by running what the file says."""
+
+
+class Files(dict[str, bytes]):
+    """Files of a sample by ending, and the endings of others that were not read."""
+
+    def __init__(self, read: Iterable[tuple[str, bytes]] = (), skipped: Iterable[str] = ()) -> None:
+        super().__init__(read)
+        self.skipped = tuple(dict.fromkeys(skipped))
+        """Such as `cls`, `npy` or `seg.png`."""
 
 
 class WebDatasetSource:
@@ -91,22 +110,27 @@ def open_webdataset(config: SourceConfig, folder: Path) -> WebDatasetSource:
     return WebDatasetSource(shard_paths(config, folder, ".tar"), options)
 
 
-def read_sample(file: IO[bytes], at: int) -> tuple[str, dict[str, bytes]]:
-    """Key and files, by ending, of the sample whose first header stands at byte `at`; the first of two alike counts."""
+def read_sample(file: IO[bytes], at: int) -> tuple[str, Files]:
+    """Key and files of the sample whose first header stands at byte `at`; the first of two alike
+    counts.
+    """
     first = ""
     files: dict[str, bytes] = {}
+    skipped: list[str] = []
     for member in members(file, at):
         key, ending = _split(member.name) if member.isfile() and wrong(member) is None else ("", "")
         first = first or key
         if key and key != first:
             break
-        if key and _is_read(ending) and ending not in files:
+        if key and not _is_read(ending):
+            skipped.append(ending)
+        elif key and ending not in files:
             files[ending] = content_of(file, member)
-    return first, files
+    return first, Files(files.items(), skipped)
 
 
-def sample_in(content: bytes) -> tuple[str, dict[str, bytes]]:
-    """Key and files, by ending, of the sample that a stretch of a tar holds, whose checksum was right."""
+def sample_in(content: bytes) -> tuple[str, Files]:
+    """Key and files of the sample that a stretch of a tar holds, whose checksum was right."""
     members = plain_files(content)
     if members is None:
         # Two blocks of zeros are the end of a tar, which the stretch was cut from.
@@ -114,21 +138,41 @@ def sample_in(content: bytes) -> tuple[str, dict[str, bytes]]:
     named = [(*_split(name), place) for name, place in members]
     first = next((key for key, _, _ in named if key), "")
     # Of two alike the first counts, so it is put in last.
-    return first, {
-        end: content[place]
-        for key, end, place in reversed(named)
-        if key == first and key and _is_read(end)
-    }
+    own = [(end, place) for key, end, place in named if key == first and key]
+    read = ((end, content[place]) for end, place in reversed(own) if _is_read(end))
+    return first, Files(read, (end for end, _ in own if not _is_read(end)))
 
 
-def sample_record(
-    files: Mapping[str, bytes], options: RecordOptions, *, name: str, position: int
-) -> Record:
-    """The record that a sample's files make: its images by number, its JSON, its text; `name` unless it has an `id`."""
-    ordered = sorted((int(match[1] or 0), end) for end in files if (match := _IMAGE.fullmatch(end)))
-    images = tuple(files[end] for _, end in ordered)
+def sample_record(files: Files, options: RecordOptions, *, name: str, position: int) -> Record:
+    """The record that a sample's files make: its images by number, its JSON, its text.
+
+    It is called by its `id`, else by `name`.
+    """
+    numbered: dict[int, str] = {}
+    for ending in files:
+        if match := _IMAGE.fullmatch(ending):
+            number = int(match[1] or 0)
+            if number in numbered:
+                raise _endings(files, f".{numbered[number]} and .{ending} both may be its image")
+            numbered[number] = ending
+    images = tuple(files[ending] for _, ending in sorted(numbered.items()))
     row = sample_row(files)
-    return row_record(row, images, options, name=str(row.get("id", name)), position=position)
+    try:
+        record = row_record(row, images, options, name=str(row.get("id", name)), position=position)
+    except DataError as error:
+        if files.skipped and error.kind in ("turns", "marks"):
+            raise _endings(files, str(error), kind=error.kind) from error
+        raise
+    left = tuple(f".{ending}" for ending in files.skipped)
+    return replace(record, unread=(*record.unread, *left)) if left else record
+
+
+def _endings(files: Files, reason: str, *, kind: str = "endings") -> DataError:
+    """What is wrong with a sample, with the endings of all its files."""
+    endings = (*files, *files.skipped)
+    found = ", ".join(f".{ending}" for ending in endings)
+    rule = f". {_RULE}" if kind == "endings" or any("." in ending for ending in endings) else ""
+    return DataError(f"{reason}. Its files end in {one_line(found, 200)}{rule}", kind=kind)
 
 
 class _Samples:
@@ -152,6 +196,7 @@ class _Samples:
         if not key:
             return
         if key != self._last:
+            self.finish()
             self._start(key, member.offset)
         if not self._taken or ending in self._endings:
             reason = (
@@ -163,6 +208,20 @@ class _Samples:
             reason = f"member {member.name!r} may hold a pickle, which runs code when it loads: it is never opened"
             self._faults.add(self._path, member.offset, "pickle", reason)
         self._endings.add(ending)
+
+    def finish(self) -> None:
+        """End the sample in progress; when its files are those of several, it is none."""
+        stems = _stems(self._endings) if self._taken else []
+        if not stems:
+            return
+        offset, self._taken = self.offsets.pop(), False
+        found = ", ".join(f".{ending}" for ending in sorted(self._endings))
+        reason = (
+            f"key {one_line(self._last, 100)!r} has files ending in {one_line(found, 200)}, which"
+            f" look like samples of their own: {', '.join(stems[:8])}. {_RULE}. None of them is used"
+        )
+        for _ in stems:
+            self._faults.add(self._path, offset, "endings", reason)
 
     def drop_last(self) -> str:
         """The key of the last sample, which no longer counts, as members of it may be lost; empty without any."""
@@ -193,6 +252,7 @@ def _index(path: Path, digest: blake2b, faults: Faults) -> tuple[Stamp, NDArray[
                     )
                 )
                 samples.add(member)
+        samples.finish()
     except DamageError as error:
         last = samples.drop_last()
         reason = f"{error}; the samples before it are used" + (
@@ -210,6 +270,18 @@ def _index(path: Path, digest: blake2b, faults: Faults) -> tuple[Stamp, NDArray[
     return stamp, np.array(samples.offsets, dtype=np.int64)
 
 
+def _stems(endings: Iterable[str]) -> list[str]:
+    """What stands before the last part of endings that make samples of their own, as `v1.5` in
+    `v1.5.png` with `v1.5.txt`; none where plain endings make the sample.
+    """
+    parts = [ending.rpartition(".") for ending in endings]
+    texts, images = (
+        {stem for stem, _, last in parts if last in kinds} for kinds in (_TEXTS, _IMAGE_ENDINGS)
+    )
+    # Several images may be numbered or named, but a text of its own makes each a sample.
+    return sorted((texts & images) - {""}) if "" not in texts else []
+
+
 def _split(path: str) -> tuple[str, str]:
     """Key and ending of a file, parted at the first dot of its name; hidden files have no key."""
     folder, slash, name = path.removeprefix("./").rpartition("/")
@@ -217,7 +289,7 @@ def _split(path: str) -> tuple[str, str]:
     return (f"{folder}{slash}{stem}" if stem else ""), ending.lower()
 
 
-def _read_shard(path: Path, at: int, stamp: Stamp) -> tuple[str, dict[str, bytes]]:
+def _read_shard(path: Path, at: int, stamp: Stamp) -> tuple[str, Files]:
     """Key and files of the sample at byte `at`; DataError when the shard is not what it was when it was opened."""
     try:
         with path.open("rb") as file:
@@ -234,7 +306,7 @@ def _read_shard(path: Path, at: int, stamp: Stamp) -> tuple[str, dict[str, bytes
 
 
 def _is_read(ending: str) -> bool:
-    return ending in ("txt", "json") or _IMAGE.fullmatch(ending) is not None
+    return ending in _TEXTS or _IMAGE.fullmatch(ending) is not None
 
 
 def sample_row(files: Mapping[str, bytes]) -> dict[str, Any]:
@@ -249,6 +321,12 @@ def sample_row(files: Mapping[str, bytes]) -> dict[str, Any]:
     if not isinstance(row, dict):
         raise DataError(f"its JSON holds {type(row).__name__}; expected an object", kind="text")
     fields = {name: value for name, value in row.items() if value is not None}
-    if text is not None and not {"conversations", "messages", "caption", "text"} & fields.keys():
+    if text is not None and not has_turns(fields) and not {"caption", "text"} & fields.keys():
         fields["text"] = text
+    elif text is not None and text.strip() not in map(_stripped, fields.values()):
+        fields[".txt"] = text
     return fields
+
+
+def _stripped(value: Any) -> Any:
+    return value.strip() if isinstance(value, str) else None

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from sailvit.core.config import Config
 from sailvit.core.records import Record, Source
 from sailvit.core.seeding import numpy_generator
+from sailvit.data.formats.keys import count_unread
 from sailvit.data.formats.shards import Fault
 from sailvit.data.images import load_image
 from sailvit.data.index.crew import each
@@ -54,6 +56,12 @@ class CheckReport(Config):
     """Findings by kind, the most frequent first."""
     examples: list[Finding]
     """The first few of each kind."""
+    unread: dict[str, dict[str, int]] = {}
+    """Per source, the keys of its rows that hold something and are not read, with their records."""
+
+
+Read: TypeAlias = tuple[int, list[Finding], Counter[str]]
+"""Images decoded, what is wrong, and keys that were not read, of a stretch of records."""
 
 
 @dataclass(frozen=True)
@@ -67,13 +75,14 @@ class Checker:
     builder: SampleBuilder | None
     """Tokenizes them; none leaves that out."""
 
-    def check(self, positions: NDArray[np.int64]) -> tuple[int, list[Finding]]:
-        """How many images were decoded, and what is wrong at these positions."""
-        images, findings = 0, []
+    def check(self, positions: NDArray[np.int64]) -> Read:
+        """How many images were decoded, what is wrong and what is unread at these positions."""
+        images, findings, unread = 0, [], Counter[str]()
         for position in map(int, positions):
             record = None
             try:
                 record = self.source[position]
+                count_unread(unread, record.unread)
                 for image in record.images:
                     load_image(image)
                     images += 1
@@ -81,7 +90,7 @@ class Checker:
                     self.builder.draft(self.name, record)
             except UNUSABLE as error:
                 findings.append(self._finding(position, record, error))
-        return images, findings
+        return images, findings, unread
 
     def _finding(self, position: int, record: Record | None, error: BaseException) -> Finding:
         bad = bad_record(self.name, position, record, error)
@@ -111,11 +120,9 @@ def check(
             name, len(source), None if samples is None else samples / max(1, total)
         )
         done = 0
-        for stretch, (images, findings) in _read(
-            Checker(name, source, builder), positions, workers
-        ):
+        for stretch, found in _read(Checker(name, source, builder), positions, workers):
             done += stretch
-            tally.take(stretch, images, findings)
+            tally.take(name, stretch, found)
             if progress is not None:
                 progress(name, done, len(positions))
     return tally.report(total)
@@ -130,11 +137,15 @@ class _Tally:
         self._images = 0
         self._bad: dict[str, int] = {}
         self._examples: dict[str, list[Finding]] = {}
+        self._unread: dict[str, Counter[str]] = {}
 
-    def take(self, records: int, images: int, findings: list[Finding]) -> None:
-        """Add what reading a stretch of records gave."""
+    def take(self, source: str, records: int, found: Read) -> None:
+        """Add what reading a stretch of a source's records gave."""
+        images, findings, unread = found
         self._checked += records
         self._images += images
+        if unread:
+            self._unread.setdefault(source, Counter()).update(unread)
         for finding in findings:
             self.add(finding)
 
@@ -150,7 +161,12 @@ class _Tally:
         bad = dict(sorted(self._bad.items(), key=lambda item: -item[1]))
         examples = [finding for kind in bad for finding in self._examples[kind]]
         return CheckReport(
-            records=records, checked=self._checked, images=self._images, bad=bad, examples=examples
+            records=records,
+            checked=self._checked,
+            images=self._images,
+            bad=bad,
+            examples=examples,
+            unread={name: dict(counts.most_common()) for name, counts in self._unread.items()},
         )
 
 
@@ -183,7 +199,7 @@ def _positions(name: str, records: int, share: float | None) -> NDArray[np.int64
 
 def _read(
     checker: Checker, positions: NDArray[np.int64], workers: int
-) -> Iterator[tuple[int, tuple[int, list[Finding]]]]:
+) -> Iterator[tuple[int, Read]]:
     """Number of records of every stretch, and what reading it gave."""
     stretches = [positions[start : start + _CHUNK] for start in range(0, len(positions), _CHUNK)]
     yield from zip(

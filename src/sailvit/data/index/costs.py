@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -18,6 +18,10 @@ class Costs(Protocol):
     @property
     def shards(self) -> Sequence[int]:
         """Records per shard, in order of position; one number where there are no shards."""
+
+    @property
+    def unread(self) -> Mapping[str, int]:
+        """Keys of the source's rows that hold something and are not read, with how many records."""
 
     def __len__(self) -> int:
         """Number of records."""
@@ -39,6 +43,8 @@ class CostTable:
     """int32[n]: tiles per record."""
     shards: Sequence[int] = ()
     """Records per shard; empty means one shard."""
+    unread: Mapping[str, int] = field(default_factory=dict)
+    """Keys of the source's rows that hold something and are not read, with how many records."""
 
     def __post_init__(self) -> None:
         if not self.shards:

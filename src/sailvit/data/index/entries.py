@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import zlib
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from sailvit.core.config import Config
-from sailvit.core.errors import DataError
+from sailvit.core.errors import DataError, one_line
 from sailvit.core.records import Record
+from sailvit.data.formats.keys import count_unread
 from sailvit.data.formats.manifest import ENTRY, FileMark, ShardMark, index_name
 from sailvit.data.images import image_size
 from sailvit.data.samples import SampleBuilder
@@ -44,7 +46,7 @@ def bad_record(
     """The line for what reading, tokenizing or decoding refused with `error`."""
     kind = error.kind if isinstance(error, DataError) else "unexpected"
     name = None if record is None else record.id
-    return BadRecord(source=source, position=position, id=name, kind=kind, reason=str(error))
+    return BadRecord(source=source, position=position, id=name, kind=kind, reason=one_line(error))
 
 
 class ShardResult(Config):
@@ -64,6 +66,8 @@ class Entries:
         self._rows: list[tuple[int, ...]] = []
         self.kinds: dict[str, int] = {}
         """Records of each kind."""
+        self.unread = Counter[str]()
+        """Records that hold each key that is not read."""
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -71,6 +75,7 @@ class Entries:
     def facts(self, record: Record) -> dict[str, int]:
         """Image sizes and counts of a record, by the names of `ENTRY`; reads headers of images only."""
         sizes = [image_size(image) for image in record.images]
+        count_unread(self.unread, record.unread)
         width, height = max(sizes, key=lambda size: size[0] * size[1], default=(0, 0))
         facts = {"width": width, "height": height, "images": len(sizes)}
         if self._builder is not None:

@@ -86,7 +86,10 @@ class ParquetShard:
     def __getitem__(self, position: int) -> Found:
         group, row = self._source.group(position)
         fields = self._groups.row(self._path, group, row)
-        record = column_record(fields, self._options, folder=self._folder, position=position)
+        left = self._groups.left(self._path, group)
+        record = column_record(
+            fields, self._options, folder=self._folder, position=position, left=left
+        )
         return Found(record, group, row, row_crc32(fields))
 
 

@@ -14,7 +14,7 @@ from sailvit.data.text_source import is_dated, template_source, written_dates
 if TYPE_CHECKING:
     from sailvit.data.text import FastTokenizer
 
-VERSION = 1
+VERSION = 2
 """Raised whenever the same record, tokenizer and layout give other counts, or files of counts another form."""
 
 

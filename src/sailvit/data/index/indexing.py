@@ -71,6 +71,7 @@ class Indexer:
             samples=len(entries),
             kinds=entries.kinds,
             index=index,
+            unread=dict(entries.unread.most_common()),
             modified=path.stat().st_mtime_ns,
         )
         result = ShardResult(mark=mark, bad=bad)

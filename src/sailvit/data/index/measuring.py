@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +17,7 @@ from sailvit.core.errors import DataError
 from sailvit.core.records import Source
 from sailvit.data.caches import cache_folder
 from sailvit.data.formats.indexed import IndexedSource
+from sailvit.data.formats.keys import count_unread
 from sailvit.data.index.costs import Costs, CostTable
 from sailvit.data.index.crew import each
 from sailvit.data.index.fingerprints import (
@@ -58,11 +61,12 @@ def measure(
         return indexed
     file = None if cache is None else cache / counts_name(source, cost_basis(builder))
     counts = None if file is None else _read(file, len(source))
-    if counts is None:
+    unread = None if file is None or counts is None else _read_unread(file, counts)
+    if counts is None or unread is None:
         draft = _Draft(file, len(source))
-        _fill(draft.counts, name, source, builder, workers=workers, progress=progress)
-        counts = draft.finish()
-    return CostTable(counts[0], counts[1], tuple(getattr(source, "shards", ())))
+        unread = _fill(draft.counts, name, source, builder, workers=workers, progress=progress)
+        counts = draft.finish(unread)
+    return CostTable(counts[0], counts[1], tuple(getattr(source, "shards", ())), unread)
 
 
 def measure_all(
@@ -100,7 +104,7 @@ def indexed_costs(name: str, source: Source, builder: SampleBuilder) -> CostTabl
         counts = source.counts(tokenizer=tokenizer, layout=layout)
     except DataError as error:
         raise DataError(f"source {name}: {error}", kind=error.kind) from error
-    return CostTable(counts[0], counts[1], source.shards)
+    return CostTable(counts[0], counts[1], source.shards, source.manifest.unread)
 
 
 def cost_basis(builder: SampleBuilder) -> str:
@@ -128,14 +132,19 @@ class Measurer:
     builder: SampleBuilder
     """Tokenizes them."""
 
-    def measure(self, stretch: range) -> Counts:
-        """Tokens and tiles, int32[2, n], of the records at these positions."""
-        costs = [self._cost(position) for position in stretch]
-        return np.array(costs, dtype=np.int32).reshape(-1, 2).T
+    def measure(self, stretch: range) -> tuple[Counts, Counter[str]]:
+        """Tokens and tiles, int32[2, n], of the records at these positions, and how many of them
+        hold each key that is not read.
+        """
+        unread = Counter[str]()
+        costs = [self._cost(position, unread) for position in stretch]
+        return np.array(costs, dtype=np.int32).reshape(-1, 2).T, unread
 
-    def _cost(self, position: int) -> tuple[int, int]:
+    def _cost(self, position: int, unread: Counter[str]) -> tuple[int, int]:
         try:
-            return self.builder.cost(self.source[position])
+            record = self.source[position]
+            count_unread(unread, record.unread)
+            return self.builder.cost(record)
         except UNUSABLE:
             return 0, 0
 
@@ -148,18 +157,20 @@ def _fill(
     *,
     workers: int,
     progress: Progress | None,
-) -> None:
-    """Measure a source into int32[2, n]."""
-    total = len(source)
+) -> dict[str, int]:
+    """Measure a source into int32[2, n]; returns the keys that are not read, and their records."""
+    total, unread = len(source), Counter[str]()
     stretches = (range(start, min(start + _CHUNK, total)) for start in range(0, total, _CHUNK))
     done = 0
-    for found in each(
+    for found, left in each(
         Measurer(source, builder).measure, stretches, workers=workers if total > _SMALL else 0
     ):
         counts[:, done : done + found.shape[1]] = found
         done += found.shape[1]
+        unread.update(left)
         if progress is not None:
             progress(name, done, total)
+    return dict(unread.most_common())
 
 
 class _Draft:
@@ -172,11 +183,13 @@ class _Draft:
         if file is not None and records:
             self.counts = self._open(file)
 
-    def finish(self) -> Counts:
-        """The counts, now to be found under their name."""
+    def finish(self, unread: Mapping[str, int]) -> Counts:
+        """The counts, now to be found under their name, with the unread keys behind them."""
         if self._file is None or not self._records:
             return self.counts
         self.counts.flush()  # type: ignore[attr-defined]
+        with self._part(self._file).open("ab") as file:
+            file.write(json.dumps(unread).encode())
         self._part(self._file).replace(self._file)
         counts: Counts = np.load(self._file, mmap_mode="r", allow_pickle=False)
         return counts
@@ -206,6 +219,20 @@ def _read(file: Path, records: int) -> Counts | None:
     except (OSError, ValueError, EOFError):
         return None
     return counts if counts.shape == (2, records) and counts.dtype == np.int32 else None
+
+
+def _read_unread(file: Path, counts: Counts) -> dict[str, int] | None:
+    """The keys that were not read when a source was measured, which stand behind its counts.
+
+    NumPy reads as many bytes as an array has, so both are one file, written as a whole.
+    """
+    try:
+        with file.open("rb") as opened:
+            opened.seek(getattr(counts, "offset", 0) + counts.nbytes)
+            found: dict[str, int] = json.loads(opened.read())
+    except (OSError, ValueError):
+        return None
+    return found
 
 
 def _wait_for(file: Path) -> None:

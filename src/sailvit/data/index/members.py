@@ -11,7 +11,7 @@ from sailvit.core.errors import DataError
 from sailvit.core.records import ImageLike, Record
 from sailvit.data.formats.conversations import conversation_record
 from sailvit.data.images import load_image
-from sailvit.data.writing import encoded, png
+from sailvit.data.writing import encoded, png, turn_flags
 
 END = bytes(2 * tarfile.BLOCKSIZE)
 """What closes a tar."""
@@ -35,7 +35,9 @@ def sample_files(record: Record) -> list[File]:
     row: dict[str, Any] = {
         "id": record.id,
         "kind": record.kind,
-        "messages": [{"role": turn.role, "content": turn.text} for turn in record.turns],
+        "messages": [
+            {"role": turn.role, "content": turn.text, **turn_flags(turn)} for turn in record.turns
+        ],
     }
     # The reader's own checks: what is written here must not be refused there.
     conversation_record(

@@ -103,7 +103,13 @@ class ShardWriter:
             ) from error
         kinds = entries.kinds
         mark = ShardMark(
-            name=shard.name, bytes=size, crc32=crc32, samples=len(entries), kinds=kinds, index=index
+            name=shard.name,
+            bytes=size,
+            crc32=crc32,
+            samples=len(entries),
+            kinds=kinds,
+            index=index,
+            unread=dict(entries.unread.most_common()),
         )
         result = ShardResult(mark=mark, bad=bad)
         write_json(_note(self.out, shard), result.model_dump())

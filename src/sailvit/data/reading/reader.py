@@ -11,7 +11,7 @@ from typing import Protocol, runtime_checkable
 from torch.utils.data import Dataset
 
 from sailvit.core.batch import Batch
-from sailvit.core.errors import DataError
+from sailvit.core.errors import DataError, one_line
 from sailvit.core.records import Sample, Source
 from sailvit.data.packing import collate
 from sailvit.data.plan.draws import Drawn
@@ -20,8 +20,8 @@ from sailvit.data.reading.quarantine import BadRecord
 from sailvit.data.reading.shelf import Shelf, Shelved
 from sailvit.data.samples import UNUSABLE, Draft, SampleBuilder, Tiler
 
-_LONGEST_REASON = 1000
-"""Characters kept of what an error says."""
+_LONGEST_NAME = 1000
+"""Characters kept of an id or of a file's path."""
 
 
 @runtime_checkable
@@ -171,11 +171,11 @@ def _place(source: Source, position: int) -> tuple[str | None, int | None]:
 def _told(error: BaseException) -> tuple[str, str]:
     """Kind and reason of what made a record unusable."""
     if isinstance(error, DataError):
-        return error.kind, _writable(str(error))
+        return error.kind, one_line(error)
     kind = "unreadable" if isinstance(error, OSError) else "unexpected"
-    return kind, _writable(f"{type(error).__name__}: {error}")
+    return kind, one_line(f"{type(error).__name__}: {error}")
 
 
 def _writable(text: str) -> str:
     """Foreign text as a line of JSON can hold it: without lone surrogates, and not without end."""
-    return text[:_LONGEST_REASON].encode(errors="backslashreplace").decode()
+    return text[:_LONGEST_NAME].encode(errors="backslashreplace").decode()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -18,6 +20,8 @@ class LazyCosts:
         self._known: dict[int, tuple[int, int]] = {}
         self.shards = tuple(getattr(source, "shards", ())) or (len(source),)
         """Records per shard."""
+        self.unread: Mapping[str, int] = {}
+        """Nothing: only records that are drawn are looked at."""
 
     def __len__(self) -> int:
         return len(self._source)

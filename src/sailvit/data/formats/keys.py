@@ -1,0 +1,109 @@
+"""What public layouts put into a row beside turns and images: what is refused, and what is unread."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any
+
+from sailvit.core.errors import DataError, one_line
+from sailvit.core.records import Turn
+
+_MEDIA = "only images are learnt from: remove the record, or write its words into the turns"
+_VIDEO = "format `frames` reads videos as folders of frames: set it, or remove the record"
+_TOOLS = "calls of tools are not rendered: write them into the turns' text, or remove the record"
+_PAIRS = "preferences are not trained on: keep the answer to learn in the turns, and drop this key"
+
+REFUSED: dict[str, str] = {
+    **dict.fromkeys(("video", "videos", "video_path", "frames"), _VIDEO),
+    **dict.fromkeys(("audio", "audios", "input_audio", "speech"), _MEDIA),
+    **dict.fromkeys(("tools", "functions", "tool_calls", "function_call"), _TOOLS),
+    **dict.fromkeys(("chosen", "rejected", "rejected_response", "rejected_messages"), _PAIRS),
+    **dict.fromkeys(("rejected_images", "kto_tag"), _PAIRS),
+}
+"""Keys of rows that change what is learnt and that nothing here honours, with what to do."""
+
+_MOST_KEYS = 100
+"""Keys that are counted one by one."""
+_FURTHER = "other keys"
+_EMPTY_TEXTS = frozenset(("", "[]", "{}", "null", "none"))
+"""How columns of text spell that there is nothing."""
+_FOREIGN = re.compile(
+    r"<(?P<element>video|audio)>|<img>|<ref-object>|<bbox>|<speech>|<IMG_CONTEXT>"
+    r"|<image[_ ]?\d+>|<\|(?:image|video|audio)_pad\|>|<\|vision_(?:start|end)\|>"
+)
+"""Marks of other layouts that stand for something else; as text they would be learnt as words."""
+_GROUNDING = re.compile(r"<(?:ref|box|quad|poly|point|loc)>|<\|(?:object_ref|box|quad)_start\|>")
+"""Grounding tags whose text says everything itself, as in Qwen-VL and InternVL."""
+
+
+def has_content(value: Any) -> bool:
+    """Whether a value says anything: not None, blank text, or a list or struct of such values."""
+    if value is None or isinstance(value, str | bytes):
+        return bool(value and value.strip())
+    if isinstance(value, Mapping):
+        return any(map(has_content, value.values()))
+    if isinstance(value, list | tuple):
+        return any(map(has_content, value))
+    return True
+
+
+def refuse_keys(row: Mapping[str, Any], *, read: Collection[str] = ()) -> None:
+    """DataError for the first key whose content would change what is learnt; `read` are honoured."""
+    for key in row.keys() & REFUSED.keys():
+        value = row[key]
+        empty = isinstance(value, str) and value.strip().lower() in _EMPTY_TEXTS
+        if key not in read and not empty and has_content(value):
+            raise DataError(
+                f"found `{key}` ({one_line(value, 60)}); {REFUSED[key]}", kind="unsupported"
+            )
+    if isinstance(row.get("label"), bool):
+        raise DataError(f"found `label` ({row['label']}), yes or no; {_PAIRS}", kind="unsupported")
+
+
+def unread_keys(row: Mapping[str, Any], read: Collection[str], before: str = "") -> tuple[str, ...]:
+    """The other keys of a row or turn that hold something, with `before` in front of each."""
+    return tuple(
+        one_line(f"{before}{key}", 60)
+        for key, value in row.items()
+        if key not in read and has_content(value)
+    )
+
+
+def count_unread(counts: Counter[str], keys: Iterable[str]) -> None:
+    """Count the unread keys of one record; rows whose keys are all different become one count."""
+    for key in keys:
+        counts[key if key in counts or len(counts) < _MOST_KEYS else _FURTHER] += 1
+
+
+def unread_line(name: str, counts: Mapping[str, int]) -> str:
+    """What the records of a source hold that is not read, in how many each, as a sentence."""
+    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    keys = [f"`{key}` ({count:,})" for key, count in ordered if not key.startswith("<")]
+    marks = [f"{key} ({count:,})" for key, count in ordered if key.startswith("<")]
+    told = [f"keys not read: {', '.join(keys)}"] if keys else []
+    told += [f"learnt as plain text: {', '.join(marks)}"] if marks else []
+    return f"source {name}: {'; '.join(told)}; in brackets the records that hold them"
+
+
+def refuse_marks(turns: Iterable[Turn]) -> None:
+    """DataError for marks of other layouts in the turns; an HTML element that is closed is text."""
+    for turn in turns:
+        if "<" not in turn.text:
+            continue
+        for mark in _FOREIGN.finditer(turn.text):
+            if mark["element"] and f"</{mark['element']}>" in turn.text:
+                continue
+            raise DataError(
+                f"found the mark {mark[0]} in a turn of the {turn.role}; expected <image> where an"
+                " image goes, and no marks of anything else: they would be learnt as words. Write"
+                " out what it stands for, or remove the record",
+                kind="marks",
+            )
+
+
+def grounding_marks(turns: Iterable[Turn]) -> tuple[str, ...]:
+    """Grounding tags in the turns; they are learnt as the text that they are."""
+    found = (mark for turn in turns if "<" in turn.text for mark in _GROUNDING.findall(turn.text))
+    return tuple(dict.fromkeys(found))
