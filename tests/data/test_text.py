@@ -217,3 +217,37 @@ def test_labels_are_the_tokens_that_reach_into_an_answer(pairs, template):
         token if inside else -100 for token, inside in zip(found.tokens, reaching, strict=True)
     ]
     assert found.labels.tolist() == [*expected[1:], -100]
+
+
+def test_turns_that_are_not_to_be_learnt_are_shown_and_not_trained_on():
+    encoder, tokenizer = encoder_for("chatml")
+    flagged = (*TALK[1:2], Turn("assistant", "red", learnt=False), *TALK[3:])
+    whole = encoder.encode(record(*TALK[1:], images=1), [1])
+    text = encoder.encode(record(*flagged, images=1), [1])
+    assert text.tokens.tolist() == whole.tokens.tolist()
+    assert learnt(tokenizer, text) == "blue 🟦 one<|im_end|>"
+    with pytest.raises(DataError, match="every answer is marked as not to be learnt"):
+        encoder.encode(record(Turn("user", "a"), Turn("assistant", "b", learnt=False)), [])
+
+
+def test_reasoning_is_rendered_as_the_template_does_or_refused():
+    turns = (Turn("user", "a"), Turn("assistant", "b", reasoning="hm"))
+    knows = TEMPLATES["thinking"].replace(
+        "{%- if '</think>' in content -%}",
+        "{%- if message.reasoning_content is string -%}"
+        "{%- set thoughts = message.reasoning_content -%}"
+        "{%- elif '</think>' in content -%}",
+    )
+    tokenizer = byte_tokenizer(knows)
+    encoder = TextEncoder(tokenizer, layout_for(tokenizer))
+    messages = [
+        {"role": "user", "content": "a"},
+        {"role": "assistant", "content": "b", "reasoning_content": "hm"},
+    ]
+    assert encoder.render(record(*turns))[0] == tokenizer.apply_chat_template(
+        messages, tokenize=False
+    )
+    assert "hm" in learnt(tokenizer, encoder.encode(record(*turns), []))
+    for template in ("chatml", "thinking", None):
+        with pytest.raises(DataError, match=r"`reasoning_content`.*does not show"):
+            encoder_for(template)[0].encode(record(*turns), [])

@@ -369,3 +369,44 @@ def test_a_stretch_with_an_odd_header_is_left_to_tarfile(at, changed):
     content = bytearray(file.getvalue()[:512])
     content[at : at + len(changed)] = changed
     assert plain_files(bytes(content)) is None
+
+
+def test_keys_with_more_dots_never_become_one_sample(tmp_path):
+    names = [f"scan_{n}.v1.{minor}" for n in range(2) for minor in (5, 6)]
+    members = [(f"{name}.{end}", b"x") for name in names for end in ("png", "txt")]
+    write_shard(tmp_path / "s.tar", members)
+    with pytest.raises(DataError, match=r"\.v1\.5\.png, \.v1\.5\.txt, \.v1\.6\.png") as refused:
+        opened(tmp_path)
+    assert "first dot" in str(refused.value)
+    write_shard(tmp_path / "s.tar", [*GOOD, *members])
+    source = opened(tmp_path)
+    assert [source[n].id for n in range(len(source))] == ["s/good"]
+    assert [(fault.kind, fault.count) for fault in source.faults] == [("endings", 4)]
+
+
+@pytest.mark.parametrize(
+    ("members", "message"),
+    [
+        (["a.jpg", "a.jpeg", "a.txt"], r"\.jpg and \.jpeg both may be its image"),
+        (["a.png", "a.JPG", "a.txt"], r"\.png and \.jpg both .*end in \.png, \.jpg, \.txt"),
+        (["a.0.png", "a.jpg", "a.txt"], "both may be its image"),
+        (
+            ["a.left.png", "a.right.png", "a.txt"],
+            r"without an image.*\.txt, \.left\.png, \.right\.png",
+        ),
+        (["a.jpg", "a.cls"], r"expected turns.*end in \.jpg, \.cls$"),
+    ],
+)
+def test_a_sample_that_cannot_be_told_names_its_endings(tmp_path, members, message):
+    write_shard(tmp_path / "s.tar", [*((name, b"x") for name in members), *GOOD])
+    with pytest.raises(DataError, match=message):
+        opened(tmp_path)[0]
+
+
+def test_members_that_are_not_read_are_told(tmp_path):
+    json_file = {"caption": "from json", "key": "000", "status": "success"}
+    members = [("a.seg.png", b"m"), ("a.jpg", b"1"), ("a.cls", b"3"), ("a.json", json_file)]
+    write_shard(tmp_path / "s.tar", [*members, ("a.txt", b"another caption")])
+    record = opened(tmp_path)[0]
+    assert (record.images, record.turns[1].text) == ((b"1",), "from json")
+    assert record.unread == ("key", "status", ".txt", ".seg.png", ".cls")

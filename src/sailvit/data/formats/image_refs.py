@@ -1,4 +1,4 @@
-"""Images as rows give them: bytes, paths, `file:` and `data:` URIs, base64, and structs of these."""
+"""Images as rows give them: bytes, paths, `file:` and `data:` URIs, base64, structs of these."""
 
 from __future__ import annotations
 

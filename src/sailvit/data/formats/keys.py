@@ -1,4 +1,4 @@
-"""What public layouts put into a row beside turns and images: what is refused, and what is unread."""
+"""What public layouts put into rows beside turns and images: what is refused, what is unread."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def has_content(value: Any) -> bool:
 
 
 def refuse_keys(row: Mapping[str, Any], *, read: Collection[str] = ()) -> None:
-    """DataError for the first key whose content would change what is learnt; `read` are honoured."""
+    """DataError for the first key whose content would change what is learnt, but for `read`."""
     for key in row.keys() & REFUSED.keys():
         value = row[key]
         empty = isinstance(value, str) and value.strip().lower() in _EMPTY_TEXTS

@@ -178,7 +178,7 @@ def _take_pair(row: Mapping[str, Any], answer: str, talk: Talk) -> None:
     # TRL learns the completion alone, so answers in the prompt are shown and not learnt.
     for given in values[0]:
         shown = _spoken(given, talk, f"{asked[0]}[].")
-        talk.turns += [replace(turn, learnt=False) for turn in shown]
+        talk.turns += [replace(turn, learnt=turn.role != "assistant") for turn in shown]
     for given in values[1]:
         talk.turns += _spoken(given, talk, f"{answer}[].")
 
