@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -72,11 +72,8 @@ class Trainer:
             day=self.assembly.day,
         )
         self._costs = measure_all(self.sources, self._builder, workers=recipe.workers)
-        for remark in (*self.assembly.notes, *self._builder.encoder.remarks()):
+        for remark in self._remarks():
             announce({"note": remark})
-        for name, costs in self._costs.items():
-            if costs.unread:
-                announce({"note": unread_line(name, costs.unread)})
         self._quarantine = QuarantineLog(folder)
         self._peak = device_peak(self.device, recipe.precision)
         self._signals = StopOnSignal()
@@ -100,6 +97,14 @@ class Trainer:
         # Every stage is set up once, so that a mistake in the last shows before the first has trained for days.
         for index in range(len(recipe.stages)):
             self._job(index)
+
+    def _remarks(self) -> Iterator[str]:
+        """What the parts, the chat template and the sources have to say, in sentences."""
+        yield from self.assembly.notes
+        yield from self._builder.encoder.remarks()
+        for name, costs in self._costs.items():
+            if costs.unread:
+                yield unread_line(name, costs.unread)
 
     def _make_hooks(self, given: Sequence[Hook]) -> list[Hook]:
         # Signals first, so that a step's record, proof and save all see the request to stop; the proof before the save,

@@ -16,7 +16,7 @@ from sailvit.core.errors import DataError
 from sailvit.core.recipe import SourceConfig
 from sailvit.data.formats.manifest import MANIFEST
 from sailvit.data.formats.selected import POSITIONS
-from sailvit.data.formats.turns import TURNS, has_turns
+from sailvit.data.formats.turns import has_turns
 
 MARKERS = {
     MANIFEST: "indexed",
@@ -180,12 +180,11 @@ def _first_row(path: Path) -> Any:
 
 def _row_kind(row: Any, path: Path) -> str:
     """The format whose reader takes rows such as this one."""
-    keys = (
-        {key for key, value in row.items() if value is not None} if isinstance(row, dict) else set()
-    )
+    held = row if isinstance(row, dict) else {}
+    keys = {key for key, value in held.items() if value is not None}
     if keys & {"video", "frames"}:
         return "frames"
-    if keys & set(TURNS) or (isinstance(row, dict) and has_turns(row)):
+    if has_turns(held):
         return "llava" if keys & {"image", "images"} else "chat"
     if "image" in keys and keys & {"text", "caption"}:
         return "captions"

@@ -37,6 +37,8 @@ PAIRS = {
     "completion": ("prompt",),
 }
 """Answers of rows without turns, and the keys whose texts ask for them: Alpaca, ms-swift, TRL."""
+_SAID = (*TURNS, *PAIRS, *dict.fromkeys(key for asked in PAIRS.values() for key in asked))
+"""Keys of a row under which somebody may speak."""
 SYSTEMS = ("system", "system_prompt", "system_message")
 """Keys of a row that hold the text of a system turn."""
 FLAGS = ("loss", "weight", "train", "training", "trainable", "loss_weight", "loss_scale")
@@ -75,19 +77,20 @@ def has_turns(row: Mapping[str, Any]) -> bool:
 
 def may_hold_images(row: Mapping[str, Any]) -> bool:
     """Whether images may stand inside a row's turns; false at a glance for texts without any."""
-    for key in (*TURNS, *PAIRS, *(key for asked in PAIRS.values() for key in asked)):
-        value = row.get(key)
-        if isinstance(value, str):
-            if "<img>" in value:
-                return True
-        elif isinstance(value, list):
-            for turn in value:
-                said = turn.values() if isinstance(turn, dict) else ()
-                if any(
-                    isinstance(v, list | dict) or (type(v) is str and "<img>" in v) for v in said
-                ):
-                    return True
-    return False
+    return any(_may_show(row.get(key)) for key in _SAID)
+
+
+def _may_show(said: Any) -> bool:
+    """Whether turns or a text may hold images: pieces, or `<img>`."""
+    if isinstance(said, str):
+        return "<img>" in said
+    turns = said if isinstance(said, list) else ()
+    parts = (part for turn in turns if isinstance(turn, dict) for part in turn.values())
+    return any("<img>" in part if isinstance(part, str) else _listed(part) for part in parts)
+
+
+def _listed(value: Any) -> bool:
+    return isinstance(value, list | dict)
 
 
 def read_talk(row: Mapping[str, Any]) -> Talk:
@@ -97,7 +100,7 @@ def read_talk(row: Mapping[str, Any]) -> Talk:
     if key is None and (answer := _pair(row)) is not None:
         _take_pair(row, answer, talk)
     else:
-        for given in _listed(row, key):
+        for given in _given(row, key):
             talk.turns += _spoken(given, talk, f"{key}[].")
         talk.read.add(str(key))
     system = system_text(row, talk)
@@ -127,7 +130,7 @@ def system_text(row: Mapping[str, Any], talk: Talk) -> str:
     return next(iter(texts), None) or ""
 
 
-def _listed(row: Mapping[str, Any], key: str | None) -> Sequence[Any]:
+def _given(row: Mapping[str, Any], key: str | None) -> Sequence[Any]:
     turns = None if key is None else row[key]
     if not isinstance(turns, list) or not turns:
         raise DataError(
@@ -155,32 +158,44 @@ def _take_pair(row: Mapping[str, Any], answer: str, talk: Talk) -> None:
     asked = [key for key in PAIRS[answer] if has_content(row.get(key))]
     talk.read.update((*PAIRS[answer], answer, "history"))
     for said in row.get("history") or ():
-        match said:
-            case [str(question), str(reply)]:
-                talk.turns += [_written("user", question, talk), _written("assistant", reply, talk)]
-            case _:
-                raise DataError(
-                    f"found `history` {one_line(said, 80)}; expected pairs of a question and its"
-                    " answer: correct the row",
-                    kind="turns",
-                )
+        talk.turns += _past(said, talk)
     values = [row[key] for key in (*asked, answer)]
-    if all(isinstance(value, str) for value in values):
+    kinds = {type(value) for value in values}
+    if kinds == {str}:
         question, reply = "\n".join(values[:-1]), values[-1]
         talk.turns += [_written("user", question, talk), _written("assistant", reply, talk)]
-        return
-    if not all(isinstance(value, list) for value in values) or len(asked) > 1:
+    elif kinds == {list} and len(asked) == 1:
+        _take_lists(values, (asked[0], answer), talk)
+    else:
         raise DataError(
             f"found `{'`, `'.join((*asked, answer))}` of different kinds; expected texts, or lists"
             " of turns: correct the row",
             kind="turns",
         )
-    # TRL learns the completion alone, so answers in the prompt are shown and not learnt.
+
+
+def _take_lists(values: Sequence[Sequence[Any]], keys: tuple[str, str], talk: Talk) -> None:
+    """Read turns that are a prompt and turns that complete it.
+
+    TRL learns the completion alone, so answers in the prompt are shown and not learnt.
+    """
     for given in values[0]:
-        shown = _spoken(given, talk, f"{asked[0]}[].")
+        shown = _spoken(given, talk, f"{keys[0]}[].")
         talk.turns += [replace(turn, learnt=turn.role != "assistant") for turn in shown]
     for given in values[1]:
-        talk.turns += _spoken(given, talk, f"{answer}[].")
+        talk.turns += _spoken(given, talk, f"{keys[1]}[].")
+
+
+def _past(said: Any, talk: Talk) -> list[Turn]:
+    """A question and its answer out of `history`; both count as any other."""
+    match said:
+        case [str(question), str(reply)]:
+            return [_written("user", question, talk), _written("assistant", reply, talk)]
+    raise DataError(
+        f"found `history` {one_line(said, 80)}; expected pairs of a question and its answer:"
+        " correct the row",
+        kind="turns",
+    )
 
 
 def _spoken(given: Any, talk: Talk, where: str) -> Iterator[Turn]:

@@ -120,11 +120,13 @@ def read_sample(file: IO[bytes], at: int) -> tuple[str, Files]:
     for member in members(file, at):
         key, ending = _split(member.name) if member.isfile() and wrong(member) is None else ("", "")
         first = first or key
-        if key and key != first:
+        if not key:
+            continue
+        if key != first:
             break
-        if key and not _is_read(ending):
+        if not _is_read(ending):
             skipped.append(ending)
-        elif key and ending not in files:
+        elif ending not in files:
             files[ending] = content_of(file, member)
     return first, Files(files.items(), skipped)
 
@@ -148,14 +150,7 @@ def sample_record(files: Files, options: RecordOptions, *, name: str, position: 
 
     It is called by its `id`, else by `name`.
     """
-    numbered: dict[int, str] = {}
-    for ending in files:
-        if match := _IMAGE.fullmatch(ending):
-            number = int(match[1] or 0)
-            if number in numbered:
-                raise _endings(files, f".{numbered[number]} and .{ending} both may be its image")
-            numbered[number] = ending
-    images = tuple(files[ending] for _, ending in sorted(numbered.items()))
+    images = tuple(files[ending] for ending in _numbered(files))
     row = sample_row(files)
     try:
         record = row_record(row, images, options, name=str(row.get("id", name)), position=position)
@@ -165,6 +160,18 @@ def sample_record(files: Files, options: RecordOptions, *, name: str, position: 
         raise
     left = tuple(f".{ending}" for ending in files.skipped)
     return replace(record, unread=(*record.unread, *left)) if left else record
+
+
+def _numbered(files: Files) -> list[str]:
+    """Endings of a sample's images in their order; DataError when two have the same number."""
+    numbered: dict[int, str] = {}
+    for ending in files:
+        if match := _IMAGE.fullmatch(ending):
+            number = int(match[1] or 0)
+            if number in numbered:
+                raise _endings(files, f".{numbered[number]} and .{ending} both may be its image")
+            numbered[number] = ending
+    return [ending for _, ending in sorted(numbered.items())]
 
 
 def _endings(files: Files, reason: str, *, kind: str = "endings") -> DataError:
