@@ -23,7 +23,6 @@ ROLES: dict[str, Role] = {
     "assistant": "assistant",
     "model": "assistant",
     "bot": "assistant",
-    "chatgpt": "assistant",
 }
 """Who speaks, by the words that public sets use for it, in small letters."""
 _TOOL_ROLES = frozenset(
