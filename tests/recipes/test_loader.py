@@ -105,6 +105,10 @@ def test_override_reaches_one_of_two_aliases(file: Path):
         ("stages.0.micro_batch=99", "micro_batch 99 is more than global_batch"),
         ("stages.0.temperature=5", "`data` gives shares: leave out one"),
         ("parallel.group=2", "`group` belongs to mode hybrid; the mode is replicate"),
+        (
+            "parallel.reduce=last",
+            "`reduce` is about shards; mode replicate adds gradients up after",
+        ),
         ("parallel.offload=true", "mode replicate has none; set mode to shard or hybrid"),
     ],
 )

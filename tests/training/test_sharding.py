@@ -65,7 +65,7 @@ def run(parts: Parts, config: ParallelConfig, precision: str = "fp32") -> RESULT
             "length": {"samples": 10**4},
             "schedule": {"name": "constant", "warmup": 0},
         }
-        made = job(assembly, settings, precision=precision)
+        made = job(assembly, settings, precision=precision, parallel=config.model_dump())
         for batches in steps(SampleBuilder(assembly.tokenizer, assembly.layout, 200)):
             line = train_step(made, Step(batches, {}), 0.0, 0.0)
             result["loss"].append(list(line.loss.values()))
@@ -89,7 +89,7 @@ def as_process(
     place = {"RANK": index, "LOCAL_RANK": index, "WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count}
     os.environ.update({name: str(value) for name, value in place.items()})
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
-    added: set[torch.dtype] = set()
+    added: list[torch.dtype] = []
     # Its name before torch 2.13 and since.
     for name in ("reduce_scatter_tensor", "reduce_scatter_single"):
         if reduce := getattr(torch.distributed, name, None):
@@ -100,11 +100,11 @@ def as_process(
             torch.save(result, Path(folder) / "result.pt")
 
 
-def _noting(reduce: Callable[..., Any], added: set[torch.dtype]) -> Callable[..., Any]:
+def _noting(reduce: Callable[..., Any], added: list[torch.dtype]) -> Callable[..., Any]:
     """The same, noting in which precision it adds."""
 
     def noted(output: torch.Tensor, input: torch.Tensor, **options: Any) -> Any:
-        added.add(input.dtype)
+        added.append(input.dtype)
         return reduce(output, input, **options)
 
     return noted
@@ -140,13 +140,21 @@ def compare(found: RESULT, alone: RESULT) -> None:
             )
 
 
-@pytest.mark.parametrize("mode", ["replicate", "shard"])
+@pytest.mark.parametrize(
+    ("mode", "reduce"), [("replicate", "each"), ("shard", "each"), ("shard", "last")]
+)
 def test_two_processes_equal_one_in_all_three_stages(
-    mode: str, parts: Parts, alone: RESULT, tmp_path: Path
+    mode: str, reduce: str, parts: Parts, alone: RESULT, tmp_path: Path
 ):
-    found = together(2, tmp_path, parts, ParallelConfig.model_validate({"mode": mode}))
+    """Each process has two micro-batches; of shards, `last` adds gradients up half as often."""
+    config = ParallelConfig.model_validate({"mode": mode, "reduce": reduce})
+    found = together(2, tmp_path, parts, config)
     assert found["sharded"] is (mode == "shard")
     compare(found, alone)
+    # The rest as one unit in every stage, two blocks of the tower in two, of the language in one.
+    units = 1 + 3 + 5
+    passes = {"replicate": 0, "each": 2, "last": 1}[reduce if mode == "shard" else mode]
+    assert len(found["added in"]) == STEPS * units * passes
 
 
 def test_two_processes_follow_one_in_bf16_when_a_later_stage_trains_what_was_frozen(
@@ -161,7 +169,7 @@ def test_two_processes_follow_one_in_bf16_when_a_later_stage_trains_what_was_fro
         )
         assert ours[0] == pytest.approx(expected[0], rel=0.02)
         assert sum(ours) == pytest.approx(sum(expected), rel=0.02)
-    assert found["added in"] == {torch.float32}
+    assert set(found["added in"]) == {torch.float32}
 
 
 @pytest.mark.slow

@@ -117,6 +117,12 @@ def let_go(model: nn.Module) -> None:
         model.reshard()
 
 
+def hold_gradients(model: nn.Module, *, hold: bool) -> None:
+    """Whether the next backward pass of a sharded model keeps its gradients whole and sends none."""
+    if isinstance(model, FSDPModule):
+        model.set_requires_gradient_sync(not hold)
+
+
 def note_trained(model: nn.Module) -> None:
     """Tell a sharded model that other parts train now.
 

@@ -11,6 +11,7 @@ from sailvit.core.batch import Step
 from sailvit.core.recipe import Recipe, Stage
 from sailvit.core.run import RunFolder
 from sailvit.data.loader import Loader
+from sailvit.distributed.replicas import Replicas
 from sailvit.models.build import Assembly
 from sailvit.models.flops import FlopsModel
 from sailvit.models.mllm import MLLM
@@ -76,6 +77,8 @@ class StageJob:
     """The search for the learning rate, if the schedule asks for one."""
     snapshot: Snapshot | None = None
     """The way back of the search's trial in progress."""
+    replicas: Replicas | None = None
+    """The loss with gradients of all processes, once a step with replicated weights was taken."""
     evidence: Evidence = field(default_factory=Evidence)
     """What the proof knows of the stage so far."""
     skipped: int = 0

@@ -15,6 +15,7 @@ from sailvit.distributed.sharding import clip_gradients
 from sailvit.training.ahead import look_ahead
 from sailvit.training.hooks import Hook
 from sailvit.training.job import StageJob, StepRecord
+from sailvit.training.micro_batch import shared_loss
 from sailvit.training.optim import set_rate
 
 
@@ -85,7 +86,6 @@ def accumulate(job: StageJob, batches: Sequence[Batch], counts: dict[str, int]) 
     """Gradients of the weighted objectives over all micro-batches; returns their means over the global batch."""
     bf16 = torch.autocast(job.device.type, torch.bfloat16, enabled=job.recipe.precision == "bf16")
     plain = torch.autocast(job.device.type, enabled=False)
-    logits = any(objective.needs_logits for objective in job.objectives.values())
     sums = {
         name: torch.zeros((), dtype=torch.float64, device=job.device) for name in job.objectives
     }
@@ -94,23 +94,21 @@ def accumulate(job: StageJob, batches: Sequence[Batch], counts: dict[str, int]) 
         batches = look_ahead(job, batches)
     with bf16:
         for batch in batches:
-            activations = job.model(batch, logits=logits)
-            with plain:
-                loss = torch.zeros((), device=job.device)
-                for name, objective in job.objectives.items():
-                    total = objective(job.model, activations, batch)
-                    sums[name] += total.detach()
-                    loss = loss + job.stage.objectives[name] * total / max(counts[name], 1)
-                if loss.requires_grad:
+            loss, totals = shared_loss(job, batch, counts, last=batch is batches[-1])
+            for name, total in zip(sums, totals, strict=True):
+                sums[name] += total
+            if loss.requires_grad:
+                with plain:
                     loss.backward()  # type: ignore[no-untyped-call]
-    totals = sum_values([float(total) for total in sums.values()], job.device)
-    return {name: total / max(counts[name], 1) for name, total in zip(sums, totals, strict=True)}
+    overall = sum_values([float(total) for total in sums.values()], job.device)
+    return {name: total / max(counts[name], 1) for name, total in zip(sums, overall, strict=True)}
 
 
 def _sum_gradients(
     job: StageJob, trained: list[torch.nn.Parameter], counts: dict[str, int]
 ) -> None:
-    sum_gradients(trained)
+    if job.replicas is None:
+        sum_gradients(trained)
     if job.model.everywhere and not counts["images"]:
         # No process had an image: blank tiles left zeros where otherwise there is no gradient, and the optimizer rests.
         for part in ("tower", "connector"):

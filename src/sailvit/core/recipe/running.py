@@ -50,6 +50,10 @@ class ParallelConfig(Config):
     kept_features: Annotated[float, Field(ge=0)] = 2.0
     """GiB per process for a frozen tower's features, kept within an accumulated step whose
     objectives ask for them twice; those without room are computed twice, to the same bits."""
+    reduce: Literal["each", "last"] = "each"
+    """When gradients of shards are added up over processes: after `each` micro-batch, which holds
+    no more than shards of them, or after a step's `last`, which sends less and holds them whole.
+    With `replicate` they are always sent once, during the last."""
     offload: bool = False
     """Whether shards and their optimizer state live in CPU memory (with `shard` or `hybrid`)."""
 
@@ -58,6 +62,11 @@ class ParallelConfig(Config):
         if self.group is not None and self.mode != "hybrid":
             raise ValueError(
                 f"`group` belongs to mode hybrid; the mode is {self.mode}: leave it out, or change `mode`"
+            )
+        if self.reduce == "last" and self.mode == "replicate":
+            raise ValueError(
+                "`reduce` is about shards; mode replicate adds gradients up after the last micro-batch"
+                " anyway: leave it out, or set mode to shard or hybrid"
             )
         if self.offload and self.mode == "replicate":
             raise ValueError(
