@@ -1,9 +1,10 @@
-"""Checkpoints: a run's training state at several steps, written in the background and published all or nothing.
+"""Checkpoints: a run's training state at several steps, streamed to disk and published all or nothing.
 
 state/00-00000500/        stage 0, step 500
   *.safetensors           tensors, written by torch's distributed checkpointing, so other numbers of processes read them
   values.json             everything that is no tensor
   complete.json           size and crc32 of every file; written last
+state/unproved-00-00000500/  a state that nothing resumes from, for a person to look at
 
 A folder gets its name when it is complete. Whatever interrupts a save leaves the checkpoints before it as they were.
 """
@@ -14,7 +15,7 @@ import os
 import re
 import shutil
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,20 +26,23 @@ import torch
 import torch.distributed as dist
 from safetensors import SafetensorError
 from torch.distributed.checkpoint.api import CheckpointException
-from torch.distributed.checkpoint.hf_storage import (
-    HuggingFaceStorageReader,
-    HuggingFaceStorageWriter,
-)
+from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
 from torch.distributed.checkpoint.state_dict_loader import load
-from torch.distributed.checkpoint.state_dict_saver import async_save
+from torch.distributed.checkpoint.state_dict_saver import async_save, save
+from torch.distributed.tensor import DTensor
 
+from sailvit.checkpoint.streaming import StreamingWriter
+from sailvit.core.disk import reason
 from sailvit.core.errors import RunError
+from sailvit.core.memory import free_memory
 from sailvit.core.run import read_json, write_json
-from sailvit.distributed.processes import agreed, meet, rank, world
+from sailvit.distributed.processes import agreed, gathered, local_world, rank, world
 
 _NAME = re.compile(r"(\d{2,})-(\d{8,})")
 _BLOCK = 1 << 22
 """Bytes read at a time for a checksum."""
+_ROOM = 2
+"""Copies of the state that must fit the free memory before one of them is made."""
 
 
 @dataclass(frozen=True)
@@ -86,46 +90,80 @@ class Checkpoints:
         values: Mapping[str, Any],
         *,
         wait: bool,
-    ) -> None:
-        """Copy the state at `place`, a stage's index and a step, and write it in the background, or to the end.
+        aside: str | None = None,
+    ) -> Path:
+        """Write the state at `place`, a stage's index and a step; returns the folder that it gets.
 
-        An earlier save is finished first. `values["score"]`, if there, is what the best checkpoint has least of.
+        Tensors are streamed from where they are, and training waits for that. Those of an accelerator are copied to
+        this machine's memory instead, where it has room, and written in the background. Checksums, publishing and the
+        removal of old ones always go on in the background, unless `wait`. An earlier save is finished first.
+        `values["score"]`, if there, is what the best checkpoint has least of. With `aside` the state is kept under a
+        name that begins with it, from which nothing resumes, and which is the only one of its kind.
 
         Raises:
             RunError: this or the earlier save could not be written; complete checkpoints are as they were.
         """
         self.wait()
-        final = self.folder / f"{place[0]:02d}-{place[1]:08d}"
+        name = f"{place[0]:02d}-{place[1]:08d}"
+        final = self.folder / (f"{aside}-{name}" if aside else name)
         draft = final.with_name(final.name + ".part")
-        with _explained(self.folder):
+        live = {name: tensor.detach() for name, tensor in tensors.items()}
+        with self._agreed_problem():
             if rank() == 0:
                 shutil.rmtree(draft, ignore_errors=True)
                 draft.mkdir(parents=True)
                 write_json(draft / "values.json", dict(values))
-            meet()
-            written = async_save(
-                {name: tensor.detach() for name, tensor in tensors.items()},
-                storage_writer=HuggingFaceStorageWriter(str(draft), save_distributed=True),
-                process_group=self._group,
-                no_dist=world() == 1,
-            )
-        assert isinstance(written, Future)
+        with _explained(self.folder), _removed_on_failure(draft):
+            written = self._write(live, draft)
         pool = ThreadPoolExecutor(1)
-        self._pending = pool.submit(self._publish, written, draft, final)
+        self._pending = pool.submit(self._publish, written, draft, final, aside)
         pool.shutdown(wait=False)
         if wait:
             self.wait()
+        return final
+
+    def _write(self, tensors: dict[str, torch.Tensor], draft: Path) -> Callable[[], Any]:
+        """Write `tensors`, now or in the background; the result returns when they are written."""
+        given: dict[str, Any] = {
+            "storage_writer": StreamingWriter(draft),
+            "process_group": self._group,
+            "no_dist": world() == 1,
+        }
+        if all(gathered(_may_copy(tensors))):
+            copied = async_save(tensors, **given)
+            assert isinstance(copied, Future)
+            return copied.result
+        save(tensors, **given)
+        return lambda: None
 
     def wait(self) -> None:
         """Return when the save in progress is complete; RunError when it failed."""
         pending, self._pending = self._pending, None
         if pending is not None:
-            with _explained(self.folder):
+            with self._agreed_problem():
                 pending.result()
-        meet()
+
+    def has(self, place: tuple[int, int]) -> bool:
+        """Whether the state at `place` is there and complete; to be asked after `wait`."""
+        found = self.folder / f"{place[0]:02d}-{place[1]:08d}" / "complete.json"
+        return bool(agreed(found.exists()))
+
+    @contextmanager
+    def _agreed_problem(self) -> Iterator[None]:
+        """A stretch that ends when every process is through; RunError on all of them when one could not write."""
+        problem: RunError | None = None
+        try:
+            with _explained(self.folder):
+                yield
+        except RunError as error:
+            problem = error
+        told = [text for text in gathered(problem and str(problem)) if text]
+        if told:
+            raise problem or RunError(told[0])
 
     def newest(self) -> tuple[Saved | None, list[str]]:
         """The newest checkpoint that is as it was written, and a sentence for each newer one that is not."""
+        self.wait()
         name, notes = agreed(self._look() if rank() == 0 else None)
         found = self.folder / name if name else None
         return (Saved(found, read_json(found / "values.json")) if found else None), notes
@@ -145,12 +183,18 @@ class Checkpoints:
         if kept is None:
             shutil.rmtree(self.folder, ignore_errors=True)
 
-    def _publish(self, written: Future[Any], draft: Path, final: Path) -> None:
-        written.result()
-        if rank() != 0:
-            return
-        files = {file.name: _summary(file) for file in sorted(draft.iterdir())}
-        write_json(draft / "complete.json", {"files": files})
+    def _publish(
+        self, written: Callable[[], Any], draft: Path, final: Path, aside: str | None
+    ) -> None:
+        with _removed_on_failure(draft):
+            written()
+            if rank() != 0:
+                return
+            files = {file.name: _summary(file) for file in sorted(draft.iterdir())}
+            write_json(draft / "complete.json", {"files": files})
+        for old in self.folder.glob(f"{aside}-*") if aside else ():
+            if old != draft:
+                shutil.rmtree(old, ignore_errors=True)
         if final.exists():
             # Saved again after a resume; the same state, so nothing is lost between these two lines.
             shutil.rmtree(final)
@@ -235,6 +279,29 @@ def _reader(path: Path) -> Any:
     return HuggingFaceStorageReader(str(path))
 
 
+def _may_copy(tensors: Mapping[str, torch.Tensor]) -> bool:
+    """Whether this process's tensors are an accelerator's, and this machine's memory has room for a copy of them.
+
+    On the CPU a copy would take as much as what trains itself, for seconds per save.
+    """
+    held = [t.to_local() if isinstance(t, DTensor) else t for t in tensors.values()]
+    free = free_memory(torch.device("cpu"))
+    if free is None or all(tensor.device.type == "cpu" for tensor in held):
+        return False
+    return _ROOM * local_world() * sum(tensor.nbytes for tensor in held) <= free
+
+
+@contextmanager
+def _removed_on_failure(draft: Path) -> Iterator[None]:
+    """A stretch that fills `draft`, which gives its room back when the disk is full."""
+    try:
+        yield
+    except (OSError, SafetensorError, CheckpointException):
+        if rank() == 0:
+            shutil.rmtree(draft, ignore_errors=True)
+        raise
+
+
 @contextmanager
 def _explained(folder: Path) -> Iterator[None]:
     """Turn what a full or unwritable disk raises into a sentence."""
@@ -250,5 +317,5 @@ def _explained(folder: Path) -> Iterator[None]:
 def _cause(error: BaseException) -> str:
     """The first line of the failure below torch's wrapping."""
     if isinstance(error, CheckpointException) and error.failures:
-        return str(next(iter(error.failures.values()))[0]).splitlines()[0]
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
+        return reason(next(iter(error.failures.values()))[0])
+    return reason(error)
