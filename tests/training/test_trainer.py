@@ -419,7 +419,7 @@ def test_micro_batches_do_not_change_the_result(parts: Parts, sources: dict, tmp
 def test_what_the_run_folder_is_not_given_it_does_not_write(
     parts: Parts, sources: dict, tmp_path: Path
 ):
-    """A defect stops the run: no part of the stage is saved and no state is kept."""
+    """A defect stops the run: no part of the stage is saved, and no state that a resumed run would take."""
 
     class Nudge(Hook):
         def step_ended(self, job: StageJob, record: StepRecord) -> None:
@@ -432,7 +432,7 @@ def test_what_the_run_folder_is_not_given_it_does_not_write(
     ):
         train(made, tmp_path, Nudge())
     assert not (tmp_path / "stages").exists()
-    assert not (tmp_path / "state").exists()
+    assert not has_checkpoint(tmp_path / "state")
     assert lines(tmp_path / "proofs.jsonl")[-1]["ok"] is False
 
 

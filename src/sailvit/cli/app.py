@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 
@@ -16,6 +17,9 @@ from sailvit.cli.train import train
 from sailvit.cli.watch import watch
 from sailvit.cli.world import world
 from sailvit.core.errors import InterruptedRunError, SailvitError
+
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+"""A disk that is full, or full for this user, or read-only: nothing that a traceback helps with."""
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.command()(demo)
@@ -45,4 +49,9 @@ def main() -> None:
         sys.exit(75 if error.preempted else 130)
     except SailvitError as error:
         print(f"\nerror: {error}", file=sys.stderr)
+        sys.exit(1)
+    except OSError as error:
+        if error.errno not in _DISK:
+            raise
+        print(f"\nerror: {error}; free space there, or write elsewhere", file=sys.stderr)
         sys.exit(1)

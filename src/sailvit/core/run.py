@@ -16,7 +16,8 @@ evaluation.json, affinity.json, report.html, summary.json when made
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -138,8 +139,22 @@ def read_json(path: Path) -> Any:
 
 def append_line(path: Path, value: dict[str, Any]) -> None:
     """Append one JSON line."""
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(value, ensure_ascii=False) + "\n")
+    append_lines(path, [value])
+
+
+def append_lines(path: Path, values: Sequence[dict[str, Any]]) -> None:
+    """Append a JSON line for each value, all or nothing: OSError leaves the file as it was."""
+    text = "".join(json.dumps(value, ensure_ascii=False) + "\n" for value in values)
+    with path.open("ab", buffering=0) as file:
+        before = file.seek(0, os.SEEK_END)
+        try:
+            view = memoryview(text.encode())
+            while view:
+                view = view[file.write(view) :]
+        except OSError:
+            # What a full disk took of a line would spoil the next one.
+            file.truncate(before)
+            raise
 
 
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:

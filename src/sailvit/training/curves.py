@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import importlib
-from collections.abc import Mapping
+import sqlite3
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import Any, Protocol
 
+from sailvit.core.disk import explained, reason
 from sailvit.core.errors import RecipeError, RunError
 from sailvit.core.recipe import Recipe
 from sailvit.core.run import RunFolder, read_json
@@ -15,6 +18,9 @@ from sailvit.training.job import StageJob
 
 PROJECT = "sailvit"
 """Project under which wandb and trackio show runs, unless their own settings say otherwise."""
+
+_FAILURES = (OSError, RuntimeError, ValueError, sqlite3.Error)
+"""What tools raise when a disk is full or a server is gone."""
 
 
 class Viewer(Protocol):
@@ -28,33 +34,69 @@ class Viewer(Protocol):
 
 
 class Curves:
-    """The curves of a run in every tool that its recipe names; they are opened with the first values."""
+    """The curves of a run in every tool that its recipe names; they are opened with the first values.
 
-    def __init__(self, recipe: Recipe, folder: RunFolder) -> None:
+    A tool that fails later, as its disk is full, is left out until the next stage: the run's own files hold all that it
+    would have been given.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        folder: RunFolder,
+        announce: Callable[[dict[str, Any]], None] = lambda line: None,
+    ) -> None:
+        """`announce` is told when a tool is left out."""
         self._recipe = recipe
         self._folder = folder
-        self._viewers: list[Viewer] | None = None
+        self._announce = announce
+        self._viewers: dict[str, Viewer] | None = None
         self._before: dict[int, int] = {}
 
     def open(self) -> None:
         """Open the tools now, so that a tool that cannot start says so before the first step."""
         if self._viewers is None:
-            self._viewers = [
-                VIEWERS[tool](self._recipe, self._folder) for tool in self._recipe.watch.report
-            ]
+            with explained("what watch.report asks for", "start again"):
+                self._viewers = {
+                    tool: VIEWERS[tool](self._recipe, self._folder)
+                    for tool in self._recipe.watch.report
+                }
+            return
+        for tool in self._recipe.watch.report:
+            if tool not in self._viewers:
+                with self._left_out(tool):
+                    self._viewers[tool] = VIEWERS[tool](self._recipe, self._folder)
 
     def add(self, job: StageJob, values: Mapping[str, float]) -> None:
         """Show `values` as they are after the job's last step, under the name of its stage."""
-        self.open()
+        if self._viewers is None:
+            self.open()
         named = {f"{job.stage.name}/{name}": value for name, value in values.items()}
-        for viewer in self._viewers or ():
-            viewer.add(named, samples=job.samples, step=self._steps_before(job.index) + job.step)
+        step = self._steps_before(job.index) + job.step
+        for tool, viewer in list((self._viewers or {}).items()):
+            with self._left_out(tool):
+                viewer.add(named, samples=job.samples, step=step)
 
     def close(self) -> None:
         """Close every tool; none takes values any more."""
-        for viewer in self._viewers or ():
-            viewer.close()
+        for tool, viewer in list((self._viewers or {}).items()):
+            with self._left_out(tool):
+                viewer.close()
         self._viewers = None
+
+    @contextmanager
+    def _left_out(self, tool: str) -> Iterator[None]:
+        """A stretch in which a failing tool is left out, and said to be."""
+        try:
+            yield
+        except _FAILURES as error:
+            (self._viewers or {}).pop(tool, None)
+            self._announce(
+                {
+                    "note": f"{tool} failed ({reason(error)}) and is left out until the next stage; {self._folder.path}"
+                    " has the numbers"
+                }
+            )
 
     def _steps_before(self, index: int) -> int:
         """Steps of the stages before this one."""

@@ -7,7 +7,6 @@ import signal
 from types import FrameType
 from typing import Any
 
-from sailvit.core.run import append_line
 from sailvit.distributed.processes import sum_counts
 from sailvit.training.curves import Curves
 from sailvit.training.job import StageJob, StepRecord
@@ -42,7 +41,7 @@ class MetricsHook(Hook):
 
     def step_ended(self, job: StageJob, record: StepRecord) -> None:
         """Write the step."""
-        append_line(job.folder.metrics, dataclasses.asdict(record))
+        job.journal.write(job.folder.metrics, dataclasses.asdict(record))
         curves = {f"loss/{name}": value for name, value in record.loss.items()}
         curves |= {f"lr/{part}": value for part, value in record.lr.items()}
         curves |= {

@@ -16,6 +16,7 @@ from sailvit.models.build import Assembly
 from sailvit.models.flops import FlopsModel
 from sailvit.models.mllm import MLLM
 from sailvit.training.adalrs import RateSearch
+from sailvit.training.journal import Journal
 from sailvit.training.objectives import Objective
 from sailvit.training.schedules import rate
 from sailvit.training.snapshot import Snapshot
@@ -85,6 +86,10 @@ class StageJob:
     """Steps of this stage that changed nothing, because a loss or gradient was not finite."""
     skipped_in_row: int = 0
     """How many of them were the last ones."""
+    updating: bool = False
+    """Whether the optimizer is at work: weights and moments are then of no step."""
+    journal: Journal = field(default_factory=Journal)
+    """Where lines about the run are written."""
     sample_ids: tuple[str, ...] = ()
     """Samples of the last step on this process."""
     stop: bool = False

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 
 from sailvit.core.batch import Batch, Step
+from sailvit.core.errors import DataError
 from sailvit.core.seeding import derive_seed
-from sailvit.distributed.processes import rank, sum_counts, sum_gradients, sum_values, world
+from sailvit.distributed.processes import (
+    gathered,
+    rank,
+    sum_counts,
+    sum_gradients,
+    sum_values,
+    world,
+)
 from sailvit.distributed.sharding import clip_gradients
 from sailvit.training.ahead import look_ahead
 from sailvit.training.hooks import Hook
@@ -25,7 +33,7 @@ def run_stage(job: StageJob, hooks: Sequence[Hook]) -> None:
         hook.stage_started(job)
     began = time.perf_counter()
     # A run stopped after its stage's last step resumes with nothing left to do.
-    for step in () if job.finished else job.loader:
+    for step in () if job.finished else _agreed_steps(job):
         arrived = time.perf_counter()
         record = train_step(job, step, began, arrived)
         for hook in hooks:
@@ -35,6 +43,29 @@ def run_stage(job: StageJob, hooks: Sequence[Hook]) -> None:
         began = time.perf_counter()
     for hook in hooks:
         hook.stage_ended(job)
+
+
+def _agreed_steps(job: StageJob) -> Iterator[Step]:
+    """The loader's steps. What stops one process's loader is raised by all of them after the same step.
+
+    Otherwise the others would wait for it in their next sum, and no state could be saved before the run stops.
+    """
+    if world() == 1:
+        yield from job.loader
+        return
+    steps = iter(job.loader)
+    while True:
+        step, problem = None, None
+        try:
+            step = next(steps, None)
+        except DataError as error:
+            problem = error
+        if sum_counts([int(problem is not None)], job.device)[0]:
+            told = [text for text in gathered(problem and str(problem)) if text]
+            raise problem or DataError(told[0])
+        if step is None:
+            return
+        yield step
 
 
 def train_step(job: StageJob, step: Step, began: float, arrived: float) -> StepRecord:
@@ -55,7 +86,9 @@ def train_step(job: StageJob, step: Step, began: float, arrived: float) -> StepR
     # Losses and norm are global, so every process comes to the same answer.
     skipped = not all(map(math.isfinite, (grad_norm, *losses.values())))
     if not skipped:
+        job.updating = True
         job.optimizer.step()
+        job.updating = False
     job.optimizer.zero_grad(set_to_none=True)
     job.took(step, samples, tokens, skipped=skipped)
     seconds = time.perf_counter() - began

@@ -67,8 +67,16 @@ def note_resume(folder: RunFolder, job: StageJob) -> None:
     write_json(folder.manifest, values)
 
 
-def note_stage(folder: RunFolder, job: StageJob, parts: Mapping[str, Path]) -> None:
-    """Add a finished stage to the manifest, with the folders of its parts."""
+def note_stage(
+    folder: RunFolder,
+    job: StageJob,
+    parts: Mapping[str, Path],
+    unchanged: Mapping[str, str] | None = None,
+) -> None:
+    """Add a finished stage to the manifest, with the folders of its parts.
+
+    `unchanged` names, by part, the earlier folder in the run whose weights are the same.
+    """
     values = read_json(folder.manifest)
     stage = {
         "name": job.stage.name,
@@ -83,6 +91,7 @@ def note_stage(folder: RunFolder, job: StageJob, parts: Mapping[str, Path]) -> N
             for part in ("tower", "connector", "language")
         },
         "parts": {part: str(path.relative_to(folder.path)) for part, path in parts.items()},
+        "unchanged": dict(unchanged or {}),
     }
     # A run stopped between this note and the next state repeats the end of the stage; the later note replaces it.
     values["stages"] = [

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
-from sailvit.core.run import append_line
-from sailvit.distributed.processes import agreed, meet, rank
+from sailvit.core.disk import DISK_ERRORS, reason
+from sailvit.distributed.processes import agreed, rank
 from sailvit.models.drift import linear_cka
 from sailvit.training.curves import Curves
 from sailvit.training.hooks import Hook
@@ -78,14 +79,17 @@ class WatchHook(Hook):
         self._gradients: dict[str, float] | None = None
         self._looked: tuple[int, int] | None = None
         self._handle: Any = None
+        self._unwritten = False
 
     def stage_started(self, job: StageJob) -> None:
         """Choose what to look at and take a first look, unless a resumed run has done so; follow the optimizer."""
         if job.recipe.watch.every is None:
             return
-        if self._budget is None:
+        if self._watched is None:
             self._budget = Budget(job.recipe.watch.share)
             self._prepare(job, fresh=job.index == 0 and job.step == 0)
+        if self._watched is None:
+            return
         self._handle = job.optimizer.register_step_pre_hook(lambda *given: self._before_step(job))
 
     def step_ended(self, job: StageJob, record: StepRecord) -> None:
@@ -100,27 +104,50 @@ class WatchHook(Hook):
             self._handle.remove()
             self._handle = None
         due = not job.stop and self._looked != (job.index, job.step)
+        due = due and self._watched is not None
         if due and self._budget is not None and self._budget.allows():
             self._budget.begin()
             self._look(job, {})
 
     def _prepare(self, job: StageJob, *, fresh: bool) -> None:
+        """Choose what to look at, or load what the run has chosen; without looks where neither can be had."""
         assert self._budget is not None
         file = job.folder.watched
         there = bool(agreed(file.exists())) and not fresh
         with self._budget.look():
-            if not there:
-                if rank() == 0:
-                    self._choose().save(file)
-                meet()
+            if not there and not self._chosen(file):
+                return
             self._watched = Watched.load(file)
+        if not fresh and self._watched.base is None:
+            self._announce(
+                {
+                    "note": f"{file.name} {'lacks the base features' if there else 'is missing'}; the tower's drift"
+                    " counts from here on"
+                }
+            )
         if not there:
-            if not fresh:
-                self._announce(
-                    {"note": f"{file.name} is missing; the tower's drift counts from here on"}
-                )
             given = {"tiles": len(self._watched.tiles), "texts": len(self._watched.texts)}
             self._look(job, {"watched": {**given, "texts_from": self._watched.texts_from}})
+
+    def _chosen(self, file: Path) -> bool:
+        """Whether what is looked at has been chosen and written, the same answer on every process."""
+        problem = self._kept(self._choose(), file) if rank() == 0 else None
+        problem = agreed(problem)
+        if problem:
+            self._announce(
+                {"note": f"{file} cannot be written ({problem}): no looks until the next stage"}
+            )
+        return problem is None
+
+    def _kept(self, watched: Watched, file: Path) -> str | None:
+        """Write what is looked at; why that failed, if it did. A look is no reason to stop a run."""
+        try:
+            watched.save(file)
+        except DISK_ERRORS as error:
+            with suppress(OSError):
+                file.with_name(file.name + ".part").unlink(missing_ok=True)
+            return reason(error)
+        return None
 
     def _before_step(self, job: StageJob) -> None:
         """Called by the optimizer, when gradients are whole and clipped: decide whether this is a step to look at."""
@@ -159,7 +186,7 @@ class WatchHook(Hook):
             "samples": job.samples,
         }
         cost = {"seconds": round(self._budget.last, 4), "share": round(self._budget.used, 5)}
-        append_line(job.folder.watch, {**place, **known, **seen, **cost})
+        job.journal.write(job.folder.watch, {**place, **known, **seen, **cost})
         if self._curves is not None:
             self._curves.add(job, curves_of({**known, **seen, **cost}))
 
@@ -171,8 +198,10 @@ class WatchHook(Hook):
             words = perplexity(job, self._watched)
         if sight is not None and self._watched.base is None:
             self._watched = replace(self._watched, base=sight.features.cpu())
-            if rank() == 0:
-                self._watched.save(job.folder.watched)
+            self._unwritten = True
+        if self._unwritten and rank() == 0:
+            # Tried again at the next look, as without it a resumed run would measure drift from elsewhere.
+            self._unwritten = self._kept(self._watched, job.folder.watched) is not None
         base = self._watched.base
         if sight is None or base is None or rank() != 0:
             return {"cka": None, "perplexity": words, "affinity": None}

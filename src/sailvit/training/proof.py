@@ -16,7 +16,6 @@ import torch
 
 from sailvit.core.errors import ProofError
 from sailvit.core.recipe import PARTS, Part, TrainConfig
-from sailvit.core.run import append_line
 from sailvit.distributed.processes import rank
 from sailvit.distributed.sharding import whole
 from sailvit.training.hooks import Hook
@@ -163,7 +162,7 @@ class ProofHook(Hook):
         }
         line["rows"] = [dataclasses.asdict(row) for row in rows]
         if rank() == 0:
-            append_line(job.folder.proofs, line)
+            job.journal.write(job.folder.proofs, line)
         self._announce(line)
         if wrong:
             raise ProofError(

@@ -9,21 +9,25 @@ from pathlib import Path
 
 from sailvit.core.recipe import Stage
 from sailvit.core.records import Source
-from sailvit.core.run import RunFolder, append_line, read_lines
+from sailvit.core.run import RunFolder, read_lines
 from sailvit.data.reading.quarantine import BadRecord
 from sailvit.distributed.processes import rank, world
+from sailvit.training.journal import Journal
 
 
 class QuarantineLog:
     """Writes this process's lines: rank 0 to quarantine.jsonl, the others to quarantine-<rank>.jsonl."""
 
-    def __init__(self, folder: RunFolder) -> None:
+    def __init__(self, folder: RunFolder, journal: Journal | None = None) -> None:
         self._folder = folder
+        self._journal = journal or Journal()
 
     def reporter(self, index: int, stage: Stage) -> Callable[[BadRecord], None]:
         """What a stage's loader tells its bad records."""
         names = {"stage": stage.name, "stage_index": index}
-        return lambda bad: append_line(self._path(rank()), {**names, "rank": rank(), **asdict(bad)})
+        return lambda bad: self._journal.write(
+            self._path(rank()), {**names, "rank": rank(), **asdict(bad)}
+        )
 
     def note_faults(self, stage: Stage, sources: Mapping[str, Source]) -> None:
         """A line, before the first step, for all that sources found damaged when they opened."""
@@ -36,7 +40,7 @@ class QuarantineLog:
                     "rank": rank(),
                     "source": name,
                 }
-                append_line(
+                self._journal.write(
                     self._path(rank()), {**line, "position": None, "id": "", **asdict(fault)}
                 )
 

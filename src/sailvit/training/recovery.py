@@ -10,7 +10,6 @@ from typing import Any
 
 from sailvit.checkpoint.store import Checkpoints
 from sailvit.core.errors import RunError
-from sailvit.core.run import append_line
 from sailvit.distributed.processes import gathered, rank
 from sailvit.training.hooks import Hook
 from sailvit.training.job import StageJob, StepRecord
@@ -95,7 +94,7 @@ class RecoveryHook(Hook):
             raise RunError(
                 f"stage {job.stage.name} stopped at step {job.step}: {job.skipped_in_row} steps in a row had a loss or"
                 f" gradient that is not finite, {why}. Their samples: {names}. Look at these with `sailvit data view`,"
-                " lower the learning rate, or set checkpoint.every so that there is a state to go back to"
+                " lower the learning rate, or save more often (`checkpoint`), so that there is a state to go back to"
             )
         assert found is not None
         restore_weights(job, found)
@@ -111,7 +110,7 @@ class RecoveryHook(Hook):
     def _write(self, job: StageJob, values: dict[str, Any]) -> None:
         line = {"stage": job.stage.name, "stage_index": job.index, "step": job.step, **values}
         if rank() == 0:
-            append_line(job.folder.events, line)
+            job.journal.write(job.folder.events, line)
         self._announce(line)
 
 

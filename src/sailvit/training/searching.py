@@ -10,7 +10,6 @@ from typing import Any
 import torch
 
 from sailvit.core.recipe import Stage
-from sailvit.core.run import append_line
 from sailvit.distributed.processes import rank
 from sailvit.training.adalrs import Event, RateSearch
 from sailvit.training.hooks import Hook
@@ -46,7 +45,7 @@ class SearchHook(Hook):
             _carry_out(job, event)
             line = event_line(job, event)
             if rank() == 0:
-                append_line(job.folder.events, line)
+                job.journal.write(job.folder.events, line)
             self._announce(line)
 
 

@@ -1,53 +1,30 @@
-"""The training state: what a checkpoint of a stage holds, when it is saved, and how a job goes on from it."""
+"""The training state: what a checkpoint of a stage holds, and how a job goes on from it."""
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 
-from sailvit.checkpoint.store import Checkpoints, Saved
+from sailvit.checkpoint.store import Saved
 from sailvit.core.recipe import PARTS
-from sailvit.training.hooks import Hook
-from sailvit.training.job import Evidence, StageJob, StepRecord
+from sailvit.training.job import Evidence, StageJob
 from sailvit.training.optim import load_moments, named_moments
 from sailvit.training.searching import restore_search, search_tensors, search_values
 
-_PLACE = ("step", "samples", "tokens", "seconds", "cursor", "skipped")
+_PLACE = ("step", "samples", "tokens", "seconds", "cursor", "skipped", "skipped_in_row")
 """Fields of a job that say where it stands."""
 
 
-class SaveState(Hook):
-    """Saves the training state: every so many steps, when the run is stopped, and between stages."""
-
-    def __init__(self, checkpoints: Checkpoints) -> None:
-        self._checkpoints = checkpoints
-        self._losses: list[float] = []
-
-    def step_ended(self, job: StageJob, record: StepRecord) -> None:
-        """Save when it is time and the step was sound, or when this is the last step before a stop."""
-        self._losses.append(sum(record.loss.values()))
-        every = job.recipe.checkpoint.every
-        if job.stop or (every is not None and record.step % every == 0 and not job.skipped_in_row):
-            self.save(job, stage=job.index, wait=job.stop)
-
-    def save(self, job: StageJob, *, stage: int, wait: bool = False) -> None:
-        """Save the state to go on with `stage`: in its middle if it is the job's own, else at its beginning."""
-        tensors: dict[str, torch.Tensor] = changed_weights(job)
-        values: dict[str, Any] = {"stage": stage, "step": 0}
-        if stage == job.index:
-            tensors |= stage_tensors(job)
-            values |= {name: getattr(job, name) for name in _PLACE}
-            values |= {"evidence": dataclasses.asdict(job.evidence), "search": search_values(job)}
-            values |= {"score": sum(self._losses) / len(self._losses)} if self._losses else {}
-        self._losses = []
-        self._checkpoints.save((stage, values["step"]), tensors, values, wait=wait)
-
-    def close(self) -> None:
-        """Let the save in progress come to its end."""
-        self._checkpoints.wait()
+def stage_values(job: StageJob) -> dict[str, Any]:
+    """Where a stage stands beside its tensors, as JSON; steps to come do not change what was given."""
+    evidence = {**vars(job.evidence), "highest": dict(job.evidence.highest)}
+    return {
+        **{name: getattr(job, name) for name in _PLACE},
+        "evidence": {**evidence, "astray": dict(job.evidence.astray)},
+        "search": search_values(job),
+    }
 
 
 def changed_weights(job: StageJob) -> dict[str, torch.Tensor]:
@@ -97,7 +74,8 @@ def restore_stage(job: StageJob, saved: Saved) -> None:
 def restore_place(job: StageJob, values: Mapping[str, Any]) -> None:
     """Put the job and its loader where a checkpoint of this stage stood."""
     for name in _PLACE:
-        setattr(job, name, values[name])
+        # States of older versions lack what they did not know.
+        setattr(job, name, values.get(name, getattr(job, name)))
     job.evidence = Evidence(**values["evidence"])
     job.loader.load(job.cursor)
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ from typing import Any
 import torch
 
 from sailvit.checkpoint.store import Checkpoints, Saved
+from sailvit.core.disk import explained
 from sailvit.core.errors import InterruptedRunError, ModelError, RecipeError, RunError
 from sailvit.core.recipe import Part, Recipe
 from sailvit.core.records import Source
@@ -24,15 +27,16 @@ from sailvit.distributed.processes import agreed, meet, rank, world
 from sailvit.distributed.sharding import fill_all
 from sailvit.models.build import Assembly, build, load_connector, load_language, load_tower
 from sailvit.models.flops import flops_model
-from sailvit.models.folders import save_part
 from sailvit.models.parallel import parallelize
 from sailvit.models.peak import device_peak
 from sailvit.training.curves import Curves, refuse_missing
+from sailvit.training.exports import export_stage
 from sailvit.training.feed import make_feed, target_of
 from sailvit.training.hooks import Hook, MetricsHook, StopOnSignal
 from sailvit.training.job import StageJob
+from sailvit.training.journal import Journal
 from sailvit.training.loop import run_stage
-from sailvit.training.manifest import note_resume, note_stage, run_day, start_manifest
+from sailvit.training.manifest import note_resume, run_day, start_manifest
 from sailvit.training.monitors import WatchHook
 from sailvit.training.objectives import make_objectives
 from sailvit.training.optim import freeze, make_optimizer
@@ -40,9 +44,14 @@ from sailvit.training.plan_checks import file_problems
 from sailvit.training.proof import ProofHook
 from sailvit.training.quarantine import QuarantineLog
 from sailvit.training.recovery import RecoveryHook
+from sailvit.training.saving import SaveState
 from sailvit.training.searching import SearchHook, make_search
-from sailvit.training.state import SaveState, restore_place, restore_stage, restore_weights
+from sailvit.training.state import restore_place, restore_stage, restore_weights
+from sailvit.training.stopping import stopping_safely
 from sailvit.training.watched import choose
+
+_FINISHED = ("step", "samples", "tokens", "seconds")
+"""Fields of a job that the manifest tells of a finished stage."""
 
 
 class Trainer:
@@ -74,7 +83,8 @@ class Trainer:
         self._costs = measure_all(self.sources, self._builder, workers=recipe.workers)
         for remark in self._remarks():
             announce({"note": remark})
-        self._quarantine = QuarantineLog(folder)
+        self._journal = Journal(announce)
+        self._quarantine = QuarantineLog(folder, self._journal)
         self._peak = device_peak(self.device, recipe.precision)
         self._signals = StopOnSignal()
         if recipe.parallel.mode != "replicate" and world() == 1:
@@ -92,7 +102,7 @@ class Trainer:
         self._checkpoints = Checkpoints(
             folder.state, keep=recipe.checkpoint.keep, keep_best=recipe.checkpoint.best
         )
-        self._saver = SaveState(self._checkpoints)
+        self._saver = SaveState(self._checkpoints, self._journal)
         self._hooks = self._make_hooks(hooks)
         # Every stage is set up once, so that a mistake in the last shows before the first has trained for days.
         for index in range(len(recipe.stages)):
@@ -110,7 +120,7 @@ class Trainer:
         # Signals first, so that a step's record, proof and save all see the request to stop; the proof before the save,
         # so that no state is kept of a stage that did something else than planned; between them recovery and
         # the search, whose decisions are about the next step and belong to the state.
-        curves = Curves(self.recipe, self.folder) if rank() == 0 else None
+        curves = Curves(self.recipe, self.folder, self._announce) if rank() == 0 else None
         return [
             self._signals,
             *([] if curves is None else [MetricsHook(curves)]),
@@ -140,13 +150,14 @@ class Trainer:
         else:
             self._start()
         self.assembly.mllm.train()
-        try:
+        with ExitStack() as stack:
+            for hook in reversed(self._hooks):
+                stack.callback(hook.close)
+            if saved:
+                self._export_before(saved)
             for index in range(saved.values["stage"] if saved else 0, len(self.recipe.stages)):
                 self._run_stage(index, saved)
                 saved = None
-        finally:
-            for hook in self._hooks:
-                hook.close()
         self._checkpoints.clear()
         return self.assembly
 
@@ -160,7 +171,8 @@ class Trainer:
         if problems := list(file_problems(self.recipe)):
             raise RecipeError("; ".join(problems))
         if rank() == 0:
-            start_manifest(self.folder, self.recipe, self.assembly, self.sources)
+            with explained(str(self.folder.manifest), "start again"):
+                start_manifest(self.folder, self.recipe, self.assembly, self.sources)
             self._quarantine.note_faults(self.recipe.stages[0], self.sources)
 
     def _resume(self) -> Saved:
@@ -171,10 +183,10 @@ class Trainer:
             raise RunError(self._why_not(notes))
         # Some stage's job is needed to name tensors; weights are the same in all.
         restore_weights(self._job(0), saved)
-        for path in self.folder.logs if rank() == 0 else ():
-            keep_lines(path, saved.values["stage"], saved.values["step"])
-        for path in self._quarantine.files():
-            keep_lines(path, saved.values["stage"], saved.values["step"])
+        own = self.folder.logs if rank() == 0 else ()
+        for path in (*own, *self._quarantine.files()):
+            with explained(str(path)):
+                keep_lines(path, saved.values["stage"], saved.values["step"])
         return saved
 
     def _why_not(self, notes: Sequence[str]) -> str:
@@ -196,10 +208,12 @@ class Trainer:
             restore_stage(job, saved)
             restore_place(job, saved.values)
             if rank() == 0:
-                note_resume(self.folder, job)
+                with explained(str(self.folder.manifest)):
+                    note_resume(self.folder, job)
         else:
             self._start_parts(index)
-        run_stage(job, self._hooks)
+        with stopping_safely(job, self._saver, self._announce):
+            run_stage(job, self._hooks)
         if job.stop:
             raise InterruptedRunError(
                 f"stopped by {self._signals.received or 'another process'} after step {job.step} of stage"
@@ -207,8 +221,21 @@ class Trainer:
                 f" {'torchrun ... -m -- ' if world() > 1 else ''}sailvit train {self.folder.recipe} --resume",
                 preempted=self._signals.received != "SIGINT",
             )
-        self._save_parts(job)
-        self._saver.save(job, stage=index + 1)
+        # The state first: whatever happens to an export, the stage is not lost.
+        finished = {name: getattr(job, name) for name in _FINISHED}
+        token = agreed(str(time.time_ns()))
+        self._saver.save_end(job, {**finished, "token": token})
+        export_stage(job, token)
+
+    def _export_before(self, saved: Saved) -> None:
+        """Export what is missing of the stage that a state at the beginning of the next one comes after."""
+        finished, index = saved.values.get("finished"), saved.values["stage"] - 1
+        if finished is None or saved.values["step"]:
+            return
+        job = self._job(index)
+        for name in _FINISHED:
+            setattr(job, name, finished[name])
+        export_stage(job, finished["token"])
 
     def _job(self, index: int) -> StageJob:
         stage = self.recipe.stages[index]
@@ -235,6 +262,7 @@ class Trainer:
             peak=self._peak,
             loader=Loader(self.sources, self._costs, self._builder, feed, report=report),
             device=device,
+            journal=self._journal,
             target=target_of(stage, feed),
             search=make_search(stage),
         )
@@ -269,14 +297,6 @@ class Trainer:
             raise ModelError(
                 f"the {part} to start from in {folder} does not fit the one that the recipe names: {error}"
             ) from error
-
-    def _save_parts(self, job: StageJob) -> None:
-        folder = self.folder.stage(job.index, job.stage.name)
-        folder.mkdir(parents=True, exist_ok=True)
-        for part in job.stage.save:
-            save_part(self.assembly, part, folder / part)
-        if rank() == 0:
-            note_stage(self.folder, job, {part: folder / part for part in job.stage.save})
 
 
 def open_sources(recipe: Recipe) -> dict[str, Source]:

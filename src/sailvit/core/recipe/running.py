@@ -11,10 +11,17 @@ from sailvit.core.recipe.types import Count, Part, Positive
 
 
 class CheckpointConfig(Config):
-    """When the training state is saved, and which states are kept."""
+    """When the training state is saved, and which states are kept.
 
+    Whatever stands here, it is saved at stage ends and before every stop that leaves time for it.
+    """
+
+    minutes: Positive | None = 20.0
+    """Minutes between saves, by the first process's clock; null saves by steps alone."""
+    first_minutes: Positive = 5.0
+    """Minutes from the first step of a start or a resume to its first save, where that is sooner than `minutes`."""
     every: Count | None = None
-    """Steps between saves; none saves only at stage ends and when interrupted."""
+    """Steps between saves, beside those by time; null saves by time alone."""
     keep: Count = 2
     """Newest states that are kept; one more is there while the next is written."""
     best: bool = False

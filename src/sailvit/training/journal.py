@@ -1,0 +1,57 @@
+"""The journal: lines about a run that outlive a full disk, as they wait in memory until there is room."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from sailvit.core.disk import reason
+from sailvit.core.errors import RunError
+from sailvit.core.run import append_lines
+from sailvit.distributed.processes import gathered
+
+
+class Journal:
+    """Writes this process's lines of a run, in order. A run goes on without its lines, but no state is saved ahead of
+    them: a resumed run would have a gap where they should be.
+    """
+
+    def __init__(self, announce: Callable[[dict[str, Any]], None] = lambda line: None) -> None:
+        """`announce` is told once when lines begin to wait, and once when they are written."""
+        self._announce = announce
+        self._waiting: dict[Path, list[dict[str, Any]]] = {}
+
+    def write(self, path: Path, line: dict[str, Any]) -> None:
+        """Append a line to `path`, now or when that can be written again."""
+        before = bool(self._waiting)
+        self._waiting.setdefault(path, []).append(line)
+        problem = self._catch_up()
+        if problem and not before:
+            self._announce(
+                {
+                    "note": f"{path} cannot be written ({problem}); training goes on and its lines wait in memory, but"
+                    " it stops when a state is due: make room now"
+                }
+            )
+        elif before and not problem:
+            self._announce({"note": f"{path.parent} can be written again; no line is lost"})
+
+    def settle(self) -> None:
+        """Write what waits, on every process; RunError on all of them when one cannot."""
+        problems = [told for told in gathered(self._catch_up()) if told]
+        if problems:
+            raise RunError(
+                f"the lines of the run could not be written ({problems[0]}), and no state is saved ahead of them."
+                " Free space there or make the folder writable, then continue with --resume"
+            )
+
+    def _catch_up(self) -> str | None:
+        """Write all that waits; why that failed, if it did."""
+        try:
+            for path in list(self._waiting):
+                append_lines(path, self._waiting[path])
+                del self._waiting[path]
+        except OSError as error:
+            return reason(error)
+        return None
