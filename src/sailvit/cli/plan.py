@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from sailvit.training.plan import Plan
+    from sailvit.training.plan_storage import Storage
 
 
 def plan(
@@ -63,6 +64,8 @@ def _show(console: Console, made: Plan, speed: float) -> None:
     console.print(stages_table(made, speed))
     for basis in dict.fromkeys(stage.sample.basis for stage in made.stages):
         console.print(f"Mean sample: {basis}. Memory is per device, unsharded.")
+    if made.storage is not None:
+        console.print(storage_line(made.storage), highlight=False)
 
 
 def _complain(console: Console, made: Plan) -> None:
@@ -110,6 +113,15 @@ def stages_table(made: Plan, speed: float) -> Table:
     if made.flops is not None and len(made.stages) > 1:
         table.add_row("all", "", "", "", "", f"{made.flops:.2e}", "", duration(made.flops / speed))
     return table
+
+
+def storage_line(storage: Storage) -> str:
+    """What states and parts take on disk, and a save in memory, as a sentence."""
+    return (
+        f"Disk: {size(storage.disk)}: up to {storage.states} states of {size(storage.state)}, with the one in writing,"
+        f" and parts of {size(storage.parts)}. Host memory of a save: none on the CPU, as it streams; on an accelerator"
+        f" a copy of {size(storage.copy)} where there is room for two, else none, and training waits."
+    )
 
 
 def number(value: float | None) -> str:

@@ -26,6 +26,7 @@ from sailvit.training.plan_checks import (
 )
 from sailvit.training.plan_memory import Memory, estimate_memory
 from sailvit.training.plan_samples import MeanSample, assumed_sample, mixed_sample, read_sample
+from sailvit.training.plan_storage import Storage, estimate_storage, storage_remarks
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,8 @@ class Plan:
     """What would stop the run."""
     remarks: tuple[str, ...]
     """What is allowed and rarely meant."""
+    storage: Storage | None = None
+    """What states and parts take; none when the model cannot be put together, or a stage not be planned."""
 
     @property
     def flops(self) -> float | None:
@@ -119,15 +122,21 @@ def plan(recipe: Recipe) -> Plan:
         )
         remarks += [f"{where}: {text}" for text in noted]
     layout = model.layout
+    parameters = {part: _count(model, part) for part in PARTS}
+    storage = None
+    if len(stages) == len(recipe.stages):
+        storage = estimate_storage(recipe, parameters, [stage.trains for stage in stages])
+        remarks += storage_remarks(storage, Path("runs", recipe.name).absolute())
     return Plan(
         name=recipe.name,
-        parameters={part: _count(model, part) for part in PARTS},
+        parameters=parameters,
         tile_size=layout.tile_size,
         tokens_per_tile=layout.tokens_per_tile,
         most_tiles=layout.max_tiles + (layout.thumbnail and layout.max_tiles > 1),
         stages=tuple(stages),
         problems=tuple(problems),
         remarks=tuple(remarks),
+        storage=storage,
     )
 
 
