@@ -91,7 +91,7 @@ def note_stage(
             for part in ("tower", "connector", "language")
         },
         "parts": {part: str(path.relative_to(folder.path)) for part, path in parts.items()},
-        "unchanged": dict(unchanged or {}),
+        **({"unchanged": dict(unchanged)} if unchanged else {}),
     }
     # A run stopped between this note and the next state repeats the end of the stage; the later note replaces it.
     values["stages"] = [
