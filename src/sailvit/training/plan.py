@@ -122,14 +122,11 @@ def plan(recipe: Recipe) -> Plan:
         )
         remarks += [f"{where}: {text}" for text in noted]
     layout = model.layout
-    parameters = {part: _count(model, part) for part in PARTS}
-    storage = None
-    if len(stages) == len(recipe.stages):
-        storage = estimate_storage(recipe, parameters, [stage.trains for stage in stages])
-        remarks += storage_remarks(storage, Path("runs", recipe.name).absolute())
+    storage = _storage(recipe, model, stages)
+    remarks += storage_remarks(storage, Path("runs", recipe.name).absolute())
     return Plan(
         name=recipe.name,
-        parameters=parameters,
+        parameters=_parameters(model),
         tile_size=layout.tile_size,
         tokens_per_tile=layout.tokens_per_tile,
         most_tiles=layout.max_tiles + (layout.thumbnail and layout.max_tiles > 1),
@@ -166,6 +163,17 @@ def _plan_stage(
         flops=None if count is None else count * each,
         memory=estimate_memory(model.mllm, recipe, stage, sample, language_runs=runs),
     )
+
+
+def _parameters(model: Sketch) -> dict[Part, int]:
+    return {part: _count(model, part) for part in PARTS}
+
+
+def _storage(recipe: Recipe, model: Sketch, stages: list[StagePlan]) -> Storage | None:
+    """What states and parts take; none while a stage cannot be planned."""
+    if len(stages) < len(recipe.stages):
+        return None
+    return estimate_storage(recipe, _parameters(model), [stage.trains for stage in stages])
 
 
 def _packs(recipe: Recipe, stage: Stage, sample: MeanSample) -> float:

@@ -56,8 +56,10 @@ def estimate_storage(
     return Storage(max(states), kept, parts)
 
 
-def storage_remarks(storage: Storage, folder: Path) -> list[str]:
+def storage_remarks(storage: Storage | None, folder: Path) -> list[str]:
     """A sentence when the disk that `folder` would be on has less room than the run needs."""
+    if storage is None:
+        return []
     there = next(place for place in (folder, *folder.parents) if place.exists())
     free = shutil.disk_usage(there).free
     if free >= storage.disk:
