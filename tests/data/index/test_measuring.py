@@ -198,3 +198,21 @@ def test_fingerprints_follow_what_matters(chatml, layout):
     assert layout_fingerprint(layout) != layout_fingerprint(
         dataclasses.replace(layout, tile_size=16)
     )
+
+
+class Keyed(Listed):
+    """The same records, every second of them with a key that is not read."""
+
+    def __getitem__(self, position: int) -> Record:
+        record = super().__getitem__(position)
+        return dataclasses.replace(record, unread=("score",) * (position % 2 == 0))
+
+
+def test_keys_that_are_not_read_are_counted_once_and_kept(builder, tmp_path):
+    source = Keyed(20)
+    first = measure("x", source, builder, cache=tmp_path)
+    assert first.unread == {"score": 9}
+    reads = source.reads
+    assert measure("x", source, builder, cache=tmp_path).unread == {"score": 9}
+    assert source.reads == reads
+    assert measure("x", source, builder).unread == {"score": 9}
