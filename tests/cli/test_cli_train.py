@@ -171,7 +171,7 @@ def test_a_stop_says_how_to_go_on(
         "train", tiny, "--run", "run", "--resume", "--set", "stages.world.optim.lr=0.5"
     )
     assert code == 1
-    assert "'lr: 0.001' is now 'lr: 0.5'" in said
+    assert "stages.1.optim.lr: 0.001 is now 0.5" in said
     assert cli("train", "run/recipe.yaml", "--resume")[0] == 0
     weights = [
         tmp_path / run / "stages/01-world/tower/model.safetensors" for run in ("run", "whole")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -14,6 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sailvit.core.errors import RunError
+from sailvit.core.ownership import is_run, manifest_of
+from sailvit.core.recipe import Recipe
 from sailvit.core.run import RunFolder, write_json
 from sailvit.recipes.loader import load_recipe
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from sailvit.models.build import Assembly
+    from sailvit.training.claim import Claim
 
 QUICK = {"demo": (400, 400, 400), "demo-target": (300, 300)}
 """Samples per stage of the quick demo: enough to walk the road, far too few to learn."""
@@ -42,9 +44,9 @@ class DemoSize:
 
 
 def demo(
-    run: Annotated[Path, typer.Option(help="Run folder; one that is there is replaced.")] = Path(
-        "runs/demo"
-    ),
+    run: Annotated[
+        Path, typer.Option(help="Run folder; an earlier demo in it is replaced.")
+    ] = Path("runs/demo"),
     quick: Annotated[
         bool,
         typer.Option("--quick", help="The same road in under a minute, without learning much."),
@@ -69,18 +71,56 @@ def run_demo(folder: RunFolder, size: DemoSize, seed: int, console: Console) -> 
     """Walk the whole road into `folder`; returns the summary that is also written to summary.json."""
     import torch
 
-    from sailvit.cli.train import run_recipe
-    from sailvit.report.page import write_report
+    from sailvit.training.claim import claimed
 
-    began = time.perf_counter()
-    shutil.rmtree(folder.path, ignore_errors=True)
     # Models this small gain little from a second thread, so the cores are shared between two trainings instead.
     threads = max(1, (os.cpu_count() or 2) // 2)
     torch.set_num_threads(threads)
     refining = load_recipe("demo", [f"seed={seed}", *size.overrides("demo")])
+    _refuse_other_run(folder, refining.name)
+    with claimed(folder, "overwrite", len(refining.stages)) as claim:
+        claim.begin()
+        return _walk(Walk(folder, refining, claim, size, seed, threads), console)
+
+
+def _refuse_other_run(folder: RunFolder, name: str) -> None:
+    """RunError for a run that is none of the demo's: a demo can be had again, other work perhaps not."""
+    if is_run(folder.path) and not (
+        manifest_of(folder.path).get("name") == name and (folder.path / "target").is_dir()
+    ):
+        raise RunError(
+            f"{folder.path} holds a run of recipe {manifest_of(folder.path).get('name')}, and the demo"
+            " replaces none but its own; give another folder with --run"
+        )
+
+
+@dataclass(frozen=True)
+class Walk:
+    """One walk of the demo's road."""
+
+    folder: RunFolder
+    """Where everything goes."""
+    refining: Recipe
+    """The refinement."""
+    claim: Claim
+    """The hold on the folder."""
+    size: DemoSize
+    """How much is done."""
+    seed: int
+    """Root of every random choice."""
+    threads: int
+    """Per training."""
+
+
+def _walk(walk: Walk, console: Console) -> dict[str, Any]:
+    from sailvit.cli.train import run_recipe
+    from sailvit.report.page import write_report
+
+    began = time.perf_counter()
+    folder, size, seed, refining = walk.folder, walk.size, walk.seed, walk.refining
     target = [f"seed={seed + 1}", *size.overrides("demo-target")]
     beside = TrainingBeside(
-        target, refining.model.tower, RunFolder(folder.path / "target" / "base"), threads
+        target, refining.model.tower, RunFolder(folder.path / "target" / "base"), walk.threads
     )
     with beside:
         console.rule("refine the base tower in three stages")
@@ -88,7 +128,7 @@ def run_demo(folder: RunFolder, size: DemoSize, seed: int, console: Console) -> 
             f"(target training on the base tower runs beside it, into {beside.folder.path})",
             highlight=False,
         )
-        run_recipe(refining, folder, console)
+        run_recipe(refining, folder, console, claim=walk.claim)
         refined = folder.stage(len(refining.stages) - 1, refining.stages[-1].name) / "tower"
         console.rule("target training on the refined tower, frozen")
         recipe = load_recipe("demo-target", [*target, f"model.tower={refined}"])
@@ -117,7 +157,7 @@ class TrainingBeside:
 
     def __enter__(self) -> TrainingBeside:
         """Start the process; what it prints goes to a file in its run folder's parent."""
-        self.log.parent.mkdir(parents=True)
+        self.log.parent.mkdir(parents=True, exist_ok=True)
         command = [
             sys.executable,
             "-m",

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from sailvit.core.errors import RunError
+from sailvit.core.ownership import is_run, manifest_of
 from sailvit.core.recipe import Recipe
-from sailvit.core.run import RunFolder, read_json
+from sailvit.core.recipe.differences import differences, going_on, recorded
+from sailvit.core.run import RunFolder
 from sailvit.recipes.loader import dump_recipe, load_recipe
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from sailvit.models.build import Assembly
+    from sailvit.training.claim import Claim, Wish
 
 Set = Annotated[
     list[str] | None,
@@ -34,13 +36,17 @@ def train(
         bool, typer.Option("--resume", help="Continue a run at the step it stopped.")
     ] = False,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Remove a run that is already there.")
+        bool,
+        typer.Option(
+            "--overwrite", help="Replace a run that is already there, once the new one has begun."
+        ),
     ] = False,
 ) -> None:
     """Train a recipe's stages and save every part as a Hugging Face folder; torchrun spreads it over processes."""
     from rich.console import Console
 
-    from sailvit.distributed.processes import agreed, joined, rank
+    from sailvit.distributed.processes import joined, rank
+    from sailvit.training.claim import claimed
 
     loaded = load_recipe(recipe, overrides or ())
     folder = RunFolder(
@@ -48,12 +54,14 @@ def train(
     )
     with joined():
         console = Console(quiet=rank() != 0)
-        if loaded.resume == "auto" and not (resume or overwrite):
-            state = agreed(_state_of(folder, loaded))
-            resume, overwrite = state == "interrupted", state == "not saved"
-        if overwrite and not resume:
-            _remove(folder)
-        run_recipe(loaded, folder, console, resume=resume)
+        if resume and not is_run(folder.path):
+            raise RunError(f"{folder.path} holds no run to resume; start it without --resume")
+        wish = wish_of(loaded, resume=resume, overwrite=overwrite)
+        with claimed(folder, wish, len(loaded.stages)) as claim:
+            if claim.deed == "nothing":
+                console.print(f"{folder.path} is complete; nothing is left to do", highlight=False)
+                return
+            run_recipe(loaded, folder, console, claim=claim)
     last = loaded.stages[-1]
     console.print(
         f"Parts: {folder.stage(len(loaded.stages) - 1, last.name)}\nReport: {folder.report}",
@@ -61,35 +69,50 @@ def train(
     )
 
 
+def wish_of(recipe: Recipe, *, resume: bool, overwrite: bool) -> Wish:
+    """What the command line and the recipe want of the run folder."""
+    if resume:
+        return "resume"
+    if overwrite:
+        return "overwrite"
+    return "auto" if recipe.resume == "auto" else "start"
+
+
 def run_recipe(
-    recipe: Recipe, folder: RunFolder, console: Console, *, resume: bool = False
+    recipe: Recipe, folder: RunFolder, console: Console, *, claim: Claim | None = None
 ) -> Assembly:
-    """Train `recipe` into `folder` with progress on `console`, and write the report; returns the trained model."""
+    """Train `recipe` into `folder` with progress on `console`, and write the report; returns the trained model.
+
+    `claim` is the hold on the folder where the caller has it; else a new run is started there.
+    """
     # Here, so that `sailvit --help` does not wait for torch.
     from sailvit.cli.progress import ProgressHook, announcement
     from sailvit.distributed.processes import rank
     from sailvit.models.quiet import quiet_libraries
     from sailvit.report.page import write_report
+    from sailvit.training.claim import claimed
     from sailvit.training.trainer import Trainer
 
+    if claim is None:
+        with claimed(folder, "start", len(recipe.stages)) as held:
+            return run_recipe(recipe, folder, console, claim=held)
     quiet_libraries()
-    text = dump_recipe(recipe)
+
+    def announce(line: dict[str, Any]) -> None:
+        console.print(announcement(line), highlight=False)
+
+    resume = claim.deed == "resume"
+    notes = list(claim.notes)
     if resume:
-        _refuse_other_recipe(folder, text)
-    elif folder.manifest.exists():
-        raise RunError(
-            f"{folder.path} already holds a run; continue it with --resume, replace it with --overwrite, or give"
-            " another folder with --run"
-        )
-    trainer = Trainer(
-        recipe,
-        folder,
-        hooks=[ProgressHook(console)],
-        announce=lambda line: console.print(announcement(line), highlight=False),
-    )
-    if rank() == 0 and not resume:
-        _write_recipe(folder, text)
-    assembly = trainer.run(resume=resume)
+        recipe, edited = _going_on(folder, recipe)
+        notes += edited
+    for note in notes:
+        announce({"note": note})
+    trainer = Trainer(recipe, folder, hooks=[ProgressHook(console)], announce=announce)
+    claim.begin()
+    if rank() == 0:
+        _write_recipe(folder, dump_recipe(recipe))
+    assembly = trainer.run(resume=resume, claim=claim)
     if rank() == 0:
         write_report(folder)
     return assembly
@@ -98,7 +121,9 @@ def run_recipe(
 def _write_recipe(folder: RunFolder, text: str) -> None:
     try:
         folder.path.mkdir(parents=True, exist_ok=True)
-        folder.recipe.write_text(text, encoding="utf-8")
+        draft = folder.recipe.with_name(folder.recipe.name + ".part")
+        draft.write_text(text, encoding="utf-8")
+        draft.replace(folder.recipe)
     except OSError as error:
         raise RunError(
             f"{folder.path} cannot be written ({error.strerror}); make room or change its mode, or choose another"
@@ -106,45 +131,28 @@ def _write_recipe(folder: RunFolder, text: str) -> None:
         ) from error
 
 
-def _remove(folder: RunFolder) -> None:
-    """Take away what another run left, once for all processes."""
-    from sailvit.distributed.processes import meet, rank
-
-    if rank() == 0:
-        shutil.rmtree(folder.path, ignore_errors=True)
-    meet()
-
-
-def _state_of(folder: RunFolder, recipe: Recipe) -> str:
-    """What `resume: auto` finds: nothing, a run without a state (so without anything to lose), or one with.
-
-    A complete run ends the command at once: there is nothing left to do.
-    """
-    from sailvit.checkpoint.store import has_checkpoint
-
-    if not folder.manifest.exists():
-        return "none"
-    if len(read_json(folder.manifest)["stages"]) == len(recipe.stages):
-        typer.echo(f"{folder.path} is complete; nothing is left to do")
-        raise typer.Exit
-    return "interrupted" if has_checkpoint(folder.state) else "not saved"
-
-
 def _in_run(recipe: str) -> bool:
-    return RunFolder(Path(recipe).parent).recipe == Path(recipe)
+    """Whether a recipe file is the one that a run keeps, and not somebody's own of the same name."""
+    path = Path(recipe)
+    return path.name == RunFolder(path.parent).recipe.name and is_run(path.parent)
 
 
-def _refuse_other_recipe(folder: RunFolder, text: str) -> None:
-    if not folder.recipe.exists():
-        raise RunError(f"{folder.path} holds no run to resume; start it without --resume")
-    before = folder.recipe.read_text(encoding="utf-8")
-    if before != text:
-        pairs = zip(before.splitlines(), text.splitlines(), strict=False)
-        first = next(
-            (f"{old.strip()!r} is now {new.strip()!r}" for old, new in pairs if old != new),
-            "its length differs",
-        )
-        raise RunError(
-            f"the recipe differs from the one {folder.path} was started with: {first}. A resumed run must follow"
-            " the same recipe; start a new run with --run to follow another"
-        )
+def _going_on(folder: RunFolder, recipe: Recipe) -> tuple[Recipe, list[str]]:
+    """The recipe that a run goes on with, and notes; RunError when that is another one than it was started with.
+
+    What it was started with is what its manifest says: its recipe.yaml may have been edited since.
+    """
+    place, known = str(folder.path), manifest_of(folder.path).get("recipe")
+    if known is None:
+        # Of a run that an earlier version has started.
+        if not folder.recipe.is_file():
+            return recipe, []
+        return going_on(load_recipe(folder.recipe), recipe, place)[0], []
+    started = recorded(known, place)
+    effective, _ = going_on(started, recipe, place)
+    edited = differences(started, load_recipe(folder.recipe)) if folder.recipe.is_file() else []
+    if lost := [found for found in edited if not found.is_free]:
+        said = "; ".join(map(str, lost))
+        note = f"{folder.recipe} was edited ({said}); it is written again as the run is"
+        return effective, [note]
+    return effective, []

@@ -8,8 +8,11 @@ from typing import Annotated
 
 import typer
 
+import sailvit
 from sailvit.cli.train import Set, run_recipe
-from sailvit.core.run import RunFolder
+from sailvit.core.errors import RunError
+from sailvit.core.ownership import WORLD, is_run, others, strangers
+from sailvit.core.run import RunFolder, write_json
 from sailvit.core.seeding import derive_seed
 from sailvit.recipes.loader import load_recipe
 
@@ -35,8 +38,10 @@ def pretrain(
     from sailvit.data.world.drawing import SIDE
     from sailvit.models.quiet import quiet_libraries
     from sailvit.models.small import save_small_language, save_small_tower
+    from sailvit.training.claim import claimed
 
     quiet_libraries()
+    _claim_world(out)
     seed = 0
     begin = out / "random"
     save_small_tower(begin / "tower", size=SIDE, patch=8, seed=derive_seed(seed, "tower"))
@@ -44,10 +49,39 @@ def pretrain(
     parts = [f"model.tower={begin / 'tower'}", f"model.language={begin / 'language'}"]
     recipe = load_recipe("world-base", [*parts, *(overrides or ())])
     folder = RunFolder(out / "run")
-    shutil.rmtree(folder.path, ignore_errors=True)
-    run_recipe(recipe, folder, console := Console())
+    with claimed(folder, "overwrite", len(recipe.stages)) as claim:
+        run_recipe(recipe, folder, console := Console(), claim=claim)
     last = folder.stage(len(recipe.stages) - 1, recipe.stages[-1].name)
     for part in ("tower", "language"):
-        shutil.rmtree(out / part, ignore_errors=True)
-        shutil.copytree(last / part, out / part)
+        _replace(out / part, last / part)
     console.print(f"Checkpoints: {out / 'tower'} and {out / 'language'}", highlight=False)
+
+
+def _claim_world(out: Path) -> None:
+    """Mark a folder as one of this command; RunError for one that holds anything else."""
+    mark = out / "world.json"
+    if out.exists() and not out.is_dir():
+        raise RunError(f"{out} is a file; give a folder")
+    ours = is_run(out / "run") or mark.is_file()
+    found = [] if not out.exists() else strangers(out, WORLD) if ours else others(out)
+    if found:
+        raise RunError(
+            f"{out} holds {', '.join(found[:5])}, which this command did not write, so nothing is"
+            " written there; give an empty or a new folder"
+        )
+    try:
+        write_json(mark, {"sailvit": sailvit.__version__, "command": "world pretrain"})
+    except OSError as error:
+        raise RunError(f"{out} cannot be written ({error.strerror}); choose another") from error
+
+
+def _replace(old: Path, new: Path) -> None:
+    """Put a copy of `new` in the place of `old`, which goes when the copy is whole."""
+    draft, gone = old.with_name(f"{old.name}.part"), old.with_name(f"{old.name}.old")
+    for path in (draft, gone):
+        shutil.rmtree(path, ignore_errors=True)
+    shutil.copytree(new, draft)
+    if old.exists():
+        old.rename(gone)
+    draft.rename(old)
+    shutil.rmtree(gone, ignore_errors=True)

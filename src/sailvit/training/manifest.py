@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import date, datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
@@ -14,7 +14,9 @@ from typing import Any
 import torch
 
 import sailvit
+from sailvit.core.ownership import files_below
 from sailvit.core.recipe import NOT_FOLDERS, Recipe, Stage
+from sailvit.core.recipe.differences import Absent, Difference
 from sailvit.core.records import Source
 from sailvit.core.run import RunFolder, read_json, write_json
 from sailvit.models.build import Assembly, resolve_source
@@ -42,9 +44,11 @@ def start_manifest(
             for name, source in _parents(recipe).items()
         },
         "data": {name: source.fingerprint for name, source in sources.items()},
+        "recipe": recipe.model_dump(mode="json"),
         "plan": [_planned(stage) for stage in recipe.stages],
         "stages": [],
         "resumed": [],
+        "changed": [],
     }
     write_json(folder.manifest, values)
 
@@ -64,6 +68,27 @@ def note_resume(folder: RunFolder, job: StageJob) -> None:
     values["resumed"].append(
         {"at": now, "stage": job.stage.name, "step": job.step, "versions": versions()}
     )
+    write_json(folder.manifest, values)
+
+
+def note_changes(
+    folder: RunFolder, recipe: Recipe, found: Sequence[Difference], *, stage: int, step: int
+) -> None:
+    """Add to the manifest which settings the run goes on with differently, from where on; nothing if none do."""
+    if not found:
+        return
+    values = read_json(folder.manifest)
+    now = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    settings = {
+        each.path: {
+            side: None if isinstance(value, Absent) else value
+            for side, value in (("from", each.old), ("to", each.new))
+        }
+        for each in found
+    }
+    changed = {"at": now, "stage_index": stage, "step": step, "settings": settings}
+    values["recipe"] = recipe.model_dump(mode="json")
+    values["changed"] = [*values.get("changed", ()), changed]
     write_json(folder.manifest, values)
 
 
@@ -92,6 +117,7 @@ def note_stage(
         },
         "parts": {part: str(path.relative_to(folder.path)) for part, path in parts.items()},
         **({"unchanged": dict(unchanged)} if unchanged else {}),
+        "files": sorted(name for path in parts.values() for name in files_below(path, folder.path)),
     }
     # A run stopped between this note and the next state repeats the end of the stage; the later note replaces it.
     values["stages"] = [

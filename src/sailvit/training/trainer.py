@@ -15,7 +15,9 @@ import torch
 from sailvit.checkpoint.store import Checkpoints, Saved
 from sailvit.core.disk import explained
 from sailvit.core.errors import InterruptedRunError, ModelError, RecipeError, RunError
+from sailvit.core.ownership import manifest_of
 from sailvit.core.recipe import Part, Recipe
+from sailvit.core.recipe.differences import going_on, recorded
 from sailvit.core.records import Source
 from sailvit.core.run import RunFolder, read_json
 from sailvit.data.formats import open_source
@@ -29,6 +31,7 @@ from sailvit.models.build import Assembly, build, load_connector, load_language,
 from sailvit.models.flops import flops_model
 from sailvit.models.parallel import parallelize
 from sailvit.models.peak import device_peak
+from sailvit.training.claim import Claim, KeepClaim, Wish, claimed
 from sailvit.training.curves import Curves, refuse_missing
 from sailvit.training.exports import export_stage
 from sailvit.training.feed import make_feed, target_of
@@ -36,7 +39,7 @@ from sailvit.training.hooks import Hook, MetricsHook, StopOnSignal
 from sailvit.training.job import StageJob
 from sailvit.training.journal import Journal
 from sailvit.training.loop import run_stage
-from sailvit.training.manifest import note_resume, run_day, start_manifest
+from sailvit.training.manifest import note_changes, note_resume, run_day, start_manifest
 from sailvit.training.monitors import WatchHook
 from sailvit.training.objectives import make_objectives
 from sailvit.training.optim import freeze, make_optimizer
@@ -136,18 +139,27 @@ class Trainer:
             self._saver,
         ]
 
-    def run(self, *, resume: bool = False) -> Assembly:
+    def run(self, *, resume: bool = False, claim: Claim | None = None) -> Assembly:
         """Train every stage that is not done yet; returns the model as it stands after the last.
+
+        `claim` is the hold on the run folder where the caller has it already.
 
         Raises:
             InterruptedRunError: a signal asked to stop; the state is saved and the message says how to go on.
             ProofError: a stage trained something else than planned.
             RunError: the folder already holds a run, or none to resume.
         """
+        if claim is None:
+            wish: Wish = "resume" if resume else "start"
+            with claimed(self.folder, wish, len(self.recipe.stages)) as held:
+                return self.run(resume=resume, claim=held)
+        # First, so that a process that lost the folder writes nothing more.
+        self._hooks.insert(0, KeepClaim(claim))
         saved: Saved | None = None
         if resume:
             saved = self._resume()
         else:
+            claim.begin()
             self._start()
         self.assembly.mllm.train()
         with ExitStack() as stack:
@@ -162,12 +174,6 @@ class Trainer:
         return self.assembly
 
     def _start(self) -> None:
-        taken = self.folder.manifest.exists()
-        meet()
-        if taken:
-            raise RunError(
-                f"{self.folder.path} already holds a run; continue it with --resume, or give another folder with --run"
-            )
         if problems := list(file_problems(self.recipe)):
             raise RecipeError("; ".join(problems))
         if rank() == 0:
@@ -181,6 +187,7 @@ class Trainer:
             self._announce({"note": note})
         if saved is None:
             raise RunError(self._why_not(notes))
+        self._note_changes(saved)
         # Some stage's job is needed to name tensors; weights are the same in all.
         restore_weights(self._job(0), saved)
         own = self.folder.logs if rank() == 0 else ()
@@ -188,6 +195,18 @@ class Trainer:
             with explained(str(path)):
                 keep_lines(path, saved.values["stage"], saved.values["step"])
         return saved
+
+    def _note_changes(self, saved: Saved) -> None:
+        """Refuse a recipe that would learn something else than the run has so far; note what else differs."""
+        known = manifest_of(self.folder.path).get("recipe")
+        # Read before the first process writes.
+        meet()
+        if known is not None:
+            place = str(self.folder.path)
+            self.recipe, found = going_on(recorded(known, place), self.recipe, place)
+            if rank() == 0:
+                stage, step = saved.values["stage"], saved.values["step"]
+                note_changes(self.folder, self.recipe, found, stage=stage, step=step)
 
     def _why_not(self, notes: Sequence[str]) -> str:
         """Why there is nothing to resume from, and what to do."""

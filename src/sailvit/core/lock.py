@@ -1,0 +1,280 @@
+"""The lock on a run folder: a file that names the host and process that write there, and beats while they live.
+
+`flock` is not relied on, as shared file systems may keep it to one machine. The file appears whole by a hard link,
+which NFS does as one step; its time of change is the heartbeat. A lock is left behind by a process that was killed:
+on the same machine the process is looked up, elsewhere its heartbeat is watched for a while.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import socket
+import sys
+import threading
+import time
+import uuid
+from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+
+from sailvit.core.errors import RunError
+
+HEARTBEAT = 10.0
+"""Seconds between two beats."""
+PATIENCE = 35.0
+"""Seconds without a beat after which a process of another machine is taken for dead."""
+_POLL = 0.5
+_TRIES = 100
+"""More takeovers than this within one start mean that something else is wrong."""
+
+
+@dataclass(frozen=True)
+class Holder:
+    """Who holds a lock."""
+
+    host: str
+    """Its name for people."""
+    machine: str
+    """The booted machine and its process numbers: only there a process can be looked up."""
+    pid: int
+    """Number of the process."""
+    began: str
+    """When that process began, as the kernel says; numbers are used again."""
+    since: str
+    """When it took the lock, in UTC."""
+    command: str
+    """What it runs."""
+    token: str
+    """Tells this lock from every other one."""
+
+    def __str__(self) -> str:
+        """For messages."""
+        return f"process {self.pid} on {self.host} (since {self.since}: {self.command})"
+
+
+class RunLock:
+    """One folder's lock, once `acquire` has returned."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._me = _this_process()
+        self._made: list[Path] = []
+        self._stop = threading.Event()
+        self._lost = False
+
+    def acquire(self) -> bool:
+        """Take the lock; whether it was one that a dead process had left.
+
+        Raises:
+            RunError: a living process holds it, or the folder cannot be written.
+        """
+        try:
+            self._make_folder()
+            took_over = _take(self.path, self._me)
+        except OSError as error:
+            self._remove_folder()
+            raise RunError(
+                f"{self.path.parent} cannot be written ({error.strerror}); make room or change its"
+                " mode, or choose another folder with --run"
+            ) from error
+        except RunError:
+            self._remove_folder()
+            raise
+        threading.Thread(target=self._beat, name="run-lock", daemon=True).start()
+        return took_over
+
+    def check(self) -> None:
+        """RunError when another process has taken the lock, as this one was not seen to live for long."""
+        if self._lost:
+            raise RunError(
+                f"{self.path.parent} was taken over by {_read(self.path) or 'another process'}, as"
+                " this process did not beat; it stops, so that the run is written by one alone"
+            )
+
+    def release(self) -> None:
+        """Give the lock back; a folder that was made for it and is empty goes too."""
+        self._stop.set()
+        holder = _read(self.path)
+        if holder is not None and holder.token == self._me.token:
+            self.path.unlink(missing_ok=True)
+        self._remove_folder()
+
+    def _beat(self) -> None:
+        while not self._stop.wait(HEARTBEAT):
+            holder = _read(self.path)
+            if holder is None or holder.token != self._me.token:
+                self._lost = not self._stop.is_set()
+                return
+            try:
+                os.utime(self.path)
+            except OSError:
+                continue
+
+    def _make_folder(self) -> None:
+        folder = self.path.parent
+        self._made = [each for each in (folder, *folder.parents) if not each.exists()]
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def _remove_folder(self) -> None:
+        for folder in self._made:
+            try:
+                folder.rmdir()
+            except OSError:
+                return
+
+
+def living_holder(path: Path) -> Holder | None:
+    """Who holds the lock at `path` and lives, as far as this machine knows without waiting; None when nobody."""
+    holder = _read(path)
+    return None if holder is None or _dead(holder) else holder
+
+
+def _take(path: Path, me: Holder) -> bool:
+    """Make `path` name `me`; whether a dead process had to make way. RunError when a living one holds it."""
+    for attempt in range(_TRIES):
+        if _appear(path, me):
+            return attempt > 0
+        holder = _read(path)
+        if not _is_stale(path, holder):
+            raise RunError(
+                f"{path.parent} is being written by {holder or 'another process'}; wait for it, or"
+                " stop it first: two at once would spoil the run"
+            )
+        _replace(path, holder, me)
+        found = _read(path)
+        if found is not None and found.token == me.token:
+            return True
+    raise RunError(f"{path} changes hands again and again; see which processes use {path.parent}")
+
+
+def _replace(path: Path, stale: Holder | None, me: Holder) -> None:
+    """Put `me` in the place of a dead holder, unless another process has done so first.
+
+    Whoever gets the guard, a lock named after the dead one's token, may replace it; of two that found the same dead
+    holder the second sees that it is gone.
+    """
+    guard = path.with_name(f"{path.name}.{stale.token if stale else 'unreadable'}")
+    _take(guard, me)
+    try:
+        if _read(path) == stale:
+            draft = _written(path, me)
+            draft.replace(path)
+    finally:
+        guard.unlink(missing_ok=True)
+
+
+def _appear(path: Path, me: Holder) -> bool:
+    """Whether `path` could be made, whole, where nothing was."""
+    draft = _written(path, me)
+    try:
+        os.link(draft, path)
+    except FileExistsError:
+        # NFS may say so of a link that it has just made, when the first answer was lost.
+        return draft.stat().st_nlink == 2
+    except OSError:
+        return _appear_unlinked(path, draft)
+    finally:
+        draft.unlink(missing_ok=True)
+    return True
+
+
+def _appear_unlinked(path: Path, draft: Path) -> bool:
+    """The same where the file system knows no hard links: for a moment the file is there and empty."""
+    try:
+        with path.open("xb") as file:
+            file.write(draft.read_bytes())
+    except FileExistsError:
+        return False
+    return True
+
+
+def _written(path: Path, me: Holder) -> Path:
+    draft = path.with_name(f"{path.name}.{me.token}.part")
+    draft.write_text(json.dumps(asdict(me)) + "\n", encoding="utf-8")
+    return draft
+
+
+def _read(path: Path) -> Holder | None:
+    """What the lock says; None when it is missing or unreadable."""
+    try:
+        return Holder(**json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def _is_stale(path: Path, holder: Holder | None) -> bool:
+    """Whether the holder is dead: looked up on this machine, else its heartbeat is watched until it beats or not."""
+    if holder is not None and holder.machine == _machine():
+        return _dead(holder)
+    first, until = _time_of(path), time.monotonic() + PATIENCE
+    while time.monotonic() < until:
+        time.sleep(_POLL)
+        if _time_of(path) is None:
+            return True
+        if _time_of(path) != first or _read(path) != holder:
+            return False
+    return True
+
+
+def _dead(holder: Holder) -> bool:
+    """Whether a holder on this machine is known not to live."""
+    if holder.machine != _machine():
+        return False
+    began = _began(holder.pid)
+    if began is not None:
+        return began != holder.began
+    try:
+        os.kill(holder.pid, 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        return False
+    return Path("/proc/self/stat").exists()
+
+
+def _time_of(path: Path) -> int | None:
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return None
+
+
+def _this_process() -> Holder:
+    now = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    pid = os.getpid()
+    return Holder(
+        host=socket.gethostname(),
+        machine=_machine(),
+        pid=pid,
+        began=_began(pid) or "",
+        since=now,
+        command=shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])[:200],
+        token=uuid.uuid4().hex[:12],
+    )
+
+
+def _machine() -> str:
+    """Names the machine since it booted, and the space of its process numbers; containers share host names."""
+    known = [socket.gethostname()]
+    for read in (
+        lambda: Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip(),
+        lambda: str(Path("/proc/self/ns/pid").readlink()),
+    ):
+        try:
+            known.append(read())
+        except OSError:
+            known.append("")
+    return " ".join(known)
+
+
+def _began(pid: int) -> str | None:
+    """When a process began, in the kernel's ticks; None when it is dead, or where there is no /proc."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
+    # The name, in parentheses, may hold anything; a zombie has ended and only waits to be fetched.
+    fields = text.rpartition(")")[2].split()
+    return None if fields[0] in "ZX" else fields[19]
