@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ def values(**changes: Any) -> dict[str, Any]:
         "model": {"tower": "t", "language": "l"},
         "sequence": 64,
         "sources": {n: {"format": "llava", "path": f"/data/{n}"} for n in ("x", "y", "seen")},
-        "stages": [stage, {**stage, "name": "b"}],
+        "stages": [copy.deepcopy(stage), {**copy.deepcopy(stage), "name": "b"}],
     }
     for path, value in changes.items():
         here: Any = given
@@ -123,6 +124,6 @@ def test_a_recorded_recipe_takes_new_defaults_and_names_what_is_no_more():
     kept = recipe(workers=3).model_dump(mode="json")
     del kept["recovery"], kept["stages"][0]["save"]
     assert recorded(json.loads(json.dumps(kept)), "runs/x") == recipe(workers=3)
+    kept["stages"][0]["magic"] = 1
     with pytest.raises(RunError, match=r"another version, .*: stages\.0\.magic; resume it with"):
-        kept["stages"][0]["magic"] = 1
         recorded(kept, "runs/x")

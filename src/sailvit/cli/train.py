@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -108,14 +109,40 @@ def run_recipe(
         notes += edited
     for note in notes:
         announce({"note": note})
-    trainer = Trainer(recipe, folder, hooks=[ProgressHook(console)], announce=announce)
+    if claim.deed == "overwrite":
+        _refuse_own_parents(recipe, folder)
+    # Before anything is built, so that nothing of the new run is read from the old one; it is put back on failure.
     claim.begin()
+    trainer = Trainer(recipe, folder, hooks=[ProgressHook(console)], announce=announce)
     if rank() == 0:
         _write_recipe(folder, dump_recipe(recipe))
     assembly = trainer.run(resume=resume, claim=claim)
     if rank() == 0:
         write_report(folder)
     return assembly
+
+
+def _refuse_own_parents(recipe: Recipe, folder: RunFolder) -> None:
+    """RunError when a recipe starts from what lies in the run that it would replace."""
+    home = folder.path.resolve()
+    if inside := [text for text in _texts(recipe.model_dump()) if _lies_in(text, home)]:
+        raise RunError(
+            f"the recipe reads {inside[0]}, which is part of the run in {folder.path} that it would"
+            " replace; give another folder with --run"
+        )
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list | tuple):
+        for inner in value.values() if isinstance(value, dict) else value:
+            yield from _texts(inner)
+
+
+def _lies_in(text: str, home: Path) -> bool:
+    path = Path(text)
+    return path.is_absolute() and path.resolve().is_relative_to(home)
 
 
 def _write_recipe(folder: RunFolder, text: str) -> None:

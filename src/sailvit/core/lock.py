@@ -257,16 +257,21 @@ def _this_process() -> Holder:
 
 def _machine() -> str:
     """Names the machine since it booted, and the space of its process numbers; containers share host names."""
-    known = [socket.gethostname()]
-    for read in (
-        lambda: Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip(),
-        lambda: str(Path("/proc/self/ns/pid").readlink()),
-    ):
-        try:
-            known.append(read())
-        except OSError:
-            known.append("")
-    return " ".join(known)
+    return " ".join([socket.gethostname(), _boot(), _process_space()])
+
+
+def _boot() -> str:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        return ""
+
+
+def _process_space() -> str:
+    try:
+        return str(Path("/proc/self/ns/pid").readlink())
+    except OSError:
+        return ""
 
 
 def _began(pid: int) -> str | None:

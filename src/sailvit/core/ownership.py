@@ -137,6 +137,13 @@ def is_housekeeping(name: str) -> bool:
     return any(fnmatch(name, pattern) for pattern in HOUSEKEEPING)
 
 
+def _by_name(path: Path, tree: Kind | Tree) -> Kind | Tree:
+    if tree is Kind.FREE:
+        return Kind.FREE if path.is_dir() else Kind.FILE
+    kinds = tree.items() if isinstance(tree, Mapping) else ()
+    return next((kind for p, kind in kinds if re.fullmatch(p, path.name)), Kind.STRANGE)
+
+
 class _Scan:
     """A run's folder as it is compared with what sailvit writes."""
 
@@ -156,19 +163,16 @@ class _Scan:
 
     def kind(self, path: Path, tree: Kind | Tree) -> Kind | Tree:
         """What `path` is by the rules of its folder."""
-        found: Kind | Tree = Kind.STRANGE
-        if tree is Kind.FREE:
-            found = Kind.FREE if path.is_dir() else Kind.FILE
-        elif isinstance(tree, Mapping):
-            found = next((k for p, k in tree.items() if re.fullmatch(p, path.name)), Kind.STRANGE)
+        found = _by_name(path, tree)
         if found is not Kind.STRANGE and path.is_symlink():
             # A link of ours leads to another place in the run; any other one is somebody's arrangement.
             inside = Path(os.path.realpath(path)).is_relative_to(self.root)
             return Kind.FILE if inside else Kind.STRANGE
-        if is_housekeeping(path.name) and not path.is_dir():
-            return Kind.FILE
-        if tree is _PART and not path.is_dir():
-            found = self._part_file(path, found)
+        if not path.is_dir():
+            if is_housekeeping(path.name):
+                return Kind.FILE
+            if tree is _PART:
+                found = self._part_file(path, found)
         return found if path.is_dir() == (found is not Kind.FILE) else Kind.STRANGE
 
     def remove(self, path: Path, kind: Kind | Tree) -> None:
