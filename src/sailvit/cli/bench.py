@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from json import dumps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sailvit.core.run import write_json
+from sailvit.core.outputs import refuse_foreign_file, write_output
 from sailvit.recipes.loader import load_recipe
 
 if TYPE_CHECKING:
@@ -17,6 +18,10 @@ if TYPE_CHECKING:
     from sailvit.training.bench import Speed
 
 bench = typer.Typer(no_args_is_help=True, help="Measure speed on this machine.")
+
+
+MARK = dict.fromkeys(("recipe", "device", "processes"))
+"""Keys of the figures of this command."""
 
 
 @bench.callback()
@@ -35,6 +40,9 @@ def train(
     warmup: Annotated[int, typer.Option(min=1, help="Steps before them that are not.")] = 3,
     packs: Annotated[int, typer.Option(min=1, help="Most packs per step and process.")] = 8,
     json: Annotated[Path | None, typer.Option(help="Also write the figures to this file.")] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace a file that this command did not write.")
+    ] = False,
 ) -> None:
     """Train a few steps of every stage with random weights and show speed, MFU, memory and waiting."""
     # Here, so that `sailvit --help` does not wait for torch.
@@ -45,6 +53,8 @@ def train(
     from sailvit.models.quiet import quiet_libraries
     from sailvit.training.bench import bench as measure
 
+    if json is not None:
+        refuse_foreign_file(json, MARK, overwrite=overwrite)
     quiet_libraries()
     loaded = load_recipe(recipe, overrides or ())
     with joined():
@@ -59,7 +69,7 @@ def train(
     for text in notes(speed):
         console.print(text, highlight=False, soft_wrap=True)
     if json is not None:
-        write_json(json, dataclasses.asdict(speed))
+        write_output(json, dumps(dataclasses.asdict(speed), indent=1, ensure_ascii=False) + "\n")
 
 
 def speed_table(speed: Speed) -> Table:

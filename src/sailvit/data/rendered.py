@@ -12,6 +12,7 @@ from multiprocessing import get_context
 from pathlib import Path
 
 from sailvit.core.errors import DataError
+from sailvit.core.outputs import refuse_foreign_folder
 from sailvit.core.records import Source
 from sailvit.core.run import read_json, write_json
 from sailvit.data.writing import encoded, llava_row
@@ -100,6 +101,7 @@ def _claim(out: Path, source: Source) -> None:
     """Mark the folder with what it holds; refuse one that holds something else."""
     ours = {"records": len(source), "fingerprint": source.fingerprint}
     note = out / "rendered.json"
+    refuse_foreign_folder(out, note.name)
     if note.exists():
         if (found := read_json(note)) != ours:
             raise DataError(

@@ -14,6 +14,7 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from sailvit.core.outputs import refuse_foreign_file, write_output
 from sailvit.core.recipe import PARTS
 from sailvit.core.run import RunFolder
 from sailvit.report import wording
@@ -51,9 +52,8 @@ class LossGroup:
 def write_report(run: RunFolder, evaluation_run: RunFolder | None = None) -> Path:
     """Path of the written `report.html`; scores and affinity come from `evaluation_run` when given."""
     html = render(read_run(run, evaluation_run))
-    draft = run.report.with_name(run.report.name + ".part")
-    draft.write_text(html, encoding="utf-8")
-    draft.replace(run.report)
+    refuse_foreign_file(run.report)
+    write_output(run.report, html)
     return run.report
 
 

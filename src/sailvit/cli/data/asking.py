@@ -103,6 +103,14 @@ class Choice:
         return Endpoint(config, cache)
 
 
+def refuse_same(source: str, out: Path) -> None:
+    """RunError when the data that are read would be written over."""
+    from sailvit.core.errors import RunError
+
+    if Path(source).resolve() == out.resolve():
+        raise RunError(f"{out} is what is read; give another file with --out")
+
+
 @contextmanager
 def asking(
     choice: Choice, cache: Path, console: Console, count: int

@@ -9,15 +9,19 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sailvit.cli.data.opening import Format, Images, Workers
+from sailvit.cli.data.opening import Format, Images, Overwrite, Workers
+from sailvit.core.outputs import refuse_foreign_file, write_output
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from sailvit.data.index.checking import CheckReport, Finding
 
+MARK = dict.fromkeys(("records", "checked", "images", "bad"))
+"""Keys of a report of this command."""
 
-def check(
+
+def check(  # noqa: PLR0913, PLR0917 - the options of a command
     sources: Annotated[
         list[str], typer.Argument(metavar="SRC...", help="Files, folders, globs or URLs of data.")
     ],
@@ -34,6 +38,7 @@ def check(
         Path | None, typer.Option("--json", help="Write the report to this file.")
     ] = None,
     workers: Workers = 0,
+    overwrite: Overwrite = False,
 ) -> None:
     """Read every record, decode its images, and list what is wrong; the exit code is 1 if anything is."""
     from rich.console import Console
@@ -42,6 +47,8 @@ def check(
     from sailvit.cli.data.steps import steps_shown
     from sailvit.data.index.checking import check as read
 
+    if json_file is not None:
+        refuse_foreign_file(json_file, MARK, overwrite=overwrite)
     console = Console()
     opened = open_named(sources, format_name, images)
     with steps_shown(console) as shown:
@@ -55,7 +62,7 @@ def check(
         )
     show(console, report)
     if json_file is not None:
-        json_file.write_text(json.dumps(report.model_dump(), indent=1) + "\n", encoding="utf-8")
+        write_output(json_file, json.dumps(report.model_dump(), indent=1) + "\n")
         console.print(f"report: {json_file}", highlight=False, soft_wrap=True)
     if report.bad or not report.records:
         raise typer.Exit(1)

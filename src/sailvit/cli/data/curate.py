@@ -37,9 +37,10 @@ def curate(
     from sailvit.cli.data.opening import fault_lines, source_config
     from sailvit.cli.data.steps import steps_shown
     from sailvit.data.curation.curating import curate as choose
-    from sailvit.data.curation.selections import write_selection
+    from sailvit.data.curation.selections import refuse_foreign_selection, write_selection
     from sailvit.data.formats import open_source
 
+    refuse_foreign_selection(out)
     console = Console()
     curation = read_filters(filters)
     config = source_config(source, format_name, images)

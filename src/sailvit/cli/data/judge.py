@@ -21,8 +21,10 @@ from sailvit.cli.data.asking import (
     Timeout,
     Url,
     asking,
+    refuse_same,
 )
-from sailvit.cli.data.opening import Format, Images
+from sailvit.cli.data.opening import Format, Images, Overwrite
+from sailvit.core.outputs import refuse_foreign_file
 
 if TYPE_CHECKING:
     from sailvit.data.endpoint.judging import Criterion
@@ -46,6 +48,7 @@ def judge(  # noqa: PLR0913, PLR0917 - the options of a command
     concurrency: Concurrency = 8,
     timeout: Timeout = 120,
     cache: Cache = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """Ask a model how rich a caption is, or how well it fits its image, and write a score per record.
 
@@ -56,6 +59,10 @@ def judge(  # noqa: PLR0913, PLR0917 - the options of a command
     from sailvit.cli.data.opening import open_named
     from sailvit.data.endpoint.judging import judge as judge_records
 
+    refuse_same(path, out)
+    refuse_foreign_file(
+        out, dict.fromkeys(("source", "position", "id", "question")), overwrite=overwrite
+    )
     console, criterion = Console(), _criterion(ask, scale)
     ((name, source),) = open_named([path], format_name, images).items()
     count = min(len(source), limit or len(source))

@@ -22,6 +22,10 @@ Format = Annotated[
 Images = Annotated[
     str | None, typer.Option("--images", help="Folder that relative image paths start from.")
 ]
+Overwrite = Annotated[
+    bool,
+    typer.Option("--overwrite", help="Replace an output file that this command did not write."),
+]
 Workers = Annotated[
     int, typer.Option("--workers", min=0, help="Processes that read; 0 and 1 read in this one.")
 ]

@@ -21,8 +21,10 @@ from sailvit.cli.data.asking import (
     Timeout,
     Url,
     asking,
+    refuse_same,
 )
-from sailvit.cli.data.opening import Format, Images
+from sailvit.cli.data.opening import Format, Images, Overwrite
+from sailvit.core.outputs import refuse_foreign_file
 
 
 def qa(  # noqa: PLR0913, PLR0917 - the options of a command
@@ -43,6 +45,7 @@ def qa(  # noqa: PLR0913, PLR0917 - the options of a command
     concurrency: Concurrency = 8,
     timeout: Timeout = 120,
     cache: Cache = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """Ask a model for questions and answers that follow from each record's caption, and write them as LLaVA rows.
 
@@ -54,6 +57,11 @@ def qa(  # noqa: PLR0913, PLR0917 - the options of a command
     from sailvit.data.endpoint.pairs import write_pairs
     from sailvit.data.endpoint.prompts import PAIRS, read_prompts
 
+    refuse_same(path, out)
+    rows = {"id": None, "conversations": None, "kind": "qa"}
+    refuse_foreign_file(out, rows, overwrite=overwrite)
+    refused = dict.fromkeys(("position", "id", "raw", "error"))
+    refuse_foreign_file(out.with_name(f"{out.stem}-bad.jsonl"), refused, overwrite=overwrite)
     console = Console()
     prompts = PAIRS if templates is None else read_prompts(templates)
     ((_, source),) = open_named([path], format_name, images).items()

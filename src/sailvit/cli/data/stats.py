@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sailvit.cli.data.opening import Format, Images, Workers
+from sailvit.cli.data.opening import Format, Images, Overwrite, Workers
+from sailvit.core.outputs import refuse_foreign_file, write_output
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -59,6 +60,7 @@ def stats(  # noqa: PLR0913, PLR0917 - the options of a command
     json_file: JsonFile = None,
     html: Html = None,
     workers: Workers = 0,
+    overwrite: Overwrite = False,
 ) -> None:
     """Count kinds, sizes, lengths, languages, copies and repeated phrases of data, in one pass."""
     # torch takes seconds to import; `sailvit --help` should not wait for it.
@@ -68,6 +70,10 @@ def stats(  # noqa: PLR0913, PLR0917 - the options of a command
     from sailvit.cli.data.steps import steps_shown
     from sailvit.data.curation.stats import survey
 
+    if json_file is not None:
+        refuse_foreign_file(json_file, dict.fromkeys(("sources", "looked_at")), overwrite=overwrite)
+    if html is not None:
+        refuse_foreign_file(html, overwrite=overwrite)
     console = Console()
     opened = open_named(sources, format_name, images)
     for line in fault_lines(opened):
@@ -84,7 +90,7 @@ def stats(  # noqa: PLR0913, PLR0917 - the options of a command
         )
     _show(console, values)
     if json_file is not None:
-        json_file.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
+        write_output(json_file, json.dumps(values, indent=1) + "\n")
         console.print(f"figures: {json_file}", highlight=False, soft_wrap=True)
     if html is not None:
         _write_page(html, opened, values)
@@ -96,7 +102,7 @@ def _write_page(path: Path, opened: Mapping[str, Any], values: Mapping[str, Any]
     from sailvit.report.data_stats import render_stats
 
     pairs = copy_pictures(opened, values["copies"].get("picture", {}).get("examples", []))
-    path.write_text(render_stats(values, sample_pictures(opened), pairs), encoding="utf-8")
+    write_output(path, render_stats(values, sample_pictures(opened), pairs))
 
 
 def _show(console: Console, values: Mapping[str, Any]) -> None:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sailvit.cli.data.opening import Format, Images, day_of, open_named
+from sailvit.cli.data.opening import Format, Images, Overwrite, day_of, open_named
+from sailvit.core.outputs import refuse_foreign_file, write_output
 
 if TYPE_CHECKING:
     from datetime import date
@@ -46,6 +47,7 @@ def view(  # noqa: PLR0913, PLR0917 - the options of a command
     ] = None,
     format_name: Format = None,
     images: Images = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """Write a page of packs: tiles, tokens, which of them are trained on, and where samples begin."""
     # torch takes seconds to import; `sailvit --help` should not wait for it.
@@ -56,6 +58,7 @@ def view(  # noqa: PLR0913, PLR0917 - the options of a command
     from sailvit.recipes.loader import load_recipe
     from sailvit.report.packs import render_packs
 
+    refuse_foreign_file(out, overwrite=overwrite)
     quiet_libraries()
     console = Console()
     read_from = source if is_recipe(source) else _needed(recipe, source)
@@ -73,8 +76,7 @@ def view(  # noqa: PLR0913, PLR0917 - the options of a command
         "title": title,
         **view_packs(sources, _builder(loaded, day_of(loaded, read_from)), feed, packs=packs),
     }
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(render_packs(values), encoding="utf-8")
+    write_output(out, render_packs(values))
     console.print(_told(values), highlight=False, soft_wrap=True, markup=False)
     console.print(f"page: {out}", highlight=False, soft_wrap=True, markup=False)
 

@@ -8,6 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from sailvit.core.errors import RunError
+from sailvit.core.outputs import refuse_foreign_folder
+from sailvit.core.ownership import others
 from sailvit.core.recipe import SourceConfig
 from sailvit.core.records import Source
 from sailvit.data.curation.curating import Curated
@@ -22,6 +25,7 @@ def write_selection(folder: Path, config: SourceConfig, source: Source, curated:
 
     The source's paths are written absolute, so the selection may be moved and the data may not.
     """
+    refuse_foreign_selection(folder)
     folder.mkdir(parents=True, exist_ok=True)
     absolute = {
         name: None if value is None else _absolute(value)
@@ -36,6 +40,16 @@ def write_selection(folder: Path, config: SourceConfig, source: Source, curated:
         folder / SOURCE,
         {"source": inner, "fingerprint": source.fingerprint, "records": len(source)},
     )
+
+
+def refuse_foreign_selection(folder: Path) -> None:
+    """RunError for a folder that holds anything but a selection of ours, which may be made again."""
+    refuse_foreign_folder(folder, SOURCE)
+    if folder.is_dir() and (found := set(others(folder)) - {POSITIONS, REPORT, SOURCE}):
+        raise RunError(
+            f"{folder} holds {', '.join(sorted(found)[:5])} beside a selection; give an empty or a"
+            " new folder"
+        )
 
 
 def _absolute(path: str) -> str:

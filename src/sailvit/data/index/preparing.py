@@ -18,6 +18,7 @@ import numpy as np
 
 from sailvit.core.config import Config
 from sailvit.core.errors import DataError
+from sailvit.core.ownership import others
 from sailvit.core.records import ImageLike, Record, Source
 from sailvit.core.run import read_json, write_json
 from sailvit.data.formats.manifest import (
@@ -286,7 +287,7 @@ def _begin(out: Path, identity: str) -> None:
             )
         return
     try:
-        found = sorted(path.name for path in out.iterdir()) if out.exists() else []
+        found = others(out) if out.exists() else []
     except OSError as error:
         raise DataError(
             f"{out} cannot be used ({error.strerror}); expected a folder or none"
