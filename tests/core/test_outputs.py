@@ -81,5 +81,5 @@ def test_links_stay_and_missing_folders_are_made(tmp_path: Path):
     assert (tmp_path / "real").read_text() == "new"
     write_output(tmp_path / "a/b/c.json", "{}")
     assert (tmp_path / "a/b/c.json").read_text() == "{}"
-    with pytest.raises(RunError, match=r"x cannot be written \(Not a directory\)"):
+    with pytest.raises(RunError, match=r"x cannot be written \(File exists\)"):
         write_output(tmp_path / "real/x", "")
