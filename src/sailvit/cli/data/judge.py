@@ -59,10 +59,7 @@ def judge(  # noqa: PLR0913, PLR0917 - the options of a command
     from sailvit.cli.data.opening import open_named
     from sailvit.data.endpoint.judging import judge as judge_records
 
-    refuse_same(path, out)
-    refuse_foreign_file(
-        out, dict.fromkeys(("source", "position", "id", "question")), overwrite=overwrite
-    )
+    _check_out(path, out, overwrite=overwrite)
     console, criterion = Console(), _criterion(ask, scale)
     ((name, source),) = open_named([path], format_name, images).items()
     count = min(len(source), limit or len(source))
@@ -82,6 +79,12 @@ def judge(  # noqa: PLR0913, PLR0917 - the options of a command
     )
     if not tally.scores:
         raise typer.Exit(1)
+
+
+def _check_out(path: str, out: Path, *, overwrite: bool) -> None:
+    refuse_same(path, out)
+    lines = dict.fromkeys(("source", "position", "id", "question"))
+    refuse_foreign_file(out, lines, overwrite=overwrite)
 
 
 def _criterion(ask: str, scale: str) -> Criterion:

@@ -57,11 +57,7 @@ def qa(  # noqa: PLR0913, PLR0917 - the options of a command
     from sailvit.data.endpoint.pairs import write_pairs
     from sailvit.data.endpoint.prompts import PAIRS, read_prompts
 
-    refuse_same(path, out)
-    rows = {"id": None, "conversations": None, "kind": "qa"}
-    refuse_foreign_file(out, rows, overwrite=overwrite)
-    refused = dict.fromkeys(("position", "id", "raw", "error"))
-    refuse_foreign_file(out.with_name(f"{out.stem}-bad.jsonl"), refused, overwrite=overwrite)
+    _check_out(path, out, overwrite=overwrite)
     console = Console()
     prompts = PAIRS if templates is None else read_prompts(templates)
     ((_, source),) = open_named([path], format_name, images).items()
@@ -80,3 +76,11 @@ def qa(  # noqa: PLR0913, PLR0917 - the options of a command
     )
     if not harvest.records:
         raise typer.Exit(1)
+
+
+def _check_out(path: str, out: Path, *, overwrite: bool) -> None:
+    refuse_same(path, out)
+    rows = {"id": None, "conversations": None, "kind": "qa"}
+    refuse_foreign_file(out, rows, overwrite=overwrite)
+    refused = dict.fromkeys(("position", "id", "raw", "error"))
+    refuse_foreign_file(out.with_name(f"{out.stem}-bad.jsonl"), refused, overwrite=overwrite)
