@@ -100,6 +100,7 @@ def run_recipe(
     quiet_libraries()
 
     def announce(line: dict[str, Any]) -> None:
+        """Print what the run has to say."""
         console.print(announcement(line), highlight=False)
 
     resume = claim.deed == "resume"

@@ -28,7 +28,10 @@ FREE = (
     "parallel.group",
     "parallel.offload",
     "parallel.recompute*",
+    "parallel.kept_features",
+    "parallel.reduce",
     "stages.*.save",
+    "stages.*.micro_batch",
 )
 """Settings that change no number that is learnt, so that they may differ when a run goes on. All others may not: a
 setting that is new counts as one that may not until it is listed here."""
