@@ -168,7 +168,7 @@ def test_problems(folder: Path, changes: dict, expected: str):
         ({"connector": {"merge": 3}}, "cannot be merged 3 x 3"),
         ({"image": {"size": 36}}, "not a multiple of the tower's patch size"),
         ({"connector": {"source": "/nowhere"}}, "model.connector.source: /nowhere does not exist"),
-        ({"tower": "/nowhere/tower"}, "cannot read the config of the tower"),
+        ({"tower": "/nowhere/tower"}, "cannot load the tower: there is no folder /nowhere/tower"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

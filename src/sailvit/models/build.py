@@ -25,10 +25,12 @@ from sailvit.core.layout import VisualLayout
 from sailvit.core.recipe import ImageConfig, ModelConfig, Part
 from sailvit.core.seeding import derive_seed
 from sailvit.models.attention import PACKED, TOWER, register_attention
+from sailvit.models.checkpoint_files import refuse_damaged
 from sailvit.models.connector import Connector, MergeConnectorConfig
 from sailvit.models.loading import Loading
 from sailvit.models.mllm import MLLM
 from sailvit.models.roles import refuse_language, vision_config
+from sailvit.models.text_model import load_text_model, text_config, text_note
 from sailvit.models.tower import Preprocessing, Tower
 from sailvit.models.tower_proof import prove_tiles
 
@@ -64,7 +66,16 @@ def build(config: ModelConfig, seed: int) -> Assembly:
     language, tokenizer, placeholder_id = load_language(config, seed)
     connector = load_connector(config, tower, language, seed)
     mllm = MLLM(tower, connector, language, placeholder_id)
-    return Assembly(mllm, tokenizer, layout_of(mllm, config), preprocessor, config.day, tower.notes)
+    notes = (*tower.notes, *_language_notes(config))
+    return Assembly(mllm, tokenizer, layout_of(mllm, config), preprocessor, config.day, notes)
+
+
+def _language_notes(config: ModelConfig) -> tuple[str, ...]:
+    source = resolve_source(config.language)
+    with Loading("language", source):
+        whole = AutoConfig.from_pretrained(source, **hub_options(config, "language"))
+    text = text_config(whole, source)
+    return () if text is whole else (text_note(whole, text),)
 
 
 def resolve_source(source: str) -> str:
@@ -85,6 +96,7 @@ def load_tower(config: ModelConfig) -> tuple[Tower, dict[str, Any]]:
     register_attention()
     source = resolve_source(config.tower)
     options = hub_options(config, "tower")
+    refuse_damaged("tower", source)
     with Loading("tower", source):
         whole = AutoConfig.from_pretrained(source, **options)
     vision = vision_config(whole, source)
@@ -133,17 +145,26 @@ def load_language(
     register_attention()
     source = resolve_source(config.language)
     options = hub_options(config, "language")
+    refuse_damaged("language", source)
     with Loading("language", source):
-        refuse_language(AutoConfig.from_pretrained(source, **options), source)
+        whole = AutoConfig.from_pretrained(source, **options)
         tokenizer = AutoTokenizer.from_pretrained(source, **options)
-        model, info = AutoModelForCausalLM.from_pretrained(
-            source,
-            dtype=torch.float32,
-            attn_implementation=PACKED,
-            use_safetensors=True,
-            output_loading_info=True,
-            **options,
-        )
+    text = text_config(whole, source)
+    refuse_language(text, source)
+    if text is whole:
+        with Loading("language", source):
+            model, info = AutoModelForCausalLM.from_pretrained(
+                source,
+                dtype=torch.float32,
+                attn_implementation=PACKED,
+                use_safetensors=True,
+                output_loading_info=True,
+                **options,
+            )
+    else:
+        model, info = load_text_model(source, whole, text, options)
+        with Loading("language", source):
+            model.set_attn_implementation(PACKED)
     _refuse_missing(set(info["missing_keys"]), config.language)
     if config.placeholder not in tokenizer.get_vocab():
         tokenizer.add_tokens([config.placeholder], special_tokens=True)

@@ -39,10 +39,10 @@ def vision_config(whole: Any, source: str) -> Any:
         known = MODEL_MAPPING.get(type(vision), None)
         made = known[0] if isinstance(known, tuple) else known
         if made is None:
-            half = "" if vision is whole else "'s vision half"
+            half = "" if vision is whole else "the vision half of "
             raise ModelError(
-                f"the tower {source!r} is a {whole.model_type}{half}, for which transformers has no"
-                f" model by itself (AutoModel knows no {vision.model_type}); name a checkpoint of"
+                f"the tower {source!r} is {half}a {whole.model_type}, for which transformers has"
+                f" no model by itself (AutoModel knows no {vision.model_type}); name a checkpoint of"
                 " a ViT"
             )
         refuse_inputs(made.forward, vision.model_type, None, f"the tower {source!r}")

@@ -30,6 +30,7 @@ from sailvit.models.build import (
 from sailvit.models.loading import Loading
 from sailvit.models.mllm import MLLM
 from sailvit.models.roles import refuse_language, vision_config
+from sailvit.models.text_model import text_config
 from sailvit.models.tower import Tower
 
 CONFIGS = Path(__file__).parent / "configs"
@@ -107,8 +108,9 @@ def read_config(config: ModelConfig, part: Part) -> Any:
         whole = AutoConfig.from_pretrained(config_source(source), **hub_options(config, part))
     if part == "tower":
         return vision_config(whole, source)
-    refuse_language(whole, source)
-    return whole
+    text = text_config(whole, source)
+    refuse_language(text, source)
+    return text
 
 
 def find_tokenizer(config: ModelConfig) -> PreTrainedTokenizerBase | None:

@@ -88,7 +88,7 @@ class Tower(nn.Module):
         """All tokens float[I, N, D] of tiles uint8[I, C, H, W], CLS and register tokens included."""
         pixels = (tiles.to(self.mean.dtype) - self.mean) / self.std
         if self.alone and len(pixels) > 1:
-            return torch.cat([self._tokens(each, self.model) for each in pixels.split(1)])
+            return torch.cat([self._tokens(each[None], self.model) for each in pixels])
         return self._tokens(pixels, self.model)
 
     def begin_patches(self, prefix: int) -> None:

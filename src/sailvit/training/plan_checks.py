@@ -7,8 +7,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from sailvit.core.errors import DataError
-from sailvit.core.recipe import NOT_FOLDERS, Recipe, Stage
+from sailvit.core.recipe import NOT_FOLDERS, Part, Recipe, Stage
 from sailvit.data.text import TextEncoder
+from sailvit.models.checkpoint_files import folder_problems
 from sailvit.models.sketch import Sketch
 from sailvit.training.objectives import OBJECTIVES
 
@@ -21,6 +22,7 @@ def file_problems(recipe: Recipe) -> Iterator[str]:
     connector = recipe.model.connector.source
     if connector is not None and not _there(connector):
         yield f"model.connector.source: {connector} does not exist; train a connector first, or leave it out"
+    yield from _checkpoint_problems(recipe)
     for name, source in recipe.sources.items():
         if source.images is not None and not _there(source.images):
             yield f"sources.{name}.images: {source.images} does not exist; give the folder that image paths start from"
@@ -31,6 +33,14 @@ def file_problems(recipe: Recipe) -> Iterator[str]:
                     f"stages.{index}.start_from.{part}: {start} does not exist;"
                     " expected previous, recipe, or the folder of a saved part"
                 )
+
+
+def _checkpoint_problems(recipe: Recipe) -> Iterator[str]:
+    parts: tuple[Part, ...] = ("tower", "language")
+    for part in parts:
+        folder = getattr(recipe.model, part)
+        found = folder_problems(part, folder, bare=True)
+        yield from (f"model.{part}: {folder}: {text}" for text in found)
 
 
 def stage_problems(stage: Stage, *, trained: int) -> Iterator[str]:

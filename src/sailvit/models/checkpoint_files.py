@@ -1,0 +1,176 @@
+"""What is wrong with the files of a checkpoint folder, found without a library and before anything is loaded."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from sailvit.core.errors import ModelError
+from sailvit.core.recipe import Part
+
+WHOLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+_POINTER = b"version https://git-lfs"
+_JSON = (
+    "config.json",
+    "generation_config.json",
+    "preprocessor_config.json",
+    "processor_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+)
+_WEIGHTS = {".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".gguf", ".h5", ".msgpack"}
+_AUTO = {"tower": "AutoModel", "language": "AutoModelForCausalLM"}
+_UNDONE = ("fp8", "mxfp4")
+"""Quantisation whose weights transformers turns back into plain ones by itself, on any device."""
+
+
+def refuse_damaged(part: Part, folder: str) -> None:
+    """Nothing, for a hub id and for a folder whose files are whole.
+
+    Raises:
+        ModelError: the first thing that is wrong.
+    """
+    for problem in folder_problems(part, folder):
+        raise ModelError(f"cannot load the {part} from the folder {folder}: {problem}")
+
+
+def folder_problems(part: Part, source: str, *, bare: bool = False) -> Iterator[str]:
+    """A sentence for each file that is missing, cut off or damaged in a local checkpoint folder.
+
+    With `bare` a folder of config files alone will do, as a plan needs no more.
+    """
+    folder = Path(source)
+    if not folder.is_dir():
+        return
+    bare = bare and not any(path.suffix in _WEIGHTS for path in folder.iterdir())
+    for name in _JSON:
+        if (path := folder / name).is_file() and (problem := _json_problem(path)):
+            yield problem
+            return
+    if not (folder / "config.json").is_file():
+        yield f"it has no config.json; it holds {_listed(folder)}. Name the folder of a saved model"
+        return
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    if problem := quantised(part, config):
+        yield problem
+    if not bare:
+        yield from _weight_problems(part, folder)
+
+
+def quantised(part: Part, config: dict[str, Any]) -> str | None:
+    """Why a quantised checkpoint is refused; None when its weights are plain."""
+    given = config.get("quantization_config")
+    nested = [value for value in config.values() if isinstance(value, dict)]
+    given = given or next(
+        (n["quantization_config"] for n in nested if n.get("quantization_config")), None
+    )
+    if not isinstance(given, dict):
+        return None
+    method = given.get("quant_method") or (
+        "bitsandbytes" if given.get("load_in_4bit") or given.get("load_in_8bit") else "unknown"
+    )
+    return (
+        f"its weights are quantised ({method}), and such weights are neither trained nor run frozen"
+        f" here: parts are held in fp32, and a saved {part} is a plain one. Name the checkpoint that"
+        " it was quantised from (base_model on its model card), or undo the quantisation and save it"
+        + (
+            f" (transformers does it for {method} with `dequantize=True` in quantization_config)"
+            if method in _UNDONE
+            else ""
+        )
+    )
+
+
+def _weight_problems(part: Part, folder: Path) -> Iterator[str]:
+    if (folder / WHOLE).is_file():
+        names = [WHOLE]
+    elif (folder / INDEX).is_file():
+        if problem := _json_problem(folder / INDEX):
+            yield problem
+            return
+        listed = json.loads((folder / INDEX).read_text(encoding="utf-8")).get("weight_map", {})
+        names = sorted(set(listed.values()))
+    else:
+        yield _without_safetensors(part, folder)
+        return
+    missing = [name for name in names if not (folder / name).is_file()]
+    if missing or not names:
+        yield (
+            f"{len(missing)} of {len(names)} weight files that {INDEX} lists are missing"
+            f" ({', '.join(missing[:3])}); download them"
+        )
+        return
+    found = (safetensors_problem(folder / name) for name in names)
+    yield from (problem for problem in found if problem)
+
+
+def safetensors_problem(path: Path) -> str | None:
+    """What is wrong with a file of weights, by its header and size; None when it is whole."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        start = file.read(64)
+        if start.startswith(_POINTER):
+            return _pointer(path)
+        length = int.from_bytes(start[:8], "little")
+        if size < 8 or length > size - 8:
+            return (
+                f"{path.name} is cut off or no safetensors file ({size:,} bytes); download it again"
+            )
+        file.seek(8)
+        try:
+            header = json.loads(file.read(length))
+            ends = [t["data_offsets"][1] for n, t in header.items() if n != "__metadata__"]
+        except (ValueError, TypeError, LookupError, AttributeError):
+            return f"{path.name} has a damaged header; download it again"
+    expected = 8 + length + max(ends, default=0)
+    if size == expected:
+        return None
+    return (
+        f"{path.name} has {size:,} bytes where its header tells {expected:,}, so it is"
+        f" {'cut off' if size < expected else 'damaged'}; download it again"
+    )
+
+
+def _without_safetensors(part: Part, folder: Path) -> str:
+    pickled = sorted(path.name for path in folder.glob("*.bin") if "training" not in path.name)
+    pickled += sorted(
+        path.name for kind in ("*.pt", "*.pth", "*.ckpt") for path in folder.glob(kind)
+    )
+    if not pickled:
+        return (
+            f"it has no weights in safetensors ({WHOLE}, or its parts with {INDEX}); it holds"
+            f" {_listed(folder)}"
+        )
+    auto = _AUTO.get(part, "AutoModel")
+    return (
+        f"its weights are pickled ({pickled[0]}), which can run code when read, and only safetensors"
+        ' are read here. Convert it once, without running code from it: python -c "from'
+        f" transformers import {auto} as A; A.from_pretrained({str(folder)!r}, weights_only=True)"
+        ".save_pretrained('converted')\", then copy tokenizer and preprocessor files beside it"
+    )
+
+
+def _json_problem(path: Path) -> str | None:
+    data = path.read_bytes()
+    if data.startswith(_POINTER):
+        return _pointer(path)
+    try:
+        value = json.loads(data)
+    except ValueError as error:
+        return f"{path.name} is not JSON ({error}); download it again"
+    if not isinstance(value, dict):
+        return f"{path.name} holds a {type(value).__name__}, not an object; download it again"
+    return None
+
+
+def _pointer(path: Path) -> str:
+    return f"{path.name} is a Git LFS pointer, not the file itself; run `git lfs pull` there"
+
+
+def _listed(folder: Path) -> str:
+    names = sorted(path.name for path in folder.iterdir())
+    return (", ".join(names[:4]) + (", ..." if len(names) > 4 else "")) or "nothing"
