@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
-import subprocess
-import sys
+import signal
 from contextlib import suppress
 from pathlib import Path
 
@@ -14,6 +14,7 @@ import pytest
 from sailvit.core.errors import RunError
 from sailvit.core.ownership import strangers
 from sailvit.core.run import RunFolder
+from sailvit.training import claim as module
 from sailvit.training.claim import Wish, claimed
 
 LOSS = '{"loss": 1}\n'
@@ -174,36 +175,44 @@ def test_the_old_run_is_there_until_the_new_one_has_begun(
     assert given.is_symlink() == (place == "link")
 
 
-KILLED = """
-import os, signal, sys
-from pathlib import Path
-sys.path[:0] = sys.argv[2:]
-from sailvit.core.run import RunFolder
-from sailvit.training import claim as module
-from test_claim import begin
-folder, moment = Path(sys.argv[1]), os.environ["MOMENT"]
-kill = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
-sound, count = Path.rename, 0
-def rename(path, target):
-    global count
-    count += 1
-    if moment == f"rename {count}":
-        kill()
-    return sound(path, target)
-Path.rename = rename
-with module.claimed(RunFolder(folder), "overwrite", 2) as claim:
-    if moment == "claimed":
-        kill()
-    claim.begin()
-    if moment == "begun":
-        kill()
-    begin(folder)
-    if moment == "written":
-        kill()
+def kill_me(*_: object) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def start_and_die(folder: Path, moment: str) -> None:
+    """A start over a run, in a process of its own that is killed at a moment."""
+    sound, count = Path.rename, iter(range(1, 100))
+
+    def rename(path: Path, target: Path) -> Path:
+        if moment == f"rename {next(count)}":
+            kill_me()
+        return sound(path, target)
+
+    Path.rename = rename  # type: ignore[method-assign]
     if moment == "removing":
-        module._remove = kill
-    claim.settle()
-"""
+        module._remove = kill_me
+    with claimed(RunFolder(folder), "overwrite", 2) as claim:
+        if moment == "claimed":
+            kill_me()
+        claim.begin()
+        if moment == "begun":
+            kill_me()
+        if moment == "recipe":
+            (folder / "recipe.yaml").write_text("x")
+            kill_me()
+        begin(folder)
+        if moment == "written":
+            kill_me()
+        claim.settle()
+
+
+def killed(folder: Path, moment: str) -> None:
+    process = multiprocessing.get_context("fork").Process(
+        target=start_and_die, args=(folder, moment)
+    )
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
 
 
 @pytest.mark.parametrize(
@@ -211,13 +220,7 @@ with module.claimed(RunFolder(folder), "overwrite", 2) as claim:
 )
 def test_a_killed_start_loses_neither_run(tmp_path: Path, moment: str):
     old = everything(a_run(tmp_path, saved=True))
-    here = str(Path(__file__).parent)
-    end = subprocess.run(
-        [sys.executable, "-c", KILLED, str(tmp_path), here],
-        env={**os.environ, "MOMENT": moment},
-        check=False,
-    )
-    assert end.returncode == -9
+    killed(tmp_path, moment)
     with claimed(RunFolder(tmp_path), "resume", 2) as claim:
         notes = claim.notes
     if moment == "removing":
@@ -230,14 +233,7 @@ def test_a_killed_start_loses_neither_run(tmp_path: Path, moment: str):
 
 
 def test_a_start_killed_before_its_manifest_leaves_a_folder_that_can_be_used(tmp_path: Path):
-    code = (
-        "import os, signal, sys; from pathlib import Path; from sailvit.core.run import RunFolder\n"
-        "from sailvit.training.claim import claimed\n"
-        "with claimed(RunFolder(Path(sys.argv[1])), 'start', 2) as claim:\n"
-        "    claim.begin(); Path(sys.argv[1], 'recipe.yaml').write_text('x')\n"
-        "    os.kill(os.getpid(), signal.SIGKILL)"
-    )
-    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False)
+    killed(tmp_path, "recipe")
     assert {path.name for path in tmp_path.iterdir()} == {"recipe.yaml", "run.lock"}
     with claimed(RunFolder(tmp_path), "start", 2) as claim:
         assert claim.deed == "start"
