@@ -25,8 +25,9 @@ from transformers import (
 from sailvit.core.errors import ModelError
 from sailvit.core.recipe import ConnectorConfig, ImageConfig
 from sailvit.data.packing import collate
-from sailvit.models.build import build, read_preprocessing, resolve_source
+from sailvit.models.build import build, resolve_source
 from sailvit.models.folders import save_part
+from sailvit.models.preprocessing import read_preprocessing
 from tiny_parts import (
     LANGUAGES,
     PREPROCESSOR,

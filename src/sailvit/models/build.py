@@ -29,6 +29,7 @@ from sailvit.models.checkpoint_files import refuse_damaged
 from sailvit.models.connector import Connector, MergeConnectorConfig
 from sailvit.models.loading import Loading
 from sailvit.models.mllm import MLLM
+from sailvit.models.preprocessing import read_preprocessing
 from sailvit.models.roles import refuse_language, vision_config
 from sailvit.models.text_model import load_text_model, text_config, text_note
 from sailvit.models.tower import Preprocessing, Tower
@@ -234,23 +235,6 @@ def apply_image_config(preprocessor: dict[str, Any], image: ImageConfig) -> dict
     if image.std:
         changed["image_std"] = list(image.std)
     return changed
-
-
-def read_preprocessing(preprocessor: dict[str, Any], tower: str) -> Preprocessing:
-    """Tile size, mean and std from a preprocessor config in any of the spellings in use."""
-    size = preprocessor.get("crop_size") if preprocessor.get("do_center_crop") else None
-    size = size or preprocessor.get("size")
-    if size is None and {"max_num_patches", "patch_size"} <= preprocessor.keys():
-        size = round(preprocessor["max_num_patches"] ** 0.5) * preprocessor["patch_size"]
-    if isinstance(size, dict):
-        size = size.get("height", size.get("shortest_edge"))
-    mean, std = preprocessor.get("image_mean"), preprocessor.get("image_std")
-    if not (isinstance(size, int) and mean and std):
-        raise ModelError(
-            f"the preprocessor config of {tower!r} gives size {size!r}, image_mean {mean!r}, image_std {std!r};"
-            " expected all three; set model.image.size, model.image.mean and model.image.std"
-        )
-    return Preprocessing(size, tuple(mean), tuple(std))
 
 
 def hub_options(config: ModelConfig, part: Part) -> dict[str, Any]:

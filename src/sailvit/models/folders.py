@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from pathlib import Path
@@ -16,6 +15,7 @@ from sailvit.core.recipe import Part
 from sailvit.distributed.processes import rank
 from sailvit.distributed.sharding import whole_state
 from sailvit.models.build import Assembly
+from sailvit.models.preprocessing import save_preprocessor
 from sailvit.models.tower import Tower
 
 
@@ -62,8 +62,7 @@ def save_part(
 def _write(assembly: Assembly, part: Part, draft: Path, state: dict[str, torch.Tensor]) -> None:
     assembly.mllm.part(part).save_pretrained(draft, state_dict=state)  # type: ignore[operator]
     if part == "tower":
-        text = json.dumps(assembly.preprocessor, indent=1, default=str)
-        (draft / "preprocessor_config.json").write_text(text + "\n", encoding="utf-8")
+        save_preprocessor(assembly.preprocessor, assembly.mllm.tower, draft)
     elif part == "language":
         assembly.tokenizer.save_pretrained(draft)
 

@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 from sailvit.core.errors import ModelError
 from sailvit.models.families import FAMILIES, Family
 from sailvit.models.loading import FOREIGN, ForeignErrors, describe
+from sailvit.models.position_table import at_size
 from sailvit.models.roles import refuse_inputs
 
 
@@ -27,6 +28,8 @@ class Preprocessing:
     """Channel means, for pixels in 0..1."""
     std: tuple[float, float, float]
     """Channel standard deviations, for pixels in 0..1."""
+    scale: float = 255.0
+    """What bytes are divided by before; mean and std are of the quotients."""
 
 
 class Tower(nn.Module):
@@ -39,13 +42,14 @@ class Tower(nn.Module):
         self, model: PreTrainedModel, preprocessing: Preprocessing, feature_layer: int = -1
     ) -> None:
         super().__init__()
-        self.model = model
+        self.model = model = at_size(model, preprocessing.size)
         self.preprocessing = preprocessing
         self.feature_layer = feature_layer
         self.patch = _patch_size(model.config)
         self.side = preprocessing.size // self.patch
         for name in ("mean", "std"):
-            channels = torch.tensor(getattr(preprocessing, name)).reshape(1, -1, 1, 1) * 255
+            channels = torch.tensor(getattr(preprocessing, name)).reshape(1, -1, 1, 1)
+            channels = channels * preprocessing.scale
             self.register_buffer(name, channels, persistent=False)
         self.alone = False
         """Whether tiles run one by one, because in a batch they would see each other."""
@@ -86,7 +90,7 @@ class Tower(nn.Module):
 
     def tokens(self, tiles: torch.Tensor) -> torch.Tensor:
         """All tokens float[I, N, D] of tiles uint8[I, C, H, W], CLS and register tokens included."""
-        pixels = (tiles.to(self.mean.dtype) - self.mean) / self.std
+        pixels = self.normalised(tiles)
         if self.alone and len(pixels) > 1:
             return torch.cat([self._tokens(each[None], self.model) for each in pixels])
         return self._tokens(pixels, self.model)
@@ -94,6 +98,14 @@ class Tower(nn.Module):
     def begin_patches(self, prefix: int) -> None:
         """Take the tokens after the first `prefix` ones as the patches."""
         self.prefix, self.width, self.idle = self._probe(counted=False, prefix=prefix)
+
+    def normalised(self, tiles: torch.Tensor) -> torch.Tensor:
+        """Pixels float[I, C, H, W] as the model was taught to see tiles uint8[I, C, H, W]."""
+        return (tiles.to(self.mean.dtype) - self.mean) / self.std
+
+    def inputs(self, tiles: torch.Tensor) -> dict[str, Any]:
+        """The model's keyword inputs for tiles uint8[I, C, H, W]."""
+        return dict(self.family.pixels(self.normalised(tiles), self.patch))
 
     def _tokens(self, pixels: torch.Tensor, model: Callable[..., Any]) -> torch.Tensor:
         inputs: dict[str, Any] = self.family.pixels(pixels, self.patch)
