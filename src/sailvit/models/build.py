@@ -33,7 +33,6 @@ from sailvit.models.preprocessing import read_preprocessing
 from sailvit.models.roles import refuse_language, vision_config
 from sailvit.models.text_model import load_text_model, text_config, text_note
 from sailvit.models.tower import Preprocessing, Tower
-from sailvit.models.tower import Preprocessing, Tower
 from sailvit.models.tower_proof import prove_tiles
 
 SHIPPED = "sailvit:"

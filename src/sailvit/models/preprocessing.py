@@ -16,6 +16,7 @@ import torch
 from transformers import AutoImageProcessor
 
 from sailvit.core.errors import ModelError
+from sailvit.core.seeding import numpy_generator
 from sailvit.models.tower import Preprocessing, Tower
 
 _BICUBIC = 3
@@ -41,10 +42,7 @@ def read_preprocessing(preprocessor: dict[str, Any], tower: str) -> Preprocessin
             " choose a tower of RGB pixels in 0..1, or remove the setting if it is a mistake"
         )
     size = _square(preprocessor, tower)
-    mean, std = preprocessor.get("image_mean"), preprocessor.get("image_std")
-    if preprocessor.get("do_normalize") is False:
-        mean, std = (0.0,) * 3, (1.0,) * 3
-    mean, std = ([value] * 3 if isinstance(value, int | float) else value for value in (mean, std))
+    mean, std = _colours(preprocessor)
     if not (isinstance(size, int) and mean and std):
         raise ModelError(
             f"the preprocessor config of {tower!r} gives size {size!r}, image_mean {mean!r}, image_std {std!r};"
@@ -56,6 +54,15 @@ def read_preprocessing(preprocessor: dict[str, Any], tower: str) -> Preprocessin
             " expected three numbers each, none of std 0: set model.image.mean and model.image.std"
         )
     return Preprocessing(size, tuple(mean), tuple(std), _scale(preprocessor, tower))
+
+
+def _colours(preprocessor: dict[str, Any]) -> tuple[Any, Any]:
+    """Mean and std as the config gives them: those that change nothing where it does not normalise."""
+    if preprocessor.get("do_normalize") is False:
+        return (0.0,) * 3, (1.0,) * 3
+    found = (preprocessor.get("image_mean"), preprocessor.get("image_std"))
+    mean, std = ([value] * 3 if isinstance(value, int | float) else value for value in found)
+    return mean, std
 
 
 def trained_preprocessor(
@@ -115,7 +122,7 @@ def save_preprocessor(preprocessor: dict[str, Any], tower: Tower, folder: Path) 
 def _difference(tower: Tower, folder: Path) -> str:
     """What is wrong with the folder's own image processor; empty when it gives the tower's pixels."""
     size = tower.preprocessing.size
-    noise = np.random.default_rng(0).integers(0, 256, (size, size, 3), dtype=np.uint8)
+    noise = numpy_generator(0, "preprocessor").integers(0, 256, (size, size, 3), dtype=np.uint8)
     try:
         processor = AutoImageProcessor.from_pretrained(folder)
         given = processor(noise, return_tensors="pt")
