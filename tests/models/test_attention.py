@@ -10,7 +10,13 @@ from torch import nn
 from torch.nn.functional import scaled_dot_product_attention
 
 from sailvit.core.errors import ModelError
-from sailvit.models.attention import Segments, packed_attention, short_attention, tower_attention
+from sailvit.models.attention import (
+    packed_attention,
+    rows_attention,
+    short_attention,
+    tower_attention,
+)
+from sailvit.models.segments import PackedMask, Segments
 
 
 def segments_of(lengths: list[int]) -> Segments:
@@ -126,15 +132,96 @@ def test_a_language_that_drops_keywords_is_named():
         packed_attention(nn.Identity(), heads(1, 3), heads(1, 3), heads(1, 3), None)
 
 
-@pytest.mark.parametrize(("keyword", "value"), [("softcap", 30.0), ("s_aux", torch.zeros(1))])
-def test_what_packed_attention_does_not_do_is_refused(keyword: str, value: object):
-    with pytest.raises(ModelError, match=keyword):
-        packed_attention(
-            nn.Identity(),
-            heads(1, 3),
-            heads(1, 3),
-            heads(1, 3),
-            None,
-            segments=segments_of([3]),
-            **{keyword: value},
-        )
+def alone(lengths: list[int], row: list[torch.Tensor], allow=None, **asked) -> torch.Tensor:
+    """Attention of each segment by itself, written out: float[1, T, H, C]."""
+    outputs, start = [], 0
+    for length in lengths:
+        query, key, value = (tensor[:, :, start : start + length] for tensor in row)
+        key, value = (tensor.repeat_interleave(2, dim=1) for tensor in (key, value))
+        scores = query @ key.transpose(-2, -1) * 0.3
+        if cap := asked.get("softcap"):
+            scores = cap * (scores / cap).tanh()
+        allowed = torch.ones(length, length, dtype=torch.bool).tril()
+        if allow is not None:
+            place = torch.arange(length)
+            allowed &= allow(place[:, None], place[None])
+        scores = scores.masked_fill(~allowed, float("-inf"))
+        if (sinks := asked.get("s_aux")) is not None:
+            sink = sinks.reshape(1, -1, 1, 1).expand(1, 4, length, 1)
+            scores = torch.cat([scores, sink], dim=-1)
+        outputs.append(scores.softmax(dim=-1)[..., :length] @ value)
+        start += length
+    return torch.cat(outputs, dim=2).transpose(1, 2)
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {},
+        {"softcap": 0.5},
+        {"s_aux": torch.tensor([-1.0, 0.0, 1.0, 2.0])},
+        {"softcap": 0.5, "s_aux": torch.ones(4)},
+    ],
+    ids=["narrow", "softcap", "sinks", "both"],
+)
+def test_narrow_values_capped_scores_and_sinks_are_exact(asked: dict[str, object]):
+    lengths = [5, 1, 12, 70]
+    row = [heads(4, 88, seed=1), heads(2, 88, seed=2), heads(2, 88, width=6, seed=3)]
+    found, _ = packed_attention(
+        nn.Identity(), *row, None, segments=segments_of(lengths), scaling=0.3, **asked
+    )
+    assert found.shape == (1, 88, 4, 6)
+    torch.testing.assert_close(found, alone(lengths, row, **asked), rtol=1e-5, atol=1e-6)
+
+
+def test_narrow_values_in_bf16():
+    row = [heads(2, 9, seed=seed, width=8 - 2 * (seed == 2)) for seed in range(3)]
+    short = short_attention(*(tensor.bfloat16() for tensor in row))
+    torch.testing.assert_close(
+        short.float(), scaled_dot_product_attention(*row), rtol=2e-2, atol=2e-2
+    )
+
+
+@pytest.mark.parametrize("kind", ["window", "chunk"])
+def test_masks_are_the_models_own(kind: str):
+    """A window that is in the mask alone, and chunks, which start anew in every sample."""
+    lengths = [5, 3, 17, 70]
+    row = [heads(4, 95, seed=1), heads(2, 95, seed=2), heads(2, 95, seed=3)]
+
+    def allow(query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
+        return query - key < 4 if kind == "window" else query // 4 == key // 4
+
+    starts = torch.tensor([0, 5, 8, 25]).repeat_interleave(torch.tensor(lengths))
+
+    def function(batch, head, query, key):
+        del batch, head
+        query, key = query - starts[query], key - starts[key]
+        return (query >= key) & allow(query, key)
+
+    found, _ = packed_attention(
+        nn.Identity(),
+        *row,
+        PackedMask(function, 4),
+        segments=segments_of(lengths),
+        scaling=0.3,
+    )
+    torch.testing.assert_close(found, alone(lengths, row, allow), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("attend", [packed_attention, rows_attention])
+def test_what_is_not_known_is_refused(attend):
+    row = [heads(1, 3), heads(1, 3), heads(1, 3)]
+    with pytest.raises(ModelError, match="`relative_bias`"):
+        attend(nn.Identity(), *row, None, segments=segments_of([3]), relative_bias=torch.ones(1))
+
+
+def test_scores_that_the_model_computes_itself_are_refused():
+    row = [heads(1, 3), heads(1, 3), heads(1, 3)]
+    with pytest.raises(ModelError, match="adds to its scores"):
+        packed_attention(nn.Identity(), *row, torch.zeros(3, 3), segments=segments_of([3]))
+
+
+@pytest.mark.parametrize("asked", [{"softcap": 30.0}, {"s_aux": torch.zeros(1)}])
+def test_sdpa_never_leaves_out_caps_and_sinks(asked: dict[str, object]):
+    with pytest.raises(ModelError, match="caps its scores or has attention sinks"):
+        rows_attention(nn.Identity(), heads(1, 3), heads(1, 3), heads(1, 3), None, **asked)

@@ -10,8 +10,8 @@ from torch.nn.functional import cross_entropy
 
 from sailvit.core.batch import IGNORED, Batch
 from sailvit.data.packing import collate
-from sailvit.models.attention import Segments
 from sailvit.models.mllm import MLLM
+from sailvit.models.segments import Segments
 from tiny_parts import LANGUAGES, TOWERS, Parts, mixed_records, samples, single_batches
 
 
@@ -94,8 +94,7 @@ def test_a_window_shorter_than_the_segments_matters(parts: Parts):
     tokens = torch.arange(20)[None] + 40
     segments = Segments(torch.tensor([0, 20], dtype=torch.int32), 20)
     windowed = language(input_ids=tokens, segments=segments).logits
-    for layer in language.model.layers:
-        layer.self_attn.sliding_window = None
+    language.config.sliding_window = 20
     whole = language(input_ids=tokens, segments=segments).logits
     torch.testing.assert_close(whole[0, :5], windowed[0, :5])
     assert (whole - windowed)[0, 6:].abs().max() > 1e-3

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 import torch
 from torch.nn.functional import pad
@@ -12,6 +11,7 @@ from sailvit.core.records import Record, Sample
 from sailvit.data.samples import SampleBuilder
 from sailvit.models.build import Assembly
 from sailvit.models.greedy import end_tokens, plain_greedy
+from sailvit.models.packing.answering import Answering, generate_whole, generating
 
 
 @torch.no_grad()
@@ -29,24 +29,32 @@ def answer(
     # Prompts of similar length share a batch, so that little of it is padding.
     order = sorted(range(len(prompts)), key=lambda index: len(prompts[index].tokens))
     answers = [""] * len(prompts)
-    with _generating(assembly):
-        for start in range(0, len(order), batch):
-            chosen = order[start : start + batch]
-            texts = _generate(assembly, [prompts[index] for index in chosen], longest, ends)
-            for index, text in zip(chosen, texts, strict=True):
-                answers[index] = text
+    with generating(assembly.mllm) as how:
+        for chosen in how.batches(order, [len(prompt.tokens) for prompt in prompts], batch):
+            picked = [prompts[index] for index in chosen]
+            ids = _generate(assembly, picked, longest, ends, how)
+            for index, tokens in zip(chosen, ids, strict=True):
+                text = assembly.tokenizer.decode(_until(tokens, ends), skip_special_tokens=True)
+                answers[index] = text.strip()
     return answers
 
 
 def _generate(
-    assembly: Assembly, prompts: Sequence[Sample], longest: int, ends: Sequence[int]
-) -> list[str]:
+    assembly: Assembly,
+    prompts: Sequence[Sample],
+    longest: int,
+    ends: Sequence[int],
+    how: Answering,
+) -> list[list[int]]:
+    """Tokens of the answers, with whatever follows their ends."""
     mllm, tokenizer = assembly.mllm, assembly.tokenizer
     device = mllm.language.device
     lengths = [len(prompt.tokens) for prompt in prompts]
     tiles = torch.cat([prompt.tiles for prompt in prompts]).to(device)
     tokens = torch.cat([prompt.tokens for prompt in prompts]).to(device)
     embedded = mllm.embed(tokens, mllm.visual(tiles)).split(lengths)  # type: ignore[no-untyped-call]
+    if not how.cached:
+        return generate_whole(mllm, embedded, longest, ends)
     widest = max(lengths)
     # On the left, so that every row's answer begins at the same position.
     rows = torch.stack([pad(row, (0, 0, widest - len(row), 0)) for row in embedded])
@@ -61,25 +69,11 @@ def _generate(
         generated = mllm.language.generate(
             inputs_embeds=rows, attention_mask=mask, generation_config=config
         )
-    answers = [_until(row, ends) for row in generated.tolist()]
-    return [text.strip() for text in tokenizer.batch_decode(answers, skip_special_tokens=True)]
+    tokens_of: list[list[int]] = generated.tolist()
+    return tokens_of
 
 
 def _until(tokens: list[int], ends: Sequence[int]) -> list[int]:
     """The tokens before the first end; an end need not be a special token, which decoding leaves out."""
     at = next((place for place, token in enumerate(tokens) if token in ends), len(tokens))
     return tokens[:at]
-
-
-@contextmanager
-def _generating(assembly: Assembly) -> Iterator[None]:
-    """Put the model into inference: no dropout, and attention that works with a cache."""
-    mllm = assembly.mllm
-    training, packed = mllm.training, mllm.language.config._attn_implementation
-    mllm.eval()
-    mllm.language.set_attn_implementation("sdpa")
-    try:
-        yield
-    finally:
-        mllm.language.set_attn_implementation(packed)
-        mllm.train(training)

@@ -4,14 +4,18 @@ Registered once with transformers' attention interface under the name `PACKED`, 
 through that interface packs, unmodified. The caller passes `segments=Segments(...)` to the language's forward; the
 model hands it down to each attention layer as it does with any other keyword.
 
-On CUDA one `varlen_attn` call covers the row. On CPU segments of similar length share one padded causal call: no mask
-over the pack is ever built, and right padding under a causal mask changes nothing that is kept.
+On CUDA one `varlen_attn` call covers the row. On the CPU, and where scores are capped, have sinks or are masked in
+chunks, segments of similar length share one padded causal call: no mask over the pack is ever built, and right padding
+under a causal mask changes nothing that is kept.
+
+What a language asks of its attention and is not known here is refused, never left out: `models.packing` then takes
+another way.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from inspect import signature
 from typing import Any
 
@@ -23,9 +27,13 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 
 from sailvit.core.errors import ModelError
+from sailvit.models.segments import PackedMask, Segments
 
 PACKED = "sailvit_packed"
 """Name of the implementation in transformers' attention interface."""
+
+ROWS = "sailvit_rows"
+"""Name of transformers' SDPA, told to refuse what it would leave out in silence."""
 
 TOWER = "sailvit_tower"
 """Name of the towers' implementation: transformers' SDPA, with a faster way for short bf16 rows on the CPU."""
@@ -33,59 +41,41 @@ TOWER = "sailvit_tower"
 _SHORT = 512
 """Longest row of scores, in positions, that is cheaper written out than fused on the CPU."""
 
-_SMALL = 64
-"""Segments up to this many positions share a call whatever their lengths: calls cost more than padding there."""
-
-_WASTE = 1.25
-"""Most padded over shortest length within a bucket; more buckets are more calls, longer ones more padding."""
-
-
-@dataclass(frozen=True)
-class Segments:
-    """Where the samples of a packed row lie."""
-
-    boundaries: torch.Tensor
-    """int32[S + 1]: start of every segment, then the row's length."""
-    longest: int
-    """Length of the longest segment, in tokens."""
-
-    @cached_property
-    def buckets(self) -> tuple[torch.Tensor, ...]:
-        """Per group of similar length int64[S, L]: positions of each segment, its last one repeated up to L.
-
-        Made once per batch and shared by all layers.
-        """
-        starts = self.boundaries[:-1].long()
-        lengths = self.boundaries.diff().long()
-        sizes = lengths.tolist()
-        groups: list[list[int]] = []
-        for index in lengths.argsort(stable=True).tolist():
-            if groups and sizes[index] <= max(_WASTE * sizes[groups[-1][0]], _SMALL):
-                groups[-1].append(index)
-            else:
-                groups.append([index])
-        return tuple(_positions(starts[group], lengths[group]) for group in groups)
-
-    @cached_property
-    def inverse(self) -> torch.Tensor:
-        """int64[T]: where each position of the row lies in the concatenated, flattened buckets."""
-        rows = torch.cat([rows.flatten() for rows in self.buckets])
-        # A segment's last position occurs again in its padding, where the causal output is another one.
-        first = torch.cat(
-            [pad(rows.diff(dim=1) > 0, (1, 0), value=True).flatten() for rows in self.buckets]
-        )
-        inverse = torch.empty(int(self.boundaries[-1]), dtype=torch.long)
-        inverse[rows[first]] = first.nonzero().flatten()
-        return inverse
-
-
-def _positions(starts: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-    offsets = torch.minimum(torch.arange(int(lengths.max()))[None, :], lengths[:, None] - 1)
-    return starts[:, None] + offsets
-
+_WIDEST = 256
+"""Widest heads, in channels, that the fused CUDA kernel takes."""
 
 Row = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
-"""Query float[T, H, D], key and value float[T, G, D]."""
+"""Query float[T, H, D], key float[T, G, D] and value float[T, G, C], whose width C may be another one."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Scoring:
+    """How scores are made and masked."""
+
+    scaling: float | None
+    """Factor of scores; none is one over the root of the head's width."""
+    window: int | None
+    """Last positions that are looked at, the query's own included."""
+    mask: PackedMask | None
+    """What the model's own mask allows besides what is causal."""
+    softcap: float | None
+    """Largest size of a score."""
+    sinks: torch.Tensor | None
+    """float[H]: a score per head that takes its share and gives nothing."""
+
+    @property
+    def plain(self) -> bool:
+        """Whether a fused kernel that knows causal windows is enough."""
+        windowed = self.mask is None or self.mask.size == self.window
+        return windowed and self.softcap is None and self.sinks is None
+
+
+_IGNORED = {
+    *("dropout", "is_causal", "position_ids", "cache_position", "position_embeddings"),
+    *("cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k", "seq_idx"),
+}
+"""What attention may be handed and need not look at: causal and without dropout it is anyway, and others use the
+rest."""
 
 
 def packed_attention(  # noqa: PLR0913 - the signature is transformers'
@@ -93,92 +83,132 @@ def packed_attention(  # noqa: PLR0913 - the signature is transformers'
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
-    attention_mask: torch.Tensor | None,
+    attention_mask: torch.Tensor | PackedMask | None,
     *,
     segments: Segments | None = None,
     scaling: float | None = None,
     sliding_window: int | None = None,
     softcap: float | None = None,
     s_aux: torch.Tensor | None = None,
-    **_: Any,
+    **keywords: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Causal attention within segments, float[1, T, H, D], of query float[1, H, T, D], key and value float[1, G, T, D].
+    """Causal attention within segments, float[1, T, H, C], of query float[1, H, T, D], key float[1, G, T, D] and value
+    float[1, G, T, C]; `softcap` caps scores, `s_aux` are sinks float[H].
 
     A language's attention dropout is not applied; current ones are made without.
 
     Raises:
-        ModelError: the language does not hand keywords down to its attention, or asks for capped scores or sinks.
+        ModelError: the language does not hand keywords down to its attention, or asks for what is not known here.
     """
     if segments is None:
         raise ModelError(
-            f"{type(module).__name__} did not receive `segments`: this language does not pass keyword arguments down"
-            " to its attention layers, so it cannot train packed; use one that does (Qwen, Llama, SmolLM3, Gemma)"
+            f"{type(module).__name__} did not receive `segments`: this language does not pass"
+            " keyword arguments down to its attention layers, so it cannot train packed in one row;"
+            " set parallel.packing to rows or auto"
         )
-    if softcap is not None or s_aux is not None:
-        asked = (
-            "caps its scores (softcap)" if softcap is not None else "has attention sinks (s_aux)"
-        )
-        raise ModelError(
-            f"{type(module).__name__} {asked}, which packed attention does not do; choose a language without"
-            " (Qwen, Llama, SmolLM3, Gemma, Gemma3)"
-        )
-    attend = _attend_cuda if query.is_cuda else _attend_cpu
+    if isinstance(attention_mask, torch.Tensor):
+        raise ModelError(f"{type(module).__name__} adds to its scores what it computes itself")
+    _refuse_unknown(module, keywords)
+    scoring = _Scoring(scaling, sliding_window, attention_mask, softcap, s_aux)
+    fused = query.is_cuda and scoring.plain and query.shape[-1] <= _WIDEST
+    attend = _attend_cuda if fused else _attend_buckets
     # Under autocast rotary embeddings leave query and key in fp32 while the value is in bf16, which decides.
     row = (
         query[0].transpose(0, 1).to(value.dtype),
         key[0].transpose(0, 1).to(value.dtype),
         value[0].transpose(0, 1),
     )
-    return attend(row, segments, scaling, sliding_window)[None], None
+    return attend(row, segments, scoring)[None], None
 
 
-def _attend_cuda(
-    row: Row, segments: Segments, scaling: float | None, window: int | None
-) -> torch.Tensor:
+def _refuse_unknown(module: nn.Module, keywords: dict[str, Any]) -> None:
+    for name, given in keywords.items():
+        if name not in _IGNORED and isinstance(given, torch.Tensor):
+            raise ModelError(
+                f"{type(module).__name__} hands `{name}` to its attention, which is not known here"
+            )
+
+
+def _attend_cuda(row: Row, segments: Segments, scoring: _Scoring) -> torch.Tensor:
     from torch.nn.attention.varlen import varlen_attn
 
     query, key, value = row
     boundaries, longest = segments.boundaries, segments.longest
     # The kernel counts a window as the tokens to the left; transformers counts the query itself too.
+    window = scoring.window
     reach = (-1 if window is None or window >= longest else window - 1, 0)
     half = query.dtype if query.dtype in (torch.bfloat16, torch.float16) else torch.bfloat16
     # torch 2.11 takes fewer heads of keys than of queries without being told.
     told: dict[str, Any] = {}
     if "enable_gqa" in signature(varlen_attn).parameters:
         told = {"enable_gqa": query.shape[1] != key.shape[1]}
+    # The kernel knows one width; zeros added to narrower values come out as zeros.
+    narrower = query.shape[-1] - value.shape[-1]
     out = varlen_attn(
         query.to(half),
         key.to(half),
-        value.to(half),
+        (pad(value, (0, narrower)) if narrower else value).to(half),
         boundaries,
         boundaries,
         longest,
         longest,
-        scale=scaling,
+        scale=scoring.scaling,
         window_size=reach,
         **told,
     )
     assert isinstance(out, torch.Tensor)
-    return out.to(query.dtype)
+    return out[..., : value.shape[-1]].to(query.dtype)
 
 
-def _attend_cpu(
-    row: Row, segments: Segments, scaling: float | None, window: int | None
-) -> torch.Tensor:
+def _attend_buckets(row: Row, segments: Segments, scoring: _Scoring) -> torch.Tensor:
     query, key, value = row
     groups = query.shape[1] // key.shape[1]
     if groups > 1:
         key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
     outputs = []
     for rows in segments.buckets:
-        length = rows.shape[1]
-        allowed = torch.ones(length, length, dtype=torch.bool).tril()
-        if window is not None and window < length:
-            allowed = allowed.triu(1 - window)
+        allowed = _allowed(rows, scoring)
         heads = [_take(tensor, rows).transpose(1, 2) for tensor in (query, key, value)]
-        out = short_attention(heads[0], heads[1], heads[2], allowed, scaling)
+        if scoring.softcap is not None or scoring.sinks is not None:
+            out = _written_attention(heads, allowed, scoring)
+        else:
+            out = short_attention(heads[0], heads[1], heads[2], allowed, scoring.scaling)
         outputs.append(out.transpose(1, 2).flatten(0, 1))
     return torch.cat(outputs).index_select(0, segments.inverse)
+
+
+def _allowed(rows: torch.Tensor, scoring: _Scoring) -> torch.Tensor:
+    """bool[L, L]: what a position may look at within segments at int64[S, L] positions."""
+    length = rows.shape[1]
+    mask, window = scoring.mask, scoring.window
+    if mask is not None and mask.size < length:
+        # All segments are masked alike, and the last one of a bucket is its longest.
+        return mask.allowed(rows[-1])
+    allowed = torch.ones(length, length, dtype=torch.bool, device=rows.device).tril()
+    if mask is None and window is not None and window < length:
+        allowed = allowed.triu(1 - window)
+    return allowed
+
+
+def _written_attention(
+    heads: Sequence[torch.Tensor], allowed: torch.Tensor, scoring: _Scoring
+) -> torch.Tensor:
+    """Attention float[S, H, L, C] with capped scores or sinks, which fused kernels do not have.
+
+    All scores are held, as in transformers' own eager attention.
+    """
+    query, key, value = heads
+    scale = query.shape[-1] ** -0.5 if scoring.scaling is None else scoring.scaling
+    scores = (query @ key.transpose(-2, -1)) * scale
+    if scoring.softcap is not None:
+        scores = (scores / scoring.softcap).tanh() * scoring.softcap
+    scores = scores.masked_fill(~allowed, float("-inf"))
+    if scoring.sinks is None:
+        return scores.softmax(dim=-1, dtype=torch.float32).to(value.dtype) @ value
+    # A sink takes its share of the attention and gives nothing.
+    sinks = scoring.sinks.to(scores.dtype).reshape(1, -1, 1, 1).expand(*scores.shape[:-1], 1)
+    shares = torch.cat([scores, sinks], dim=-1).softmax(dim=-1, dtype=torch.float32)[..., :-1]
+    return shares.to(value.dtype) @ value
 
 
 def _take(tensor: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
@@ -207,7 +237,7 @@ def short_attention(
     q, k, v = (tensor.flatten(0, 1) for tensor in (query, key, value))
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     scores = torch.baddbmm(bias.expand(len(q), -1, -1), q, k.transpose(1, 2), alpha=scale)
-    return torch.bmm(scores.softmax(dim=-1), v).reshape(query.shape)
+    return torch.bmm(scores.softmax(dim=-1), v).reshape(*query.shape[:-1], value.shape[-1])
 
 
 def tower_attention(
@@ -234,13 +264,48 @@ def tower_attention(
     return attended
 
 
-def _no_mask(*_: Any, **__: Any) -> None:
-    """No mask tensor: segments carry all there is to know."""
+def rows_attention(
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    **keywords: Any,
+) -> tuple[torch.Tensor, None]:
+    """Transformers' SDPA, float[S, L, H, D] of query, key and value float[S, H, L, D].
+
+    Raises:
+        ModelError: the language asks for what SDPA would leave out: capped scores, sinks, anything not known here.
+    """
+    if keywords.get("softcap") is not None or keywords.get("s_aux") is not None:
+        raise ModelError(f"{type(module).__name__} caps its scores or has attention sinks")
+    _refuse_unknown(module, keywords)
+    attended: tuple[torch.Tensor, None] = sdpa_attention_forward(
+        module, query, key, value, attention_mask, **keywords
+    )
+    return attended
+
+
+def _packed_mask(
+    *_: Any,
+    mask_function: Callable[..., Any] | None = None,
+    local_size: int | None = None,
+    use_vmap: bool = False,
+    **__: Any,
+) -> PackedMask | None:
+    """No mask tensor: segments carry all there is to know, but for a layer's window or chunks."""
+    if use_vmap:
+        raise ModelError("the language masks more than what lies ahead")
+    if local_size is None or mask_function is None:
+        return None
+    return PackedMask(mask_function, local_size)
 
 
 def register_attention() -> None:
-    """Make `PACKED` and `TOWER` known to transformers; repeating it changes nothing."""
+    """Make `PACKED`, `ROWS` and `TOWER` known to transformers; repeating it changes nothing."""
     AttentionInterface.register(PACKED, packed_attention)
-    AttentionMaskInterface.register(PACKED, _no_mask)
+    AttentionMaskInterface.register(PACKED, _packed_mask)
+    AttentionInterface.register(ROWS, rows_attention)
+    AttentionMaskInterface.register(ROWS, ALL_MASK_ATTENTION_FUNCTIONS["sdpa"])
     AttentionInterface.register(TOWER, tower_attention)
     AttentionMaskInterface.register(TOWER, ALL_MASK_ATTENTION_FUNCTIONS["sdpa"])

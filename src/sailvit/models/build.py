@@ -22,13 +22,14 @@ from transformers.image_processing_base import ImageProcessingMixin
 
 from sailvit.core.errors import ModelError
 from sailvit.core.layout import VisualLayout
-from sailvit.core.recipe import ImageConfig, ModelConfig, Part
+from sailvit.core.recipe import ImageConfig, ModelConfig, Packing, Part
 from sailvit.core.seeding import derive_seed
-from sailvit.models.attention import PACKED, TOWER, register_attention
+from sailvit.models.attention import TOWER, register_attention
 from sailvit.models.checkpoint_files import refuse_damaged
 from sailvit.models.connector import Connector, MergeConnectorConfig
 from sailvit.models.loading import Loading
 from sailvit.models.mllm import MLLM
+from sailvit.models.packing.choosing import choose_way
 from sailvit.models.preprocessing import read_preprocessing
 from sailvit.models.roles import refuse_language, vision_config
 from sailvit.models.text_model import load_text_model, text_config, text_note
@@ -57,8 +58,8 @@ class Assembly:
     """What was found unusual about the parts, and how they run therefore; the run says it once."""
 
 
-def build(config: ModelConfig, seed: int) -> Assembly:
-    """Load tower and language, make or load the connector, and join them.
+def build(config: ModelConfig, seed: int, packing: Packing = "auto") -> Assembly:
+    """Load tower and language, make or load the connector, join them, and prove how samples of a pack are read.
 
     Raises:
         ModelError: a part cannot be found or loaded whole, or grid and connector do not fit.
@@ -67,6 +68,7 @@ def build(config: ModelConfig, seed: int) -> Assembly:
     language, tokenizer, placeholder_id = load_language(config, seed)
     connector = load_connector(config, tower, language, seed)
     mllm = MLLM(tower, connector, language, placeholder_id)
+    choose_way(mllm, packing)
     notes = (*tower.notes, *_language_notes(config))
     return Assembly(mllm, tokenizer, layout_of(mllm, config), preprocessor, config.day, notes)
 
@@ -142,7 +144,7 @@ def _tower(
 def load_language(
     config: ModelConfig, seed: int
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, int]:
-    """The language with packed attention, its tokenizer, and the id of the placeholder token in both."""
+    """The language with its own attention, its tokenizer, and the id of the placeholder token in both."""
     register_attention()
     source = resolve_source(config.language)
     options = hub_options(config, "language")
@@ -157,15 +159,12 @@ def load_language(
             model, info = AutoModelForCausalLM.from_pretrained(
                 source,
                 dtype=torch.float32,
-                attn_implementation=PACKED,
                 use_safetensors=True,
                 output_loading_info=True,
                 **options,
             )
     else:
         model, info = load_text_model(source, whole, text, options)
-        with Loading("language", source):
-            model.set_attn_implementation(PACKED)
     _refuse_missing(set(info["missing_keys"]), config.language)
     if config.placeholder not in tokenizer.get_vocab():
         tokenizer.add_tokens([config.placeholder], special_tokens=True)

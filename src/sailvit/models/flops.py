@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from transformers.pytorch_utils import Conv1D
 
 from sailvit.models.blocks import find_blocks
 from sailvit.models.mllm import MLLM
@@ -161,7 +162,7 @@ def _matrices(
 ) -> Iterator[tuple[str, torch.Tensor, float]]:
     """Name, parameter and FLOPs per token of everything that multiplies tokens."""
     for prefix, module in model.named_modules():
-        if isinstance(module, nn.Linear | nn.Conv2d) and module is not head:
+        if isinstance(module, nn.Linear | nn.Conv2d | Conv1D) and module is not head:
             yield f"{prefix}.weight", module.weight, 2.0 * module.weight.numel()
         elif prefix.endswith("experts"):
             for name, parameter in module.named_parameters(recurse=False):
@@ -176,10 +177,19 @@ def _matrices(
 def _used_experts(model: Any) -> float:
     """Share of a mixture's experts that one token passes through."""
     config = model.config.get_text_config()
-    count = getattr(config, "num_experts", None) or config.num_local_experts
-    return float(config.num_experts_per_tok / count)
+    counts = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
+    used = ("num_experts_per_tok", "num_experts_per_token", "moe_topk", "moe_k", "top_k_experts")
+    count, each = (
+        next((n for name in names if (n := getattr(config, name, None))), 1)
+        for names in (counts, used)
+    )
+    return float(each / count) if isinstance(each, int) and isinstance(count, int) else 1.0
 
 
 def _attention_width(config: Any) -> int:
-    heads = int(config.num_attention_heads)
-    return heads * int(getattr(config, "head_dim", None) or config.hidden_size // heads)
+    """Heads times their width; 0 for a model without attention."""
+    given = getattr(config, "num_attention_heads", None)
+    # Some families give heads per layer; the first stands for all.
+    heads = int((given[0] if isinstance(given, list | tuple) else given) or 0)
+    width = getattr(config, "head_dim", None) or (config.hidden_size // heads if heads else 0)
+    return heads * int(width)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from inspect import signature
 from typing import Any
 
 import torch
@@ -12,7 +13,10 @@ from torch import nn
 from torch.nn.functional import cross_entropy, linear
 from transformers import PreTrainedModel
 
-from sailvit.models.attention import Segments
+from sailvit.core.errors import ModelError
+from sailvit.models.attention import PACKED
+from sailvit.models.packing.proof import FAULTS, untouched
+from sailvit.models.segments import Segments
 
 CHUNK = 1 << 27
 """Most scores held at once on a GPU: 256 MiB in bf16, 880 positions of a vocabulary of 150,000. With a tenth of that,
@@ -77,7 +81,11 @@ def has_plain_head(language: PreTrainedModel) -> bool:
     """Whether the scores are a linear map of the last hidden states, found by comparing both on noise.
 
     Some models cap or scale their scores; those go through their own forward.
+
+    Raises:
+        ModelError: the language takes no embeddings, so visual tokens cannot be given to it.
     """
+    _refuse_without_embeddings(language)
     head, weight = language.get_output_embeddings(), language.get_input_embeddings().weight
     if not isinstance(head, nn.Linear) or language.base_model is language:
         return False
@@ -86,18 +94,25 @@ def has_plain_head(language: PreTrainedModel) -> bool:
     noise = torch.randn(1, 2, weight.shape[1], generator=torch.Generator().manual_seed(0)).to(
         weight
     )
-    given: dict[str, Any] = {
-        "inputs_embeds": noise,
-        "segments": _whole(2, weight.device),
-        "use_cache": False,
-    }
-    training = language.training
-    language.eval()
-    with torch.no_grad():
-        expected = language(**given).logits
-        found = head(language.base_model(**given).last_hidden_state)
-    language.train(training)
-    return torch.allclose(found, expected, rtol=1e-5, atol=1e-6)
+    given: dict[str, Any] = {"inputs_embeds": noise}
+    if language.config._attn_implementation == PACKED:
+        given["segments"] = _whole(2, weight.device)
+    with untouched(language):
+        try:
+            expected = language(**given).logits
+            found = head(language.base_model(**given).last_hidden_state)
+        except FAULTS:
+            # Whatever it is, the proof of packing meets it too and says so.
+            return False
+    return found.shape == expected.shape and torch.allclose(found, expected, rtol=1e-5, atol=1e-6)
+
+
+def _refuse_without_embeddings(language: PreTrainedModel) -> None:
+    if "inputs_embeds" not in signature(language.forward).parameters:
+        raise ModelError(
+            f"{type(language).__name__} takes no inputs_embeds, so visual tokens cannot be given to it; choose"
+            " another language"
+        )
 
 
 class _ChunkedLoss(torch.autograd.Function):

@@ -11,9 +11,12 @@ from transformers import PreTrainedModel
 from sailvit.core.batch import IGNORED, Batch
 from sailvit.core.errors import ModelError
 from sailvit.core.recipe import Part
-from sailvit.models.attention import Segments
 from sailvit.models.connector import Connector
 from sailvit.models.head import Scores, has_plain_head, product_dtype
+from sailvit.models.packing.answering import Answering
+from sailvit.models.packing.choosing import Chosen
+from sailvit.models.packing.ways import Reader, Reading, Row, Way
+from sailvit.models.segments import Segments
 from sailvit.models.tower import Tower
 
 
@@ -25,6 +28,8 @@ class Activations:
     """float[I, V, D]: the connector's output for every tile."""
     scores: Scores | None
     """Over the vocabulary, at the A positions with a label, in order; none when not asked for."""
+    routers: tuple[torch.Tensor, ...] = ()
+    """float[B * T, E] per layer with experts: their scores, where asked for."""
 
     @property
     def logits(self) -> torch.Tensor | None:
@@ -44,6 +49,10 @@ class MLLM(nn.Module):
         self.language = language
         self.placeholder_id = placeholder_id
         self.plain_head = has_plain_head(language)
+        self.chosen = Chosen()
+        """How the language reads the samples of a pack; `models.packing.choosing.choose_way` proves and sets it."""
+        self.answering: Answering | None = None
+        """How it answers; proved before its first answer."""
         self.rewritten = False
         """Whether the forward is no longer the plain one: sharded or compiled."""
         self.everywhere = False
@@ -58,31 +67,57 @@ class MLLM(nn.Module):
         }
         return modules[part]
 
-    def forward(self, batch: Batch, *, logits: bool = True) -> Activations:
+    def forward(self, batch: Batch, *, logits: bool = True, routers: bool = False) -> Activations:
         """Visual tokens float[I, V, D] and, if asked, logits float[A, N] at the labels of int64[B, T] tokens.
 
         Without `logits` the language does not run at all. Only labelled positions reach the language's head, so no
-        scores are ever computed for prompt and image tokens.
+        scores are ever computed for prompt and image tokens. With `routers` scores of experts come too.
         """
         visual = self._visual(batch.tiles, batch.features)
         if not logits:
             return Activations(visual, None)
-        labelled = (batch.labels.flatten() != IGNORED).nonzero().flatten()
-        given = {
-            "inputs_embeds": self.embed(batch.tokens.flatten(), visual)[None],
-            "position_ids": batch.positions.reshape(1, -1),
-            "segments": Segments(batch.boundaries, batch.longest),
-            "use_cache": False,
-        }
-        if not self.plain_head:
-            return Activations(
-                visual, Scores(given=self.language(**given, logits_to_keep=labelled).logits[0])
-            )
-        hidden = self.language.base_model(**given).last_hidden_state[0, labelled]
-        head = self.language.get_output_embeddings()
-        return Activations(
-            visual, Scores(hidden, head.weight, head.bias, dtype=product_dtype(hidden.device))
+        row = Row(
+            self.embed(batch.tokens.flatten(), visual),
+            batch.positions.flatten(),
+            Segments(batch.boundaries, batch.longest),
+            (batch.labels.flatten() != IGNORED).nonzero().flatten(),
         )
+        reading = self._reader(self.chosen.way).read(row, routers=routers)
+        return Activations(visual, self._scores(reading), reading.routers)
+
+    def read(self, tokens: torch.Tensor, segments: Segments, way: Way) -> torch.Tensor:
+        """Outputs float[T, W] of the language at all of int64[T] tokens without images, read in `way`."""
+        embedded = self.language.get_input_embeddings()(tokens)
+        return self._read(embedded, segments, torch.arange(len(tokens)).to(tokens), way).outputs
+
+    def score(
+        self, embedded: torch.Tensor, segments: Segments, keep: torch.Tensor, way: Way
+    ) -> torch.Tensor:
+        """Logits float[A, N] at int64[A] positions of embeddings float[T, D], read in `way`."""
+        return self._scores(self._read(embedded, segments, keep, way)).logits
+
+    def _read(
+        self, embedded: torch.Tensor, segments: Segments, keep: torch.Tensor, way: Way
+    ) -> Reading:
+        bounds = segments.boundaries.long()
+        places = torch.arange(len(embedded), device=embedded.device)
+        positions = places - bounds[:-1].repeat_interleave(bounds.diff())
+        return self._reader(way).read(Row(embedded, positions, segments, keep))
+
+    def _reader(self, way: Way) -> Reader:
+        return Reader(self.language, way, self.plain_head, together=self.everywhere)
+
+    def _scores(self, reading: Reading) -> Scores:
+        if not self.plain_head:
+            return Scores(given=reading.outputs)
+        head, hidden = self.language.get_output_embeddings(), reading.outputs
+        return Scores(hidden, head.weight, head.bias, dtype=product_dtype(hidden.device))
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model runs."""
+        device: torch.device = self.language.device
+        return device
 
     def visual(self, tiles: torch.Tensor, features: torch.Tensor | None = None) -> torch.Tensor:
         """Visual tokens float[I, V, D] of tiles uint8[I, C, H, W]; I may be 0.

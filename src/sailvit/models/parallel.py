@@ -30,9 +30,24 @@ from sailvit.distributed.sharding import make_mesh
 from sailvit.models.blocks import find_blocks
 from sailvit.models.kernels import fuse
 from sailvit.models.mllm import MLLM
+from sailvit.models.packing.choosing import Chosen, choose_way
 
 _KEPT = {torch.ops.aten.mm.default, torch.ops.aten.addmm.default, torch.ops.aten.bmm.default}
 """What `selective` keeps: results of matrix products, the dearest to compute again."""
+
+
+def settle(model: MLLM, config: ParallelConfig, device: torch.device, *, bf16: bool) -> Chosen:
+    """Bring the model to its device and into its form for several processes; returns how it reads packs there.
+
+    That is proved again, as kernels differ between devices and compiled or sharded blocks are other code.
+    """
+    model.to(device)
+    if device.type != "cpu":
+        choose_way(model, config.packing)
+    parallelize(model, config, device, bf16=bf16)
+    chosen = choose_way(model, config.packing, first=model.chosen)
+    let_go(model)
+    return chosen
 
 
 def parallelize(model: MLLM, config: ParallelConfig, device: torch.device, *, bf16: bool) -> MLLM:
@@ -86,7 +101,7 @@ def shard(model: MLLM, mesh: DeviceMesh, *, bf16: bool, offload: bool) -> None:
         sharded.set_gradient_divide_factor(1.0)
         # A plain sum is the one reduction that every backend knows.
         sharded.set_force_sum_reduction_for_comms(True)
-    for method in ("visual", "features"):
+    for method in ("visual", "features", "read"):
         register_fsdp_forward_method(model, method)
     model.everywhere = model.rewritten = True
 

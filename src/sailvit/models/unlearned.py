@@ -11,9 +11,9 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from sailvit.core.recipe import ModelConfig
+from sailvit.core.recipe import ModelConfig, Packing
 from sailvit.core.seeding import derive_seed
-from sailvit.models.attention import PACKED, TOWER, register_attention
+from sailvit.models.attention import TOWER, register_attention
 from sailvit.models.build import (
     Assembly,
     apply_image_config,
@@ -24,11 +24,14 @@ from sailvit.models.build import (
     read_preprocessing,
 )
 from sailvit.models.mllm import MLLM
+from sailvit.models.packing.choosing import choose_way
 from sailvit.models.sketch import config_source, find_tokenizer, read_config
 from sailvit.models.tower import Tower
 
 
-def unlearned(config: ModelConfig, seed: int, device: torch.device) -> Assembly:
+def unlearned(
+    config: ModelConfig, seed: int, device: torch.device, packing: Packing = "auto"
+) -> Assembly:
     """The model on `device` in fp32, every weight drawn at random, with the recipe's tokenizer or a stand-in.
 
     Raises:
@@ -44,13 +47,14 @@ def unlearned(config: ModelConfig, seed: int, device: torch.device) -> Assembly:
         torch.manual_seed(derive_seed(seed, "unlearned"))
         tower, preprocessor = _tower(config)
         language = AutoModelForCausalLM.from_config(
-            language_config, attn_implementation=PACKED, trust_remote_code=config.trust_remote_code
+            language_config, trust_remote_code=config.trust_remote_code
         ).float()
         if len(tokenizer) > language.get_input_embeddings().num_embeddings:
             language.resize_token_embeddings(len(tokenizer), mean_resizing=False)
         connector = load_connector(fresh, tower, language, seed)
         placeholder_id = tokenizer.convert_tokens_to_ids(config.placeholder)
         mllm = MLLM(tower, connector, language, placeholder_id)
+    choose_way(mllm, packing)
     return Assembly(mllm, tokenizer, layout_of(mllm, config), preprocessor, config.day)
 
 

@@ -29,7 +29,7 @@ from sailvit.distributed.processes import agreed, meet, rank, world
 from sailvit.distributed.sharding import fill_all
 from sailvit.models.build import Assembly, build, load_connector, load_language, load_tower
 from sailvit.models.flops import flops_model
-from sailvit.models.parallel import parallelize
+from sailvit.models.parallel import settle
 from sailvit.models.peak import device_peak
 from sailvit.training.claim import Claim, KeepClaim, Wish, claimed
 from sailvit.training.curves import Curves, refuse_missing
@@ -75,7 +75,8 @@ class Trainer:
         self.device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
         refuse_missing(recipe)
         day = agreed(run_day(folder, recipe))
-        self.assembly = build(recipe.model.model_copy(update={"chat_date": day}), recipe.seed)
+        dated = recipe.model.model_copy(update={"chat_date": day})
+        self.assembly = build(dated, recipe.seed, recipe.parallel.packing)
         self.sources = open_sources(recipe)
         self._builder = SampleBuilder(
             self.assembly.tokenizer,
@@ -96,12 +97,9 @@ class Trainer:
                     "note": f"parallel.mode is {recipe.parallel.mode}, but one process has nothing to share"
                 }
             )
-        parallelize(
-            self.assembly.mllm.to(self.device),
-            recipe.parallel,
-            self.device,
-            bf16=recipe.precision == "bf16",
-        )
+        bf16 = recipe.precision == "bf16"
+        chosen = settle(self.assembly.mllm, recipe.parallel, self.device, bf16=bf16)
+        announce({"note": str(chosen)})
         self._checkpoints = Checkpoints(
             folder.state, keep=recipe.checkpoint.keep, keep_best=recipe.checkpoint.best
         )

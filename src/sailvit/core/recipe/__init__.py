@@ -10,7 +10,12 @@ from sailvit.core.config import Config
 from sailvit.core.recipe.data import PortionConfig, QuarantineConfig, SourceConfig
 from sailvit.core.recipe.model import ConnectorConfig, ImageConfig, ModelConfig
 from sailvit.core.recipe.optim import OptimConfig, TrainConfig
-from sailvit.core.recipe.running import CheckpointConfig, ParallelConfig, RecoveryConfig
+from sailvit.core.recipe.running import (
+    CheckpointConfig,
+    Packing,
+    ParallelConfig,
+    RecoveryConfig,
+)
 from sailvit.core.recipe.stage import NOT_FOLDERS, Length, Stage
 from sailvit.core.recipe.types import PARTS, Count, NotNegative, Part, Positive, Share
 from sailvit.core.watch import WatchConfig
@@ -26,6 +31,7 @@ __all__ = [
     "ModelConfig",
     "NotNegative",
     "OptimConfig",
+    "Packing",
     "ParallelConfig",
     "Part",
     "PortionConfig",

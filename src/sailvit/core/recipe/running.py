@@ -39,6 +39,10 @@ class RecoveryConfig(Config):
     """Robust z-score over the last 100 losses from which a loss is noted as a spike, with its samples."""
 
 
+Packing = Literal["auto", "packed", "rows"]
+"""How the samples of a pack are kept apart in the language."""
+
+
 class ParallelConfig(Config):
     """How the processes of a run share the model's state; they always share the data."""
 
@@ -61,6 +65,10 @@ class ParallelConfig(Config):
     """When gradients of shards are added up over processes: after `each` micro-batch, which holds
     no more than shards of them, or after a step's `last`, which sends less and holds them whole.
     With `replicate` they are always sent once, during the last."""
+    packing: Packing = "auto"
+    """How samples of a pack are read: `packed` side by side in one row, refused where the model at hand lets them see
+    each other; `rows` as padded rows of similar length, which every causal language can; `auto` the first of both that
+    is proved on the model. Packs and order are the same for all."""
     offload: bool = False
     """Whether shards and their optimizer state live in CPU memory (with `shard` or `hybrid`)."""
 

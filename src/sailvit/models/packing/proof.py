@@ -1,0 +1,135 @@
+"""The proof that samples of a pack do not see each other: a few tokens through the model's own weights.
+
+One sample is changed: the others' outputs must stay. The last token of every sample is changed: earlier outputs must
+stay. And samples together must come out as one at a time through the model's own plain attention.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from sailvit.core.errors import ModelError
+from sailvit.models.segments import Segments
+
+LENGTHS = (6, 9, 1, 8)
+"""Tokens of the proof's samples."""
+
+_CHANGED = 1
+"""The sample that is changed: others lie before and after it."""
+
+_SAME = (1e-5, 5e-3)
+"""Largest error of outputs that nothing may change, relative to their size, in float32 and with kernels in bf16. Equal
+inputs give almost equal bits; experts see their tokens in other numbers then, which moves the last digits."""
+
+_ALONE = (1e-4, 5e-2)
+"""The same of outputs that another kernel computes. In bf16 the median counts, as a token near the border between two
+experts may go to the other one."""
+
+FAULTS = (
+    *(ArithmeticError, AssertionError, AttributeError, ImportError, LookupError, NameError),
+    *(RuntimeError, TypeError, ValueError, ModelError),
+)
+"""What a model raises that cannot be read in some way."""
+
+Read = Callable[[torch.Tensor, Segments], torch.Tensor]
+"""Outputs float[T, W] at all int64[T] tokens."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What the proof saw: largest errors, relative to the size of outputs."""
+
+    others: float
+    """Of samples when another one changes."""
+    past: float
+    """Of tokens when later ones change."""
+    alone: float
+    """Of samples together against one at a time."""
+    half: bool
+    """Whether kernels compute in bf16, so that errors are larger."""
+
+    @property
+    def fault(self) -> str | None:
+        """What is wrong, as the end of a sentence; none when nothing is."""
+        # Written so that no number is a fault too.
+        if not self.others <= _SAME[self.half]:
+            return f"samples see each other (a change of one moves others by {self.others:.1e})"
+        if not self.past <= _SAME[self.half]:
+            return f"tokens see later ones (a change of them moves earlier by {self.past:.1e})"
+        if not self.alone <= _ALONE[self.half]:
+            return f"samples come out otherwise than alone (by {self.alone:.1e})"
+        return None
+
+
+def segments_of(lengths: tuple[int, ...], device: torch.device) -> Segments:
+    """Segments of such lengths, side by side."""
+    bounds = torch.tensor((0, *lengths)).cumsum(0).to(torch.int32)
+    return Segments(bounds.to(device), max(lengths))
+
+
+def draw_tokens(vocabulary: int, device: torch.device) -> torch.Tensor:
+    """int64[T]: the proof's tokens, always the same."""
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(vocabulary, (sum(LENGTHS),), generator=generator).to(device)
+
+
+def read_alone(read: Read, tokens: torch.Tensor) -> torch.Tensor:
+    """Outputs float[T, W] of the proof's samples, one at a time."""
+    parts = tokens.split(LENGTHS)  # type: ignore[no-untyped-call]
+    return torch.cat([read(part, segments_of((len(part),), part.device)) for part in parts])
+
+
+def measure(read: Read, tokens: torch.Tensor, alone: torch.Tensor, vocabulary: int) -> Evidence:
+    """What changes of the proof's tokens do to outputs; `alone` are those of one sample at a time."""
+    segments = segments_of(LENGTHS, tokens.device)
+    bounds = segments.boundaries.long()
+    before = read(tokens, segments)
+    half = tokens.is_cuda or before.dtype != torch.float32
+    shift = max(1, vocabulary // 3)
+    inside = torch.zeros_like(tokens, dtype=torch.bool)
+    inside[bounds[_CHANGED] : bounds[_CHANGED + 1]] = True
+    last = torch.zeros_like(inside)
+    last[bounds[1:] - 1] = True
+    moved = []
+    for changed in (inside, last):
+        other = torch.where(changed, (tokens + shift) % vocabulary, tokens)
+        moved.append(_errors(read(other, segments), before)[~changed].max().item())
+    found = _errors(before, alone)
+    return Evidence(moved[0], moved[1], (found.median() if half else found.max()).item(), half)
+
+
+def _errors(found: torch.Tensor, expected: torch.Tensor) -> torch.Tensor:
+    """float[T]: distance per position, relative to the size of what is expected."""
+    found, expected = found.float(), expected.float()
+    size = expected.norm(dim=-1).clamp_min(torch.finfo(torch.float32).tiny)
+    errors: torch.Tensor = (found - expected).norm(dim=-1) / size
+    return errors
+
+
+@contextmanager
+def untouched(model: nn.Module) -> Iterator[None]:
+    """A stretch in inference mode of modules that leaves no trace: modes, buffers and random numbers are put back."""
+    modes = [(module, module.training) for module in model.modules()]
+    buffers = [
+        (module, name, buffer, buffer.clone())
+        for module in model.modules()
+        for name, buffer in module._buffers.items()
+        if buffer is not None
+    ]
+    devices = {p.device.index or 0 for p in model.parameters() if p.device.type == "cuda"}
+    model.eval()
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=sorted(devices)):
+            yield
+    finally:
+        for module, name, buffer, kept in buffers:
+            if not torch.equal(buffer, kept):
+                buffer.copy_(kept)
+            module._buffers[name] = buffer
+        for module, mode in modes:
+            module.training = mode

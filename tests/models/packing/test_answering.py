@@ -1,0 +1,87 @@
+"""Answers of prompts of different lengths are those of reading each prompt alone, in every family."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from tiny_languages import VOCABULARY, language_of, model_of
+from torch.nn.functional import pad
+from transformers import PreTrainedModel
+
+from sailvit.models.greedy import plain_greedy
+from sailvit.models.mllm import MLLM
+from sailvit.models.packing.answering import Answering, generate_whole, generating
+
+LONGEST = 6
+
+
+def by_hand(language: PreTrainedModel, prompt: torch.Tensor) -> list[int]:
+    """The most likely token, one at a time, without cache, padding or anything of ours."""
+    plain = copy.deepcopy(language)
+    if plain._can_set_attn_implementation():
+        plain.set_attn_implementation("eager")
+    text, answer = prompt, []
+    for _ in range(LONGEST):
+        scores = plain(inputs_embeds=text[None], use_cache=False).logits[0, -1]
+        answer.append(int(scores.argmax()))
+        text = torch.cat([text, plain.get_input_embeddings()(scores.argmax()[None])])
+    return answer
+
+
+@torch.no_grad()
+def answers(model: MLLM, prompts: list[torch.Tensor]) -> tuple[list[list[int]], Answering]:
+    found: list[list[int]] = [[] for _ in prompts]
+    lengths = [len(prompt) for prompt in prompts]
+    with generating(model) as how:
+        order = sorted(range(len(prompts)), key=lambda index: lengths[index])
+        for chosen in how.batches(order, lengths, 8):
+            picked = [prompts[index] for index in chosen]
+            if how.cached:
+                widest = max(len(prompt) for prompt in picked)
+                rows = [pad(p, (0, 0, widest - len(p), 0)) for p in picked]
+                mask = [torch.arange(widest) >= widest - len(p) for p in picked]
+                greedy = plain_greedy(model.language, longest=LONGEST, ends=(), padding=0)
+                with greedy as config:
+                    made = model.language.generate(
+                        inputs_embeds=torch.stack(rows),
+                        attention_mask=torch.stack(mask).long(),
+                        generation_config=config,
+                    ).tolist()
+            else:
+                made = generate_whole(model, picked, LONGEST, ())
+            for index, tokens in zip(chosen, made, strict=True):
+                found[index] = tokens
+    return found, how
+
+
+@pytest.mark.parametrize(
+    "family",
+    [
+        *("llama", "gemma2", "gpt_oss", "deepseek_v3", "lfm2", "qwen3_next", "bloom", "falcon"),
+        *("gpt2", "mamba2", "stablelm", "rwkv", "mistral"),
+    ],
+)
+@torch.no_grad()
+def test_answers_are_those_of_each_prompt_alone(family: str):
+    model = model_of(language_of(family))
+    before = model.language.config._attn_implementation
+    generator = torch.Generator().manual_seed(5)
+    table = model.language.get_input_embeddings()
+    prompts = [
+        table(torch.randint(3, VOCABULARY - 1, (length,), generator=generator))
+        for length in (3, 9, 3, 14)
+    ]
+    found, how = answers(model, prompts)
+    assert found == [by_hand(model.language, prompt) for prompt in prompts], how
+    assert model.language.config._attn_implementation == before
+
+
+def test_prompts_of_one_length_share_a_batch_where_padding_moves_answers():
+    lengths = [4, 5, 4, 4, 6]
+    order = sorted(range(5), key=lambda index: lengths[index])
+    padded = Answering("sdpa", padded=True, cached=True)
+    assert list(padded.batches(order, lengths, 4)) == [[0, 2, 3, 1], [4]]
+    equal = Answering("sdpa", padded=False, cached=True)
+    assert list(equal.batches(order, lengths, 2)) == [[0, 2], [3], [1], [4]]
