@@ -264,3 +264,14 @@ def test_image_paths_of_parquet_start_where_they_are_told(tmp_path):
     (tmp_path / "set").rename(tmp_path / "moved")
     (image,) = indexed(tmp_path / "moved")[0].images
     assert image.read_bytes() == picture(1)
+
+
+@pytest.mark.parametrize("name", ["bad.jsonl", "costs.npy", "index/notes", ".index/notes"])
+def test_files_of_others_are_not_overwritten(tmp_path, name):
+    folder = write_tars(tmp_path / "set")
+    (folder / name).parent.mkdir(exist_ok=True)
+    (folder / name).write_text("mine")
+    before = tree(folder)
+    with pytest.raises(DataError, match=f"holds {name.split('/')[0]}, which no index of ours"):
+        index(index_config(folder))
+    assert tree(folder) == before

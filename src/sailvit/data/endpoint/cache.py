@@ -22,6 +22,12 @@ class ReplyCache:
         self._lock = threading.Lock()
         try:
             self._connection = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
+            names = {row[0] for row in self._connection.execute("SELECT name FROM sqlite_master")}
+            if names and "replies" not in names:
+                self._connection.close()
+                raise DataError(
+                    f"{path} is a database of another program; name another file for the replies"
+                )
             # One process writes at a time; the journal keeps the file whole when that process is killed.
             self._connection.execute("PRAGMA journal_mode=WAL")
             self._connection.execute(

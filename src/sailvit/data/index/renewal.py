@@ -14,10 +14,17 @@ from typing import Any
 from sailvit.core.config import Config
 from sailvit.core.errors import DataError
 from sailvit.core.run import read_json, write_json
-from sailvit.data.formats.manifest import MANIFEST, Manifest, ShardMark, index_name, load_manifest
+from sailvit.data.formats.manifest import (
+    COSTS,
+    MANIFEST,
+    Manifest,
+    ShardMark,
+    index_name,
+    load_manifest,
+)
 from sailvit.data.index.entries import BadRecord, ShardResult, mark_of
 from sailvit.data.index.fingerprints import VERSION, digest
-from sailvit.data.index.folders import read_bad
+from sailvit.data.index.folders import BAD, read_bad
 
 WORK = ".index"
 """Folder of what an unfinished run has done."""
@@ -121,7 +128,11 @@ def _identity(config: IndexConfig, counted: dict[str, Any] | None) -> str:
 
 
 def begin(config: IndexConfig, counted: dict[str, Any] | None) -> None:
-    """Take the manifest aside, since index files change now, and forget what was done for other settings."""
+    """Take the manifest aside, since index files change now, and forget what was done for other settings.
+
+    DataError, before anything is written, where files of the same names are not of an index of ours.
+    """
+    _refuse_foreign(config.out)
     work, identity = config.out / WORK, _identity(config, counted)
     if _noted_identity(config.out) != identity:
         for path in _notes(config.out):
@@ -129,6 +140,17 @@ def begin(config: IndexConfig, counted: dict[str, Any] | None) -> None:
     write_json(work / IDENTITY, identity)
     if (config.out / MANIFEST).exists():
         (config.out / MANIFEST).replace(work / MANIFEST)
+
+
+def _refuse_foreign(out: Path) -> None:
+    if (out / MANIFEST).exists() or (out / WORK / IDENTITY).exists():
+        return
+    names = (BAD, COSTS, "index", WORK)
+    if found := [name for name in names if (out / name).exists()]:
+        raise DataError(
+            f"{out} holds {', '.join(found)}, which no index of ours wrote and an index would"
+            " overwrite; move that elsewhere, or give another folder with --out"
+        )
 
 
 def put_back(out: Path, manifest: Manifest) -> Manifest:
