@@ -79,7 +79,7 @@ def _tiles_hash(tiles: torch.Tensor) -> int:
     """
     # Tiles lie channels-last in memory, so nothing is copied.
     pixels = tiles.permute(0, 2, 3, 1).contiguous().numpy()
-    return int.from_bytes(hashlib.sha256(pixels).digest()[:8], "big") >> 1
+    return int.from_bytes(hashlib.sha256(pixels.data).digest()[:8], "big") >> 1
 
 
 def _tokens(pack: Sequence[Sample]) -> int:

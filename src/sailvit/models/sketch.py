@@ -24,11 +24,11 @@ from sailvit.models.build import (
     layout_of,
     load_connector,
     load_preprocessor,
-    read_preprocessing,
     resolve_source,
 )
 from sailvit.models.loading import Loading
 from sailvit.models.mllm import MLLM
+from sailvit.models.preprocessing import read_preprocessing
 from sailvit.models.roles import refuse_language, vision_config
 from sailvit.models.text_model import text_config
 from sailvit.models.tower import Tower

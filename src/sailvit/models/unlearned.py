@@ -21,10 +21,10 @@ from sailvit.models.build import (
     layout_of,
     load_connector,
     load_preprocessor,
-    read_preprocessing,
 )
 from sailvit.models.mllm import MLLM
 from sailvit.models.packing.choosing import choose_way
+from sailvit.models.preprocessing import read_preprocessing
 from sailvit.models.sketch import config_source, find_tokenizer, read_config
 from sailvit.models.tower import Tower
 
