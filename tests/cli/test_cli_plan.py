@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import typer
 from typer.testing import CliRunner
 
 from sailvit.cli.plan import duration, number, plan, size
+from sailvit.core.errors import ModelError
 
 app = typer.Typer()
 app.command()(plan)
@@ -66,3 +69,27 @@ def test_durations(seconds: float | None, text: str):
 def test_sizes():
     assert size(3.5 * 2**30) == "3.5 GiB"
     assert size(20 * 2**20) == "20 MiB"
+
+
+def test_weights_are_loaded_and_proved_when_asked_for(monkeypatch: pytest.MonkeyPatch):
+    """The proof itself has its own tests; here a model stands for the one that `build` gives."""
+    asked = []
+
+    def made(config, seed, packing):
+        asked.append((config.language, seed, packing))
+        return SimpleNamespace(mllm=SimpleNamespace(chosen="packing: rows (each sample ...)"))
+
+    monkeypatch.setattr("sailvit.models.build.build", made)
+    code, text = run(
+        "sailvit-large", "--tflops", "1", "--weights", "--set", "parallel.packing=rows"
+    )
+    assert (code, asked[0][2]) == (0, "rows")
+    assert "packing: rows (each sample ...)" in text
+
+    def refused(config, seed, packing):
+        raise ModelError("FooForCausalLM cannot be trained on packs")
+
+    monkeypatch.setattr("sailvit.models.build.build", refused)
+    code, text = run("sailvit-large", "--tflops", "1", "--weights")
+    assert code == 1
+    assert "problem FooForCausalLM cannot be trained on packs" in text

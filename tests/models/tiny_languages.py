@@ -168,7 +168,7 @@ LENGTHS = (7, 19, 1, 12, 70, 23)
 """Tokens of the samples that are compared: several windows and chunks long, and in two groups of rows."""
 
 
-def _sample(tokens: torch.Tensor) -> Sample:
+def text_sample(tokens: torch.Tensor) -> Sample:
     """Text of which every position is scored."""
     return Sample(
         id="text",
@@ -190,7 +190,7 @@ def worst_errors(model: MLLM) -> tuple[float, float]:
         reference.set_attn_implementation("eager")
     generator = torch.Generator().manual_seed(3)
     texts = [torch.randint(3, VOCABULARY - 1, (n,), generator=generator) for n in LENGTHS]
-    found = model(collate([[_sample(text) for text in texts]])).logits
+    found = model(collate([[text_sample(text) for text in texts]])).logits
     assert found is not None
     weights = torch.randn(found.shape, generator=generator)
     embeddings = reference.get_input_embeddings()

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
+    from sailvit.core.recipe import Recipe
     from sailvit.training.plan import Plan
     from sailvit.training.plan_storage import Storage
 
@@ -34,6 +35,10 @@ def plan(
     check: Annotated[
         bool, typer.Option("--check", help="Exit with 1 when the recipe has problems.")
     ] = False,
+    weights: Annotated[
+        bool,
+        typer.Option("--weights", help="Load the weights too, and prove how packs are read."),
+    ] = False,
 ) -> None:
     """Show parts, tokens, FLOPs, memory and time of a recipe, and its problems, without training."""
     # torch and transformers take seconds to import; `sailvit --help` should not wait for them.
@@ -51,8 +56,26 @@ def plan(
         source = "given" if tflops else "measured here"
         console.print(f"Time at {peak / 1e12:,.3g} TFLOP/s ({source}) x {devices} x MFU {mfu:g}.")
     _complain(console, made)
+    if weights and not _prove(console, loaded):
+        raise typer.Exit(1)
     if check and made.problems:
         raise typer.Exit(1)
+
+
+def _prove(console: Console, recipe: Recipe) -> bool:
+    """Whether the recipe's own weights load and keep the samples of a pack apart; says how."""
+    from rich.markup import escape
+
+    from sailvit.core.errors import ModelError
+    from sailvit.models.build import build
+
+    try:
+        model = build(recipe.model, recipe.seed, recipe.parallel.packing).mllm
+    except ModelError as error:
+        console.print(f"[red]problem[/red] {escape(str(error))}", highlight=False)
+        return False
+    console.print(escape(str(model.chosen)), highlight=False)
+    return True
 
 
 def _show(console: Console, made: Plan, speed: float) -> None:

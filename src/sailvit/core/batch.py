@@ -43,6 +43,8 @@ class Batch:
     """Ids of the packed samples, in order."""
     padding: int
     """Number of padding tokens."""
+    filler: torch.Tensor | None = None
+    """bool[B, T]: which positions are padding; None where that is not known."""
     features: torch.Tensor | None = None
     """float[I, P, D]: features of the tiles where they are known; None runs the tower."""
 

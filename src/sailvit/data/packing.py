@@ -50,6 +50,7 @@ def collate(
         caption_of=torch.where(answers, captioned.repeat_interleave(lengths), -1).view(shape),
         sample_ids=tuple(segment.id for segment in segments if segment.id),
         padding=len(packs) * width - sum(used),
+        filler=torch.arange(width)[None, :] >= torch.tensor(used)[:, None],
     )
 
 

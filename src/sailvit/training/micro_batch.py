@@ -34,7 +34,8 @@ def _loss(
     job: StageJob, batch: Batch, counts: dict[str, int]
 ) -> tuple[torch.Tensor, list[torch.Tensor]]:
     logits = any(objective.needs_logits for objective in job.objectives.values())
-    activations = job.model(batch, logits=logits)
+    routers = any(objective.needs_routers for objective in job.objectives.values())
+    activations = job.model(batch, logits=logits, routers=routers)
     totals = []
     with torch.autocast(job.device.type, enabled=False):
         loss = torch.zeros((), device=job.device)

@@ -16,6 +16,7 @@ from torch.nn.functional import logsigmoid, normalize
 from sailvit.core.batch import IGNORED, Batch
 from sailvit.core.errors import RecipeError
 from sailvit.distributed.processes import gather_rows, rows_before
+from sailvit.models.experts import balance
 from sailvit.models.mllm import MLLM, Activations
 
 
@@ -24,6 +25,8 @@ class Objective(nn.Module):
 
     needs_logits = False
     """Whether the language must run."""
+    needs_routers = False
+    """Whether the scores of the language's experts are needed."""
     looks_ahead = False
     """Whether `prepare` asks for the visual tokens of every micro-batch, a second pass over them."""
 
@@ -152,7 +155,33 @@ def _captioned_ids(batch: Batch) -> torch.Tensor:
     return batch.image_ids[torch.unique(owner[owner >= 0])][:, None]
 
 
-OBJECTIVES: dict[str, type[Objective]] = {"next_token": NextToken, "contrastive": Contrastive}
+class LoadBalancing(Objective):
+    """The auxiliary loss of a language with experts, as its own family computes it: least when all are used alike.
+
+    Over all tokens but padding. It is not linear in them, so a step's loss is the mean of its micro-batches' on every
+    process, each weighted by its tokens: 1 x 8 differs from 8 x 1 by that alone.
+    """
+
+    needs_logits = needs_routers = True
+
+    def units(self, batch: Batch) -> int:
+        """Number of tokens without padding."""
+        return batch.tokens.numel() - batch.padding
+
+    def forward(self, model: MLLM, activations: Activations, batch: Batch) -> torch.Tensor:
+        """The loss times the batch's tokens, float[] of shape (), of int64[B, T] tokens."""
+        layers = activations.routers
+        if batch.filler is not None:
+            layers = tuple(layer[~batch.filler.flatten()] for layer in layers)
+        total: torch.Tensor = balance(model.language, layers) * self.units(batch)
+        return total
+
+
+OBJECTIVES: dict[str, type[Objective]] = {
+    "next_token": NextToken,
+    "contrastive": Contrastive,
+    "load_balancing": LoadBalancing,
+}
 """By the name that recipes use."""
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from sailvit.core.errors import DataError
 from sailvit.core.recipe import NOT_FOLDERS, Part, Recipe, Stage
 from sailvit.data.text import TextEncoder
 from sailvit.models.checkpoint_files import folder_problems
+from sailvit.models.experts import asks_for_balance
 from sailvit.models.sketch import Sketch
 from sailvit.training.objectives import OBJECTIVES
 
@@ -71,6 +73,21 @@ def stage_remarks(stage: Stage) -> Iterator[str]:
         )
 
 
+def balance_remarks(recipe: Recipe, language: Any) -> Iterator[str]:
+    """Stages that train a language without the auxiliary loss that its config asks for."""
+    weight = asks_for_balance(language)
+    without = [
+        stage.name
+        for stage in recipe.stages
+        if stage.share("language") > 0 and "load_balancing" not in stage.objectives
+    ]
+    if weight is not None and without:
+        yield (
+            f"the language's config asks for the auxiliary loss of its experts, and it is off in"
+            f" {', '.join(without)}; add load_balancing: {weight or 0.001:g} to `objectives` to have it"
+        )
+
+
 def search_remarks(stage: Stage, steps: int | None) -> Iterator[str]:
     """A search for the learning rate that has no time to find one in a stage of so many steps."""
     schedule = stage.schedule
@@ -99,6 +116,7 @@ def model_remarks(recipe: Recipe, model: Sketch) -> Iterator[str]:
             f"sequence {recipe.sequence} is more than the {model.longest} positions that the language was made for;"
             " only samples longer than that are affected"
         )
+    yield from balance_remarks(recipe, model.mllm.language.config)
     if model.tokenizer is not None and not model.tokenizer.chat_template:
         yield "the language has no chat template; turns are written in the plain form that docs/data.md describes"
     if model.tokenizer is not None:

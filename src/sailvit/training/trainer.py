@@ -43,7 +43,7 @@ from sailvit.training.manifest import note_changes, note_resume, run_day, start_
 from sailvit.training.monitors import WatchHook
 from sailvit.training.objectives import make_objectives
 from sailvit.training.optim import freeze, make_optimizer
-from sailvit.training.plan_checks import file_problems
+from sailvit.training.plan_checks import balance_remarks, file_problems
 from sailvit.training.proof import ProofHook
 from sailvit.training.quarantine import QuarantineLog
 from sailvit.training.recovery import RecoveryHook
@@ -113,6 +113,7 @@ class Trainer:
         """What the parts, the chat template and the sources have to say, in sentences."""
         yield from self.assembly.notes
         yield from self._builder.encoder.remarks()
+        yield from balance_remarks(self.recipe, self.assembly.mllm.language.config)
         for name, costs in self._costs.items():
             if costs.unread:
                 yield unread_line(name, costs.unread)

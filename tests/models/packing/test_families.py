@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import pytest
+import torch
 from tiny_languages import language_of, model_of, worst_errors
+from torch.nn.functional import pad
+
+from sailvit.core.errors import ModelError
+from sailvit.models.packing.choosing import choose_way
 
 EXPECTED = {
     **dict.fromkeys(("llama", "qwen2", "qwen3", "qwen3_moe", "gemma", "gemma2"), "packed"),
@@ -32,3 +37,47 @@ def test_rows_are_exact_where_they_are_asked_for(family: str):
     logits, gradients = worst_errors(model)
     assert logits < 1e-5
     assert gradients < 1e-5
+
+
+@pytest.mark.parametrize("family", ["lfm2", "bloom", "mamba2"])
+def test_packed_is_refused_where_samples_would_see_each_other(family: str):
+    with pytest.raises(ModelError, match=r"with parallel\.packing packed: packed: ") as error:
+        model_of(language_of(family), "packed")
+    assert "Set parallel.packing to auto or rows" in str(error.value)
+
+
+def test_a_language_that_sees_the_future_is_refused_in_every_way():
+    with pytest.raises(ModelError, match="tokens see later ones"):
+        model_of(language_of("bert", is_decoder=False))
+
+
+def test_a_leak_of_a_thousandth_is_found():
+    """As small as the one of a layer that adds a little of the position before, whatever sample that is of."""
+    language = language_of("llama")
+
+    def leak(module, inputs, output):
+        del module, inputs
+        return output + 1e-3 * pad(output, (0, 0, 1, 0))[:, :-1]
+
+    language.model.layers[0].mlp.register_forward_hook(leak)
+    model = model_of(language)
+    assert model.chosen.way.kind == "rows"
+    assert "samples see each other" in model.chosen.findings[0]
+
+
+@pytest.mark.parametrize("family", ["llama", "lfm2", "gpt2", "qwen3_moe"])
+def test_the_proof_leaves_no_trace(family: str):
+    language = language_of(family).train()
+    before = {name: tensor.clone() for name, tensor in language.state_dict().items()}
+    torch.manual_seed(7)
+    model = model_of(language)
+    torch.manual_seed(7)
+    state = torch.get_rng_state()
+    choose_way(model)
+    assert torch.equal(torch.get_rng_state(), state)
+    model.language.train()
+    choose_way(model)
+    assert all(module.training for module in language.modules())
+    assert all(parameter.grad is None for parameter in language.parameters())
+    after = language.state_dict()
+    assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
