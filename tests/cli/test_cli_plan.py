@@ -22,7 +22,7 @@ def run(*arguments: str) -> tuple[int, str]:
 
 def test_a_shipped_recipe_is_shown_with_its_missing_files():
     code, text = run("sailvit-large", "--tflops", "989", "--devices", "8")
-    assert code == 0
+    assert code == 1
     for expected in (
         "310 M",
         "frozen",
@@ -34,17 +34,21 @@ def test_a_shipped_recipe_is_shown_with_its_missing_files():
     ):
         assert expected in text
     assert text.count("problem sources.") == 5
+    assert text.rstrip().endswith("5 problems")
 
 
-def test_check_turns_problems_into_an_exit_code():
+def test_problems_are_the_exit_code_with_and_without_check():
     assert run("sailvit-large", "--tflops", "1", "--check")[0] == 1
+    code, text = run("demo", "--tflops", "1")
+    assert code == 0
+    assert "problem" not in text
 
 
 def test_overrides_and_measured_speed():
     code, text = run(
         "sailvit-large", "--set", "sequence=512", "--set", "stages.coarse.train.connector=0"
     )
-    assert code == 0
+    assert code == 1
     assert "measured here" in text
     assert "it trains nothing" in text
     assert "a pack holds 512" in text

@@ -33,14 +33,15 @@ def plan(
     ] = 0.4,
     devices: Annotated[int, typer.Option(min=1, help="Number of devices.")] = 1,
     check: Annotated[
-        bool, typer.Option("--check", help="Exit with 1 when the recipe has problems.")
+        bool, typer.Option("--check", help="Kept for scripts: problems always exit with 1.")
     ] = False,
     weights: Annotated[
         bool,
         typer.Option("--weights", help="Load the weights too, and prove how packs are read."),
     ] = False,
 ) -> None:
-    """Show parts, tokens, FLOPs, memory and time of a recipe, and its problems, without training."""
+    """Show parts, tokens, FLOPs, memory and time of a recipe, without training; exit with 1 if it has problems."""
+    del check
     # torch and transformers take seconds to import; `sailvit --help` should not wait for them.
     from rich.console import Console
 
@@ -56,9 +57,10 @@ def plan(
         source = "given" if tflops else "measured here"
         console.print(f"Time at {peak / 1e12:,.3g} TFLOP/s ({source}) x {devices} x MFU {mfu:g}.")
     _complain(console, made)
-    if weights and not _prove(console, loaded):
-        raise typer.Exit(1)
-    if check and made.problems:
+    proved = not weights or _prove(console, loaded)
+    if count := len(made.problems):
+        console.print(f"{count} problem{'s' * (count > 1)}", highlight=False)
+    if count or not proved:
         raise typer.Exit(1)
 
 

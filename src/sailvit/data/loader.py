@@ -49,6 +49,7 @@ class Loader:
 
     All ranks plan the same packs from the costs; each reads its own, one batch per task, so that several workers share
     one step. A record that cannot be read is left out of its pack and reported; nothing else moves.
+    `changed` is told sources of which a record was read that is not as it was measured.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class Loader:
         feed: Feed,
         *,
         report: Callable[[BadRecord], None] = lambda bad: None,
+        changed: Callable[[str], None] = lambda source: None,
         prefetch: int | None = None,
     ) -> None:
         if feed.global_batch % feed.world:
@@ -70,6 +72,7 @@ class Loader:
         self._sources = sources
         self._builder = builder
         self._report = report
+        self._changed = changed
         self._prefetch = prefetch
         self._cursor: dict[str, Any] | None = None
 
@@ -91,6 +94,8 @@ class Loader:
             for step, readings in made:
                 for reading in readings:
                     quarantine.take(reading.read, reading.bad)
+                    for source in reading.changed:
+                        self._changed(source)
                 quarantine.check()
                 yield step
         quarantine.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -13,7 +14,7 @@ from sailvit.core.batch import IGNORED
 from sailvit.core.errors import DataError
 from sailvit.core.layout import VisualLayout
 from sailvit.core.records import ImageLike, Record, Sample
-from sailvit.data.images import join_tiles, load_image, tile_count, tile_image
+from sailvit.data.images import image_size, join_tiles, load_image, tile_count, tile_image
 from sailvit.data.text import FastTokenizer, TextEncoder, Tokenized
 
 UNUSABLE = (
@@ -39,9 +40,24 @@ class Draft:
     """What it was made from."""
     text: Tokenized
     """Its tokens, cut to the pack."""
+    whole: int
+    """Tokens before they were cut."""
 
     def __len__(self) -> int:
         return len(self.text)
+
+
+class Facts(NamedTuple):
+    """What a record takes in a pack, and what its pack can learn from it."""
+
+    tokens: int
+    """Tokens, placeholders included and uncut."""
+    tiles: int
+    """Tiles."""
+    first: int
+    """Position of the first token with loss."""
+    pair: int
+    """1 for a caption of one image, which the contrastive objective can use."""
 
 
 class Tiler:
@@ -129,21 +145,28 @@ class SampleBuilder:
         tiles = [tile_count(image, self.layout) for image in record.images]
         return len(self.encoder.encode(record, tiles)), sum(tiles)
 
+    def facts(self, record: Record) -> Facts:
+        """What planning and its checks need to know of a record; reads the headers of its images, nothing else."""
+        sizes = [image_size(image) for image in record.images]
+        tiles = [tile_count(image, self.layout) for image in record.images]
+        text = self.encoder.encode(record, tiles)
+        learnt = np.flatnonzero(text.labels != IGNORED)
+        if not len(learnt):
+            raise _without_answer(text, text, self.longest)
+        pair = record.kind == "caption" and len(sizes) == 1
+        return Facts(len(text), sum(tiles), int(learnt[0]), int(pair))
+
     def draft(self, source: str, record: Record, *, most_tiles: int | None = None) -> Draft:
         """The record as tokens, images beyond `most_tiles` cut off; reads at most the headers of its images."""
         tiles = [tile_count(image, self.layout) for image in record.images]
-        return Draft(
-            f"{source}/{record.id}",
-            record,
-            self._cut(self.encoder.encode(record, tiles), most_tiles),
-        )
+        text = self.encoder.encode(record, tiles)
+        return Draft(f"{source}/{record.id}", record, self._cut(text, most_tiles), len(text))
 
     def prompt(self, source: str, record: Record) -> Sample:
         """The record up to its last answer, without labels: what generation starts from."""
         tiles = [tile_count(image, self.layout) for image in record.images]
-        return self.finish(
-            Draft(f"{source}/{record.id}", record, self.encoder.encode_prompt(record, tiles))
-        )
+        text = self.encoder.encode_prompt(record, tiles)
+        return self.finish(Draft(f"{source}/{record.id}", record, text, len(text)))
 
     def finish(self, draft: Draft, tiler: Tiler | None = None) -> Sample:
         """The sample of a draft, its images decoded and tiled; a `tiler` shared by drafts decodes each image once."""

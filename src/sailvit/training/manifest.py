@@ -57,7 +57,8 @@ def run_day(folder: RunFolder, recipe: Recipe) -> date:
     """The day that dated chat templates write in a run: the recipe's, or else the one on which the run began."""
     if recipe.model.chat_date is None and folder.manifest.is_file():
         values = read_json(folder.manifest)
-        return date.fromisoformat(values.get("chat_date") or values["created"][:10])
+        if begun := values.get("chat_date") or values.get("created", "")[:10]:
+            return date.fromisoformat(begun)
     return recipe.model.day
 
 

@@ -11,9 +11,13 @@ from sailvit.core.errors import DataError, ModelError, RecipeError
 from sailvit.core.recipe import PARTS, Part, Recipe, Stage
 from sailvit.core.records import Source
 from sailvit.data.formats import open_source
+from sailvit.data.index.costs import CostTable
+from sailvit.data.index.measuring import Measurer
+from sailvit.data.samples import SampleBuilder
 from sailvit.models.flops import flops_model
 from sailvit.models.sketch import Sketch, sketch
 from sailvit.training.feed import samples_of, supply
+from sailvit.training.judging import NO_PAIRS, judge, tokenizer_problems
 from sailvit.training.objectives import OBJECTIVES
 from sailvit.training.optim import freeze
 from sailvit.training.plan_checks import (
@@ -27,6 +31,9 @@ from sailvit.training.plan_checks import (
 from sailvit.training.plan_memory import Memory, estimate_memory
 from sailvit.training.plan_samples import MeanSample, assumed_sample, mixed_sample, read_sample
 from sailvit.training.plan_storage import Storage, estimate_storage, storage_remarks
+
+JUDGED = 1000
+"""Records looked at per source to judge it; training judges all."""
 
 
 @dataclass(frozen=True)
@@ -95,9 +102,10 @@ def plan(recipe: Recipe) -> Plan:
         return Plan(recipe.name, {}, 0, 0, 0, (), tuple(problems), ())
     sources, found = _open_sources(recipe)
     samples, unread = _mean_samples(recipe, sources, model)
-    problems += [*found, *unread]
-    remarks = [*model_remarks(recipe, model), *source_remarks(recipe)]
     sizes = {name: len(source) for name, source in sources.items()}
+    judged, told = _judged(recipe, sources, model, unread)
+    problems += found + told
+    remarks = [*model_remarks(recipe, model), *source_remarks(recipe)]
     stages = []
     for index, stage in enumerate(recipe.stages):
         where = f"stages.{index} ({stage.name})"
@@ -106,15 +114,14 @@ def plan(recipe: Recipe) -> Plan:
         except RecipeError as error:
             problems.append(f"{where}: {error}")
             continue
-        planned = _plan_stage(
-            recipe, stage, model, _mixture(stage, samples, sources, model, recipe.sequence), sources
-        )
+        mean = _mixture(stage, samples, sources, model, recipe.sequence)
+        planned = _plan_stage(recipe, stage, model, mean, sources)
         stages.append(planned)
-        problems += [
-            f"{where}: {text}"
-            for text in stage_problems(stage, trained=sum(planned.trains.values()))
+        wrong = [
+            *stage_problems(stage, trained=sum(planned.trains.values())),
+            *_pair_problems(stage, planned.sample, samples, judged),
         ]
-        problems += [f"{where}: {text}" for text in _pair_problems(stage, planned.sample, samples)]
+        problems += [f"{where}: {text}" for text in wrong]
         noted = (
             *stage_remarks(stage),
             *search_remarks(stage, planned.steps),
@@ -216,14 +223,46 @@ def _open_sources(recipe: Recipe) -> tuple[dict[str, Source], list[str]]:
 
 def _mean_samples(
     recipe: Recipe, sources: Mapping[str, Source], model: Sketch
-) -> tuple[dict[str, MeanSample], list[str]]:
-    samples, problems = {}, []
+) -> tuple[dict[str, MeanSample], dict[str, str]]:
+    samples, problems = {}, {}
     for name, source in sources.items():
         try:
             samples[name] = read_sample(source, model, recipe.sequence)
         except DataError as error:
-            problems.append(f"sources.{name}: {error}")
+            problems[name] = f"sources.{name}: {error}"
     return samples, problems
+
+
+def _judged(
+    recipe: Recipe, sources: Mapping[str, Source], model: Sketch, unread: Mapping[str, str]
+) -> tuple[set[str], list[str]]:
+    """The sources whose records could be judged, and what is wrong with them and with all others."""
+    tables, refused = _looked_at(recipe, sources, model)
+    if refused:
+        return set(), refused
+    sizes = {name: len(source) for name, source in sources.items()}
+    problems = [text for name, text in unread.items() if name not in tables]
+    return set(tables), problems + [str(error) for error in judge(recipe, tables, sizes)]
+
+
+def _looked_at(
+    recipe: Recipe, sources: Mapping[str, Source], model: Sketch
+) -> tuple[dict[str, CostTable], list[str]]:
+    """What records of every source cost, all of them or many spread over it; and what is wrong with the tokenizer."""
+    if model.tokenizer is None:
+        return {}, []
+    if refused := tokenizer_problems(recipe):
+        return {}, list(map(str, refused))
+    builder = SampleBuilder(model.tokenizer, model.layout, recipe.sequence, day=model.day)
+    tables = {}
+    for name, source in sources.items():
+        count = min(JUDGED, len(source))
+        positions = [place * len(source) // count for place in range(count)]
+        counts, bad, _ = Measurer(source, builder).measure(positions)
+        tables[name] = CostTable(
+            counts[0], counts[1], firsts=counts[2], pairs=counts[3], bad=tuple(bad)
+        )
+    return tables, []
 
 
 def _mixture(
@@ -244,13 +283,12 @@ def _mixture(
 
 
 def _pair_problems(
-    stage: Stage, sample: MeanSample, samples: Mapping[str, MeanSample]
+    stage: Stage, sample: MeanSample, samples: Mapping[str, MeanSample], judged: set[str]
 ) -> list[str]:
-    readable = all(name in samples for name in stage.data)
+    """No pairs for the contrastive objective, in a stage whose records could not all be judged."""
+    readable = all(name in samples for name in stage.data) and not judged.issuperset(stage.data)
     if "contrastive" in stage.objectives and readable and sample.captions == 0:
-        return [
-            "the contrastive objective needs records of kind caption with one image; none was found in its sources"
-        ]
+        return [f"{NO_PAIRS} its sources"]
     return []
 
 

@@ -14,15 +14,13 @@ import torch
 
 from sailvit.checkpoint.store import Checkpoints, Saved
 from sailvit.core.disk import explained
-from sailvit.core.errors import InterruptedRunError, ModelError, RecipeError, RunError
+from sailvit.core.errors import InterruptedRunError, ModelError, RunError
 from sailvit.core.ownership import manifest_of
 from sailvit.core.recipe import Part, Recipe
 from sailvit.core.recipe.differences import going_on, recorded
-from sailvit.core.records import Source
 from sailvit.core.run import RunFolder, read_json
-from sailvit.data.formats import open_source
 from sailvit.data.formats.keys import unread_line
-from sailvit.data.index.measuring import measure_all
+from sailvit.data.index.measuring import mark_stale, measure_all
 from sailvit.data.loader import Loader
 from sailvit.data.samples import SampleBuilder
 from sailvit.distributed.processes import agreed, meet, rank, world
@@ -38,12 +36,13 @@ from sailvit.training.feed import make_feed, target_of
 from sailvit.training.hooks import Hook, MetricsHook, StopOnSignal
 from sailvit.training.job import StageJob
 from sailvit.training.journal import Journal
+from sailvit.training.judging import judge, open_sources, refuse
 from sailvit.training.loop import run_stage
 from sailvit.training.manifest import note_changes, note_resume, run_day, start_manifest
 from sailvit.training.monitors import WatchHook
 from sailvit.training.objectives import make_objectives
 from sailvit.training.optim import freeze, make_optimizer
-from sailvit.training.plan_checks import balance_remarks, file_problems
+from sailvit.training.plan_checks import balance_remarks
 from sailvit.training.proof import ProofHook
 from sailvit.training.quarantine import QuarantineLog
 from sailvit.training.recovery import RecoveryHook
@@ -74,10 +73,10 @@ class Trainer:
         self._announce = announce
         self.device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
         refuse_missing(recipe)
+        self.sources = open_sources(recipe, files=not folder.manifest.exists())
         day = agreed(run_day(folder, recipe))
         dated = recipe.model.model_copy(update={"chat_date": day})
         self.assembly = build(dated, recipe.seed, recipe.parallel.packing)
-        self.sources = open_sources(recipe)
         self._builder = SampleBuilder(
             self.assembly.tokenizer,
             self.assembly.layout,
@@ -85,18 +84,14 @@ class Trainer:
             day=self.assembly.day,
         )
         self._costs = measure_all(self.sources, self._builder, workers=recipe.workers)
+        refuse(judge(recipe, self._costs, {name: len(each) for name, each in self.sources.items()}))
+        self._changed: set[str] = set()
         for remark in self._remarks():
             announce({"note": remark})
         self._journal = Journal(announce)
         self._quarantine = QuarantineLog(folder, self._journal)
         self._peak = device_peak(self.device, recipe.precision)
         self._signals = StopOnSignal()
-        if recipe.parallel.mode != "replicate" and world() == 1:
-            announce(
-                {
-                    "note": f"parallel.mode is {recipe.parallel.mode}, but one process has nothing to share"
-                }
-            )
         bf16 = recipe.precision == "bf16"
         chosen = settle(self.assembly.mllm, recipe.parallel, self.device, bf16=bf16)
         announce({"note": str(chosen)})
@@ -112,6 +107,8 @@ class Trainer:
     def _remarks(self) -> Iterator[str]:
         """What the parts, the chat template and the sources have to say, in sentences."""
         yield from self.assembly.notes
+        if (mode := self.recipe.parallel.mode) != "replicate" and world() == 1:
+            yield f"parallel.mode is {mode}, but one process has nothing to share"
         yield from self._builder.encoder.remarks()
         yield from balance_remarks(self.recipe, self.assembly.mllm.language.config)
         for name, costs in self._costs.items():
@@ -173,8 +170,6 @@ class Trainer:
         return self.assembly
 
     def _start(self) -> None:
-        if problems := list(file_problems(self.recipe)):
-            raise RecipeError("; ".join(problems))
         if rank() == 0:
             with explained(str(self.folder.manifest), "start again"):
                 start_manifest(self.folder, self.recipe, self.assembly, self.sources)
@@ -278,11 +273,31 @@ class Trainer:
                 model, language_runs=any(o.needs_logits for o in objectives.values())
             ),
             peak=self._peak,
-            loader=Loader(self.sources, self._costs, self._builder, feed, report=report),
+            loader=Loader(
+                self.sources,
+                self._costs,
+                self._builder,
+                feed,
+                report=report,
+                changed=self._note_change,
+            ),
             device=device,
             journal=self._journal,
             target=target_of(stage, feed),
             search=make_search(stage),
+        )
+
+    def _note_change(self, source: str) -> None:
+        """Say once that a source is not as it was measured, and have it measured again at the next start."""
+        if source in self._changed:
+            return
+        self._changed.add(source)
+        mark_stale(self.sources[source], self._builder)
+        self._announce(
+            {
+                "note": f"source {source} has changed since it was measured: records that no longer fit their packs are"
+                " left out; the next start, also with --resume, measures it again"
+            }
         )
 
     def _start_parts(self, index: int) -> None:
@@ -315,16 +330,6 @@ class Trainer:
             raise ModelError(
                 f"the {part} to start from in {folder} does not fit the one that the recipe names: {error}"
             ) from error
-
-
-def open_sources(recipe: Recipe) -> dict[str, Source]:
-    """Every source that some stage uses, opened."""
-    used = {name for stage in recipe.stages for name in stage.data}
-    return {
-        name: open_source(name, config, Path.cwd())
-        for name, config in recipe.sources.items()
-        if name in used
-    }
 
 
 def keep_lines(path: Path, stage: int, step: int) -> None:

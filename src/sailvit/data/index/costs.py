@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,8 +29,19 @@ class Costs(Protocol):
     def at(self, positions: NDArray[np.int64]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
         """Tokens, placeholders included and uncut, int32[n], and tiles, int32[n], of the records at int64[n].
 
-        A record that could not be measured costs nothing; reading it says why.
+        A record that could not be measured costs nothing; `bad` of a `CostTable` and reading it say why.
         """
+
+
+class Unusable(NamedTuple):
+    """A record that could not be measured."""
+
+    position: int
+    """Its position in its source."""
+    kind: str
+    """What is wrong with it, in a word or two."""
+    reason: str
+    """What was found, what was expected, what to do."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +56,12 @@ class CostTable:
     """Records per shard; empty means one shard."""
     unread: Mapping[str, int] = field(default_factory=dict)
     """Keys of the source's rows that hold something and are not read, with how many records."""
+    firsts: NDArray[np.int32] | None = None
+    """int32[n]: position of each record's first token with loss; none where that is not known."""
+    pairs: NDArray[np.int32] | None = None
+    """int32[n]: 1 for captions of one image; none where that is not known."""
+    bad: tuple[Unusable, ...] = ()
+    """Records that could not be measured, and so cost nothing; they are measured again at the next start."""
 
     def __post_init__(self) -> None:
         if not self.shards:

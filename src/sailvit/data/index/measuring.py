@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import json
-import os
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from hashlib import blake2b
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from sailvit.core.errors import DataError
 from sailvit.core.records import Source
 from sailvit.data.caches import cache_folder
 from sailvit.data.formats.indexed import IndexedSource
 from sailvit.data.formats.keys import count_unread
-from sailvit.data.index.costs import Costs, CostTable
+from sailvit.data.index.costs import CostTable, Unusable
+from sailvit.data.index.counts import Counts, CountsDraft, kept_counts
 from sailvit.data.index.crew import each
 from sailvit.data.index.fingerprints import (
     VERSION,
@@ -26,14 +26,14 @@ from sailvit.data.index.fingerprints import (
     layout_fingerprint,
     tokenizer_fingerprint,
 )
-from sailvit.data.samples import UNUSABLE, SampleBuilder
-from sailvit.distributed.processes import local_rank, world
+from sailvit.data.samples import UNUSABLE, Facts, SampleBuilder
+from sailvit.distributed.processes import gathered, local_rank, meet, world
 
-Counts = NDArray[np.int32]
-"""Tokens and tiles per record, int32[2, n]."""
 Progress = Callable[[str, int, int], None]
 """Is told a source's name, how many of its records are measured, and how many there are."""
 
+_LONGEST_REASON = 300
+"""Characters kept of what is wrong with a record."""
 _CHUNK = 1024
 """Records per job."""
 _SMALL = 20_000
@@ -53,20 +53,39 @@ def measure(
 ) -> CostTable:
     """Tokens, uncut, and tiles of every record, read from the source's index or from `cache` where they are known.
 
-    Bad records cost nothing. The counts do not depend on the number of workers. Without index and `cache` they are
-    measured again at every call. DataError when an index was counted with another tokenizer or layout.
+    Bad records cost nothing, and are measured again at every call, as they may have been mended. The counts do not
+    depend on the number of workers. Without index and `cache` all is measured again at every call. DataError when an
+    index was counted with another tokenizer or layout.
     """
-    indexed = indexed_costs(name, source, builder)
-    if indexed is not None:
-        return indexed
     file = None if cache is None else cache / counts_name(source, cost_basis(builder))
-    counts = None if file is None else _read(file, len(source))
-    unread = None if file is None or counts is None else _read_unread(file, counts)
-    if counts is None or unread is None:
-        draft = _Draft(file, len(source))
-        unread = _fill(draft.counts, name, source, builder, workers=workers, progress=progress)
-        counts = draft.finish(unread)
-    return CostTable(counts[0], counts[1], tuple(getattr(source, "shards", ())), unread)
+    shards = tuple(getattr(source, "shards", ()))
+    if file is not None and (kept := kept_counts(file, len(source))) is not None:
+        counts, unread = kept
+        counts, bad = _again(file, counts, unread, Measurer(source, builder))
+        return CostTable(counts[0], counts[1], shards, unread, counts[2], counts[3], bad)
+    indexed = indexed_costs(name, source, builder)
+    if indexed is not None and not (file and stale_mark(file).exists()):
+        return indexed
+    draft = CountsDraft(file, len(source))
+    bad, unread = _fill(draft.counts, name, source, builder, workers=workers, progress=progress)
+    counts = draft.finish(unread)
+    if file is not None:
+        stale_mark(file).unlink(missing_ok=True)
+    return CostTable(counts[0], counts[1], shards, unread, counts[2], counts[3], bad)
+
+
+def stale_mark(file: Path) -> Path:
+    """Exists beside a file of counts when a record was read that is not as it was measured."""
+    return file.with_suffix(".stale")
+
+
+def mark_stale(source: Source, builder: SampleBuilder) -> None:
+    """Have a source measured anew at the next start, as one of its records has changed."""
+    file = cache_folder("costs") / counts_name(source, cost_basis(builder))
+    # Where counts cannot be kept, they are measured at every start.
+    with suppress(OSError):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        stale_mark(file).touch()
 
 
 def measure_all(
@@ -76,22 +95,58 @@ def measure_all(
     workers: int = 0,
     cache: Path | None = None,
     progress: Progress | None = None,
-) -> dict[str, Costs]:
+) -> dict[str, CostTable]:
     """The costs of every source; of the processes on a machine the first one measures, the others read what it found.
 
     They wait for its files and not at a barrier, which gives up after some minutes. The folder is `costs` in the
-    program's cache unless `cache` names another.
+    program's cache unless `cache` names another. Counts that some process of an earlier run found to be out of date
+    are thrown away first. DataError when processes do not come to the same counts.
     """
     cache = cache or cache_folder("costs")
+    _forget_stale(sources, builder, cache)
     if world() > 1 and local_rank() > 0:
         basis = cost_basis(builder)
         for name, source in sources.items():
-            if indexed_costs(name, source, builder) is None:
-                _wait_for(cache / counts_name(source, basis))
-    return {
+            file = cache / counts_name(source, basis)
+            if stale_mark(file).exists() or indexed_costs(name, source, builder) is None:
+                _wait_for(file)
+    costs = {
         name: measure(name, source, builder, workers=workers, cache=cache, progress=progress)
         for name, source in sources.items()
     }
+    if world() > 1:
+        _refuse_differences(costs)
+    return costs
+
+
+def _forget_stale(sources: Mapping[str, Source], builder: SampleBuilder, cache: Path) -> None:
+    """Remove the counts of sources that have changed, on every machine before any process reads them."""
+    basis = cost_basis(builder)
+    files = {name: cache / counts_name(source, basis) for name, source in sources.items()}
+    marked = [name for name, file in files.items() if stale_mark(file).exists()]
+    changed = {name for names in gathered(marked) for name in names}
+    if local_rank() == 0:
+        for name in changed:
+            files[name].parent.mkdir(parents=True, exist_ok=True)
+            stale_mark(files[name]).touch()
+            files[name].unlink(missing_ok=True)
+    if changed:
+        meet()
+
+
+def _refuse_differences(costs: Mapping[str, CostTable]) -> None:
+    """DataError unless all processes plan with the same costs; they would train on different packs."""
+    digests = {
+        name: blake2b(np.stack([table.tokens, table.tiles]).tobytes(), digest_size=8).hexdigest()
+        for name, table in costs.items()
+    }
+    found = gathered(digests)
+    if differing := [name for name in costs if len({each[name] for each in found}) > 1]:
+        raise DataError(
+            f"processes find different records in source {differing[0]}; expected the same files on every machine:"
+            " make them the same and start again",
+            kind="counts",
+        )
 
 
 def indexed_costs(name: str, source: Source, builder: SampleBuilder) -> CostTable | None:
@@ -132,21 +187,24 @@ class Measurer:
     builder: SampleBuilder
     """Tokenizes them."""
 
-    def measure(self, stretch: range) -> tuple[Counts, Counter[str]]:
-        """Tokens and tiles, int32[2, n], of the records at these positions, and how many of them
-        hold each key that is not read.
+    def measure(self, stretch: Iterable[int]) -> tuple[Counts, list[Unusable], Counter[str]]:
+        """`Facts`, int32[4, n], of the records at these positions, zero for bad ones; what is wrong with these; and
+        how many records hold each key that is not read.
         """
-        unread = Counter[str]()
-        costs = [self._cost(position, unread) for position in stretch]
-        return np.array(costs, dtype=np.int32).reshape(-1, 2).T, unread
+        bad, unread = list[Unusable](), Counter[str]()
+        found = [self._facts(position, bad, unread) for position in stretch]
+        facts = np.array(found, dtype=np.int32).reshape(-1, len(Facts._fields)).T
+        return facts, bad, unread
 
-    def _cost(self, position: int, unread: Counter[str]) -> tuple[int, int]:
+    def _facts(self, position: int, bad: list[Unusable], unread: Counter[str]) -> tuple[int, ...]:
         try:
             record = self.source[position]
             count_unread(unread, record.unread)
-            return self.builder.cost(record)
-        except UNUSABLE:
-            return 0, 0
+            return self.builder.facts(record)
+        except UNUSABLE as error:
+            kind = error.kind if isinstance(error, DataError) else "unreadable"
+            bad.append(Unusable(position, kind, str(error)[:_LONGEST_REASON]))
+            return (0,) * len(Facts._fields)
 
 
 def _fill(
@@ -157,82 +215,42 @@ def _fill(
     *,
     workers: int,
     progress: Progress | None,
-) -> dict[str, int]:
-    """Measure a source into int32[2, n]; returns the keys that are not read, and their records."""
-    total, unread = len(source), Counter[str]()
+) -> tuple[tuple[Unusable, ...], dict[str, int]]:
+    """Measure a source into int32[4, n]; returns its bad records, and the keys that are not read."""
+    total, bad, unread = len(source), list[Unusable](), Counter[str]()
     stretches = (range(start, min(start + _CHUNK, total)) for start in range(0, total, _CHUNK))
     done = 0
-    for found, left in each(
+    for found, wrong, left in each(
         Measurer(source, builder).measure, stretches, workers=workers if total > _SMALL else 0
     ):
         counts[:, done : done + found.shape[1]] = found
         done += found.shape[1]
+        bad += wrong
         unread.update(left)
         if progress is not None:
             progress(name, done, total)
-    return dict(unread.most_common())
+    return tuple(bad), dict(unread.most_common())
 
 
-class _Draft:
-    """Counts in the making: in memory, or in a file that gets its name when they are complete."""
+def _again(
+    file: Path | None, counts: Counts, unread: dict[str, int], measurer: Measurer
+) -> tuple[Counts, tuple[Unusable, ...]]:
+    """The counts with records measured again that were bad, and those that still are; what was mended is kept.
 
-    def __init__(self, file: Path | None, records: int) -> None:
-        self._file = file
-        self._records = records
-        self.counts: Counts = np.zeros((2, records), dtype=np.int32)
-        if file is not None and records:
-            self.counts = self._open(file)
-
-    def finish(self, unread: Mapping[str, int]) -> Counts:
-        """The counts, now to be found under their name, with the unread keys behind them."""
-        if self._file is None or not self._records:
-            return self.counts
-        self.counts.flush()  # type: ignore[attr-defined]
-        with self._part(self._file).open("ab") as file:
-            file.write(json.dumps(unread).encode())
-        self._part(self._file).replace(self._file)
-        counts: Counts = np.load(self._file, mmap_mode="r", allow_pickle=False)
-        return counts
-
-    def _open(self, file: Path) -> Counts:
-        try:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            return np.lib.format.open_memmap(
-                self._part(file), mode="w+", dtype=np.int32, shape=(2, self._records)
-            )
-        except OSError as error:
-            raise DataError(
-                f"{file.parent} cannot be written ({error}); it keeps token counts of data sets: let $SAILVIT_CACHE"
-                " name a folder that can",
-                kind="cache",
-            ) from error
-
-    @staticmethod
-    def _part(file: Path) -> Path:
-        return file.with_name(f"{file.name}.{os.getpid()}.part")
-
-
-def _read(file: Path, records: int) -> Counts | None:
-    """Counts kept earlier; none when there are none, or none that can be used."""
-    try:
-        counts = np.load(file, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError):
-        return None
-    return counts if counts.shape == (2, records) and counts.dtype == np.int32 else None
-
-
-def _read_unread(file: Path, counts: Counts) -> dict[str, int] | None:
-    """The keys that were not read when a source was measured, which stand behind its counts.
-
-    NumPy reads as many bytes as an array has, so both are one file, written as a whole.
+    Every process does so by itself: they are few, and what is found depends on the records alone.
     """
-    try:
-        with file.open("rb") as opened:
-            opened.seek(getattr(counts, "offset", 0) + counts.nbytes)
-            found: dict[str, int] = json.loads(opened.read())
-    except (OSError, ValueError):
-        return None
-    return found
+    positions = np.flatnonzero(counts[0] == 0)
+    if not len(positions):
+        return counts, ()
+    found, bad, _ = measurer.measure(positions.tolist())
+    if len(bad) < len(positions):
+        counts = np.array(counts)
+        counts[:, positions] = found
+        if file is not None and local_rank() == 0:
+            draft = CountsDraft(file, counts.shape[1])
+            draft.counts[:] = counts
+            draft.finish(unread)
+    return counts, tuple(bad)
 
 
 def _wait_for(file: Path) -> None:

@@ -20,6 +20,8 @@ from sailvit.data.reading.quarantine import BadRecord
 from sailvit.data.reading.shelf import Shelf, Shelved
 from sailvit.data.samples import UNUSABLE, Draft, SampleBuilder, Tiler
 
+CHANGED = "changed"
+"""Kind of records that are longer than they were when they were measured."""
 _LONGEST_NAME = 1000
 """Characters kept of an id or of a file's path."""
 
@@ -54,6 +56,8 @@ class Reading:
     """Records drawn per source, the bad ones included."""
     bad: tuple[BadRecord, ...]
     """Those that were left out."""
+    changed: tuple[str, ...] = ()
+    """Sources of which a record was read that is not as it was measured."""
 
     @property
     def batch(self) -> Batch:
@@ -88,7 +92,7 @@ class Reader(Dataset[Reading]):
         tiler = Tiler(
             self._builder.layout, None if shelf is None or slot is None else shelf.room(slot)
         )
-        found = self._samples(task, tiler)
+        found, changed = self._samples(task, tiler)
         left = iter(found)
         packs = [
             [s for s in islice(left, len(pack)) if isinstance(s, Sample)] for pack in task.packs
@@ -96,12 +100,13 @@ class Reader(Dataset[Reading]):
         batch = collate(packs, padding_id=self._builder.padding_id)
         held = batch if shelf is None or slot is None else shelf.put(slot, batch)
         read = Counter(draw.source for pack in task.packs for draw in pack)
-        return Reading(
-            held, dict(read), tuple(each for each in found if isinstance(each, BadRecord))
-        )
+        bad = tuple(each for each in found if isinstance(each, BadRecord))
+        return Reading(held, dict(read), bad, changed)
 
-    def _samples(self, task: Task, tiler: Tiler) -> list[Sample | BadRecord]:
-        """What became of each draw.
+    def _samples(
+        self, task: Task, tiler: Tiler
+    ) -> tuple[list[Sample | BadRecord], tuple[str, ...]]:
+        """What became of each draw, and the sources that have changed.
 
         All records are read, then all images: pixels drive the code that reads records out of the processor's caches,
         and taking turns made that code half as fast.
@@ -109,10 +114,22 @@ class Reader(Dataset[Reading]):
         draws = list(chain.from_iterable(task.packs))
         with Limit(self._timeout) as limit:
             drafts = [self._draft(task.step, draw, limit) for draw in draws]
-            return [
+            samples = [
                 self._sample(task.step, *pair, limit, tiler)
                 for pair in zip(draws, drafts, strict=True)
             ]
+        changed = {
+            draw.source
+            for draw, draft in zip(draws, drafts, strict=True)
+            if self._has_changed(draw, draft)
+        }
+        return samples, tuple(sorted(changed))
+
+    def _has_changed(self, draw: Drawn, draft: Draft | BadRecord) -> bool:
+        """Whether a record costs something else than was planned; one that is bad now is none of these."""
+        if isinstance(draft, BadRecord):
+            return draft.kind == CHANGED
+        return min(draft.whole, self._builder.longest) != draw.tokens
 
     def _draft(self, step: int, draw: Drawn, limit: Limit) -> Draft | BadRecord:
         """The record of a draw as tokens."""
@@ -151,9 +168,10 @@ def _check_planned(tokens: int, draw: Drawn) -> None:
     """A record that grew since it was measured would burst its pack."""
     if tokens > draw.tokens:
         raise DataError(
-            f"found {tokens} tokens where {draw.tokens} were measured; expected the record as it was then:"
-            " index the source again and start the stage anew",
-            kind="changed",
+            f"found {tokens} tokens where {draw.tokens} were measured, so it does not fit its pack; it is left out"
+            " until the source is measured again, which the next start does, also with --resume. An index that counts"
+            " tokens is made again with `sailvit data index DIR --recipe R --force`",
+            kind=CHANGED,
         )
 
 
