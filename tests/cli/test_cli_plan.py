@@ -84,9 +84,7 @@ def test_weights_are_loaded_and_proved_when_asked_for(monkeypatch: pytest.Monkey
         return SimpleNamespace(mllm=SimpleNamespace(chosen="packing: rows (each sample ...)"))
 
     monkeypatch.setattr("sailvit.models.build.build", made)
-    code, text = run(
-        "sailvit-large", "--tflops", "1", "--weights", "--set", "parallel.packing=rows"
-    )
+    code, text = run("demo", "--tflops", "1", "--weights", "--set", "parallel.packing=rows")
     assert (code, asked[0][2]) == (0, "rows")
     assert "packing: rows (each sample ...)" in text
 
@@ -94,6 +92,6 @@ def test_weights_are_loaded_and_proved_when_asked_for(monkeypatch: pytest.Monkey
         raise ModelError("FooForCausalLM cannot be trained on packs")
 
     monkeypatch.setattr("sailvit.models.build.build", refused)
-    code, text = run("sailvit-large", "--tflops", "1", "--weights")
+    code, text = run("demo", "--tflops", "1", "--weights")
     assert code == 1
     assert "problem FooForCausalLM cannot be trained on packs" in text
