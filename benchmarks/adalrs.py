@@ -26,7 +26,7 @@ from sailvit.cli.train import run_recipe
 from sailvit.core.recipe import Length, Recipe
 from sailvit.core.run import RunFolder, read_lines
 from sailvit.core.schedule import ScheduleConfig
-from sailvit.models.quiet import quiet_libraries
+from sailvit.models.loading.quiet import quiet_libraries
 from sailvit.recipes.loader import load_recipe
 
 SHAPE: dict[str, Any] = {"warmup": 0.03, "decay": {"share": 0.2}}

@@ -25,10 +25,10 @@ from publish import publish
 from rich.console import Console
 
 from sailvit.cli.train import run_recipe
+from sailvit.core.monitoring import WatchConfig
 from sailvit.core.recipe import Recipe
 from sailvit.core.run import RunFolder, read_lines
-from sailvit.core.watch import WatchConfig
-from sailvit.models.quiet import quiet_libraries
+from sailvit.models.loading.quiet import quiet_libraries
 
 COLOURS = {"gradual": "#1d5fd1", "joint": "#b45309"}
 LOOKS = 60

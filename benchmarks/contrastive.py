@@ -17,17 +17,17 @@ from publish import publish
 from sailvit.core.batch import Batch, Step
 from sailvit.core.recipe import Recipe
 from sailvit.core.run import RunFolder
-from sailvit.data.formats import open_source
-from sailvit.data.packing import collate
-from sailvit.data.samples import SampleBuilder
-from sailvit.models.build import Assembly, build
-from sailvit.models.flops import flops_model
-from sailvit.models.quiet import quiet_libraries
+from sailvit.data.processing.collate import collate
+from sailvit.data.processing.processor import SampleBuilder
+from sailvit.data.sources import open_source
+from sailvit.models.loading.build import Assembly, build
+from sailvit.models.loading.quiet import quiet_libraries
+from sailvit.models.measures.flops import flops_model
 from sailvit.recipes.loader import load_recipe
-from sailvit.training.job import StageJob
-from sailvit.training.loop import train_step
-from sailvit.training.objectives import make_objectives
-from sailvit.training.optim import freeze, make_optimizer
+from sailvit.training.objectives.base import make_objectives
+from sailvit.training.optim.optimizer import freeze, make_optimizer
+from sailvit.training.stages.loop import train_step
+from sailvit.training.stages.stage_run import StageJob
 
 PACKS = 8
 """Packs of a step, one per micro-batch."""

@@ -14,10 +14,10 @@ from publish import publish
 
 from sailvit.core.recipe import Recipe
 from sailvit.core.run import RunFolder
-from sailvit.models.quiet import quiet_libraries
+from sailvit.models.loading.quiet import quiet_libraries
 from sailvit.recipes.loader import load_recipe
-from sailvit.training.hooks import Hook
-from sailvit.training.job import StageJob, StepRecord
+from sailvit.training.stages.callback import Hook
+from sailvit.training.stages.stage_run import StageJob, StepRecord
 from sailvit.training.trainer import Trainer
 
 SAMPLES = 2000

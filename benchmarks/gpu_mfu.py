@@ -29,7 +29,7 @@ import torch
 from publish import publish
 
 from sailvit.core.recipe import Recipe
-from sailvit.models.sketch import config_source
+from sailvit.models.loading.sketch import config_source
 from sailvit.recipes.loader import load_recipe
 
 RECIPES = {"large": "sailvit-large", "huge": "sailvit-huge"}
@@ -67,8 +67,8 @@ def device() -> torch.device:
 
 def ours(recipe: Recipe, given: argparse.Namespace) -> dict[str, Any]:
     """Every stage's figures, by `sailvit bench train`'s own means."""
-    from sailvit.models.quiet import quiet_libraries
-    from sailvit.training.bench import bench
+    from sailvit.models.loading.quiet import quiet_libraries
+    from sailvit.preflight.bench import bench
 
     quiet_libraries()
     return asdict(

@@ -30,14 +30,14 @@ from rich.console import Console
 from sailvit.cli.train import run_recipe
 from sailvit.core.recipe import PARTS, Length, PortionConfig, Recipe, Stage, TrainConfig
 from sailvit.core.run import RunFolder, read_lines
-from sailvit.data.world.answers import is_correct
-from sailvit.data.world.tasks import EVAL_TASKS
 from sailvit.evaluation.answers import answer
 from sailvit.evaluation.scores import matches, mean_score, task_scores
 from sailvit.evaluation.world import as_question, held_out
-from sailvit.models.quiet import quiet_libraries
+from sailvit.models.loading.quiet import quiet_libraries
+from sailvit.preflight.plan import plan
 from sailvit.recipes.loader import load_recipe
-from sailvit.training.plan import plan
+from sailvit.synthetic.world.answers import is_correct
+from sailvit.synthetic.world.tasks import EVAL_TASKS
 
 RATE = 1e-3
 """Peak rate of all-at-once training: that of the gradual stages in which the tower trains."""

@@ -17,8 +17,8 @@ from tiny_languages import language_of, model_of, worst_errors  # noqa: E402 - n
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES  # noqa: E402
 
 from sailvit.core.errors import ModelError  # noqa: E402
+from sailvit.models.loading.quiet import quiet_libraries  # noqa: E402
 from sailvit.models.packing.proof import FAULTS  # noqa: E402
-from sailvit.models.quiet import quiet_libraries  # noqa: E402
 
 PAGE = ROOT / "docs" / "languages.md"
 SECONDS = 60

@@ -25,14 +25,14 @@ from torch.utils.data import DataLoader
 from sailvit.core.layout import VisualLayout
 from sailvit.core.recipe import SourceConfig
 from sailvit.core.run import RunFolder, read_lines
-from sailvit.data.feed import Feed
-from sailvit.data.formats import open_source
-from sailvit.data.images import load_image, tile_image
-from sailvit.data.index.measuring import measure
-from sailvit.data.index.preparing import PrepareConfig, prepare
-from sailvit.data.loader import Loader
-from sailvit.data.samples import SampleBuilder
-from sailvit.data.text_world import IMAGE, build_tokenizer
+from sailvit.data.lengths.measuring import measure
+from sailvit.data.loading.loader import Loader
+from sailvit.data.processing.images import load_image, tile_image
+from sailvit.data.processing.processor import SampleBuilder
+from sailvit.data.sampling.loader_config import Feed
+from sailvit.data.sources import open_source
+from sailvit.dataprep.prepare.preparing import PrepareConfig, prepare
+from sailvit.models.loading.world_tokenizer import IMAGE, build_tokenizer
 from sailvit.recipes.loader import load_recipe
 from sailvit.training.trainer import Trainer
 

@@ -19,7 +19,7 @@ import torch
 from publish import publish
 from torch.nn.functional import cross_entropy, linear
 
-from sailvit.models.head import Scores
+from sailvit.models.languages.head import Scores
 
 
 def measure(way: str, answers: int, vocabulary: int, width: int) -> dict[str, Any]:

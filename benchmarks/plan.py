@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 from publish import publish
 
-from sailvit.data.feed import Feed
-from sailvit.data.index.costs import CostTable
-from sailvit.data.plan.balance import Pack, deal
-from sailvit.data.plan.planner import Plan
+from sailvit.data.lengths.costs import CostTable
+from sailvit.data.sampling.balance import Pack, deal
+from sailvit.data.sampling.loader_config import Feed
+from sailvit.data.sampling.planner import Plan
 
 SHARES = {"pictures": 0.7, "texts": 0.3}
 TOKENS_PER_TILE = 256

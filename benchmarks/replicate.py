@@ -18,12 +18,12 @@ from publish import publish
 
 from sailvit.core.batch import Step
 from sailvit.distributed.processes import gathered, joined, rank, sum_counts, world
-from sailvit.models.build import build
-from sailvit.models.quiet import quiet_libraries
+from sailvit.models.loading.build import build
+from sailvit.models.loading.quiet import quiet_libraries
 from sailvit.recipes.loader import load_recipe
-from sailvit.training import micro_batch
-from sailvit.training.job import StageJob
-from sailvit.training.loop import train_step
+from sailvit.training.stages import micro_batch
+from sailvit.training.stages.loop import train_step
+from sailvit.training.stages.stage_run import StageJob
 
 ROUNDS = 6
 """Rounds over both ways, of which the first is left out."""

@@ -8,7 +8,10 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import pytest
 import torch
+from small_tokenizers import CHATML, byte_tokenizer, layout_for
+from transformers import PreTrainedTokenizerFast
 
+from sailvit.core.layout import VisualLayout
 from tiny_parts import Parts
 
 # Matrices this small are slower on several threads, and the machine may be busy.
@@ -27,3 +30,13 @@ def cache(tmp_path_factory: pytest.TempPathFactory):
 def parts(tmp_path_factory: pytest.TempPathFactory) -> Parts:
     """Tiny towers and languages of every family, saved in their real formats."""
     return Parts(tmp_path_factory.mktemp("parts"))
+
+
+@pytest.fixture(scope="session")
+def chatml() -> PreTrainedTokenizerFast:
+    return byte_tokenizer(CHATML)
+
+
+@pytest.fixture(scope="session")
+def layout(chatml) -> VisualLayout:
+    return layout_for(chatml)

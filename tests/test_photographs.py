@@ -23,8 +23,8 @@ from transformers import (
 )
 
 from sailvit.core.run import RunFolder, read_json, read_lines
-from sailvit.data.images import load_image, tile_image
-from sailvit.models.build import Assembly
+from sailvit.data.processing.images import load_image, tile_image
+from sailvit.models.loading.build import Assembly
 from sailvit.recipes.loader import load_recipe
 from sailvit.training import trainer as module
 from sailvit.training.trainer import Trainer

@@ -32,9 +32,9 @@ from transformers import (
 from sailvit.core.batch import Batch
 from sailvit.core.recipe import ModelConfig
 from sailvit.core.records import Record, Sample, Turn
-from sailvit.data.packing import collate
-from sailvit.data.samples import SampleBuilder
-from sailvit.models.build import Assembly, build
+from sailvit.data.processing.collate import collate
+from sailvit.data.processing.processor import SampleBuilder
+from sailvit.models.loading.build import Assembly, build
 
 SIDE, PATCH = 32, 8
 VOCABULARY = 405

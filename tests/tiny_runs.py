@@ -12,12 +12,12 @@ from PIL import Image
 
 from sailvit.core.recipe import Recipe
 from sailvit.core.run import RunFolder, read_lines
-from sailvit.models.build import Assembly
-from sailvit.models.flops import flops_model
-from sailvit.training.hooks import Hook
-from sailvit.training.job import StageJob, StepRecord
-from sailvit.training.objectives import make_objectives
-from sailvit.training.optim import freeze, make_optimizer
+from sailvit.models.loading.build import Assembly
+from sailvit.models.measures.flops import flops_model
+from sailvit.training.objectives.base import make_objectives
+from sailvit.training.optim.optimizer import freeze, make_optimizer
+from sailvit.training.stages.callback import Hook
+from sailvit.training.stages.stage_run import StageJob, StepRecord
 from sailvit.training.trainer import Trainer
 from tiny_parts import Parts, picture
 

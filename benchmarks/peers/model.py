@@ -19,7 +19,7 @@ from transformers.models.llava.processing_llava import LlavaProcessor
 from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 
 from peers.data import PLACEHOLDER
-from sailvit.models.connector import Connector, MergeConnectorConfig
+from sailvit.models.structure.connector import Connector, MergeConnectorConfig
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 

@@ -12,14 +12,14 @@ from peers.watching import Outcome, Task, Watch, scratch
 from sailvit.core.recipe import Recipe
 from sailvit.core.records import Source
 from sailvit.core.run import RunFolder
-from sailvit.data.formats import open_source
-from sailvit.data.packing import collate
-from sailvit.data.samples import SampleBuilder
-from sailvit.models.build import Assembly, build
-from sailvit.models.quiet import quiet_libraries
-from sailvit.training.hooks import Hook
-from sailvit.training.job import StageJob, StepRecord
-from sailvit.training.objectives import NextToken
+from sailvit.data.processing.collate import collate
+from sailvit.data.processing.processor import SampleBuilder
+from sailvit.data.sources import open_source
+from sailvit.models.loading.build import Assembly, build
+from sailvit.models.loading.quiet import quiet_libraries
+from sailvit.training.objectives.base import NextToken
+from sailvit.training.stages.callback import Hook
+from sailvit.training.stages.stage_run import StageJob, StepRecord
 from sailvit.training.trainer import Trainer
 
 

@@ -25,12 +25,12 @@ from sailvit.core.batch import IGNORED
 from sailvit.core.memory import PeakMemory
 from sailvit.core.recipe import Recipe
 from sailvit.core.records import Sample
-from sailvit.models.build import Assembly
-from sailvit.models.flops import flops_model
-from sailvit.models.sketch import read_config, sketch
-from sailvit.models.unlearned import stand_in_tokenizer
-from sailvit.training.bench_data import BenchData, gather
-from sailvit.training.optim import freeze
+from sailvit.models.loading.build import Assembly
+from sailvit.models.loading.sketch import read_config, sketch
+from sailvit.models.loading.unlearned import stand_in_tokenizer
+from sailvit.models.measures.flops import flops_model
+from sailvit.preflight.bench_data import BenchData, gather
+from sailvit.training.optim.optimizer import freeze
 
 
 @dataclasses.dataclass(frozen=True)

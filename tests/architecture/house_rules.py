@@ -23,7 +23,7 @@ class Module:
     """One source file."""
 
     name: str
-    """Path below the package, for instance `models/tower.py`."""
+    """Path below the package, for instance `models/towers/tower.py`."""
     text: str
     """Its source."""
 

@@ -9,9 +9,13 @@ from house_rules import Module, imports
 LAYERS = [
     {"__main__"},
     {"cli"},
+    {"api"},
     {"recipes"},
-    {"training", "evaluation", "export", "report"},
+    {"preflight"},
+    {"training", "evaluation", "interop", "report", "dataprep"},
+    {"inference"},
     {"models", "data"},
+    {"synthetic"},
     {"checkpoint"},
     {"distributed"},
     {"core"},
@@ -19,13 +23,13 @@ LAYERS = [
 """From the top down; layers in one set are siblings."""
 
 PLACES = {
-    "PIL": ("data/",),
-    "matplotlib": ("report/", "data/charts/"),
-    "transformers": ("models/", "data/text", "export/"),
+    "PIL": ("data/", "dataprep/", "synthetic/", "inference/", "preflight/random_source"),
+    "matplotlib": ("report/", "synthetic/charts/"),
+    "transformers": ("models/", "data/processing/", "inference/", "interop/"),
     "typer": ("cli/",),
     "rich": ("cli/",),
     "yaml": ("recipes/",),
-    "jinja2": ("report/", "data/text"),
+    "jinja2": ("report/", "data/processing/"),
 }
 """Where each of these libraries may be imported: beginnings of module names."""
 

@@ -60,13 +60,18 @@ PLANTED: list[tuple[Rule, str, str, int]] = [
     (house.telling_names, "helpers/a.py", "", 1),
     (house.nothing_left_open, "core/a.py", "x = 1  # TODO: more\n", 1),
     (layer_breaks, "core/a.py", "from sailvit.models import tower\n", 1),
-    (layer_breaks, "models/a.py", "def f():\n    from sailvit.data.images import load\n", 2),
-    (layer_breaks, "data/a.py", "if TYPE_CHECKING:\n    import sailvit.models.tower\n", 2),
+    (
+        layer_breaks,
+        "models/a.py",
+        "def f():\n    from sailvit.data.processing.images import load\n",
+        2,
+    ),
+    (layer_breaks, "data/a.py", "if TYPE_CHECKING:\n    import sailvit.models.towers.tower\n", 2),
     (layer_breaks, "report/a.py", "from ..training import loop\n", 1),
     (layer_breaks, "distributed/a.py", "from sailvit import checkpoint\n", 1),
     (place_breaks, "models/a.py", "from PIL import Image\n", 1),
     (place_breaks, "training/a.py", "def f():\n    import transformers\n", 2),
-    (place_breaks, "data/images.py", "from transformers import AutoTokenizer\n", 1),
+    (place_breaks, "data/processing/images.py", "from transformers import AutoTokenizer\n", 1),
     (place_breaks, "evaluation/a.py", "import matplotlib.pyplot as plt\n", 1),
     (unplaced, "extras/a.py", "", 1),
 ]
@@ -88,8 +93,8 @@ RIGHT: list[tuple[Rule, str, str]] = [
         "training/a.py",
         "from sailvit.models import tower\nfrom sailvit.core.batch import Batch\n",
     ),
-    (layer_breaks, "data/formats/a.py", "from . import llava\nfrom ..images import load\n"),
-    (place_breaks, "data/text_world.py", "import transformers\n"),
+    (layer_breaks, "data/sources/a.py", "from . import llava\nfrom ..images import load\n"),
+    (place_breaks, "models/loading/world_tokenizer.py", "import transformers\n"),
 ]
 
 

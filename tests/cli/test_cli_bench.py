@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from sailvit.cli.app import app
 from sailvit.cli.bench import notes, speed_table
-from sailvit.training.bench import Speed, StageSpeed
+from sailvit.preflight.bench import Speed, StageSpeed
 
 STAGE = StageSpeed(
     name="coarse",

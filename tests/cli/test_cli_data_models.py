@@ -13,8 +13,8 @@ from typer.testing import CliRunner
 from sailvit.cli.app import app
 from sailvit.core.errors import SailvitError
 from sailvit.core.recipe import SourceConfig
-from sailvit.data.formats import open_source
-from sailvit.data.images import load_image
+from sailvit.data.processing.images import load_image
+from sailvit.data.sources import open_source
 from sailvit.recipes.loader import dump_recipe
 from tiny_runs import recipe, stage, train, write_data
 

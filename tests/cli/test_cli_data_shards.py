@@ -13,10 +13,10 @@ import pytest
 
 from sailvit.cli.app import main
 from sailvit.core.recipe import SourceConfig
-from sailvit.data.formats import open_source
-from sailvit.data.formats.manifest import load_manifest
-from sailvit.data.index.measuring import measure
-from sailvit.data.samples import SampleBuilder
+from sailvit.data.lengths.measuring import measure
+from sailvit.data.processing.processor import SampleBuilder
+from sailvit.data.shards.manifest import load_manifest
+from sailvit.data.sources import open_source
 from sailvit.recipes.loader import dump_recipe
 from tiny_parts import Parts
 from tiny_runs import recipe, stage, write_data

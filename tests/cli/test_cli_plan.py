@@ -83,7 +83,7 @@ def test_weights_are_loaded_and_proved_when_asked_for(monkeypatch: pytest.Monkey
         asked.append((config.language, seed, packing))
         return SimpleNamespace(mllm=SimpleNamespace(chosen="packing: rows (each sample ...)"))
 
-    monkeypatch.setattr("sailvit.models.build.build", made)
+    monkeypatch.setattr("sailvit.models.loading.build.build", made)
     code, text = run("demo", "--tflops", "1", "--weights", "--set", "parallel.packing=rows")
     assert (code, asked[0][2]) == (0, "rows")
     assert "packing: rows (each sample ...)" in text
@@ -91,7 +91,7 @@ def test_weights_are_loaded_and_proved_when_asked_for(monkeypatch: pytest.Monkey
     def refused(config, seed, packing):
         raise ModelError("FooForCausalLM cannot be trained on packs")
 
-    monkeypatch.setattr("sailvit.models.build.build", refused)
+    monkeypatch.setattr("sailvit.models.loading.build.build", refused)
     code, text = run("demo", "--tflops", "1", "--weights")
     assert code == 1
     assert "problem FooForCausalLM cannot be trained on packs" in text

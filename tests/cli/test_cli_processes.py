@@ -19,7 +19,7 @@ from sailvit.cli.progress import ProgressHook
 from sailvit.core.run import read_json
 from sailvit.recipes.loader import dump_recipe
 from sailvit.training import trainer as trainer_module
-from sailvit.training.job import StageJob, StepRecord
+from sailvit.training.stages.stage_run import StageJob, StepRecord
 from tiny_parts import Parts
 from tiny_runs import lines, recipe, three_stages, write_data
 

@@ -20,7 +20,7 @@ from sailvit.cli.progress import ProgressHook, proof_table
 from sailvit.core.run import read_json
 from sailvit.recipes.loader import dump_recipe, load_recipe
 from sailvit.training import trainer as trainer_module
-from sailvit.training.job import StageJob, StepRecord
+from sailvit.training.stages.stage_run import StageJob, StepRecord
 from tiny_parts import Parts
 from tiny_runs import lines, recipe, stage, write_data
 

@@ -17,8 +17,8 @@ from typer.testing import CliRunner
 
 from sailvit.cli.data.app import data
 from sailvit.core.recipe import SourceConfig
-from sailvit.data.formats import open_source
-from sailvit.models.dual_encoder import DualEncoder
+from sailvit.data.sources import open_source
+from sailvit.models.loading.dual_encoder import DualEncoder
 
 SIZES = {
     "hidden_size": 32,

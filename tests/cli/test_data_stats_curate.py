@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from sailvit.cli.data.app import data
 from sailvit.core.errors import DataError, SailvitError
 from sailvit.core.recipe import SourceConfig
-from sailvit.data.formats import open_source
+from sailvit.data.sources import open_source
 
 TEXTS = (
     "A red circle stands left of a blue square in the garden.",

@@ -10,9 +10,9 @@ from transformers import AutoModel
 from sailvit.cli.demo import DemoSize, TrainingBeside, run_demo
 from sailvit.core.errors import RunError
 from sailvit.core.run import RunFolder, read_json, read_lines
-from sailvit.data.world.tasks import EVAL_TASKS
-from sailvit.models.build import resolve_source
+from sailvit.models.loading.build import resolve_source
 from sailvit.recipes.loader import load_recipe
+from sailvit.synthetic.world.tasks import EVAL_TASKS
 
 
 @pytest.fixture(scope="module")

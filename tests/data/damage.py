@@ -13,12 +13,12 @@ import numpy as np
 from PIL import Image
 
 from sailvit.core.recipe import QuarantineConfig, SourceConfig
-from sailvit.data.feed import Feed
-from sailvit.data.formats import open_source
-from sailvit.data.index.costs import CostTable
-from sailvit.data.index.measuring import measure
-from sailvit.data.loader import Loader
-from sailvit.data.reading.quarantine import BadRecord
+from sailvit.data.lengths.costs import CostTable
+from sailvit.data.lengths.measuring import measure
+from sailvit.data.loading.loader import Loader
+from sailvit.data.loading.quarantine import BadRecord
+from sailvit.data.sampling.loader_config import Feed
+from sailvit.data.sources import open_source
 
 RECORDS = 40
 """Records of every set: one bad one is below 10, the number that is put up with."""

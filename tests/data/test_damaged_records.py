@@ -28,7 +28,7 @@ from damage import (
 )
 from PIL import Image
 
-from sailvit.data.samples import SampleBuilder
+from sailvit.data.processing.processor import SampleBuilder
 
 NAME = f"r{BAD}"
 

@@ -24,9 +24,9 @@ from damage import (
 )
 
 from sailvit.core.recipe import SourceConfig
-from sailvit.data.formats import open_source
-from sailvit.data.index.preparing import PrepareConfig, prepare
-from sailvit.data.samples import SampleBuilder
+from sailvit.data.processing.processor import SampleBuilder
+from sailvit.data.sources import open_source
+from sailvit.dataprep.prepare.preparing import PrepareConfig, prepare
 
 
 @pytest.fixture(scope="module")

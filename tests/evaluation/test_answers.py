@@ -11,10 +11,10 @@ from chat_templates import PUBLISHED
 from transformers import GenerationConfig
 
 from sailvit.core.records import Record, Turn
-from sailvit.data.packing import collate
-from sailvit.data.samples import SampleBuilder
+from sailvit.data.processing.collate import collate
+from sailvit.data.processing.processor import SampleBuilder
 from sailvit.evaluation.answers import answer
-from sailvit.models.build import Assembly
+from sailvit.models.loading.build import Assembly
 from tiny_parts import Parts, mixed_records
 
 ASKED = {"one?": "red", "two?": "blue circle", "three?": "left", "four?": "a large square"}

@@ -13,10 +13,10 @@ from transformers import (
     SiglipVisionConfig,
 )
 
-from sailvit.models.attention import PACKED, register_attention
-from sailvit.models.connector import Connector, MergeConnectorConfig
-from sailvit.models.mllm import MLLM
-from sailvit.models.tower import Preprocessing, Tower
+from sailvit.models.packing.attention import PACKED, register_attention
+from sailvit.models.structure.connector import Connector, MergeConnectorConfig
+from sailvit.models.structure.mllm import MLLM
+from sailvit.models.towers.tower import Preprocessing, Tower
 
 SIDE, PATCH = 32, 8
 VISION = {

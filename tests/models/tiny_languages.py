@@ -17,11 +17,11 @@ from transformers import (
 
 from sailvit.core.recipe import Packing
 from sailvit.core.records import Sample
-from sailvit.data.packing import collate
-from sailvit.models.connector import Connector, MergeConnectorConfig
-from sailvit.models.mllm import MLLM
-from sailvit.models.packing.choosing import choose_way
-from sailvit.models.tower import Preprocessing, Tower
+from sailvit.data.processing.collate import collate
+from sailvit.models.structure.connector import Connector, MergeConnectorConfig
+from sailvit.models.structure.mllm import MLLM
+from sailvit.models.structure.packing_choice import choose_way
+from sailvit.models.towers.tower import Preprocessing, Tower
 
 VOCABULARY = 405
 WIDTH, HEADS, HEAD_WIDTH = 32, 4, 8

@@ -19,16 +19,16 @@ from sailvit.core.errors import DataError, InterruptedRunError
 from sailvit.core.recipe import Recipe, SourceConfig
 from sailvit.core.records import Record, Turn
 from sailvit.core.run import read_json
-from sailvit.data.formats import open_source
-from sailvit.data.index.fingerprints import tokenizer_fingerprint
-from sailvit.data.index.indexing import index, index_config
-from sailvit.data.index.measuring import cost_basis, measure
-from sailvit.data.samples import SampleBuilder
-from sailvit.data.text import TextEncoder
-from sailvit.data.text_source import fix_date
+from sailvit.data.lengths.fingerprints import tokenizer_fingerprint
+from sailvit.data.lengths.measuring import cost_basis, measure
+from sailvit.data.processing.processor import SampleBuilder
+from sailvit.data.processing.template_source import fix_date
+from sailvit.data.processing.text import TextEncoder
+from sailvit.data.sources import open_source
+from sailvit.dataprep.prepare.indexing import index, index_config
+from sailvit.preflight.plan import plan
 from sailvit.recipes.loader import dump_recipe
 from sailvit.training import trainer as module
-from sailvit.training.plan import plan
 from tiny_parts import Parts
 from tiny_runs import recipe, stage, train, weights, write_data
 

@@ -14,13 +14,13 @@ import torch
 from sailvit.core.batch import Batch, Step
 from sailvit.core.recipe import PARTS, ParallelConfig
 from sailvit.core.records import Sample
-from sailvit.data.packing import collate
-from sailvit.data.samples import SampleBuilder
+from sailvit.data.processing.collate import collate
+from sailvit.data.processing.processor import SampleBuilder
 from sailvit.distributed.processes import joined, rank, world
 from sailvit.distributed.sharding import whole
-from sailvit.models.build import build
-from sailvit.models.parallel import is_sharded, parallelize
-from sailvit.training.loop import train_step
+from sailvit.models.loading.build import build
+from sailvit.models.structure.parallel import is_sharded, parallelize
+from sailvit.training.stages.loop import train_step
 from tiny_parts import Parts, picture, record
 from tiny_runs import job, three_stages
 

@@ -17,10 +17,10 @@ from sailvit.checkpoint.store import has_checkpoint
 from sailvit.core.errors import InterruptedRunError, ModelError, ProofError, RecipeError, RunError
 from sailvit.core.recipe import CheckpointConfig, Recipe
 from sailvit.core.run import RunFolder, read_json
-from sailvit.models.connector import Connector
+from sailvit.models.structure.connector import Connector
 from sailvit.training import trainer as module
-from sailvit.training.hooks import Hook
-from sailvit.training.job import StageJob, StepRecord
+from sailvit.training.stages.callback import Hook
+from sailvit.training.stages.stage_run import StageJob, StepRecord
 from sailvit.training.trainer import Trainer
 from tiny_parts import TOWERS, Parts, save_tower
 from tiny_runs import Record, lines, recipe, stage, three_stages, train, weights, write_data

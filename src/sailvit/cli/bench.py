@@ -15,7 +15,7 @@ from sailvit.recipes.loader import load_recipe
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from sailvit.training.bench import Speed
+    from sailvit.preflight.bench import Speed
 
 bench = typer.Typer(no_args_is_help=True, help="Measure speed on this machine.")
 
@@ -50,8 +50,8 @@ def train(
     from rich.console import Console
 
     from sailvit.distributed.processes import joined, local_rank, rank
-    from sailvit.models.quiet import quiet_libraries
-    from sailvit.training.bench import bench as measure
+    from sailvit.models.loading.quiet import quiet_libraries
+    from sailvit.preflight.bench import bench as measure
 
     if json is not None:
         refuse_foreign_file(json, MARK, overwrite=overwrite)

@@ -21,8 +21,8 @@ from sailvit.recipes.loader import load_recipe
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from sailvit.models.build import Assembly
-    from sailvit.training.claim import Claim
+    from sailvit.models.loading.build import Assembly
+    from sailvit.training.callbacks.claim import Claim
 
 QUICK = {"demo": (400, 400, 400), "demo-target": (300, 300)}
 """Samples per stage of the quick demo: enough to walk the road, far too few to learn."""
@@ -71,7 +71,7 @@ def run_demo(folder: RunFolder, size: DemoSize, seed: int, console: Console) -> 
     """Walk the whole road into `folder`; returns the summary that is also written to summary.json."""
     import torch
 
-    from sailvit.training.claim import claimed
+    from sailvit.training.callbacks.claim import claimed
 
     # Models this small gain little from a second thread, so the cores are shared between two trainings instead.
     threads = max(1, (os.cpu_count() or 2) // 2)
@@ -189,7 +189,7 @@ class TrainingBeside:
 
     def model(self) -> Assembly:
         """Wait for the end of the training and load its model."""
-        from sailvit.models.build import build
+        from sailvit.models.loading.build import build
 
         if self._process.wait() != 0:
             raise RunError(f"target training on the base tower failed; {self.log} says why")
@@ -208,12 +208,12 @@ def compare(
     folder: RunFolder, models: dict[str, Assembly], size: DemoSize, seed: int
 ) -> dict[str, Any]:
     """Ask both models the same held-out questions and look at where they put images; writes both to the run."""
-    from sailvit.data.world.answers import is_correct
-    from sailvit.data.world.tasks import EVAL_TASKS
     from sailvit.evaluation.answers import answer
     from sailvit.evaluation.scores import evaluation_json
     from sailvit.evaluation.world import as_question, embedding_rows, held_out, image_features
-    from sailvit.models.affinity import affinity
+    from sailvit.models.measures.affinity import affinity
+    from sailvit.synthetic.world.answers import is_correct
+    from sailvit.synthetic.world.tasks import EVAL_TASKS
 
     asked = held_out(EVAL_TASKS, size.per_task, seed)
     records = [record for _, record in asked]

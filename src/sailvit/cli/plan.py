@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from sailvit.core.recipe import Recipe
-    from sailvit.training.plan import Plan
-    from sailvit.training.plan_storage import Storage
+    from sailvit.preflight.plan import Plan
+    from sailvit.preflight.storage import Storage
 
 
 def plan(
@@ -45,8 +45,8 @@ def plan(
     # torch and transformers take seconds to import; `sailvit --help` should not wait for them.
     from rich.console import Console
 
+    from sailvit.preflight.plan import plan as make_plan
     from sailvit.recipes.loader import load_recipe
-    from sailvit.training.plan import plan as make_plan
 
     loaded = load_recipe(recipe, overrides or ())
     made = make_plan(loaded)
@@ -69,7 +69,7 @@ def _prove(console: Console, recipe: Recipe) -> bool:
     from rich.markup import escape
 
     from sailvit.core.errors import ModelError
-    from sailvit.models.build import build
+    from sailvit.models.loading.build import build
 
     try:
         model = build(recipe.model, recipe.seed, recipe.parallel.packing).mllm
@@ -173,7 +173,7 @@ def duration(seconds: float | None) -> str:
 def _measured_peak(precision: str) -> float:
     import torch
 
-    from sailvit.models.peak import device_peak
+    from sailvit.models.measures.peak import device_peak
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return device_peak(device, "bf16" if precision == "bf16" else "fp32")

@@ -19,9 +19,9 @@ from rich.progress import (
 from rich.table import Table
 
 from sailvit.core.recipe import TrainConfig
-from sailvit.training.hooks import Hook
-from sailvit.training.job import StageJob, StepRecord
-from sailvit.training.quarantine import left_out
+from sailvit.training.output.quarantine import left_out
+from sailvit.training.stages.callback import Hook
+from sailvit.training.stages.stage_run import StageJob, StepRecord
 
 _LINES_PER_STAGE = 10
 """Plain lines that a stage prints when its output is not a terminal."""

@@ -18,8 +18,8 @@ from sailvit.recipes.loader import dump_recipe, load_recipe
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from sailvit.models.build import Assembly
-    from sailvit.training.claim import Claim, Wish
+    from sailvit.models.loading.build import Assembly
+    from sailvit.training.callbacks.claim import Claim, Wish
 
 Set = Annotated[
     list[str] | None,
@@ -47,7 +47,7 @@ def train(
     from rich.console import Console
 
     from sailvit.distributed.processes import joined, rank
-    from sailvit.training.claim import claimed
+    from sailvit.training.callbacks.claim import claimed
 
     loaded = load_recipe(recipe, overrides or ())
     folder = RunFolder(
@@ -89,9 +89,9 @@ def run_recipe(
     # Here, so that `sailvit --help` does not wait for torch.
     from sailvit.cli.progress import ProgressHook, announcement
     from sailvit.distributed.processes import rank
-    from sailvit.models.quiet import quiet_libraries
+    from sailvit.models.loading.quiet import quiet_libraries
     from sailvit.report.page import write_report
-    from sailvit.training.claim import claimed
+    from sailvit.training.callbacks.claim import claimed
     from sailvit.training.trainer import Trainer
 
     if claim is None:

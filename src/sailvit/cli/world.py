@@ -34,11 +34,11 @@ def pretrain(
     """Train the base language on texts and the base tower on coarse captions; about 20 minutes on 2 cores."""
     from rich.console import Console
 
-    from sailvit.data.text_world import build_tokenizer
-    from sailvit.data.world.drawing import SIDE
-    from sailvit.models.quiet import quiet_libraries
-    from sailvit.models.small import save_small_language, save_small_tower
-    from sailvit.training.claim import claimed
+    from sailvit.models.loading.quiet import quiet_libraries
+    from sailvit.models.loading.small import save_small_language, save_small_tower
+    from sailvit.models.loading.world_tokenizer import build_tokenizer
+    from sailvit.synthetic.world.rendering import SIDE
+    from sailvit.training.callbacks.claim import claimed
 
     quiet_libraries()
     _claim_world(out)

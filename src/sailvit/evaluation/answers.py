@@ -8,10 +8,10 @@ import torch
 from torch.nn.functional import pad
 
 from sailvit.core.records import Record, Sample
-from sailvit.data.samples import SampleBuilder
-from sailvit.models.build import Assembly
-from sailvit.models.greedy import end_tokens, plain_greedy
-from sailvit.models.packing.answering import Answering, generate_whole, generating
+from sailvit.data.processing.processor import SampleBuilder
+from sailvit.models.languages.greedy import end_tokens, plain_greedy
+from sailvit.models.loading.build import Assembly
+from sailvit.models.structure.answering import Answering, generate_whole, generating
 
 
 @torch.no_grad()

@@ -9,11 +9,11 @@ import torch
 from numpy.typing import NDArray
 
 from sailvit.core.records import Record
-from sailvit.data.images import data_uri, load_image
-from sailvit.data.samples import SampleBuilder
-from sailvit.data.world.source import WorldSource
+from sailvit.data.processing.images import data_uri, load_image
+from sailvit.data.processing.processor import SampleBuilder
 from sailvit.evaluation.scores import Question
-from sailvit.models.build import Assembly
+from sailvit.models.loading.build import Assembly
+from sailvit.synthetic.world.source import WorldSource
 
 
 def held_out(tasks: Sequence[str], per_task: int, seed: int) -> list[tuple[str, Record]]:

@@ -19,38 +19,40 @@ from sailvit.core.ownership import manifest_of
 from sailvit.core.recipe import Part, Recipe
 from sailvit.core.recipe.differences import going_on, recorded
 from sailvit.core.run import RunFolder, read_json
-from sailvit.data.formats.keys import unread_line
-from sailvit.data.index.measuring import mark_stale, measure_all
-from sailvit.data.loader import Loader
-from sailvit.data.samples import SampleBuilder
+from sailvit.data.lengths.measuring import mark_stale, measure_all
+from sailvit.data.loading.loader import Loader
+from sailvit.data.processing.processor import SampleBuilder
+from sailvit.data.rows.keys import unread_line
 from sailvit.distributed.processes import agreed, meet, rank, world
 from sailvit.distributed.sharding import fill_all
-from sailvit.models.build import Assembly, build, load_connector, load_language, load_tower
-from sailvit.models.flops import flops_model
-from sailvit.models.parallel import settle
-from sailvit.models.peak import device_peak
-from sailvit.training.claim import Claim, KeepClaim, Wish, claimed
-from sailvit.training.curves import Curves, refuse_missing
-from sailvit.training.exports import export_stage
-from sailvit.training.feed import make_feed, target_of
-from sailvit.training.hooks import Hook, MetricsHook, StopOnSignal
-from sailvit.training.job import StageJob
-from sailvit.training.journal import Journal
-from sailvit.training.judging import judge, open_sources, refuse
-from sailvit.training.loop import run_stage
-from sailvit.training.manifest import note_changes, note_resume, run_day, start_manifest
-from sailvit.training.monitors import WatchHook
-from sailvit.training.objectives import make_objectives
-from sailvit.training.optim import freeze, make_optimizer
-from sailvit.training.plan_checks import balance_remarks
-from sailvit.training.proof import ProofHook
-from sailvit.training.quarantine import QuarantineLog
-from sailvit.training.recovery import RecoveryHook
-from sailvit.training.saving import SaveState
-from sailvit.training.searching import SearchHook, make_search
-from sailvit.training.state import restore_place, restore_stage, restore_weights
-from sailvit.training.stopping import stopping_safely
-from sailvit.training.watched import choose
+from sailvit.models.loading.build import Assembly, build, load_connector, load_language, load_tower
+from sailvit.models.measures.flops import flops_model
+from sailvit.models.measures.peak import device_peak
+from sailvit.models.structure.parallel import settle
+from sailvit.training.callbacks.claim import Claim, KeepClaim, Wish, claimed
+from sailvit.training.callbacks.metrics import MetricsHook
+from sailvit.training.callbacks.monitoring import WatchHook
+from sailvit.training.callbacks.proof import ProofHook
+from sailvit.training.callbacks.recovery import RecoveryHook
+from sailvit.training.callbacks.save_state import SaveState
+from sailvit.training.callbacks.search import SearchHook, make_search
+from sailvit.training.callbacks.signals import StopOnSignal
+from sailvit.training.callbacks.state import restore_place, restore_stage, restore_weights
+from sailvit.training.callbacks.stopping import stopping_safely
+from sailvit.training.checks.judging import judge, open_sources, refuse
+from sailvit.training.checks.problems import balance_remarks
+from sailvit.training.monitoring.monitored import choose
+from sailvit.training.objectives.base import make_objectives
+from sailvit.training.optim.optimizer import freeze, make_optimizer
+from sailvit.training.output.exports import export_stage
+from sailvit.training.output.loggers import Curves, refuse_missing
+from sailvit.training.output.manifest import note_changes, note_resume, run_day, start_manifest
+from sailvit.training.output.quarantine import QuarantineLog
+from sailvit.training.stages.callback import Hook
+from sailvit.training.stages.journal import Journal
+from sailvit.training.stages.loader_config import make_feed, target_of
+from sailvit.training.stages.loop import run_stage
+from sailvit.training.stages.stage_run import StageJob
 
 _FINISHED = ("step", "samples", "tokens", "seconds")
 """Fields of a job that the manifest tells of a finished stage."""

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from sailvit.data.remote.cache import ShardCache
-from sailvit.data.remote.orders import Access
+from sailvit.data.remote.requests import Access
 
 
 class Trouble:

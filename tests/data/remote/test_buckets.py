@@ -9,7 +9,7 @@ import pytest
 
 from sailvit.core.errors import DataError
 from sailvit.data.remote.cache import ShardCache
-from sailvit.data.remote.orders import Access
+from sailvit.data.remote.requests import Access
 
 QUICK = {"tries": 3, "wait": 0.01}
 

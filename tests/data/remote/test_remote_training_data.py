@@ -13,13 +13,13 @@ from PIL import Image
 
 from sailvit.core.errors import DataError
 from sailvit.core.recipe import QuarantineConfig, SourceConfig
-from sailvit.data.feed import Feed
-from sailvit.data.formats import open_source
-from sailvit.data.index.measuring import measure
-from sailvit.data.index.preparing import PrepareConfig, prepare
-from sailvit.data.loader import Loader
+from sailvit.data.lengths.measuring import measure
+from sailvit.data.loading.loader import Loader
+from sailvit.data.processing.processor import SampleBuilder
 from sailvit.data.remote import cache
-from sailvit.data.samples import SampleBuilder
+from sailvit.data.sampling.loader_config import Feed
+from sailvit.data.sources import open_source
+from sailvit.dataprep.prepare.preparing import PrepareConfig, prepare
 
 RECORDS = 40
 FEED = Feed(

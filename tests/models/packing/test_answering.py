@@ -10,9 +10,9 @@ from tiny_languages import VOCABULARY, language_of, model_of
 from torch.nn.functional import pad
 from transformers import PreTrainedModel
 
-from sailvit.models.greedy import plain_greedy
-from sailvit.models.mllm import MLLM
-from sailvit.models.packing.answering import Answering, generate_whole, generating
+from sailvit.models.languages.greedy import plain_greedy
+from sailvit.models.structure.answering import Answering, generate_whole, generating
+from sailvit.models.structure.mllm import MLLM
 
 LONGEST = 6
 

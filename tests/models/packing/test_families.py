@@ -8,7 +8,7 @@ from tiny_languages import language_of, model_of, worst_errors
 from torch.nn.functional import pad
 
 from sailvit.core.errors import ModelError
-from sailvit.models.packing.choosing import choose_way
+from sailvit.models.structure.packing_choice import choose_way
 
 EXPECTED = {
     **dict.fromkeys(("llama", "qwen2", "qwen3", "qwen3_moe", "gemma", "gemma2"), "packed"),

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from sailvit.core.records import Record
-    from sailvit.data.endpoint.cache import ReplyCache
-    from sailvit.data.endpoint.replies import Responder
+    from sailvit.dataprep.annotate.cache import ReplyCache
+    from sailvit.dataprep.annotate.replies import Responder
 
 Source = Annotated[str, typer.Argument(metavar="SRC", help="File, folder, glob or URL of data.")]
 Out = Annotated[Path, typer.Option("--out", help="JSONL file to write.")]
@@ -77,9 +77,9 @@ class Choice:
     def responder(self, cache: ReplyCache) -> Responder:
         """The model, ready to be asked."""
         from sailvit.core.errors import DataError
-        from sailvit.data.endpoint.client import Endpoint
-        from sailvit.data.endpoint.local import LocalModel
-        from sailvit.data.endpoint.wire import EndpointConfig
+        from sailvit.dataprep.annotate.client import Endpoint
+        from sailvit.dataprep.annotate.local import LocalModel
+        from sailvit.dataprep.annotate.wire import EndpointConfig
 
         if self.mllm is not None and self.url is None:
             answer, identity = load_answerer(self.mllm, self.stage, self.longest)
@@ -120,7 +120,7 @@ def asking(
     What asking has cost is printed at the end, also when that end is an error.
     """
     from sailvit.cli.data.steps import steps_shown
-    from sailvit.data.endpoint.cache import ReplyCache
+    from sailvit.dataprep.annotate.cache import ReplyCache
 
     replies, done = ReplyCache(cache), iter(range(1, count + 1))
     try:
@@ -151,10 +151,10 @@ def load_answerer(
     from sailvit.core.errors import RunError
     from sailvit.core.run import RunFolder
     from sailvit.evaluation.answers import answer
-    from sailvit.models.build import build
-    from sailvit.models.quiet import quiet_libraries
+    from sailvit.models.loading.build import build
+    from sailvit.models.loading.quiet import quiet_libraries
     from sailvit.recipes.loader import load_recipe
-    from sailvit.training.manifest import run_day
+    from sailvit.training.output.manifest import run_day
 
     quiet_libraries()
     folder = RunFolder(run)

@@ -29,7 +29,7 @@ def charts(
     from pathlib import Path
 
     from sailvit.core.recipe import SourceConfig
-    from sailvit.data.charts.source import open_charts
+    from sailvit.synthetic.charts.source import open_charts
 
     options = {"size": count, "seed": seed, "captions": captions, "questions": questions}
     chosen = {"kinds": [name.strip() for name in kinds.split(",")]} if kinds else {}

@@ -15,7 +15,7 @@ from sailvit.core.outputs import refuse_foreign_file, write_output
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from sailvit.data.index.checking import CheckReport, Finding
+    from sailvit.dataprep.prepare.checking import CheckReport, Finding
 
 MARK = dict.fromkeys(("records", "checked", "images", "bad"))
 """Keys of a report of this command."""
@@ -45,7 +45,7 @@ def check(  # noqa: PLR0913, PLR0917 - the options of a command
 
     from sailvit.cli.data.opening import builder_of, open_named
     from sailvit.cli.data.steps import steps_shown
-    from sailvit.data.index.checking import check as read
+    from sailvit.dataprep.prepare.checking import check as read
 
     if json_file is not None:
         refuse_foreign_file(json_file, MARK, overwrite=overwrite)
@@ -96,7 +96,7 @@ def show_unread(console: Console, unread: Mapping[str, Mapping[str, int]]) -> No
     """Print, once per source, the keys of its rows that hold something and are not read."""
     from rich.markup import escape
 
-    from sailvit.data.formats.keys import unread_line
+    from sailvit.data.rows.keys import unread_line
 
     for name, counts in unread.items():
         text = f"[yellow]{escape(unread_line(name, counts))}[/yellow]"

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from sailvit.data.curation.settings import Curation
+    from sailvit.dataprep.curate.settings import Curation
 
 _EXAMPLES = 2
 """Examples printed per filter; the report has more."""
@@ -36,9 +36,9 @@ def curate(
 
     from sailvit.cli.data.opening import fault_lines, source_config
     from sailvit.cli.data.steps import steps_shown
-    from sailvit.data.curation.curating import curate as choose
-    from sailvit.data.curation.selections import refuse_foreign_selection, write_selection
-    from sailvit.data.formats import open_source
+    from sailvit.data.sources import open_source
+    from sailvit.dataprep.curate.curating import curate as choose
+    from sailvit.dataprep.curate.selections import refuse_foreign_selection, write_selection
 
     refuse_foreign_selection(out)
     console = Console()
@@ -68,7 +68,7 @@ def curate(
 def read_filters(path: Path) -> Curation:
     """The settings in a YAML file; paths in it start at its folder."""
     from sailvit.core.errors import DataError
-    from sailvit.data.curation.settings import read_curation
+    from sailvit.dataprep.curate.settings import read_curation
     from sailvit.recipes.dialect import read_yaml
 
     try:
@@ -84,8 +84,8 @@ def read_filters(path: Path) -> Curation:
 
 
 def _scorer(model: str) -> Any:
-    from sailvit.models.dual_encoder import DualEncoder
-    from sailvit.models.quiet import quiet_libraries
+    from sailvit.models.loading.dual_encoder import DualEncoder
+    from sailvit.models.loading.quiet import quiet_libraries
 
     quiet_libraries()
     return DualEncoder(model)

@@ -41,8 +41,8 @@ def index(
 
     from sailvit.cli.data.opening import builder_of
     from sailvit.cli.data.steps import steps_shown
-    from sailvit.data.index.indexing import index as write
-    from sailvit.data.index.indexing import index_config
+    from sailvit.dataprep.prepare.indexing import index as write
+    from sailvit.dataprep.prepare.indexing import index_config
 
     console = Console()
     config = index_config(folder, out=out, images=images, kind=kind)

@@ -27,7 +27,7 @@ from sailvit.cli.data.opening import Format, Images, Overwrite
 from sailvit.core.outputs import refuse_foreign_file
 
 if TYPE_CHECKING:
-    from sailvit.data.endpoint.judging import Criterion
+    from sailvit.dataprep.annotate.judging import Criterion
 
 
 def judge(  # noqa: PLR0913, PLR0917 - the options of a command
@@ -57,7 +57,7 @@ def judge(  # noqa: PLR0913, PLR0917 - the options of a command
     from rich.console import Console
 
     from sailvit.cli.data.opening import open_named
-    from sailvit.data.endpoint.judging import judge as judge_records
+    from sailvit.dataprep.annotate.judging import judge as judge_records
 
     _check_out(path, out, overwrite=overwrite)
     console, criterion = Console(), _criterion(ask, scale)
@@ -89,8 +89,8 @@ def _check_out(path: str, out: Path, *, overwrite: bool) -> None:
 
 def _criterion(ask: str, scale: str) -> Criterion:
     from sailvit.core.errors import DataError
-    from sailvit.data.endpoint.judging import SCALES, Criterion
-    from sailvit.data.endpoint.prompts import QUESTIONS, read_prompts
+    from sailvit.dataprep.annotate.judging import SCALES, Criterion
+    from sailvit.dataprep.annotate.prompts import QUESTIONS, read_prompts
 
     chosen = next((known for known in SCALES if known == scale), None)
     if chosen is None:

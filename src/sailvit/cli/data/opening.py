@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from sailvit.core.recipe import Recipe, SourceConfig
     from sailvit.core.records import Source
-    from sailvit.data.samples import SampleBuilder
+    from sailvit.data.processing.processor import SampleBuilder
 
 Format = Annotated[
     str | None,
@@ -34,7 +34,7 @@ Workers = Annotated[
 def source_config(path: str, format_name: str | None, images: str | None) -> SourceConfig:
     """How to read what lies at a path, a glob or a URL."""
     from sailvit.core.recipe import SourceConfig
-    from sailvit.data.formats.detect import detect
+    from sailvit.data.sources.detect import detect
 
     if format_name is None:
         return detect(path, images=images)
@@ -45,7 +45,7 @@ def open_named(
     paths: Sequence[str], format_name: str | None, images: str | None
 ) -> dict[str, Source]:
     """The sources at some paths, called by their last part, or by the whole path where that is not enough."""
-    from sailvit.data.formats import open_source
+    from sailvit.data.sources import open_source
 
     short = [Path(path).stem for path in paths]
     names = short if len(set(short)) == len(short) else list(paths)
@@ -69,7 +69,7 @@ def fault_lines(sources: Mapping[str, Source]) -> list[str]:
 def day_of(recipe: Recipe, path: str | Path) -> date:
     """The day that dated chat templates write: the run's, where the recipe lies in a run's folder."""
     from sailvit.core.run import RunFolder
-    from sailvit.training.manifest import run_day
+    from sailvit.training.output.manifest import run_day
 
     folder = RunFolder(Path(path).parent)
     inside = folder.recipe == Path(path) and folder.manifest.is_file()
@@ -81,9 +81,9 @@ def builder_of(recipe: Path | None) -> SampleBuilder | None:
     if recipe is None:
         return None
     from sailvit.core.errors import DataError
-    from sailvit.data.samples import SampleBuilder
-    from sailvit.models.quiet import quiet_libraries
-    from sailvit.models.sketch import sketch
+    from sailvit.data.processing.processor import SampleBuilder
+    from sailvit.models.loading.quiet import quiet_libraries
+    from sailvit.models.loading.sketch import sketch
     from sailvit.recipes.loader import load_recipe
 
     quiet_libraries()

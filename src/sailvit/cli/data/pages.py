@@ -36,7 +36,7 @@ def pages(  # noqa: PLR0913, PLR0917 - one option each
     In a recipe, format `pages` gives the same records without files, drawn when they are read.
     """
     from sailvit.core.recipe import SourceConfig
-    from sailvit.data.pages.source import open_pages
+    from sailvit.synthetic.documents.source import open_pages
 
     options = {"size": count, "seed": seed, "transcriptions": transcriptions, "worn": worn}
     chosen = {"kinds": [name.strip() for name in kinds.split(",")]} if kinds else {}

@@ -10,7 +10,7 @@ import typer
 from sailvit.cli.data.opening import Format, Images, Workers
 
 if TYPE_CHECKING:
-    from sailvit.data.formats.manifest import Manifest
+    from sailvit.data.shards.manifest import Manifest
 
 MEGABYTE = 1_000_000
 """Bytes in the unit of `--shard-size`."""
@@ -64,8 +64,8 @@ def prepare(  # noqa: PLR0913, PLR0917 - the options of a command
 
     from sailvit.cli.data.opening import builder_of, open_named
     from sailvit.cli.data.steps import steps_shown
-    from sailvit.data.index.preparing import PrepareConfig
-    from sailvit.data.index.preparing import prepare as write
+    from sailvit.dataprep.prepare.preparing import PrepareConfig
+    from sailvit.dataprep.prepare.preparing import prepare as write
 
     console = Console()
     opened = open_named(sources, format_name, images)
@@ -99,7 +99,7 @@ def summary(manifest: Manifest, out: Path) -> list[str]:
     """What a folder of shards holds, what was left out of it, and how to use it."""
     from rich.markup import escape
 
-    from sailvit.data.formats.keys import unread_line
+    from sailvit.data.rows.keys import unread_line
 
     size = sum(shard.bytes for shard in manifest.shards)
     kinds: dict[str, int] = {}

@@ -54,8 +54,8 @@ def qa(  # noqa: PLR0913, PLR0917 - the options of a command
     from rich.console import Console
 
     from sailvit.cli.data.opening import open_named
-    from sailvit.data.endpoint.pairs import write_pairs
-    from sailvit.data.endpoint.prompts import PAIRS, read_prompts
+    from sailvit.dataprep.annotate.pairs import write_pairs
+    from sailvit.dataprep.annotate.prompts import PAIRS, read_prompts
 
     _check_out(path, out, overwrite=overwrite)
     console = Console()

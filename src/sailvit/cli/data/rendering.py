@@ -30,7 +30,7 @@ def write_drawn(source: Source, out: Path, name: str, workers: int) -> None:
         TimeRemainingColumn,
     )
 
-    from sailvit.data.rendered import render
+    from sailvit.dataprep.rendering import render
 
     console = Console()
     columns = (

@@ -68,7 +68,7 @@ def stats(  # noqa: PLR0913, PLR0917 - the options of a command
 
     from sailvit.cli.data.opening import builder_of, fault_lines, open_named
     from sailvit.cli.data.steps import steps_shown
-    from sailvit.data.curation.stats import survey
+    from sailvit.dataprep.stats.stats import survey
 
     if json_file is not None:
         refuse_foreign_file(json_file, dict.fromkeys(("sources", "looked_at")), overwrite=overwrite)
@@ -98,7 +98,7 @@ def stats(  # noqa: PLR0913, PLR0917 - the options of a command
 
 
 def _write_page(path: Path, opened: Mapping[str, Any], values: Mapping[str, Any]) -> None:
-    from sailvit.data.curation.pictures import copy_pictures, sample_pictures
+    from sailvit.dataprep.stats.pictures import copy_pictures, sample_pictures
     from sailvit.report.data_stats import render_stats
 
     pairs = copy_pictures(opened, values["copies"].get("picture", {}).get("examples", []))

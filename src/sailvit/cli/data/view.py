@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
     from sailvit.core.recipe import Recipe
     from sailvit.core.records import Source
-    from sailvit.data.feed import Feed
-    from sailvit.data.samples import SampleBuilder
+    from sailvit.data.processing.processor import SampleBuilder
+    from sailvit.data.sampling.loader_config import Feed
 
 
 Viewed = Annotated[
@@ -53,8 +53,8 @@ def view(  # noqa: PLR0913, PLR0917 - the options of a command
     # torch takes seconds to import; `sailvit --help` should not wait for it.
     from rich.console import Console
 
-    from sailvit.data.view.packs import view_packs
-    from sailvit.models.quiet import quiet_libraries
+    from sailvit.dataprep.inspect.packs import view_packs
+    from sailvit.models.loading.quiet import quiet_libraries
     from sailvit.recipes.loader import load_recipe
     from sailvit.report.packs import render_packs
 
@@ -103,8 +103,8 @@ def _needed(recipe: Path | None, source: str) -> Path:
 def _of_recipe(recipe: Recipe, stage: str | None) -> tuple[dict[str, Source], Feed]:
     """The sources of a stage, and its feed."""
     from sailvit.core.errors import RecipeError
-    from sailvit.data.formats import open_source
-    from sailvit.training.feed import make_feed
+    from sailvit.data.sources import open_source
+    from sailvit.training.stages.loader_config import make_feed
 
     indexes = {chosen.name: index for index, chosen in enumerate(recipe.stages)}
     if stage is not None and stage not in indexes:
@@ -121,7 +121,7 @@ def _of_recipe(recipe: Recipe, stage: str | None) -> tuple[dict[str, Source], Fe
 
 def _of_data(recipe: Recipe, sources: dict[str, Source]) -> Feed:
     """A feed of data alone, each record once, in packs as the recipe's first stage makes them."""
-    from sailvit.data.feed import Feed
+    from sailvit.data.sampling.loader_config import Feed
 
     return Feed(
         name="view",
@@ -137,8 +137,8 @@ def _of_data(recipe: Recipe, sources: dict[str, Source]) -> Feed:
 
 def _builder(recipe: Recipe, day: date) -> SampleBuilder:
     from sailvit.core.errors import DataError
-    from sailvit.data.samples import SampleBuilder
-    from sailvit.models.sketch import sketch
+    from sailvit.data.processing.processor import SampleBuilder
+    from sailvit.models.loading.sketch import sketch
 
     model = sketch(recipe.model)
     if model.tokenizer is None:

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from sailvit.core.config import Config
+from sailvit.core.monitoring import WatchConfig
 from sailvit.core.recipe.data import PortionConfig, QuarantineConfig, SourceConfig
 from sailvit.core.recipe.model import ConnectorConfig, ImageConfig, ModelConfig
 from sailvit.core.recipe.optim import OptimConfig, TrainConfig
@@ -18,7 +19,6 @@ from sailvit.core.recipe.running import (
 )
 from sailvit.core.recipe.stage import NOT_FOLDERS, Length, Stage
 from sailvit.core.recipe.types import PARTS, Count, NotNegative, Part, Positive, Share
-from sailvit.core.watch import WatchConfig
 
 __all__ = [
     "NOT_FOLDERS",

@@ -15,10 +15,10 @@ from typing import Any, BinaryIO
 
 from sailvit.core.errors import DataError
 from sailvit.core.seeding import numpy_generator
-from sailvit.data.remote.orders import Access, Depot, Order
-from sailvit.data.remote.room import touch
+from sailvit.data.remote.client_process import Service
+from sailvit.data.remote.lru import touch
+from sailvit.data.remote.requests import Access, Depot, Order
 from sailvit.data.remote.roots import Shard, check_root, checked_name, is_remote, own_file, verified
-from sailvit.data.remote.service import Service
 
 _HOLD = 60.0
 """Seconds for which a file that could not be had is not asked for again: every record of it would wait anew."""

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, TypeVar
 
 from sailvit.core.errors import DataError
-from sailvit.data.remote.orders import Depot, Order
-from sailvit.data.remote.reasons import OtherBytes, reason
-from sailvit.data.remote.room import PART, lies_at, make_room, try_lock
+from sailvit.data.remote.errors import OtherBytes, reason
+from sailvit.data.remote.lru import PART, lies_at, make_room, try_lock
+from sailvit.data.remote.requests import Depot, Order
 from sailvit.data.remote.stores import open_store
 
 if TYPE_CHECKING:

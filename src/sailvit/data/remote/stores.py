@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from sailvit.core.errors import DataError
-from sailvit.data.remote.orders import Access, Depot
-from sailvit.data.remote.reasons import plain
+from sailvit.data.remote.errors import plain
+from sailvit.data.remote.requests import Access, Depot
 
 if TYPE_CHECKING:
     from obstore.store import AzureStore, GCSStore, HTTPStore, S3Store

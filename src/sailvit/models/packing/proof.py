@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from sailvit.core.errors import ModelError
-from sailvit.models.segments import Segments
+from sailvit.models.packing.segments import Segments
 
 LENGTHS = (6, 9, 1, 8)
 """Tokens of the proof's samples."""

@@ -20,8 +20,8 @@ from transformers import PreTrainedModel
 
 from sailvit.core.errors import ModelError
 from sailvit.distributed.processes import gathered
-from sailvit.models.attention import PACKED
-from sailvit.models.segments import Segments
+from sailvit.models.packing.attention import PACKED
+from sailvit.models.packing.segments import Segments
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,93 @@
+"""Files of counts: what every record of a source takes in a pack, and the keys of its rows that are not read."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sailvit.core.errors import DataError
+from sailvit.data.processing.processor import Facts
+
+Counts = NDArray[np.int32]
+"""`Facts` per record, int32[4, n]."""
+
+
+class CountsDraft:
+    """Counts in the making: in memory, or in a file that gets its name when they are complete."""
+
+    def __init__(self, file: Path | None, records: int) -> None:
+        self._file = file
+        self._records = records
+        self.counts: Counts = np.zeros((len(Facts._fields), records), dtype=np.int32)
+        if file is not None and records:
+            self.counts = self._open(file)
+
+    def finish(self, unread: Mapping[str, int]) -> Counts:
+        """The counts, now to be found under their name, with the unread keys behind them."""
+        if self._file is None or not self._records:
+            return self.counts
+        self.counts.flush()  # type: ignore[attr-defined]
+        with self._part(self._file).open("ab") as file:
+            file.write(json.dumps(unread).encode())
+        self._part(self._file).replace(self._file)
+        counts: Counts = np.load(self._file, mmap_mode="r", allow_pickle=False)
+        return counts
+
+    def _open(self, file: Path) -> Counts:
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            return np.lib.format.open_memmap(
+                self._part(file),
+                mode="w+",
+                dtype=np.int32,
+                shape=(len(Facts._fields), self._records),
+            )
+        except OSError as error:
+            raise DataError(
+                f"{file.parent} cannot be written ({error}); it keeps token counts of data sets: let $SAILVIT_CACHE"
+                " name a folder that can",
+                kind="cache",
+            ) from error
+
+    @staticmethod
+    def _part(file: Path) -> Path:
+        return file.with_name(f"{file.name}.{os.getpid()}.part")
+
+
+def kept_counts(file: Path, records: int) -> tuple[Counts, dict[str, int]] | None:
+    """Counts kept earlier and the keys that were not read; none where they cannot be used."""
+    counts = _read_counts(file, records)
+    unread = None if counts is None else _read_unread(file, counts)
+    return None if counts is None or unread is None else (counts, unread)
+
+
+def _read_counts(file: Path, records: int) -> Counts | None:
+    """Counts kept earlier; none when there are none, or none that can be used."""
+    try:
+        counts = np.load(file, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return None
+    return (
+        counts
+        if counts.shape == (len(Facts._fields), records) and counts.dtype == np.int32
+        else None
+    )
+
+
+def _read_unread(file: Path, counts: Counts) -> dict[str, int] | None:
+    """The keys that were not read when a source was measured, which stand behind its counts.
+
+    NumPy reads as many bytes as an array has, so both are one file, written as a whole.
+    """
+    try:
+        with file.open("rb") as opened:
+            opened.seek(getattr(counts, "offset", 0) + counts.nbytes)
+            found: dict[str, int] = json.loads(opened.read())
+    except (OSError, ValueError):
+        return None
+    return found

@@ -1,0 +1,42 @@
+"""Short hashes of what token and tile counts depend on."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from datetime import date
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Any
+
+from sailvit.core.layout import VisualLayout
+from sailvit.data.processing.template_source import is_dated, template_source, written_dates
+
+if TYPE_CHECKING:
+    from sailvit.data.processing.text import FastTokenizer
+
+VERSION = 2
+"""Raised whenever the same record, tokenizer and layout give other counts, or files of counts another form."""
+
+
+def tokenizer_fingerprint(tokenizer: FastTokenizer, day: date | None = None) -> str:
+    """Hash of everything that turns a conversation into ids: vocabulary, rules, special tokens, chat template.
+
+    Of a template that writes the date, what it writes on `day`, or today, is a part.
+    Truncation and padding are left out: they are settings of whoever uses the tokenizer.
+    """
+    core = json.loads(tokenizer.backend_tokenizer.to_str())
+    core.update(truncation=None, padding=None)
+    source = template_source(tokenizer)
+    specials = sorted(tokenizer.all_special_tokens)
+    dated = [written_dates(source, day or date.today())] if is_dated(source) else []
+    return digest([core, source or None, specials, tokenizer.bos_token, *dated])
+
+
+def layout_fingerprint(layout: VisualLayout) -> str:
+    """Hash of everything that turns an image into tiles and tiles into placeholders."""
+    return digest(asdict(layout))
+
+
+def digest(value: Any) -> str:
+    """Hash of a JSON value, in 16 characters."""
+    return blake2b(json.dumps(value, sort_keys=True).encode(), digest_size=8).hexdigest()

@@ -1,0 +1,258 @@
+"""What every record of a source costs, measured once per tokenizer and visual layout, and kept on disk."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+
+import numpy as np
+
+from sailvit.core.errors import DataError
+from sailvit.core.records import Source
+from sailvit.data.caches import cache_folder
+from sailvit.data.lengths.costs import CostTable, Unusable
+from sailvit.data.lengths.counts import Counts, CountsDraft, kept_counts
+from sailvit.data.lengths.fingerprints import (
+    VERSION,
+    digest,
+    layout_fingerprint,
+    tokenizer_fingerprint,
+)
+from sailvit.data.process_pool import each
+from sailvit.data.processing.processor import UNUSABLE, Facts, SampleBuilder
+from sailvit.data.rows.keys import count_unread
+from sailvit.data.sources.indexed import IndexedSource
+from sailvit.distributed.processes import gathered, local_rank, meet, world
+
+Progress = Callable[[str, int, int], None]
+"""Is told a source's name, how many of its records are measured, and how many there are."""
+
+_LONGEST_REASON = 300
+"""Characters kept of what is wrong with a record."""
+_CHUNK = 1024
+"""Records per job."""
+_SMALL = 20_000
+"""Records up to which starting processes (seconds each) costs more than it saves."""
+_GLANCE = 0.2
+"""Seconds between looks for a file that another process writes."""
+
+
+def measure(
+    name: str,
+    source: Source,
+    builder: SampleBuilder,
+    *,
+    workers: int = 0,
+    cache: Path | None = None,
+    progress: Progress | None = None,
+) -> CostTable:
+    """Tokens, uncut, and tiles of every record, read from the source's index or from `cache` where they are known.
+
+    Bad records cost nothing, and are measured again at every call, as they may have been mended. The counts do not
+    depend on the number of workers. Without index and `cache` all is measured again at every call. DataError when an
+    index was counted with another tokenizer or layout.
+    """
+    file = None if cache is None else cache / counts_name(source, cost_basis(builder))
+    shards = tuple(getattr(source, "shards", ()))
+    if file is not None and (kept := kept_counts(file, len(source))) is not None:
+        counts, unread = kept
+        counts, bad = _again(file, counts, unread, Measurer(source, builder))
+        return CostTable(counts[0], counts[1], shards, unread, counts[2], counts[3], bad)
+    indexed = indexed_costs(name, source, builder)
+    if indexed is not None and not (file and stale_mark(file).exists()):
+        return indexed
+    draft = CountsDraft(file, len(source))
+    bad, unread = _fill(draft.counts, name, source, builder, workers=workers, progress=progress)
+    counts = draft.finish(unread)
+    if file is not None:
+        stale_mark(file).unlink(missing_ok=True)
+    return CostTable(counts[0], counts[1], shards, unread, counts[2], counts[3], bad)
+
+
+def stale_mark(file: Path) -> Path:
+    """Exists beside a file of counts when a record was read that is not as it was measured."""
+    return file.with_suffix(".stale")
+
+
+def mark_stale(source: Source, builder: SampleBuilder) -> None:
+    """Have a source measured anew at the next start, as one of its records has changed."""
+    file = cache_folder("costs") / counts_name(source, cost_basis(builder))
+    # Where counts cannot be kept, they are measured at every start.
+    with suppress(OSError):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        stale_mark(file).touch()
+
+
+def measure_all(
+    sources: Mapping[str, Source],
+    builder: SampleBuilder,
+    *,
+    workers: int = 0,
+    cache: Path | None = None,
+    progress: Progress | None = None,
+) -> dict[str, CostTable]:
+    """The costs of every source; of the processes on a machine the first one measures, the others read what it found.
+
+    They wait for its files and not at a barrier, which gives up after some minutes. The folder is `costs` in the
+    program's cache unless `cache` names another. Counts that some process of an earlier run found to be out of date
+    are thrown away first. DataError when processes do not come to the same counts.
+    """
+    cache = cache or cache_folder("costs")
+    _forget_stale(sources, builder, cache)
+    if world() > 1 and local_rank() > 0:
+        basis = cost_basis(builder)
+        for name, source in sources.items():
+            file = cache / counts_name(source, basis)
+            if stale_mark(file).exists() or indexed_costs(name, source, builder) is None:
+                _wait_for(file)
+    costs = {
+        name: measure(name, source, builder, workers=workers, cache=cache, progress=progress)
+        for name, source in sources.items()
+    }
+    if world() > 1:
+        _refuse_differences(costs)
+    return costs
+
+
+def _forget_stale(sources: Mapping[str, Source], builder: SampleBuilder, cache: Path) -> None:
+    """Remove the counts of sources that have changed, on every machine before any process reads them."""
+    basis = cost_basis(builder)
+    files = {name: cache / counts_name(source, basis) for name, source in sources.items()}
+    marked = [name for name, file in files.items() if stale_mark(file).exists()]
+    changed = {name for names in gathered(marked) for name in names}
+    if local_rank() == 0:
+        for name in changed:
+            files[name].parent.mkdir(parents=True, exist_ok=True)
+            stale_mark(files[name]).touch()
+            files[name].unlink(missing_ok=True)
+    if changed:
+        meet()
+
+
+def _refuse_differences(costs: Mapping[str, CostTable]) -> None:
+    """DataError unless all processes plan with the same costs; they would train on different packs."""
+    digests = {
+        name: blake2b(np.stack([table.tokens, table.tiles]).tobytes(), digest_size=8).hexdigest()
+        for name, table in costs.items()
+    }
+    found = gathered(digests)
+    if differing := [name for name in costs if len({each[name] for each in found}) > 1]:
+        raise DataError(
+            f"processes find different records in source {differing[0]}; expected the same files on every machine:"
+            " make them the same and start again",
+            kind="counts",
+        )
+
+
+def indexed_costs(name: str, source: Source, builder: SampleBuilder) -> CostTable | None:
+    """The costs that a source's own index holds; none when it has none."""
+    if not isinstance(source, IndexedSource) or source.manifest.measured is None:
+        return None
+    tokenizer = tokenizer_fingerprint(builder.tokenizer, builder.day)
+    layout = layout_fingerprint(builder.layout)
+    try:
+        counts = source.counts(tokenizer=tokenizer, layout=layout)
+    except DataError as error:
+        raise DataError(f"source {name}: {error}", kind=error.kind) from error
+    return CostTable(counts[0], counts[1], source.shards, source.manifest.unread)
+
+
+def cost_basis(builder: SampleBuilder) -> str:
+    """Hash of all that counts depend on beside the records: tokenizer, layout, and the version of the counting."""
+    return digest(
+        [
+            VERSION,
+            tokenizer_fingerprint(builder.tokenizer, builder.day),
+            layout_fingerprint(builder.layout),
+        ]
+    )
+
+
+def counts_name(source: Source, basis: str) -> str:
+    """Name of the file of a source's counts; how a recipe calls the source is no part of it."""
+    return f"{digest([source.fingerprint, len(source), basis])}.npy"
+
+
+@dataclass(frozen=True)
+class Measurer:
+    """Costs of stretches of a source; goes to the processes of a crew."""
+
+    source: Source
+    """Gives the records."""
+    builder: SampleBuilder
+    """Tokenizes them."""
+
+    def measure(self, stretch: Iterable[int]) -> tuple[Counts, list[Unusable], Counter[str]]:
+        """`Facts`, int32[4, n], of the records at these positions, zero for bad ones; what is wrong with these; and
+        how many records hold each key that is not read.
+        """
+        bad, unread = list[Unusable](), Counter[str]()
+        found = [self._facts(position, bad, unread) for position in stretch]
+        facts = np.array(found, dtype=np.int32).reshape(-1, len(Facts._fields)).T
+        return facts, bad, unread
+
+    def _facts(self, position: int, bad: list[Unusable], unread: Counter[str]) -> tuple[int, ...]:
+        try:
+            record = self.source[position]
+            count_unread(unread, record.unread)
+            return self.builder.facts(record)
+        except UNUSABLE as error:
+            kind = error.kind if isinstance(error, DataError) else "unreadable"
+            bad.append(Unusable(position, kind, str(error)[:_LONGEST_REASON]))
+            return (0,) * len(Facts._fields)
+
+
+def _fill(
+    counts: Counts,
+    name: str,
+    source: Source,
+    builder: SampleBuilder,
+    *,
+    workers: int,
+    progress: Progress | None,
+) -> tuple[tuple[Unusable, ...], dict[str, int]]:
+    """Measure a source into int32[4, n]; returns its bad records, and the keys that are not read."""
+    total, bad, unread = len(source), list[Unusable](), Counter[str]()
+    stretches = (range(start, min(start + _CHUNK, total)) for start in range(0, total, _CHUNK))
+    done = 0
+    for found, wrong, left in each(
+        Measurer(source, builder).measure, stretches, workers=workers if total > _SMALL else 0
+    ):
+        counts[:, done : done + found.shape[1]] = found
+        done += found.shape[1]
+        bad += wrong
+        unread.update(left)
+        if progress is not None:
+            progress(name, done, total)
+    return tuple(bad), dict(unread.most_common())
+
+
+def _again(
+    file: Path | None, counts: Counts, unread: dict[str, int], measurer: Measurer
+) -> tuple[Counts, tuple[Unusable, ...]]:
+    """The counts with records measured again that were bad, and those that still are; what was mended is kept.
+
+    Every process does so by itself: they are few, and what is found depends on the records alone.
+    """
+    positions = np.flatnonzero(counts[0] == 0)
+    if not len(positions):
+        return counts, ()
+    found, bad, _ = measurer.measure(positions.tolist())
+    if len(bad) < len(positions):
+        counts = np.array(counts)
+        counts[:, positions] = found
+        if file is not None and local_rank() == 0:
+            draft = CountsDraft(file, counts.shape[1])
+            draft.counts[:] = counts
+            draft.finish(unread)
+    return counts, tuple(bad)
+
+
+def _wait_for(file: Path) -> None:
+    while not file.exists():
+        time.sleep(_GLANCE)

@@ -1,0 +1,176 @@
+"""The loader: a stage's steps, planned in this process and read in others, with a cursor to continue from exactly."""
+
+from __future__ import annotations
+
+import sys
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from itertools import islice
+from typing import Any, Protocol, TypeVar, runtime_checkable
+
+import torch
+from torch.utils.data import DataLoader
+
+from sailvit.core.batch import Step
+from sailvit.core.errors import DataError
+from sailvit.core.records import Source
+from sailvit.data.lengths.costs import Costs
+from sailvit.data.loading.prefetch import Ahead
+from sailvit.data.loading.quarantine import BadRecord, Quarantine
+from sailvit.data.loading.reader import Reader, Reading, Task
+from sailvit.data.loading.shared_memory import Shelf
+from sailvit.data.loading.workers import naming_deaths, start_worker
+from sailvit.data.processing.processor import SampleBuilder
+from sailvit.data.sampling.balance import deal
+from sailvit.data.sampling.loader_config import Feed
+from sailvit.data.sampling.planner import Plan
+
+_Planned = deque[tuple[int, dict[str, Any]]]
+"""For every step that is planned and not read yet: the number of its batches, and the cursor after it."""
+_Value = TypeVar("_Value")
+
+_FORKS = sys.platform == "linux"
+"""Whether workers are forked, and so share memory that was made before."""
+_BYTES_PER_TOKEN = 64
+"""Four int64 per token, and at most three numbers per image or boundary, of which there are fewer."""
+
+
+@runtime_checkable
+class Fetched(Protocol):
+    """A source whose shards are fetched from elsewhere."""
+
+    def fetch(self, shards: Sequence[int]) -> None:
+        """Begin to fetch these shards, in this order, without waiting for them."""
+
+
+class Loader:
+    """Iterates over this rank's steps; `load` a cursor first to continue after the step that carried it.
+
+    All ranks plan the same packs from the costs; each reads its own, one batch per task, so that several workers share
+    one step. A record that cannot be read is left out of its pack and reported; nothing else moves.
+    `changed` is told sources of which a record was read that is not as it was measured.
+    """
+
+    def __init__(
+        self,
+        sources: Mapping[str, Source],
+        costs: Mapping[str, Costs],
+        builder: SampleBuilder,
+        feed: Feed,
+        *,
+        report: Callable[[BadRecord], None] = lambda bad: None,
+        changed: Callable[[str], None] = lambda source: None,
+        prefetch: int | None = None,
+    ) -> None:
+        if feed.global_batch % feed.world:
+            raise DataError(
+                f"global_batch {feed.global_batch} cannot be dealt equally to {feed.world} ranks; make it a multiple"
+            )
+        self._feed = feed
+        self._plan = Plan(feed, costs)
+        self._sources = sources
+        self._builder = builder
+        self._report = report
+        self._changed = changed
+        self._prefetch = prefetch
+        self._cursor: dict[str, Any] | None = None
+
+    def load(self, cursor: Mapping[str, Any]) -> None:
+        """Continue after the step with this cursor, also on another number of ranks or workers."""
+        self._plan.steps(cursor)
+        self._cursor = dict(cursor)
+
+    def __iter__(self) -> Iterator[Step]:
+        """The steps from the cursor on, the next one made while one is used; leaving the loop ends the workers."""
+        planned: _Planned = deque()
+        quarantine = Quarantine(self._feed.quarantine, self._report)
+        steps = self._steps(iter(self._readings(planned)), planned)
+        # Without workers the time limit of records is one of the main thread.
+        ahead = Ahead(steps) if self._feed.workers else nullcontext(steps)
+        # Workers live as long as somebody can still ask for a step.
+        del steps
+        with naming_deaths(), ahead as made:
+            for step, readings in made:
+                for reading in readings:
+                    quarantine.take(reading.read, reading.bad)
+                    for source in reading.changed:
+                        self._changed(source)
+                quarantine.check()
+                yield step
+        quarantine.close()
+
+    def _steps(
+        self, readings: Iterator[Reading], planned: _Planned
+    ) -> Iterator[tuple[Step, list[Reading]]]:
+        """The steps, and what became of their records."""
+        for reading in readings:
+            count, cursor = planned.popleft()
+            parts = [reading, *islice(readings, count - 1)]
+            yield Step(tuple(part.batch for part in parts), cursor), parts
+
+    def _readings(self, planned: _Planned) -> DataLoader[Reading]:
+        feed = self._feed
+        batches = -(-feed.global_batch // (feed.world * feed.micro_batch))
+        # One step ahead, so that it is read while the one before trains.
+        ahead = self._prefetch or max(2, -(-batches // max(1, feed.workers)))
+        # Beside those on their way, the step in training holds slots, the next one too, and the one after it while they
+        # change places.
+        shelf = (
+            Shelf(ahead * feed.workers + 3 * batches, self._most_bytes())
+            if feed.workers and _FORKS
+            else None
+        )
+        reader = Reader(
+            self._sources,
+            self._builder,
+            shelf=shelf,
+            tiles=feed.tiles,
+            timeout=feed.quarantine.timeout,
+        )
+        return DataLoader(
+            reader,
+            sampler=self._tasks(planned, shelf),
+            batch_size=None,
+            collate_fn=_as_it_is,
+            num_workers=feed.workers,
+            multiprocessing_context="fork" if shelf else None,
+            prefetch_factor=ahead if feed.workers else None,
+            worker_init_fn=start_worker,
+            pin_memory=torch.cuda.is_available(),
+            # Its own, as DataLoader would draw a number from the global one that training uses.
+            generator=torch.Generator(),
+        )
+
+    def _most_bytes(self) -> int:
+        """Bytes that a batch can have: its tiles, and some integers per token."""
+        layout, tokens = self._builder.layout, self._feed.sequence * self._feed.micro_batch
+        return (
+            (tokens // layout.tokens_per_tile) * 3 * layout.tile_size**2
+            + _BYTES_PER_TOKEN * tokens
+            + 4096
+        )
+
+    def _tasks(self, planned: _Planned, shelf: Shelf | None) -> Iterator[Task]:
+        """The tasks of this rank, ahead of what is trained on; cursors go another way, as no worker needs them."""
+        size = self._feed.micro_batch
+        due = dict.fromkeys(self._sources if self._feed.window else (), 0)
+        for step in self._plan.steps(self._cursor):
+            self._fetch(step.cursor["drawn"], due)
+            own = deal(step.packs, self._feed.world)[self._feed.rank]
+            chunks = [tuple(own[at : at + size]) for at in range(0, len(own), size)]
+            planned.append((len(chunks), step.cursor))
+            for chunk in chunks:
+                yield Task(step.cursor["steps"], chunk, shelf.claim() if shelf else None)
+
+    def _fetch(self, drawn: Mapping[str, int], due: dict[str, int]) -> None:
+        """Have the shards of this window and the next fetched, once the draws of a source have come to it."""
+        for name in [name for name, nth in due.items() if drawn.get(name, -1) >= nth]:
+            source = self._sources[name]
+            if isinstance(source, Fetched):
+                shards, due[name] = self._plan.coming(name, drawn[name])
+                source.fetch(shards)
+
+
+def _as_it_is(value: _Value) -> _Value:
+    return value

@@ -1,0 +1,199 @@
+"""The reader: planned packs as a batch, with bad records left out. It is what runs in worker processes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from itertools import chain, islice
+from typing import Protocol, runtime_checkable
+
+from torch.utils.data import Dataset
+
+from sailvit.core.batch import Batch
+from sailvit.core.errors import DataError, one_line
+from sailvit.core.records import Sample, Source
+from sailvit.data.loading.quarantine import BadRecord
+from sailvit.data.loading.shared_memory import Shelf, Shelved
+from sailvit.data.loading.time_limits import Limit
+from sailvit.data.processing.collate import collate
+from sailvit.data.processing.processor import UNUSABLE, Draft, SampleBuilder, Tiler
+from sailvit.data.sampling.draws import Drawn
+
+CHANGED = "changed"
+"""Kind of records that are longer than they were when they were measured."""
+_LONGEST_NAME = 1000
+"""Characters kept of an id or of a file's path."""
+
+
+@runtime_checkable
+class Placed(Protocol):
+    """A source that knows where its records lie."""
+
+    def place(self, position: int) -> tuple[str, int | None]:
+        """The file of the record at `position`, and its place there in bytes (in rows for Parquet)."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """Packs to be read for one batch."""
+
+    step: int
+    """The step they belong to, counted from 1."""
+    packs: tuple[tuple[Drawn, ...], ...]
+    """The draws of each."""
+    slot: int | None = None
+    """Where on the shelf the batch goes; none hands it over in memory of its own."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What became of a task."""
+
+    held: Batch | Shelved
+    """Its packs without bad records; a pack of bad records alone is a row of padding."""
+    read: dict[str, int]
+    """Records drawn per source, the bad ones included."""
+    bad: tuple[BadRecord, ...]
+    """Those that were left out."""
+    changed: tuple[str, ...] = ()
+    """Sources of which a record was read that is not as it was measured."""
+
+    @property
+    def batch(self) -> Batch:
+        """The batch; to be asked for once, as its slot is given back when it is gone."""
+        return self.held.batch() if isinstance(self.held, Shelved) else self.held
+
+    def pin_memory(self) -> Reading:
+        """The same in page-locked memory; DataLoader calls it where there is a GPU."""
+        return replace(self, held=self.batch.pin_memory())
+
+
+class Reader(Dataset[Reading]):
+    """Batches by task. Records are read anew each time; without a shelf it can go to any process."""
+
+    def __init__(
+        self,
+        sources: Mapping[str, Source],
+        builder: SampleBuilder,
+        *,
+        shelf: Shelf | None = None,
+        tiles: int | None = None,
+        timeout: float | None = None,
+    ) -> None:
+        self._sources = sources
+        self._builder = builder
+        self._shelf = shelf
+        self._tiles = tiles
+        self._timeout = timeout
+
+    def __getitem__(self, task: Task) -> Reading:
+        shelf, slot = self._shelf, task.slot
+        tiler = Tiler(
+            self._builder.layout, None if shelf is None or slot is None else shelf.room(slot)
+        )
+        found, changed = self._samples(task, tiler)
+        left = iter(found)
+        packs = [
+            [s for s in islice(left, len(pack)) if isinstance(s, Sample)] for pack in task.packs
+        ]
+        batch = collate(packs, padding_id=self._builder.padding_id)
+        held = batch if shelf is None or slot is None else shelf.put(slot, batch)
+        read = Counter(draw.source for pack in task.packs for draw in pack)
+        bad = tuple(each for each in found if isinstance(each, BadRecord))
+        return Reading(held, dict(read), bad, changed)
+
+    def _samples(
+        self, task: Task, tiler: Tiler
+    ) -> tuple[list[Sample | BadRecord], tuple[str, ...]]:
+        """What became of each draw, and the sources that have changed.
+
+        All records are read, then all images: pixels drive the code that reads records out of the processor's caches,
+        and taking turns made that code half as fast.
+        """
+        draws = list(chain.from_iterable(task.packs))
+        with Limit(self._timeout) as limit:
+            drafts = [self._draft(task.step, draw, limit) for draw in draws]
+            samples = [
+                self._sample(task.step, *pair, limit, tiler)
+                for pair in zip(draws, drafts, strict=True)
+            ]
+        changed = {
+            draw.source
+            for draw, draft in zip(draws, drafts, strict=True)
+            if self._has_changed(draw, draft)
+        }
+        return samples, tuple(sorted(changed))
+
+    def _has_changed(self, draw: Drawn, draft: Draft | BadRecord) -> bool:
+        """Whether a record costs something else than was planned; one that is bad now is none of these."""
+        if isinstance(draft, BadRecord):
+            return draft.kind == CHANGED
+        return min(draft.whole, self._builder.longest) != draw.tokens
+
+    def _draft(self, step: int, draw: Drawn, limit: Limit) -> Draft | BadRecord:
+        """The record of a draw as tokens."""
+        names: list[str] = []
+        try:
+            return limit.call(self._read, draw, names)
+        except UNUSABLE as error:
+            return self._bad(step, draw, "".join(names), error)
+
+    def _read(self, draw: Drawn, names: list[str]) -> Draft:
+        record = self._sources[draw.source][draw.position]
+        names.append(record.id)
+        draft = self._builder.draft(draw.source, record, most_tiles=self._tiles)
+        _check_planned(len(draft), draw)
+        return draft
+
+    def _sample(
+        self, step: int, draw: Drawn, draft: Draft | BadRecord, limit: Limit, tiler: Tiler
+    ) -> Sample | BadRecord:
+        """The draft with its tiles; an image that several of a task's records show is decoded once."""
+        if isinstance(draft, BadRecord):
+            return draft
+        used = tiler.used
+        try:
+            return limit.call(self._builder.finish, draft, tiler)
+        except UNUSABLE as error:
+            tiler.give_back(used)
+            return self._bad(step, draw, draft.record.id, error)
+
+    def _bad(self, step: int, draw: Drawn, name: str, error: BaseException) -> BadRecord:
+        told, place = _told(error), _place(self._sources[draw.source], draw.position)
+        return BadRecord(step, draw.source, draw.position, _writable(name), *told, *place)
+
+
+def _check_planned(tokens: int, draw: Drawn) -> None:
+    """A record that grew since it was measured would burst its pack."""
+    if tokens > draw.tokens:
+        raise DataError(
+            f"found {tokens} tokens where {draw.tokens} were measured, so it does not fit its pack; it is left out"
+            " until the source is measured again, which the next start does, also with --resume. An index that counts"
+            " tokens is made again with `sailvit data index DIR --recipe R --force`",
+            kind=CHANGED,
+        )
+
+
+def _place(source: Source, position: int) -> tuple[str | None, int | None]:
+    """Where a record lies, if that is known; what tells it may be damaged too."""
+    try:
+        if isinstance(source, Placed):
+            file, offset = source.place(position)
+            return _writable(file), offset
+    except UNUSABLE:
+        pass
+    return None, None
+
+
+def _told(error: BaseException) -> tuple[str, str]:
+    """Kind and reason of what made a record unusable."""
+    if isinstance(error, DataError):
+        return error.kind, one_line(error)
+    kind = "unreadable" if isinstance(error, OSError) else "unexpected"
+    return kind, one_line(f"{type(error).__name__}: {error}")
+
+
+def _writable(text: str) -> str:
+    """Foreign text as a line of JSON can hold it: without lone surrogates, and not without end."""
+    return text[:_LONGEST_NAME].encode(errors="backslashreplace").decode()

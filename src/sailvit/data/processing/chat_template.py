@@ -1,0 +1,314 @@
+"""The text around the turns of a conversation, found once per shape of conversation.
+
+A chat template may rewrite history (Qwen3 removes earlier thinking), so rendering growing prefixes does not tell where
+an answer stands. Instead the template is rendered once with a sentinel in place of every text; what lies between the
+sentinels depends on the roles alone and is kept. That also keeps Jinja (0.1 to 1 ms per conversation) out of the loop.
+
+A template may also look into texts: Qwen3 splits answers at `</think>`. Strings it looks for are found in its source;
+they stay in the text that is rendered, and the stretches between them get sentinels of their own. That nothing else
+is done to texts is proved once per shape, with texts in which most changes would show.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import date
+from functools import cached_property
+from typing import Any
+
+import jinja2
+from transformers import PreTrainedTokenizerFast
+
+from sailvit.core.errors import DataError
+from sailvit.data.processing.reasoning import joins_reasoning
+from sailvit.data.processing.template_source import fix_date, template_source, written_dates
+
+_HOLE = "\0"
+_MOST_KNOWN = 4096
+_SENTINEL = re.compile(r"zq(\d+)qz")
+_LOOKED_FOR = re.compile(
+    r"""(?:startswith|endswith|split|replace)\(\s*(?P<a>['"])(?P<called>.*?)(?P=a)"""
+    r"""|(?P<b>['"])(?P<tested>[^'"]*)(?P=b)\s+(?:not\s+)?in\s"""
+)
+
+_REFUSED = (
+    jinja2.TemplateError,
+    TypeError,
+    ValueError,
+    LookupError,
+    AttributeError,
+    ArithmeticError,
+    RuntimeError,
+)
+"""What a template raises on a conversation that it was not written for: by itself, or from within Python."""
+_PROBE = f""" It's <b>&"{{{{ x }}}}" \\n\n\n  \tÜBER 1. 中 {"word " * 60}end"""
+"""A text in which changes of case, blanks, lines, quotes, marks or length would show."""
+_TALK = ("user", "assistant", "user", "assistant")
+
+Shape = tuple[tuple[str, str], ...]
+"""Role and text of every turn, with a NUL for each stretch that the template does not look into."""
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A place in the rendered conversation where a stretch of a turn's text goes."""
+
+    literal: str
+    """The text before it."""
+    stretch: int
+    """Which stretch goes here, counted over all turns."""
+    opens: int | None
+    """Characters before it where an answer begins; none when it begins no answer."""
+    closes: int | None
+    """Characters after it where an answer ends, its end-of-turn token included; none when it ends no answer."""
+
+
+@dataclass(frozen=True)
+class Skeleton:
+    """A conversation without its texts."""
+
+    slots: tuple[Slot, ...]
+    """Where the texts go, in order; stretches that the template drops have none."""
+    end: str
+    """The text after the last slot."""
+
+    @property
+    def in_order(self) -> bool:
+        """Whether texts are shown in the order of their turns."""
+        return all(a.stretch < b.stretch for a, b in zip(self.slots, self.slots[1:], strict=False))
+
+    def fill(self, stretches: Sequence[str]) -> tuple[str, list[tuple[int, int]]]:
+        """The conversation with its stretches of text in place, and the character spans of its answers."""
+        pieces, spans, at, begin = [], [], 0, 0
+        for slot in self.slots:
+            stretch = stretches[slot.stretch]
+            start = at + len(slot.literal)
+            at = start + len(stretch)
+            pieces += [slot.literal, stretch]
+            if slot.opens is not None:
+                begin = start - slot.opens
+            if slot.closes is not None:
+                spans.append((begin, at + slot.closes))
+        return "".join([*pieces, self.end]), spans
+
+
+class Template:
+    """Skeletons by shape: of the tokenizer's chat template, or of a plain format when it has none.
+
+    A template that asks for the date is given `day`; today, unless one is named.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerFast, day: date | None = None) -> None:
+        self._tokenizer = tokenizer
+        source = template_source(tokenizer)
+        day = day or date.today()
+        self._source = fix_date(source, day)
+        self._dates = written_dates(source, day)
+        self._controls = re.compile(f"({_any_of(_looked_for(source))})")
+        self._end_of_turn = re.compile(
+            rf"\s*(?:{_any_of({*tokenizer.all_special_tokens, *tokenizer.get_added_vocab()})})"
+        )
+        self._known: dict[Shape, Skeleton] = {}
+        self._pieces = bool(source) and self._wants_pieces()
+
+    def split(self, text: str) -> tuple[str, list[str]]:
+        """A turn's text with a NUL for each stretch that the template does not look into, and these stretches."""
+        pieces = self._controls.split(text)
+        stretches = [core for piece in pieces[::2] if (core := piece.strip())]
+        if len(pieces) == 1 or not stretches:
+            return _HOLE, [text]
+        pieces[::2] = [
+            piece.replace(core, _HOLE) if (core := piece.strip()) else piece
+            for piece in pieces[::2]
+        ]
+        return "".join(pieces), stretches
+
+    def skeleton(self, shape: Shape) -> Skeleton:
+        """The text around turns of this shape."""
+        if shape not in self._known:
+            if len(self._known) >= _MOST_KNOWN:
+                self._known.clear()
+            self._known[shape] = self._skeleton(shape)
+        return self._known[shape]
+
+    @cached_property
+    def joins_reasoning(self) -> bool:
+        """Whether reasoning may be put into an answer's text; see `joins_reasoning`."""
+        try:
+            return bool(self._source) and joins_reasoning(self._rendered)
+        except _REFUSED:
+            return False
+
+    def render(self, roles: Sequence[str], texts: Sequence[str]) -> str:
+        """The whole conversation as text."""
+        if not self._source:
+            return self._plain(roles, texts)
+        try:
+            return self._written(roles, texts, pieces=self._pieces)
+        except _REFUSED as error:
+            raise DataError(
+                f"the tokenizer's chat template refuses a conversation of {', '.join(roles)} ({error});"
+                " reorder or merge its turns, or give the tokenizer another template",
+                kind="turns",
+            ) from error
+
+    def dates(self) -> list[str]:
+        """What the template writes of the day; empty unless it asks for one."""
+        return self._dates
+
+    def ends(self) -> tuple[str, str]:
+        """The tokens that end an answer inside a conversation, and one that ends it; empty where there is none."""
+        for roles in (_TALK, ("system", *_TALK)):
+            try:
+                text, spans = self.skeleton(tuple((role, _HOLE) for role in roles)).fill(
+                    ["a"] * len(roles)
+                )
+            except DataError:
+                continue
+            inside, last = (text[slice(*span)].strip()[1:].strip() for span in spans)
+            return inside, last
+        return "", ""
+
+    def _written(self, roles: Sequence[str], texts: Sequence[str], *, pieces: bool) -> str:
+        """What the chat template makes of turns whose content is text, or a list with one piece of text."""
+        turns = [
+            {"role": role, "content": [{"type": "text", "text": text}] if pieces else text}
+            for role, text in zip(roles, texts, strict=True)
+        ]
+        return self._rendered(turns)
+
+    def _rendered(self, turns: Sequence[dict[str, Any]]) -> str:
+        return str(
+            self._tokenizer.apply_chat_template(turns, tokenize=False, chat_template=self._source)
+        )
+
+    def _wants_pieces(self) -> bool:
+        """Whether the template shows turns only as lists of pieces, as those of image-text models may."""
+
+        def shown(*, pieces: bool) -> bool:
+            """Whether both texts of a short conversation appear."""
+            try:
+                text = self._written(_TALK[:2], ("zq0qz", "zq1qz"), pieces=pieces)
+            except _REFUSED:
+                return False
+            return _SENTINEL.findall(text) == ["0", "1"]
+
+        return not shown(pieces=False) and shown(pieces=True)
+
+    def _plain(self, roles: Sequence[str], texts: Sequence[str]) -> str:
+        """`USER: ...` and `ASSISTANT: ...` on lines of their own, an end-of-text token after every answer."""
+        tokenizer = self._tokenizer
+        if not tokenizer.eos_token:
+            raise DataError(
+                "the tokenizer has neither a chat template nor an end-of-text token; give it one of them"
+            )
+        opens = (
+            tokenizer.bos_token is not None
+            and tokenizer("a").input_ids[0] == tokenizer.bos_token_id
+        )
+        names = {"system": "", "user": "USER: ", "assistant": "ASSISTANT: "}
+        ends = {"assistant": tokenizer.eos_token}
+        lines = [
+            names[role] + text + ends.get(role, "") for role, text in zip(roles, texts, strict=True)
+        ]
+        return (tokenizer.bos_token if opens else "") + "\n".join(lines)
+
+    def _skeleton(self, shape: Shape) -> Skeleton:
+        """The slots of every stretch, found by rendering sentinels."""
+        roles = [role for role, _ in shape]
+        owners = [turn for turn, (_, text) in enumerate(shape) for _ in range(text.count(_HOLE))]
+        names = iter(range(len(owners)))
+        texts = [re.sub(_HOLE, lambda _: f"zq{next(names)}qz", text) for _, text in shape]
+        literals = _SENTINEL.split(self.render(roles, texts))
+        shown = [int(found) for found in literals[1::2]]
+        _check_shown(roles, shown, owners)
+        skeleton = Skeleton(tuple(self._slots(shape, owners, literals)), literals[-1])
+        self._prove(shape, skeleton, len(owners))
+        return skeleton
+
+    def _prove(self, shape: Shape, skeleton: Skeleton, stretches: int) -> None:
+        """DataError unless texts come out of the template as they went in."""
+        probes = [f"{number}{_PROBE}" for number in range(stretches)]
+        names = iter(probes)
+        texts = [re.sub(_HOLE, lambda _: next(names), text) for _, text in shape]
+        found = self.render([role for role, _ in shape], texts)
+        expected, _ = skeleton.fill(probes)
+        if found != expected:
+            at = next(
+                (i for i, (a, b) in enumerate(zip(found, expected, strict=False)) if a != b),
+                min(len(found), len(expected)),
+            )
+            raise DataError(
+                f"the tokenizer's chat template changes texts: it writes {found[at : at + 20]!r} where a turn says"
+                f" {expected[at : at + 20]!r}, so what it makes of an answer cannot be told; expected every text"
+                " unchanged: give the tokenizer another template",
+                kind="template",
+            )
+
+    def _slots(
+        self, shape: Shape, owners: Sequence[int], literals: Sequence[str]
+    ) -> Iterator[Slot]:
+        """The slots between literals; those of answers know how far they reach into them."""
+        last = {owner: stretch for stretch, owner in enumerate(owners)}
+        begun: set[int] = set()
+        for before, found, after in zip(
+            literals[:-2:2], literals[1::2], literals[2::2], strict=True
+        ):
+            stretch = int(found)
+            turn = owners[stretch]
+            role, text = shape[turn]
+            opens = self._lead(before, text) if role == "assistant" and turn not in begun else None
+            closes = self._tail(after) if role == "assistant" and stretch == last[turn] else None
+            begun.add(turn)
+            yield Slot(before, stretch, opens, closes)
+
+    def _lead(self, literal: str, text: str) -> int:
+        """How much of the literal before an answer is learnt with it.
+
+        That is what the answer itself begins with (`<think>`), or spaces, which tokenizers join to the first word.
+        """
+        opening = text[: text.index(_HOLE)]
+        return (
+            len(opening)
+            if opening and literal.endswith(opening)
+            else len(literal) - len(literal.rstrip(" "))
+        )
+
+    def _tail(self, literal: str) -> int:
+        """How far the end-of-turn token reaches into the literal after an answer; 0 when there is none."""
+        found = self._end_of_turn.match(literal)
+        return found.end() if found else 0
+
+
+def _check_shown(roles: Sequence[str], shown: Sequence[int], owners: Sequence[int]) -> None:
+    """Each turn's last stretch must be shown once, in order; earlier ones (thinking) may be dropped from history.
+
+    A system text may stand elsewhere: some templates put it into the last question.
+    """
+    spoken = [stretch for stretch in shown if roles[owners[stretch]] != "system"]
+    last = {owner: stretch for stretch, owner in enumerate(owners)}
+    for turn, stretch in last.items():
+        if shown.count(stretch) != 1 or spoken != sorted(set(spoken)):
+            raise DataError(
+                f"the tokenizer's chat template shows turn {turn + 1} of {', '.join(roles)}"
+                f" {shown.count(stretch)} times or out of order; expected every turn once, unchanged:"
+                " give the tokenizer another template",
+                kind="template",
+            )
+
+
+def _looked_for(template: str) -> set[str]:
+    """The strings that a template's source looks for in texts; plain words are names of its own fields."""
+    found = (match["called"] or match["tested"] or "" for match in _LOOKED_FOR.finditer(template))
+    controls = {text.replace(r"\n", "\n").strip() for text in found}
+    return {control for control in controls if re.search(r"\W", control)}
+
+
+def _any_of(strings: set[str]) -> str:
+    """A pattern that matches any of the strings, the longest first; of none, nothing."""
+    return (
+        "|".join(re.escape(text) for text in sorted(strings, key=len, reverse=True) if text)
+        or "(?!)"
+    )

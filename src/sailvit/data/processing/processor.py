@@ -1,0 +1,225 @@
+"""Samples: a record tokenized first (a draft, cheap and enough to plan packs), decoded when its pack is dealt."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from sailvit.core.batch import IGNORED
+from sailvit.core.errors import DataError
+from sailvit.core.layout import VisualLayout
+from sailvit.core.records import ImageLike, Record, Sample
+from sailvit.data.processing.images import (
+    image_size,
+    join_tiles,
+    load_image,
+    tile_count,
+    tile_image,
+)
+from sailvit.data.processing.text import FastTokenizer, TextEncoder, Tokenized
+
+UNUSABLE = (
+    DataError,
+    OSError,
+    ValueError,
+    TypeError,
+    LookupError,
+    ArithmeticError,
+    RecursionError,
+    MemoryError,
+)
+"""What reading, tokenizing and decoding raise on bad records; libraries let some of these through."""
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A sample whose images are not decoded yet."""
+
+    id: str
+    """`source/record id`."""
+    record: Record
+    """What it was made from."""
+    text: Tokenized
+    """Its tokens, cut to the pack."""
+    whole: int
+    """Tokens before they were cut."""
+
+    def __len__(self) -> int:
+        return len(self.text)
+
+
+class Facts(NamedTuple):
+    """What a record takes in a pack, and what its pack can learn from it."""
+
+    tokens: int
+    """Tokens, placeholders included and uncut."""
+    tiles: int
+    """Tiles."""
+    first: int
+    """Position of the first token with loss."""
+    pair: int
+    """1 for a caption of one image, which the contrastive objective can use."""
+
+
+class Tiler:
+    """Tiles of images; a file or byte string that was tiled before is not decoded again.
+
+    With `room`, uint8[n], the tiles of all calls are put there one behind the other, while they are in the cache.
+    """
+
+    def __init__(self, layout: VisualLayout, room: torch.Tensor | None = None) -> None:
+        self._layout = layout
+        self._room = room
+        self._known: dict[Path | bytes, list[tuple[Path | bytes, torch.Tensor]]] = {}
+        self.used = 0
+        """Bytes of the room that are taken."""
+
+    def __call__(self, image: ImageLike) -> torch.Tensor:
+        """The tiles uint8[I, 3, H, W] of an image, of shape (tiles, 3, size, size)."""
+        if not isinstance(image, Path | bytes):
+            return self._tiled(image)
+        alike = self._known.setdefault(_glance(image), [])
+        known = next((tiles for seen, tiles in alike if seen == image), None)
+        if known is not None:
+            return self._again(known)
+        tiles = self._tiled(image)
+        alike.append((image, tiles))
+        return tiles
+
+    def give_back(self, used: int) -> None:
+        """Take back what was put into the room since it had so many bytes taken."""
+        self.used = used
+        self._known.clear()
+
+    def _tiled(self, image: ImageLike) -> torch.Tensor:
+        free = None if self._room is None else self._room[self.used :]
+        tiles = tile_image(load_image(image), self._layout, free)
+        self.used += tiles.nbytes
+        return tiles
+
+    def _again(self, tiles: torch.Tensor) -> torch.Tensor:
+        if self._room is None:
+            return tiles
+        start, self.used = self.used, self.used + tiles.nbytes
+        place = (
+            self._room[start : self.used].view(len(tiles), *tiles.shape[2:], -1).permute(0, 3, 1, 2)
+        )
+        return place.copy_(tiles)
+
+
+def _glance(image: Path | bytes) -> Path | bytes:
+    """What images that are equal have in common, and others hardly ever: hashing all bytes would cost more."""
+    return image if isinstance(image, Path) else image[len(image) // 2 : len(image) // 2 + 64]
+
+
+class SampleBuilder:
+    """Makes samples of at most `longest` tokens from records, for one tokenizer and one visual layout.
+
+    Chat templates that ask for the date are given `day`; today, unless one is named.
+    """
+
+    def __init__(
+        self,
+        tokenizer: FastTokenizer,
+        layout: VisualLayout,
+        longest: int,
+        *,
+        day: date | None = None,
+    ) -> None:
+        self.tokenizer = tokenizer
+        self.layout = layout
+        self.longest = longest
+        self.day = day or date.today()
+        self.encoder = TextEncoder(tokenizer, layout, self.day)
+        spare = (tokenizer.pad_token_id, tokenizer.eos_token_id, 0, 1)
+        self.padding_id: int = next(
+            token for token in spare if token is not None and token != layout.placeholder_id
+        )
+        """Token id that fills rows; any id but the placeholder will do, as padding is a segment of its own."""
+
+    def __call__(self, source: str, record: Record) -> Sample:
+        """The sample of a record: tokens int64[T] and tiles uint8[I, C, H, W], shape (tiles, 3, size, size)."""
+        return self.finish(self.draft(source, record))
+
+    def cost(self, record: Record) -> tuple[int, int]:
+        """Tokens, uncut, and tiles of a record; reads at most the headers of its images."""
+        tiles = [tile_count(image, self.layout) for image in record.images]
+        return len(self.encoder.encode(record, tiles)), sum(tiles)
+
+    def facts(self, record: Record) -> Facts:
+        """What planning and its checks need to know of a record; reads the headers of its images, nothing else."""
+        sizes = [image_size(image) for image in record.images]
+        tiles = [tile_count(image, self.layout) for image in record.images]
+        text = self.encoder.encode(record, tiles)
+        learnt = np.flatnonzero(text.labels != IGNORED)
+        if not len(learnt):
+            raise _without_answer(text, text, self.longest)
+        pair = record.kind == "caption" and len(sizes) == 1
+        return Facts(len(text), sum(tiles), int(learnt[0]), int(pair))
+
+    def draft(self, source: str, record: Record, *, most_tiles: int | None = None) -> Draft:
+        """The record as tokens, images beyond `most_tiles` cut off; reads at most the headers of its images."""
+        tiles = [tile_count(image, self.layout) for image in record.images]
+        text = self.encoder.encode(record, tiles)
+        return Draft(f"{source}/{record.id}", record, self._cut(text, most_tiles), len(text))
+
+    def prompt(self, source: str, record: Record) -> Sample:
+        """The record up to its last answer, without labels: what generation starts from."""
+        tiles = [tile_count(image, self.layout) for image in record.images]
+        text = self.encoder.encode_prompt(record, tiles)
+        return self.finish(Draft(f"{source}/{record.id}", record, text, len(text)))
+
+    def finish(self, draft: Draft, tiler: Tiler | None = None) -> Sample:
+        """The sample of a draft, its images decoded and tiled; a `tiler` shared by drafts decodes each image once."""
+        size = self.layout.tile_size
+        cuts = list(map(tiler or Tiler(self.layout), draft.record.images[: len(draft.text.runs)]))
+        return Sample(
+            id=draft.id,
+            tokens=torch.from_numpy(draft.text.tokens),
+            labels=torch.from_numpy(draft.text.labels),
+            tiles=join_tiles(cuts) if cuts else torch.zeros(0, 3, size, size, dtype=torch.uint8),
+            image_of_tile=torch.from_numpy(np.arange(len(cuts)).repeat([len(cut) for cut in cuts])),
+            caption=draft.record.kind == "caption" and len(cuts) == 1,
+        )
+
+    def _cut(self, text: Tokenized, most_tiles: int | None) -> Tokenized:
+        """At most `longest` tokens: the end is cut off, and an image's placeholders go together or not at all."""
+        last = self.longest
+        if most_tiles is not None:
+            last = min(last, _room(text, most_tiles * self.layout.tokens_per_tile))
+        if len(text) > last:
+            runs = tuple(run for run in text.runs if run[1] <= last)
+            end = text.runs[len(runs)][0] if len(runs) < len(text.runs) else len(text)
+            end = min(end, last)
+            labels = text.labels[:end].copy()
+            labels[-1:] = IGNORED
+            cut = Tokenized(text.tokens[:end], labels, runs)
+        else:
+            cut = text
+        if not np.any(cut.labels != IGNORED):
+            raise _without_answer(text, cut, self.longest)
+        return cut
+
+
+def _room(text: Tokenized, placeholders: int) -> int:
+    """Tokens up to the first image that would bring the placeholders above a number; all when none does."""
+    counts = np.cumsum([end - start for start, end in text.runs])
+    beyond = np.flatnonzero(counts > placeholders)
+    return text.runs[beyond[0]][0] if len(beyond) else len(text)
+
+
+def _without_answer(text: Tokenized, cut: Tokenized, longest: int) -> DataError:
+    if len(cut) == len(text):
+        return DataError(
+            "nobody answers; expected a turn of the assistant to learn: add it", kind="turns"
+        )
+    return DataError(
+        f"no answer among the first {len(cut)} of {len(text)} tokens, all that a pack of {longest} holds;"
+        " lengthen the recipe's `sequence`, allow fewer tiles, or shorten the prompt",
+        kind="too long",
+    )

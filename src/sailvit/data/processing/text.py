@@ -1,0 +1,217 @@
+"""Conversations as token ids and labels."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import date
+from operator import itemgetter
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+from transformers import PreTrainedTokenizerFast
+
+from sailvit.core.batch import IGNORED
+from sailvit.core.errors import DataError
+from sailvit.core.layout import VisualLayout
+from sailvit.core.records import IMAGE_MARK, Record, Turn
+from sailvit.data.processing.chat_template import Template
+from sailvit.data.processing.reasoning import reasoning_refused, with_reasoning
+
+FastTokenizer: TypeAlias = PreTrainedTokenizerFast
+"""A tokenizer that knows character offsets."""
+Ids = NDArray[np.int64]
+"""Token ids or labels, int64[T]."""
+
+_START, _END = itemgetter(0), itemgetter(1)
+"""Of a token's offsets."""
+
+LONGEST_TEXT = 2_000_000
+"""Characters that a turn may have: seconds of tokenizing, for what would be cut off anyway."""
+
+
+@dataclass(frozen=True)
+class Tokenized:
+    """A conversation as ids, its images as runs of placeholders."""
+
+    tokens: Ids
+    """int64[T]: token ids."""
+    labels: Ids
+    """int64[T]: the token to predict after each position, or -100."""
+    runs: tuple[tuple[int, int], ...]
+    """Start and end of each image's placeholders, in order."""
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+
+class TextEncoder:
+    """Tokenizes conversations for one tokenizer and one visual layout.
+
+    Turns are stripped of surrounding blanks, so that templates that do so and those that do not agree. The whole text
+    is tokenized once and character offsets say which tokens are answers: training and generation see the same ids.
+    Templates that ask for the date are given `day`; today, unless one is named.
+    """
+
+    def __init__(
+        self, tokenizer: FastTokenizer, layout: VisualLayout, day: date | None = None
+    ) -> None:
+        self.layout = layout
+        self._template = Template(tokenizer, day)
+        if not tokenizer.is_fast:
+            raise DataError(
+                f"{type(tokenizer).__name__} knows no character offsets; load the fast tokenizer instead"
+            )
+        # A copy, since truncation and padding are settings of the shared object.
+        self._backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+        self._backend.no_truncation()
+        self._backend.no_padding()
+        found = self._backend.encode(layout.placeholder, add_special_tokens=False).ids
+        if found != [layout.placeholder_id]:
+            raise DataError(
+                f"the tokenizer turns the placeholder {layout.placeholder!r} into {found}; expected the one id"
+                f" {layout.placeholder_id}: add it to the tokenizer as a special token"
+            )
+
+    def encode(self, record: Record, tiles: Sequence[int]) -> Tokenized:
+        """All tokens, labelled on assistant turns and their end-of-turn tokens; `tiles` counts each image's tiles."""
+        text, spans = self.render(record)
+        if not spans:
+            raise DataError(
+                "no assistant turn, so nothing to learn; give the record an answer or remove it",
+                kind="turns",
+            )
+        answers = (turn for turn in record.turns if turn.role == "assistant")
+        spans = [span for span, turn in zip(spans, answers, strict=True) if turn.learnt]
+        if not spans:
+            raise DataError(
+                "every answer is marked as not to be learnt; expected one to learn: set its flag to"
+                " 1 or remove the record",
+                kind="turns",
+            )
+        return self._tokenize(text, spans, tiles)
+
+    def encode_prompt(self, record: Record, tiles: Sequence[int]) -> Tokenized:
+        """The tokens up to the last assistant turn's text, where generation starts; nothing is labelled."""
+        if record.turns[-1].role != "assistant":
+            record = replace(record, turns=(*record.turns, Turn("assistant", "")))
+        text, spans = self.render(record)
+        return self._tokenize(text[: spans[-1][0]], [], tiles)
+
+    def render(self, record: Record) -> tuple[str, list[tuple[int, int]]]:
+        """The conversation as text, a placeholder token per image, and the character spans of its answers."""
+        parts = [self._template.split(content) for content in self._contents(record)]
+        skeleton = self._template.skeleton(
+            tuple((t.role, part[0]) for t, part in zip(record.turns, parts, strict=True))
+        )
+        if not skeleton.in_order and any(
+            IMAGE_MARK in turn.text for turn in record.turns if turn.role == "system"
+        ):
+            raise DataError(
+                "the chat template moves the system text behind other turns, and it holds an image; move the image into"
+                " the turn that asks about it",
+                kind="marks",
+            )
+        return skeleton.fill([stretch for part in parts for stretch in part[1]])
+
+    def ends(self) -> tuple[int | None, int | None]:
+        """The tokens that end an answer inside a conversation, and one that ends it; none where nothing is learnt."""
+        inside, last = (
+            self._backend.token_to_id(text) if text else None for text in self._template.ends()
+        )
+        return inside, last
+
+    def remarks(self) -> Iterator[str]:
+        """What the chat template does that is rarely meant."""
+        inside, last = self.ends()
+        if last is None:
+            where = "" if inside is None else ", unless another turn follows it"
+            yield (
+                f"the chat template writes no token that ends an answer{where}, so no stop will be learnt there:"
+                " answers go on until their most tokens; give the tokenizer a template that ends turns with a special"
+                " token"
+            )
+        elif inside is None:
+            yield (
+                "the chat template ends an answer only where the conversation ends, so no stop will be learnt for"
+                " answers inside a conversation"
+            )
+        if dates := self._template.dates():
+            yield (
+                f"the chat template writes the date; in this run it is always {', '.join(dict.fromkeys(dates))}. Set"
+                " model.chat_date to have the same in another run"
+            )
+
+    def _said(self, turn: Turn) -> str:
+        """A turn's text, with its reasoning where the template would put it."""
+        if not turn.reasoning:
+            return turn.text.strip()
+        if not self._template.joins_reasoning:
+            raise reasoning_refused()
+        return with_reasoning(turn.reasoning, turn.text.strip())
+
+    def _contents(self, record: Record) -> list[str]:
+        placeholder = self.layout.placeholder
+        # Marks first: the placeholder may be spelt as they are.
+        texts = [_checked(self._said(turn)).split(IMAGE_MARK) for turn in record.turns]
+        if any(placeholder in piece for pieces in texts for piece in pieces):
+            raise DataError(
+                f"a turn contains the placeholder token {placeholder!r}; expected {IMAGE_MARK} where an image goes",
+                kind="marks",
+            )
+        marks = sum(len(pieces) - 1 for pieces in texts)
+        if marks != len(record.images):
+            raise DataError(
+                f"{marks} {IMAGE_MARK} marks for {len(record.images)} images; expected one mark per image:"
+                " add or remove marks in the turns",
+                kind="marks",
+            )
+        return [placeholder.join(pieces) for pieces in texts]
+
+    def _tokenize(
+        self, text: str, spans: Sequence[tuple[int, int]], tiles: Sequence[int]
+    ) -> Tokenized:
+        encoding = self._backend.encode(text, add_special_tokens=False)
+        ids, offsets = np.array(encoding.ids, dtype=np.int64), encoding.offsets
+        answers = np.full(len(ids), IGNORED, dtype=np.int64)
+        for start, end in spans:
+            # Both ends of tokens only ever grow, so the tokens that reach into a span need no look at all the others.
+            inside = slice(
+                bisect_right(offsets, start, key=_END), bisect_left(offsets, end, key=_START)
+            )
+            answers[inside] = ids[inside]
+        runs: tuple[tuple[int, int], ...] = ()
+        if len(tiles):
+            images = np.flatnonzero(ids == self.layout.placeholder_id)
+            lengths = np.array(tiles, dtype=np.int64) * self.layout.tokens_per_tile
+            repeats = np.ones(len(ids), dtype=np.int64)
+            repeats[images] = lengths
+            answers[images] = IGNORED
+            ids, answers = ids.repeat(repeats), answers.repeat(repeats)
+            begins = images + np.cumsum(lengths) - lengths - np.arange(len(images))
+            runs = tuple(zip(begins.tolist(), (begins + lengths).tolist(), strict=True))
+        return Tokenized(ids, np.append(answers, IGNORED)[1:], runs)
+
+
+def _checked(text: str) -> str:
+    """A turn's text; DataError when it is no text that could be tokenized."""
+    if len(text) > LONGEST_TEXT:
+        found = (
+            f"{len(text):,} characters; at most {LONGEST_TEXT:,} are tokenized: split the record"
+        )
+        raise DataError(f"a turn has {found}", kind="too long")
+    if "\0" in text:
+        raise DataError(
+            "a turn holds a NUL character; expected text: clean it or remove the record",
+            kind="text",
+        )
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise DataError(
+            f"a turn is no Unicode text ({error.reason}); clean it or remove it", kind="text"
+        ) from error
+    return text

@@ -1,0 +1,72 @@
+"""Rows of columns, as Parquet and Arrow files hold them, as records."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterable
+from dataclasses import replace
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+from zlib import crc32
+
+from sailvit.core.errors import DataError
+from sailvit.core.records import Record
+from sailvit.data.rows.conversations import RecordOptions, row_images, row_name, row_record
+from sailvit.data.rows.keys import REFUSED
+from sailvit.data.rows.turns import PAIRS, SYSTEMS, TURNS
+
+TEXTS = {*TURNS, "caption", "text", *PAIRS}
+"""Columns of which a set needs one."""
+COLUMNS = dict.fromkeys(
+    (
+        *("id", "kind", "image", "images", *TURNS, "caption", "text", *SYSTEMS),
+        *(key for answer, asked in PAIRS.items() for key in (*asked, answer)),
+        *("history", "label", *REFUSED),
+    )
+)
+"""What is read, in this order, also to refuse it; other columns stay on disk."""
+DAMAGE = (OSError, ValueError, KeyError, IndexError, NotImplementedError)
+"""What pyarrow raises on damaged files; its own errors derive from these."""
+
+
+def arrow(module: str) -> Any:
+    """A module of pyarrow; DataError with the command to install it when it is missing."""
+    try:
+        return import_module(module)
+    except ImportError as error:
+        raise DataError(
+            f"Parquet and Arrow files need pyarrow, which cannot be imported ({error});"
+            " install it: pip install 'sailvit[parquet]'"
+        ) from error
+
+
+def known_columns(names: Iterable[str], path: Path) -> list[str]:
+    """The columns to read of those a file has; DataError when none of them holds text."""
+    names = list(names)
+    if not TEXTS & set(names):
+        raise DataError(
+            f"{path} has columns {', '.join(names) or 'none'}; expected one of {', '.join(sorted(TEXTS))}: rename yours"
+        )
+    return [name for name in COLUMNS if name in names]
+
+
+def row_crc32(row: dict[str, Any]) -> int:
+    """Checksum of a row: crc32 of it as JSON, in which images are replaced by their own crc32."""
+    return crc32(json.dumps(row, sort_keys=True, default=crc32).encode())
+
+
+def column_record(
+    row: dict[str, Any],
+    options: RecordOptions,
+    *,
+    folder: Path,
+    position: int,
+    left: Collection[str] = (),
+) -> Record:
+    """The record of one row; image paths start at `folder`, and columns were `left` on disk."""
+    fields = {name: value for name, value in row.items() if value is not None}
+    images = row_images(fields, folder)
+    name = row_name(fields, position)
+    record = row_record(fields, images, options, name=name, position=position)
+    return replace(record, unread=(*record.unread, *left)) if left else record

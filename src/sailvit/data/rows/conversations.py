@@ -1,0 +1,193 @@
+"""Conversations and captions of foreign rows as records, whatever file the rows came from."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from sailvit.core.errors import DataError, one_line
+from sailvit.core.records import IMAGE_MARK, Record, Turn
+from sailvit.data.rows.image_refs import image_from
+from sailvit.data.rows.keys import (
+    grounding_marks,
+    refuse_keys,
+    refuse_marks,
+    unread_keys,
+)
+from sailvit.data.rows.row import RowOptions
+from sailvit.data.rows.turns import Talk, has_turns, may_hold_images, read_talk, system_text
+
+Mark = Literal["strict", "prepend"]
+"""What becomes of a conversation with images and no mark: it is refused, or its images go before
+the first question."""
+
+Images = tuple[Path | bytes, ...]
+"""Files or encoded bytes."""
+
+_READ = ("id", "kind", "image", "images")
+"""Keys that every reader of rows takes."""
+
+
+class RecordOptions(RowOptions):
+    """Options of formats whose rows hold a conversation or a caption."""
+
+    kind: str | None = None
+    """Kind of the records whose row has no `kind`; None takes `caption` for captions and `chat`
+    for conversations."""
+    prompts: Annotated[list[str], Field(min_length=1)] = ["Describe the image."]
+    """What asks for a caption; row n takes prompt n modulo their number. The image stands before it."""
+    mark: Mark = "strict"
+    """Whether a conversation with images and without any `<image>` is refused, or gets its marks at
+    the start."""
+
+
+def row_record(
+    row: Mapping[str, Any],
+    images: Images,
+    options: RecordOptions,
+    *,
+    name: str,
+    position: int,
+    read: Collection[str] = (),
+) -> Record:
+    """The record of a row with turns, else with `caption` or `text`; its caller has `read` keys."""
+    if has_turns(row):
+        kind = options.kind or "chat"
+        return conversation_record(row, images, name=name, kind=kind, mark=options.mark, read=read)
+    prompt = options.prompts[position % len(options.prompts)]
+    key = "caption" if row.get("caption") or "text" not in row else "text"
+    text = row.get(key)
+    if not isinstance(text, str) or not text.strip():
+        refuse_keys(row, read=read)
+        raise DataError(
+            f"found {one_line(', '.join(row) or 'nothing', 200)}; expected turns in"
+            " `conversations` or `messages`, or a `caption` (or `text`) that is not blank",
+            kind="turns",
+        )
+    kind = str(row.get("kind") or options.kind or "caption")
+    return caption_record(row, images, key, prompt, name=name, kind=kind, read=read)
+
+
+def caption_record(
+    row: Mapping[str, Any],
+    images: Images,
+    key: str,
+    prompt: str,
+    *,
+    name: str,
+    kind: str,
+    read: Collection[str] = (),
+) -> Record:
+    """The record of a row whose `key` holds a caption: the images, the prompt, and the caption."""
+    refuse_keys(row, read=read)
+    if not images:
+        raise DataError(
+            "found a caption without an image; expected one image at least: add it or remove the"
+            " row",
+            kind="marks",
+        )
+    if IMAGE_MARK in row[key]:
+        raise DataError(
+            f"the caption contains {IMAGE_MARK}; expected plain text: remove the mark", kind="marks"
+        )
+    talk = Talk()
+    system = system_text(row, talk)
+    turns = (
+        *([Turn("system", system)] if system else []),
+        Turn("user", f"{IMAGE_MARK}\n" * len(images) + prompt),
+        Turn("assistant", row[key]),
+    )
+    refuse_marks(turns)
+    unread = unread_keys(row, {*_READ, key, *talk.read, *read})
+    return Record(name, turns, images, kind, unread + grounding_marks(turns))
+
+
+def conversation_record(
+    row: Mapping[str, Any],
+    images: Images,
+    *,
+    name: str,
+    kind: str,
+    mark: Mark = "strict",
+    read: Collection[str] = (),
+) -> Record:
+    """The record of a row with turns; its marks must be as many as the images."""
+    refuse_keys(row, read=read)
+    talk = read_talk(row)
+    turns = talk.turns
+    if images and (mark == "prepend" or row.get("texts") is not None):
+        turns = put_first(turns, "\n".join([IMAGE_MARK] * len(images)))
+    refuse_marks(turns)
+    marks = sum(turn.text.count(IMAGE_MARK) for turn in turns)
+    if marks != len(images):
+        raise DataError(
+            f"record {one_line(name, 60)} has {marks} {IMAGE_MARK} marks and {len(images)} images;"
+            " expected one mark per image: correct the marks in its turns or its list of images"
+            + (", or set the option mark: prepend" if not marks else ""),
+            kind="marks",
+        )
+    check_order(turns)
+    return Record(
+        name, tuple(turns), images, str(row.get("kind") or kind), unread(row, talk, turns, read)
+    )
+
+
+def unread(
+    row: Mapping[str, Any], talk: Talk, turns: Sequence[Turn], read: Collection[str] = ()
+) -> tuple[str, ...]:
+    """What a row holds that was not read, each once: its keys, those of its turns, grounding."""
+    own = unread_keys(row, {*_READ, *talk.read, *read})
+    return tuple(dict.fromkeys((*own, *talk.unread, *grounding_marks(turns))))
+
+
+def check_order(turns: Sequence[Turn]) -> None:
+    """User and assistant must take turns, the user first, and every answer must say something."""
+    spoken = turns[1:] if turns[0].role == "system" else turns
+    expected = [("user", "assistant")[index % 2] for index in range(len(spoken))]
+    if [turn.role for turn in spoken] != expected:
+        roles = ", ".join(turn.role for turn in turns[:8])
+        raise DataError(
+            f"the turns are {roles}; expected user and assistant alternately, the user first, after"
+            " a system turn at most: merge or reorder them",
+            kind="turns",
+        )
+    if any(turn.role == "assistant" and not turn.text.strip() for turn in turns):
+        raise DataError(
+            "an answer is blank; expected text to learn: write it or remove its turns", kind="turns"
+        )
+
+
+def put_first(turns: Sequence[Turn], marks: str) -> list[Turn]:
+    """The turns with `marks` before the first question, unless they have marks already."""
+    first = next((index for index, turn in enumerate(turns) if turn.role == "user"), None)
+    if first is None or any(re.search("<image>|<video>", turn.text) for turn in turns):
+        return list(turns)
+    return [*turns[:first], Turn("user", f"{marks}\n{turns[first].text}"), *turns[first + 1 :]]
+
+
+def row_name(row: Mapping[str, Any], position: int) -> str:
+    """What a record is called: the row's `id`, or its position where that is missing or empty."""
+    found = row.get("id")
+    return str(position if found is None or found == "" else found)
+
+
+def row_images(row: Mapping[str, Any], folder: Path) -> Images:
+    """The images of a row: in `images` or `image`, one or a list, or else inside its turns."""
+    listed = [_listed(row[key]) for key in ("images", "image") if row.get(key)]
+    if may_hold_images(row) and (inline := read_talk(row).images):
+        listed.append(inline)
+    if any(other != listed[0] for other in listed[1:]):
+        raise DataError(
+            f"found images in more than one place ({one_line(listed, 80)}); expected them in"
+            " `images`, in `image` or inside the turns: remove the others",
+            kind="image",
+        )
+    return tuple(image_from(value, folder) for value in (listed[0] if listed else ()))
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]

@@ -1,0 +1,104 @@
+"""The planner: the packs of every step, and the cursor from which they continue."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sailvit.core.errors import DataError
+from sailvit.data.lengths.costs import Costs
+from sailvit.data.sampling.draws import Drawn, Draws
+from sailvit.data.sampling.loader_config import Feed
+from sailvit.data.sampling.packer import Packer
+
+_COUNTS = ("steps", "packs", "samples", "tokens", "tiles")
+"""What a cursor counts: all that its step and those before it held, padding left out."""
+
+
+@dataclass(frozen=True)
+class PlannedStep:
+    """The packs of one global step; the same whatever the number of ranks."""
+
+    packs: tuple[tuple[Drawn, ...], ...]
+    """`global_batch` of them; fewer in the last step of a feed that ends."""
+    cursor: dict[str, Any]
+    """JSON state after this step; `Plan.steps` continues from it with the next one."""
+
+
+class Plan:
+    """Which records make which pack of which step: a function of the feed and of what its records cost.
+
+    Ranks, workers and micro-batches do not enter it, so each may change between a cursor and its use. Neither does the
+    global batch change which packs there are, only how they are grouped into steps.
+    """
+
+    def __init__(self, feed: Feed, costs: Mapping[str, Costs]) -> None:
+        self._feed = feed
+        self._draws = Draws(feed, costs)
+        self._identity = _identity(feed, costs)
+
+    def steps(self, cursor: Mapping[str, Any] | None = None) -> Iterator[PlannedStep]:
+        """The steps after the one that carried `cursor`, or all; a cursor of another feed is refused."""
+        if cursor is None:
+            cursor = {
+                **dict.fromkeys(_COUNTS, 0),
+                "drawn": dict.fromkeys(self._feed.shares, 0),
+                "pending": {},
+            }
+        else:
+            self._check(cursor)
+        return self._after(cursor)
+
+    def coming(self, source: str, nth: int) -> tuple[list[int], int]:
+        """The shards that a source's draws from `nth` on are from, for a feed with a window; and when to ask again."""
+        return self._draws.coming(source, nth)
+
+    def _after(self, cursor: Mapping[str, Any]) -> Iterator[PlannedStep]:
+        counts, drawn = {name: cursor[name] for name in _COUNTS}, dict(cursor["drawn"])
+        packer = Packer(self._feed.sequence, self._feed.tiles, self._draws.again(cursor["pending"]))
+        draws = self._counted(drawn)
+        while packs := self._packs(packer, draws):
+            samples = [draw for pack in packs for draw in pack]
+            counts["steps"] += 1
+            counts["packs"] += len(packs)
+            counts["samples"] += len(samples)
+            counts["tokens"] += sum(draw.tokens for draw in samples)
+            counts["tiles"] += sum(draw.tiles for draw in samples)
+            yield PlannedStep(
+                packs, {**self._identity, **counts, "drawn": dict(drawn), "pending": packer.pending}
+            )
+
+    def _packs(self, packer: Packer, draws: Iterator[Drawn]) -> tuple[tuple[Drawn, ...], ...]:
+        packs = (packer.take(draws) for _ in range(self._feed.global_batch))
+        return tuple(pack for pack in packs if pack)
+
+    def _counted(self, drawn: dict[str, int]) -> Iterator[Drawn]:
+        """The draws after `drawn`, which keeps up with them."""
+        for draw in self._draws.after(drawn):
+            drawn[draw.source] = draw.nth + 1
+            yield draw
+
+    def _check(self, cursor: Mapping[str, Any]) -> None:
+        for name, expected in self._identity.items():
+            if (found := cursor.get(name)) != expected:
+                raise DataError(
+                    f"the cursor was written with {name} {found}; expected {expected}, as in this feed: resume with the"
+                    " recipe and the data that wrote it, or start the stage anew"
+                )
+
+
+def _identity(feed: Feed, costs: Mapping[str, Costs]) -> dict[str, Any]:
+    """What must be the same for a cursor to continue a feed; all else may change."""
+    windowed = feed.shares if feed.window is not None else ()
+    return {
+        "name": feed.name,
+        "seed": feed.seed,
+        "sequence": feed.sequence,
+        "shares": dict(feed.shares),
+        "caps": dict(feed.caps),
+        "pack_tiles": feed.tiles,
+        "window": feed.window,
+        "records": {source: len(costs[source]) for source in feed.shares},
+        "shards": {source: len(costs[source].shards) for source in windowed},
+    }

@@ -1,0 +1,125 @@
+"""Shards: sources of several files, and which of them holds a position."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from glob import glob, has_magic
+from os.path import commonpath
+from pathlib import Path
+
+import numpy as np
+
+from sailvit.core.errors import DataError
+from sailvit.core.recipe import SourceConfig
+from sailvit.data.shards.manifest import refuse_unfinished
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Damage found when a source opened; what it names is left out, and all else is used."""
+
+    shard: str
+    """File that is damaged."""
+    offset: int | None
+    """Byte where the first damage of this kind stands; none when the file cannot be read at all."""
+    kind: str
+    """What it is, in a word or two that counts can be kept by: `cut shard`, `link`, `duplicate`, ..."""
+    reason: str
+    """What was found, what was expected, and what becomes of it."""
+    count: int = 1
+    """How often this kind was found in this shard; only the first is described."""
+
+    def __str__(self) -> str:
+        more = f" (and {self.count - 1:,} more)" if self.count > 1 else ""
+        return f"{self.shard}: {self.reason}{more}"
+
+
+class Faults:
+    """Faults as they are found: one per shard and kind, so that their number does not grow with the records."""
+
+    def __init__(self) -> None:
+        self._found: dict[tuple[str, str], Fault] = {}
+
+    def add(self, shard: Path, offset: int | None, kind: str, reason: str) -> None:
+        """Take note of a damage."""
+        first = self._found.get((str(shard), kind))
+        fault = (
+            Fault(str(shard), offset, kind, reason)
+            if first is None
+            else replace(first, count=first.count + 1)
+        )
+        self._found[str(shard), kind] = fault
+
+    def __bool__(self) -> bool:
+        return bool(self._found)
+
+    def all(self) -> tuple[Fault, ...]:
+        """What was found, in order."""
+        return tuple(self._found.values())
+
+    def refuse_nothing_left(self, records: int) -> None:
+        """DataError with the first fault when no record is left to read."""
+        if self._found and not records:
+            first, *others = self._found.values()
+            more = f" (and {len(others)} more faults)" if others else ""
+            raise DataError(
+                f"{first.shard}: {first.reason}{more}; no record is left to read", kind=first.kind
+            )
+
+
+def shard_paths(config: SourceConfig, folder: Path, suffix: str) -> list[Path]:
+    """The files that `path` names, sorted: one file, a glob, or all `suffix` files below a folder."""
+    if config.path is None:
+        raise DataError(
+            f"no `path`; format {config.format} needs a {suffix} file, a folder of them, or a glob"
+        )
+    path = folder / config.path
+    if path.is_file():
+        return [path]
+    found = path.rglob(f"*{suffix}") if path.is_dir() else _matching(path)
+    paths = sorted(shard for shard in found if shard.is_file())
+    if not paths:
+        looked = "matches no file" if has_magic(str(path)) else f"holds no {suffix} file"
+        raise DataError(
+            f"{path} {looked}; check `path` (relative paths start at the recipe's folder)"
+        )
+    for parent in dict.fromkeys(shard.parent for shard in paths):
+        refuse_unfinished(parent)
+    return paths
+
+
+def _matching(pattern: Path) -> list[Path]:
+    # `Path.glob` wants the fixed part of the pattern apart.
+    return [Path(found) for found in glob(str(pattern), recursive=True)]  # noqa: PTH207
+
+
+def shard_names(paths: Sequence[Path]) -> list[str]:
+    """What to call each shard: its path below the folder that all share, without the ending."""
+    shared = commonpath([path.parent for path in paths])
+    return [path.relative_to(shared).with_suffix("").as_posix() for path in paths]
+
+
+class Spans:
+    """Which run of rows a position falls into; 8 bytes per run."""
+
+    def __init__(self, lengths: Sequence[int], limit: int | None = None) -> None:
+        self._starts = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
+        self._limit = limit
+
+    def __len__(self) -> int:
+        total = int(self._starts[-1])
+        return min(total, self._limit or total)
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """Positions in each run; those above the limit do not count."""
+        ends = np.minimum(self._starts, len(self))
+        return tuple(np.diff(ends).tolist())
+
+    def find(self, position: int) -> tuple[int, int]:
+        """The run that holds `position`, and the position inside it."""
+        if not 0 <= position < len(self):
+            raise IndexError(f"position {position} of {len(self)}")
+        run = int(np.searchsorted(self._starts, position, side="right")) - 1
+        return run, position - int(self._starts[run])

@@ -1,0 +1,65 @@
+"""Formats: readers that turn files into records. To add one, write its module and name its opener in `FORMATS`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from difflib import get_close_matches
+from pathlib import Path
+
+from sailvit.core.errors import DataError
+from sailvit.core.recipe import SourceConfig
+from sailvit.core.records import Source
+from sailvit.data.sources.arrow import open_saved
+from sailvit.data.sources.captions import open_captions
+from sailvit.data.sources.folder import open_folder
+from sailvit.data.sources.indexed import open_indexed
+from sailvit.data.sources.llava import open_llava
+from sailvit.data.sources.parquet import open_parquet
+from sailvit.data.sources.selected import open_selected
+from sailvit.data.sources.tsv import open_tsv
+from sailvit.data.sources.video_frames import open_frames
+from sailvit.data.sources.webdataset import open_webdataset
+from sailvit.synthetic.documents.source import open_pages
+from sailvit.synthetic.world.source import open_world
+
+Opener = Callable[[SourceConfig, Path], Source]
+"""Opens a source; relative paths start at the folder given."""
+
+
+def _open_charts(config: SourceConfig, folder: Path) -> Source:
+    # matplotlib takes half a second to import; only those who read charts pay for it.
+    from sailvit.synthetic.charts.source import open_charts
+
+    return open_charts(config, folder)
+
+
+FORMATS: dict[str, Opener] = {
+    "llava": open_llava,
+    "chat": open_llava,
+    "captions": open_captions,
+    "frames": open_frames,
+    "folder": open_folder,
+    "webdataset": open_webdataset,
+    "parquet": open_parquet,
+    "saved": open_saved,
+    "tsv": open_tsv,
+    "selected": open_selected,
+    "indexed": open_indexed,
+    "world": open_world,
+    "charts": _open_charts,
+    "pages": open_pages,
+}
+"""Openers by the name that a recipe's `format` gives."""
+
+
+def open_source(name: str, config: SourceConfig, folder: Path) -> Source:
+    """The source that a recipe calls `name`, ready to read; DataError when it cannot be."""
+    if config.format not in FORMATS:
+        near = get_close_matches(config.format, FORMATS, n=1, cutoff=0.0)[0]
+        raise DataError(
+            f"source {name} has format {config.format!r}; known are {', '.join(FORMATS)} (did you mean {near}?)"
+        )
+    try:
+        return FORMATS[config.format](config, folder)
+    except DataError as error:
+        raise DataError(f"source {name}: {error}", kind=error.kind) from error

@@ -1,0 +1,137 @@
+"""Folders written by `save_to_disk` of Hugging Face datasets: Arrow streams, listed by `state.json`."""
+
+from __future__ import annotations
+
+import json
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+from sailvit.core.errors import DataError
+from sailvit.core.recipe import SourceConfig
+from sailvit.core.records import Record
+from sailvit.data.rows.columns import COLUMNS, DAMAGE, arrow, column_record, known_columns
+from sailvit.data.rows.conversations import RecordOptions
+from sailvit.data.rows.image_refs import image_path
+from sailvit.data.rows.row import read_options
+from sailvit.data.shards.files import Faults, Spans
+
+
+class SavedSource:
+    """Rows of Arrow streams as records, by position.
+
+    Only the byte offset and the first row of each record batch are kept. A read maps the file into memory and takes one
+    row out of its batch, so the other rows of the batch are not read from disk.
+    """
+
+    def __init__(self, folder: Path, images: Path, options: RecordOptions) -> None:
+        paths, mark = _read_state(folder)
+        digest = blake2b((options.model_dump_json() + mark).encode(), digest_size=8)
+        faults = Faults()
+        indexes = [_index(path, digest, faults) for path in paths]
+        self._paths = paths
+        self._schemas = [schema for schema, _, _ in indexes]
+        self._offsets = [offsets for _, offsets, _ in indexes]
+        self._files = Spans([len(offsets) for offsets in self._offsets])
+        self._rows = Spans([rows for _, _, sizes in indexes for rows in sizes], options.limit)
+        faults.refuse_nothing_left(len(self._rows))
+        self._sizes = [sum(sizes) for _, _, sizes in indexes]
+        self._images = images
+        self._options = options
+        self.faults = faults.all()
+        """Files that were left out when the source opened."""
+        self.fingerprint = digest.hexdigest()
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @property
+    def shards(self) -> tuple[int, ...]:
+        """Records per file."""
+        return Spans(self._sizes, self._options.limit).lengths
+
+    def place(self, position: int) -> tuple[str, int]:
+        """File of the record at `position`, and its row there."""
+        file, row = Spans(self._sizes).find(position)
+        return str(self._paths[file]), row
+
+    def __getitem__(self, position: int) -> Record:
+        batch, row = self._rows.find(position)
+        file, inside = self._files.find(batch)
+        path, at = self._paths[file], self._offsets[file][inside]
+        try:
+            held = _read_batch(path, at, self._schemas[file])
+            found = held.select(known_columns(held.schema.names, path)).slice(row, 1)
+            # Arrow trusts offsets in a file; unchecked, a flipped bit ends the process.
+            found.validate(full=True)
+            fields = found.to_pylist()[0]
+            left = [name for name in held.schema.names if name not in COLUMNS]
+            left = [name for name in left if held.column(name)[row].is_valid]
+        except DAMAGE as error:
+            raise DataError(
+                f"{path} is damaged at byte {at} ({error}); expected the file as it was when opened: save it again",
+                kind="damaged shard",
+            ) from error
+        return column_record(
+            fields, self._options, folder=self._images, position=position, left=left
+        )
+
+
+def open_saved(config: SourceConfig, folder: Path) -> SavedSource:
+    """The rows of the folder that `path` names."""
+    options = read_options(RecordOptions, config)
+    if config.path is None:
+        raise DataError("no `path`; format saved needs a folder that save_to_disk wrote")
+    path = folder / config.path
+    return SavedSource(path, folder / config.images if config.images else path, options)
+
+
+def _read_state(folder: Path) -> tuple[list[Path], str]:
+    """The Arrow files of a saved set, in order, and the fingerprint that its writer gave it."""
+    if (folder / "dataset_dict.json").is_file():
+        splits = sorted(path.parent.name for path in folder.glob("*/state.json"))
+        raise DataError(
+            f"{folder} holds the splits {', '.join(splits) or 'none'}; let `path` name the folder of one"
+        )
+    try:
+        state = json.loads((folder / "state.json").read_bytes())
+        names = [str(file["filename"]) for file in state["_data_files"]]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            f"{folder} has no usable state.json ({error}); expected a folder that save_to_disk wrote: save it again"
+        ) from error
+    if state.get("_indices_data_files"):
+        raise DataError(
+            f"{folder} reorders its rows by an index file; save it again after flatten_indices()"
+        )
+    return [image_path(folder, name) for name in names], str(state.get("_fingerprint"))
+
+
+def _index(path: Path, digest: blake2b, faults: Faults) -> tuple[Any, list[int], list[int]]:
+    """Schema, and offset and rows of each record batch, up to the first that cannot be read.
+
+    The digest takes all three and the file's name.
+    """
+    schema, offsets, sizes, at = None, [], [], 0
+    try:
+        with arrow("pyarrow").memory_map(str(path)) as file:
+            stream = arrow("pyarrow.ipc").open_stream(file)
+            schema = stream.schema
+            known_columns(schema.names, path)
+            at = file.tell()
+            for batch in stream:
+                offsets.append(at)
+                sizes.append(batch.num_rows)
+                at = file.tell()
+    except DAMAGE as error:
+        reason = f"no readable Arrow stream from byte {at} on ({error}); save the set again: what comes before is used"
+        faults.add(path, at if schema else None, "damaged shard", reason)
+    digest.update(json.dumps([path.name, str(schema), offsets, sizes]).encode())
+    return schema, offsets, sizes
+
+
+def _read_batch(path: Path, at: int, schema: Any) -> Any:
+    ipc = arrow("pyarrow.ipc")
+    with arrow("pyarrow").memory_map(str(path)) as file:
+        file.seek(at)
+        return ipc.read_record_batch(ipc.read_message(file), schema)

@@ -1,0 +1,58 @@
+"""Captions: `{image, text}` (or `caption`) per row, asked for by a prompt."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+
+from sailvit.core.errors import DataError, one_line
+from sailvit.core.recipe import SourceConfig
+from sailvit.core.records import Record
+from sailvit.data.rows.conversations import caption_record, row_images, row_name
+from sailvit.data.rows.row import RowFile, RowOptions, read_options
+
+
+class CaptionsOptions(RowOptions):
+    """Options of format `captions`."""
+
+    prompts: Annotated[list[str], Field(min_length=1)] = ["Describe the image."]
+    """What asks for the caption; row n takes prompt n modulo their number. The image stands before it."""
+
+
+class CaptionsSource:
+    """Image and caption pairs as records of kind `caption`."""
+
+    def __init__(self, rows: RowFile, options: CaptionsOptions) -> None:
+        self._rows = rows
+        self._prompts = options.prompts
+        self.fingerprint = rows.fingerprint
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def place(self, position: int) -> tuple[str, int | None]:
+        """File and byte of the record at `position`."""
+        return self._rows.place(position)
+
+    def __getitem__(self, position: int) -> Record:
+        row = self._rows[position]
+        images = row_images(row, self._rows.images)
+        key = "text" if row.get("text") else "caption"
+        text = row.get(key)
+        if len(images) != 1 or not isinstance(text, str) or not text.strip():
+            raise DataError(
+                f"found keys {one_line(', '.join(row) or 'none', 200)}; expected one `image`, and a `text` or `caption`"
+                " that is not blank"
+            )
+        prompt = self._prompts[position % len(self._prompts)]
+        kind = str(row.get("kind") or "caption")
+        name = row_name(row, position)
+        return caption_record(row, images, key, prompt, name=name, kind=kind)
+
+
+def open_captions(config: SourceConfig, folder: Path) -> CaptionsSource:
+    """The captions in the file that `path` names."""
+    options = read_options(CaptionsOptions, config)
+    return CaptionsSource(RowFile(config, folder, options), options)

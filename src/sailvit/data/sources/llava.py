@@ -1,0 +1,47 @@
+"""LLaVA-style conversations: JSON or JSONL rows of `conversations` (or `messages`) with `image` or `images`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sailvit.core.recipe import SourceConfig
+from sailvit.core.records import Record
+from sailvit.data.rows.conversations import Mark, conversation_record, row_images, row_name
+from sailvit.data.rows.row import RowFile, RowOptions, read_options
+
+
+class LlavaOptions(RowOptions):
+    """Options of format `llava`."""
+
+    kind: str = "chat"
+    """Kind of the records whose row has no `kind`; `caption` lets the contrastive objective use them."""
+    mark: Mark = "strict"
+    """Whether a conversation with images and without any `<image>` is refused, or gets its marks at the start."""
+
+
+class LlavaSource:
+    """Conversations as records."""
+
+    def __init__(self, rows: RowFile, options: LlavaOptions) -> None:
+        self._rows = rows
+        self._options = options
+        self.fingerprint = rows.fingerprint
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def place(self, position: int) -> tuple[str, int | None]:
+        """File and byte of the record at `position`."""
+        return self._rows.place(position)
+
+    def __getitem__(self, position: int) -> Record:
+        row = self._rows[position]
+        images = row_images(row, self._rows.images)
+        kind, mark = self._options.kind, self._options.mark
+        return conversation_record(row, images, name=row_name(row, position), kind=kind, mark=mark)
+
+
+def open_llava(config: SourceConfig, folder: Path) -> LlavaSource:
+    """The conversations in the file that `path` names."""
+    options = read_options(LlavaOptions, config)
+    return LlavaSource(RowFile(config, folder, options), options)

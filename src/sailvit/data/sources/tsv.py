@@ -1,0 +1,252 @@
+"""Question sets as VLMEvalKit keeps them: tab-separated rows with images in base64."""
+
+from __future__ import annotations
+
+import ast
+import csv
+import re
+from base64 import b64decode
+from collections.abc import Iterable, Iterator
+from hashlib import blake2b
+from pathlib import Path
+from string import ascii_uppercase
+from typing import IO, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sailvit.core.errors import DataError
+from sailvit.core.recipe import SourceConfig
+from sailvit.core.records import IMAGE_MARK, Record, Turn
+from sailvit.data.rows.image_refs import image_path
+from sailvit.data.rows.row import RowOptions, read_options
+
+_REFERENCE = 64
+"""Cells of `image` up to this length are the `index` of the row that holds the image, as VLMEvalKit decides it."""
+_LONGEST_CELL = 1 << 30
+"""Characters a cell may have; csv's own limit of 131072 is below a photograph."""
+_NUMBERED = re.compile(r"<image (\d)>")
+"""Marks of MMMU, which say which image they show."""
+
+Row = dict[str, str]
+"""Cells by column."""
+
+
+class TsvOptions(RowOptions):
+    """Options of format `tsv`."""
+
+    kind: str = "qa"
+    """Kind of the records."""
+    ask: str = "Please select the correct answer from the options above."
+    """Stands under the options of a row that has some."""
+    without_image: Literal["drop", "keep"] = "drop"
+    """Whether rows with an empty image are left out, as VLMEvalKit does, or read as text alone."""
+
+
+class TsvSource:
+    """Rows as records of one question and one answer.
+
+    Three numbers per row stay in memory: where it starts in the file, its line, and where the row
+    that holds its image starts.
+    """
+
+    def __init__(self, path: Path, images: Path, options: TsvOptions) -> None:
+        self._path = path
+        self._images = images
+        self._options = options
+        digest = blake2b(options.model_dump_json().encode(), digest_size=8)
+        self._columns, self._places = _index(path, options, digest)
+        self.fingerprint = digest.hexdigest()
+
+    def __len__(self) -> int:
+        return min(len(self._places), self._options.limit or len(self._places))
+
+    def place(self, position: int) -> tuple[str, int]:
+        """File and byte of the record at `position`."""
+        return str(self._path), int(self._places[position, 0])
+
+    def __getitem__(self, position: int) -> Record:
+        at, line, holder = map(int, self._places[position])
+        row = self._row(at)
+        try:
+            images = self._pictures(row, row if holder == at else self._row(holder))
+            answer = _answer(row)
+            text, shown = _placed(_question(row, self._options.ask), len(images))
+        except DataError as error:
+            raise DataError(
+                f"{self._path} line {line}, index {row['index']}: {error}", kind=error.kind
+            ) from error
+        turns = (Turn("user", text), Turn("assistant", answer))
+        return Record(
+            row["index"], turns, tuple(images[number] for number in shown), self._options.kind
+        )
+
+    def _row(self, at: int) -> Row:
+        with self._path.open("rb") as file:
+            file.seek(at)
+            try:
+                return dict(zip(self._columns, next(_reader(file), []), strict=True))
+            except (csv.Error, ValueError) as error:
+                raise DataError(
+                    f"{self._path} changed at byte {at} ({error}); restart the run to read it",
+                    kind="changed source",
+                ) from error
+
+    def _pictures(self, row: Row, holder: Row) -> list[Path | bytes]:
+        """The row's images: decoded from base64 of the row that holds them, else by `image_path`."""
+        if holder.get("image"):
+            return [_decoded(cell) for cell in _listed(holder["image"])]
+        return [image_path(self._images, name) for name in _listed(row.get("image_path", ""))]
+
+
+def open_tsv(config: SourceConfig, folder: Path) -> TsvSource:
+    """The questions in the file that `path` names."""
+    options = read_options(TsvOptions, config)
+    if config.path is None or not (folder / config.path).is_file():
+        raise DataError(f"path {config.path} is not a file; format tsv needs the table to read")
+    path = folder / config.path
+    return TsvSource(path, folder / config.images if config.images else path.parent, options)
+
+
+def _reader(lines: Iterable[bytes]) -> Iterator[list[str]]:
+    """Rows of cells. The limit is csv's own and process-wide; there is no other place to set it."""
+    csv.field_size_limit(_LONGEST_CELL)
+    return csv.reader((line.decode() for line in lines), delimiter="\t")
+
+
+class _Lines:
+    """Lines of a file, counted, so that the start of each row is known although cells may hold line breaks."""
+
+    def __init__(self, file: IO[bytes], digest: blake2b) -> None:
+        self._file = file
+        self._digest = digest
+        self.bytes = 0
+        self.count = 0
+
+    def __iter__(self) -> Iterator[bytes]:
+        for line in self._file:
+            self._digest.update(line)
+            self.bytes += len(line)
+            self.count += 1
+            yield line
+
+
+def _rows(path: Path, digest: blake2b) -> Iterator[tuple[int, int, Row]]:
+    """Byte, line and cells of every row; the digest takes the whole file."""
+    with path.open("rb") as file:
+        lines = _Lines(file, digest)
+        try:
+            reader = _reader(lines)
+            columns = _checked_columns(next(reader, []), path)
+            at, line = lines.bytes, lines.count + 1
+            for cells in reader:
+                if cells and len(cells) != len(columns):
+                    raise DataError(
+                        f"{path} line {line} has {len(cells)} cells; expected {len(columns)}, one per column:"
+                        " the file may be cut, fetch it again"
+                    )
+                if cells:
+                    yield at, line, dict(zip(columns, cells, strict=True))
+                at, line = lines.bytes, lines.count + 1
+        except (csv.Error, UnicodeDecodeError) as error:
+            raise DataError(
+                f"{path} line {lines.count} cannot be read ({error}); expected cells parted by tabs, in UTF-8"
+            ) from error
+
+
+def _checked_columns(columns: list[str], path: Path) -> list[str]:
+    columns = [column.removeprefix("\ufeff") for column in columns]
+    if not {"index", "question"} <= set(columns):
+        raise DataError(
+            f"{path} has columns {', '.join(columns)[:200] or 'none'}; expected index, question, answer, and image or"
+            " image_path, parted by tabs"
+        )
+    return columns
+
+
+def _index(path: Path, options: TsvOptions, digest: blake2b) -> tuple[list[str], NDArray[np.int64]]:
+    """The columns, and int64[rows, 3]: a row's byte, its line, and the byte of the row that holds its image."""
+    columns: list[str] = []
+    places: list[tuple[int, int, str]] = []
+    holders: dict[str, int] = {}
+    for at, line, row in _rows(path, digest):
+        columns, name, image = list(row), row["index"], row.get("image", "")
+        if name in holders:
+            raise DataError(
+                f"{path} line {line}: index {name} comes twice; expected each once: remove one"
+            )
+        holds = len(image) > _REFERENCE
+        holders[name] = at if holds else -1
+        if image or row.get("image_path") or options.without_image == "keep":
+            places.append((at, line, "" if holds else image))
+    found = [
+        (at, line, at if not name else _holder(holders, name, f"{path} line {line}"))
+        for at, line, name in places
+    ]
+    return columns, np.array(found, dtype=np.int64).reshape(-1, 3)
+
+
+def _holder(holders: dict[str, int], name: str, where: str) -> int:
+    """The byte of the row whose image is meant."""
+    if holders.get(name, -1) < 0:
+        raise DataError(
+            f"{where}: image is {name!r}; expected base64, or the index of a row that holds an image"
+        )
+    return holders[name]
+
+
+def _listed(cell: str) -> list[str]:
+    """The texts in a cell: none, one, or those of a Python list."""
+    if not (cell.startswith("[") and cell.endswith("]")):
+        return [cell] if cell else []
+    try:
+        found = ast.literal_eval(cell)
+    except (ValueError, SyntaxError, RecursionError, MemoryError):
+        return [cell]
+    return found if all(isinstance(item, str) for item in found) else [cell]
+
+
+def _decoded(cell: str) -> bytes:
+    try:
+        return b64decode("".join(cell.split()), validate=True)
+    except ValueError as error:
+        raise DataError(
+            f"image {cell[:20]!r}... is not base64 ({error}); fetch the table again", kind="base64"
+        ) from error
+
+
+def _answer(row: Row) -> str:
+    """The answer, or the first of several."""
+    answer = next(iter(_listed(row.get("answer", "").strip())), "")
+    if not answer:
+        raise DataError(
+            "no `answer`; expected one to learn: use a split whose answers are public", kind="turns"
+        )
+    return answer
+
+
+def _question(row: Row, ask: str) -> str:
+    """The bare question, or with its options in the words of VLMEvalKit's default prompt."""
+    choices = "".join(f"{letter}. {row[letter]}\n" for letter in ascii_uppercase if row.get(letter))
+    if not choices:
+        return row["question"]
+    hint = f"Hint: {row['hint']}\n" if row.get("hint") else ""
+    return f"{hint}Question: {row['question']}\nOptions:\n{choices}{ask}"
+
+
+def _placed(text: str, images: int) -> tuple[str, list[int]]:
+    """The text with its marks, and which image each mark shows: where `<image k>` stands, else all before the text."""
+    if IMAGE_MARK in text:
+        raise DataError(
+            f"the question contains {IMAGE_MARK}; expected plain text or numbered marks: remove the mark",
+            kind="marks",
+        )
+    shown = [int(number) - 1 for number in _NUMBERED.findall(text)]
+    if not shown:
+        return f"{IMAGE_MARK}\n" * images + text, list(range(images))
+    if not all(0 <= number < images for number in shown):
+        raise DataError(
+            f"the question shows image {max(shown) + 1} of {images}; expected marks from 1 to {images}",
+            kind="marks",
+        )
+    return _NUMBERED.sub(IMAGE_MARK, text), shown

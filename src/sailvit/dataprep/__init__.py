@@ -1,0 +1,1 @@
+"""Getting data ready before training: prepare, curate, describe, annotate, inspect."""

@@ -1,0 +1,130 @@
+"""A model behind an OpenAI-style server, asked by several threads, with retries."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+
+from sailvit.core.errors import DataError
+from sailvit.core.records import Record
+from sailvit.core.seeding import derive_seed
+from sailvit.dataprep.annotate.cache import ReplyCache, question_key
+from sailvit.dataprep.annotate.replies import Reply, Usage
+from sailvit.dataprep.annotate.transport import EndpointError, RejectedError, TryAgainError, post
+from sailvit.dataprep.annotate.wire import EndpointConfig, read_reply, request_body
+
+PATIENCE = 20
+"""Records in a row that may fail before the run stops: a server that is gone would fail all that are left."""
+_LONGEST_WAIT = 60.0
+"""Most seconds between two attempts."""
+_AHEAD = 4
+"""Records under way per thread, so that one slow answer does not idle the others."""
+
+
+class Endpoint:
+    """Answers records over HTTP; what the cache knows is not asked again."""
+
+    def __init__(self, config: EndpointConfig, cache: ReplyCache | None = None) -> None:
+        self.config = config
+        self.usage = Usage()
+        self._cache = cache
+        self._url = config.url.rstrip("/") + "/chat/completions"
+        self._key = _key(config.key_variable)
+        self._stop = threading.Event()
+        self._reached = False
+
+    def ask(self, records: Iterable[Record]) -> Iterator[Reply]:
+        """One reply per record, in order.
+
+        Raises:
+            EndpointError: the server refuses every request, cannot be reached, or failed too often in a row.
+        """
+        failures = 0
+        self._stop.clear()
+        pool = ThreadPoolExecutor(self.config.concurrency, thread_name_prefix="asking")
+        try:
+            for reply in self._ordered(pool, records):
+                failures = failures + 1 if reply.error is not None else 0
+                if failures >= PATIENCE:
+                    raise EndpointError(
+                        f"the last {failures} records got no answer from {self._url} ({reply.error}); what came before"
+                        " is kept: start again when the server is well"
+                    )
+                yield reply
+        finally:
+            self._stop.set()
+            pool.shutdown(cancel_futures=True)
+
+    def _ordered(self, pool: ThreadPoolExecutor, records: Iterable[Record]) -> Iterator[Reply]:
+        waiting: deque[Future[Reply]] = deque()
+        for record in records:
+            waiting.append(pool.submit(self.reply, record))
+            if len(waiting) >= _AHEAD * self.config.concurrency:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+    def reply(self, record: Record) -> Reply:
+        """The reply to one record, from the cache or the server."""
+        try:
+            key = question_key(self.config.identity, record)
+            if self._cache is not None and (known := self._cache.recall(key)) is not None:
+                self.usage.add("remembered")
+                return known
+            body = request_body(self.config, record)
+        except DataError as error:
+            reply = Reply(error=str(error))
+        else:
+            reply = self._asked(body, key)
+            if self._cache is not None:
+                self._cache.store(key, reply)
+        self.usage.took(reply)
+        return reply
+
+    def _asked(self, body: bytes, key: str) -> Reply:
+        """The server's reply after as many attempts as it takes, or the last attempt's failure."""
+        reason = "stopped"
+        for attempt in range(self.config.attempts):
+            if self._stop.is_set():
+                break
+            self.usage.add("requests")
+            self.usage.add("repeats", int(attempt > 0))
+            try:
+                reply = read_reply(
+                    post(self._url, body, key=self._key, timeout=self.config.timeout)
+                )
+            except RejectedError as error:
+                return Reply(error=str(error))
+            except (TryAgainError, ValueError) as error:
+                reason = str(error)
+                self._pause(error, attempt, key)
+            else:
+                self._reached = True
+                return reply
+        return Reply(error=f"no answer after {self.config.attempts} attempts: {reason}")
+
+    def _pause(self, error: Exception, attempt: int, key: str) -> None:
+        """Wait before the next attempt, longer each time, and not all threads equally long."""
+        if getattr(error, "refused", False) and not self._reached:
+            raise EndpointError(
+                f"nothing listens at {self._url}; start the server, or correct the address"
+            ) from error
+        if attempt + 1 >= self.config.attempts:
+            return
+        spread = 0.5 + derive_seed(attempt, key) % 1000 / 1000
+        asked_for = getattr(error, "after", None)
+        wait = asked_for if asked_for is not None else self.config.backoff * 2**attempt * spread
+        self._stop.wait(min(wait, _LONGEST_WAIT))
+
+
+def _key(variable: str | None) -> str | None:
+    if variable is None:
+        return None
+    if not (key := os.environ.get(variable, "").strip()):
+        raise DataError(
+            f"the environment variable {variable} is empty; put the server's key there, or name another"
+        )
+    return key

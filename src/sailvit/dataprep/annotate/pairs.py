@@ -1,0 +1,172 @@
+"""Captions to questions with answers, as LLaVA rows beside their images."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+from typing import Annotated, Any, TypeAlias
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    TypeAdapter,
+    ValidationError,
+)
+
+from sailvit.core.records import IMAGE_MARK, ImageLike, Record, Source, Turn
+from sailvit.dataprep.annotate.prompts import prompt_record
+from sailvit.dataprep.annotate.replies import Asked, Responder, ask_about
+from sailvit.dataprep.llava_rows import encoded, llava_row
+
+MOST = 20
+"""Most pairs of one record; a model that writes more has lost its way."""
+
+
+def _no_mark(text: str) -> str:
+    if IMAGE_MARK in text:
+        raise ValueError(f"holds {IMAGE_MARK}")
+    return text
+
+
+Text = Annotated[
+    str, StringConstraints(strip_whitespace=True, min_length=1), AfterValidator(_no_mark)
+]
+
+
+class Pair(BaseModel):
+    """A question with its answer."""
+
+    model_config = ConfigDict(frozen=True)
+    question: Text
+    """What is asked about the image."""
+    answer: Text
+    """What is to be answered."""
+
+
+Pairs: TypeAlias = Annotated[list[Pair], Field(min_length=1, max_length=MOST)]
+
+
+@dataclass
+class Harvest:
+    """How the turning of captions into questions went."""
+
+    records: int = 0
+    """Records with questions."""
+    pairs: int = 0
+    """Questions with answers."""
+    bad: int = 0
+    """Answers that were no list of pairs."""
+    failed: int = 0
+    """Records that could not be read or got no answer."""
+
+
+def write_pairs(
+    source: Source,
+    templates: Sequence[str],
+    responder: Responder,
+    *,
+    out: Path,
+    positions: Iterable[int] | None = None,
+    report: Callable[[], None] = lambda: None,
+) -> Harvest:
+    """Ask for questions about every record of `source` and write them to `out`, in order, as one row per record.
+
+    The file appears when it is whole; its images lie in the folder `<name>-images` beside it. What gave no questions
+    is listed in `<name>-bad.jsonl` with the reason. `report` is called once per record.
+    """
+    chosen = range(len(source)) if positions is None else positions
+    harvest, draft, bad = (
+        Harvest(),
+        out.with_name(out.name + ".part"),
+        out.with_name(out.stem + "-bad.jsonl"),
+    )
+    out.parent.mkdir(parents=True, exist_ok=True)
+    asked = ask_about(
+        source,
+        lambda record, at: prompt_record(record, templates[at % len(templates)]),
+        responder,
+        chosen,
+    )
+    with draft.open("w", encoding="utf-8") as rows, bad.open("w", encoding="utf-8") as rest:
+        for item in asked:
+            row, problem = _row(item, out, harvest)
+            if row is not None:
+                rows.write(json.dumps(row, ensure_ascii=False) + "\n")
+            if problem is not None:
+                rest.write(json.dumps(problem, ensure_ascii=False) + "\n")
+            report()
+    draft.replace(out)
+    return harvest
+
+
+def read_pairs(text: str) -> list[Pair]:
+    """The pairs in a model's reply, which may stand in a code block; ValueError when there is no such list."""
+    begin, end = text.find("["), text.rfind("]")
+    if begin < 0 or end < begin:
+        raise ValueError("no JSON list")
+    try:
+        return TypeAdapter(Pairs).validate_json(text[begin : end + 1])
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ValueError(
+            f"{'.'.join(map(str, first['loc'])) or 'the list'}: {first['msg']}"
+        ) from error
+
+
+def _row(
+    item: Asked, out: Path, harvest: Harvest
+) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
+    """The row of one record, or what is wrong with it."""
+    problem = {"position": item.position, "id": item.record.id if item.record else ""}
+    if item.reply.error is not None or item.record is None:
+        harvest.failed += 1
+        return None, {**problem, "raw": "", "error": item.reply.error}
+    try:
+        pairs = read_pairs(item.reply.text)
+    except ValueError as error:
+        harvest.bad += 1
+        return None, {**problem, "raw": item.reply.text, "error": str(error)}
+    harvest.records += 1
+    harvest.pairs += len(pairs)
+    images = [_keep(image, out) for image in item.record.images]
+    turns = [
+        turn
+        for index, pair in enumerate(pairs)
+        for turn in (
+            Turn("user", (f"{IMAGE_MARK}\n" * len(images) if index == 0 else "") + pair.question),
+            Turn("assistant", pair.answer),
+        )
+    ]
+    return llava_row(Record(item.record.id, tuple(turns), item.record.images, "qa"), images), None
+
+
+def _keep(image: ImageLike, out: Path) -> str:
+    """The image's name beside the rows, after its content: a link where it is a file, which costs no room."""
+    data, kind = encoded(image)
+    name = f"{out.stem}-images/{blake2b(data, digest_size=16).hexdigest()}.{kind}"
+    path = out.parent / name
+    if not path.exists():
+        path.parent.mkdir(exist_ok=True)
+        if not (isinstance(image, Path) and _linked(image, path, len(data))):
+            draft = path.with_suffix(".part")
+            draft.write_bytes(data)
+            draft.replace(path)
+    return name
+
+
+def _linked(image: Path, path: Path, size: int) -> bool:
+    """Whether `path` could be made a link to a file of `size` bytes; another file system, say, cannot be linked to."""
+    try:
+        same = image.stat().st_size == size
+        if same:
+            os.link(image.resolve(), path)
+    except OSError:
+        return False
+    return same

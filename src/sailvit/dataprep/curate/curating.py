@@ -1,0 +1,198 @@
+"""Which records of a source stay: filters one after the other, each over what the ones before it kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sailvit.core.errors import DataError
+from sailvit.core.records import Source
+from sailvit.data.process_pool import each
+from sailvit.dataprep.curate.concentration import NgramCounts
+from sailvit.dataprep.curate.drop_report import Drop, Ledger
+from sailvit.dataprep.curate.filters.base import (
+    CopyFilter,
+    Filter,
+    RecordFilter,
+    ScoredFilter,
+    Scorer,
+)
+from sailvit.dataprep.curate.repeats import Repeats, repeated_records
+from sailvit.dataprep.curate.resampling import Resampling
+from sailvit.dataprep.curate.settings import Curation, filter_name
+from sailvit.dataprep.curate.steps import (
+    UNREADABLE,
+    CountStep,
+    Dropped,
+    FilterStep,
+    HashStep,
+    KeepStep,
+    Positions,
+    ScoreStep,
+)
+
+Progress = Callable[[str, int, int], None]
+"""Is told a step's name, how many records it has done, and how many it has to do."""
+Result = TypeVar("Result")
+
+_CHUNK = 256
+"""Places per job; also what the counting of n-grams depends on, so it is the same for any number of workers."""
+_TOP = 20
+"""N-grams in the table of before and after."""
+
+
+@dataclass(frozen=True)
+class Curated:
+    """What is left of a source."""
+
+    kept: NDArray[np.bool_]
+    """bool[n]: whether each record stays."""
+    report: dict[str, Any]
+    """Counts, reasons and examples per filter, and n-grams before and after, as JSON values."""
+
+    @property
+    def positions(self) -> Positions:
+        """int64[n]: where the records stand that stay, rising."""
+        return np.flatnonzero(self.kept)
+
+
+def curate(
+    source: Source,
+    curation: Curation,
+    *,
+    scorer: Callable[[str], Scorer] | None = None,
+    workers: int = 0,
+    progress: Progress | None = None,
+) -> Curated:
+    """What the filters and the resampling leave; the same for any number of workers.
+
+    `scorer` opens the model that a similarity filter names. A record takes a byte of memory, and hashes of copies go to
+    temporary files where they are many.
+    """
+    return _Curator(source, curation, scorer, workers, progress).run()
+
+
+class _Curator:
+    """The steps of one curation, and what is left after each."""
+
+    def __init__(
+        self,
+        source: Source,
+        curation: Curation,
+        scorer: Callable[[str], Scorer] | None,
+        workers: int,
+        progress: Progress | None,
+    ) -> None:
+        groups = (RecordFilter, ScoredFilter, CopyFilter)
+        self._source = source
+        self._curation = curation
+        self._scorer = scorer
+        self._workers = workers
+        self._progress = progress
+        self._groups = [
+            [found for found in curation.filters if isinstance(found, group)] for group in groups
+        ]
+        self._order: list[Filter] = [found for group in self._groups for found in group]
+        steps = [
+            "unreadable",
+            *map(filter_name, self._order),
+            *(["resampling"] if curation.resampling else []),
+        ]
+        self._ledger = Ledger(source, steps)
+        self._kept = np.ones(len(source), dtype=bool)
+
+    def run(self) -> Curated:
+        """Every step, each over what is left."""
+        for found in self._order:
+            found.check()
+        alone, scored, copies = self._groups
+        self._filter(alone)  # type: ignore[arg-type]
+        for found in scored:
+            self._score(found)  # type: ignore[arg-type]
+        for found in copies:
+            self._drop_copies(found)  # type: ignore[arg-type]
+        thinned = self._resample(self._curation.resampling) if self._curation.resampling else {}
+        kept = int(self._kept.sum())
+        counts = {"records": len(self._kept), "kept": kept, "dropped": len(self._kept) - kept}
+        return Curated(self._kept, {**counts, "filters": self._ledger.accounts(), **thinned})
+
+    def _filter(self, filters: Sequence[RecordFilter]) -> None:
+        for dropped in self._each("filters", FilterStep(self._source, filters).look):
+            self._enter(dropped, 1)
+
+    def _score(self, found: ScoredFilter) -> None:
+        if self._scorer is None:
+            raise DataError(
+                f"filter {filter_name(found)} needs a model; give `scorer`, which opens {found.model}"
+            )
+        step = ScoreStep(self._source, found, self._scorer(found.model))
+        # One process: the model is the slow part and uses all cores, or the one device.
+        for dropped in self._each(filter_name(found), step.look, workers=0):
+            self._enter(dropped, 1 + self._order.index(found))
+
+    def _drop_copies(self, found: CopyFilter) -> None:
+        with TemporaryDirectory(prefix="sailvit-") as folder:
+            repeats = Repeats(Path(folder), distance=found.reach())
+            for rows, dropped in self._each(filter_name(found), HashStep(self._source, found).look):
+                repeats.add(rows)
+                self._enter(dropped, 1)
+            for position, first in repeated_records(repeats.find()):
+                drop = Drop(position, found.why, f"as at position {first}")
+                self._enter([(0, drop)], 1 + self._order.index(found))
+
+    def _resample(self, resampling: Resampling) -> dict[str, Any]:
+        before, after = (NgramCounts(resampling.n, width=resampling.width) for _ in range(2))
+        for chunk in self._each("n-grams", CountStep(self._source, resampling.n).look):
+            before.add(chunk)
+        step = KeepStep(self._source, resampling, before, self._curation.seed)
+        for dropped, chunk in self._each("resampling", step.look):
+            self._enter(dropped, 1 + len(self._order))
+            after.add(chunk)
+        return {"ngrams": compared(before, after)}
+
+    def _each(
+        self, name: str, step: Callable[[Positions], Result], *, workers: int | None = None
+    ) -> Iterator[Result]:
+        """The step's result for every stretch of what is left."""
+        total, done = len(self._kept), 0
+        for result in each(
+            step, self._stretches(), workers=self._workers if workers is None else workers
+        ):
+            yield result
+            done = min(done + _CHUNK, total)
+            if self._progress is not None:
+                self._progress(name, done, total)
+
+    def _stretches(self) -> Iterator[Positions]:
+        for start in range(0, len(self._kept), _CHUNK):
+            yield np.flatnonzero(self._kept[start : start + _CHUNK]) + start
+
+    def _enter(self, dropped: Dropped, first: int) -> None:
+        """Take what was dropped into account; the step's filters have accounts from `first` on."""
+        for index, drop in dropped:
+            self._kept[drop.position] = False
+            self._ledger.enter(0 if index == UNREADABLE else first + index, drop)
+
+
+def compared(before: NgramCounts, after: NgramCounts) -> dict[str, Any]:
+    """Figures of n-grams before and after, and the shares of those that were the most frequent, as JSON values."""
+    top = [
+        {
+            "words": name,
+            "before": count / before.texts,
+            "after": after.count(key) / max(after.texts, 1),
+        }
+        for key, name, count in before.top(_TOP)
+    ]
+    return {
+        "before": before.summary(),
+        "after": after.summary(),
+        "kept": after.texts / max(before.texts, 1),
+        "top": top,
+    }

@@ -1,0 +1,1 @@
+"""Filters of records, by their text and their images."""

@@ -1,0 +1,145 @@
+"""Filters by text: length, repetition, language, what is read from the image, and scores that somebody gave."""
+
+from __future__ import annotations
+
+import re
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from sailvit.core.errors import DataError
+from sailvit.core.recipe import Count, Share
+from sailvit.dataprep.curate.filters.base import Objection, RecordFilter, outside
+from sailvit.dataprep.curate.filters.languages import SCRIPT, language, recognizer
+from sailvit.dataprep.curate.filters.scores import ScoreTable
+from sailvit.dataprep.records.record_view import Look
+from sailvit.dataprep.records.words import words
+
+Unit = Literal["characters", "words"]
+"""What a text is measured in; an ideograph is a word."""
+
+_QUOTED = re.compile(
+    r'"([^"\n]{1,500})"|“([^”\n]{1,500})”|„([^“”\n]{1,500})[“”]|«([^»\n]{1,500})»|「([^」\n]{1,500})」|《([^》\n]{1,500})》'
+)
+
+
+class Length(RecordFilter):
+    """Keeps records whose answers, taken together, are neither too short nor too long."""
+
+    at_least: Count | None = None
+    """Units at least."""
+    at_most: Count | None = None
+    """Units at most."""
+    unit: Unit = "characters"
+    """What is counted."""
+
+    def objection(self, look: Look) -> Objection | None:
+        """Answers outside the bounds."""
+        length = len(look.answers if self.unit == "characters" else words(look.answers))
+        return outside(
+            self.unit,
+            length,
+            at_least=self.at_least,
+            at_most=self.at_most,
+            found=f"{length} {self.unit}",
+        )
+
+
+class Repetition(RecordFilter):
+    """Keeps records whose answers do not say the same again and again."""
+
+    at_most: Share
+    """Share of the answers' n-grams that occurred in them before."""
+    n: Count = 3
+    """Length of an n-gram; take about 10 for characters."""
+    unit: Unit = "words"
+    """What n-grams are made of."""
+
+    def objection(self, look: Look) -> Objection | None:
+        """Answers that repeat too much."""
+        text = look.answers if self.unit == "characters" else words(look.answers)
+        count = len(text) - self.n + 1
+        if count < 1:
+            return None
+        different = {tuple(text[start : start + self.n]) for start in range(count)}
+        return outside(
+            f"repeated {self.unit}", 1 - len(different) / count, at_least=None, at_most=self.at_most
+        )
+
+
+class Language(RecordFilter):
+    """Keeps records whose answers are in one of some languages."""
+
+    keep: Annotated[list[str], Field(min_length=1)]
+    """ISO 639-1 codes (`en`), or scripts where no recognizer is installed (`script:latin`)."""
+    short: Literal["keep", "drop"] = "keep"
+    """What to do with texts of fewer than 12 letters, whose language cannot be told."""
+
+    def check(self) -> None:
+        """Languages need a recognizer."""
+        named = [code for code in self.keep if not code.startswith(SCRIPT)]
+        if named and recognizer() == "script":
+            raise DataError(
+                f"the language filter keeps {', '.join(named)}, and no recognizer is installed:"
+                " pip install 'sailvit[curate]', or keep scripts, such as script:latin"
+            )
+
+    def objection(self, look: Look) -> Objection | None:
+        """Answers in another language."""
+        found = language(look.answers)
+        if found in self.keep or (found == "short" and self.short == "keep"):
+            return None
+        return Objection(f"language {found}", found)
+
+
+class ReadText(RecordFilter):
+    """Keeps records by how much of their answers is read from the image.
+
+    That is the share of the answers' characters that stand in quotation marks, as captions quote what they read; all of
+    it in records of kind `ocr`. Records carry no field that marks read text, so nothing else is looked at.
+    """
+
+    at_least: Share | None = None
+    """Least share."""
+    at_most: Share | None = None
+    """Largest share."""
+
+    def objection(self, look: Look) -> Objection | None:
+        """Too much or too little that is read."""
+        quoted = sum(len("".join(filter(None, groups))) for groups in _QUOTED.findall(look.answers))
+        share = 1.0 if look.record.kind == "ocr" else quoted / max(len(look.answers), 1)
+        return outside("share of read text", share, at_least=self.at_least, at_most=self.at_most)
+
+
+class Scores(RecordFilter):
+    """Keeps records that a judge, or anybody, gave a good score."""
+
+    FILES = ("file",)
+
+    file: str
+    """JSONL of `{score}` with `id` or `position`, as `sailvit data judge` writes it; a record's last line counts."""
+    at_least: float | None = None
+    """Least score; yes is 1 and no is 0."""
+    at_most: float | None = None
+    """Highest score."""
+    source: str | None = None
+    """Read only lines whose `source` has this name; none reads all."""
+    missing: Literal["keep", "drop"] = "drop"
+    """What to do with records that have no score."""
+
+    def check(self) -> None:
+        """Read the scores: 12 bytes of memory per line."""
+        _ = self._table
+
+    def objection(self, look: Look) -> Objection | None:
+        """A score outside the bounds, or none at all."""
+        score = self._table.of(look)
+        if score is None:
+            return Objection("no score", "no score") if self.missing == "drop" else None
+        return outside("score", score, at_least=self.at_least, at_most=self.at_most)
+
+    @cached_property
+    def _table(self) -> ScoreTable:
+        return ScoreTable(Path(self.file), self.source)

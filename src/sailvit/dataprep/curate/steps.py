@@ -1,0 +1,177 @@
+"""What is done with stretches of a source, one class per step; each goes to the processes of a crew."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sailvit.core.errors import DataError
+from sailvit.core.records import Source
+from sailvit.dataprep.curate.concentration import NgramChunk, NgramCounts, count_ngrams
+from sailvit.dataprep.curate.drop_report import Drop
+from sailvit.dataprep.curate.external_buckets import Rows
+from sailvit.dataprep.curate.filters.base import (
+    CopyFilter,
+    Objection,
+    RecordFilter,
+    ScoredFilter,
+    Scorer,
+)
+from sailvit.dataprep.curate.repeats import ROW, rows_of
+from sailvit.dataprep.curate.resampling import Resampling, chance
+from sailvit.dataprep.records.record_view import DAMAGE, Look
+from sailvit.dataprep.records.words import ngrams, words
+
+Positions = NDArray[np.int64]
+"""Places in a source, int64[n], rising."""
+
+UNREADABLE = -1
+"""Stands for no filter: the record itself was bad."""
+
+Dropped = list[tuple[int, Drop]]
+"""Which of the step's filters objected, or `UNREADABLE`, and to what."""
+
+
+@dataclass(frozen=True)
+class FilterStep:
+    """Filters that need nothing but the record."""
+
+    source: Source
+    """Gives the records."""
+    filters: Sequence[RecordFilter]
+    """In order; the first that objects counts."""
+
+    def look(self, positions: Positions) -> Dropped:
+        """What is dropped of the records at these positions, int64[n]."""
+        return [found for position in positions.tolist() if (found := self._judge(position))]
+
+    def _judge(self, position: int) -> tuple[int, Drop] | None:
+        try:
+            look = Look(position, self.source[position])
+            for index, each in enumerate(self.filters):
+                if each.looks_at(look) and (objection := each.objection(look)):
+                    return index, Drop(position, *objection)
+        except DAMAGE as error:
+            return UNREADABLE, damaged(position, error)
+        return None
+
+
+@dataclass(frozen=True)
+class ScoreStep:
+    """A filter by the agreement of image and text."""
+
+    source: Source
+    """Gives the records."""
+    filter: ScoredFilter
+    """Judges the scores."""
+    scorer: Scorer
+    """Gives them."""
+
+    def look(self, positions: Positions) -> Dropped:
+        """What is dropped of the records at these positions, int64[n]."""
+        dropped: Dropped = []
+        looks: list[Look] = []
+        for position in positions.tolist():
+            try:
+                look = Look(position, self.source[position])
+                if self.filter.looks_at(look) and look.pixels:
+                    looks.append(look)
+            except DAMAGE as error:
+                dropped.append((UNREADABLE, damaged(position, error)))
+            if sum(len(look.pixels) for look in looks) >= self.filter.batch:
+                dropped += self._judge(looks)
+                looks = []
+        return sorted(dropped + list(self._judge(looks)), key=lambda found: found[1].position)
+
+    def _judge(self, looks: Sequence[Look]) -> Iterator[tuple[int, Drop]]:
+        images = [pixels for look in looks for pixels in look.pixels]
+        texts = [look.answers for look in looks for _ in look.pixels]
+        scores = list(self.scorer(images, texts)) if images else []
+        for look in looks:
+            own, scores = scores[: len(look.pixels)], scores[len(look.pixels) :]
+            objection: Objection | None = self.filter.judge(look, own)
+            if objection:
+                yield 0, Drop(look.position, *objection)
+
+
+@dataclass(frozen=True)
+class HashStep:
+    """What a filter of copies compares."""
+
+    source: Source
+    """Gives the records."""
+    filter: CopyFilter
+    """Gives their hashes."""
+
+    def look(self, positions: Positions) -> tuple[Rows, Dropped]:
+        """Hashes, rows of type `ROW`, of the records at these positions, int64[n], and what cannot be read of them."""
+        rows: list[Rows] = [np.zeros(0, ROW)]
+        dropped: Dropped = []
+        for position in positions.tolist():
+            try:
+                look = Look(position, self.source[position])
+                if self.filter.looks_at(look):
+                    rows.append(rows_of(position, self.filter.hashes(look)))
+            except DAMAGE as error:
+                dropped.append((UNREADABLE, damaged(position, error)))
+        return np.concatenate(rows), dropped
+
+
+@dataclass(frozen=True)
+class CountStep:
+    """First pass of resampling: how many records have each n-gram."""
+
+    source: Source
+    """Gives the records."""
+    n: int
+    """Words of an n-gram."""
+
+    def look(self, positions: Positions) -> NgramChunk:
+        """The n-grams of the records at these positions, int64[n]."""
+        return count_ngrams((Look(p, self.source[p]).answers for p in positions.tolist()), self.n)
+
+
+@dataclass(frozen=True)
+class KeepStep:
+    """Second pass of resampling: which records stay."""
+
+    source: Source
+    """Gives the records."""
+    resampling: Resampling
+    """Gives the probabilities."""
+    counts: NgramCounts
+    """What the first pass counted."""
+    seed: int
+    """Root of the choices."""
+
+    def look(self, positions: Positions) -> tuple[Dropped, NgramChunk]:
+        """What goes of the records at these positions, int64[n], and the n-grams of what stays."""
+        dropped: Dropped = []
+        texts: list[str] = []
+        looks = [Look(position, self.source[position]) for position in positions.tolist()]
+        for look, shares in zip(looks, self._shares(looks), strict=True):
+            probability = self.resampling.probability(shares)
+            if chance(self.seed, look.record.id) < probability:
+                texts.append(look.answers)
+            else:
+                found = f"an n-gram of many, and {probability:.1%} of such records are kept"
+                dropped.append((0, Drop(look.position, "over-represented n-gram", found)))
+        return dropped, count_ngrams(texts, self.resampling.n)
+
+    def _shares(self, looks: Sequence[Look]) -> list[NDArray[np.float64]]:
+        """Per record the shares of its n-grams, looked up all at once."""
+        hashes = [ngrams(words(look.answers), self.resampling.n) for look in looks]
+        every = self.counts.shares(np.concatenate([np.zeros(0, dtype=np.uint64), *hashes]))
+        return np.split(every, np.cumsum([len(found) for found in hashes])[:-1]) if hashes else []
+
+
+def damaged(position: int, error: Exception) -> Drop:
+    """The drop of a record that cannot be read."""
+    return Drop(
+        position,
+        error.kind if isinstance(error, DataError) else type(error).__name__,
+        str(error)[:300],
+    )

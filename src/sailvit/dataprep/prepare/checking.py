@@ -1,0 +1,207 @@
+"""Everything that is wrong with a source, found by reading it: counts by kind, and the first few of each."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sailvit.core.config import Config
+from sailvit.core.records import Record, Source
+from sailvit.core.seeding import numpy_generator
+from sailvit.data.process_pool import each
+from sailvit.data.processing.images import load_image
+from sailvit.data.processing.processor import UNUSABLE, SampleBuilder
+from sailvit.data.rows.keys import count_unread
+from sailvit.data.shards.files import Fault
+from sailvit.dataprep.prepare.entries import bad_record
+
+_CHUNK = 256
+"""Records per job: few enough that a bar moves, enough that handing them out costs nothing."""
+
+
+class Finding(Config):
+    """One thing that is wrong."""
+
+    source: str
+    """The source's name."""
+    kind: str
+    """What it is, in a word or two."""
+    reason: str
+    """What was found, what was expected, what to do."""
+    position: int | None = None
+    """Of the record in its source; none for damage of a whole shard."""
+    id: str | None = None
+    """Of the record, where it could be read."""
+    place: str | None = None
+    """File or shard, with the byte or row where it lies."""
+    count: int = 1
+    """How often this was found in that place."""
+
+
+class CheckReport(Config):
+    """What reading sources gave."""
+
+    records: int
+    """In all sources."""
+    checked: int
+    """That were read."""
+    images: int
+    """That were decoded."""
+    bad: dict[str, int]
+    """Findings by kind, the most frequent first."""
+    examples: list[Finding]
+    """The first few of each kind."""
+    unread: dict[str, dict[str, int]] = {}
+    """Per source, the keys of its rows that hold something and are not read, with their records."""
+
+
+Read: TypeAlias = tuple[int, list[Finding], Counter[str]]
+"""Images decoded, what is wrong, and keys that were not read, of a stretch of records."""
+
+
+@dataclass(frozen=True)
+class Checker:
+    """Reads records in full; goes to the processes of a crew."""
+
+    name: str
+    """The source's name."""
+    source: Source
+    """Gives the records."""
+    builder: SampleBuilder | None
+    """Tokenizes them; none leaves that out."""
+
+    def check(self, positions: NDArray[np.int64]) -> Read:
+        """How many images were decoded, what is wrong and what is unread at these positions."""
+        images, findings, unread = 0, [], Counter[str]()
+        for position in map(int, positions):
+            record = None
+            try:
+                record = self.source[position]
+                count_unread(unread, record.unread)
+                for image in record.images:
+                    load_image(image)
+                    images += 1
+                if self.builder is not None:
+                    self.builder.draft(self.name, record)
+            except UNUSABLE as error:
+                findings.append(self._finding(position, record, error))
+        return images, findings, unread
+
+    def _finding(self, position: int, record: Record | None, error: BaseException) -> Finding:
+        bad = bad_record(self.name, position, record, error)
+        return Finding(**bad.model_dump(), place=place_of(self.source, position))
+
+
+def check(
+    sources: Mapping[str, Source],
+    *,
+    builder: SampleBuilder | None = None,
+    samples: int | None = None,
+    most: int = 5,
+    workers: int = 0,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> CheckReport:
+    """Read, decode and, with `builder`, tokenize all records, or about `samples` of them drawn by a fixed seed.
+
+    `most` examples of each kind are kept. `progress` is told a source's name, the records done, and how many there are
+    to do. The report does not depend on the number of workers.
+    """
+    total = sum(map(len, sources.values()))
+    tally = _Tally(most)
+    for name, source in sources.items():
+        for fault in getattr(source, "faults", ()):
+            tally.add(_of_shard(name, fault))
+        positions = _positions(
+            name, len(source), None if samples is None else samples / max(1, total)
+        )
+        done = 0
+        for stretch, found in _read(Checker(name, source, builder), positions, workers):
+            done += stretch
+            tally.take(name, stretch, found)
+            if progress is not None:
+                progress(name, done, len(positions))
+    return tally.report(total)
+
+
+class _Tally:
+    """Counts by kind and the first examples; what it holds does not grow with the records."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._checked = 0
+        self._images = 0
+        self._bad: dict[str, int] = {}
+        self._examples: dict[str, list[Finding]] = {}
+        self._unread: dict[str, Counter[str]] = {}
+
+    def take(self, source: str, records: int, found: Read) -> None:
+        """Add what reading a stretch of a source's records gave."""
+        images, findings, unread = found
+        self._checked += records
+        self._images += images
+        if unread:
+            self._unread.setdefault(source, Counter()).update(unread)
+        for finding in findings:
+            self.add(finding)
+
+    def add(self, finding: Finding) -> None:
+        """Add one thing that is wrong."""
+        self._bad[finding.kind] = self._bad.get(finding.kind, 0) + finding.count
+        examples = self._examples.setdefault(finding.kind, [])
+        if len(examples) < self._most:
+            examples.append(finding)
+
+    def report(self, records: int) -> CheckReport:
+        """All of it."""
+        bad = dict(sorted(self._bad.items(), key=lambda item: -item[1]))
+        examples = [finding for kind in bad for finding in self._examples[kind]]
+        return CheckReport(
+            records=records,
+            checked=self._checked,
+            images=self._images,
+            bad=bad,
+            examples=examples,
+            unread={name: dict(counts.most_common()) for name, counts in self._unread.items()},
+        )
+
+
+def place_of(source: Source, position: int) -> str | None:
+    """Where a record lies, as `file:byte` or `file:row`, if its source can tell."""
+    place: Any = getattr(source, "place", None)
+    if place is None:
+        return None
+    try:
+        file, at = place(position)
+    except UNUSABLE:
+        return None
+    return str(file) if at is None else f"{file}:{at}"
+
+
+def _of_shard(name: str, fault: Fault) -> Finding:
+    place = fault.shard if fault.offset is None else f"{fault.shard}:{fault.offset}"
+    return Finding(
+        source=name, kind=fault.kind, reason=fault.reason, place=place, count=fault.count
+    )
+
+
+def _positions(name: str, records: int, share: float | None) -> NDArray[np.int64]:
+    """All positions, or a share of them drawn at random, in order."""
+    if share is None or share >= 1:
+        return np.arange(records)
+    count = min(records, max(1, round(records * share)))
+    return np.sort(numpy_generator(0, "check", name).choice(records, count, replace=False))
+
+
+def _read(
+    checker: Checker, positions: NDArray[np.int64], workers: int
+) -> Iterator[tuple[int, Read]]:
+    """Number of records of every stretch, and what reading it gave."""
+    stretches = [positions[start : start + _CHUNK] for start in range(0, len(positions), _CHUNK)]
+    yield from zip(
+        map(len, stretches), each(checker.check, stretches, workers=workers), strict=True
+    )

@@ -1,0 +1,149 @@
+"""The index of one shard in the making, and the files that a folder's index consists of."""
+
+from __future__ import annotations
+
+import io
+import zlib
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sailvit.core.config import Config
+from sailvit.core.errors import DataError, one_line
+from sailvit.core.records import Record
+from sailvit.data.processing.images import image_size
+from sailvit.data.processing.processor import SampleBuilder
+from sailvit.data.rows.keys import count_unread
+from sailvit.data.shards.manifest import ENTRY, FileMark, ShardMark, index_name
+
+_MOST_KINDS = 255
+"""Kinds that one shard may hold: an entry has a byte for them."""
+_BLOCK = 1 << 20
+"""Bytes read at once."""
+
+
+class BadRecord(Config):
+    """A record that was left out."""
+
+    source: str
+    """Its source, or its shard."""
+    position: int | None
+    """Its place there; none where a whole shard, or a part that makes no record, was left out."""
+    id: str | None = None
+    """Its id, where that could be read."""
+    kind: str
+    """What is wrong, in a word or two."""
+    reason: str
+    """What was found, what was expected, what to do."""
+
+
+def bad_record(
+    source: str, position: int | None, record: Record | None, error: BaseException
+) -> BadRecord:
+    """The line for what reading, tokenizing or decoding refused with `error`."""
+    kind = error.kind if isinstance(error, DataError) else "unexpected"
+    name = None if record is None else record.id
+    return BadRecord(source=source, position=position, id=name, kind=kind, reason=one_line(error))
+
+
+class ShardResult(Config):
+    """A finished shard."""
+
+    mark: ShardMark
+    """The shard as the manifest knows it."""
+    bad: list[BadRecord]
+    """Records that are not in it."""
+
+
+class Entries:
+    """Rows of `ENTRY` for the records of one shard."""
+
+    def __init__(self, builder: SampleBuilder | None) -> None:
+        self._builder = builder
+        self._rows: list[tuple[int, ...]] = []
+        self.kinds: dict[str, int] = {}
+        """Records of each kind."""
+        self.unread = Counter[str]()
+        """Records that hold each key that is not read."""
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def facts(self, record: Record) -> dict[str, int]:
+        """Image sizes and counts of a record, by the names of `ENTRY`; reads headers of images only."""
+        sizes = [image_size(image) for image in record.images]
+        count_unread(self.unread, record.unread)
+        width, height = max(sizes, key=lambda size: size[0] * size[1], default=(0, 0))
+        facts = {"width": width, "height": height, "images": len(sizes)}
+        if self._builder is not None:
+            tokens, tiles = self._builder.cost(record)
+            text = tokens - tiles * self._builder.layout.tokens_per_tile
+            facts.update(tokens=tokens, tiles=tiles, text=text)
+        return facts
+
+    def add(self, kind: str, *, offset: int, size: int, crc32: int, facts: dict[str, int]) -> None:
+        """Append the row of a record that lies at `offset`."""
+        self.kinds[kind] = self.kinds.get(kind, 0) + 1
+        if len(self.kinds) > _MOST_KINDS:
+            raise DataError(
+                f"found more than {_MOST_KINDS} kinds of records in one shard; `kind` is a class of tasks such as ocr,"
+                " not a name of records",
+                kind="kind",
+            )
+        row = {
+            **facts,
+            "offset": offset,
+            "size": size,
+            "crc32": crc32,
+            "kind": list(self.kinds).index(kind),
+        }
+        self._rows.append(tuple(row.get(name, 0) for name in ENTRY.names or ()))
+
+    def write(self, folder: Path, shard: str) -> FileMark:
+        """Write the index of `shard` below `folder`."""
+        file = io.BytesIO()
+        np.save(file, np.array(self._rows, ENTRY), allow_pickle=False)
+        return write_whole(folder / index_name(shard), file.getvalue())
+
+
+def write_costs(path: Path, indexes: Iterable[Path], records: int) -> FileMark:
+    """Write the tokens and tiles of all shards' indexes as one int32[2, n]; one index at a time is in memory."""
+    part = path.with_name(path.name + ".part")
+    file: Any = (
+        np.lib.format.open_memmap(part, mode="w+", dtype=np.int32, shape=(2, records))
+        if records
+        else None
+    )
+    at = 0
+    for index in indexes:
+        entries = np.load(index, allow_pickle=False)
+        file[:, at : at + len(entries)] = entries["tokens"], entries["tiles"]
+        at += len(entries)
+    if file is None:
+        np.save(part.open("wb"), np.zeros((2, 0), np.int32), allow_pickle=False)
+    else:
+        file.flush()
+    part.replace(path)
+    return mark_of(path)
+
+
+def write_whole(path: Path, content: bytes) -> FileMark:
+    """Write a file, all or nothing: a crash leaves the previous one as it was."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    part.write_bytes(content)
+    part.replace(path)
+    return FileMark(bytes=len(content), crc32=zlib.crc32(content))
+
+
+def mark_of(path: Path) -> FileMark:
+    """Length and checksum of a file."""
+    crc32 = size = 0
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK):
+            crc32 = zlib.crc32(block, crc32)
+            size += len(block)
+    return FileMark(bytes=size, crc32=crc32)

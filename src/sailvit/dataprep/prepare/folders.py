@@ -1,0 +1,88 @@
+"""What completes a folder of shards: the counts of all, the list of what was left out, and last the manifest."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from sailvit import __version__
+from sailvit.core.run import read_lines, write_json
+from sailvit.data.lengths.fingerprints import layout_fingerprint, tokenizer_fingerprint
+from sailvit.data.processing.processor import SampleBuilder
+from sailvit.data.processing.template_source import is_dated, template_source
+from sailvit.data.shards.manifest import COSTS, MANIFEST, Manifest, Measured, ShardMark, index_name
+from sailvit.dataprep.prepare.entries import BadRecord, write_costs
+
+BAD = "bad.jsonl"
+"""Name of the list of records left out."""
+
+
+def counted_by(builder: SampleBuilder) -> dict[str, Any]:
+    """What counts tokens and tiles, as fingerprints and in words: `Measured` without its file."""
+    tokenizer = builder.tokenizer
+    dated = is_dated(template_source(tokenizer))
+    return {
+        "tokenizer": tokenizer_fingerprint(tokenizer, builder.day),
+        "layout": layout_fingerprint(builder.layout),
+        "tokenizer_values": {
+            "name": Path(tokenizer.name_or_path).name,
+            "vocabulary": len(tokenizer),
+            **({"model.chat_date": builder.day.isoformat()} if dated else {}),
+        },
+        "layout_values": asdict(builder.layout),
+    }
+
+
+def complete(
+    folder: Path,
+    marks: Sequence[ShardMark],
+    bad: Iterable[BadRecord],
+    *,
+    counted: dict[str, Any] | None,
+    settings: dict[str, Any],
+) -> Manifest:
+    """Write counts, bad records and manifest of finished shards into `folder`; `settings` are fields of the manifest.
+
+    `counted` is what `counted_by` gives, where tokens were counted. Shards without a record are left out. The manifest
+    comes last, so a folder that has one is complete.
+    """
+    shards = [mark for mark in marks if mark.samples]
+    samples = sum(mark.samples for mark in shards)
+    measured = None
+    if counted is not None:
+        costs = write_costs(
+            folder / COSTS, (folder / index_name(mark.name) for mark in shards), samples
+        )
+        measured = Measured(costs=costs, **counted)
+    left_out = _write_bad(folder / BAD, bad)
+    made = {"by": f"sailvit {__version__}", **settings["made"]}
+    manifest = Manifest(
+        samples=samples,
+        bad=left_out,
+        shards=shards,
+        measured=measured,
+        **{**settings, "made": made},
+    )
+    write_json(folder / MANIFEST, manifest.model_dump())
+    return manifest
+
+
+def read_bad(folder: Path) -> Iterator[BadRecord]:
+    """What was left out of a folder."""
+    return map(BadRecord.model_validate, read_lines(folder / BAD))
+
+
+def _write_bad(path: Path, bad: Iterable[BadRecord]) -> int:
+    """Write one line per record that was left out; returns their number."""
+    count = 0
+    part = path.with_name(path.name + ".part")
+    # A reason may quote text that is no Unicode.
+    with part.open("w", encoding="utf-8", errors="backslashreplace") as file:
+        for record in bad:
+            file.write(json.dumps(record.model_dump(), ensure_ascii=False) + "\n")
+            count += 1
+    part.replace(path)
+    return count

@@ -1,0 +1,170 @@
+"""The index of tars or Parquet files that are there already; they are read once and not written."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from sailvit.core.errors import DataError
+from sailvit.core.recipe import SourceConfig
+from sailvit.core.run import write_json
+from sailvit.data.process_pool import each
+from sailvit.data.processing.processor import UNUSABLE, SampleBuilder
+from sailvit.data.rows.conversations import RecordOptions
+from sailvit.data.rows.row import read_options
+from sailvit.data.shards.files import shard_paths
+from sailvit.data.shards.manifest import Manifest, ShardMark, refuse_unfinished
+from sailvit.data.sources.detect import detect
+from sailvit.dataprep.prepare.entries import BadRecord, Entries, ShardResult, bad_record, mark_of
+from sailvit.dataprep.prepare.existing import Shard, open_shard
+from sailvit.dataprep.prepare.folders import complete, counted_by
+from sailvit.dataprep.prepare.renewal import (
+    WORK,
+    IndexConfig,
+    bad_of,
+    before,
+    begin,
+    current,
+    note,
+    put_back,
+    still_counted,
+    up_to_date,
+)
+
+_SUFFIXES = {"webdataset": ".tar", "parquet": ".parquet"}
+"""Endings of shards, by the formats that can be indexed."""
+
+
+@dataclass(frozen=True)
+class Indexer:
+    """Indexes shards; goes to the processes of a crew."""
+
+    config: IndexConfig
+    """What is indexed."""
+    builder: SampleBuilder | None
+    """Counts tokens and tiles; none leaves them out."""
+
+    def index(self, name: str) -> ShardResult:
+        """Read a shard and write its index."""
+        config = self.config
+        path = config.root / name
+        options = read_options(
+            RecordOptions, SourceConfig(format=config.format, options=config.options)
+        )
+        shard = open_shard(path, config.format, options, config.images)
+        entries, bad = Entries(self.builder), list[BadRecord]()
+        if isinstance(shard, DataError):
+            bad.append(bad_record(name, None, None, shard))
+        else:
+            bad += [
+                BadRecord(source=name, position=None, kind=f.kind, reason=f.reason)
+                for f in shard.faults
+            ]
+            self._fill(entries, shard, name, bad)
+        index, file = entries.write(config.out, name), mark_of(path)
+        mark = ShardMark(
+            name=name,
+            bytes=file.bytes,
+            crc32=file.crc32,
+            samples=len(entries),
+            kinds=entries.kinds,
+            index=index,
+            unread=dict(entries.unread.most_common()),
+            modified=path.stat().st_mtime_ns,
+        )
+        result = ShardResult(mark=mark, bad=bad)
+        write_json(note(config.out, name), result.model_dump())
+        return result
+
+    def _fill(self, entries: Entries, shard: Shard, name: str, bad: list[BadRecord]) -> None:
+        for position in range(len(shard)):
+            record = None
+            try:
+                record, offset, size, crc32 = shard[position]
+                facts = entries.facts(record)
+                entries.add(record.kind, offset=offset, size=size, crc32=crc32, facts=facts)
+            except UNUSABLE as error:
+                bad.append(bad_record(name, position, record, error))
+
+
+def index_config(
+    folder: Path, *, out: Path | None = None, images: Path | None = None, kind: str | None = None
+) -> IndexConfig:
+    """What to index below `folder`, told from what lies there, and from its manifest where it has one."""
+    refuse_unfinished(folder)
+    options = {} if kind is None else {"kind": kind}
+    old = before(out or folder)
+    if old is None:
+        return IndexConfig(
+            root=folder, out=out or folder, format=_format(folder), images=images, options=options
+        )
+    root, out = (folder, out) if out else (folder / old.root, folder)
+    if images is None and old.images is not None:
+        images = out / old.images
+    return IndexConfig(
+        root=root, out=out, format=old.format, images=images, options={**old.options, **options}
+    )
+
+
+def _format(folder: Path) -> str:
+    for name, suffix in _SUFFIXES.items():
+        if next(folder.rglob(f"*{suffix}"), None):
+            return name
+    raise DataError(
+        f"{folder} holds no tars and no Parquet files but data of format {detect(folder).format}; write it as tars with"
+        " `sailvit data prepare`"
+    )
+
+
+def index(
+    config: IndexConfig,
+    *,
+    builder: SampleBuilder | None = None,
+    workers: int = 0,
+    force: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> Manifest:
+    """Write the index and manifest of the shards below `config.root`; with `builder` tokens and tiles are counted too.
+
+    Shards that did not change since they were indexed are not read again, unless `force` says so; nor are those that a
+    killed run has finished. Records that cannot be used are no part of the index, and listed in `bad.jsonl`. `progress`
+    is told how many shards are done, of how many.
+    """
+    names, old = _names(config), before(config.out)
+    counted = None if builder is None else counted_by(builder)
+    known = {} if force else current(config, old, counted)
+    changed = [name for name in names if name not in known]
+    if old is not None and not force:
+        if up_to_date(old, names, changed):
+            return put_back(config.out, old)
+        counted = counted or still_counted(old, changed)
+    begin(config, counted)
+    written = each(Indexer(config, builder).index, changed, workers=workers)
+    marks = list(_marks(names, known, written, progress))
+    bad = bad_of(config.out, names, old)
+    manifest = complete(config.out, marks, bad, counted=counted, settings=config.settings(old))
+    shutil.rmtree(config.out / WORK)
+    return manifest
+
+
+def _marks(
+    names: list[str],
+    known: Mapping[str, ShardMark],
+    written: Iterator[ShardResult],
+    progress: Callable[[int, int], None] | None,
+) -> Iterator[ShardMark]:
+    """Marks of all shards, in order; those that are not known are written meanwhile."""
+    for done, name in enumerate(names, start=1):
+        yield known.get(name) or next(written).mark
+        if progress is not None:
+            progress(done, len(names))
+
+
+def _names(config: IndexConfig) -> list[str]:
+    source = SourceConfig(format=config.format, path=str(config.root))
+    return [
+        path.relative_to(config.root).as_posix()
+        for path in shard_paths(source, Path(), _SUFFIXES[config.format])
+    ]

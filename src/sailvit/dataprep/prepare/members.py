@@ -1,0 +1,73 @@
+"""A record as members of a tar: its images, byte for byte, and its turns as JSON."""
+
+from __future__ import annotations
+
+import json
+import tarfile
+from dataclasses import dataclass
+from typing import Any
+
+from sailvit.core.errors import DataError
+from sailvit.core.records import ImageLike, Record
+from sailvit.data.processing.images import load_image
+from sailvit.data.rows.conversations import conversation_record
+from sailvit.dataprep.llava_rows import encoded, png, turn_flags
+
+END = bytes(2 * tarfile.BLOCKSIZE)
+"""What closes a tar."""
+_ENDINGS = {"jpeg": "jpg", "png": "png", "webp": "webp"}
+"""Endings that every reader of WebDataset knows; images of other kinds become PNG."""
+
+
+@dataclass(frozen=True)
+class File:
+    """One file of a sample."""
+
+    ending: str
+    """Of its name, behind the key and a dot."""
+    content: bytes
+    """What is in it."""
+
+
+def sample_files(record: Record) -> list[File]:
+    """The files of a record: images in order, then its JSON; DataError when it could not be read back."""
+    images = [_image_file(image) for image in record.images]
+    row: dict[str, Any] = {
+        "id": record.id,
+        "kind": record.kind,
+        "messages": [
+            {"role": turn.role, "content": turn.text, **turn_flags(turn)} for turn in record.turns
+        ],
+    }
+    # The reader's own checks: what is written here must not be refused there.
+    conversation_record(
+        row, tuple(file.content for file in images), name=record.id, kind=record.kind
+    )
+    numbered = [File(f"{n}.{file.ending}", file.content) for n, file in enumerate(images)]
+    try:
+        text = json.dumps(row, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise DataError(
+            f"its text is no Unicode ({error.reason} at character {error.start}); expected text that UTF-8 can hold",
+            kind="text",
+        ) from error
+    return [*(images if len(images) == 1 else numbered), File("json", text)]
+
+
+def tar_bytes(key: str, files: list[File]) -> bytes:
+    """The members of a sample as they stand in a tar; equal for equal files, as nothing else is written."""
+    return b"".join(_member(f"{key}.{file.ending}", file.content) for file in files)
+
+
+def _image_file(image: ImageLike) -> File:
+    """The image as it lies on disk, drawings and decoded ones as PNG, with the ending that its first bytes tell."""
+    content, kind = encoded(image)
+    if kind not in _ENDINGS:
+        return File("png", png(load_image(content)))
+    return File(_ENDINGS[kind], content)
+
+
+def _member(name: str, content: bytes) -> bytes:
+    info = tarfile.TarInfo(name)
+    info.size = len(content)
+    return info.tobuf(tarfile.PAX_FORMAT) + content + bytes(-len(content) % tarfile.BLOCKSIZE)

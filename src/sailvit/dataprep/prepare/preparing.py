@@ -1,0 +1,326 @@
+"""Any sources as plain WebDataset tars with a manifest and an index, written shard by shard by several processes.
+
+A finished shard is noted in `.prepare/`, so a run that was killed goes on where it stopped. What is written depends on
+the sources and settings alone: neither on the number of processes nor on interruptions.
+"""
+
+from __future__ import annotations
+
+import shutil
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from itertools import chain
+from pathlib import Path
+from typing import Literal, NamedTuple, TypeAlias
+
+import numpy as np
+
+from sailvit.core.config import Config
+from sailvit.core.errors import DataError
+from sailvit.core.ownership import others
+from sailvit.core.records import ImageLike, Record, Source
+from sailvit.core.run import read_json, write_json
+from sailvit.data.lengths.fingerprints import VERSION, digest
+from sailvit.data.lengths.measuring import cost_basis
+from sailvit.data.process_pool import each
+from sailvit.data.processing.images import load_image
+from sailvit.data.processing.processor import UNUSABLE, SampleBuilder
+from sailvit.data.shards.manifest import (
+    MANIFEST,
+    UNFINISHED,
+    Manifest,
+    ShardMark,
+    index_name,
+    load_manifest,
+)
+from sailvit.dataprep.prepare.cluster import each_on_cluster
+from sailvit.dataprep.prepare.entries import BadRecord, Entries, ShardResult, bad_record
+from sailvit.dataprep.prepare.folders import complete, counted_by
+from sailvit.dataprep.prepare.members import END, sample_files, tar_bytes
+
+Workers: TypeAlias = int | Literal["ray"]
+"""Processes of this machine, or those of a Ray cluster."""
+
+_LOOKED_AT = 64
+"""Records whose mean size tells how many make a shard."""
+
+
+class Shard(NamedTuple):
+    """A shard to write."""
+
+    name: str
+    """Its file."""
+    source: str
+    """Whose records it holds."""
+    start: int
+    """Position of the first one."""
+    stop: int
+    """Position behind the last one."""
+    first: int
+    """Number of the first one over all sources; numbers are the keys in the tars."""
+
+
+class PrepareConfig(Config):
+    """How sources become shards."""
+
+    shard_bytes: int = 256_000_000
+    """About how large a shard is; estimated from a few records, so that all shards can be written at once."""
+    shard_samples: int | None = None
+    """Records per shard, instead."""
+    decode: bool = False
+    """Whether every image is decoded, so that damaged ones are found now; else only its header is read."""
+
+
+@dataclass(frozen=True)
+class ShardWriter:
+    """Writes shards; goes to the processes of a crew."""
+
+    sources: Mapping[str, Source]
+    """By name."""
+    out: Path
+    """Folder of the shards."""
+    builder: SampleBuilder | None
+    """Counts tokens and tiles; none leaves them out of the index."""
+    decode: bool
+    """Whether images are decoded."""
+
+    def write(self, shard: Shard) -> ShardResult:
+        """Write a shard, its index and the note that both are finished."""
+        entries, bad = Entries(self.builder), list[BadRecord]()
+        path = self.out / shard.name
+        part = path.with_name(path.name + ".part")
+        size = crc32 = 0
+        try:
+            with part.open("wb") as file:
+                for content in self._samples(shard, entries, bad):
+                    crc32 = zlib.crc32(content, crc32)
+                    size += file.write(content)
+            part.replace(path)
+            index = entries.write(self.out, shard.name)
+        except OSError as error:
+            raise DataError(
+                f"{path} cannot be written ({error.strerror}); make room and run the command again: it goes on there"
+            ) from error
+        kinds = entries.kinds
+        mark = ShardMark(
+            name=shard.name,
+            bytes=size,
+            crc32=crc32,
+            samples=len(entries),
+            kinds=kinds,
+            index=index,
+            unread=dict(entries.unread.most_common()),
+        )
+        result = ShardResult(mark=mark, bad=bad)
+        write_json(_note(self.out, shard), result.model_dump())
+        return result
+
+    def _samples(self, shard: Shard, entries: Entries, bad: list[BadRecord]) -> Iterator[bytes]:
+        """The bytes of every sample, and the end of the tar."""
+        source, at = self.sources[shard.source], 0
+        for position in range(shard.start, shard.stop):
+            record = None
+            try:
+                record = source[position]
+                content = self._sample(record, shard, position, entries, at)
+            except UNUSABLE as error:
+                bad.append(bad_record(shard.source, position, record, error))
+                continue
+            yield content
+            at += len(content)
+        yield END
+
+    def _sample(
+        self, record: Record, shard: Shard, position: int, entries: Entries, at: int
+    ) -> bytes:
+        """The bytes of one sample, now in the index."""
+        if len(self.sources) > 1:
+            record = replace(record, id=f"{shard.source}/{record.id}")
+        files = sample_files(record)
+        held: tuple[ImageLike, ...] = tuple(file.content for file in files[:-1])
+        facts = entries.facts(replace(record, images=held))
+        if self.decode:
+            for image in held:
+                load_image(image)
+        content = tar_bytes(f"{shard.first + position - shard.start:09d}", files)
+        entries.add(
+            record.kind, offset=at, size=len(content), crc32=zlib.crc32(content), facts=facts
+        )
+        return content
+
+
+def prepare(
+    sources: Mapping[str, Source],
+    out: Path,
+    *,
+    config: PrepareConfig | None = None,
+    builder: SampleBuilder | None = None,
+    workers: Workers = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> Manifest:
+    """Write the records of `sources` as tars into `out`, or go on doing so; the manifest tells what was written.
+
+    With `builder` tokens and tiles are counted too. Records that cannot be used are left out and listed in `bad.jsonl`.
+    `workers` may be a Ray cluster instead of processes. `progress` is told how many records are done, and of how many.
+    """
+    config = config or PrepareConfig()
+    shards = plan_shards(sources, config)
+    identity = _identity(sources, shards, config, builder)
+    if (out / MANIFEST).exists():
+        return _finished(out, identity)
+    _begin(out, identity)
+    marks = list(
+        _write(
+            ShardWriter(sources, out, builder, config.decode),
+            shards,
+            workers=workers,
+            progress=progress,
+        )
+    )
+    bad = chain(
+        _faults(sources), (record for shard in shards for record in _read_note(out, shard).bad)
+    )
+    origins = [
+        {"name": name, "records": len(s), "fingerprint": s.fingerprint}
+        for name, s in sources.items()
+    ]
+    made = {"command": "prepare", "identity": identity, "sources": origins}
+    counted = None if builder is None else counted_by(builder)
+    manifest = complete(
+        out, marks, bad, counted=counted, settings={"format": "webdataset", "made": made}
+    )
+    _clear(out, marks)
+    return manifest
+
+
+def _faults(sources: Mapping[str, Source]) -> Iterator[BadRecord]:
+    """What the sources left out when they opened."""
+    for name, source in sources.items():
+        for fault in getattr(source, "faults", ()):
+            yield BadRecord(source=name, position=None, kind=fault.kind, reason=str(fault))
+
+
+def _write(
+    writer: ShardWriter,
+    shards: list[Shard],
+    *,
+    workers: int | Literal["ray"],
+    progress: Callable[[int, int], None] | None,
+) -> Iterator[ShardMark]:
+    """Marks of all shards, in order; those that no earlier run has finished are written."""
+    kept = {shard: mark for shard in shards if (mark := _kept(writer.out, shard)) is not None}
+    missing = (shard for shard in shards if shard not in kept)
+    written = (
+        each_on_cluster(writer.write, missing)
+        if workers == "ray"
+        else each(writer.write, missing, workers=workers)
+    )
+    done, total = 0, sum(map(len, writer.sources.values()))
+    for shard in shards:
+        yield kept.get(shard) or next(written).mark
+        done += shard.stop - shard.start
+        if progress is not None:
+            progress(done, total)
+
+
+def plan_shards(sources: Mapping[str, Source], config: PrepareConfig) -> list[Shard]:
+    """The shards to write, in order; each holds records of one source."""
+    shards: list[Shard] = []
+    first = 0
+    for name, source in sources.items():
+        each_holds = config.shard_samples or max(1, config.shard_bytes // _mean_bytes(source))
+        for start in range(0, len(source), each_holds):
+            stop = min(start + each_holds, len(source))
+            shards.append(Shard(f"shard-{len(shards):06d}.tar", name, start, stop, first + start))
+        first += len(source)
+    return shards
+
+
+def _mean_bytes(source: Source) -> int:
+    """About how many bytes a record takes, from records spread over the source."""
+    sizes = []
+    for position in (
+        sorted(set(np.linspace(0, len(source) - 1, _LOOKED_AT, dtype=int).tolist()))
+        if len(source)
+        else ()
+    ):
+        try:
+            files = sample_files(source[position])
+        except UNUSABLE:
+            continue
+        sizes.append(sum(len(file.content) for file in files))
+    return 1 + sum(sizes) // max(1, len(sizes))
+
+
+def _identity(
+    sources: Mapping[str, Source],
+    shards: list[Shard],
+    config: PrepareConfig,
+    builder: SampleBuilder | None,
+) -> str:
+    """Hash of all that the output depends on."""
+    content = [(name, source.fingerprint) for name, source in sources.items()]
+    basis = None if builder is None else cost_basis(builder)
+    return digest([VERSION, content, shards, config.decode, basis])
+
+
+def _finished(out: Path, identity: str) -> Manifest:
+    """The manifest that is there, if it is the one that would be written."""
+    manifest = load_manifest(out)
+    if manifest.made.get("identity") != identity:
+        raise DataError(
+            f"{out} already holds shards that were made from other sources or with other settings; choose another"
+            " folder, or remove this one"
+        )
+    return manifest
+
+
+def _begin(out: Path, identity: str) -> None:
+    """Note what is being written; DataError when something else is there, begun or not."""
+    note = out / UNFINISHED / "identity.json"
+    if note.exists():
+        if read_json(note) != identity:
+            raise DataError(
+                f"{out} holds an unfinished preparation of other sources or settings; repeat that command to finish it,"
+                " choose another folder, or remove this one"
+            )
+        return
+    try:
+        found = others(out) if out.exists() else []
+    except OSError as error:
+        raise DataError(
+            f"{out} cannot be used ({error.strerror}); expected a folder or none"
+        ) from error
+    if set(found) - {UNFINISHED}:
+        raise DataError(
+            f"{out} holds {found[0]} and more; expected an empty folder, or none: choose another"
+        )
+    write_json(note, identity)
+
+
+def _note(out: Path, shard: Shard) -> Path:
+    return out / UNFINISHED / f"{shard.name}.json"
+
+
+def _read_note(out: Path, shard: Shard) -> ShardResult:
+    return ShardResult.model_validate(read_json(_note(out, shard)))
+
+
+def _kept(out: Path, shard: Shard) -> ShardMark | None:
+    """A shard that an earlier run has finished, if its files are there."""
+    if not _note(out, shard).exists():
+        return None
+    mark = _read_note(out, shard).mark
+    files = ((out / shard.name, mark.bytes), (out / index_name(shard.name), mark.index.bytes))
+    whole = all(path.is_file() and path.stat().st_size == size for path, size in files)
+    return mark if whole else None
+
+
+def _clear(out: Path, marks: list[ShardMark]) -> None:
+    """Remove shards without records and the notes."""
+    for mark in marks:
+        if not mark.samples:
+            (out / mark.name).unlink(missing_ok=True)
+            (out / index_name(mark.name)).unlink(missing_ok=True)
+    shutil.rmtree(out / UNFINISHED)

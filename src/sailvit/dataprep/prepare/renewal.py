@@ -1,0 +1,191 @@
+"""What is known of shards that were indexed before: which are as they were, and what was left out of them.
+
+While a run renews an index, the manifest and a note of every shard that is finished stand in `.index/`.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from sailvit.core.config import Config
+from sailvit.core.errors import DataError
+from sailvit.core.run import read_json, write_json
+from sailvit.data.lengths.fingerprints import VERSION, digest
+from sailvit.data.shards.manifest import (
+    COSTS,
+    MANIFEST,
+    Manifest,
+    ShardMark,
+    index_name,
+    load_manifest,
+)
+from sailvit.dataprep.prepare.entries import BadRecord, ShardResult, mark_of
+from sailvit.dataprep.prepare.folders import BAD, read_bad
+
+WORK = ".index"
+"""Folder of what an unfinished run has done."""
+IDENTITY = "identity.json"
+"""Name of the note of what that run is doing."""
+
+
+class IndexConfig(Config):
+    """What is indexed, and how."""
+
+    root: Path
+    """Folder of the shards."""
+    out: Path
+    """Folder of the manifest and the index; often the same."""
+    format: str
+    """`webdataset` or `parquet`."""
+    images: Path | None = None
+    """Folder that image paths in Parquet rows start from; none means the shard's own."""
+    options: dict[str, Any] = {}
+    """Of the format's reader: `kind`, `prompts`."""
+
+    def settings(self, old: Manifest | None) -> dict[str, Any]:
+        """The manifest's fields that do not come from shards; a prepared folder stays one."""
+        prepared = old is not None and old.made.get("command") == "prepare"
+        return {
+            "format": self.format,
+            "root": os.path.relpath(self.root, self.out),
+            "images": None if self.images is None else os.path.relpath(self.images, self.out),
+            "options": self.options,
+            "made": old.made if old is not None and prepared else {"command": "index"},
+        }
+
+
+def before(out: Path) -> Manifest | None:
+    """The manifest that is there, or that a killed run was about to replace."""
+    for folder in (out, out / WORK):
+        if (folder / MANIFEST).exists():
+            return load_manifest(folder)
+    return None
+
+
+def current(
+    config: IndexConfig, old: Manifest | None, counted: dict[str, Any] | None
+) -> dict[str, ShardMark]:
+    """Shards whose index is up to date, by name."""
+    marks: list[ShardMark] = []
+    if old is not None and _fits(old, config, counted):
+        marks += old.shards
+    if _noted_identity(config.out) == _identity(config, counted):
+        marks += [_read_note(path).mark for path in _notes(config.out)]
+    return {mark.name: same for mark in marks if (same := _unchanged(config, mark)) is not None}
+
+
+def up_to_date(old: Manifest, names: list[str], changed: list[str]) -> bool:
+    """Whether a manifest is the one that would be written."""
+    return not changed and [mark.name for mark in old.shards] == names
+
+
+def _fits(old: Manifest, config: IndexConfig, counted: dict[str, Any] | None) -> bool:
+    """Whether an index was made as it would be made now."""
+    settings = config.settings(old)
+    same = all(getattr(old, field) == settings[field] for field in ("format", "images", "options"))
+    if counted is None:
+        return same
+    measured = old.measured
+    return (
+        same
+        and measured is not None
+        and all(getattr(measured, field) == counted[field] for field in ("tokenizer", "layout"))
+    )
+
+
+def _unchanged(config: IndexConfig, mark: ShardMark) -> ShardMark | None:
+    """The mark of a shard that is as it was indexed; one that was only copied is known by its checksum."""
+    path, index_file = config.root / mark.name, config.out / index_name(mark.name)
+    if not path.is_file() or not index_file.is_file() or path.stat().st_size != mark.bytes:
+        return None
+    if index_file.stat().st_size != mark.index.bytes:
+        return None
+    modified = path.stat().st_mtime_ns
+    if modified != mark.modified and mark_of(path).crc32 != mark.crc32:
+        return None
+    return mark.model_copy(update={"modified": modified})
+
+
+def still_counted(old: Manifest, changed: list[str]) -> dict[str, Any] | None:
+    """What counted the tokens of shards that did not change, if anything; DataError when others have none."""
+    if old.measured is None:
+        return None
+    if changed:
+        raise DataError(
+            f"{changed[0]} is new or changed, and the other shards have token counts; give the --recipe that they were"
+            " counted with, or --force to index all without counts"
+        )
+    return old.measured.model_dump(exclude={"costs"})
+
+
+def _identity(config: IndexConfig, counted: dict[str, Any] | None) -> str:
+    basis = None if counted is None else [counted["tokenizer"], counted["layout"]]
+    return digest([VERSION, config.model_dump(mode="json"), basis])
+
+
+def begin(config: IndexConfig, counted: dict[str, Any] | None) -> None:
+    """Take the manifest aside, since index files change now, and forget what was done for other settings.
+
+    DataError, before anything is written, where files of the same names are not of an index of ours.
+    """
+    _refuse_foreign(config.out)
+    work, identity = config.out / WORK, _identity(config, counted)
+    if _noted_identity(config.out) != identity:
+        for path in _notes(config.out):
+            path.unlink()
+    write_json(work / IDENTITY, identity)
+    if (config.out / MANIFEST).exists():
+        (config.out / MANIFEST).replace(work / MANIFEST)
+
+
+def _refuse_foreign(out: Path) -> None:
+    if (out / MANIFEST).exists() or (out / WORK / IDENTITY).exists():
+        return
+    names = (BAD, COSTS, "index", WORK)
+    if found := [name for name in names if (out / name).exists()]:
+        raise DataError(
+            f"{out} holds {', '.join(found)}, which no index of ours wrote and an index would"
+            " overwrite; move that elsewhere, or give another folder with --out"
+        )
+
+
+def put_back(out: Path, manifest: Manifest) -> Manifest:
+    """The manifest where it belongs, after nothing had to be done."""
+    if not (out / MANIFEST).exists():
+        write_json(out / MANIFEST, manifest.model_dump())
+    shutil.rmtree(out / WORK, ignore_errors=True)
+    return manifest
+
+
+def _noted_identity(out: Path) -> str | None:
+    path = out / WORK / IDENTITY
+    return str(read_json(path)) if path.exists() else None
+
+
+def _notes(out: Path) -> list[Path]:
+    """Notes of the shards that a run in progress has finished."""
+    return sorted((out / WORK / "shards").rglob("*.json"))
+
+
+def note(out: Path, name: str) -> Path:
+    """Where the result of a shard is noted until all are finished."""
+    return out / WORK / "shards" / f"{name}.json"
+
+
+def _read_note(path: Path) -> ShardResult:
+    return ShardResult.model_validate(read_json(path))
+
+
+def bad_of(out: Path, names: list[str], old: Manifest | None) -> Iterator[BadRecord]:
+    """What is left out now: of shards indexed before as it was noted then, of the others as it was found."""
+    renewed = {name for name in names if note(out, name).exists()}
+    gone = {mark.name for mark in old.shards} - set(names) if old is not None else set()
+    if old is not None:
+        yield from (record for record in read_bad(out) if record.source not in renewed | gone)
+    for name in names:
+        if name in renewed:
+            yield from _read_note(note(out, name)).bad

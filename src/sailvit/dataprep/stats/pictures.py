@@ -1,0 +1,68 @@
+"""Small pictures of a source, to be looked at."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from sailvit.core.records import Source
+from sailvit.dataprep.records.joined import Joined
+from sailvit.dataprep.records.record_view import DAMAGE, Look
+from sailvit.dataprep.stats.stats import evenly
+
+_SIDE = 192
+"""Longest side shown, in pixels: about 6 KB each as JPEG."""
+
+
+def sample_pictures(sources: Mapping[str, Source], count: int = 24) -> list[dict[str, Any]]:
+    """Records spread over the sources, each as its position, text and first image; unreadable ones are left out."""
+    joined = Joined(sources)
+    places = evenly(len(joined), min(count, len(joined)))
+    return [shown for place in places if (shown := _shown(joined, place))]
+
+
+def copy_pictures(
+    sources: Mapping[str, Source], examples: list[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """Pairs of a picture and what it looks like, for the copies that `survey` names."""
+    joined = Joined(sources)
+    pairs = []
+    for example in examples:
+        one, other = (_shown(joined, joined.place(**example[side])) for side in ("of", "copy"))
+        if one and other:
+            pairs.append({"first": one, "again": other})
+    return pairs
+
+
+def small_picture(pixels: NDArray[np.uint8]) -> str:
+    """uint8[H, W, 3] as a `data:` URI of a small JPEG."""
+    picture = Image.fromarray(pixels)
+    picture.thumbnail((_SIDE, _SIDE))
+    file = io.BytesIO()
+    picture.save(file, format="JPEG", quality=80)
+    return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
+
+
+def _shown(joined: Joined, place: int) -> dict[str, Any] | None:
+    name, position = joined.find(place)
+    try:
+        look = Look(position, joined[place])
+        first = look.pixels[0] if look.pixels else None
+    except DAMAGE:
+        return None
+    return {
+        "source": name,
+        "position": position,
+        "id": look.record.id,
+        "kind": look.record.kind,
+        "text": look.answers[:300],
+        "image": None if first is None else small_picture(first),
+        "size": str(look.sizes[0]) if look.sizes else None,
+        "images": len(look.record.images),
+    }

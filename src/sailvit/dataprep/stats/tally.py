@@ -1,0 +1,159 @@
+"""What a stretch of a source holds; tallies of stretches add up to that of the whole."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from sailvit.core.errors import DataError, one_line
+from sailvit.data.processing.processor import SampleBuilder
+from sailvit.data.rows.keys import count_unread
+from sailvit.dataprep.curate.concentration import NgramChunk, count_ngrams
+from sailvit.dataprep.curate.external_buckets import Rows
+from sailvit.dataprep.curate.filters.languages import language
+from sailvit.dataprep.curate.repeats import ROW, rows_of
+from sailvit.dataprep.records.joined import Joined
+from sailvit.dataprep.records.record_view import DAMAGE, Look
+from sailvit.dataprep.stats.histogram import Histogram
+
+WHOLE = ("turns", "images_per_record", "tiles")
+"""Measures that are small whole numbers."""
+MEASURES = (
+    "width",
+    "height",
+    "aspect",
+    "bytes",
+    "answer_characters",
+    "characters",
+    "tokens",
+    *WHOLE,
+)
+"""What is measured per image or per record."""
+COPIES = ("text", "image", "picture")
+"""What is looked at for copies: the text, an image's bytes, what it looks like."""
+_EXAMPLES = 5
+"""Unreadable records named per kind of damage and stretch."""
+
+
+class Tally:
+    """Counts and histograms of some records."""
+
+    def __init__(self) -> None:
+        self.records = 0
+        self.images = 0
+        self.kinds: Counter[str] = Counter()
+        self.languages: Counter[str] = Counter()
+        self.unreadable: Counter[str] = Counter()
+        self.damage: dict[str, list[dict[str, Any]]] = {}
+        self.unread: dict[str, Counter[str]] = {}
+        self.measures = {name: Histogram(whole=name in WHOLE) for name in MEASURES}
+
+    def add(self, look: Look, *, builder: SampleBuilder | None) -> None:
+        """Take a record, or nothing of it when any of it cannot be read."""
+        found = _measured(look, builder)
+        spoken = language(look.answers or look.text)
+        self.records += 1
+        self.images += len(look.record.images)
+        self.kinds[look.record.kind] += 1
+        self.languages[spoken] += 1
+        for name, values in found.items():
+            self.measures[name].add(values)
+
+    def note_unread(self, source: str, keys: Sequence[str]) -> None:
+        """Take note of keys that a record of a source holds and that are not read."""
+        if keys:
+            count_unread(self.unread.setdefault(source, Counter()), keys)
+
+    def refuse(self, position: int, error: Exception) -> None:
+        """Take note of a record that cannot be read."""
+        kind = error.kind if isinstance(error, DataError) else type(error).__name__
+        self.unreadable[kind] += 1
+        self._note(kind, [{"position": position, "error": one_line(error)}])
+
+    def merge(self, other: Tally) -> None:
+        """Take all records of the tally of a later stretch."""
+        self.records += other.records
+        self.images += other.images
+        for name in ("kinds", "languages", "unreadable"):
+            getattr(self, name).update(getattr(other, name))
+        for source, keys in other.unread.items():
+            self.unread.setdefault(source, Counter()).update(keys)
+        for kind, noted in other.damage.items():
+            self._note(kind, noted)
+        for name, histogram in other.measures.items():
+            self.measures[name].merge(histogram)
+
+    def _note(self, kind: str, noted: list[dict[str, Any]]) -> None:
+        self.damage[kind] = [*self.damage.get(kind, []), *noted][:_EXAMPLES]
+
+
+def _measured(look: Look, builder: SampleBuilder | None) -> dict[str, list[float]]:
+    """The values of every measure for one record."""
+    tokens, tiles = builder.cost(look.record) if builder is not None else (None, None)
+    return {
+        "width": [size.width for size in look.sizes],
+        "height": [size.height for size in look.sizes],
+        "aspect": [size.width / size.height for size in look.sizes],
+        "bytes": [len(content) for content in look.encoded],
+        "answer_characters": [len(look.answers)],
+        "characters": [len(look.text)],
+        "turns": [len(look.record.turns)],
+        "images_per_record": [len(look.record.images)],
+        "tokens": [] if tokens is None else [tokens],
+        "tiles": [] if tiles is None else [tiles],
+    }
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """What one job found."""
+
+    tally: Tally
+    """Counts and histograms."""
+    ngrams: NgramChunk
+    """N-grams of the answers."""
+    copies: dict[str, Rows]
+    """Hashes of texts, images and pictures, rows of type `ROW`."""
+
+
+@dataclass(frozen=True)
+class Surveyor:
+    """Tallies stretches of a source; goes to the processes of a crew."""
+
+    source: Joined
+    """Gives the records."""
+    builder: SampleBuilder | None
+    """Counts tokens and tiles; none leaves them out."""
+    n: int
+    """Words of an n-gram."""
+    near: bool
+    """Whether images are decoded, to find near copies."""
+
+    def survey(self, positions: list[int]) -> Stretch:
+        """The tally of the records at these positions."""
+        tally, texts = Tally(), []
+        copies: dict[str, list[Rows]] = {name: [np.zeros(0, ROW)] for name in COPIES}
+        for position in positions:
+            try:
+                look = Look(position, self.source[position])
+                tally.note_unread(self.source.find(position)[0], look.record.unread)
+                hashes = self._hashes(look)
+                tally.add(look, builder=self.builder)
+            except DAMAGE as error:
+                tally.refuse(position, error)
+                continue
+            texts.append(look.answers)
+            for name, found in hashes.items():
+                copies[name].append(found)
+        joined = {name: np.concatenate(rows) for name, rows in copies.items()}
+        return Stretch(tally, count_ngrams(texts, self.n), joined)
+
+    def _hashes(self, look: Look) -> dict[str, Rows]:
+        hashes = {"text": (look.text_hash,), "image": look.image_hashes}
+        if self.near:
+            hashes["picture"] = look.picture_hashes
+        return {name: rows_of(look.position, found) for name, found in hashes.items()}

@@ -1,0 +1,1 @@
+"""What can be wrong with a checkpoint or model, told before or while it is loaded."""

@@ -1,0 +1,116 @@
+"""Whether a checkpoint's config is one of a tower or of a language, told before any weight is read."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from inspect import Parameter, signature
+from typing import Any
+
+from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_MAPPING, PretrainedConfig
+
+from sailvit.core.errors import ModelError
+from sailvit.models.guards.errors import Loading
+
+_READS = {
+    "input_ids": "text",
+    "input_features": "audio",
+    "input_values": "audio",
+    "pixel_values_videos": "videos",
+}
+"""What models read, by the name of their input."""
+
+
+def vision_config(whole: Any, source: str) -> Any:
+    """The config of the vision model in a checkpoint: its own, or that of its vision half.
+
+    Raises:
+        ModelError: the checkpoint holds no vision model that can be made, or one that reads something else.
+    """
+    # A checkpoint of two towers (CLIP, SigLIP) carries the config of its vision half.
+    vision = getattr(whole, "vision_config", None) or whole
+    if not isinstance(vision, PretrainedConfig):
+        raise ModelError(
+            f"the tower {source!r} is a {whole.model_type} without a vision model that can be"
+            " loaded by itself; name a checkpoint of a ViT"
+        )
+    if getattr(vision, "auto_map", None) or getattr(whole, "auto_map", None):
+        return vision
+    with Loading("tower", source):
+        known = MODEL_MAPPING.get(type(vision), None)
+        made = known[0] if isinstance(known, tuple) else known
+        if made is None:
+            half = "" if vision is whole else "the vision half of "
+            raise ModelError(
+                f"the tower {source!r} is {half}a {whole.model_type}, for which transformers has"
+                f" no model by itself (AutoModel knows no {vision.model_type}); name a checkpoint of"
+                " a ViT"
+            )
+        refuse_inputs(made.forward, vision.model_type, None, f"the tower {source!r}")
+    return vision
+
+
+def refuse_inputs(
+    forward: Any, model_type: str, given: Collection[str] | None, tower: str = "the tower"
+) -> None:
+    """Nothing, for a model that can be run on tiles.
+
+    Args:
+        forward: The model's forward.
+        model_type: Its config's name.
+        given: Inputs that it will be given; None when only its reading pixels is asked for.
+        tower: What to call it.
+
+    Raises:
+        ModelError: it reads text, audio or patches of its own, or needs more than pixels.
+    """
+    inputs, needed = _inputs(forward)
+    if inputs and "pixel_values" not in inputs:
+        reads = next((name for name in inputs if name in _READS), None)
+        takes = (
+            f"reads {_READS[reads]} ({reads}), not tiles"
+            if reads
+            else f"takes {' and '.join(needed or inputs)} instead of pixel_values, as models do"
+            " that cut images of any shape into patches themselves"
+        )
+        raise ModelError(
+            f"{tower} is a {model_type}, which {takes}; expected a vision model for square tiles"
+            " (pixel_values), a ViT"
+        )
+    more = [name for name in needed if name not in given] if given is not None else []
+    if more:
+        raise ModelError(
+            f"{tower} is a {model_type}, which needs {' and '.join(more)} besides the tiles;"
+            " expected a ViT that takes pixel_values alone"
+        )
+
+
+def _inputs(forward: Any) -> tuple[list[str], list[str]]:
+    """The names of all inputs, and of those without a default."""
+    kinds = (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
+    named = [
+        parameter
+        for parameter in signature(forward).parameters.values()
+        if parameter.kind in kinds and parameter.name != "self"
+    ]
+    needed = [parameter.name for parameter in named if parameter.default is Parameter.empty]
+    return [parameter.name for parameter in named], needed
+
+
+def refuse_language(config: Any, source: str) -> None:
+    """Nothing, for a config from which a causal language model can be made.
+
+    Raises:
+        ModelError: it is a vision or audio model, or an encoder-decoder.
+    """
+    if getattr(config, "auto_map", None):
+        return
+    if getattr(config, "is_encoder_decoder", False):
+        raise ModelError(
+            f"the language {source!r} is a {config.model_type}, an encoder-decoder, whose decoder"
+            " learnt to read an encoder's states; expected a decoder alone (AutoModelForCausalLM)"
+        )
+    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        raise ModelError(
+            f"the language {source!r} is a {config.model_type}, of which transformers has no causal"
+            " language model (AutoModelForCausalLM); expected one, such as a Llama, Qwen or Gemma"
+        )

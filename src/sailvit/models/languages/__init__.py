@@ -1,0 +1,1 @@
+"""Languages: heads, decoding, and text models of multimodal checkpoints."""

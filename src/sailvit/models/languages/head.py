@@ -1,0 +1,257 @@
+"""The language's head: scores over the vocabulary at answer positions, and the loss without holding them all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from inspect import signature
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy, linear
+from transformers import PreTrainedModel
+
+from sailvit.core.errors import ModelError
+from sailvit.models.packing.attention import PACKED
+from sailvit.models.packing.proof import FAULTS, untouched
+from sailvit.models.packing.segments import Segments
+
+CHUNK = 1 << 27
+"""Most scores held at once on a GPU: 256 MiB in bf16, 880 positions of a vocabulary of 150,000. With a tenth of that,
+reading the weight and adding to its gradient in every chunk would take longer than the products."""
+
+CPU_CHUNK = 1 << 25
+"""The same on the CPU: 64 MiB in bf16, and twice that in float32."""
+
+PIECE = 1 << 25
+"""Most scores on a GPU that are in float32 at the same time, 128 MiB."""
+
+CPU_PIECE = 1 << 20
+"""The same on the CPU, where 4 MiB stay in the cache: softmax of 64 MiB took 3.3 times as long per score."""
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Scores over the vocabulary at A positions, as the hidden states they come from or as they are."""
+
+    hidden: torch.Tensor | None = None
+    """float[A, D]: what a plain linear head turns into scores; none where the head does more than that."""
+    weight: torch.Tensor | None = None
+    """float[N, D]: the plain head's weight."""
+    bias: torch.Tensor | None = None
+    """float[N]: its bias, if it has one."""
+    given: torch.Tensor | None = None
+    """float[A, N]: scores of a head that is not plain."""
+    dtype: torch.dtype | None = None
+    """What a plain head's products run in, wherever the scores are used; none is what the tensors have."""
+
+    @property
+    def logits(self) -> torch.Tensor:
+        """float[A, N], made whole."""
+        if self.given is not None:
+            return self.given
+        hidden, weight, bias = (
+            None if t is None else t.to(self.dtype or t.dtype) for t in self._plain
+        )
+        assert hidden is not None
+        assert weight is not None
+        return linear(hidden, weight, bias)
+
+    def loss(self, labels: torch.Tensor) -> torch.Tensor:
+        """Cross-entropy summed over int64[A] labels, float[]; a plain head never holds more than `CHUNK` scores."""
+        if self.given is not None:
+            return cross_entropy(self.given.float(), labels, reduction="sum")
+        dtype = self.dtype or product_dtype(labels.device)
+        total: torch.Tensor = _ChunkedLoss.apply(*self._plain, (labels, dtype))  # type: ignore[no-untyped-call]
+        return total
+
+    @property
+    def _plain(self) -> tuple[torch.Tensor | None, ...]:
+        return self.hidden, self.weight, self.bias
+
+
+def product_dtype(device: torch.device) -> torch.dtype | None:
+    """What autocast runs matrix products in here and now; none without autocast."""
+    return torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else None
+
+
+def has_plain_head(language: PreTrainedModel) -> bool:
+    """Whether the scores are a linear map of the last hidden states, found by comparing both on noise.
+
+    Some models cap or scale their scores; those go through their own forward.
+
+    Raises:
+        ModelError: the language takes no embeddings, so visual tokens cannot be given to it.
+    """
+    _refuse_without_embeddings(language)
+    head, weight = language.get_output_embeddings(), language.get_input_embeddings().weight
+    if not isinstance(head, nn.Linear) or language.base_model is language:
+        return False
+    if weight.is_meta:
+        return getattr(language.config, "final_logit_softcapping", None) is None
+    noise = torch.randn(1, 2, weight.shape[1], generator=torch.Generator().manual_seed(0)).to(
+        weight
+    )
+    given: dict[str, Any] = {"inputs_embeds": noise}
+    if language.config._attn_implementation == PACKED:
+        given["segments"] = _whole(2, weight.device)
+    with untouched(language):
+        try:
+            expected = language(**given).logits
+            found = head(language.base_model(**given).last_hidden_state)
+        except FAULTS:
+            # Whatever it is, the proof of packing meets it too and says so.
+            return False
+    return found.shape == expected.shape and torch.allclose(found, expected, rtol=1e-5, atol=1e-6)
+
+
+def _refuse_without_embeddings(language: PreTrainedModel) -> None:
+    if "inputs_embeds" not in signature(language.forward).parameters:
+        raise ModelError(
+            f"{type(language).__name__} takes no inputs_embeds, so visual tokens cannot be given to it; choose"
+            " another language"
+        )
+
+
+class _ChunkedLoss(torch.autograd.Function):
+    """Cross-entropy of a linear head, chunk by chunk, with the gradients made on the way.
+
+    Backward has nothing left to compute but a product with the incoming gradient, so no score outlives its chunk.
+    Weight gradients are summed in float32, also where the products run in bf16.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden: torch.Tensor,
+        weight: torch.Tensor,
+        bias: torch.Tensor | None,
+        asked: tuple[torch.Tensor, torch.dtype | None],
+    ) -> torch.Tensor:
+        """float[], of shape (): the sum of the asked labels' losses, int64[A].
+
+        From hidden float[A, D], weight float[N, D] and bias float[N], with products in the asked precision.
+        """
+        labels, dtype = asked
+        # Once for all chunks: the weight is the largest tensor here.
+        as_asked = partial(torch.Tensor.to, dtype=dtype or hidden.dtype)
+        gradients = _Gradients(
+            as_asked(hidden),
+            as_asked(weight),
+            None if bias is None else as_asked(bias),
+            ctx.needs_input_grad,
+        )
+        total = torch.zeros((), device=hidden.device)
+        for rows in _slices(
+            len(hidden), CHUNK if hidden.is_cuda else min(CHUNK, CPU_CHUNK), len(weight)
+        ):
+            total += gradients.add(rows, labels[rows])
+        # Not as saved tensors: those would be copied, as somebody else still held them.
+        ctx.made = gradients.made
+        ctx.dtypes = [None if tensor is None else tensor.dtype for tensor in (hidden, weight, bias)]
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *incoming: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        """Gradients float[A, D], float[N, D] and float[N] from the incoming float[]; once, as they are handed over."""
+        made, ctx.made = ctx.made, None
+        return (
+            *(
+                None if g is None else g.mul_(incoming[0]).to(d)
+                for g, d in zip(made, ctx.dtypes, strict=True)
+            ),
+            None,
+        )
+
+
+class _Gradients:
+    """Gradients in float32 of those of hidden, weight and bias that need one, summed up over stretches of positions."""
+
+    def __init__(
+        self,
+        hidden: torch.Tensor,
+        weight: torch.Tensor,
+        bias: torch.Tensor | None,
+        needed: Sequence[bool],
+    ) -> None:
+        self._hidden, self._weight, self._bias = given = hidden, weight, bias
+        self._weight_needed = needed[1]
+        # The weight's is as large as the weight, so it begins as its first product; or as zeros, when there is none.
+        wanted = needed[0], needed[1] and not len(hidden), needed[2]
+        self.made = [
+            torch.zeros_like(tensor, dtype=torch.float32) if tensor is not None and want else None
+            for tensor, want in zip(given, wanted, strict=True)
+        ]
+
+    def add(self, rows: slice, labels: torch.Tensor) -> torch.Tensor:
+        """The summed loss of some positions with int64[a] labels; their gradients are added."""
+        hidden, (to_hidden, to_weight, to_bias) = self._hidden[rows], self.made
+        scores = self._scores(hidden)
+        total = torch.zeros((), device=hidden.device)
+        for part in _slices(
+            len(hidden), PIECE if hidden.is_cuda else min(CHUNK, CPU_PIECE), len(self._weight)
+        ):
+            loss, slope = _loss_and_slope(scores[part], labels[part, None])
+            total += loss
+            if to_bias is not None:
+                to_bias += slope.sum(dim=0)
+            scores[part] = slope
+        if to_hidden is not None:
+            to_hidden[rows] = scores @ self._weight
+        if self._weight_needed:
+            # In float32 before it is added: a sum of two precisions is slow on the CPU.
+            product = (scores.T @ hidden).float()
+            self.made[1] = product if to_weight is None else to_weight.add_(product)
+        return total
+
+    def _scores(self, hidden: torch.Tensor) -> torch.Tensor:
+        """float[a, N] of hidden float[a, D], to be written over."""
+        out = _room(len(hidden), len(self._weight), like=hidden)
+        if self._bias is None:
+            return torch.mm(hidden, self._weight.T, out=out)
+        return torch.addmm(self._bias, hidden, self._weight.T, out=out)
+
+
+def _loss_and_slope(
+    scores: torch.Tensor, targets: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The summed loss float[] of scores float[a, N] for targets int64[a, 1], and its slope float32[a, N].
+
+    One softmax gives both: the normaliser is the highest score less the logarithm of its share, which is never small.
+    """
+    exact = scores.float()
+    highest = exact.amax(dim=-1)
+    chosen = exact.gather(1, targets)[:, 0]
+    shares = exact.softmax(dim=-1)
+    loss = (highest - shares.amax(dim=-1).log() - chosen).sum()
+    return loss, shares.scatter_add_(1, targets, shares.new_full(targets.shape, -1.0))
+
+
+def _room(rows: int, width: int, *, like: torch.Tensor) -> torch.Tensor:
+    """float[rows, width] with anything in it, which the next call may give away again.
+
+    On the CPU it is the same memory every time: a fresh block of this size costs a page fault per 4 KiB, an eighth of
+    the time of the whole loss.
+    """
+    if like.is_cuda:
+        return like.new_empty(rows, width)
+    room = _ROOMS.get(like.dtype)
+    if room is None or len(room) < rows * width:
+        room = _ROOMS[like.dtype] = like.new_empty(rows * width)
+    return room[: rows * width].view(rows, width)
+
+
+_ROOMS: dict[torch.dtype, torch.Tensor] = {}
+"""Of `_room`, one per precision."""
+
+
+def _slices(count: int, most: int, width: int) -> Iterator[slice]:
+    """Stretches of at most `most` numbers in rows of `width`."""
+    step = max(1, most // width)
+    return (slice(start, min(start + step, count)) for start in range(0, count, step))
+
+
+def _whole(length: int, device: torch.device) -> Segments:
+    return Segments(torch.tensor([0, length], dtype=torch.int32, device=device), length)

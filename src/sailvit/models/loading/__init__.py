@@ -1,0 +1,1 @@
+"""Parts from folders and hub ids, and back to folders."""

@@ -1,0 +1,122 @@
+"""Parts as plain Hugging Face folders, each proved by reloading it the way a user would."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import torch
+from transformers import AutoModel
+
+from sailvit.core.disk import DISK_ERRORS
+from sailvit.core.errors import ModelError
+from sailvit.core.recipe import Part
+from sailvit.distributed.processes import rank
+from sailvit.distributed.sharding import whole_state
+from sailvit.models.loading.build import Assembly
+from sailvit.models.towers.preprocessing import save_preprocessor
+from sailvit.models.towers.tower import Tower
+
+
+def save_part(
+    assembly: Assembly,
+    part: Part,
+    folder: Path,
+    *,
+    same_as: Path | None = None,
+    trust_remote_code: bool = False,
+) -> None:
+    """Write `part` to `folder` in its original architecture; an older copy is replaced only when the new one is whole.
+
+    Every process calls it, as shards have to be put together; the first one writes. With `same_as`, a folder that holds
+    the same weights, its files are linked, or copied where links are not to be had.
+
+    Raises:
+        ModelError: the tower, reloaded with `AutoModel`, does not give bit-equal features.
+    """
+    module = assembly.mllm.part(part)
+    # Shards are put together only where they are looked at.
+    needed = same_as is None or (part == "tower" and assembly.mllm.rewritten)
+    state = whole_state(module) if needed else {}
+    if rank() != 0:
+        return
+    draft = folder.with_name(folder.name + ".part")
+    shutil.rmtree(draft, ignore_errors=True)
+    try:
+        if same_as is not None:
+            shutil.copytree(same_as, draft, copy_function=_link)
+        else:
+            _write(assembly, part, draft, state)
+        if part == "tower":
+            tower = assembly.mllm.tower
+            held = _plain(tower, state) if assembly.mllm.rewritten else tower
+            prove_tower(held, draft, trust_remote_code=trust_remote_code)
+    except DISK_ERRORS:
+        # A disk that is full needs the room.
+        shutil.rmtree(draft, ignore_errors=True)
+        raise
+    _replace(folder, draft)
+
+
+def _write(assembly: Assembly, part: Part, draft: Path, state: dict[str, torch.Tensor]) -> None:
+    assembly.mllm.part(part).save_pretrained(draft, state_dict=state)  # type: ignore[operator]
+    if part == "tower":
+        save_preprocessor(assembly.preprocessor, assembly.mllm.tower, draft)
+    elif part == "language":
+        assembly.tokenizer.save_pretrained(draft)
+
+
+def _link(source: str, target: str) -> str:
+    """One more name for the file, or a copy where the file system has no such thing."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
+    return target
+
+
+def _replace(folder: Path, draft: Path) -> None:
+    """Give the draft its name once it is on the disk, whatever happens to the machine; the old folder goes last."""
+    for path in draft.rglob("*"):
+        if path.is_file():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+    old = folder.with_name(folder.name + ".old")
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        folder.rename(old)
+    draft.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+@torch.no_grad()
+def prove_tower(tower: Tower, folder: Path, *, trust_remote_code: bool = False) -> None:
+    """Reload the tower from `folder` and compare its features of a noise tile bit by bit with those in memory."""
+    size = tower.preprocessing.size
+    noise = torch.randint(
+        0, 256, (1, 3, size, size), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+    )
+    noise = noise.to(tower.mean.device)
+    model = AutoModel.from_pretrained(
+        folder,
+        dtype=torch.float32,
+        attn_implementation="sdpa",
+        trust_remote_code=trust_remote_code,
+    )
+    again = tower.around(model).to(noise.device).eval()
+    training = tower.training
+    expected, found = tower.eval()(noise), again(noise)
+    tower.train(training)
+    if not torch.equal(expected, found):
+        raise ModelError(
+            f"the tower saved in {folder} gives other features than the one in memory (largest difference"
+            f" {(expected - found).abs().max().item():.3g}); the folder is not published"
+        )
+
+
+def _plain(tower: Tower, state: dict[str, torch.Tensor]) -> Tower:
+    """The tower as one process without compilation holds it: bits can be compared with nothing else."""
+    model = type(tower.model)(tower.model.config)
+    model.load_state_dict(state)
+    return tower.around(model).to(tower.mean.device)

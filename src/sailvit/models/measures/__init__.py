@@ -1,0 +1,1 @@
+"""Figures of a model: affinity, drift, FLOPs, peak speed."""

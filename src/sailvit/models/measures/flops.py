@@ -1,0 +1,195 @@
+"""FLOPs of a training step, counted from the model's own matrices, with frozen parts at what they really cost.
+
+Per part, F is what its matrices and attention cost forward. A multiplication and addition are two FLOPs, so a matrix
+costs 2 x its size per token, and attention 4 x heads x head width per layer and pair of positions (half of the pairs
+when causal; a sliding window is counted as if it were full). Then
+
+    forward               F
+    gradient of weights   F of the matrices that train
+    gradient of inputs    F, attention twice, from the first layer on that trains or lies above something that does
+
+Element-wise work, embeddings and recomputation are left out, as is usual for MFU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from transformers.pytorch_utils import Conv1D
+
+from sailvit.models.structure.blocks import find_blocks
+from sailvit.models.structure.mllm import MLLM
+
+
+@dataclass(frozen=True)
+class Work:
+    """FLOPs that grow with tokens and with the squared lengths of segments."""
+
+    per_token: float = 0.0
+    """FLOPs per token: the matrices."""
+    per_square: float = 0.0
+    """FLOPs per squared token of a segment: attention."""
+
+    def flops(self, tokens: float, squares: float) -> float:
+        """FLOPs of segments with so many tokens in all and so large a sum of squared lengths."""
+        return self.per_token * tokens + self.per_square * squares
+
+
+@dataclass(frozen=True)
+class PartFlops:
+    """What one part costs, forward and backward."""
+
+    forward: Work
+    """The forward pass."""
+    weights: Work
+    """Gradients of the weights that train."""
+    inputs: Work
+    """Gradients of activations that the part's own training needs; nothing when the part is frozen."""
+    trains: bool
+    """Whether any of its parameters trains."""
+
+    def step(self, tokens: float, squares: float = 0.0, *, trained_below: bool) -> float:
+        """FLOPs of a step; `trained_below` says whether gradients must pass through to what feeds the part."""
+        whole = Work(self.forward.per_token, 2 * self.forward.per_square)
+        inputs = whole if trained_below else self.inputs
+        return sum(work.flops(tokens, squares) for work in (self.forward, self.weights, inputs))
+
+
+@dataclass(frozen=True)
+class FlopsModel:
+    """FLOPs of any step of one stage."""
+
+    tower: PartFlops
+    """Per token of a tile, CLS and register tokens included."""
+    connector: PartFlops
+    """Per visual token."""
+    language: PartFlops
+    """Per token of a pack, without the head."""
+    head: PartFlops
+    """The language's head, per scored token."""
+    tile_tokens: int
+    """Tokens of a tile inside the tower."""
+    visual_tokens: int
+    """Tokens of a tile after merging."""
+    language_runs: bool = True
+    """Whether any objective of the stage needs the language."""
+
+    def step(
+        self, *, tiles: float, segment_squares: float, tokens: float, answer_tokens: float
+    ) -> float:
+        """FLOPs, forward and backward, of a step.
+
+        Args:
+            tiles: Number of tiles.
+            segment_squares: Sum over samples of their squared length in tokens.
+            tokens: Number of tokens without padding.
+            answer_tokens: Number of tokens with loss; only they reach the language's head.
+        """
+        seen = tiles * self.tile_tokens
+        total = self.tower.step(seen, seen * self.tile_tokens, trained_below=False)
+        total += self.connector.step(tiles * self.visual_tokens, trained_below=self.tower.trains)
+        if self.language_runs:
+            below = tiles > 0 and (self.tower.trains or self.connector.trains)
+            total += self.language.step(tokens, segment_squares, trained_below=below)
+            total += self.head.step(answer_tokens, trained_below=below or self.language.trains)
+        return total
+
+
+def flops_model(model: MLLM, *, language_runs: bool = True) -> FlopsModel:
+    """The FLOPs of `model` as it stands: what trains is what requires a gradient. Works on the meta device."""
+    language, tower = model.language, model.tower
+    head = language.get_output_embeddings()
+    head_work = Work(2.0 * head.weight.numel())
+    return FlopsModel(
+        tower=part_flops(
+            tower.model, pair_flops=4.0 * _attention_width(tower.model.config), idle=tower.idle
+        ),
+        connector=part_flops(model.connector),
+        language=part_flops(
+            language,
+            pair_flops=2.0 * _attention_width(language.config.get_text_config()),
+            head=head,
+        ),
+        head=PartFlops(
+            head_work, head_work if head.weight.requires_grad else Work(), Work(), trains=False
+        ),
+        tile_tokens=tower.patches + tower.prefix,
+        visual_tokens=model.visual_tokens,
+        language_runs=language_runs,
+    )
+
+
+def part_flops(
+    model: nn.Module,
+    *,
+    pair_flops: float = 0.0,
+    idle: Collection[str] = (),
+    head: nn.Module | None = None,
+) -> PartFlops:
+    """The FLOPs of one part.
+
+    Args:
+        model: The part.
+        pair_flops: FLOPs of attention per layer and squared token.
+        idle: Names of parameters that are not used.
+        head: A matrix counted elsewhere.
+    """
+    order = {id(parameter): place for place, parameter in enumerate(model.parameters())}
+    first = min((order[id(p)] for p in model.parameters() if p.requires_grad), default=len(order))
+    blocks = [order[id(next(block.parameters()))] for block in find_blocks(model)[1]]
+    # What precedes the blocks works on pixels or token ids: nothing below it can train.
+    start = max([first, *blocks[:1]])
+    matrices = [
+        (parameter, cost) for name, parameter, cost in _matrices(model, head) if name not in idle
+    ]
+    return PartFlops(
+        forward=Work(sum(cost for _, cost in matrices), pair_flops * len(blocks)),
+        weights=Work(sum(cost for parameter, cost in matrices if parameter.requires_grad)),
+        inputs=Work(
+            sum(cost for parameter, cost in matrices if order[id(parameter)] >= start),
+            2 * pair_flops * sum(block >= start for block in blocks),
+        ),
+        trains=first < len(order),
+    )
+
+
+def _matrices(
+    model: nn.Module, head: nn.Module | None
+) -> Iterator[tuple[str, torch.Tensor, float]]:
+    """Name, parameter and FLOPs per token of everything that multiplies tokens."""
+    for prefix, module in model.named_modules():
+        if isinstance(module, nn.Linear | nn.Conv2d | Conv1D) and module is not head:
+            yield f"{prefix}.weight", module.weight, 2.0 * module.weight.numel()
+        elif prefix.endswith("experts"):
+            for name, parameter in module.named_parameters(recurse=False):
+                if parameter.ndim == 3:
+                    yield (
+                        f"{prefix}.{name}",
+                        parameter,
+                        2.0 * parameter.numel() * _used_experts(model),
+                    )
+
+
+def _used_experts(model: Any) -> float:
+    """Share of a mixture's experts that one token passes through."""
+    config = model.config.get_text_config()
+    counts = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
+    used = ("num_experts_per_tok", "num_experts_per_token", "moe_topk", "moe_k", "top_k_experts")
+    count, each = (
+        next((n for name in names if (n := getattr(config, name, None))), 1)
+        for names in (counts, used)
+    )
+    return float(each / count) if isinstance(each, int) and isinstance(count, int) else 1.0
+
+
+def _attention_width(config: Any) -> int:
+    """Heads times their width; 0 for a model without attention."""
+    given = getattr(config, "num_attention_heads", None)
+    # Some families give heads per layer; the first stands for all.
+    heads = int((given[0] if isinstance(given, list | tuple) else given) or 0)
+    width = getattr(config, "head_dim", None) or (config.hidden_size // heads if heads else 0)
+    return heads * int(width)

@@ -1,0 +1,1 @@
+"""The multimodal model, its connector and blocks, and how processes share it."""

@@ -1,0 +1,165 @@
+"""Parallelism as a function of the single-device model, in a fixed order: fuse, recompute, compile, shard."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Literal
+
+import torch
+from torch import nn
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import (
+    CPUOffloadPolicy,
+    FSDPModule,
+    MixedPrecisionPolicy,
+    OffloadPolicy,
+    fully_shard,
+    register_fsdp_forward_method,
+)
+from torch.utils.checkpoint import (
+    CheckpointPolicy,
+    checkpoint,
+    create_selective_checkpoint_contexts,
+)
+
+from sailvit.core.errors import RecipeError
+from sailvit.core.recipe import PARTS, ParallelConfig
+from sailvit.distributed.processes import world
+from sailvit.distributed.sharding import make_mesh
+from sailvit.models.languages.kernels import fuse
+from sailvit.models.structure.blocks import find_blocks
+from sailvit.models.structure.mllm import MLLM
+from sailvit.models.structure.packing_choice import Chosen, choose_way
+
+_KEPT = {torch.ops.aten.mm.default, torch.ops.aten.addmm.default, torch.ops.aten.bmm.default}
+"""What `selective` keeps: results of matrix products, the dearest to compute again."""
+
+
+def settle(model: MLLM, config: ParallelConfig, device: torch.device, *, bf16: bool) -> Chosen:
+    """Bring the model to its device and into its form for several processes; returns how it reads packs there.
+
+    That is proved again, as kernels differ between devices and compiled or sharded blocks are other code.
+    """
+    model.to(device)
+    if device.type != "cpu":
+        choose_way(model, config.packing)
+    parallelize(model, config, device, bf16=bf16)
+    chosen = choose_way(model, config.packing, first=model.chosen)
+    let_go(model)
+    return chosen
+
+
+def parallelize(model: MLLM, config: ParallelConfig, device: torch.device, *, bf16: bool) -> MLLM:
+    """The same model, changed in place for this recipe and number of processes; parameter names stay as they are.
+
+    Raises:
+        RecipeError: the processes do not divide into groups as the recipe wants, or there is no GPU to offload from.
+    """
+    _refuse_offload(config, device)
+    if config.kernels == "auto" and not config.compile:
+        fuse(model.language, device)
+    for part in PARTS:
+        blocks = find_blocks(model.part(part))[1]
+        for block in blocks if part in config.recompute else ():
+            block.forward = _recomputed(block.forward, config.recompute[part])
+        for block in blocks if config.compile else ():
+            block.compile()
+    model.rewritten = config.compile
+    if config.mode != "replicate" and world() > 1:
+        _refuse_alone(model)
+        shard(
+            model,
+            make_mesh(device.type, config.mode, config.group),
+            bf16=bf16,
+            offload=config.offload,
+        )
+    return model
+
+
+def shard(model: MLLM, mesh: DeviceMesh, *, bf16: bool, offload: bool) -> None:
+    """Split every block of tower and language as a unit of its own, and all the rest as one (FSDP2).
+
+    The rest holds the embeddings, which objectives look up outside the language's own forward, and which may be tied to
+    its head: being the root, it is gathered from the first use of a step to the end of its backward pass.
+    """
+    policy = MixedPrecisionPolicy(
+        param_dtype=torch.bfloat16 if bf16 else None,
+        reduce_dtype=torch.float32,
+        # Rotary angles come in as arguments and would lose their precision.
+        cast_forward_inputs=False,
+    )
+    options: dict[str, Any] = {
+        "mesh": mesh,
+        "mp_policy": policy,
+        "offload_policy": CPUOffloadPolicy() if offload else OffloadPolicy(),
+    }
+    units = [block for part in PARTS for block in find_blocks(model.part(part))[1]]
+    for unit in [*units, model]:
+        # Losses are divided by global counts already: gradients are to be summed, not averaged.
+        sharded = fully_shard(unit, **options)
+        sharded.set_gradient_divide_factor(1.0)
+        # A plain sum is the one reduction that every backend knows.
+        sharded.set_force_sum_reduction_for_comms(True)
+    for method in ("visual", "features", "read"):
+        register_fsdp_forward_method(model, method)
+    model.everywhere = model.rewritten = True
+
+
+def _refuse_offload(config: ParallelConfig, device: torch.device) -> None:
+    if config.offload and device.type == "cpu":
+        raise RecipeError(
+            "parallel.offload moves shards from a GPU to the CPU, and this is a CPU run; leave it out"
+        )
+
+
+def _refuse_alone(model: MLLM) -> None:
+    if model.tower.alone:
+        raise RecipeError(
+            "the tower mixes the tiles of a batch, so it runs tile by tile, and processes with other"
+            " numbers of tiles would wait for each other in shards; set parallel.mode to replicate"
+        )
+
+
+def is_sharded(model: nn.Module) -> bool:
+    """Whether the model's parameters are split over processes."""
+    return isinstance(model, FSDPModule)
+
+
+def let_go(model: nn.Module) -> None:
+    """Give back what a pass without backward has gathered of a sharded model; others stay as they are."""
+    if isinstance(model, FSDPModule):
+        model.reshard()
+
+
+def hold_gradients(model: nn.Module, *, hold: bool) -> None:
+    """Whether the next backward pass of a sharded model keeps its gradients whole and sends none."""
+    if isinstance(model, FSDPModule):
+        model.set_requires_gradient_sync(not hold)
+
+
+def note_trained(model: nn.Module) -> None:
+    """Tell a sharded model that other parts train now.
+
+    FSDP2 settles in which precision a unit adds gradients up when that is first gathered, and settles nothing for one
+    in which nothing trains. Gathering it anew settles it anew.
+    """
+    for unit in model.modules():
+        if isinstance(unit, FSDPModule):
+            unit.unshard()
+            unit.reshard()
+
+
+def _recomputed(
+    forward: Callable[..., Any], how: Literal["selective", "full"]
+) -> Callable[..., Any]:
+    """A forward that keeps little for the backward pass, which computes the rest again."""
+    context = partial(create_selective_checkpoint_contexts, _policy) if how == "selective" else None
+    options: dict[str, Any] = {} if context is None else {"context_fn": context}
+
+    return partial(checkpoint, forward, use_reentrant=False, preserve_rng_state=True, **options)
+
+
+def _policy(context: Any, operation: Any, *args: Any, **kwargs: Any) -> CheckpointPolicy:
+    del context, args, kwargs
+    return CheckpointPolicy.MUST_SAVE if operation in _KEPT else CheckpointPolicy.PREFER_RECOMPUTE

@@ -1,0 +1,1 @@
+"""Towers: any vision model as tiles to patch features."""

@@ -1,0 +1,172 @@
+"""Preprocessor configs: read exactly or refused, and written so that they say what was trained.
+
+Training resizes an image to a square, bicubic, without a crop, and normalises it. A config that says
+otherwise about size, crop or filter is written anew for the refined tower, and the processor that
+transformers makes of it is compared with what training fed.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import AutoImageProcessor
+
+from sailvit.core.errors import ModelError
+from sailvit.core.seeding import numpy_generator
+from sailvit.models.towers.tower import Preprocessing, Tower
+
+_BICUBIC = 3
+"""Pillow's number of the filter that tiles are resized with."""
+_REFUSED = ("do_flip_channel_order", "rescale_offset")
+"""What changes pixels in ways that tiles are not changed in."""
+_PATCHES = "Siglip2ImageProcessor"
+"""Gives flattened patches instead of pixels."""
+_PLAIN = ("ViTImageProcessor", _PATCHES)
+"""Processors that resize, rescale and normalise, and do nothing else."""
+_TOLERANCE = 1e-4
+"""Largest difference of normalised pixels: rounding of fp32."""
+
+
+def read_preprocessing(preprocessor: dict[str, Any], tower: str) -> Preprocessing:
+    """Tile size and normalisation from a preprocessor config in any of the spellings in use.
+
+    `do_rescale`, `rescale_factor` and `do_normalize` are honoured; ModelError for what cannot be.
+    """
+    if refused := [name for name in _REFUSED if preprocessor.get(name)]:
+        raise ModelError(
+            f"the preprocessor config of {tower!r} sets {refused[0]}, which tiles cannot be given;"
+            " choose a tower of RGB pixels in 0..1, or remove the setting if it is a mistake"
+        )
+    size = _square(preprocessor, tower)
+    mean, std = _colours(preprocessor)
+    if not (isinstance(size, int) and mean and std):
+        raise ModelError(
+            f"the preprocessor config of {tower!r} gives size {size!r}, image_mean {mean!r}, image_std {std!r};"
+            " expected all three; set model.image.size, model.image.mean and model.image.std"
+        )
+    if len(mean) != 3 or len(std) != 3 or not all(std):
+        raise ModelError(
+            f"the preprocessor config of {tower!r} gives image_mean {mean!r} and image_std {std!r};"
+            " expected three numbers each, none of std 0: set model.image.mean and model.image.std"
+        )
+    return Preprocessing(size, tuple(mean), tuple(std), _scale(preprocessor, tower))
+
+
+def _colours(preprocessor: dict[str, Any]) -> tuple[Any, Any]:
+    """Mean and std as the config gives them: those that change nothing where it does not normalise."""
+    if preprocessor.get("do_normalize") is False:
+        return (0.0,) * 3, (1.0,) * 3
+    found = (preprocessor.get("image_mean"), preprocessor.get("image_std"))
+    mean, std = ([value] * 3 if isinstance(value, int | float) else value for value in found)
+    return mean, std
+
+
+def trained_preprocessor(
+    preprocessor: dict[str, Any], tower: Tower, processor_type: str | None = None
+) -> dict[str, Any]:
+    """The preprocessor config that says how the tower's tiles were made, every setting written out."""
+    said = tower.preprocessing
+    kept = {
+        name: value
+        for name, value in preprocessor.items()
+        if name not in ("crop_size", "processor_class", "auto_map", "do_pad", "pad_size")
+    }
+    if processor_type is not None:
+        kept = {"image_processor_type": processor_type}
+    if "max_num_patches" in kept or processor_type == _PATCHES:
+        kept.pop("size", None)
+        sides: dict[str, Any] = {"patch_size": tower.patch, "max_num_patches": tower.patches}
+    else:
+        sides = {"size": {"height": said.size, "width": said.size}, "do_center_crop": False}
+    return {
+        **kept,
+        **sides,
+        "do_resize": True,
+        "resample": _BICUBIC,
+        "do_rescale": said.scale != 1,
+        "rescale_factor": 1 / said.scale,
+        "do_normalize": True,
+        "image_mean": list(said.mean),
+        "image_std": list(said.std),
+        "do_convert_rgb": True,
+    }
+
+
+def save_preprocessor(preprocessor: dict[str, Any], tower: Tower, folder: Path) -> None:
+    """Write `preprocessor_config.json` beside a saved tower, proved by loading it as a user would.
+
+    A config whose own processor is unknown or gives other pixels than training fed is written for
+    one of transformers' plainest processors.
+
+    Raises:
+        ModelError: these do not give the pixels either.
+    """
+    found = ""
+    for processor_type in (None, *_PLAIN):
+        written = trained_preprocessor(preprocessor, tower, processor_type)
+        text = json.dumps(written, indent=1, default=str) + "\n"
+        (folder / "preprocessor_config.json").write_text(text, encoding="utf-8")
+        found = _difference(tower, folder)
+        if not found:
+            return
+    raise ModelError(
+        f"no image processor of transformers gives the pixels that this tower was trained on: {found};"
+        f" {folder} is not published"
+    )
+
+
+def _difference(tower: Tower, folder: Path) -> str:
+    """What is wrong with the folder's own image processor; empty when it gives the tower's pixels."""
+    size = tower.preprocessing.size
+    noise = numpy_generator(0, "preprocessor").integers(0, 256, (size, size, 3), dtype=np.uint8)
+    try:
+        processor = AutoImageProcessor.from_pretrained(folder)
+        given = processor(noise, return_tensors="pt")
+    except (OSError, ValueError, TypeError, LookupError, AttributeError, ImportError) as error:
+        return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+    tile = torch.from_numpy(noise).permute(2, 0, 1)[None]
+    expected = tower.inputs(tile.to(tower.mean.device))["pixel_values"].cpu()
+    pixels = given["pixel_values"]
+    if pixels.shape != expected.shape:
+        return f"pixels of shape {list(pixels.shape)}, not {list(expected.shape)}"
+    off = float((pixels.to(expected.dtype) - expected).abs().max())
+    limit = _TOLERANCE * max(1.0, float(expected.abs().max()))
+    return "" if off <= limit else f"pixels differ by {off:.3g}"
+
+
+def _scale(preprocessor: dict[str, Any], tower: str) -> float:
+    """What pixel bytes are divided by before they are normalised."""
+    if preprocessor.get("do_rescale") is False:
+        return 1.0
+    factor = preprocessor.get("rescale_factor", 1 / 255)
+    if not isinstance(factor, int | float) or factor <= 0:
+        raise ModelError(
+            f"the preprocessor config of {tower!r} gives rescale_factor {factor!r}; expected a"
+            " number above 0, most often 0.00392156862745098, which is 1/255"
+        )
+    scale = 1 / factor
+    return float(round(scale)) if abs(scale - round(scale)) < 1e-4 else scale
+
+
+def _square(preprocessor: dict[str, Any], tower: str) -> Any:
+    """The side of a tile, or what stands in its place."""
+    size = preprocessor.get("crop_size") if preprocessor.get("do_center_crop") else None
+    size = size or preprocessor.get("size")
+    if size is None and {"max_num_patches", "patch_size"} <= preprocessor.keys():
+        size = round(preprocessor["max_num_patches"] ** 0.5) * preprocessor["patch_size"]
+    if isinstance(size, list | tuple) and len(size) == 2:
+        size = dict(zip(("height", "width"), size, strict=True))
+    if not isinstance(size, dict):
+        return size
+    height = size.get("height", size.get("shortest_edge"))
+    width = size.get("width", height)
+    if height != width:
+        raise ModelError(
+            f"the preprocessor config of {tower!r} asks for {height} x {width} px; tiles are square:"
+            f" set model.image.size to one side, such as {height}"
+        )
+    return height

@@ -1,0 +1,245 @@
+"""The tower: any Hugging Face vision model, from uint8 tiles to patch features in row-major order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from sailvit.core.errors import ModelError
+from sailvit.models.guards.errors import FOREIGN, ForeignErrors, describe
+from sailvit.models.guards.roles import refuse_inputs
+from sailvit.models.towers.families import FAMILIES, Family
+from sailvit.models.towers.position_table import at_size
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """What the tower expects of its pixels."""
+
+    size: int
+    """Height and width of a tile, in pixels."""
+    mean: tuple[float, float, float]
+    """Channel means, for pixels in 0..1."""
+    std: tuple[float, float, float]
+    """Channel standard deviations, for pixels in 0..1."""
+    scale: float = 255.0
+    """What bytes are divided by before; mean and std are of the quotients."""
+
+
+class Tower(nn.Module):
+    """A vision model seen as `tiles -> patch features`; the model itself stays what `from_pretrained` made."""
+
+    mean: torch.Tensor
+    std: torch.Tensor
+
+    def __init__(
+        self, model: PreTrainedModel, preprocessing: Preprocessing, feature_layer: int = -1
+    ) -> None:
+        super().__init__()
+        self.model = model = at_size(model, preprocessing.size)
+        self.preprocessing = preprocessing
+        self.feature_layer = feature_layer
+        self.patch = _patch_size(model.config)
+        self.side = preprocessing.size // self.patch
+        for name in ("mean", "std"):
+            channels = torch.tensor(getattr(preprocessing, name)).reshape(1, -1, 1, 1)
+            channels = channels * preprocessing.scale
+            self.register_buffer(name, channels, persistent=False)
+        self.alone = False
+        """Whether tiles run one by one, because in a batch they would see each other."""
+        self.still = False
+        """Whether the model stays in evaluation mode, because in training mode tiles would see each other."""
+        self.notes: tuple[str, ...] = ()
+        """What is unusual about how this tower runs, a sentence each."""
+        listed = FAMILIES.get(model.config.model_type)
+        self.family = listed or Family()
+        self.prefix, self.width, self.idle = self._probe(counted=listed is None)
+
+    def around(self, model: PreTrainedModel) -> Tower:
+        """A tower that runs `model` as this one runs its own."""
+        made = Tower(model, self.preprocessing, self.feature_layer)
+        made.alone, made.still = self.alone, self.still
+        if made.prefix != self.prefix:
+            made.begin_patches(self.prefix)
+        return made.train(self.training)
+
+    def train(self, mode: bool = True) -> Tower:  # noqa: FBT001, FBT002 - the signature is torch's
+        """The tower, in training mode or not; its model follows unless it has to stay as it is."""
+        super().train(mode)
+        if self.still:
+            self.model.eval()
+        return self
+
+    @property
+    def patches(self) -> int:
+        """Patch tokens of one tile."""
+        return self.side**2
+
+    def forward(self, tiles: torch.Tensor) -> torch.Tensor:
+        """Patch features float[I, P, D], of shape (tiles, patches, width), of tiles uint8[I, C, H, W].
+
+        CLS and register tokens are left out.
+        """
+        return self.tokens(tiles)[:, self.prefix : self.prefix + self.patches]
+
+    def tokens(self, tiles: torch.Tensor) -> torch.Tensor:
+        """All tokens float[I, N, D] of tiles uint8[I, C, H, W], CLS and register tokens included."""
+        pixels = self.normalised(tiles)
+        if self.alone and len(pixels) > 1:
+            return torch.cat([self._tokens(each[None], self.model) for each in pixels])
+        return self._tokens(pixels, self.model)
+
+    def begin_patches(self, prefix: int) -> None:
+        """Take the tokens after the first `prefix` ones as the patches."""
+        self.prefix, self.width, self.idle = self._probe(counted=False, prefix=prefix)
+
+    def normalised(self, tiles: torch.Tensor) -> torch.Tensor:
+        """Pixels float[I, C, H, W] as the model was taught to see tiles uint8[I, C, H, W]."""
+        return (tiles.to(self.mean.dtype) - self.mean) / self.std
+
+    def inputs(self, tiles: torch.Tensor) -> dict[str, Any]:
+        """The model's keyword inputs for tiles uint8[I, C, H, W]."""
+        return dict(self.family.pixels(self.normalised(tiles), self.patch))
+
+    def _tokens(self, pixels: torch.Tensor, model: Callable[..., Any]) -> torch.Tensor:
+        inputs: dict[str, Any] = self.family.pixels(pixels, self.patch)
+        if self.family.interpolates and self.preprocessing.size != self.model.config.image_size:
+            inputs["interpolate_pos_encoding"] = True
+        if self.feature_layer == -1:
+            return self._checked(getattr(model(**inputs), "last_hidden_state", None))
+        states = getattr(model(**inputs, output_hidden_states=True), "hidden_states", None)
+        if not states:
+            raise ModelError(
+                f"{self.model.config.model_type} does not give the states of its layers, which"
+                f" feature_layer: {self.feature_layer} needs; leave feature_layer at -1, the last"
+            )
+        if not -len(states) <= self.feature_layer < len(states):
+            raise ModelError(
+                f"feature_layer is {self.feature_layer}, but {self.model.config.model_type} has"
+                f" {len(states) - 1} blocks; expected {-len(states)} to {len(states) - 1}, where 0"
+                " is what enters the first block and -1 the last layer"
+            )
+        return self._checked(states[self.feature_layer])
+
+    def _checked(self, tokens: Any) -> torch.Tensor:
+        if isinstance(tokens, torch.Tensor) and tokens.ndim == 3:
+            return tokens
+        raise ModelError(
+            f"{self.model.config.model_type} gives {describe(tokens)} for a tile, not tokens"
+            " float[1, N, D]; expected a ViT, which keeps one token per patch to the end"
+        )
+
+    @torch.enable_grad()
+    def _probe(
+        self, *, counted: bool, prefix: int | None = None
+    ) -> tuple[int, int, frozenset[str]]:
+        """Prefix length, width, and the names of parameters that features do not depend on, from a pass without data.
+
+        On the meta device, so it costs milliseconds for any size. Pooling heads, mask tokens and norms after the chosen
+        layer get no gradient here, nor would they in training: they are kept as they are and never planned to train.
+        """
+        self._check_size()
+        size, name = self.preprocessing.size, self.model.config.model_type
+        refuse_inputs(
+            self.model.forward, name, self.family.pixels(torch.empty(1, 3, size, size), self.patch)
+        )
+        try:
+            tokens, weights = self._passed(torch.device("meta"))
+        except FOREIGN:
+            # Some models read sizes back from their tensors, which meta ones do not have; then one tile of zeros runs.
+            with ForeignErrors(f"the tower ({name}) cannot run on a tile of {size} px"):
+                tokens, weights = self._passed(torch.device("cpu"))
+        found = tokens.shape[1]
+        if prefix is None:
+            prefix = found - self.patches if counted else self.family.prefix(self.model.config)
+            self._check_count(found, prefix)
+        reached = _leaves(tokens[:, prefix : prefix + self.patches])
+        idle = frozenset(key for key, weight in weights.items() if id(weight) not in reached)
+        return prefix, tokens.shape[2], idle
+
+    def _passed(self, device: torch.device) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """All tokens of a tile of zeros, from weights of zeros with a graph, and these weights.
+
+        Zeros that are only read take no memory on the CPU, whatever the model's size.
+        """
+        size = self.preprocessing.size
+        weights = {
+            name: torch.zeros_like(weight, device=device, requires_grad=True)
+            for name, weight in self.model.named_parameters()
+        }
+        buffers = {
+            name: torch.zeros_like(buffer, device=device) if buffer.is_meta else buffer.to(device)
+            for name, buffer in self.model.named_buffers()
+        }
+        pixels = torch.zeros(1, len(self.preprocessing.mean), size, size, device=device)
+        state = {**weights, **buffers}
+        modes = {module: module.training for module in self.model.modules()}
+        self.model.eval()
+        try:
+            return self._tokens(pixels, partial(_called, self.model, state)), weights
+        finally:
+            for module, mode in modes.items():
+                module.training = mode
+
+    def _check_count(self, found: int, prefix: int) -> None:
+        if found == prefix + self.patches and prefix >= 0:
+            return
+        name, before = self.model.config.model_type, max(prefix, 0)
+        advice = (
+            "or correct its row in models/families.py"
+            if name in FAMILIES
+            else "or choose a ViT, which neither merges nor drops patches on its way"
+        )
+        raise ModelError(
+            f"{name} gives {found} tokens for a {self.preprocessing.size} px tile; expected"
+            f" {before} CLS and register tokens + {self.side} x {self.side} patches ="
+            f" {before + self.patches}; set model.image.size to the tower's own size, {advice}"
+        )
+
+    def _check_size(self) -> None:
+        size, model = self.preprocessing.size, self.model.config
+        if size % self.patch:
+            raise ModelError(
+                f"tile size {size} px is not a multiple of the tower's patch size {self.patch} px;"
+                f" set model.image.size to {self.side * self.patch} or {(self.side + 1) * self.patch}"
+            )
+        if self.family.fixed_size and size != model.image_size:
+            raise ModelError(
+                f"{model.model_type} has position embeddings for {model.image_size} px only, but tiles are {size} px;"
+                f" set model.image.size to {model.image_size}"
+            )
+
+
+def _called(model: nn.Module, state: dict[str, torch.Tensor], **inputs: Any) -> Any:
+    return torch.func.functional_call(model, state, (), inputs)
+
+
+def _leaves(tensor: torch.Tensor) -> set[int]:
+    """Identities of the tensors from whose graph `tensor` was made; found without computing a gradient."""
+    nodes, seen, leaves = [tensor.grad_fn], set(), set()
+    while nodes:
+        node = nodes.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        leaves.add(id(getattr(node, "variable", None)))
+        nodes += [following for following, _ in node.next_functions]
+    return leaves
+
+
+def _patch_size(config: Any) -> int:
+    patch = getattr(config, "patch_size", None)
+    if patch is None:
+        raise ModelError(f"{config.model_type} has no patch_size; choose a tower that is a ViT")
+    height, width = (patch, patch) if isinstance(patch, int) else patch
+    if height != width:
+        raise ModelError(
+            f"{config.model_type} has patches of {height} x {width} px; only square patches are supported"
+        )
+    return int(height)

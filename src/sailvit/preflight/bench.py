@@ -1,0 +1,235 @@
+"""How fast a recipe trains here: every stage for a few steps, with random weights and, where need be, invented data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from sailvit.core.errors import ModelError
+from sailvit.core.memory import PeakMemory, free_memory
+from sailvit.core.recipe import Length, Recipe
+from sailvit.core.run import RunFolder
+from sailvit.data.loading.loader import Loader
+from sailvit.distributed.processes import world
+from sailvit.models.loading.build import Assembly
+from sailvit.models.loading.sketch import sketch
+from sailvit.models.loading.unlearned import unlearned
+from sailvit.models.measures.flops import flops_model
+from sailvit.models.measures.peak import datasheet_peak, matmul_rate
+from sailvit.models.structure.parallel import parallelize
+from sailvit.preflight.bench_data import BenchData, gather
+from sailvit.training.objectives.base import make_objectives
+from sailvit.training.optim.optimizer import freeze, make_optimizer
+from sailvit.training.stages.callback import Hook
+from sailvit.training.stages.loader_config import make_feed
+from sailvit.training.stages.loop import run_stage
+from sailvit.training.stages.stage_run import StageJob, StepRecord
+
+_ENDLESS = 1 << 50
+"""Tokens that no bench reaches."""
+
+
+@dataclass(frozen=True)
+class StageSpeed:
+    """What one stage did in its steady steps, over all processes."""
+
+    name: str
+    """The stage's name."""
+    steps: int
+    """Steady steps."""
+    packs: int
+    """Packs of a step."""
+    seconds: float
+    """Duration of the steady steps."""
+    samples_per_s: float
+    """Samples per second."""
+    tokens_per_s: float
+    """Tokens per second, without padding."""
+    answer_tokens_per_s: float
+    """Tokens with loss per second."""
+    tiles_per_s: float
+    """Tiles per second."""
+    flops_per_s: float
+    """FLOP/s that went into the model; frozen parts count as what they cost."""
+    mfu: float
+    """Their share of the measured peak."""
+    mfu_datasheet: float | None
+    """Their share of the maker's peak, where that is known."""
+    waiting: float
+    """Share of the time spent waiting for data."""
+    padding: float
+    """Share of padding, on average over the steps."""
+    peak_bytes: int
+    """Most memory in use: of this process's device, or on the CPU of this process without its loaders."""
+
+
+@dataclass(frozen=True)
+class Speed:
+    """What a recipe's stages did."""
+
+    recipe: str
+    """Its name."""
+    device: str
+    """What it ran on."""
+    processes: int
+    """On how many of them."""
+    precision: str
+    """Of forward and backward pass."""
+    measured_peak: float
+    """FLOP/s of a large matrix product here and now, per device."""
+    datasheet_peak: float | None
+    """FLOP/s by the maker's datasheet, per device."""
+    invented: tuple[str, ...]
+    """Sources whose records were invented, as the real ones are not here."""
+    stages: tuple[StageSpeed, ...]
+    """In order."""
+
+
+def bench(
+    recipe: Recipe, *, device: torch.device, steps: int = 10, warmup: int = 3, packs: int = 8
+) -> Speed:
+    """The speed of every stage of `recipe`, in steps of its `global_batch` but of at most `packs` packs per process.
+
+    Raises:
+        ModelError: a config cannot be found, grid and connector do not fit, or weights and optimizer state alone are
+            more than the memory that is free.
+    """
+    _refuse_too_large(recipe, device)
+    recipe = _shortened(recipe, packs * world())
+    bf16 = recipe.precision == "bf16"
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    measured = matmul_rate(device, torch.bfloat16 if bf16 else torch.float32)
+    listed = datasheet_peak(name) if bf16 else None
+    assembly = unlearned(recipe.model, recipe.seed, device)
+    data = gather(recipe, assembly)
+    parallelize(assembly.mllm, recipe.parallel, device, bf16=bf16)
+    assembly.mllm.train()
+    stages = []
+    for index in range(len(recipe.stages)):
+        watch = _Watch(PeakMemory(device), warmup, steps)
+        job = _job(recipe, index, assembly, data, device=device, peak=measured)
+        run_stage(job, [watch])
+        stages.append(watch.speed(job, listed))
+    return Speed(
+        recipe=recipe.name,
+        device=name,
+        processes=world(),
+        precision=recipe.precision,
+        measured_peak=measured,
+        datasheet_peak=listed,
+        invented=data.invented,
+        stages=tuple(stages),
+    )
+
+
+def _refuse_too_large(recipe: Recipe, device: torch.device) -> None:
+    """Better a sentence than a process killed for its memory."""
+    free, mllm = free_memory(device), sketch(recipe.model).mllm
+    for stage in recipe.stages:
+        freeze(mllm, stage)
+        need = 4 * sum(parameter.numel() for parameter in mllm.parameters())
+        if recipe.parallel.mode == "replicate" and not recipe.parallel.offload:
+            need += 12 * sum(
+                parameter.numel() for parameter in mllm.parameters() if parameter.requires_grad
+            )
+        if free is not None and need > free:
+            raise ModelError(
+                f"stage {stage.name}: weights, gradients and moments take {need / 2**30:,.1f} GiB in fp32, but only"
+                f" {free / 2**30:,.1f} GiB are free on {device}; choose a smaller model or a larger device, shard it"
+                " over several (parallel.mode=shard), or see `sailvit plan` for an estimate without running"
+            )
+
+
+class _Watch(Hook):
+    """Keeps the records of steady steps and ends the stage after the last."""
+
+    def __init__(self, memory: PeakMemory, warmup: int, steps: int) -> None:
+        self._memory = memory
+        self._warmup = warmup
+        self._last = warmup + steps
+        self._records: list[StepRecord] = []
+        self._begin = (0, 0)
+
+    def stage_started(self, job: StageJob) -> None:
+        """Forget earlier peaks."""
+        self._memory.restart()
+
+    def step_ended(self, job: StageJob, record: StepRecord) -> None:
+        """Note the step."""
+        if record.step <= self._warmup:
+            self._begin = (record.samples, record.tokens)
+        else:
+            self._records.append(record)
+        job.stop = record.step >= self._last
+
+    def speed(self, job: StageJob, listed: float | None) -> StageSpeed:
+        """The figures; `listed` is the maker's peak."""
+        records = self._records
+        seconds = sum(record.seconds for record in records)
+        flops = (
+            sum(record.mfu * record.seconds for record in records) * job.peak * world() / seconds
+        )
+        return StageSpeed(
+            name=job.stage.name,
+            steps=len(records),
+            packs=job.stage.global_batch,
+            seconds=seconds,
+            samples_per_s=(records[-1].samples - self._begin[0]) / seconds,
+            tokens_per_s=(records[-1].tokens - self._begin[1]) / seconds,
+            answer_tokens_per_s=sum(record.answer_tokens for record in records) / seconds,
+            tiles_per_s=sum(record.images for record in records) / seconds,
+            flops_per_s=flops,
+            mfu=flops / (job.peak * world()),
+            mfu_datasheet=None if listed is None else flops / (listed * world()),
+            waiting=sum(record.wait for record in records) / seconds,
+            padding=sum(record.padding for record in records) / len(records),
+            peak_bytes=self._memory.bytes(),
+        )
+
+
+def _job(
+    recipe: Recipe,
+    index: int,
+    assembly: Assembly,
+    data: BenchData,
+    *,
+    device: torch.device,
+    peak: float,
+) -> StageJob:
+    stage, model = recipe.stages[index], assembly.mllm
+    freeze(model, stage)
+    objectives = {
+        name: objective.to(device)
+        for name, objective in make_objectives(list(stage.objectives)).items()
+    }
+    feed = make_feed(recipe, index, {name: len(source) for name, source in data.sources.items()})
+    return StageJob(
+        recipe=recipe,
+        index=index,
+        # Nothing is written: no hook here has anything to keep.
+        folder=RunFolder(Path()),
+        assembly=assembly,
+        objectives=objectives,
+        optimizer=make_optimizer(model, objectives.values(), stage),
+        loader=Loader(data.sources, data.costs, data.builder, feed),
+        device=device,
+        target=float(_ENDLESS),
+        flops=flops_model(model, language_runs=any(o.needs_logits for o in objectives.values())),
+        peak=peak,
+    )
+
+
+def _shortened(recipe: Recipe, packs: int) -> Recipe:
+    """The recipe with endless stages of steps that one device can take."""
+    endless = Length(tokens=_ENDLESS)
+    changes = [
+        {"length": endless, "global_batch": min(stage.global_batch, packs)}
+        for stage in recipe.stages
+    ]
+    stages = [
+        stage.model_copy(update=change)
+        for stage, change in zip(recipe.stages, changes, strict=True)
+    ]
+    return recipe.model_copy(update={"stages": stages})

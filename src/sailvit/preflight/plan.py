@@ -1,0 +1,298 @@
+"""The plan of a run, made without weights: what trains, what it costs, how long it takes, what is wrong."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from sailvit.core.errors import DataError, ModelError, RecipeError
+from sailvit.core.recipe import PARTS, Part, Recipe, Stage
+from sailvit.core.records import Source
+from sailvit.data.lengths.costs import CostTable
+from sailvit.data.lengths.measuring import Measurer
+from sailvit.data.processing.processor import SampleBuilder
+from sailvit.data.sources import open_source
+from sailvit.models.loading.sketch import Sketch, sketch
+from sailvit.models.measures.flops import flops_model
+from sailvit.preflight.memory import Memory, estimate_memory
+from sailvit.preflight.samples import MeanSample, assumed_sample, mixed_sample, read_sample
+from sailvit.preflight.storage import Storage, estimate_storage, storage_remarks
+from sailvit.training.checks.judging import NO_PAIRS, judge, tokenizer_problems
+from sailvit.training.checks.problems import (
+    file_problems,
+    model_remarks,
+    search_remarks,
+    source_remarks,
+    stage_problems,
+    stage_remarks,
+)
+from sailvit.training.objectives.base import OBJECTIVES
+from sailvit.training.optim.optimizer import freeze
+from sailvit.training.stages.loader_config import samples_of, supply
+
+JUDGED = 1000
+"""Records looked at per source to judge it; training judges all."""
+
+
+@dataclass(frozen=True)
+class StagePlan:
+    """What one stage will do."""
+
+    name: str
+    """The stage's name."""
+    trains: dict[Part, int]
+    """Parameters that train, by part; parts that are frozen are left out."""
+    sample: MeanSample
+    """Its mean sample, and where that comes from."""
+    samples: int | None
+    """Records drawn; none when the length is in epochs of sources that are not there."""
+    tokens: float | None
+    """Packed tokens, without padding."""
+    steps: int | None
+    """Optimizer steps, about."""
+    flops: float | None
+    """Forward and backward over the whole stage."""
+    memory: Memory
+    """Per device, without sharding."""
+
+    def seconds(self, speed: float) -> float | None:
+        """Duration at `speed` FLOP/s over all devices together."""
+        return None if self.flops is None else self.flops / speed
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a recipe amounts to."""
+
+    name: str
+    """The recipe's name."""
+    parameters: dict[Part, int]
+    """Of each part; empty when the model cannot be put together."""
+    tile_size: int
+    """Height and width of a tile, in pixels; 0 without a model."""
+    tokens_per_tile: int
+    """Visual tokens of one tile."""
+    most_tiles: int
+    """Most tiles of one image, its thumbnail included."""
+    stages: tuple[StagePlan, ...]
+    """In order; empty when the model cannot be put together."""
+    problems: tuple[str, ...]
+    """What would stop the run."""
+    remarks: tuple[str, ...]
+    """What is allowed and rarely meant."""
+    storage: Storage | None = None
+    """What states and parts take; none when the model cannot be put together, or a stage not be planned."""
+
+    @property
+    def flops(self) -> float | None:
+        """Over all stages; none when one of them is not known."""
+        known = [stage.flops for stage in self.stages if stage.flops is not None]
+        return sum(known) if known and len(known) == len(self.stages) else None
+
+
+def plan(recipe: Recipe) -> Plan:
+    """The plan of `recipe`, from config files and whatever sources exist; never raises for what is wrong in it."""
+    problems = list(file_problems(recipe))
+    try:
+        model = sketch(recipe.model)
+    except ModelError as error:
+        problems += [f"model: {error}", *_open_sources(recipe)[1]]
+        return Plan(recipe.name, {}, 0, 0, 0, (), tuple(problems), ())
+    sources, found = _open_sources(recipe)
+    samples, unread = _mean_samples(recipe, sources, model)
+    sizes = {name: len(source) for name, source in sources.items()}
+    judged, told = _judged(recipe, sources, model, unread)
+    problems += found + told
+    remarks = [*model_remarks(recipe, model), *source_remarks(recipe)]
+    stages = []
+    for index, stage in enumerate(recipe.stages):
+        where = f"stages.{index} ({stage.name})"
+        try:
+            freeze(model.mllm, stage)
+        except RecipeError as error:
+            problems.append(f"{where}: {error}")
+            continue
+        mean = _mixture(stage, samples, sources, model, recipe.sequence)
+        planned = _plan_stage(recipe, stage, model, mean, sources)
+        stages.append(planned)
+        wrong = [
+            *stage_problems(stage, trained=sum(planned.trains.values())),
+            *_pair_problems(stage, planned.sample, samples, judged),
+        ]
+        problems += [f"{where}: {text}" for text in wrong]
+        noted = (
+            *stage_remarks(stage),
+            *search_remarks(stage, planned.steps),
+            *_short_supply(stage, sizes),
+        )
+        remarks += [f"{where}: {text}" for text in noted]
+    layout = model.layout
+    storage = _storage(recipe, model, stages)
+    remarks += storage_remarks(storage, Path("runs", recipe.name).absolute())
+    return Plan(
+        name=recipe.name,
+        parameters=_parameters(model),
+        tile_size=layout.tile_size,
+        tokens_per_tile=layout.tokens_per_tile,
+        most_tiles=layout.max_tiles + (layout.thumbnail and layout.max_tiles > 1),
+        stages=tuple(stages),
+        problems=tuple(problems),
+        remarks=tuple(remarks),
+        storage=storage,
+    )
+
+
+def _plan_stage(
+    recipe: Recipe, stage: Stage, model: Sketch, sample: MeanSample, sources: Mapping[str, Source]
+) -> StagePlan:
+    runs = any(OBJECTIVES[name].needs_logits for name in stage.objectives if name in OBJECTIVES)
+    flops = flops_model(model.mllm, language_runs=runs)
+    each = flops.step(
+        tiles=sample.tiles,
+        segment_squares=sample.squares,
+        tokens=sample.tokens,
+        answer_tokens=sample.answers,
+    )
+    count = _sample_count(stage, sample, {name: len(source) for name, source in sources.items()})
+    tokens = None if count is None else count * sample.tokens
+    trains = {part: _count(model, part, trained=True) for part in PARTS}
+    return StagePlan(
+        name=stage.name,
+        trains={part: number for part, number in trains.items() if number},
+        sample=sample,
+        samples=count,
+        tokens=tokens,
+        steps=None
+        if count is None
+        else math.ceil(count * _packs(recipe, stage, sample) / stage.global_batch),
+        flops=None if count is None else count * each,
+        memory=estimate_memory(model.mllm, recipe, stage, sample, language_runs=runs),
+    )
+
+
+def _parameters(model: Sketch) -> dict[Part, int]:
+    return {part: _count(model, part) for part in PARTS}
+
+
+def _storage(recipe: Recipe, model: Sketch, stages: list[StagePlan]) -> Storage | None:
+    """What states and parts take; none while a stage cannot be planned."""
+    if len(stages) < len(recipe.stages):
+        return None
+    return estimate_storage(recipe, _parameters(model), [stage.trains for stage in stages])
+
+
+def _packs(recipe: Recipe, stage: Stage, sample: MeanSample) -> float:
+    """Packs that a sample fills, by its tokens or, where fewer tiles are allowed, by its tiles."""
+    by_tiles = 0.0 if stage.pack_tiles is None else sample.tiles / stage.pack_tiles
+    return max(sample.tokens / recipe.sequence, by_tiles)
+
+
+def _short_supply(stage: Stage, sizes: Mapping[str, int]) -> list[str]:
+    """A stage whose sources end before it."""
+    asked = stage.length.samples
+    if asked is None or any(name not in sizes for name in stage.data):
+        return []
+    has = supply(stage, sizes)
+    if has is None or has >= asked:
+        return []
+    return [
+        f"its sources end after {has:,} records, by their `epochs`, and the stage with them, its schedule included;"
+        f" length.samples asks for {asked:,}"
+    ]
+
+
+def _sample_count(stage: Stage, sample: MeanSample, sizes: Mapping[str, int]) -> int | None:
+    if stage.length.tokens is not None:
+        return math.ceil(stage.length.tokens / sample.tokens)
+    if any(name not in sizes for name in stage.data):
+        return stage.length.samples
+    return samples_of(stage, sizes)
+
+
+def _open_sources(recipe: Recipe) -> tuple[dict[str, Source], list[str]]:
+    sources, problems = {}, []
+    for name, config in recipe.sources.items():
+        try:
+            sources[name] = open_source(name, config, Path())
+        except DataError as error:
+            problems.append(f"sources.{name}: {str(error).removeprefix(f'source {name}: ')}")
+    return sources, problems
+
+
+def _mean_samples(
+    recipe: Recipe, sources: Mapping[str, Source], model: Sketch
+) -> tuple[dict[str, MeanSample], dict[str, str]]:
+    samples, problems = {}, {}
+    for name, source in sources.items():
+        try:
+            samples[name] = read_sample(source, model, recipe.sequence)
+        except DataError as error:
+            problems[name] = f"sources.{name}: {error}"
+    return samples, problems
+
+
+def _judged(
+    recipe: Recipe, sources: Mapping[str, Source], model: Sketch, unread: Mapping[str, str]
+) -> tuple[set[str], list[str]]:
+    """The sources whose records could be judged, and what is wrong with them and with all others."""
+    tables, refused = _looked_at(recipe, sources, model)
+    if refused:
+        return set(), refused
+    sizes = {name: len(source) for name, source in sources.items()}
+    problems = [text for name, text in unread.items() if name not in tables]
+    return set(tables), problems + [str(error) for error in judge(recipe, tables, sizes)]
+
+
+def _looked_at(
+    recipe: Recipe, sources: Mapping[str, Source], model: Sketch
+) -> tuple[dict[str, CostTable], list[str]]:
+    """What records of every source cost, all of them or many spread over it; and what is wrong with the tokenizer."""
+    if model.tokenizer is None:
+        return {}, []
+    if refused := tokenizer_problems(recipe):
+        return {}, list(map(str, refused))
+    builder = SampleBuilder(model.tokenizer, model.layout, recipe.sequence, day=model.day)
+    tables = {}
+    for name, source in sources.items():
+        count = min(JUDGED, len(source))
+        positions = [place * len(source) // count for place in range(count)]
+        counts, bad, _ = Measurer(source, builder).measure(positions)
+        tables[name] = CostTable(
+            counts[0], counts[1], firsts=counts[2], pairs=counts[3], bad=tuple(bad)
+        )
+    return tables, []
+
+
+def _mixture(
+    stage: Stage,
+    samples: Mapping[str, MeanSample],
+    sources: Mapping[str, Source],
+    model: Sketch,
+    sequence: int,
+) -> MeanSample:
+    """The stage's mean sample; what cannot be read counts as the assumed one, or as the mean of what can."""
+    known = [name for name in stage.data if name in samples]
+    if not known:
+        return assumed_sample(model, sequence)
+    given = stage.shares(
+        {name: len(sources[name]) if name in sources else 0 for name in stage.data}
+    )
+    return mixed_sample(samples, {name: given[name] for name in known})
+
+
+def _pair_problems(
+    stage: Stage, sample: MeanSample, samples: Mapping[str, MeanSample], judged: set[str]
+) -> list[str]:
+    """No pairs for the contrastive objective, in a stage whose records could not all be judged."""
+    readable = all(name in samples for name in stage.data) and not judged.issuperset(stage.data)
+    if "contrastive" in stage.objectives and readable and sample.captions == 0:
+        return [f"{NO_PAIRS} its sources"]
+    return []
+
+
+def _count(model: Sketch, part: Part, *, trained: bool = False) -> int:
+    return sum(
+        p.numel() for p in model.mllm.part(part).parameters() if p.requires_grad or not trained
+    )

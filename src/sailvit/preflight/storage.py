@@ -1,0 +1,71 @@
+"""What a run needs on disk, and beside what trains in memory, for its states and its parts."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from sailvit.core.recipe import PARTS, Part, Recipe
+from sailvit.training.output.exports import same_weights
+
+WEIGHT = 4
+"""Bytes of a weight: states and parts are fp32."""
+MOMENTS = 8
+"""Bytes of AdamW's two moments."""
+WAY_BACK = 12
+"""Bytes of what a learning-rate search goes back to: a weight and its moments."""
+
+
+@dataclass(frozen=True)
+class Storage:
+    """Bytes on the disk that the run folder is on, and of the copy that a save may make."""
+
+    state: int
+    """The largest state of any stage."""
+    states: int
+    """How many there are at most: those kept, the best if it is wanted, and the one in writing."""
+    parts: int
+    """The folders of all stages' parts; parts that stay the same are there once."""
+
+    @property
+    def disk(self) -> int:
+        """Everything together, when it is most."""
+        return self.states * self.state + self.parts
+
+    @property
+    def copy(self) -> int:
+        """Host memory that a save takes on an accelerator, where that is free; on the CPU it takes none."""
+        return self.state
+
+
+def estimate_storage(
+    recipe: Recipe, parameters: dict[Part, int], trained: list[dict[Part, int]]
+) -> Storage:
+    """What `recipe` needs, from the parameters of its parts and how many of them train in each stage."""
+    changed: set[Part] = set()
+    states, parts = [], 0
+    for index, (stage, trains) in enumerate(zip(recipe.stages, trained, strict=True)):
+        changed |= {*stage.train, *stage.start_from}
+        weights = WEIGHT * sum(parameters[part] for part in PARTS if part in changed)
+        per_trained = MOMENTS + WAY_BACK * (stage.schedule.search is not None)
+        states.append(weights + per_trained * sum(trains.values()))
+        written = [part for part in stage.save if not same_weights(recipe, index, part)]
+        parts += WEIGHT * sum(parameters[part] for part in written)
+    kept = recipe.checkpoint.keep + recipe.checkpoint.best + 1
+    return Storage(max(states), kept, parts)
+
+
+def storage_remarks(storage: Storage | None, folder: Path) -> list[str]:
+    """A sentence when the disk that `folder` would be on has less room than the run needs."""
+    if storage is None:
+        return []
+    there = next(place for place in (folder, *folder.parents) if place.exists())
+    free = shutil.disk_usage(there).free
+    if free >= storage.disk:
+        return []
+    return [
+        f"the disk of {there} has {free / 2**30:,.1f} GiB free; states and parts take up to"
+        f" {storage.disk / 2**30:,.1f} GiB: make room, give another folder with --run, lower checkpoint.keep, or save"
+        " fewer parts (`save` of a stage)"
+    ]

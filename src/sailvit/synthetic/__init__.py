@@ -1,0 +1,1 @@
+"""Drawn data: the demo world, charts and documents."""

@@ -1,0 +1,143 @@
+"""Scatter plots: groups of points on grid places, with questions about them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sailvit.synthetic.charts.colours import Colours, some_colours
+from sailvit.synthetic.charts.questions import Question, only
+from sailvit.synthetic.charts.topics import KINS, some_names
+
+_MEASURES = (
+    ("age", "years", "height", "centimetres"),
+    ("distance", "kilometres", "price", "euros"),
+    ("study time", "hours", "score", "points"),
+    ("temperature", "degrees Celsius", "visitors", "thousands"),
+    ("weight", "kilograms", "range", "metres"),
+    ("speed", "kilometres per hour", "fuel use", "litres"),
+    ("floor area", "square metres", "rent", "hundred euros"),
+    ("dose", "milligrams", "growth", "millimetres"),
+)
+_GROUPS = ("brands", "cities", "teams", "crops", "animals", "methods")
+
+
+@dataclass(frozen=True)
+class Cloud:
+    """A scatter plot's content. All points lie on grid lines or half-way between two, each in a place of its own."""
+
+    title: str
+    """Stands above it."""
+    x: str
+    """What the horizontal axis shows."""
+    y: str
+    """What the vertical axis shows."""
+    units: tuple[str, str]
+    """Units of both."""
+    noun: str
+    """What a group is: `team`."""
+    groups: tuple[str, ...]
+    """Names in the legend; one empty name for a single group."""
+    points: tuple[tuple[tuple[int, int], ...], ...]
+    """Per group, the points."""
+    steps: tuple[int, int]
+    """Distance of grid lines along both axes."""
+    tops: tuple[int, int]
+    """Ends of both axes, which start at 0."""
+    colours: Colours
+    """Of the groups."""
+
+    @property
+    def everything(self) -> list[tuple[int, int]]:
+        """The points of all groups."""
+        return [point for group in self.points for point in group]
+
+
+def draw_cloud(rng: np.random.Generator) -> Cloud:
+    """A random scatter plot."""
+    x, x_unit, y, y_unit = _MEASURES[rng.integers(len(_MEASURES))]
+    kin = KINS[_GROUPS[rng.integers(len(_GROUPS))]]
+    count = int(rng.integers(1, 4))
+    steps = tuple(int(step) for step in rng.choice((2, 4, 10, 20), 2))
+    lines = rng.integers(5, 9, 2)
+    slope = rng.choice((-1, 0, 1))
+    places = _places(rng, 2 * lines, int(rng.integers(3 * count, 6 * count + 1)), slope)
+    points = [(int(i) * steps[0] // 2, int(j) * steps[1] // 2) for i, j in places]
+    # One point for every group, then at random.
+    owners = np.concatenate([np.arange(count), rng.integers(0, count, len(points) - count)])
+    return Cloud(
+        title=f"{y.capitalize()} and {x}" + (f" by {kin.noun}" if count > 1 else ""),
+        x=x,
+        y=y,
+        units=(x_unit, y_unit),
+        noun=kin.noun,
+        groups=some_names(rng, kin, count) if count > 1 else ("",),
+        points=tuple(
+            tuple(point for point, owner in zip(points, owners, strict=True) if owner == group)
+            for group in range(count)
+        ),
+        steps=(steps[0], steps[1]),
+        tops=(int(lines[0]) * steps[0], int(lines[1]) * steps[1]),
+        colours=some_colours(rng, count),
+    )
+
+
+def _places(
+    rng: np.random.Generator, sides: NDArray[np.int64], count: int, slope: int
+) -> list[tuple[int, int]]:
+    """`count` different half grid places inside the frame, along a slope if there is one."""
+    taken: dict[tuple[int, int], None] = {}
+    while len(taken) < count:
+        across = rng.uniform(0, 1)
+        up = rng.uniform(0, 1) if slope == 0 else 0.5 + slope * (across - 0.5) + rng.normal(0, 0.12)
+        place = (
+            round(1 + across * (sides[0] - 2)),
+            round(1 + float(np.clip(up, 0, 1)) * (sides[1] - 2)),
+        )
+        taken[place] = None
+    return list(taken)
+
+
+def cloud_questions(rng: np.random.Generator, cloud: Cloud, count: int) -> list[Question]:
+    """Up to `count` questions of different forms."""
+    every = [*_about_points(rng, cloud), *_about_groups(rng, cloud)]
+    return [every[index] for index in rng.permutation(len(every))[:count].tolist()]
+
+
+def _about_points(rng: np.random.Generator, cloud: Cloud) -> list[Question]:
+    points = cloud.everything
+    found = [
+        Question("points", "How many points does the chart show?", str(len(points))),
+        Question("title", "What is the title of the chart?", cloud.title),
+        Question("kind", "What kind of chart is this?", "scatter plot"),
+    ]
+    for axis, names in enumerate(((cloud.x, cloud.y), (cloud.y, cloud.x))):
+        along = [point[axis] for point in points]
+        word, wanted = (("highest", max(along)), ("lowest", min(along)))[rng.integers(2)]
+        place = only(along, wanted)
+        if place is not None:
+            text = f"What is the {names[1]} of the point with the {word} {names[0]}, in {cloud.units[1 - axis]}?"
+            found.append(Question("end point", text, str(points[place][1 - axis])))
+    return found
+
+
+def _about_groups(rng: np.random.Generator, cloud: Cloud) -> list[Question]:
+    if len(cloud.groups) == 1:
+        return []
+    sizes = [len(group) for group in cloud.points]
+    index = int(rng.integers(len(cloud.groups)))
+    found = [
+        Question(
+            "group size", f"How many points belong to {cloud.groups[index]}?", str(sizes[index])
+        )
+    ]
+    if (most := only(sizes, max(sizes))) is not None:
+        found.append(
+            Question("most points", f"Which {cloud.noun} has the most points?", cloud.groups[most])
+        )
+    if cloud.colours.names:
+        colour = cloud.colours.names[index]
+        found.append(Question("colour", f"Which colour stands for {cloud.groups[index]}?", colour))
+    return found

@@ -1,0 +1,147 @@
+"""Charts as a source of records: captions, and conversations of several questions about one chart."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from difflib import get_close_matches
+from itertools import accumulate
+from pathlib import Path
+from typing import Annotated, Any, get_args
+
+import numpy as np
+from pydantic import Field, ValidationError, field_validator
+
+from sailvit.core.config import Config
+from sailvit.core.errors import DataError
+from sailvit.core.recipe import Count, Positive, Share, SourceConfig
+from sailvit.core.records import IMAGE_MARK, Record, Turn
+from sailvit.core.seeding import derive_seed, numpy_generator
+from sailvit.synthetic.charts.captions import REQUESTS, caption_of
+from sailvit.synthetic.charts.clouds import Cloud, cloud_questions, draw_cloud
+from sailvit.synthetic.charts.figure import Drawing
+from sailvit.synthetic.charts.questions import Question, some_questions
+from sailvit.synthetic.charts.styles import some_look
+from sailvit.synthetic.charts.tables import Table, TableKind, draw_table
+
+VERSION = 1
+"""Raised whenever the same options give other records."""
+KINDS = (*get_args(TableKind), "scatter")
+"""Every kind of chart."""
+Pixels = Annotated[int, Field(ge=300, le=4000)]
+Sides = tuple[Pixels, Pixels]
+
+
+class ChartsOptions(Config):
+    """What determines the records."""
+
+    size: Count
+    """Number of records."""
+    seed: int = 0
+    """Root of every random choice."""
+    kinds: Annotated[dict[str, Positive], Field(min_length=1)] = dict.fromkeys(KINDS, 1.0)
+    """Shares of the kinds of charts; a bare name or a list of names stands for equal shares."""
+    captions: Share = 0.3
+    """Share of the records that are captions; the others ask questions."""
+    questions: Count = 4
+    """Most questions about one chart."""
+    width: Sides = (360, 900)
+    """Smallest and largest width, in pixels."""
+    height: Sides = (300, 680)
+    """Smallest and largest height, in pixels."""
+
+    @field_validator("kinds", mode="before")
+    @classmethod
+    def _bare_names(cls, value: Any) -> Any:
+        names = [value] if isinstance(value, str) else value
+        return dict.fromkeys(names, 1.0) if isinstance(names, list | tuple) else names
+
+    @field_validator("kinds")
+    @classmethod
+    def _known(cls, value: dict[str, float]) -> dict[str, float]:
+        for name in value:
+            if name not in KINDS:
+                near = get_close_matches(name, KINDS, n=1) or [", ".join(KINDS)]
+                raise ValueError(f"there is no kind of chart {name!r}; write {near[0]}")
+        return value
+
+    @field_validator("width", "height")
+    @classmethod
+    def _rising(cls, value: Sides) -> Sides:
+        if value[0] > value[1]:
+            raise ValueError(f"found {value[0]} to {value[1]}; write the smaller number first")
+        return value
+
+
+class ChartsSource:
+    """`size` records, each a pure function of the options and its position."""
+
+    def __init__(self, options: ChartsOptions) -> None:
+        self.options = options
+        self._names = sorted(options.kinds)
+        self._limits = list(accumulate(options.kinds[name] for name in self._names))
+        # Other mixtures get other streams: two sources of one seed must not show the same charts in the same order.
+        self._stream = derive_seed(options.seed, "charts", *map(str, sorted(options.kinds.items())))
+
+    def __len__(self) -> int:
+        """Number of records."""
+        return self.options.size
+
+    def __getitem__(self, position: int) -> Record:
+        """The record at `position`; nothing is drawn yet."""
+        if not 0 <= position < self.options.size:
+            raise IndexError(f"position {position} of {self.options.size} charts")
+        rng = numpy_generator(self._stream, position)
+        threshold = rng.random() * self._limits[-1]
+        kind = self._names[int(np.searchsorted(self._limits, threshold, side="right"))]
+        chart = draw_chart(rng, kind)
+        drawing = Drawing(chart, some_look(rng, self.options.width, self.options.height))
+        name = f"{kind}-{position}"
+        if rng.random() < self.options.captions:
+            request = REQUESTS[rng.integers(len(REQUESTS))]
+            return _record(
+                name, [Question("caption", request, caption_of(rng, chart))], drawing, "caption"
+            )
+        count = int(rng.integers(1, self.options.questions + 1))
+        return _record(name, ask_about(rng, chart, count), drawing, "chart")
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of the options and the version."""
+        text = json.dumps([VERSION, self.options.model_dump()], sort_keys=True)
+        return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+def open_charts(config: SourceConfig, folder: Path) -> ChartsSource:
+    """The charts that `config.options` describes; it reads no file, so `folder` is not used."""
+    try:
+        return ChartsSource(ChartsOptions.model_validate(config.options))
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        raise DataError(f"options of the charts do not hold: {problems}") from error
+
+
+def draw_chart(rng: np.random.Generator, kind: str) -> Table | Cloud:
+    """A random chart of one kind."""
+    return draw_cloud(rng) if kind == "scatter" else draw_table(rng, _table_kind(kind))
+
+
+def ask_about(rng: np.random.Generator, chart: Table | Cloud, count: int) -> list[Question]:
+    """Up to `count` questions of different forms about a chart."""
+    return (
+        cloud_questions(rng, chart, count)
+        if isinstance(chart, Cloud)
+        else some_questions(rng, chart, count)
+    )
+
+
+def _table_kind(name: str) -> TableKind:
+    return next(kind for kind in get_args(TableKind) if kind == name)
+
+
+def _record(name: str, questions: list[Question], drawing: Drawing, kind: str) -> Record:
+    turns: list[Turn] = []
+    for question in questions:
+        shown = "" if turns else f"{IMAGE_MARK}\n"
+        turns += [Turn("user", shown + question.text), Turn("assistant", question.answer)]
+    return Record(name, tuple(turns), (drawing,), kind)

@@ -1,0 +1,126 @@
+"""What happens to a page between printing and reading: paper, ink, a slant, blur and JPEG's traces."""
+
+from __future__ import annotations
+
+import io
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFilter
+
+from sailvit.core.seeding import numpy_generator
+from sailvit.synthetic.documents.fonts import font
+from sailvit.synthetic.documents.sheets import Page
+
+STEEPEST = 1.5
+"""Most degrees by which a page is turned, to either side."""
+
+
+@dataclass(frozen=True)
+class Wear:
+    """How a page looks."""
+
+    paper: tuple[int, int, int]
+    """Colour of the paper."""
+    ink: tuple[int, int, int]
+    """Colour of the ink; far from that of the paper."""
+    angle: float = 0.0
+    """Degrees by which the page is turned, against the clock."""
+    blur: float = 0.0
+    """Radius of blur, in pixels."""
+    grain: float = 0.0
+    """Standard deviation of the paper's grain, in grey levels."""
+    shade: float = 0.0
+    """How much darker the page gets from one corner to the other, in grey levels."""
+    quality: int | None = None
+    """JPEG quality that the page went through; none for none."""
+    seed: int = 0
+    """Root of the grain."""
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A page that is drawn when its pixels are asked for; the same pixels at every call of one Pillow version."""
+
+    page: Page
+    """What is written."""
+    wear: Wear
+    """How it looks."""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height, in pixels."""
+        return self.page.size
+
+    def pixels(self) -> np.ndarray:
+        """uint8[H, W, 3]."""
+        wear = self.wear
+        image = Image.new("RGB", self.page.size, wear.paper)
+        draw = ImageDraw.Draw(image)
+        for rule in self.page.rules:
+            draw.line(rule, fill=wear.ink, width=1)
+        for span in self.page.spans:
+            draw.text((span.x, span.y), span.text, fill=wear.ink, font=font(span.face, span.size))
+        if wear.angle:
+            image = image.rotate(wear.angle, Image.Resampling.BICUBIC, fillcolor=wear.paper)
+        if wear.blur:
+            image = image.filter(ImageFilter.GaussianBlur(wear.blur))
+        if wear.grain or wear.shade:
+            image = Image.fromarray(_textured(np.asarray(image), wear))
+        return np.asarray(
+            image if wear.quality is None else _compressed(image, wear.quality)
+        ).copy()
+
+
+def some_wear(rng: np.random.Generator, type_size: int, *, worn: bool) -> Wear:
+    """A random look; only worn pages are slanted, blurred, grainy and compressed."""
+    paper, ink = int(rng.integers(215, 256)), int(rng.integers(0, 90))
+    tint = rng.integers(-8, 1, 3)
+    light = (paper + int(tint[0]), paper + int(tint[1]), paper + int(tint[2]))
+    dark = (ink, ink, ink + int(rng.integers(0, 60)))
+    plain = Wear(light, dark) if rng.random() < 0.9 else Wear(dark, light)
+    if not worn:
+        return plain
+    return replace(
+        plain,
+        angle=round(float(rng.uniform(-STEEPEST, STEEPEST)), 2),
+        # Small type would not survive the blur that large type does.
+        blur=round(float(rng.uniform(0, 0.045 * type_size)), 2),
+        grain=round(float(rng.uniform(0, 9)), 1),
+        shade=round(float(rng.uniform(0, 30)), 1),
+        quality=int(rng.integers(45, 95)),
+        seed=int(rng.integers(1 << 31)),
+    )
+
+
+def turned(
+    box: tuple[float, float, float, float], size: tuple[int, int], angle: float
+) -> np.ndarray:
+    """float[4, 2]: where the corners of a box lie after the page is turned about its centre."""
+    left, upper, right, lower = box
+    centre = np.array(size) / 2
+    corners = np.array([(left, upper), (right, upper), (right, lower), (left, lower)]) - centre
+    cosine, sine = math.cos(math.radians(angle)), math.sin(math.radians(angle))
+    places: np.ndarray = corners @ np.array([(cosine, -sine), (sine, cosine)]) + centre
+    return places
+
+
+def _textured(pixels: np.ndarray, wear: Wear) -> np.ndarray:
+    """uint8[H, W, 3]: the page with grain of two sizes and a shadow across it."""
+    height, width = pixels.shape[:2]
+    rng = numpy_generator(wear.seed, "grain")
+    fine = rng.standard_normal((height, width), dtype=np.float32)
+    spots = Image.fromarray(
+        rng.standard_normal((height // 24 + 2, width // 24 + 2), dtype=np.float32)
+    )
+    coarse = np.asarray(spots.resize((width, height), Image.Resampling.BICUBIC))
+    shadow = np.linspace(0, 0.5, height)[:, None] + np.linspace(0, 0.5, width)
+    change = wear.grain * (fine + 0.5 * coarse) - wear.shade * shadow
+    return np.clip(pixels + change[..., None], 0, 255).astype(np.uint8)
+
+
+def _compressed(image: Image.Image, quality: int) -> Image.Image:
+    file = io.BytesIO()
+    image.save(file, format="JPEG", quality=quality)
+    return Image.open(file)

@@ -1,0 +1,168 @@
+"""Pages as a source of records: whole transcriptions, and questions about single fields and lines."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from difflib import get_close_matches
+from functools import cached_property
+from itertools import accumulate
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+from pydantic import Field, ValidationError, field_validator
+
+from sailvit.core.config import Config
+from sailvit.core.errors import DataError
+from sailvit.core.recipe import Count, Positive, Share, SourceConfig
+from sailvit.core.records import IMAGE_MARK, Record, Turn
+from sailvit.core.seeding import derive_seed, numpy_generator
+from sailvit.synthetic.documents.degradation import Drawing, some_wear
+from sailvit.synthetic.documents.fonts import faces_in, shipped_faces
+from sailvit.synthetic.documents.layouts import LAYOUTS
+from sailvit.synthetic.documents.sheets import Page
+from sailvit.synthetic.documents.vocabulary import Writer
+
+VERSION = 1
+"""Raised whenever the same options give other records."""
+_ORDINALS = (
+    "first",
+    "second",
+    "third",
+    "fourth",
+    "fifth",
+    "sixth",
+    "seventh",
+    "eighth",
+    "ninth",
+    "tenth",
+)
+
+
+class PagesOptions(Config):
+    """What determines the records."""
+
+    size: Count
+    """Number of records."""
+    seed: int = 0
+    """Root of every random choice."""
+    kinds: Annotated[dict[str, Positive], Field(min_length=1)] = dict.fromkeys(LAYOUTS, 1.0)
+    """Shares of the kinds of pages; a bare name or a list of names stands for equal shares."""
+    transcriptions: Share = 0.5
+    """Share of the records that ask for all text; the others ask about parts of it, where a page has such."""
+    questions: Count = 3
+    """Most questions about one page."""
+    worn: Share = 0.7
+    """Share of the pages that are slanted, blurred, grainy and compressed."""
+    fonts: str | None = None
+    """Folder of .ttf and .otf files to use instead of those that come with Pillow and matplotlib."""
+    text: str | None = None
+    """UTF-8 file whose lines fill the paragraphs; none makes sentences up."""
+
+    @field_validator("kinds", mode="before")
+    @classmethod
+    def _bare_names(cls, value: Any) -> Any:
+        names = [value] if isinstance(value, str) else value
+        return dict.fromkeys(names, 1.0) if isinstance(names, list | tuple) else names
+
+    @field_validator("kinds")
+    @classmethod
+    def _known(cls, value: dict[str, float]) -> dict[str, float]:
+        for name in value:
+            if name not in LAYOUTS:
+                near = get_close_matches(name, LAYOUTS, n=1) or [", ".join(LAYOUTS)]
+                raise ValueError(f"there is no kind of page {name!r}; write {near[0]}")
+        return value
+
+
+class PagesSource:
+    """`size` records, each a pure function of the options, the fonts, the text and its position."""
+
+    def __init__(self, options: PagesOptions, folder: Path = Path()) -> None:
+        self.options = options
+        self._names = sorted(options.kinds)
+        self._limits = list(accumulate(options.kinds[name] for name in self._names))
+        self._stream = derive_seed(options.seed, "pages", *map(str, sorted(options.kinds.items())))
+        self._faces = faces_in(str(folder / options.fonts)) if options.fonts else shipped_faces()
+        self._lines = _read_lines(folder / options.text) if options.text else ()
+
+    def __len__(self) -> int:
+        """Number of records."""
+        return self.options.size
+
+    def __getitem__(self, position: int) -> Record:
+        """The record at `position`; nothing is drawn yet."""
+        if not 0 <= position < self.options.size:
+            raise IndexError(f"position {position} of {self.options.size} pages")
+        rng = numpy_generator(self._stream, position)
+        threshold = rng.random() * self._limits[-1]
+        kind = self._names[int(np.searchsorted(self._limits, threshold, side="right"))]
+        face = self._faces[int(rng.integers(len(self._faces)))]
+        page = LAYOUTS[kind](rng, Writer(rng, self._lines), face)
+        smallest = min(span.size for span in page.spans)
+        wear = some_wear(rng, smallest, worn=bool(rng.random() < self.options.worn))
+        asked = _some(
+            rng,
+            [*page.fields, *_about_lines(page)],
+            int(rng.integers(1, self.options.questions + 1)),
+        )
+        if not asked or rng.random() < self.options.transcriptions:
+            asked = [transcription(page)]
+        return _record(f"{kind}-{position}", asked, Drawing(page, wear))
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of the options, the names of the fonts, the text and the version."""
+        values = self.options.model_dump(exclude={"fonts", "text"})
+        faces = [Path(face).name for face in self._faces]
+        text = json.dumps([VERSION, values, faces, self._lines], sort_keys=True)
+        return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+def open_pages(config: SourceConfig, folder: Path) -> PagesSource:
+    """The pages that `config.options` describes; relative `fonts` and `text` start at `folder`."""
+    try:
+        return PagesSource(PagesOptions.model_validate(config.options), folder)
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        raise DataError(f"options of the pages do not hold: {problems}") from error
+
+
+def transcription(page: Page) -> tuple[str, str]:
+    """The request for all text, with its answer."""
+    return f"Write down all text on the page, line by line, {page.order}.", "\n".join(page.rows)
+
+
+def _about_lines(page: Page) -> list[tuple[str, str]]:
+    rows = zip(_ORDINALS, page.rows, strict=False) if page.numbered else ()
+    return [(f"What does the {ordinal} line from the top say?", row) for ordinal, row in rows]
+
+
+def _some(
+    rng: np.random.Generator, every: list[tuple[str, str]], count: int
+) -> list[tuple[str, str]]:
+    return [every[index] for index in rng.permutation(len(every))[:count].tolist()]
+
+
+def _record(name: str, asked: list[tuple[str, str]], drawing: Drawing) -> Record:
+    turns: list[Turn] = []
+    for question, answer in asked:
+        shown = "" if turns else f"{IMAGE_MARK}\n"
+        turns += [Turn("user", shown + question), Turn("assistant", answer)]
+    return Record(name, tuple(turns), (drawing,), "ocr")
+
+
+def _read_lines(path: Path) -> tuple[str, ...]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(
+            f"{path} cannot be read as UTF-8 text ({error}); expected lines of plain text"
+        ) from error
+    lines = tuple(
+        " ".join(line.split()) for line in text.replace(IMAGE_MARK, "").splitlines() if line.strip()
+    )
+    if not lines:
+        raise DataError(f"{path} has no line with text; expected at least one")
+    return lines

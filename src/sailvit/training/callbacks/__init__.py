@@ -1,0 +1,1 @@
+"""Side effects of training: proof, recovery, rate search, monitoring."""

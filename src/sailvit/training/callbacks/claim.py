@@ -1,0 +1,272 @@
+"""A run's claim on its folder: one run writes there at a time, and what it replaces is kept until it has begun.
+
+A run that is replaced is moved into `.previous` inside the folder, so that a link to the folder, a mount point or a
+current directory stay what they are, and removed once the new run has taken its first step. Whatever ends the new run
+before that puts the old one back: at once, or, after a kill, when the folder is used next.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal, TypeVar
+
+from sailvit.checkpoint.store import has_checkpoint
+from sailvit.core.errors import RunError
+from sailvit.core.lock import RunLock, living_holder
+from sailvit.core.ownership import (
+    ASIDE,
+    DOOMED,
+    LOCK,
+    MOVING,
+    is_run,
+    manifest_of,
+    others,
+    own_entries,
+    remove_own,
+    strangers,
+)
+from sailvit.core.run import RunFolder
+from sailvit.distributed.processes import agreed, rank
+from sailvit.training.stages.callback import Hook
+from sailvit.training.stages.stage_run import StageJob, StepRecord
+
+Wish = Literal["start", "overwrite", "resume", "auto"]
+"""What is wanted of a folder; `auto` resumes what can be resumed, and starts over what was never saved."""
+Deed = Literal["start", "overwrite", "resume", "nothing"]
+"""What comes of it: of a complete run, `auto` wants nothing more."""
+
+Result = TypeVar("Result")
+
+_SHOWN = 5
+"""Most names in a message."""
+
+
+class Claim:
+    """One run's hold on its folder. With several processes, all of them make every call, and the first acts."""
+
+    def __init__(self, folder: RunFolder, wish: Wish, stages: int) -> None:
+        self.deed: Deed = "nothing"
+        self.notes: list[str] = []
+        self._given = folder.path
+        # A folder may be reached by a link, which stays.
+        self._path = Path(os.path.realpath(folder.path))
+        self._lock = RunLock(self._path / LOCK)
+        self._wish = wish
+        self._stages = stages
+        self._begun = False
+
+    def take(self) -> None:
+        """Lock the folder, mend what a killed start has left, and settle what is to be done.
+
+        Raises:
+            RunError: another process writes there, or the folder holds something that must not be touched.
+        """
+        self.deed, self.notes = _first_acts(self._take)
+
+    def begin(self) -> None:
+        """Set the old run aside, where one is replaced: from here on the new one writes."""
+        if not self._begun:
+            self._begun = True
+            _first_acts(self._set_aside)
+
+    def settle(self) -> None:
+        """Remove the run that was set aside; the new one has begun."""
+        aside = self._path / ASIDE
+        if self._begun and rank() == 0 and aside.is_dir():
+            _remove(aside.rename(self._path / DOOMED))
+
+    def check(self) -> None:
+        """RunError when another process has taken the folder over."""
+        if rank() == 0:
+            self._lock.check()
+
+    def close(self, *, failed: bool) -> None:
+        """Put back what was set aside if the new run has not begun, and let the folder go."""
+        if rank() != 0:
+            return
+        try:
+            if not failed:
+                self.settle()
+            elif self._begun and self.deed != "resume":
+                self._undo()
+        finally:
+            self._lock.release()
+
+    def _take(self) -> tuple[Deed, list[str]]:
+        self._refuse_other_things()
+        was_left = self._lock.acquire()
+        try:
+            self._refuse_busy_inside()
+            notes = self._recover()
+            return self._settled(was_left=was_left), notes
+        except RunError:
+            self._lock.release()
+            raise
+        except OSError as error:
+            self._lock.release()
+            raise RunError(f"{self._given} cannot be used ({error})") from error
+
+    def _refuse_other_things(self) -> None:
+        """RunError, before anything is written, for a file, or a folder that is neither empty nor a run's."""
+        if self._path.exists() and not self._path.is_dir():
+            raise RunError(f"{self._given} is a file; give a folder with --run")
+        if not self._path.is_dir():
+            return
+        known = (LOCK, ASIDE, MOVING)
+        if is_run(self._path) or any((self._path / name).exists() for name in known):
+            return
+        if found := others(self._path):
+            raise RunError(self._told(found))
+
+    def _refuse_busy_inside(self) -> None:
+        """RunError when a run that the demo keeps inside its own is being written, by a process that outlived it."""
+        for lock in self._path.glob(f"target/*/{LOCK}"):
+            if (holder := living_holder(lock)) is not None:
+                raise RunError(f"{lock.parent} is being written by {holder}; stop it first")
+
+    def _settled(self, *, was_left: bool) -> Deed:
+        if self._wish == "resume":
+            return "resume"
+        if not is_run(self._path):
+            self._refuse_remains(was_left=was_left)
+            return "start"
+        deed: Deed = "overwrite"
+        if self._wish == "auto":
+            manifest = manifest_of(self._path)
+            if len(manifest["stages"]) == self._stages:
+                return "nothing"
+            if has_checkpoint(RunFolder(self._path).state):
+                return "resume"
+        elif self._wish == "start":
+            raise RunError(
+                f"{self._given} already holds a run; continue it with --resume, replace it with"
+                " --overwrite, or give another folder with --run"
+            )
+        if found := strangers(self._path):
+            raise RunError(
+                f"{self._given} holds a run and {_names(found)}, which sailvit did not write:"
+                " nothing was replaced; move that elsewhere, or give another folder with --run"
+            )
+        return deed
+
+    def _refuse_remains(self, *, was_left: bool) -> None:
+        """Take away what a start has left that was killed before its manifest; RunError for anything else."""
+        found = [name for name in others(self._path) if not name.startswith(LOCK)]
+        if found and (not was_left or strangers(self._path)):
+            raise RunError(self._told(found))
+        if found:
+            remove_own(self._path)
+
+    def _told(self, found: list[str]) -> str:
+        if self._wish == "resume":
+            return (
+                f"{self._given} holds {_names(found)} but no run to resume; give the run's folder"
+                " with --run"
+            )
+        return (
+            f"{self._given} holds {_names(found)} and is no run of sailvit's, so nothing is written"
+            " there; give an empty or a new folder with --run"
+        )
+
+    def _recover(self) -> list[str]:
+        """Finish what a killed process has begun with the run that it was to replace."""
+        if (doomed := self._path / DOOMED).is_dir():
+            _remove(doomed)
+        if not (is_run(self._path / ASIDE) or (self._path / MOVING).is_dir()):
+            return []
+        self._put_back()
+        return [f"a start in {self._given} was killed before its first step; the old run is back"]
+
+    def _set_aside(self) -> None:
+        if self.deed != "overwrite":
+            return
+        moving = self._path / MOVING
+        try:
+            moving.mkdir()
+            for entry in own_entries(self._path):
+                entry.rename(moving / entry.name)
+            moving.rename(self._path / ASIDE)
+        except OSError as error:
+            self._put_back()
+            raise RunError(
+                f"the run in {self._given} cannot be set aside ({error.strerror}:"
+                f" {error.filename}); it is as it was: give another folder with --run"
+            ) from error
+
+    def _undo(self) -> None:
+        """After a start that failed before its first step: the old run again, or, without manifest, nothing."""
+        if (self._path / ASIDE).is_dir():
+            self._put_back()
+        elif not is_run(self._path):
+            remove_own(self._path)
+
+    def _put_back(self) -> None:
+        aside, moving = self._path / ASIDE, self._path / MOVING
+        if aside.is_dir():
+            # The new run's files go first; killed in here, the next start does it again.
+            remove_own(self._path)
+            aside.rename(moving)
+        if moving.is_dir():
+            for entry in list(moving.iterdir()):
+                if not (self._path / entry.name).exists():
+                    entry.rename(self._path / entry.name)
+            moving.rmdir()
+
+
+class KeepClaim(Hook):
+    """Lets the old run go with the first step of the new one, and stops when another process has taken over."""
+
+    def __init__(self, claim: Claim) -> None:
+        self._claim = claim
+
+    def step_ended(self, job: StageJob, record: StepRecord) -> None:
+        """Look, before this step is written anywhere."""
+        del job, record
+        self._claim.check()
+        self._claim.settle()
+
+
+@contextmanager
+def claimed(folder: RunFolder, wish: Wish, stages: int) -> Iterator[Claim]:
+    """The folder, locked for a run of so many stages; in the end it is let go, and what was replaced is gone or back.
+
+    Raises:
+        RunError: another process writes there, or the folder holds something that must not be touched.
+    """
+    claim = Claim(folder, wish, stages)
+    claim.take()
+    failed = True
+    try:
+        yield claim
+        failed = False
+    finally:
+        claim.close(failed=failed)
+
+
+def _first_acts(act: Callable[[], Result]) -> Result:
+    """What `act` gives in the first process, in all of them; so does the RunError that it raises."""
+    outcome: tuple[Result | None, str | None] = (None, None)
+    if rank() == 0:
+        try:
+            outcome = act(), None
+        except RunError as error:
+            outcome = None, str(error)
+    value, problem = agreed(outcome)
+    if problem is not None:
+        raise RunError(problem)
+    given: Result = value
+    return given
+
+
+def _remove(doomed: Path) -> None:
+    remove_own(doomed)
+    if not any(doomed.iterdir()):
+        doomed.rmdir()
+
+
+def _names(found: list[str]) -> str:
+    more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+    return ", ".join(found[:_SHOWN]) + more

@@ -1,0 +1,229 @@
+"""The proof of training: what moved is compared with what the stage planned, and a mismatch stops the run.
+
+Freezing that does nothing, parameters no optimizer group holds and rates that never arrive all leave the loss curve
+looking plausible. Bits do not: every weight is fingerprinted before the first step, and again later.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from sailvit.core.errors import ProofError
+from sailvit.core.recipe import PARTS, Part, TrainConfig
+from sailvit.distributed.processes import rank
+from sailvit.distributed.sharding import whole
+from sailvit.training.optim.optimizer import planned_shares
+from sailvit.training.stages.callback import Hook
+from sailvit.training.stages.stage_run import Evidence, StageJob, StepRecord
+
+AS_PLANNED = "as planned"
+"""Verdict of a part that did what it should."""
+
+_VISIBLE = 1e-6
+"""Learning rate from which steps show in float32 weights around 1, which are 6e-8 to 1.2e-7 apart."""
+
+_CHUNK = 1 << 22
+"""Elements fingerprinted at a time: bounds the temporary int64 copies to 64 MiB."""
+
+
+@dataclass(frozen=True)
+class ProofRow:
+    """What one part did, in numbers of parameters."""
+
+    part: Part
+    """Tower, connector or language."""
+    planned: int
+    """Parameters that the stage means to train."""
+    in_optimizer: int
+    """Parameters of the part that are in exactly one optimizer group."""
+    moved: int
+    """Planned parameters in tensors whose bits changed."""
+    frozen: int
+    """Parameters that the stage means to leave alone."""
+    frozen_identical: int
+    """Those in tensors whose every bit is the same."""
+    lr: float
+    """Highest learning rate applied so far."""
+    verdict: str
+    """`as planned`, or what went wrong."""
+
+
+def fingerprint(tensor: torch.Tensor) -> str:
+    """Two sums over a float32 tensor's bits, plain and weighted by position; equal bits give equal sums."""
+    bits = whole(tensor).contiguous().flatten().view(torch.int32)
+    plain = weighted = 0
+    for start in range(0, len(bits), _CHUNK):
+        chunk = bits[start : start + _CHUNK].long()
+        weights = torch.arange(start, start + len(chunk), device=bits.device) % 8191 + 1
+        plain += int(chunk.sum())
+        weighted += int((chunk * weights).sum())
+    return f"{plain:x}/{weighted:x}"
+
+
+def fingerprints(job: StageJob) -> dict[str, dict[str, str]]:
+    """A fingerprint of every tensor of every part."""
+    return {
+        part: {n: fingerprint(p) for n, p in job.model.part(part).named_parameters()}
+        for part in PARTS
+    }
+
+
+class ProofHook(Hook):
+    """Proves a stage after its first steps and at its end; raises ProofError when a part did something else."""
+
+    def __init__(self, announce: Callable[[dict[str, Any]], None] = lambda line: None) -> None:
+        """`announce` is given every line that is written to proofs.jsonl, before a mismatch stops the run."""
+        self._announce = announce
+
+    _planned: dict[Part, set[str]]
+    _shares: dict[int, float]
+    _done: float
+
+    def stage_started(self, job: StageJob) -> None:
+        """Write down what should train, and fingerprint every weight unless a resumed stage brings that along."""
+        frozen, self._planned = TrainConfig(lr=0.0), {}
+        self._shares = {
+            id(p): 1.0 for objective in job.objectives.values() for p in objective.parameters()
+        }
+        for part in PARTS:
+            shares = planned_shares(job.model, part, job.stage.train.get(part, frozen))
+            self._planned[part] = set(shares)
+            self._shares |= {
+                id(p): shares[n] for n, p in job.model.part(part).named_parameters() if n in shares
+            }
+        self._done = job.share_done(job.samples, job.tokens)
+        if not job.evidence.before:
+            job.evidence.before = fingerprints(job)
+
+    def step_ended(self, job: StageJob, record: StepRecord) -> None:
+        """Check the rates; prove once enough steps have passed for what trains to have moved."""
+        self._check_rates(job)
+        job.evidence.images += record.images
+        if not job.evidence.proved and job.step >= job.recipe.proof_steps and self._would_show(job):
+            job.evidence.proved = True
+            self._prove(job, "first steps")
+
+    def stage_ended(self, job: StageJob) -> None:
+        """Prove the whole stage; one that was stopped is proved when it is done."""
+        if job.step and not job.stop:
+            self._prove(job, "end")
+
+    def _would_show(self, job: StageJob) -> bool:
+        """Whether all that trains has had reason to move: an image if it looks at one, and rates above a slow start's.
+
+        Rates that went astray are no reason to wait.
+        """
+        evidence, peak = job.evidence, job.stage.optim.lr
+        groups = job.optimizer.param_groups
+        top = {
+            part: max(g["share"] for g in groups if g["part"] == part) for part in evidence.highest
+        }
+        # The rates of a part's layers rise together, so the highest tells the others.
+        reached = [
+            (g["share"], g["share"] / top[g["part"]] * evidence.highest[g["part"]])
+            for g in groups
+            if g["share"]
+        ]
+        risen = all(highest >= min(_VISIBLE, share * peak / 2) for share, highest in reached)
+        looks = bool(self._planned["tower"] or self._planned["connector"])
+        return (evidence.images > 0 or not looks) and (risen or bool(evidence.astray))
+
+    def _check_rates(self, job: StageJob) -> None:
+        """Compare every group's rate with the schedule, worked out anew from the recipe alone."""
+        evidence = job.evidence
+        before, self._done = self._done, job.share_done(job.samples, job.tokens)
+        full = job.rate((before + self._done) / 2)
+        for group in job.optimizer.param_groups:
+            part, found = group["part"], group["lr"]
+            evidence.highest[part] = max(evidence.highest.get(part, 0.0), found)
+            for share in {self._shares[id(p)] for p in group["params"] if id(p) in self._shares}:
+                if not math.isclose(found, full * share, rel_tol=1e-6, abs_tol=1e-15):
+                    said = (
+                        f"learning rate {found:g} at step {job.step}; planned is {full * share:g}"
+                    )
+                    evidence.astray.setdefault(part, said)
+
+    def _prove(self, job: StageJob, when: str) -> None:
+        now = fingerprints(job)
+        rows = [self._row(job, part, now[part]) for part in PARTS]
+        wrong = [row for row in rows if row.verdict != AS_PLANNED]
+        line: dict[str, Any] = {
+            "stage": job.stage.name,
+            "stage_index": job.index,
+            "step": job.step,
+            "when": when,
+            "ok": not wrong,
+        }
+        line["rows"] = [dataclasses.asdict(row) for row in rows]
+        if rank() == 0:
+            job.journal.write(job.folder.proofs, line)
+        self._announce(line)
+        if wrong:
+            raise ProofError(
+                f"stage {job.stage.name}, step {job.step}: training did not do what the recipe plans."
+                + "".join(f"\n  {row.part}: {row.verdict}" for row in wrong)
+                + f"\nThe run is stopped; {job.folder.path} holds what was saved before."
+            )
+
+    def _row(self, job: StageJob, part: Part, now: dict[str, str]) -> ProofRow:
+        sizes = {name: p.numel() for name, p in job.model.part(part).named_parameters()}
+        planned, before = self._planned[part], job.evidence.before[part]
+        changed = {name for name in sizes if now[name] != before[name]}
+        held = self._held(job, part)
+        row = ProofRow(
+            part=part,
+            planned=sum(sizes[name] for name in planned),
+            in_optimizer=sum(sizes[name] for name, times in held.items() if times == 1),
+            moved=sum(sizes[name] for name in planned & changed),
+            frozen=sum(size for name, size in sizes.items() if name not in planned),
+            frozen_identical=sum(
+                size for name, size in sizes.items() if name not in planned | changed
+            ),
+            lr=job.evidence.highest.get(part, 0.0),
+            verdict=AS_PLANNED,
+        )
+        return dataclasses.replace(row, verdict=self._verdict(job.evidence, part, changed, held))
+
+    def _held(self, job: StageJob, part: Part) -> dict[str, int]:
+        """How many optimizer slots hold each parameter of `part`; those that none holds are left out."""
+        slots = [id(p) for group in job.optimizer.param_groups for p in group["params"]]
+        counts = {name: slots.count(id(p)) for name, p in job.model.part(part).named_parameters()}
+        return {name: count for name, count in counts.items() if count}
+
+    def _verdict(
+        self, evidence: Evidence, part: Part, changed: set[str], held: dict[str, int]
+    ) -> str:
+        planned = self._planned[part]
+        if lacking := sorted(planned - held.keys()):
+            return f"{_some(lacking)} should train but no optimizer group holds {_them(lacking)}"
+        if extra := sorted(held.keys() - planned):
+            return f"{_some(extra)} should be frozen but an optimizer group holds {_them(extra)}"
+        if doubled := sorted(name for name, count in held.items() if count > 1):
+            return f"{_some(doubled)} in more than one optimizer group"
+        if thawed := sorted(changed - planned):
+            return f"{_some(thawed)} should be frozen but changed"
+        if part in evidence.astray:
+            return evidence.astray[part]
+        if still := sorted(planned - changed):
+            why = (
+                ""
+                if evidence.images or part == "language"
+                else " (no sample of this stage had an image)"
+            )
+            return f"{_some(still)} should train but did not move{why}"
+        return AS_PLANNED
+
+
+def _some(names: list[str]) -> str:
+    shown = ", ".join(names[:3])
+    return f"{len(names)} tensor{'s' if len(names) > 1 else ''} ({shown}{', ...' if len(names) > 3 else ''})"
+
+
+def _them(names: list[str]) -> str:
+    return "them" if len(names) > 1 else "it"

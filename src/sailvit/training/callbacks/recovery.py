@@ -1,0 +1,128 @@
+"""Recovery: steps that are not finite are skipped; too many in a row lead back to the last checkpoint, or to a stop."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from sailvit.checkpoint.store import Checkpoints
+from sailvit.core.errors import RunError
+from sailvit.distributed.processes import gathered, rank
+from sailvit.training.callbacks.state import restore_stage, restore_weights
+from sailvit.training.stages.callback import Hook
+from sailvit.training.stages.stage_run import StageJob, StepRecord
+
+_WINDOW = 100
+"""Losses that a new one is compared with."""
+_ENOUGH = 20
+"""Losses below which nothing can be said to be unusual."""
+_NORMAL = 1.4826
+"""Median absolute deviations per standard deviation of a normal distribution."""
+_NAMED = 64
+"""Most sample ids in one line."""
+
+
+class RecoveryHook(Hook):
+    """Watches losses; writes what is unusual, with the samples it came with, to events.jsonl.
+
+    Data always goes on: a stretch that led to a rollback is behind the cursor and is not read again.
+    """
+
+    def __init__(
+        self, checkpoints: Checkpoints, announce: Callable[[dict[str, Any]], None]
+    ) -> None:
+        self._checkpoints = checkpoints
+        self._announce = announce
+        self._losses: deque[float] = deque(maxlen=_WINDOW)
+        self._suspects: deque[str] = deque(maxlen=_NAMED)
+        self._rollbacks = 0
+
+    def stage_started(self, job: StageJob) -> None:
+        """Forget other stages' losses."""
+        del job
+        self._losses.clear()
+        self._suspects.clear()
+        self._rollbacks = 0
+
+    def step_ended(self, job: StageJob, record: StepRecord) -> None:
+        """Note a spike; after too many skipped steps in a row go back, or stop.
+
+        Raises:
+            RunError: no checkpoint of this stage to go back to, or it has been done as often as the recipe allows.
+        """
+        loss = sum(job.stage.objectives[name] * value for name, value in record.loss.items())
+        if record.skipped:
+            self._suspects.extend(_sample_ids(job))
+            if job.skipped_in_row >= job.recipe.recovery.streak:
+                self._go_back(job)
+            return
+        self._suspects.clear()
+        score = robust_score(loss, self._losses)
+        self._losses.append(loss)
+        if score > job.recipe.recovery.spike:
+            self._write(
+                job,
+                {
+                    "event": "spike",
+                    "loss": loss,
+                    "score": round(score, 1),
+                    "samples": _sample_ids(job),
+                },
+            )
+
+    def _go_back(self, job: StageJob) -> None:
+        limits, names = job.recipe.recovery, ", ".join(self._suspects)
+        found, _ = self._checkpoints.newest()
+        usable = found is not None and found.values["stage"] == job.index and found.values["step"]
+        if self._rollbacks >= limits.rollbacks or not usable:
+            self._write(
+                job,
+                {
+                    "event": "not finite",
+                    "skipped": job.skipped_in_row,
+                    "samples": list(self._suspects),
+                },
+            )
+            why = (
+                f"after {self._rollbacks} rollbacks"
+                if usable
+                else "with no checkpoint of this stage to go back to"
+            )
+            raise RunError(
+                f"stage {job.stage.name} stopped at step {job.step}: {job.skipped_in_row} steps in a row had a loss or"
+                f" gradient that is not finite, {why}. Their samples: {names}. Look at these with `sailvit data view`,"
+                " lower the learning rate, or save more often (`checkpoint`), so that there is a state to go back to"
+            )
+        assert found is not None
+        restore_weights(job, found)
+        restore_stage(job, found)
+        self._rollbacks += 1
+        job.skipped_in_row = 0
+        self._write(
+            job,
+            {"event": "rollback", "to_step": found.values["step"], "samples": list(self._suspects)},
+        )
+        self._suspects.clear()
+
+    def _write(self, job: StageJob, values: dict[str, Any]) -> None:
+        line = {"stage": job.stage.name, "stage_index": job.index, "step": job.step, **values}
+        if rank() == 0:
+            job.journal.write(job.folder.events, line)
+        self._announce(line)
+
+
+def robust_score(value: float, before: deque[float]) -> float:
+    """How many standard deviations `value` lies above the others, by median and median absolute deviation; 0 if few."""
+    if len(before) < _ENOUGH:
+        return 0.0
+    middle = statistics.median(before)
+    spread = _NORMAL * statistics.median(abs(other - middle) for other in before)
+    return (value - middle) / max(spread, 1e-3 * abs(middle), math.ulp(1.0))
+
+
+def _sample_ids(job: StageJob) -> list[str]:
+    """Ids of the step's samples on all processes."""
+    return [name for names in gathered(list(job.sample_ids)) for name in names][:_NAMED]

@@ -1,0 +1,145 @@
+"""When the training state is saved: by time, by steps, at stage ends, and before a run stops."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sailvit.checkpoint.store import Checkpoints
+from sailvit.core.errors import ProofError, SailvitError
+from sailvit.core.recipe import CheckpointConfig
+from sailvit.distributed.processes import rank, sum_counts
+from sailvit.training.callbacks.state import changed_weights, stage_tensors, stage_values
+from sailvit.training.stages.callback import Hook
+from sailvit.training.stages.journal import Journal
+from sailvit.training.stages.stage_run import StageJob, StepRecord
+
+UNPROVED = "unproved"
+"""What the name of a state begins with that failed its proof."""
+
+
+class Timer:
+    """Says when the next save is due by the clock: soon after the start, then at its interval."""
+
+    def __init__(self, config: CheckpointConfig, clock: Callable[[], float]) -> None:
+        self._minutes = config.minutes
+        self._clock = clock
+        self._next = clock() + 60 * min(config.first_minutes, config.minutes or 0)
+
+    def due(self, device: torch.device) -> bool:
+        """Whether it is time, as the first process sees it; every process must ask."""
+        if self._minutes is None:
+            return False
+        return sum_counts([int(rank() == 0 and self._clock() >= self._next)], device)[0] > 0
+
+    def restart(self) -> None:
+        """The state has just been saved."""
+        self._next = self._clock() + 60 * (self._minutes or 0)
+
+
+class SaveState(Hook):
+    """Saves the training state; the last of all hooks, so that what the others make of a step belongs to the state."""
+
+    def __init__(
+        self,
+        checkpoints: Checkpoints,
+        journal: Journal,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._checkpoints = checkpoints
+        self._journal = journal
+        self._clock = clock
+        self._timer: Timer | None = None
+        self._losses: list[float] = []
+        self._sound: dict[str, Any] = {}
+        self._tried: Any = None
+
+    def stage_started(self, job: StageJob) -> None:
+        """The clock starts with the run's first step."""
+        self._timer = self._timer or Timer(job.recipe.checkpoint, self._clock)
+        self._note_sound(job)
+
+    def step_ended(self, job: StageJob, record: StepRecord) -> None:
+        """Save when it is time and the step was sound, or when this is the last step before a stop."""
+        assert self._timer is not None
+        self._losses.append(sum(record.loss.values()))
+        if not job.skipped_in_row or _tried(job) != self._tried:
+            self._note_sound(job)
+        every = job.recipe.checkpoint.every
+        due = self._timer.due(job.device) or (every is not None and record.step % every == 0)
+        if job.stop or (due and not job.skipped_in_row):
+            self._save(job, stage_values(job), wait=job.stop)
+
+    def save_end(self, job: StageJob, finished: dict[str, Any]) -> None:
+        """Save the state to go on with the next stage; `finished` is what its export needs to know of this one."""
+        values = {"stage": job.index + 1, "step": 0, "finished": finished}
+        self._write(job, changed_weights(job), values, wait=True)
+
+    def save_before_stop(self, job: StageJob, error: SailvitError) -> Path | None:
+        """Save the newest sound state before `error` stops the run; returns its folder, none when there is nothing new.
+
+        A state that failed its proof is kept under a name from which nothing resumes. Steps that were not finite
+        changed no weight, so the state is that after the last one that was, and their data are read again.
+
+        Raises:
+            RunError: it could not be written.
+        """
+        if isinstance(error, ProofError):
+            return self._save(job, stage_values(job), wait=True, aside=UNPROVED)
+        values = self._values_to_keep(job)
+        if values is None or not values["step"]:
+            return None
+        self._checkpoints.wait()
+        if self._checkpoints.has((job.index, values["step"])):
+            return None
+        return self._save(job, values, wait=True)
+
+    def close(self) -> None:
+        """Let the save in progress come to its end."""
+        self._checkpoints.wait()
+
+    def _values_to_keep(self, job: StageJob) -> dict[str, Any] | None:
+        """What describes the weights as they are now; none when nothing does."""
+        if job.updating:
+            return None
+        if self._sound.get("step") == job.step or job.skipped_in_row:
+            return self._sound
+        # A hook failed before this one saw the step. Without a search, nothing that later ones do is part of learning.
+        return stage_values(job) if job.search is None else None
+
+    def _note_sound(self, job: StageJob) -> None:
+        self._sound, self._tried = stage_values(job), _tried(job)
+
+    def _save(
+        self, job: StageJob, values: dict[str, Any], *, wait: bool, aside: str | None = None
+    ) -> Path:
+        if self._losses:
+            values = {**values, "score": sum(self._losses) / len(self._losses)}
+        tensors = {**changed_weights(job), **stage_tensors(job)}
+        return self._write(job, tensors, {"stage": job.index, **values}, wait=wait, aside=aside)
+
+    def _write(
+        self,
+        job: StageJob,
+        tensors: dict[str, torch.Tensor],
+        values: dict[str, Any],
+        *,
+        wait: bool,
+        aside: str | None = None,
+    ) -> Path:
+        self._journal.settle()
+        self._losses = []
+        place = (values["stage"], values["step"])
+        found = self._checkpoints.save(place, tensors, values, wait=wait, aside=aside)
+        if self._timer is not None:
+            self._timer.restart()
+        return found
+
+
+def _tried(job: StageJob) -> Any:
+    """Changes with everything that a search does to weights or rate."""
+    return None if job.search is None else (job.search.factor, job.search.trying)

@@ -1,0 +1,1 @@
+"""What would stop a run or make it do nothing, found before the first step."""

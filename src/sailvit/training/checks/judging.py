@@ -1,0 +1,162 @@
+"""Judgement of a run's data before its first step: everything that would stop a stage, however late, at once."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sailvit.core.errors import DataError, ModelError, RecipeError, SailvitError
+from sailvit.core.layout import VisualLayout
+from sailvit.core.recipe import Recipe, Stage
+from sailvit.core.records import Source
+from sailvit.data.lengths.costs import CostTable
+from sailvit.data.processing.text import TextEncoder
+from sailvit.data.sources import open_source
+from sailvit.models.loading.sketch import find_tokenizer
+from sailvit.training.checks.problems import file_problems
+from sailvit.training.objectives.base import OBJECTIVES
+
+_SHOWN = 3
+"""Bad records that a problem names."""
+NO_PAIRS = (
+    "the contrastive objective needs records of kind caption with one image; none was found in"
+)
+"""What a stage with the contrastive objective lacks."""
+
+
+def open_sources(recipe: Recipe, *, files: bool = True) -> dict[str, Source]:
+    """The sources of all stages, after everything that can be checked before weights are loaded.
+
+    Without `files`, as in a run that goes on, the folders that the recipe names are not looked for.
+
+    Raises:
+        SailvitError: the only problem, or RecipeError with all of them.
+    """
+    problems: list[SailvitError] = []
+    if files and (named := list(file_problems(recipe))):
+        problems += map(RecipeError, named)
+    for index, stage in enumerate(recipe.stages):
+        if unknown := [name for name in stage.objectives if name not in OBJECTIVES]:
+            registered = ", ".join(OBJECTIVES)
+            problems.append(
+                RecipeError(
+                    f"stages.{index} ({stage.name}): unknown objective {unknown[0]!r}; registered are: {registered}"
+                )
+            )
+    sources: dict[str, Source] = {}
+    for name in dict.fromkeys(name for stage in recipe.stages for name in stage.data):
+        try:
+            sources[name] = open_source(name, recipe.sources[name], Path.cwd())
+        except DataError as error:
+            problems.append(error)
+    problems += tokenizer_problems(recipe)
+    refuse(problems)
+    return sources
+
+
+def tokenizer_problems(recipe: Recipe) -> list[SailvitError]:
+    """Why the language's tokenizer cannot write conversations; nothing where it is not on this machine yet."""
+    config = recipe.model
+    try:
+        tokenizer = find_tokenizer(config)
+        if tokenizer is not None:
+            given = tokenizer.convert_tokens_to_ids(config.placeholder)
+            TextEncoder(tokenizer, VisualLayout(1, 1, given, config.placeholder), config.day)
+    except DataError as error:
+        return [DataError(f"model.language: {error}", kind=error.kind)]
+    except ModelError:
+        return []
+    return []
+
+
+def refuse(problems: Sequence[SailvitError]) -> None:
+    """Raise the only problem, or one error that lists all; nothing when there is none."""
+    if len(problems) == 1:
+        raise problems[0]
+    if problems:
+        listed = "\n".join(f"  {number}. {problem}" for number, problem in enumerate(problems, 1))
+        raise RecipeError(
+            f"{len(problems)} problems stop this run before its first step:\n{listed}"
+        )
+
+
+def judge(
+    recipe: Recipe, costs: Mapping[str, CostTable], sizes: Mapping[str, int]
+) -> list[SailvitError]:
+    """What measured records say against the recipe; `sizes` counts all records of sources that were only sampled."""
+    problems: list[SailvitError] = []
+    used = dict.fromkeys(name for stage in recipe.stages for name in stage.data)
+    for name in used:
+        if name in costs:
+            found = _source_problem(recipe, costs[name], sizes[name])
+            problems += [DataError(f"sources.{name}: {text}", kind="quarantine") for text in found]
+    for index, stage in enumerate(recipe.stages):
+        problems += [
+            DataError(f"stages.{index} ({stage.name}): {text}", kind="pairs")
+            for text in _pair_problems(stage, costs)
+        ]
+    return problems
+
+
+def _source_problem(recipe: Recipe, table: CostTable, records: int) -> Iterator[str]:
+    if not records:
+        yield "it has no records; check its path, or leave it out of the stages' data"
+        return
+    kinds = Counter(bad.kind for bad in table.bad)
+    long = _too_long(table, recipe.sequence)
+    if len(long):
+        kinds["too long"] += len(long)
+    bad, looked, config = kinds.total(), len(table), recipe.quarantine
+    many = bad > config.share * looked and bad * records / looked > config.allow
+    if not many and bad < looked:
+        return
+    yield _told(recipe, table, kinds, long, records)
+
+
+def _told(
+    recipe: Recipe, table: CostTable, kinds: Counter[str], long: NDArray[np.int64], records: int
+) -> str:
+    """How many records of a source cannot be used, why, and what to do."""
+    config, looked = recipe.quarantine, len(table)
+    told = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
+    where = f"{looked} records" if looked == records else f"{looked} records that were looked at"
+    first = [f"record {each.position}: {each.reason}" for each in table.bad[:_SHOWN]]
+    if len(long) and len(first) < _SHOWN:
+        first.append(
+            f"record {long[0]}: no answer among the first {recipe.sequence} of {table.tokens[long[0]]} tokens;"
+            " lengthen the recipe's `sequence`, allow fewer tiles, or shorten the prompt"
+        )
+    return (
+        f"{kinds.total()} of {where} cannot be used ({told}); at most {config.allow}, or {config.share:.2%}, are left"
+        " out. Mend or remove them, or raise `quarantine` in the recipe. The first:"
+        + "".join(f"\n      {line}" for line in first)
+    )
+
+
+def _too_long(table: CostTable, sequence: int) -> NDArray[np.int64]:
+    """Positions of records whose first answer lies behind the end of a pack."""
+    if table.firsts is None:
+        return np.zeros(0, dtype=np.int64)
+    cut = (table.tokens > sequence) & (table.firsts >= sequence - 1)
+    return np.flatnonzero(cut)
+
+
+def _pair_problems(stage: Stage, costs: Mapping[str, CostTable]) -> Iterator[str]:
+    """Sources that give the contrastive objective nothing, where nothing else is learnt from them."""
+    if "contrastive" not in stage.objectives:
+        return
+    without = [name for name in stage.data if _has_no_pairs(costs.get(name))]
+    if len(without) == len(stage.data):
+        yield f"{NO_PAIRS} its sources"
+    elif len(stage.objectives) == 1:
+        for name in without:
+            yield f"{NO_PAIRS} {name}, and no other objective learns from it"
+
+
+def _has_no_pairs(table: CostTable | None) -> bool:
+    """Whether a source is known to hold no captions of one image."""
+    return table is not None and table.pairs is not None and not table.pairs.any()

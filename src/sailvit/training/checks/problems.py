@@ -1,0 +1,135 @@
+"""What is wrong with a recipe, found without training. Each problem would stop a run, or make it do nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from sailvit.core.errors import DataError
+from sailvit.core.recipe import NOT_FOLDERS, Part, Recipe, Stage
+from sailvit.data.processing.text import TextEncoder
+from sailvit.models.experts import asks_for_balance
+from sailvit.models.guards.checkpoint_files import folder_problems
+from sailvit.models.loading.sketch import Sketch
+from sailvit.training.objectives.base import OBJECTIVES
+
+_WINDOWS = 6
+"""Windows in which a search can come from ten times too low or too high, if none is undecided."""
+
+
+def file_problems(recipe: Recipe) -> Iterator[str]:
+    """Files and folders that the recipe names and that are not there. Sources are checked by opening them."""
+    connector = recipe.model.connector.source
+    if connector is not None and not _there(connector):
+        yield f"model.connector.source: {connector} does not exist; train a connector first, or leave it out"
+    yield from _checkpoint_problems(recipe)
+    for name, source in recipe.sources.items():
+        if source.images is not None and not _there(source.images):
+            yield f"sources.{name}.images: {source.images} does not exist; give the folder that image paths start from"
+    for index, stage in enumerate(recipe.stages):
+        for part, start in stage.start_from.items():
+            if start not in NOT_FOLDERS and not _there(start):
+                yield (
+                    f"stages.{index}.start_from.{part}: {start} does not exist;"
+                    " expected previous, recipe, or the folder of a saved part"
+                )
+
+
+def _checkpoint_problems(recipe: Recipe) -> Iterator[str]:
+    parts: tuple[Part, ...] = ("tower", "language")
+    for part in parts:
+        folder = getattr(recipe.model, part)
+        found = folder_problems(part, folder, bare=True)
+        yield from (f"model.{part}: {folder}: {text}" for text in found)
+
+
+def stage_problems(stage: Stage, *, trained: int) -> Iterator[str]:
+    """Settings of one stage that contradict each other."""
+    if trained == 0:
+        yield "it trains nothing: give at least one part a share above 0 in `train`"
+    if unknown := [name for name in stage.objectives if name not in OBJECTIVES]:
+        yield f"unknown objective {unknown[0]!r}; registered are: {', '.join(OBJECTIVES)}"
+    if (
+        trained
+        and stage.share("tower") + stage.share("connector") == 0
+        and "next_token" not in stage.objectives
+    ):
+        yield "only the language trains, but no objective runs it; add next_token to `objectives`"
+
+
+def stage_remarks(stage: Stage) -> Iterator[str]:
+    """Settings of one stage that are allowed and rarely meant."""
+    for part, train in stage.train.items():
+        if train.lr == 0:
+            yield f"`train` lists {part} with share 0, so it stays frozen; leave it out to say the same"
+        elif part not in stage.save:
+            yield f"the {part} trains but is not in `save`, so what it learns here is not kept as a folder"
+    if stage.global_batch % stage.micro_batch:
+        yield (
+            f"global_batch {stage.global_batch} is not a multiple of micro_batch {stage.micro_batch};"
+            " the last forward pass of every step is a smaller one"
+        )
+
+
+def balance_remarks(recipe: Recipe, language: Any) -> Iterator[str]:
+    """Stages that train a language without the auxiliary loss that its config asks for."""
+    weight = asks_for_balance(language)
+    without = [
+        stage.name
+        for stage in recipe.stages
+        if stage.share("language") > 0 and "load_balancing" not in stage.objectives
+    ]
+    if weight is not None and without:
+        yield (
+            f"the language's config asks for the auxiliary loss of its experts, and it is off in"
+            f" {', '.join(without)}; add load_balancing: {weight or 0.001:g} to `objectives` to have it"
+        )
+
+
+def search_remarks(stage: Stage, steps: int | None) -> Iterator[str]:
+    """A search for the learning rate that has no time to find one in a stage of so many steps."""
+    schedule = stage.schedule
+    if schedule.search is None or steps is None:
+        return
+    windows = steps * (schedule.search.until - schedule.warmup) / schedule.search.window
+    if windows < _WINDOWS:
+        yield (
+            f"between warm-up and search.until lie {windows:.1f} windows of {schedule.search.window} steps; a change of"
+            f" the rate takes one or two, ten times the rate at least {_WINDOWS}: lower search.window, or raise"
+            " search.until"
+        )
+
+
+def model_remarks(recipe: Recipe, model: Sketch) -> Iterator[str]:
+    """What the parts' configs say against the recipe's sizes."""
+    layout = model.layout
+    most = layout.max_tiles + (layout.thumbnail and layout.max_tiles > 1)
+    if most * layout.tokens_per_tile >= recipe.sequence:
+        yield (
+            f"an image of {most} tiles takes {most * layout.tokens_per_tile} visual tokens, a pack holds"
+            f" {recipe.sequence}; lower model.image.max_tiles or raise sequence, or such records are refused"
+        )
+    if model.longest is not None and recipe.sequence > model.longest:
+        yield (
+            f"sequence {recipe.sequence} is more than the {model.longest} positions that the language was made for;"
+            " only samples longer than that are affected"
+        )
+    yield from balance_remarks(recipe, model.mllm.language.config)
+    if model.tokenizer is not None and not model.tokenizer.chat_template:
+        yield "the language has no chat template; turns are written in the plain form that docs/data.md describes"
+    if model.tokenizer is not None:
+        with suppress(DataError):
+            yield from TextEncoder(model.tokenizer, layout, model.day).remarks()
+
+
+def source_remarks(recipe: Recipe) -> Iterator[str]:
+    """Sources that nothing uses."""
+    used = {recipe.watch.source, *(name for stage in recipe.stages for name in stage.data)}
+    if spare := [name for name in recipe.sources if name not in used]:
+        yield f"no stage uses {', '.join(spare)}"
+
+
+def _there(path: str) -> bool:
+    return path.startswith("sailvit:") or "://" in path or Path(path).exists()

@@ -1,0 +1,143 @@
+"""Looks at a model in training that leave no trace in it: drift of the tower, perplexity of the language, affinity."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+
+import torch
+
+from sailvit.data.processing.collate import collate
+from sailvit.distributed.processes import gather_rows, rank, sum_values, world
+from sailvit.distributed.sharding import whole
+from sailvit.models.loading.build import Assembly
+from sailvit.models.measures.affinity import affinity
+from sailvit.models.structure.mllm import MLLM
+from sailvit.models.structure.parallel import let_go
+from sailvit.training.monitoring.monitored import Watched, packs
+from sailvit.training.stages.stage_run import StageJob
+
+_ROWS = 4096
+"""Most patch features that are compared; for towers up to 1024 wide enough to keep CKA honest."""
+_WORDS = 2000
+"""Most rows of the embedding table that affinity looks at."""
+
+
+@dataclass(frozen=True)
+class Sight:
+    """What the model makes of the watched tiles; the same on every process."""
+
+    features: torch.Tensor
+    """float[N, D]: the tower's features, as many patches of every tile."""
+    visual: torch.Tensor
+    """float[I, E]: each tile's mean visual token."""
+    words: torch.Tensor
+    """float[M, E]: rows of the language's input embeddings."""
+
+
+@contextmanager
+def undisturbed(job: StageJob) -> Iterator[None]:
+    """A stretch in which the model runs as in training, but for good: no graph, no dropout, no random number drawn."""
+    model, device = job.model, job.device
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        with ExitStack() as stack:
+            stack.enter_context(torch.no_grad())
+            stack.enter_context(torch.random.fork_rng([device] if device.type == "cuda" else []))
+            stack.enter_context(
+                torch.autocast(device.type, torch.bfloat16, enabled=job.recipe.precision == "bf16")
+            )
+            if job.recipe.parallel.compile:
+                # Other shapes without a graph would be compiled anew, for minutes.
+                stack.enter_context(torch.compiler.set_stance("force_eager"))
+            yield
+    finally:
+        for module, training in modes:
+            module.training = training
+        let_go(model)
+
+
+def see(job: StageJob, watched: Watched) -> Sight | None:
+    """What the model makes of the tiles, which are shared among the processes; none without tiles."""
+    if not len(watched.tiles):
+        return None
+    layout = job.assembly.layout
+    most = max(1, job.recipe.sequence // layout.tokens_per_tile)
+    count = len(watched.tiles)
+    own = watched.tiles[_own(count)].to(job.device)
+    # Never more tiles at once than a pack of the run holds.
+    seen = [
+        _one_pass(job.model, own[at : at + most], _ROWS // count) for at in range(0, len(own), most)
+    ]
+    features, visual = (gather_rows(torch.cat(side)) for side in zip(*seen, strict=True))
+    per_tile = len(features) // len(visual)
+    return Sight(features[: count * per_tile], visual[:count], _words(job.assembly))
+
+
+def perplexity(job: StageJob, watched: Watched) -> float | None:
+    """Exp of the mean loss on the answers of the texts, which are shared among the processes; none without texts."""
+    filled = packs(watched.texts, job.recipe.sequence)
+    if not filled:
+        return None
+    loss = answers = 0.0
+    for place, index in enumerate(_own(len(filled))):
+        batch = collate([filled[index]]).to(job.device)
+        scores = job.model(batch).scores
+        if rank() * _each(len(filled)) + place < len(filled):
+            loss += float(scores.loss(batch.labels[batch.labels >= 0]))
+            answers += batch.answer_tokens
+    loss, answers = sum_values([loss, answers], job.device)
+    return math.exp(min(loss / max(answers, 1.0), 700.0))
+
+
+def distances(sight: Sight) -> dict[str, float]:
+    """Affinity of the mean visual tokens and the embeddings, by its three distances."""
+    found = affinity(sight.visual.float().cpu().numpy(), sight.words.float().cpu().numpy())
+    return {"nearest": found.nearest, "wasserstein": found.wasserstein, "mean": found.mean}
+
+
+def _one_pass(model: MLLM, tiles: torch.Tensor, rows: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Evenly taken patch features float[I * R, D] and mean visual tokens float[I, E] of tiles uint8[I, C, H, W].
+
+    The tower is listened to while the whole visual side runs: of a sharded model no part can run by itself.
+    """
+    caught: list[torch.Tensor] = []
+    handle = model.tower.register_forward_hook(
+        lambda module, given, features: caught.append(features)
+    )
+    try:
+        visual = model.visual(tiles)
+    finally:
+        handle.remove()
+    features = caught[0]
+    patches = features.shape[1]
+    taken = (
+        torch.linspace(0, patches - 1, max(1, min(patches, rows)), device=features.device)
+        .round()
+        .long()
+    )
+    return features[:, taken].flatten(0, 1).float(), visual.float().mean(dim=1)
+
+
+def _words(assembly: Assembly) -> torch.Tensor:
+    """Evenly taken input embeddings float[M, E] of tokens that are not special."""
+    special = set(assembly.tokenizer.all_special_ids)
+    plain = torch.tensor(
+        [index for index in range(len(assembly.tokenizer)) if index not in special]
+    )
+    taken = torch.linspace(0, len(plain) - 1, min(len(plain), _WORDS)).round().long()
+    table = whole(assembly.mllm.language.get_input_embeddings().weight)
+    return table[plain[taken].to(table.device)].float()
+
+
+def _each(count: int) -> int:
+    return -(-count // world())
+
+
+def _own(count: int) -> list[int]:
+    """Which of `count` things this process looks at: the same number on each, the last one again where they run out."""
+    start = rank() * _each(count)
+    return [min(index, count - 1) for index in range(start, start + _each(count))]

@@ -1,0 +1,173 @@
+"""What a run is watched with: tiles, texts, and the base tower's features, chosen once and kept in the run folder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import chain, islice, zip_longest
+from pathlib import Path
+from typing import Literal
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from sailvit.core.recipe import Recipe
+from sailvit.core.records import Record, Sample, Source, Turn
+from sailvit.core.seeding import numpy_generator
+from sailvit.data.lengths.costs import Costs
+from sailvit.data.lengths.measuring import measure_all
+from sailvit.data.processing.processor import UNUSABLE, SampleBuilder
+from sailvit.data.sources import open_source
+
+_LOOKED_AT = 4096
+"""Most positions of a source among which records are chosen."""
+
+PLAIN = (
+    "The river rises in the hills and reaches the sea after three hundred kilometres.",
+    "A good map leaves out almost everything and keeps what the traveller needs.",
+    "Water boils at a lower temperature on a mountain because the air presses less.",
+    "She closed the shop at noon, counted the coins twice, and walked home in the rain.",
+    "The committee met on Tuesday, but the decision was put off until the spring.",
+    "Bread needs flour, water, salt and yeast, and more patience than most recipes admit.",
+    "If every angle of a triangle is equal, then all of its sides are equal as well.",
+    "The old bridge was built of stone in 1786 and still carries the morning traffic.",
+    "Plants take up carbon dioxide, and in the light they give oxygen back.",
+    "He asked the librarian for a book about birds and came back with one about planes.",
+    "Seven times eight is fifty-six, and fifty-six divided by seven is eight again.",
+    "The moon turns once on its axis while it goes once around the earth.",
+)
+"""English sentences for recipes whose sources hold no text without images."""
+
+
+@dataclass(frozen=True)
+class Watched:
+    """Fixed things to look at again and again."""
+
+    tiles: torch.Tensor
+    """uint8[I, C, H, W]: tiles of as many images; I may be 0."""
+    texts: tuple[Sample, ...]
+    """Texts without images, with labels on what is to be predicted."""
+    texts_from: str
+    """Where the texts come from: `records`, or `built in`."""
+    base: torch.Tensor | None = None
+    """float[N, D]: features of the tiles by the tower that the run began with."""
+
+    def save(self, path: Path) -> None:
+        """Write everything as safetensors, all or nothing."""
+        tensors = {"tiles": self.tiles.contiguous(), **_packed(self.texts)}
+        tensors |= {} if self.base is None else {"base": self.base.cpu().contiguous()}
+        draft = path.with_name(path.name + ".part")
+        ids = json.dumps([text.id for text in self.texts])
+        save_file(tensors, draft, {"texts_from": self.texts_from, "ids": ids})
+        draft.replace(path)
+
+    @classmethod
+    def load(cls, path: Path) -> Watched:
+        """What `save` wrote."""
+        with safe_open(path, "pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+            said = file.metadata()
+        lengths = tensors["lengths"].tolist()
+        sides = (tensors["tokens"].split(lengths), tensors["labels"].split(lengths))
+        texts = tuple(_text(*given) for given in zip(json.loads(said["ids"]), *sides, strict=True))
+        return cls(tensors["tiles"], texts, said["texts_from"], tensors.get("base"))
+
+
+def choose(
+    recipe: Recipe,
+    sources: Mapping[str, Source],
+    costs: Mapping[str, Costs],
+    builder: SampleBuilder,
+) -> Watched:
+    """Tiles and texts for a run of `recipe`, from the source that it names for this or from its stages' own.
+
+    The same recipe and data give the same choice. Records that cannot be read are passed over.
+    """
+    name = recipe.watch.source
+    if name is not None:
+        sources = {name: open_source(name, recipe.sources[name], Path.cwd())}
+        costs = measure_all(sources, builder, workers=recipe.workers)
+    pictures = [
+        _samples(recipe.seed, n, sources[n], costs[n], builder, kind="pictures") for n in sources
+    ]
+    plain = [_samples(recipe.seed, n, sources[n], costs[n], builder, kind="texts") for n in sources]
+    # The last tile of an image that was cut up is the one that shows all of it.
+    tiles = [sample.tiles[-1] for sample in islice(_alternating(pictures), recipe.watch.tiles)]
+    size = builder.layout.tile_size
+    shown = torch.stack(tiles) if tiles else torch.zeros(0, 3, size, size, dtype=torch.uint8)
+    texts = tuple(islice(_alternating(plain), recipe.watch.texts))
+    if texts:
+        return Watched(shown, texts, "records")
+    return Watched(shown, tuple(_built_in(builder)), "built in")
+
+
+def packs(texts: tuple[Sample, ...], longest: int) -> list[list[Sample]]:
+    """The texts in order, as many together as fit `longest` tokens."""
+    filled: list[list[Sample]] = []
+    room = 0
+    for text in texts:
+        if not filled or len(text.tokens) > room:
+            filled.append([])
+            room = longest
+        filled[-1].append(text)
+        room -= len(text.tokens)
+    return filled
+
+
+def _samples(
+    seed: int,
+    name: str,
+    source: Source,
+    costs: Costs,
+    builder: SampleBuilder,
+    *,
+    kind: Literal["pictures", "texts"],
+) -> Iterator[Sample]:
+    """Samples of the source's records with or without images, in a random order; nothing is read in advance."""
+    rng = numpy_generator(seed, "watch", name)
+    few = len(source) <= _LOOKED_AT
+    positions = rng.permutation(len(source)) if few else rng.integers(0, len(source), _LOOKED_AT)
+    tokens, tiles = costs.at(positions)
+    for position in positions[
+        (tiles > 0) if kind == "pictures" else (tiles == 0) & (tokens > 0)
+    ].tolist():
+        try:
+            sample = builder(name, source[position])
+        except UNUSABLE:
+            continue
+        if kind == "texts" or len(sample.tiles):
+            yield sample
+
+
+def _built_in(builder: SampleBuilder) -> Iterator[Sample]:
+    """The sentences as answers, those that fit a pack."""
+    asked = Turn("user", "Write a sentence.")
+    for number, text in enumerate(PLAIN):
+        with suppress(*UNUSABLE):
+            yield builder("plain", Record(str(number), (asked, Turn("assistant", text))))
+
+
+def _alternating(streams: list[Iterator[Sample]]) -> Iterator[Sample]:
+    """One sample of every stream in turn, until all are empty."""
+    return (sample for sample in chain.from_iterable(zip_longest(*streams)) if sample is not None)
+
+
+def _packed(texts: tuple[Sample, ...]) -> dict[str, torch.Tensor]:
+    lengths = torch.tensor([len(text.tokens) for text in texts], dtype=torch.int64)
+    none = torch.zeros(0, dtype=torch.int64)
+    tokens, labels = (
+        torch.cat([none, *(t.tokens for t in texts)]),
+        torch.cat([none, *(t.labels for t in texts)]),
+    )
+    return {"lengths": lengths, "tokens": tokens, "labels": labels}
+
+
+def _text(name: str, tokens: torch.Tensor, labels: torch.Tensor) -> Sample:
+    no_tiles, no_images = (
+        torch.zeros(0, 3, 1, 1, dtype=torch.uint8),
+        torch.zeros(0, dtype=torch.int64),
+    )
+    return Sample(name, tokens, labels, no_tiles, no_images, caption=False)

@@ -1,0 +1,1 @@
+"""Objectives: loss terms that are sums over units."""

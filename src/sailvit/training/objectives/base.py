@@ -1,0 +1,194 @@
+"""Objectives: loss terms that are sums over units, divided by the count of those units in the whole step.
+
+Because numerator and denominator are both global, one batch of eight packs, eight accumulated batches of one and eight
+processes with one each give the same gradient.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+from torch.nn.functional import logsigmoid, normalize
+
+from sailvit.core.batch import IGNORED, Batch
+from sailvit.core.errors import RecipeError
+from sailvit.distributed.processes import gather_rows, rows_before
+from sailvit.models.experts import balance
+from sailvit.models.structure.mllm import MLLM, Activations
+
+
+class Objective(nn.Module):
+    """One loss term. Its own parameters, if any, train at the stage's full rate without decay."""
+
+    needs_logits = False
+    """Whether the language must run."""
+    needs_routers = False
+    """Whether the scores of the language's experts are needed."""
+    looks_ahead = False
+    """Whether `prepare` asks for the visual tokens of every micro-batch, a second pass over them."""
+
+    def units(self, batch: Batch) -> int:
+        """Number of terms this batch adds to the sum."""
+        raise NotImplementedError
+
+    def prepare(self, model: MLLM, batches: Sequence[Batch]) -> None:
+        """Look at the step's micro-batches before the first of them runs; most objectives need nothing."""
+
+    def forward(self, model: MLLM, activations: Activations, batch: Batch) -> torch.Tensor:
+        """The batch's sum of terms: float[], a scalar of shape ()."""
+        raise NotImplementedError
+
+
+class NextToken(Objective):
+    """Cross-entropy of the next token, at answer positions only."""
+
+    needs_logits = True
+
+    def units(self, batch: Batch) -> int:
+        """Number of answer tokens."""
+        return batch.answer_tokens
+
+    def forward(self, model: MLLM, activations: Activations, batch: Batch) -> torch.Tensor:
+        """float[], of shape (): the sum over the A answer tokens of int64[B, T] labels."""
+        del model
+        assert activations.scores is not None
+        return activations.scores.loss(batch.labels[batch.labels != IGNORED])
+
+
+class Contrastive(Objective):
+    """Sigmoid loss between images and captions, with every other image of the global batch as a negative.
+
+    An image is the mean connector output of its tiles, a caption the mean input embedding of its tokens: the loss pulls
+    visual features towards the very space that the affinity measure looks at. Sigmoid loss after SigLIP
+    (arXiv 2303.15343), with its initial scale 10 and bias -10. Captions that are the same bag of tokens are no
+    negatives of each other, nor are several captions of the same image.
+    """
+
+    looks_ahead = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.log_scale = nn.Parameter(torch.tensor(math.log(10.0)))
+        self.bias = nn.Parameter(torch.tensor(-10.0))
+        self._bank: tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None = None
+        self._row = 0
+
+    def units(self, batch: Batch) -> int:
+        """Number of images with a caption."""
+        return batch.captioned_images
+
+    @torch.no_grad()
+    def prepare(self, model: MLLM, batches: Sequence[Batch]) -> None:
+        """Embed all pairs of an accumulated step, so that negatives span every micro-batch.
+
+        With this bank every micro-batch has its share of the whole step's gradient, as in GradCache
+        (arXiv 2101.06983), for one more forward pass without a graph: of tower and connector, or
+        of the connector alone where the tower's features are kept.
+        """
+        self._bank = None
+        if len(batches) == 1:
+            return
+        pairs = [
+            self.pairs(model, model.visual(batch.tiles, batch.features), batch) for batch in batches
+        ]
+        images, captions = (torch.cat(side) for side in zip(*pairs, strict=True))
+        self._row = rows_before(len(images), images.device)
+        ids = torch.cat([_captioned_ids(batch) for batch in batches])
+        self._bank = gather_rows(images), gather_rows(captions), gather_rows(ids)
+
+    def forward(self, model: MLLM, activations: Activations, batch: Batch) -> torch.Tensor:
+        """Sum over this batch's images of their terms, float[] of shape (), from visual tokens float[I, V, D].
+
+        The value counts each image against all captions. Its gradient also holds the terms of this batch's captions
+        against all images, so that summed over micro-batches and processes it is the gradient of the whole.
+        """
+        images, captions = self.pairs(model, activations.visual, batch)
+        ids = _captioned_ids(batch)
+        if self._bank is None:
+            row = rows_before(len(images), images.device)
+            all_images, all_captions = gather_rows(images), gather_rows(captions)
+            all_ids = gather_rows(ids)
+        else:
+            row, (all_images, all_captions, all_ids) = self._row, self._bank
+            self._row += len(images)
+        signs = _signs(captions, all_captions, row, same_image=ids == all_ids.T)
+        scale, bias = self.log_scale.exp(), self.bias
+        by_image = -logsigmoid(signs * (scale * images @ all_captions.T + bias))[signs != 0].sum()
+        fixed = scale.detach() * captions @ all_images.T + bias.detach()
+        by_caption = -logsigmoid(signs * fixed)[signs != 0].sum()
+        return by_image + by_caption - by_caption.detach()
+
+    def pairs(
+        self, model: MLLM, visual: torch.Tensor, batch: Batch
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Unit vectors float[n, D] of the captioned images and of their captions, row by row."""
+        owner = batch.caption_of.flatten()
+        ids, rows = torch.unique(owner[owner >= 0], return_inverse=True)
+        tiles = visual.float().mean(dim=1)
+        count = int(batch.image_of_tile.max()) + 1 if len(tiles) else 0
+        # A sum serves as well as a mean: only its direction is used.
+        images = tiles.new_zeros(count, tiles.shape[1]).index_add(0, batch.image_of_tile, tiles)[
+            ids
+        ]
+        embedded = model.language.get_input_embeddings()(batch.tokens.flatten()[owner >= 0]).float()
+        captions = embedded.new_zeros(len(ids), embedded.shape[1]).index_add(0, rows, embedded)
+        return normalize(images, dim=-1), normalize(captions, dim=-1)
+
+
+@torch.no_grad()
+def _signs(
+    captions: torch.Tensor, all_captions: torch.Tensor, row: int, *, same_image: torch.Tensor
+) -> torch.Tensor:
+    """float[n, N]: 1 for the pair itself, 0 for equal bags of tokens or images, -1 for the rest."""
+    signs = (captions @ all_captions.T < 1 - 1e-5).float().neg().masked_fill(same_image, 0.0)
+    own = torch.arange(len(captions), device=captions.device)
+    signs[own, row + own] = 1.0
+    return signs
+
+
+def _captioned_ids(batch: Batch) -> torch.Tensor:
+    """int64[n, 1]: ids of the captioned images, in the order of `Contrastive.pairs`."""
+    owner = batch.caption_of
+    return batch.image_ids[torch.unique(owner[owner >= 0])][:, None]
+
+
+class LoadBalancing(Objective):
+    """The auxiliary loss of a language with experts, as its own family computes it: least when all are used alike.
+
+    Over all tokens but padding. It is not linear in them, so a step's loss is the mean of its micro-batches' on every
+    process, each weighted by its tokens: 1 x 8 differs from 8 x 1 by that alone.
+    """
+
+    needs_logits = needs_routers = True
+
+    def units(self, batch: Batch) -> int:
+        """Number of tokens without padding."""
+        return batch.tokens.numel() - batch.padding
+
+    def forward(self, model: MLLM, activations: Activations, batch: Batch) -> torch.Tensor:
+        """The loss times the batch's tokens, float[] of shape (), of int64[B, T] tokens."""
+        layers = activations.routers
+        if batch.filler is not None:
+            layers = tuple(layer[~batch.filler.flatten()] for layer in layers)
+        total: torch.Tensor = balance(model.language, layers) * self.units(batch)
+        return total
+
+
+OBJECTIVES: dict[str, type[Objective]] = {
+    "next_token": NextToken,
+    "contrastive": Contrastive,
+    "load_balancing": LoadBalancing,
+}
+"""By the name that recipes use."""
+
+
+def make_objectives(names: Sequence[str]) -> dict[str, Objective]:
+    """Fresh objectives by name; RecipeError for a name that is not registered."""
+    if unknown := [name for name in names if name not in OBJECTIVES]:
+        raise RecipeError(
+            f"unknown objective {unknown[0]!r}; registered are: {', '.join(OBJECTIVES)}"
+        )
+    return {name: OBJECTIVES[name]() for name in names}

@@ -1,0 +1,1 @@
+"""The optimizer, its schedules, and the search for the learning rate."""

@@ -1,0 +1,1 @@
+"""What a run leaves behind: parts, manifest, journal, quarantine, curves."""

@@ -1,0 +1,171 @@
+"""Exports: the parts of a finished stage as folders, written after its state is safe, so that a failure loses nothing.
+
+state/exported.json notes which parts of which finished stage are there, and how their files looked. A run that was
+stopped in between exports the others when it is resumed. A part that no stage has changed since its last export is
+linked instead of written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from sailvit.core.disk import DISK_ERRORS, reason
+from sailvit.core.errors import RunError, SailvitError
+from sailvit.core.recipe import Part, Recipe
+from sailvit.core.run import RunFolder, read_json, write_json
+from sailvit.distributed.processes import agreed, gathered, rank
+from sailvit.models.loading.folders import save_part
+from sailvit.training.output.manifest import note_stage
+from sailvit.training.stages.stage_run import StageJob
+
+FAILURES = (
+    *DISK_ERRORS,
+    SailvitError,
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    ImportError,
+    LookupError,
+    MemoryError,
+    RuntimeError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+)
+"""What disks, transformers and a model's own code raise while a part is saved and loaded again."""
+
+
+def export_stage(job: StageJob, token: str) -> None:
+    """Write the folders of the stage's parts that are not there yet, then the stage into the manifest.
+
+    Every process calls it. One part's failure does not keep the others from being written. `token` differs between two
+    times that the stage was trained to its end.
+
+    Raises:
+        RunError: a part could not be exported; the state is kept, and a resumed run tries again.
+    """
+    missing: dict[Part, str | None] = agreed(_missing(job, token) if rank() == 0 else None)
+    problems: dict[str, str] = {
+        part: told
+        for part, source in missing.items()
+        if (told := _problem(partial(_export, job, token, part, source)))
+    }
+    if not problems and (told := _problem(partial(_note, job, token))):
+        problems = {"manifest.json": told}
+    if problems:
+        raise RunError(
+            f"stage {job.stage.name} is trained and its state is in {job.folder.state}, but not everything could be"
+            " exported:"
+            + "".join(f"\n  {name}: {told}" for name, told in problems.items())
+            + "\nMend that; --resume then exports what is missing and goes on, and no step is trained again"
+        )
+
+
+def _missing(job: StageJob, token: str) -> dict[Part, str | None]:
+    """Parts that are not exported yet, with the folder of the same weights where there is one."""
+    done = _done(job, token)
+    target = job.folder.stage(job.index, job.stage.name)
+    return {
+        part: _same(job, part)
+        for part in job.stage.save
+        if part not in done or _signature(target / part) != done[part]["files"]
+    }
+
+
+def same_weights(recipe: Recipe, index: int, part: Part) -> list[int]:
+    """Earlier stages, the last first, that save `part` with the very weights that it has after stage `index`."""
+    found = []
+    for number in range(index, 0, -1):
+        stage = recipe.stages[number]
+        trained = part in stage.train and stage.train[part].lr > 0
+        if trained or stage.start_from.get(part, "previous") != "previous":
+            break
+        if part in recipe.stages[number - 1].save:
+            found.append(number - 1)
+    return found
+
+
+def _same(job: StageJob, part: Part) -> str | None:
+    """Folder of an earlier stage that holds the same weights and is as it was written; none where there is none."""
+    for number in same_weights(job.recipe, job.index, part):
+        folder = job.folder.stage(number, job.recipe.stages[number].name) / part
+        known = _record(job.folder).get(str(number), {}).get("parts", {}).get(part)
+        if known and _signature(folder) == known["files"]:
+            return str(folder)
+    return None
+
+
+def _export(job: StageJob, token: str, part: Part, source: str | None) -> None:
+    target = job.folder.stage(job.index, job.stage.name) / part
+    remote = job.recipe.model.trust_remote_code
+    if rank() == 0:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    linked = source is not None and not _problem(
+        lambda: save_part(
+            job.assembly, part, target, same_as=Path(source), trust_remote_code=remote
+        )
+    )
+    if not linked:
+        # What was linked may have been changed from outside since: then it fails the gate, and is written.
+        save_part(job.assembly, part, target, trust_remote_code=remote)
+    if rank() == 0:
+        unchanged = str(Path(source).relative_to(job.folder.path)) if source and linked else None
+        _remember(job, token, part, {"files": _signature(target), "unchanged": unchanged})
+
+
+def _note(job: StageJob, token: str) -> None:
+    if rank() != 0:
+        return
+    target = job.folder.stage(job.index, job.stage.name)
+    done = _done(job, token)
+    unchanged = {part: made["unchanged"] for part, made in done.items() if made["unchanged"]}
+    note_stage(job.folder, job, {part: target / part for part in job.stage.save}, unchanged)
+
+
+def _problem(action: Callable[[], None]) -> str | None:
+    """What went wrong on any process, as a sentence; the same on all of them."""
+    told: str | None = None
+    try:
+        action()
+    except FAILURES as error:
+        told = reason(error) if not isinstance(error, SailvitError) else str(error)
+    return next((text for text in gathered(told) if text), None)
+
+
+def _signature(folder: Path) -> dict[str, list[int]] | None:
+    """Size and time of every file of a part: links to a file share both; none when it is not there."""
+    if not folder.is_dir():
+        return None
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {
+        str(path.relative_to(folder)): [path.stat().st_size, path.stat().st_mtime_ns]
+        for path in files
+    }
+
+
+def _done(job: StageJob, token: str) -> dict[str, Any]:
+    """What is noted of the stage's parts, as this end of it left them."""
+    known = _record(job.folder).get(str(job.index), {})
+    parts: dict[str, Any] = known.get("parts", {}) if known.get("token") == token else {}
+    return parts
+
+
+def _remember(job: StageJob, token: str, part: Part, made: dict[str, Any]) -> None:
+    parts = {**_done(job, token), part: made}
+    own = {str(job.index): {"token": token, "parts": parts}}
+    write_json(_path(job.folder), {**_record(job.folder), **own})
+
+
+def _record(folder: RunFolder) -> dict[str, Any]:
+    with suppress(RunError):
+        found: dict[str, Any] = read_json(_path(folder))
+        return found
+    return {}
+
+
+def _path(folder: RunFolder) -> Path:
+    return folder.state / "exported.json"

@@ -1,0 +1,197 @@
+"""Curves: where a run's numbers go to be looked at, beside its own files."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import sqlite3
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from importlib.util import find_spec
+from typing import Any, Protocol
+
+from sailvit.core.disk import explained, reason
+from sailvit.core.errors import RecipeError, RunError
+from sailvit.core.recipe import Recipe
+from sailvit.core.run import RunFolder, read_json
+from sailvit.training.stages.stage_run import StageJob
+
+PROJECT = "sailvit"
+"""Project under which wandb and trackio show runs, unless their own settings say otherwise."""
+
+_FAILURES = (OSError, RuntimeError, ValueError, sqlite3.Error)
+"""What tools raise when a disk is full or a server is gone."""
+
+
+class Viewer(Protocol):
+    """A tool that draws curves."""
+
+    def add(self, values: Mapping[str, float], *, samples: int, step: int) -> None:
+        """Take the values after so many samples of the stage and steps of the run."""
+
+    def close(self) -> None:
+        """Write what is left."""
+
+
+class Curves:
+    """The curves of a run in every tool that its recipe names; they are opened with the first values.
+
+    A tool that fails later, as its disk is full, is left out until the next stage: the run's own files hold all that it
+    would have been given.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        folder: RunFolder,
+        announce: Callable[[dict[str, Any]], None] = lambda line: None,
+    ) -> None:
+        """`announce` is told when a tool is left out."""
+        self._recipe = recipe
+        self._folder = folder
+        self._announce = announce
+        self._viewers: dict[str, Viewer] | None = None
+        self._before: dict[int, int] = {}
+
+    def open(self) -> None:
+        """Open the tools now, so that a tool that cannot start says so before the first step."""
+        if self._viewers is None:
+            with explained("what watch.report asks for", "start again"):
+                self._viewers = {
+                    tool: VIEWERS[tool](self._recipe, self._folder)
+                    for tool in self._recipe.watch.report
+                }
+            return
+        for tool in self._recipe.watch.report:
+            if tool not in self._viewers:
+                with self._left_out(tool):
+                    self._viewers[tool] = VIEWERS[tool](self._recipe, self._folder)
+
+    def add(self, job: StageJob, values: Mapping[str, float]) -> None:
+        """Show `values` as they are after the job's last step, under the name of its stage."""
+        if self._viewers is None:
+            self.open()
+        named = {f"{job.stage.name}/{name}": value for name, value in values.items()}
+        step = self._steps_before(job.index) + job.step
+        for tool, viewer in list((self._viewers or {}).items()):
+            with self._left_out(tool):
+                viewer.add(named, samples=job.samples, step=step)
+
+    def close(self) -> None:
+        """Close every tool; none takes values any more."""
+        for tool, viewer in list((self._viewers or {}).items()):
+            with self._left_out(tool):
+                viewer.close()
+        self._viewers = None
+
+    @contextmanager
+    def _left_out(self, tool: str) -> Iterator[None]:
+        """A stretch in which a failing tool is left out, and said to be."""
+        try:
+            yield
+        except _FAILURES as error:
+            (self._viewers or {}).pop(tool, None)
+            self._announce(
+                {
+                    "note": f"{tool} failed ({reason(error)}) and is left out until the next stage; {self._folder.path}"
+                    " has the numbers"
+                }
+            )
+
+    def _steps_before(self, index: int) -> int:
+        """Steps of the stages before this one."""
+        if index not in self._before:
+            known = (
+                read_json(self._folder.manifest)["stages"] if self._folder.manifest.exists() else []
+            )
+            self._before[index] = sum(stage["steps"] for stage in known if stage["index"] < index)
+        return self._before[index]
+
+
+class _TensorBoard:
+    """Event files in the run folder, over samples of the stage."""
+
+    def __init__(self, recipe: Recipe, folder: RunFolder) -> None:
+        del recipe
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._writer: Any = SummaryWriter(str(folder.tensorboard))
+
+    def add(self, values: Mapping[str, float], *, samples: int, step: int) -> None:
+        """A scalar each."""
+        del step
+        for name, value in values.items():
+            self._writer.add_scalar(name, value, samples)
+
+    def close(self) -> None:
+        """Flush."""
+        self._writer.close()
+
+
+class _Logged:
+    """What wandb and trackio have in common: a run object that logs dictionaries, over steps of the run."""
+
+    _run: Any
+
+    def add(self, values: Mapping[str, float], *, samples: int, step: int) -> None:
+        """One line."""
+        del samples
+        self._run.log(dict(values), step=step)
+
+    def close(self) -> None:
+        """Finish, which may upload."""
+        self._run.finish()
+
+
+class _Wandb(_Logged):
+    """Weights & Biases; WANDB_MODE=offline keeps everything in the run folder."""
+
+    def __init__(self, recipe: Recipe, folder: RunFolder) -> None:
+        wandb = importlib.import_module("wandb")
+        try:
+            self._run = wandb.init(
+                project=PROJECT,
+                name=folder.path.name,
+                id=_identity(folder),
+                resume="allow",
+                dir=str(folder.path),
+                config=recipe.model_dump(mode="json"),
+                settings={"console": "off"},
+            )
+        except wandb.errors.Error as error:
+            raise RunError(
+                f"wandb did not start ({error}); log in with `wandb login`, set WANDB_MODE=offline to keep its files in"
+                f" {folder.path}, or take it out of watch.report"
+            ) from error
+
+
+class _Trackio(_Logged):
+    """Trackio, in files of its own on this machine (TRACKIO_DIR) unless its settings name a Space."""
+
+    def __init__(self, recipe: Recipe, folder: RunFolder) -> None:
+        trackio = importlib.import_module("trackio")
+        name = f"{folder.path.name}-{_identity(folder)[:6]}"
+        config = recipe.model_dump(mode="json")
+        self._run = trackio.init(
+            project=PROJECT, name=name, config=config, resume="allow", embed=False
+        )
+
+
+VIEWERS: dict[str, Any] = {"tensorboard": _TensorBoard, "wandb": _Wandb, "trackio": _Trackio}
+"""By the name that recipes use."""
+
+
+def refuse_missing(recipe: Recipe) -> None:
+    """RecipeError when the recipe names a tool that is not installed."""
+    for tool in recipe.watch.report:
+        if find_spec(tool) is None:
+            raise RecipeError(
+                f"watch.report names {tool}, which is not installed; install it with `pip install 'sailvit[{tool}]'`,"
+                " or take it out"
+            )
+
+
+def _identity(folder: RunFolder) -> str:
+    """A name for the run that a resumed one has too, and no other."""
+    began = read_json(folder.manifest)["created"] if folder.manifest.exists() else ""
+    return hashlib.blake2b(f"{folder.path.resolve()} {began}".encode(), digest_size=6).hexdigest()

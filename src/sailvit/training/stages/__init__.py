@@ -1,0 +1,1 @@
+"""One stage of a run: the loop, its state, its objectives, and the callback interface."""

@@ -1,0 +1,56 @@
+"""From a stage's settings to the loader's feed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from sailvit.core.recipe import Recipe, Stage
+from sailvit.data.sampling.loader_config import Feed
+from sailvit.distributed.processes import rank, world
+
+
+def make_feed(recipe: Recipe, index: int, sizes: Mapping[str, int]) -> Feed:
+    """The feed of stage `index`, given the number of records in each source."""
+    stage = recipe.stages[index]
+    shares = stage.shares(sizes)
+    return Feed(
+        name=stage.name,
+        seed=recipe.seed,
+        shares=shares,
+        sequence=recipe.sequence,
+        global_batch=stage.global_batch,
+        micro_batch=stage.micro_batch,
+        samples=samples_of(stage, sizes),
+        caps=stage.caps(sizes),
+        tiles=stage.pack_tiles,
+        window=stage.window,
+        quarantine=recipe.quarantine,
+        workers=recipe.workers,
+        rank=rank(),
+        world=world(),
+    )
+
+
+def samples_of(stage: Stage, sizes: Mapping[str, int]) -> int | None:
+    """Records that the stage draws; none when its length is given in tokens.
+
+    That is its length, or what its sources have where each ends after some epochs: so schedules end with the data.
+    """
+    asked = stage.length.samples
+    if stage.length.epochs is not None:
+        asked = max(1, round(stage.length.epochs * sum(sizes[name] for name in stage.data)))
+    has = supply(stage, sizes)
+    return asked if asked is None or has is None else min(asked, has)
+
+
+def supply(stage: Stage, sizes: Mapping[str, int]) -> int | None:
+    """Records that the stage's sources give in all; none when one of them goes on for ever."""
+    caps = stage.caps(sizes)
+    return sum(caps.values()) if caps.keys() == set(stage.data) else None
+
+
+def target_of(stage: Stage, feed: Feed) -> float:
+    """The stage's length in samples or, where it is given in tokens, in tokens."""
+    target = stage.length.tokens if stage.length.tokens is not None else feed.samples
+    assert target is not None
+    return float(target)

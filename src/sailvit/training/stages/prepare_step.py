@@ -1,0 +1,46 @@
+"""Before the first micro-batch of a step: objectives that span all of them look at them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from itertools import accumulate
+
+import torch
+
+from sailvit.core.batch import Batch
+from sailvit.distributed.processes import lowest
+from sailvit.models.structure.mllm import MLLM
+from sailvit.training.stages.stage_run import StageJob
+
+BYTES_PER_FEATURE = 4
+"""Of a tower's features, which come out of a norm and so in fp32 under autocast too."""
+
+
+def look_ahead(job: StageJob, batches: Sequence[Batch]) -> list[Batch]:
+    """The micro-batches once objectives have looked at them, with the features that are kept."""
+    made, model = list(batches), job.model
+    asked = [
+        objective
+        for objective in job.objectives.values()
+        if job.stage.negatives == "step" or not objective.looks_ahead
+    ]
+    if len(made) > 1 and any(objective.looks_ahead for objective in asked):
+        made = _with_features(model, made, job.recipe.parallel.kept_features * 2**30)
+    for objective in asked:
+        objective.prepare(model, made)
+    return made
+
+
+@torch.no_grad()
+def _with_features(model: MLLM, batches: list[Batch], room: float) -> list[Batch]:
+    """The micro-batches with a frozen tower's features, from the first on as far as room goes."""
+    if any(parameter.requires_grad for parameter in model.tower.parameters()):
+        return batches
+    tile = BYTES_PER_FEATURE * model.tower.patches * model.tower.width
+    sizes = accumulate(max(1, len(batch.tiles)) * tile for batch in batches)
+    # The same for every process: those of a sharded tower wait for each other in it.
+    kept = lowest(sum(size <= room for size in sizes), batches[0].tokens.device)
+    return [
+        dataclasses.replace(batch, features=model.features(batch.tiles)) for batch in batches[:kept]
+    ] + batches[kept:]

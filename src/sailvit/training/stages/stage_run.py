@@ -1,0 +1,175 @@
+"""A stage in progress: what the loop drives, what hooks look at, what a checkpoint holds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from sailvit.core.batch import Step
+from sailvit.core.recipe import Recipe, Stage
+from sailvit.core.run import RunFolder
+from sailvit.data.loading.loader import Loader
+from sailvit.distributed.replicas import Replicas
+from sailvit.models.loading.build import Assembly
+from sailvit.models.measures.flops import FlopsModel
+from sailvit.models.structure.mllm import MLLM
+from sailvit.training.objectives.base import Objective
+from sailvit.training.optim.adalrs import RateSearch
+from sailvit.training.optim.schedules import rate
+from sailvit.training.optim.snapshot import Snapshot
+from sailvit.training.stages.journal import Journal
+
+
+@dataclass
+class Evidence:
+    """What the proof of training has seen of a stage; kept in checkpoints, so that a stage is proved as a whole."""
+
+    before: dict[str, dict[str, str]] = field(default_factory=dict)
+    """Fingerprint of every weight when the stage began, by part and name."""
+    images: int = 0
+    """Tiles seen so far."""
+    highest: dict[str, float] = field(default_factory=dict)
+    """Highest learning rate applied so far, by part."""
+    astray: dict[str, str] = field(default_factory=dict)
+    """By part, the first learning rate that was not the planned one, as a sentence."""
+    proved: bool = False
+    """Whether the proof after the first steps has been given."""
+
+
+@dataclass
+class StageJob:
+    """One stage of one run on this process."""
+
+    recipe: Recipe
+    """The whole recipe."""
+    index: int
+    """Which of its stages this is."""
+    folder: RunFolder
+    """Where the run writes."""
+    assembly: Assembly
+    """Model, tokenizer and layout."""
+    objectives: dict[str, Objective]
+    """The stage's objectives by name."""
+    optimizer: torch.optim.AdamW
+    """Holds exactly what trains."""
+    loader: Loader
+    """Gives the stage's steps, from its cursor on."""
+    device: torch.device
+    """Where the model lives."""
+    target: float
+    """Length of the stage in samples or, where it is given in tokens, in tokens."""
+    flops: FlopsModel
+    """Counts what a step costs, frozen parts at what they really cost."""
+    peak: float
+    """FLOP/s that the device can reach: what MFU is a share of."""
+    cursor: dict[str, Any] = field(default_factory=dict)
+    """Where the loader stands after the last finished step."""
+    step: int = 0
+    """Optimizer steps done in this stage."""
+    samples: int = 0
+    """Samples consumed in this stage, over all processes."""
+    tokens: int = 0
+    """Tokens consumed in this stage without padding, over all processes."""
+    seconds: float = 0.0
+    """Time spent in this stage's steps."""
+    search: RateSearch | None = None
+    """The search for the learning rate, if the schedule asks for one."""
+    snapshot: Snapshot | None = None
+    """The way back of the search's trial in progress."""
+    replicas: Replicas | None = None
+    """The loss with gradients of all processes, once a step with replicated weights was taken."""
+    evidence: Evidence = field(default_factory=Evidence)
+    """What the proof knows of the stage so far."""
+    skipped: int = 0
+    """Steps of this stage that changed nothing, because a loss or gradient was not finite."""
+    skipped_in_row: int = 0
+    """How many of them were the last ones."""
+    updating: bool = False
+    """Whether the optimizer is at work: weights and moments are then of no step."""
+    journal: Journal = field(default_factory=Journal)
+    """Where lines about the run are written."""
+    sample_ids: tuple[str, ...] = ()
+    """Samples of the last step on this process."""
+    stop: bool = False
+    """Set by a hook to end the stage after the step in progress."""
+
+    @property
+    def stage(self) -> Stage:
+        """The stage's settings."""
+        return self.recipe.stages[self.index]
+
+    @property
+    def model(self) -> MLLM:
+        """The model in training."""
+        return self.assembly.mllm
+
+    def share_done(self, samples: int, tokens: int) -> float:
+        """Share of the stage, 0..1, that lies behind after so many samples and tokens."""
+        done = tokens if self.stage.length.tokens is not None else samples
+        return min(done / self.target, 1.0)
+
+    def rate(self, done: float) -> float:
+        """Learning rate at share 1 when the share `done` of the stage lies behind."""
+        found = 1.0 if self.search is None else self.search.factor
+        return self.stage.optim.lr * rate(self.stage.schedule, done) * found
+
+    def took(self, step: Step, samples: int, tokens: int, *, skipped: bool) -> None:
+        """Stand after a step that brought the stage to so many samples and tokens."""
+        self.step, self.samples, self.tokens, self.cursor = (
+            self.step + 1,
+            samples,
+            tokens,
+            step.cursor,
+        )
+        self.sample_ids = tuple(name for batch in step.batches for name in batch.sample_ids)
+        self.skipped += skipped
+        self.skipped_in_row = self.skipped_in_row + 1 if skipped else 0
+
+    @property
+    def finished(self) -> bool:
+        """Whether a length in tokens has been reached; other lengths end with the loader."""
+        return self.stage.length.tokens is not None and self.tokens >= self.target
+
+
+@dataclass(frozen=True)
+class StepRecord:
+    """What one optimizer step did; a line of metrics.jsonl."""
+
+    stage: str
+    """Name of the stage."""
+    stage_index: int
+    """Its index in the recipe."""
+    step: int
+    """Optimizer steps done in the stage, this one included."""
+    samples: int
+    """Samples consumed in the stage."""
+    tokens: int
+    """Tokens consumed in the stage, without padding."""
+    done: float
+    """Share of the stage that lies behind, 0..1."""
+    answer_tokens: int
+    """Tokens with loss in this step."""
+    images: int
+    """Tiles seen in this step."""
+    padding: float
+    """Share of padding in this step's packs, 0..1."""
+    lr: dict[str, float]
+    """Learning rate in force, by part; the highest where its layers differ."""
+    loss: dict[str, float]
+    """Mean of each objective per unit."""
+    grad_norm: float
+    """Global gradient norm before clipping."""
+    skipped: bool
+    """Whether the step changed nothing, because a loss or a gradient was not finite."""
+    seconds: float
+    """Duration of the step, in seconds."""
+    wait: float
+    """Seconds of it spent waiting for data."""
+    samples_per_s: float
+    """Samples per second, over all processes."""
+    answer_tokens_per_s: float
+    """Tokens with loss per second, over all processes."""
+    mfu: float
+    """Share of the peak arithmetic rate that went into the model, over all processes."""

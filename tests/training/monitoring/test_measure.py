@@ -1,0 +1,112 @@
+"""Looks: what they measure, and that they leave the model as they found it."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from sailvit.core.batch import IGNORED
+from sailvit.data.processing.collate import collate
+from sailvit.models.measures.affinity import affinity
+from sailvit.training.monitoring.measure import distances, perplexity, see, undisturbed
+from sailvit.training.monitoring.monitored import Watched
+from sailvit.training.stages.stage_run import StageJob
+from tiny_parts import Parts, mixed_records, picture, record, samples
+from tiny_runs import job, stage
+
+
+@pytest.fixture
+def made(parts: Parts) -> StageJob:
+    return job(parts.build(), stage(train={"connector": 1.0}), Path())
+
+
+@pytest.fixture
+def watched(made: StageJob) -> Watched:
+    shown = samples(made.assembly, [record(str(n), picture(n)) for n in range(5)])
+    told = samples(made.assembly, [record(f"{n}", answer="red " * (n + 1)) for n in range(4)])
+    return Watched(torch.cat([sample.tiles for sample in shown]), tuple(told), "records")
+
+
+def test_perplexity_is_that_of_all_answers_together(made: StageJob, watched: Watched):
+    with undisturbed(made):
+        found = perplexity(made, watched)
+        total = count = 0.0
+        for text in watched.texts:
+            batch = collate([[text]])
+            labels = batch.labels[batch.labels != IGNORED]
+            total += float(
+                torch.nn.functional.cross_entropy(made.model(batch).logits, labels, reduction="sum")
+            )
+            count += len(labels)
+    assert found == pytest.approx(math.exp(total / count), rel=1e-5)
+
+
+def test_a_model_that_knows_nothing_has_the_perplexity_of_its_vocabulary(
+    made: StageJob, watched: Watched
+):
+    head = made.model.language.get_output_embeddings()
+    head.weight.data.zero_()
+    with undisturbed(made):
+        assert perplexity(made, watched) == pytest.approx(len(head.weight), rel=1e-4)
+
+
+def test_sight_holds_the_towers_features_and_what_the_language_is_given(
+    made: StageJob, watched: Watched
+):
+    with undisturbed(made):
+        sight = see(made, watched)
+        features = made.model.tower(watched.tiles)
+        visual = made.model.connector(features)
+    assert sight is not None
+    torch.testing.assert_close(sight.features, features.flatten(0, 1))
+    torch.testing.assert_close(sight.visual, visual.mean(dim=1))
+    table = made.model.language.get_input_embeddings().weight
+    assert sight.words.shape[1] == table.shape[1]
+    expected = affinity(sight.visual.numpy(), sight.words.numpy())
+    assert distances(sight)["wasserstein"] == expected.wasserstein
+
+
+def test_tiles_go_through_in_portions_that_fit_a_pack(made: StageJob, watched: Watched):
+    sizes: list[int] = []
+    made.model.tower.register_forward_pre_hook(lambda module, given: sizes.append(len(given[0])))
+    per_tile = made.assembly.layout.tokens_per_tile
+    made.recipe = made.recipe.model_copy(update={"sequence": 2 * per_tile + 1})
+    with undisturbed(made):
+        see(made, watched)
+    assert sizes == [2, 2, 1]
+
+
+def test_nothing_is_left_behind(made: StageJob, watched: Watched):
+    made.model.train()
+    made.model.tower.eval()
+    modes = [module.training for module in made.model.modules()]
+    torch.manual_seed(5)
+    state, hooks = torch.get_rng_state(), len(made.model.tower._forward_hooks)
+    with undisturbed(made):
+        assert not any(module.training for module in made.model.modules())
+        assert not torch.is_grad_enabled()
+        see(made, watched)
+        perplexity(made, watched)
+        torch.rand(3)
+    assert [module.training for module in made.model.modules()] == modes
+    assert torch.equal(torch.get_rng_state(), state)
+    assert torch.is_grad_enabled()
+    assert len(made.model.tower._forward_hooks) == hooks
+    assert all(parameter.grad is None for parameter in made.model.parameters())
+
+
+def test_modes_come_back_after_an_error(made: StageJob):
+    made.model.train()
+    with pytest.raises(ZeroDivisionError), undisturbed(made):
+        raise ZeroDivisionError
+    assert made.model.training
+
+
+def test_it_runs_in_the_precision_of_training(made: StageJob):
+    made.recipe = made.recipe.model_copy(update={"precision": "bf16"})
+    batch = collate([samples(made.assembly, mixed_records())])
+    with undisturbed(made):
+        assert made.model(batch).logits.dtype == torch.bfloat16
