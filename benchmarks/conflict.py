@@ -25,7 +25,7 @@ from publish import publish
 from rich.console import Console
 
 from sailvit.cli.train import run_recipe
-from sailvit.core.monitoring import WatchConfig
+from sailvit.core.monitoring import MonitoringConfig
 from sailvit.core.recipe import Recipe
 from sailvit.core.run import RunFolder, read_lines
 from sailvit.models.loading.quiet import quiet_libraries
@@ -47,7 +47,9 @@ def ways(share: float) -> dict[str, Recipe]:
     whole = gradual(0, share)
     total = sum(stage.length.samples or 0 for stage in whole.stages)
     every = max(1, round(total / SAMPLES_PER_STEP / LOOKS))
-    watch = WatchConfig(every=every, share=None, source="unseen", tiles=128, texts=200, report=())
+    watch = MonitoringConfig(
+        every=every, share=None, source="unseen", tiles=128, texts=200, report=()
+    )
     return {
         name: recipe.model_copy(update={"watch": watch})
         for name, recipe in (("gradual", whole), ("joint", joint(whole, total)))

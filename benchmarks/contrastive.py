@@ -18,16 +18,16 @@ from sailvit.core.batch import Batch, Step
 from sailvit.core.recipe import Recipe
 from sailvit.core.run import RunFolder
 from sailvit.data.processing.collate import collate
-from sailvit.data.processing.processor import SampleBuilder
+from sailvit.data.processing.processor import Processor
 from sailvit.data.sources import open_source
-from sailvit.models.loading.build import Assembly, build
+from sailvit.models.loading.build import ModelBundle, build
 from sailvit.models.loading.quiet import quiet_libraries
 from sailvit.models.measures.flops import flops_model
 from sailvit.recipes.loader import load_recipe
 from sailvit.training.objectives.base import make_objectives
 from sailvit.training.optim.optimizer import freeze, make_optimizer
 from sailvit.training.stages.loop import train_step
-from sailvit.training.stages.stage_run import StageJob
+from sailvit.training.stages.stage_run import StageRun
 
 PACKS = 8
 """Packs of a step, one per micro-batch."""
@@ -46,7 +46,7 @@ WAYS: dict[str, dict[str, Any]] = {
 """What each changes of a stage that trains tower and connector with both objectives."""
 
 
-def job(assembly: Assembly, changes: dict[str, Any]) -> StageJob:
+def job(bundle: ModelBundle, changes: dict[str, Any]) -> StageRun:
     """The demo's second stage, changed, without a loader."""
     recipe = load_recipe("demo")
     kept = changes.get("kept_features", 2.0)
@@ -55,19 +55,19 @@ def job(assembly: Assembly, changes: dict[str, Any]) -> StageJob:
     whole = recipe.model_dump() | {"stages": [values], "parallel": {"kept_features": kept}}
     made = Recipe.model_validate(whole)
     stage = made.stages[0]
-    freeze(assembly.mllm, stage)
+    freeze(bundle.mllm, stage)
     objectives = make_objectives(list(stage.objectives))
-    return StageJob(
+    return StageRun(
         recipe=made,
         index=0,
         folder=RunFolder(Path()),
-        assembly=assembly,
+        bundle=bundle,
         objectives=objectives,
-        optimizer=make_optimizer(assembly.mllm, objectives.values(), stage),
+        optimizer=make_optimizer(bundle.mllm, objectives.values(), stage),
         loader=None,  # type: ignore[arg-type]
         device=torch.device("cpu"),
         target=1e9,
-        flops=flops_model(assembly.mllm),
+        flops=flops_model(bundle.mllm),
         peak=1e12,
     )
 
@@ -75,12 +75,12 @@ def job(assembly: Assembly, changes: dict[str, Any]) -> StageJob:
 def steps() -> list[tuple[Batch, ...]]:
     """Packs of captions, filled to the recipe's sequence."""
     recipe = load_recipe("demo")
-    assembly = build(recipe.model, 0)
-    builder = SampleBuilder(assembly.tokenizer, assembly.layout, recipe.sequence)
+    bundle = build(recipe.model, 0)
+    processor = Processor(bundle.tokenizer, bundle.layout, recipe.sequence)
     source = open_source("simple", recipe.sources["simple"], Path())
     packs: list[list[Any]] = [[]]
     for index in cycle(range(len(source))):
-        sample = builder("simple", source[index])
+        sample = processor("simple", source[index])
         if sum(len(s.tokens) for s in packs[-1]) + len(sample.tokens) > recipe.sequence:
             if len(packs) == PACKS * STEPS:
                 break

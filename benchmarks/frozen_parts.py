@@ -16,29 +16,29 @@ from sailvit.core.recipe import Recipe
 from sailvit.core.run import RunFolder
 from sailvit.models.loading.quiet import quiet_libraries
 from sailvit.recipes.loader import load_recipe
-from sailvit.training.stages.callback import Hook
-from sailvit.training.stages.stage_run import StageJob, StepRecord
+from sailvit.training.stages.callback import Callback
+from sailvit.training.stages.stage_run import StageRun, StepRecord
 from sailvit.training.trainer import Trainer
 
 SAMPLES = 2000
 """Per stage; the first ten steps are left out."""
 
 
-class Watch(Hook):
+class Watch(Callback):
     """Collects the time per sample and what the optimizer holds."""
 
     def __init__(self) -> None:
         self.stages: dict[str, dict[str, float]] = {}
         self._times: list[float] = []
 
-    def step_ended(self, job: StageJob, record: StepRecord) -> None:
+    def step_ended(self, job: StageRun, record: StepRecord) -> None:
         """Note the step."""
         if record.step > 10:
             self._times.append(
                 (record.seconds - record.wait) * record.samples_per_s**-1 / record.seconds
             )
 
-    def stage_ended(self, job: StageJob) -> None:
+    def stage_ended(self, job: StageRun) -> None:
         """Sum the stage up."""
         held = sum(t.numel() for state in job.optimizer.state.values() for t in state.values())
         self.stages[job.stage.name] = {
@@ -68,7 +68,7 @@ def main() -> None:
     watch = Watch()
     with tempfile.TemporaryDirectory() as folder:
         Trainer(
-            Recipe(**{**dict(recipe), "stages": stages}), RunFolder(Path(folder)), hooks=[watch]
+            Recipe(**{**dict(recipe), "stages": stages}), RunFolder(Path(folder)), callbacks=[watch]
         ).run()
     last = watch.stages[recipe.stages[-1].name]["ms_per_sample"]
     for name, values in watch.stages.items():

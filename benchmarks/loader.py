@@ -28,8 +28,8 @@ from sailvit.core.run import RunFolder, read_lines
 from sailvit.data.lengths.measuring import measure
 from sailvit.data.loading.loader import Loader
 from sailvit.data.processing.images import load_image, tile_image
-from sailvit.data.processing.processor import SampleBuilder
-from sailvit.data.sampling.loader_config import Feed
+from sailvit.data.processing.processor import Processor
+from sailvit.data.sampling.loader_config import LoaderConfig
 from sailvit.data.sources import open_source
 from sailvit.dataprep.prepare.preparing import PrepareConfig, prepare
 from sailvit.models.loading.world_tokenizer import IMAGE, build_tokenizer
@@ -106,17 +106,17 @@ class Setting:
     def __init__(self, folder: Path, cache: Path) -> None:
         tokenizer = build_tokenizer()
         layout = VisualLayout(SIZE, TOKENS, tokenizer.convert_tokens_to_ids(IMAGE), IMAGE)
-        self.builder = SampleBuilder(tokenizer, layout, PACK)
+        self.processor = Processor(tokenizer, layout, PACK)
         raw = SourceConfig(format="llava", path=str(folder / "rows.jsonl"))
         out = folder / "tars"
         prepare(
             {"set": open_source("set", raw, folder)},
             out,
             config=PrepareConfig(shard_samples=300),
-            builder=self.builder,
+            processor=self.processor,
         )
         self.source = open_source("set", SourceConfig(format="indexed", path=str(out)), folder)
-        self.costs = measure("set", self.source, self.builder, cache=cache)
+        self.costs = measure("set", self.source, self.processor, cache=cache)
 
     def loader(self, samples: int, workers: int = WORKERS) -> Loader:
         """A loader of so many samples."""
@@ -127,8 +127,8 @@ class Setting:
             "samples": samples,
             "workers": workers,
         }
-        feed = Feed(name="benchmark", seed=1, shares={"set": 1}, **shape)
-        return Loader({"set": self.source}, {"set": self.costs}, self.builder, feed)
+        loader_config = LoaderConfig(name="benchmark", seed=1, shares={"set": 1}, **shape)
+        return Loader({"set": self.source}, {"set": self.costs}, self.processor, loader_config)
 
 
 def processor_seconds() -> float:
@@ -268,7 +268,7 @@ def compared(setting: Setting, paths: Sequence[Path]) -> dict[str, Any]:
     for _ in range(TRIALS):
         (rate, ms), (bare, bare_ms) = (
             loaded(setting.loader(PASSES * IMAGES)),
-            decoded([*paths] * PASSES, setting.builder.layout),
+            decoded([*paths] * PASSES, setting.processor.layout),
         )
         rows.append(
             {"loader": rate, "bare": bare, "plain": plain(paths), "ms": ms, "bare_ms": bare_ms}

@@ -20,7 +20,7 @@ from publish import publish
 
 from sailvit.data.lengths.costs import CostTable
 from sailvit.data.sampling.balance import Pack, deal
-from sailvit.data.sampling.loader_config import Feed
+from sailvit.data.sampling.loader_config import LoaderConfig
 from sailvit.data.sampling.planner import Plan
 
 SHARES = {"pictures": 0.7, "texts": 0.3}
@@ -39,9 +39,9 @@ def costs(records: int, most_tiles: int, seed: int) -> CostTable:
     return CostTable((tiles * TOKENS_PER_TILE + text).astype(np.int32), tiles.astype(np.int32))
 
 
-def feed(sequence: int, **settings: Any) -> Feed:
+def loader_config(sequence: int, **settings: Any) -> LoaderConfig:
     """The skewed mixture: three in ten samples are text."""
-    return Feed(
+    return LoaderConfig(
         **{
             "name": "plan",
             "seed": 0,
@@ -70,7 +70,7 @@ def imbalance(
 def quality(sequence: int) -> dict[str, Any]:
     """Time, fill, blend and balance of the skewed mixture at this length of a pack."""
     sources = {"pictures": costs(100_000, 12, 1), "texts": costs(100_000, 0, 2)}
-    settings = feed(sequence)
+    settings = loader_config(sequence)
     rounds = []
     for _ in range(7):
         begin = time.process_time()
@@ -118,7 +118,9 @@ def memory(folder: Path) -> dict[str, Any]:
     grown: dict[str, Any] = {"records": RECORDS, "draws": DRAWS}
     for name, window in {"whole": None, "window_of_16_shards": 16}.items():
         before, begin = (megabytes("VmRSS"), megabytes("RssAnon")), time.process_time()
-        for step in Plan(feed(8192, shares={"pictures": 1.0}, window=window), sources).steps():
+        for step in Plan(
+            loader_config(8192, shares={"pictures": 1.0}, window=window), sources
+        ).steps():
             if step.cursor["samples"] >= DRAWS:
                 break
         grown[name] = {

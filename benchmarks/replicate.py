@@ -17,13 +17,13 @@ from contrastive import job, steps
 from publish import publish
 
 from sailvit.core.batch import Step
-from sailvit.distributed.processes import gathered, joined, rank, sum_counts, world
+from sailvit.distributed.processes import gather_objects, process_group, rank, sum_counts, world
 from sailvit.models.loading.build import build
 from sailvit.models.loading.quiet import quiet_libraries
 from sailvit.recipes.loader import load_recipe
 from sailvit.training.stages import micro_batch
 from sailvit.training.stages.loop import train_step
-from sailvit.training.stages.stage_run import StageJob
+from sailvit.training.stages.stage_run import StageRun
 
 ROUNDS = 6
 """Rounds over both ways, of which the first is left out."""
@@ -56,7 +56,7 @@ class ByHand:
                 dist.all_reduce(p.grad)
 
 
-def by_hand(ready: StageJob) -> None:
+def by_hand(ready: StageRun) -> None:
     """Let a job share gradients the old way."""
     trained = [p for group in ready.optimizer.param_groups for p in group["params"]]
     made = ByHand(micro_batch._loss, trained)
@@ -97,8 +97,8 @@ def as_process(index: int, count: int, port: int, path: str) -> None:
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
     torch.set_num_threads(1)
     quiet_libraries()
-    with joined():
-        found = gathered(measure())[0]
+    with process_group():
+        found = gather_objects(measure())[0]
         if index == 0:
             torch.save(found, path)
 

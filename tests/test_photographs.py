@@ -24,7 +24,7 @@ from transformers import (
 
 from sailvit.core.run import RunFolder, read_json, read_lines
 from sailvit.data.processing.images import load_image, tile_image
-from sailvit.models.loading.build import Assembly
+from sailvit.models.loading.build import ModelBundle
 from sailvit.recipes.loader import load_recipe
 from sailvit.training import trainer as module
 from sailvit.training.trainer import Trainer
@@ -170,7 +170,7 @@ def write_parts(folder: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunFolder, Assembly]:
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunFolder, ModelBundle]:
     folder = tmp_path_factory.mktemp("photographs")
     write_photographs(folder)
     write_parts(folder)
@@ -189,7 +189,7 @@ def losses(run: RunFolder, objective: str, *stages: str) -> list[float]:
     ]
 
 
-def test_the_loss_falls_over_three_stages(trained: tuple[RunFolder, Assembly]):
+def test_the_loss_falls_over_three_stages(trained: tuple[RunFolder, ModelBundle]):
     run, _ = trained
     coarse, fine, world = (
         losses(run, "next_token", stage) for stage in ("coarse", "fine", "world")
@@ -200,9 +200,9 @@ def test_the_loss_falls_over_three_stages(trained: tuple[RunFolder, Assembly]):
     assert mean(pairs[-4:]) < 0.7 * mean(pairs[:4])
 
 
-def test_photographs_are_tiled_with_a_thumbnail(trained: tuple[RunFolder, Assembly]):
-    run, assembly = trained
-    tiles = {path.stem: len(tile_image(load_image(path), assembly.layout)) for path in PHOTOGRAPHS}
+def test_photographs_are_tiled_with_a_thumbnail(trained: tuple[RunFolder, ModelBundle]):
+    run, bundle = trained
+    tiles = {path.stem: len(tile_image(load_image(path), bundle.layout)) for path in PHOTOGRAPHS}
     # A square of 512 x 512 fills 2 x 2 tiles, 600 x 400 and 640 x 427 fill 3 x 2; a thumbnail each.
     assert (tiles["astronaut"], tiles["coffee"], tiles["china"], tiles["flower"]) == (5, 7, 7, 7)
     lines = list(read_lines(run.metrics))
@@ -216,7 +216,7 @@ def test_photographs_are_tiled_with_a_thumbnail(trained: tuple[RunFolder, Assemb
     }
 
 
-def test_every_stage_is_proved(trained: tuple[RunFolder, Assembly]):
+def test_every_stage_is_proved(trained: tuple[RunFolder, ModelBundle]):
     run, _ = trained
     proofs = list(read_lines(run.proofs))
     assert len(proofs) == 6
@@ -233,8 +233,10 @@ def test_every_stage_is_proved(trained: tuple[RunFolder, Assembly]):
     ]
 
 
-def test_the_refined_tower_is_a_plain_one_with_equal_features(trained: tuple[RunFolder, Assembly]):
-    run, assembly = trained
+def test_the_refined_tower_is_a_plain_one_with_equal_features(
+    trained: tuple[RunFolder, ModelBundle],
+):
+    run, bundle = trained
     folder = run.path / read_json(run.manifest)["stages"][-1]["parts"]["tower"]
     again = AutoModel.from_pretrained(folder).eval()
     assert type(again) is SiglipVisionModel
@@ -242,9 +244,9 @@ def test_the_refined_tower_is_a_plain_one_with_equal_features(trained: tuple[Run
         run.path.parent / "tower"
     ).config.to_diff_dict().keys() | {"transformers_version", "dtype"}
     processor = SiglipImageProcessor.from_pretrained(folder)
-    tower = assembly.mllm.tower.eval()
+    tower = bundle.mllm.tower.eval()
     for path in PHOTOGRAPHS:
-        tiles = tile_image(load_image(path), assembly.layout)
+        tiles = tile_image(load_image(path), bundle.layout)
         with torch.no_grad():
             ours = tower(tiles)
             pixels = (tiles.float() - tower.mean) / tower.std
@@ -261,12 +263,12 @@ def test_the_refined_tower_is_a_plain_one_with_equal_features(trained: tuple[Run
     assert all(".head." in f".{name}" for name in still)
 
 
-def test_the_language_keeps_the_new_placeholder(trained: tuple[RunFolder, Assembly]):
-    run, assembly = trained
+def test_the_language_keeps_the_new_placeholder(trained: tuple[RunFolder, ModelBundle]):
+    run, bundle = trained
     tokenizer = AutoTokenizer.from_pretrained(run.stage(2, "world") / "language")
     assert (
         tokenizer.convert_tokens_to_ids("<|photo|>")
-        == assembly.layout.placeholder_id
+        == bundle.layout.placeholder_id
         == len(tokenizer) - 1
     )
 

@@ -33,8 +33,8 @@ from sailvit.core.batch import Batch
 from sailvit.core.recipe import ModelConfig
 from sailvit.core.records import Record, Sample, Turn
 from sailvit.data.processing.collate import collate
-from sailvit.data.processing.processor import SampleBuilder
-from sailvit.models.loading.build import Assembly, build
+from sailvit.data.processing.processor import Processor
+from sailvit.models.loading.build import ModelBundle, build
 
 SIDE, PATCH = 32, 8
 VOCABULARY = 405
@@ -114,7 +114,7 @@ class Parts:
             **{"tower": self.tower(tower), "language": self.language(language), **settings}
         )
 
-    def build(self, tower: str = "siglip", language: str = "llama", **settings: Any) -> Assembly:
+    def build(self, tower: str = "siglip", language: str = "llama", **settings: Any) -> ModelBundle:
         return build(self.config(tower, language, **settings), seed=0)
 
 
@@ -146,9 +146,9 @@ def record(
     return Record(name, (Turn("user", question), Turn("assistant", answer)), images, kind)
 
 
-def samples(assembly: Assembly, records: list[Record]) -> list[Sample]:
-    builder = SampleBuilder(assembly.tokenizer, assembly.layout, 512)
-    return [builder("test", made) for made in records]
+def samples(bundle: ModelBundle, records: list[Record]) -> list[Sample]:
+    processor = Processor(bundle.tokenizer, bundle.layout, 512)
+    return [processor("test", made) for made in records]
 
 
 def mixed_records() -> list[Record]:

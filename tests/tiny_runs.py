@@ -12,12 +12,12 @@ from PIL import Image
 
 from sailvit.core.recipe import Recipe
 from sailvit.core.run import RunFolder, read_lines
-from sailvit.models.loading.build import Assembly
+from sailvit.models.loading.build import ModelBundle
 from sailvit.models.measures.flops import flops_model
 from sailvit.training.objectives.base import make_objectives
 from sailvit.training.optim.optimizer import freeze, make_optimizer
-from sailvit.training.stages.callback import Hook
-from sailvit.training.stages.stage_run import StageJob, StepRecord
+from sailvit.training.stages.callback import Callback
+from sailvit.training.stages.stage_run import StageRun, StepRecord
 from sailvit.training.trainer import Trainer
 from tiny_parts import Parts, picture
 
@@ -113,21 +113,21 @@ def recipe(
     return Recipe.model_validate({**values, **changes})
 
 
-def train(made: Recipe, folder: Path, *hooks: Hook, resume: bool = False) -> Assembly:
-    return Trainer(made, RunFolder(folder), hooks=hooks).run(resume=resume)
+def train(made: Recipe, folder: Path, *callbacks: Callback, resume: bool = False) -> ModelBundle:
+    return Trainer(made, RunFolder(folder), callbacks=callbacks).run(resume=resume)
 
 
 def lines(path: Path) -> list[dict[str, Any]]:
     return list(read_lines(path))
 
 
-def weights(assembly: Assembly) -> dict[str, torch.Tensor]:
-    return {name: tensor.detach().clone() for name, tensor in assembly.mllm.state_dict().items()}
+def weights(bundle: ModelBundle) -> dict[str, torch.Tensor]:
+    return {name: tensor.detach().clone() for name, tensor in bundle.mllm.state_dict().items()}
 
 
 def job(
-    assembly: Assembly, settings: dict[str, Any], folder: Path = Path(), **changes: Any
-) -> StageJob:
+    bundle: ModelBundle, settings: dict[str, Any], folder: Path = Path(), **changes: Any
+) -> StageRun:
     """A stage that is ready to step, without a loader."""
     sources = {name: {"format": "llava"} for name in settings["data"]}
     values = {
@@ -138,37 +138,37 @@ def job(
     }
     made = Recipe.model_validate({**values, "sources": sources, "stages": [settings], **changes})
     only = made.stages[0]
-    freeze(assembly.mllm, only)
+    freeze(bundle.mllm, only)
     objectives = make_objectives(list(only.objectives))
-    return StageJob(
+    return StageRun(
         recipe=made,
         index=0,
         folder=RunFolder(folder),
-        assembly=assembly,
+        bundle=bundle,
         objectives=objectives,
-        optimizer=make_optimizer(assembly.mllm, objectives.values(), only),
+        optimizer=make_optimizer(bundle.mllm, objectives.values(), only),
         loader=None,  # type: ignore[arg-type]
         device=torch.device("cpu"),
         target=float(only.length.samples or only.length.tokens or 1),
-        flops=flops_model(assembly.mllm),
+        flops=flops_model(bundle.mllm),
         peak=1e12,
     )
 
 
-class Record(Hook):
+class Record(Callback):
     """Keeps what it saw."""
 
     def __init__(self) -> None:
         self.moments: list[str] = []
         self.records: list[StepRecord] = []
 
-    def stage_started(self, job: StageJob) -> None:
+    def stage_started(self, job: StageRun) -> None:
         self.moments.append(f"started {job.stage.name}")
 
-    def step_ended(self, job: StageJob, record: StepRecord) -> None:
+    def step_ended(self, job: StageRun, record: StepRecord) -> None:
         self.records.append(record)
 
-    def stage_ended(self, job: StageJob) -> None:
+    def stage_ended(self, job: StageRun) -> None:
         self.moments.append(f"ended {job.stage.name}")
 
     def close(self) -> None:

@@ -13,24 +13,24 @@ from sailvit.core.recipe import Recipe
 from sailvit.core.records import Source
 from sailvit.core.run import RunFolder
 from sailvit.data.processing.collate import collate
-from sailvit.data.processing.processor import SampleBuilder
+from sailvit.data.processing.processor import Processor
 from sailvit.data.sources import open_source
-from sailvit.models.loading.build import Assembly, build
+from sailvit.models.loading.build import ModelBundle, build
 from sailvit.models.loading.quiet import quiet_libraries
 from sailvit.training.objectives.base import NextToken
-from sailvit.training.stages.callback import Hook
-from sailvit.training.stages.stage_run import StageJob, StepRecord
+from sailvit.training.stages.callback import Callback
+from sailvit.training.stages.stage_run import StageRun, StepRecord
 from sailvit.training.trainer import Trainer
 
 
-class _Watching(Hook):
+class _Watching(Callback):
     """Hands steps to the watch."""
 
     def __init__(self, watch: Watch) -> None:
         self._watch = watch
         self._samples = 0
 
-    def step_ended(self, job: StageJob, record: StepRecord) -> None:
+    def step_ended(self, job: StageRun, record: StepRecord) -> None:
         """Note the step."""
         self._watch.step(
             record.samples - self._samples, record.answer_tokens, record.loss["next_token"]
@@ -78,14 +78,14 @@ def run(task: Task) -> Outcome:
     folder = scratch(task, "ours")
     shutil.rmtree(folder, ignore_errors=True)
     watch = Watch(task)
-    Trainer(recipe(task), RunFolder(folder), hooks=[_Watching(watch)]).run()
+    Trainer(recipe(task), RunFolder(folder), callbacks=[_Watching(watch)]).run()
     return watch.outcome()
 
 
 def mean_tokens(task: Task) -> float:
     """Tokens of a sample on average, visual ones included."""
     samples = _samples(task)
-    return sum(len(samples.builder.draft("", record)) for record in samples.records) / len(
+    return sum(len(samples.processor.draft("", record)) for record in samples.records) / len(
         samples.records
     )
 
@@ -93,8 +93,8 @@ def mean_tokens(task: Task) -> float:
 def first_loss(task: Task) -> tuple[float, int]:
     """Mean loss of the first conversation in fp32, and its tokens with loss."""
     samples = _samples(task)
-    batch = collate([[samples.builder("", samples.records[0])]])
-    model = samples.assembly.mllm.eval()
+    batch = collate([[samples.processor("", samples.records[0])]])
+    model = samples.bundle.mllm.eval()
     with torch.no_grad():
         loss = NextToken()(model, model(batch), batch)
     return float(loss) / batch.answer_tokens, batch.answer_tokens
@@ -104,13 +104,13 @@ def first_loss(task: Task) -> tuple[float, int]:
 class _Samples:
     """The conversations and what turns them into samples."""
 
-    assembly: Assembly
-    builder: SampleBuilder
+    bundle: ModelBundle
+    processor: Processor
     records: Source
 
 
 def _samples(task: Task) -> _Samples:
     made = recipe(task)
-    assembly = build(made.model, seed=0)
-    builder = SampleBuilder(assembly.tokenizer, assembly.layout, 1 << 20)
-    return _Samples(assembly, builder, open_source("mixture", made.sources["mixture"], Path()))
+    bundle = build(made.model, seed=0)
+    processor = Processor(bundle.tokenizer, bundle.layout, 1 << 20)
+    return _Samples(bundle, processor, open_source("mixture", made.sources["mixture"], Path()))

@@ -25,7 +25,7 @@ from sailvit.core.batch import IGNORED
 from sailvit.core.memory import PeakMemory
 from sailvit.core.recipe import Recipe
 from sailvit.core.records import Sample
-from sailvit.models.loading.build import Assembly
+from sailvit.models.loading.build import ModelBundle
 from sailvit.models.loading.sketch import read_config, sketch
 from sailvit.models.loading.unlearned import stand_in_tokenizer
 from sailvit.models.measures.flops import flops_model
@@ -60,7 +60,7 @@ def trainer_speed(
     )
     stage = recipe.stages[index]
     only = recipe.model_copy(update={"stages": [stage]})
-    data = gather(only, Assembly(drawn.mllm, tokenizer, layout, {}))
+    data = gather(only, ModelBundle(drawn.mllm, tokenizer, layout, {}))
     freeze(drawn.mllm, stage)
     memory, watch = PeakMemory(device), _Watch(device, window)
     memory.restart()
@@ -103,7 +103,7 @@ class Samples(Dataset[Sample]):
 
     def __getitem__(self, index: int) -> Sample:
         name, position = self._places[index]
-        return self._data.builder(name, self._data.sources[name][position])
+        return self._data.processor(name, self._data.sources[name][position])
 
 
 class Padded:

@@ -14,7 +14,7 @@ import pytest
 from sailvit.cli.app import main
 from sailvit.core.recipe import SourceConfig
 from sailvit.data.lengths.measuring import measure
-from sailvit.data.processing.processor import SampleBuilder
+from sailvit.data.processing.processor import Processor
 from sailvit.data.shards.manifest import load_manifest
 from sailvit.data.sources import open_source
 from sailvit.recipes.loader import dump_recipe
@@ -61,10 +61,8 @@ def test_prepared_data_has_what_the_model_counts(cli, tiny, parts, tmp_path):
     assert code == 0, said
     assert "9 records (9 chat) in 1 shard," in said
     assert "In a recipe: out: {format: indexed, path: out}" in said
-    assembly = parts.build()
-    costs = measure(
-        "x", opened(tmp_path / "out"), SampleBuilder(assembly.tokenizer, assembly.layout, 100)
-    )
+    bundle = parts.build()
+    costs = measure("x", opened(tmp_path / "out"), Processor(bundle.tokenizer, bundle.layout, 100))
     entries = np.load(tmp_path / "out/index/shard-000000.tar.npy")
     assert np.array_equal(costs.tokens, entries["tokens"])
     assert costs.tokens.min() > 0

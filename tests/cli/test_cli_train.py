@@ -16,11 +16,11 @@ from rich.console import Console
 from sailvit.cli import progress
 from sailvit.cli.app import main
 from sailvit.cli.demo import QUICK, DemoSize, scores_table
-from sailvit.cli.progress import ProgressHook, proof_table
+from sailvit.cli.progress import ProgressCallback, proof_table
 from sailvit.core.run import read_json
 from sailvit.recipes.loader import dump_recipe, load_recipe
 from sailvit.training import trainer as trainer_module
-from sailvit.training.stages.stage_run import StageJob, StepRecord
+from sailvit.training.stages.stage_run import StageRun, StepRecord
 from tiny_parts import Parts
 from tiny_runs import lines, recipe, stage, write_data
 
@@ -155,18 +155,18 @@ def test_a_stop_says_how_to_go_on(
     cli: Cli, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     cli("train", tiny, "--run", "whole")
-    sound = ProgressHook.step_ended
+    sound = ProgressCallback.step_ended
 
-    def stopped(hook: ProgressHook, job: StageJob, record: StepRecord) -> None:
-        sound(hook, job, record)
+    def stopped(callback: ProgressCallback, job: StageRun, record: StepRecord) -> None:
+        sound(callback, job, record)
         if record.stage == "world" and record.step == 1:
             os.kill(os.getpid(), signal.SIGINT)
 
-    monkeypatch.setattr(progress.ProgressHook, "step_ended", stopped)
+    monkeypatch.setattr(progress.ProgressCallback, "step_ended", stopped)
     code, _, said = cli("train", tiny, "--run", "run")
     assert code == 130
     assert "Continue with: sailvit train run/recipe.yaml --resume" in said
-    monkeypatch.setattr(progress.ProgressHook, "step_ended", sound)
+    monkeypatch.setattr(progress.ProgressCallback, "step_ended", sound)
     code, _, said = cli(
         "train", tiny, "--run", "run", "--resume", "--set", "stages.world.optim.lr=0.5"
     )

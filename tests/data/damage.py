@@ -17,14 +17,14 @@ from sailvit.data.lengths.costs import CostTable
 from sailvit.data.lengths.measuring import measure
 from sailvit.data.loading.loader import Loader
 from sailvit.data.loading.quarantine import BadRecord
-from sailvit.data.sampling.loader_config import Feed
+from sailvit.data.sampling.loader_config import LoaderConfig
 from sailvit.data.sources import open_source
 
 RECORDS = 40
 """Records of every set: one bad one is below 10, the number that is put up with."""
 BAD = 7
 """Which of them is damaged."""
-FEED = Feed(
+FEED = LoaderConfig(
     name="damaged", seed=3, shares={"set": 1}, sequence=160, global_batch=2, samples=RECORDS
 )
 
@@ -141,21 +141,23 @@ class Outcome:
 
 
 def read(
-    config: SourceConfig, builder, *, costs: CostTable | None = None, between=None, **settings
+    config: SourceConfig, processor, *, costs: CostTable | None = None, between=None, **settings
 ) -> Outcome:
     """One pass; `between` is called after the source has opened, and `costs` are taken where given."""
     source = open_source("set", config, Path.cwd())
-    costs = costs or measure("set", source, builder)
+    costs = costs or measure("set", source, processor)
     if between is not None:
         between()
     values = {"samples": len(source), "quarantine": QuarantineConfig(timeout=0.5), **settings}
-    feed = Feed(**{**FEED.__dict__, **values})
+    loader_config = LoaderConfig(**{**FEED.__dict__, **values})
     bad: list[BadRecord] = []
-    steps = list(Loader({"set": source}, {"set": costs}, builder, feed, report=bad.append))
+    steps = list(
+        Loader({"set": source}, {"set": costs}, processor, loader_config, report=bad.append)
+    )
     packs = [list(batch.sample_ids) for step in steps for batch in step.batches]
     return Outcome(packs, bad, [fault.kind for fault in getattr(source, "faults", ())])
 
 
-def costs_of(config: SourceConfig, builder) -> CostTable:
+def costs_of(config: SourceConfig, processor) -> CostTable:
     """What an undamaged source costs."""
-    return measure("set", open_source("set", config, Path.cwd()), builder)
+    return measure("set", open_source("set", config, Path.cwd()), processor)

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from sailvit.data.lengths.costs import CostTable
-from sailvit.data.sampling.loader_config import Feed
+from sailvit.data.sampling.loader_config import LoaderConfig
 
 
 def table(
@@ -24,9 +24,9 @@ def skewed(records: int = 5000) -> dict[str, CostTable]:
     return {"pictures": table(records, tiles=(1, 12), seed=1), "texts": table(records, seed=2)}
 
 
-def feed(shares: dict[str, float], **settings) -> Feed:
+def loader_config(shares: dict[str, float], **settings) -> LoaderConfig:
     """A feed that is named and seeded."""
-    return Feed(
+    return LoaderConfig(
         **{
             "name": "mixed",
             "seed": 5,
@@ -38,9 +38,11 @@ def feed(shares: dict[str, float], **settings) -> Feed:
     )
 
 
-def skewed_feed(sequence: int, global_batch: int = 64) -> Feed:
+def skewed_feed(sequence: int, global_batch: int = 64) -> LoaderConfig:
     """The feed of the skewed mixture."""
-    return feed({"pictures": 0.7, "texts": 0.3}, sequence=sequence, global_batch=global_batch)
+    return loader_config(
+        {"pictures": 0.7, "texts": 0.3}, sequence=sequence, global_batch=global_batch
+    )
 
 
 @st.composite
@@ -58,10 +60,10 @@ def random_costs(draw) -> CostTable:
 
 
 @st.composite
-def random_plans(draw) -> tuple[Feed, dict[str, CostTable]]:
+def random_plans(draw) -> tuple[LoaderConfig, dict[str, CostTable]]:
     """A feed of one to four sources, and their costs."""
     costs = {name: draw(random_costs()) for name in "abcd"[: draw(st.integers(1, 4))]}
-    return feed(
+    return loader_config(
         {name: draw(st.floats(0.05, 5)) for name in costs},
         sequence=draw(st.sampled_from([60, 200, 256])),
         global_batch=draw(st.integers(1, 9)),

@@ -28,24 +28,24 @@ from damage import (
 )
 from PIL import Image
 
-from sailvit.data.processing.processor import SampleBuilder
+from sailvit.data.processing.processor import Processor
 
 NAME = f"r{BAD}"
 
 
 @pytest.fixture(scope="module")
-def builder(chatml, layout) -> SampleBuilder:
-    return SampleBuilder(chatml, layout, 160)
+def processor(chatml, layout) -> Processor:
+    return Processor(chatml, layout, 160)
 
 
 class Set:
     """A good set, what it costs and what a pass over it gives."""
 
-    def __init__(self, write, folder, builder):
-        self.folder, self.builder = folder / "good", builder
+    def __init__(self, write, folder, processor):
+        self.folder, self.processor = folder / "good", processor
         self.config = write(self.folder)
-        self.costs = costs_of(self.config, builder)
-        self.outcome = read(self.config, builder, costs=self.costs)
+        self.costs = costs_of(self.config, processor)
+        self.outcome = read(self.config, processor, costs=self.costs)
         assert not self.outcome.bad
         assert sorted(self.outcome.ids) == sorted(f"r{number}" for number in range(RECORDS))
 
@@ -59,7 +59,7 @@ class Set:
             for key in ("path", "images")
         }
         moved = {key: value for key, value in moved.items() if value != "None"}
-        return read(self.config.model_copy(update=moved), self.builder, costs=self.costs)
+        return read(self.config.model_copy(update=moved), self.processor, costs=self.costs)
 
     def expect(self, outcome, kind):
         """Only the damaged record is missing, and it is in the account with its kind, place and reason."""
@@ -73,8 +73,8 @@ class Set:
 
 
 @pytest.fixture(scope="module")
-def llava(tmp_path_factory, builder) -> Set:
-    return Set(write_llava, tmp_path_factory.mktemp("llava"), builder)
+def llava(tmp_path_factory, processor) -> Set:
+    return Set(write_llava, tmp_path_factory.mktemp("llava"), processor)
 
 
 def turns(*given):
@@ -300,8 +300,8 @@ CELLS = {
 
 
 @pytest.fixture(scope="module")
-def table(tmp_path_factory, builder) -> Set:
-    return Set(write_tsv, tmp_path_factory.mktemp("tsv"), builder)
+def table(tmp_path_factory, processor) -> Set:
+    return Set(write_tsv, tmp_path_factory.mktemp("tsv"), processor)
 
 
 @pytest.mark.parametrize(("cell", "kind"), CELLS.values(), ids=CELLS)
@@ -340,9 +340,9 @@ COLUMNS = {
 
 
 @pytest.fixture(scope="module")
-def columns(tmp_path_factory, builder) -> Set:
+def columns(tmp_path_factory, processor) -> Set:
     pytest.importorskip("pyarrow")
-    return Set(write_parquet, tmp_path_factory.mktemp("parquet"), builder)
+    return Set(write_parquet, tmp_path_factory.mktemp("parquet"), processor)
 
 
 @pytest.mark.parametrize(("change", "kind"), COLUMNS.values(), ids=COLUMNS)

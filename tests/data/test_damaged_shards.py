@@ -24,14 +24,14 @@ from damage import (
 )
 
 from sailvit.core.recipe import SourceConfig
-from sailvit.data.processing.processor import SampleBuilder
+from sailvit.data.processing.processor import Processor
 from sailvit.data.sources import open_source
 from sailvit.dataprep.prepare.preparing import PrepareConfig, prepare
 
 
 @pytest.fixture(scope="module")
-def builder(chatml, layout) -> SampleBuilder:
-    return SampleBuilder(chatml, layout, 160)
+def processor(chatml, layout) -> Processor:
+    return Processor(chatml, layout, 160)
 
 
 def keys(shard: int) -> list[str]:
@@ -74,14 +74,14 @@ def page(path: Path) -> None:
         (page, {"changed shard", "cut shard"}),
     ],
 )
-def test_a_shard_that_breaks_while_it_is_used(tmp_path, builder, damage, kinds):
+def test_a_shard_that_breaks_while_it_is_used(tmp_path, processor, damage, kinds):
     config = write_tars(tmp_path / "set")
-    whole = read(config, builder)
+    whole = read(config, processor)
     assert sorted(whole.ids) == EVERY
     outcome = read(
         config,
-        builder,
-        costs=costs_of(config, builder),
+        processor,
+        costs=costs_of(config, processor),
         between=lambda: damage(tmp_path / "set/2.tar"),
     )
     assert outcome.packs == whole.without(*keys(2))
@@ -151,10 +151,10 @@ SHARDS = {
 
 
 @pytest.mark.parametrize(("damage", "kind", "gone"), SHARDS.values(), ids=SHARDS)
-def test_a_shard_that_was_damaged_before(tmp_path, builder, damage, kind, gone):
+def test_a_shard_that_was_damaged_before(tmp_path, processor, damage, kind, gone):
     config = write_tars(tmp_path / "set")
     damage(tmp_path / "set")
-    outcome = read(config, builder)
+    outcome = read(config, processor)
     found = sorted(outcome.ids)
     if gone is None:
         assert set(found) >= set(EVERY) - set(keys(2))
@@ -181,9 +181,9 @@ MEMBERS = {
 
 
 @pytest.mark.parametrize(("ending", "change", "kind"), MEMBERS.values(), ids=MEMBERS)
-def test_a_damaged_member(tmp_path, builder, ending, change, kind):
+def test_a_damaged_member(tmp_path, processor, ending, change, kind):
     config = write_tars(tmp_path / "set")
-    costs, whole = costs_of(config, builder), read(config, builder)
+    costs, whole = costs_of(config, processor), read(config, processor)
     with tarfile.open(tmp_path / "set/2.tar", "w") as tar:
         for number in range(2, RECORDS, 4):
             files = {"jpg": picture(number), "json": json.dumps(row(number)).encode()}
@@ -192,7 +192,7 @@ def test_a_damaged_member(tmp_path, builder, ending, change, kind):
             for name, content in files.items():
                 if content is not None:
                     put(tar, f"k{number:02d}.{name}", content)
-    outcome = read(config, builder, costs=costs)
+    outcome = read(config, processor, costs=costs)
     assert outcome.packs == whole.without("r10")
     assert [(bad.kind, bad.position) for bad in outcome.bad] == [(kind, 22)]
 
@@ -200,20 +200,23 @@ def test_a_damaged_member(tmp_path, builder, ending, change, kind):
 class Prepared:
     """A prepared folder of four shards."""
 
-    def __init__(self, folder: Path, builder) -> None:
+    def __init__(self, folder: Path, processor) -> None:
         source = open_source("set", write_llava(folder / "in"), Path.cwd())
-        self.folder, self.builder = folder / "out", builder
+        self.folder, self.processor = folder / "out", processor
         prepare(
-            {"set": source}, self.folder, config=PrepareConfig(shard_samples=10), builder=builder
+            {"set": source},
+            self.folder,
+            config=PrepareConfig(shard_samples=10),
+            processor=processor,
         )
         self.config = SourceConfig(format="indexed", path=str(self.folder))
         self.shards = sorted(self.folder.rglob("*.tar"))
-        self.costs = costs_of(self.config, builder)
-        self.whole = read(self.config, builder, costs=self.costs)
+        self.costs = costs_of(self.config, processor)
+        self.whole = read(self.config, processor, costs=self.costs)
         assert len(self.whole.ids) == RECORDS
 
     def read(self) -> Outcome:
-        return read(self.config, self.builder, costs=self.costs)
+        return read(self.config, self.processor, costs=self.costs)
 
     def keys(self, shard: int) -> list[str]:
         source = open_source("set", self.config, Path.cwd())
@@ -221,8 +224,8 @@ class Prepared:
 
 
 @pytest.fixture
-def prepared(tmp_path, builder) -> Prepared:
-    return Prepared(tmp_path, builder)
+def prepared(tmp_path, processor) -> Prepared:
+    return Prepared(tmp_path, processor)
 
 
 def test_every_flipped_bit_is_caught_by_its_checksum(prepared):
@@ -264,14 +267,14 @@ def test_a_damaged_prepared_shard(prepared, damage, kind):
     assert outcome.packs == prepared.whole.without(*lost)
 
 
-def test_a_flipped_bit_in_parquet_takes_its_row_group(tmp_path, builder):
+def test_a_flipped_bit_in_parquet_takes_its_row_group(tmp_path, processor):
     pytest.importorskip("pyarrow")
     config = write_parquet(tmp_path)
-    costs, whole = costs_of(config, builder), read(config, builder)
+    costs, whole = costs_of(config, processor), read(config, processor)
     path = tmp_path / "a.parquet"
     content = path.read_bytes()
     at = content.index(picture(14)) + 100
     path.write_bytes(content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :])
-    outcome = read(config, builder, costs=costs)
+    outcome = read(config, processor, costs=costs)
     assert outcome.packs == whole.without(*(f"r{number}" for number in range(10, 20)))
     assert {bad.kind for bad in outcome.bad} == {"damaged shard"}

@@ -12,9 +12,9 @@ from transformers import GenerationConfig
 
 from sailvit.core.records import Record, Turn
 from sailvit.data.processing.collate import collate
-from sailvit.data.processing.processor import SampleBuilder
+from sailvit.data.processing.processor import Processor
 from sailvit.evaluation.answers import answer
-from sailvit.models.loading.build import Assembly
+from sailvit.models.loading.build import ModelBundle
 from tiny_parts import Parts, mixed_records
 
 ASKED = {"one?": "red", "two?": "blue circle", "three?": "left", "four?": "a large square"}
@@ -43,16 +43,16 @@ def records(texts: dict[str, str]) -> list[Record]:
     ]
 
 
-def learn(assembly: Assembly, made: list[Record]) -> None:
+def learn(bundle: ModelBundle, made: list[Record]) -> None:
     """Train until every answer and its end are known by heart."""
     torch.manual_seed(0)
-    builder = SampleBuilder(assembly.tokenizer, assembly.layout, 100)
-    batch = collate([[builder("learn", record) for record in made]])
+    processor = Processor(bundle.tokenizer, bundle.layout, 100)
+    batch = collate([[processor("learn", record) for record in made]])
     labels = batch.labels[batch.labels >= 0]
-    optimizer = torch.optim.AdamW(assembly.mllm.language.parameters(), lr=5e-3)
-    assembly.mllm.train()
+    optimizer = torch.optim.AdamW(bundle.mllm.language.parameters(), lr=5e-3)
+    bundle.mllm.train()
     for _ in range(300):
-        loss = torch.nn.functional.cross_entropy(assembly.mllm(batch).logits, labels)
+        loss = torch.nn.functional.cross_entropy(bundle.mllm(batch).logits, labels)
         if loss < 0.01:
             return
         loss.backward()
@@ -61,64 +61,64 @@ def learn(assembly: Assembly, made: list[Record]) -> None:
     raise AssertionError(f"loss {loss} after 300 steps")
 
 
-def gemma_like(parts: Parts, special: bool = True) -> Assembly:
+def gemma_like(parts: Parts, special: bool = True) -> ModelBundle:
     """A model whose turns end with a token that is not the end of text."""
-    assembly = parts.build()
-    tokenizer = assembly.tokenizer
+    bundle = parts.build()
+    tokenizer = bundle.tokenizer
     names = ["<start_of_turn>", "<end_of_turn>"]
     tokenizer.add_tokens(names, special_tokens=special)
     tokenizer.chat_template = PUBLISHED["gemma"]
-    assembly.mllm.language.resize_token_embeddings(len(tokenizer), mean_resizing=False)
-    return assembly
+    bundle.mllm.language.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    return bundle
 
 
 @pytest.mark.parametrize("special", [True, False])
 def test_answers_stop_at_the_end_of_the_turn(parts: Parts, special: bool):
-    assembly, made = gemma_like(parts, special), records(ASKED)
-    learn(assembly, made)
-    assert answer(assembly, made) == list(ASKED.values())
+    bundle, made = gemma_like(parts, special), records(ASKED)
+    learn(bundle, made)
+    assert answer(bundle, made) == list(ASKED.values())
 
 
 @pytest.fixture(scope="module")
-def learnt(parts: Parts) -> Assembly:
+def learnt(parts: Parts) -> ModelBundle:
     """A model that knows the answers, with its end of turn as the end of text."""
-    assembly = parts.build()
-    learn(assembly, records(ASKED))
-    return assembly
+    bundle = parts.build()
+    learn(bundle, records(ASKED))
+    return bundle
 
 
-def test_answers_stop_where_the_generation_config_says(learnt: Assembly):
-    assembly, made = learnt, records(ASKED)
-    language, tokenizer = assembly.mllm.language, assembly.tokenizer
+def test_answers_stop_where_the_generation_config_says(learnt: ModelBundle):
+    bundle, made = learnt, records(ASKED)
+    language, tokenizer = bundle.mllm.language, bundle.tokenizer
     circle = tokenizer("blue circle").input_ids[-1]
     language.generation_config = GenerationConfig(eos_token_id=[tokenizer.eos_token_id, circle])
-    assert answer(assembly, made) == ["red", "blue", "left", "a large square"]
+    assert answer(bundle, made) == ["red", "blue", "left", "a large square"]
 
 
-def test_an_end_that_only_the_model_config_names_is_one_if_it_is_special(learnt: Assembly):
-    assembly, made = learnt, records(ASKED)
-    circle = assembly.tokenizer("blue circle").input_ids[-1]
-    config = deepcopy(assembly.mllm.language.config)
+def test_an_end_that_only_the_model_config_names_is_one_if_it_is_special(learnt: ModelBundle):
+    bundle, made = learnt, records(ASKED)
+    circle = bundle.tokenizer("blue circle").input_ids[-1]
+    config = deepcopy(bundle.mllm.language.config)
     config.eos_token_id = circle
-    assembly.mllm.language.generation_config = GenerationConfig.from_model_config(config)
-    assert answer(assembly, made) == list(ASKED.values())
+    bundle.mllm.language.generation_config = GenerationConfig.from_model_config(config)
+    assert answer(bundle, made) == list(ASKED.values())
 
 
 @pytest.mark.parametrize("habits", [HABITS, SAMPLING], ids=["settings", "sampling"])
 def test_a_generation_config_changes_nothing_but_the_end(parts: Parts, habits: dict):
-    assembly, made = parts.build(), mixed_records()
-    expected = answer(assembly, made, longest=12)
-    given = GenerationConfig(**habits, eos_token_id=assembly.tokenizer.eos_token_id)
-    assembly.mllm.language.generation_config = given
-    assert answer(assembly, made, longest=12) == expected
-    assert assembly.mllm.language.generation_config is given
+    bundle, made = parts.build(), mixed_records()
+    expected = answer(bundle, made, longest=12)
+    given = GenerationConfig(**habits, eos_token_id=bundle.tokenizer.eos_token_id)
+    bundle.mllm.language.generation_config = given
+    assert answer(bundle, made, longest=12) == expected
+    assert bundle.mllm.language.generation_config is given
 
 
 def test_a_tokenizer_without_padding_and_end_answers_until_the_most(parts: Parts):
-    assembly = parts.build()
-    expected = answer(assembly, records(ASKED), longest=5)
-    tokenizer = assembly.tokenizer
+    bundle = parts.build()
+    expected = answer(bundle, records(ASKED), longest=5)
+    tokenizer = bundle.tokenizer
     tokenizer.pad_token = tokenizer.eos_token = None
     tokenizer.chat_template = PUBLISHED["alpaca"]
-    without = replace(assembly, tokenizer=tokenizer)
+    without = replace(bundle, tokenizer=tokenizer)
     assert len(answer(without, records(ASKED), longest=5)) == len(expected)

@@ -11,7 +11,7 @@ from PIL import Image
 from small_models import LANGUAGES, SIDE, TOWERS, mllm
 from small_tokenizers import CHATML, byte_tokenizer
 
-from sailvit.core.monitoring import WatchConfig
+from sailvit.core.monitoring import MonitoringConfig
 from sailvit.core.recipe import Recipe
 from sailvit.preflight.memory import estimate_memory
 from sailvit.preflight.plan import Plan, plan
@@ -231,7 +231,7 @@ def test_spare_sources_are_named(folder: Path):
     text = {"format": "llava", "path": str(folder / "text.jsonl")}
     made = recipe(folder, sources={"text": text, "other": text})
     assert "no stage uses other" in plan(made).remarks
-    looked_at = made.model_copy(update={"watch": WatchConfig(source="other")})
+    looked_at = made.model_copy(update={"watch": MonitoringConfig(source="other")})
     assert "no stage uses other" not in plan(looked_at).remarks
 
 

@@ -7,7 +7,7 @@ import pytest
 from small_tokenizers import CHATML, byte_tokenizer, layout_for
 
 from sailvit.core.batch import IGNORED
-from sailvit.data.processing.processor import SampleBuilder
+from sailvit.data.processing.processor import Processor
 from sailvit.preflight.random_source import InventedSource
 
 
@@ -16,7 +16,7 @@ def test_tiles_are_half_of_what_is_allowed(most: int):
     layout = layout_for(byte_tokenizer(CHATML), max_tiles=most, thumbnail=False)
     source = InventedSource(layout, count=60, words=5)
     tiles = [
-        SampleBuilder(byte_tokenizer(CHATML), layout, 4096).cost(source[at])[1]
+        Processor(byte_tokenizer(CHATML), layout, 4096).cost(source[at])[1]
         for at in range(len(source))
     ]
     assert np.mean(tiles) == pytest.approx((1 + most) / 2, abs=0.3)
@@ -46,7 +46,7 @@ def test_a_record_is_the_same_at_every_call_and_another_at_another_place():
 def test_samples_are_made_of_it():
     tokenizer = byte_tokenizer(CHATML)
     layout = layout_for(tokenizer, max_tiles=4)
-    made = SampleBuilder(tokenizer, layout, 2048)(
+    made = Processor(tokenizer, layout, 2048)(
         "invented", InventedSource(layout, count=6, words=8)[5]
     )
     assert made.tiles.shape == (5, 3, 8, 8)

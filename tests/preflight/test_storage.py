@@ -13,19 +13,19 @@ from sailvit.core.recipe import CheckpointConfig
 from sailvit.preflight.plan import plan
 from sailvit.preflight.storage import Storage, storage_remarks
 from sailvit.training import trainer as module
-from sailvit.training.stages.callback import Hook
-from sailvit.training.stages.stage_run import StageJob, StepRecord
+from sailvit.training.stages.callback import Callback
+from sailvit.training.stages.stage_run import StageRun, StepRecord
 from tiny_parts import Parts
 from tiny_runs import recipe, stage, train, write_data
 
 
-class Sizes(Hook):
+class Sizes(Callback):
     """The largest state seen."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.largest = folder / "state", 0
 
-    def step_ended(self, job: StageJob, record: StepRecord) -> None:
+    def step_ended(self, job: StageRun, record: StepRecord) -> None:
         for state in self.folder.glob("*/complete.json"):
             held = sum(path.stat().st_size for path in state.parent.glob("*.safetensors"))
             self.largest = max(self.largest, held)

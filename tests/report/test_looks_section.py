@@ -48,7 +48,7 @@ def test_everything_that_was_seen_twice_has_a_chart_that_says_its_course():
     for text in told:
         assert "knowledge" in text
         assert "mathdefault" not in text, "ticks are plain numbers"
-        HTMLParser().feed(text)
+        HTMLParser().loader_config(text)
 
 
 def test_what_was_not_measured_or_only_once_has_none():

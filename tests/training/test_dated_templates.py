@@ -14,14 +14,14 @@ from small_tokenizers import CHATML, byte_tokenizer, layout_for
 from test_trainer import Kill, measured
 from transformers import AutoTokenizer
 
-from sailvit.cli.data.opening import builder_of
+from sailvit.cli.data.opening import processor_of
 from sailvit.core.errors import DataError, InterruptedRunError
 from sailvit.core.recipe import Recipe, SourceConfig
 from sailvit.core.records import Record, Turn
 from sailvit.core.run import read_json
 from sailvit.data.lengths.fingerprints import tokenizer_fingerprint
 from sailvit.data.lengths.measuring import cost_basis, measure
-from sailvit.data.processing.processor import SampleBuilder
+from sailvit.data.processing.processor import Processor
 from sailvit.data.processing.template_source import fix_date
 from sailvit.data.processing.text import TextEncoder
 from sailvit.data.sources import open_source
@@ -96,7 +96,7 @@ def test_a_recipe_in_a_run_folder_is_read_with_the_run_s_date(
     (tmp_path / "other.yaml").write_text(dump_recipe(made))
     on(monkeypatch, LATER)
     inside, outside = (
-        builder_of(path) for path in (tmp_path / "run" / "recipe.yaml", tmp_path / "other.yaml")
+        processor_of(path) for path in (tmp_path / "run" / "recipe.yaml", tmp_path / "other.yaml")
     )
     assert inside.encoder.render(TALK)[0].startswith("01 May 2026.")
     assert outside.encoder.render(TALK)[0].startswith("24 Dec 2031.")
@@ -144,9 +144,7 @@ def test_fingerprints_cover_what_is_written():
     assert tokenizer_fingerprint(plain, FIRST) == tokenizer_fingerprint(plain, LATER)
     several = byte_tokenizer({"default": CHATML, "tool_use": DATED})
     assert tokenizer_fingerprint(several, FIRST) == tokenizer_fingerprint(plain, LATER)
-    basis = {
-        cost_basis(SampleBuilder(dated, layout_for(dated), 64, day=day)) for day in (FIRST, near)
-    }
+    basis = {cost_basis(Processor(dated, layout_for(dated), 64, day=day)) for day in (FIRST, near)}
     assert len(basis) == 2
 
 
@@ -162,10 +160,8 @@ def test_counts_of_another_date_are_refused_by_naming_it(tmp_path: Path):
         member.size = len(row)
         tar.addfile(member, io.BytesIO(row))
     tokenizer = byte_tokenizer(DATED)
-    builders = [
-        SampleBuilder(tokenizer, layout_for(tokenizer), 64, day=day) for day in (FIRST, LATER)
-    ]
-    index(index_config(folder), builder=builders[0])
+    builders = [Processor(tokenizer, layout_for(tokenizer), 64, day=day) for day in (FIRST, LATER)]
+    index(index_config(folder), processor=builders[0])
 
     source = open_source("x", SourceConfig(format="indexed", path=str(folder)), Path())
     assert measure("x", source, builders[0]).tokens.min() > 0

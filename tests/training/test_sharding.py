@@ -15,20 +15,20 @@ from sailvit.core.batch import Batch, Step
 from sailvit.core.recipe import PARTS, ParallelConfig
 from sailvit.core.records import Sample
 from sailvit.data.processing.collate import collate
-from sailvit.data.processing.processor import SampleBuilder
-from sailvit.distributed.processes import joined, rank, world
+from sailvit.data.processing.processor import Processor
+from sailvit.distributed.processes import process_group, rank, world
 from sailvit.distributed.sharding import whole
 from sailvit.models.loading.build import build
 from sailvit.models.structure.parallel import is_sharded, parallelize
 from sailvit.training.stages.loop import train_step
 from tiny_parts import Parts, picture, record
-from tiny_runs import job, three_stages
+from tiny_runs import stage_run, three_stages
 
 STEPS = 20
 RESULT = dict[str, Any]
 
 
-def packs(builder: SampleBuilder, step: int) -> list[list[Sample]]:
+def packs(processor: Processor, step: int) -> list[list[Sample]]:
     """Four packs: two with images, two of text alone; dealt so that one of two processes sees no image."""
     shown = [
         [record(f"a caption {step}", picture(step), kind="caption"), record(f"words {step}")],
@@ -38,14 +38,16 @@ def packs(builder: SampleBuilder, step: int) -> list[list[Sample]]:
         ],
     ]
     plain = [[record(f"text {step} {n} " * (n + 1)) for n in range(3)] for _ in range(2)]
-    return [[builder("data", each) for each in pack] for pack in (*shown, *plain)]
+    return [[processor("data", each) for each in pack] for pack in (*shown, *plain)]
 
 
-def steps(builder: SampleBuilder) -> list[tuple[Batch, ...]]:
+def steps(processor: Processor) -> list[tuple[Batch, ...]]:
     """This process's micro-batches of every step."""
     share = 4 // world()
     mine = slice(rank() * share, (rank() + 1) * share)
-    return [tuple(collate([pack]) for pack in packs(builder, step)[mine]) for step in range(STEPS)]
+    return [
+        tuple(collate([pack]) for pack in packs(processor, step)[mine]) for step in range(STEPS)
+    ]
 
 
 def run(parts: Parts, config: ParallelConfig, precision: str = "fp32") -> RESULT:
@@ -57,23 +59,23 @@ def run(parts: Parts, config: ParallelConfig, precision: str = "fp32") -> RESULT
     result: RESULT = {"loss": [], "norm": [], "weights": {}}
     for number, values in enumerate(three_stages()):
         if precision == "fp32" or number == 0:
-            assembly = build(parts.config(), 0)
-            parallelize(assembly.mllm, config, torch.device("cpu"), bf16=precision == "bf16")
-            assembly.mllm.train()
+            bundle = build(parts.config(), 0)
+            parallelize(bundle.mllm, config, torch.device("cpu"), bf16=precision == "bf16")
+            bundle.mllm.train()
         settings = {
             **values,
             "length": {"samples": 10**4},
             "schedule": {"name": "constant", "warmup": 0},
         }
-        made = job(assembly, settings, precision=precision, parallel=config.model_dump())
-        for batches in steps(SampleBuilder(assembly.tokenizer, assembly.layout, 200)):
+        made = stage_run(bundle, settings, precision=precision, parallel=config.model_dump())
+        for batches in steps(Processor(bundle.tokenizer, bundle.layout, 200)):
             line = train_step(made, Step(batches, {}), 0.0, 0.0)
             result["loss"].append(list(line.loss.values()))
             result["norm"].append(line.grad_norm)
         for part in PARTS:
-            for name, weight in assembly.mllm.part(part).named_parameters():
+            for name, weight in bundle.mllm.part(part).named_parameters():
                 result["weights"][f"{values['name']}/{part}/{name}"] = whole(weight).clone()
-    result["sharded"] = is_sharded(assembly.mllm)
+    result["sharded"] = is_sharded(bundle.mllm)
     return result
 
 
@@ -94,7 +96,7 @@ def as_process(
     for name in ("reduce_scatter_tensor", "reduce_scatter_single"):
         if reduce := getattr(torch.distributed, name, None):
             setattr(torch.distributed, name, _noting(reduce, added))
-    with joined():
+    with process_group():
         result = {**run(parts, config, precision), "added in": added}
         if index == 0:
             torch.save(result, Path(folder) / "result.pt")

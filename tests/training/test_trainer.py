@@ -19,8 +19,8 @@ from sailvit.core.recipe import CheckpointConfig, Recipe
 from sailvit.core.run import RunFolder, read_json
 from sailvit.models.structure.connector import Connector
 from sailvit.training import trainer as module
-from sailvit.training.stages.callback import Hook
-from sailvit.training.stages.stage_run import StageJob, StepRecord
+from sailvit.training.stages.callback import Callback
+from sailvit.training.stages.stage_run import StageRun, StepRecord
 from sailvit.training.trainer import Trainer
 from tiny_parts import TOWERS, Parts, save_tower
 from tiny_runs import Record, lines, recipe, stage, three_stages, train, weights, write_data
@@ -56,13 +56,13 @@ def whole(
         return folder, weights(train(gradual, folder, seen)), seen
 
 
-class Kill(Hook):
+class Kill(Callback):
     """Sends this process a signal after a step of a stage, as a terminal or a scheduler does."""
 
     def __init__(self, index: int, step: int, number: signal.Signals = signal.SIGTERM) -> None:
         self.place, self.number = (index, step), number
 
-    def step_ended(self, job: StageJob, record: StepRecord) -> None:
+    def step_ended(self, stage_run: StageRun, record: StepRecord) -> None:
         if (record.stage_index, record.step) == self.place:
             os.kill(os.getpid(), self.number)
 
@@ -232,13 +232,13 @@ class PowerLossError(Exception):
     """The machine went down, without a word."""
 
 
-class PowerLoss(Hook):
+class PowerLoss(Callback):
     """Ends the run without a signal."""
 
     def __init__(self, index: int, step: int) -> None:
         self.place = (index, step)
 
-    def step_ended(self, job: StageJob, record: StepRecord) -> None:
+    def step_ended(self, stage_run: StageRun, record: StepRecord) -> None:
         if (record.stage_index, record.step) == self.place:
             raise PowerLossError
 
@@ -421,10 +421,10 @@ def test_what_the_run_folder_is_not_given_it_does_not_write(
 ):
     """A defect stops the run: no part of the stage is saved, and no state that a resumed run would take."""
 
-    class Nudge(Hook):
-        def step_ended(self, job: StageJob, record: StepRecord) -> None:
+    class Nudge(Callback):
+        def step_ended(self, stage_run: StageRun, record: StepRecord) -> None:
             with torch.no_grad():
-                job.model.language.lm_head.weight.add_(1e-3)
+                stage_run.model.language.lm_head.weight.add_(1e-3)
 
     made = recipe(parts, sources, [stage(train={"connector": 1.0})])
     with pytest.raises(

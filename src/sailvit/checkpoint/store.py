@@ -36,7 +36,7 @@ from sailvit.core.disk import reason
 from sailvit.core.errors import RunError
 from sailvit.core.memory import free_memory
 from sailvit.core.run import read_json, write_json
-from sailvit.distributed.processes import agreed, gathered, local_world, rank, world
+from sailvit.distributed.processes import broadcast, gather_objects, local_world, rank, world
 
 _NAME = re.compile(r"(\d{2,})-(\d{8,})")
 _BLOCK = 1 << 22
@@ -129,7 +129,7 @@ class Checkpoints:
             "process_group": self._group,
             "no_dist": world() == 1,
         }
-        if all(gathered(_may_copy(tensors))):
+        if all(gather_objects(_may_copy(tensors))):
             copied = async_save(tensors, **given)
             assert isinstance(copied, Future)
             return copied.result
@@ -146,7 +146,7 @@ class Checkpoints:
     def has(self, place: tuple[int, int]) -> bool:
         """Whether the state at `place` is there and complete; to be asked after `wait`."""
         found = self.folder / f"{place[0]:02d}-{place[1]:08d}" / "complete.json"
-        return bool(agreed(found.exists()))
+        return bool(broadcast(found.exists()))
 
     @contextmanager
     def _agreed_problem(self) -> Iterator[None]:
@@ -157,14 +157,14 @@ class Checkpoints:
                 yield
         except RunError as error:
             problem = error
-        told = [text for text in gathered(problem and str(problem)) if text]
+        told = [text for text in gather_objects(problem and str(problem)) if text]
         if told:
             raise problem or RunError(told[0])
 
     def newest(self) -> tuple[Saved | None, list[str]]:
         """The newest checkpoint that is as it was written, and a sentence for each newer one that is not."""
         self.wait()
-        name, notes = agreed(self._look() if rank() == 0 else None)
+        name, notes = broadcast(self._look() if rank() == 0 else None)
         found = self.folder / name if name else None
         return (Saved(found, read_json(found / "values.json")) if found else None), notes
 

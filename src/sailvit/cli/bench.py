@@ -49,7 +49,7 @@ def train(
     import torch
     from rich.console import Console
 
-    from sailvit.distributed.processes import joined, local_rank, rank
+    from sailvit.distributed.processes import local_rank, process_group, rank
     from sailvit.models.loading.quiet import quiet_libraries
     from sailvit.preflight.bench import bench as measure
 
@@ -57,7 +57,7 @@ def train(
         refuse_foreign_file(json, MARK, overwrite=overwrite)
     quiet_libraries()
     loaded = load_recipe(recipe, overrides or ())
-    with joined():
+    with process_group():
         device = (
             torch.device("cuda", local_rank()) if torch.cuda.is_available() else torch.device("cpu")
         )

@@ -21,7 +21,7 @@ from sailvit.recipes.loader import load_recipe
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from sailvit.models.loading.build import Assembly
+    from sailvit.models.loading.build import ModelBundle
     from sailvit.training.callbacks.claim import Claim
 
 QUICK = {"demo": (400, 400, 400), "demo-target": (300, 300)}
@@ -187,7 +187,7 @@ class TrainingBeside:
         """What the process prints."""
         return self.folder.path.with_suffix(".log")
 
-    def model(self) -> Assembly:
+    def model(self) -> ModelBundle:
         """Wait for the end of the training and load its model."""
         from sailvit.models.loading.build import build
 
@@ -205,7 +205,7 @@ class TrainingBeside:
 
 
 def compare(
-    folder: RunFolder, models: dict[str, Assembly], size: DemoSize, seed: int
+    folder: RunFolder, models: dict[str, ModelBundle], size: DemoSize, seed: int
 ) -> dict[str, Any]:
     """Ask both models the same held-out questions and look at where they put images; writes both to the run."""
     from sailvit.evaluation.answers import answer

@@ -20,8 +20,8 @@ from rich.table import Table
 
 from sailvit.core.recipe import TrainConfig
 from sailvit.training.output.quarantine import left_out
-from sailvit.training.stages.callback import Hook
-from sailvit.training.stages.stage_run import StageJob, StepRecord
+from sailvit.training.stages.callback import Callback
+from sailvit.training.stages.stage_run import StageRun, StepRecord
 
 _LINES_PER_STAGE = 10
 """Plain lines that a stage prints when its output is not a terminal."""
@@ -30,7 +30,7 @@ _MEMORY = 0.95
 """Weight of the past in the shown rates and losses: about the last 20 steps."""
 
 
-class ProgressHook(Hook):
+class ProgressCallback(Callback):
     """Shows where a run stands."""
 
     def __init__(self, console: Console) -> None:
@@ -40,18 +40,18 @@ class ProgressHook(Hook):
         self._shown: dict[str, float] = {}
         self._next = 0.0
 
-    def stage_started(self, job: StageJob) -> None:
+    def stage_started(self, run: StageRun) -> None:
         """Start the stage's bar, or say what it does."""
         trained = ", ".join(
-            f"{part} {_how(train)}" for part, train in job.stage.train.items() if train.lr
+            f"{part} {_how(train)}" for part, train in run.stage.train.items() if train.lr
         )
         self._console.print(
-            f"[bold]stage {job.stage.name}[/bold] trains {trained}, peak rate {job.stage.optim.lr:g}"
+            f"[bold]stage {run.stage.name}[/bold] trains {trained}, peak rate {run.stage.optim.lr:g}"
         )
-        asked = job.stage.length.samples
-        if asked is not None and job.target < asked:
+        asked = run.stage.length.samples
+        if asked is not None and run.target < asked:
             self._console.print(
-                f"  [yellow]its sources end after {job.target:,.0f} records, by their `epochs`, and the stage with"
+                f"  [yellow]its sources end after {run.target:,.0f} records, by their `epochs`, and the stage with"
                 f" them; length.samples asks for {asked:,}[/yellow]",
                 highlight=False,
                 soft_wrap=True,
@@ -69,20 +69,20 @@ class ProgressHook(Hook):
             )
             self._progress = Progress(*columns, console=self._console)
             self._progress.start()
-            self._bar = self._progress.add_task(job.stage.name, total=1.0)
+            self._bar = self._progress.add_task(run.stage.name, total=1.0)
 
-    def step_ended(self, job: StageJob, record: StepRecord) -> None:
+    def step_ended(self, run: StageRun, record: StepRecord) -> None:
         """Move the bar, or print a line at every tenth of the stage."""
         # A stage's first step also pays for what libraries set up once, so its rates are not worth remembering.
         if record.step <= 2:
             self._shown = {}
         for name, value in self._values(record).items():
             self._shown[name] = _MEMORY * self._shown.get(name, value) + (1 - _MEMORY) * value
-        done = job.share_done(record.samples, record.tokens)
+        done = run.share_done(record.samples, record.tokens)
         if self._progress is not None and self._bar is not None:
             self._progress.update(self._bar, completed=done, description=self._line(record))
         elif done >= self._next:
-            left = job.seconds / done * (1 - done)
+            left = run.seconds / done * (1 - done)
             self._console.print(
                 f"  {done:4.0%} {self._line(record)}  {left:.0f} s left",
                 highlight=False,
@@ -90,19 +90,19 @@ class ProgressHook(Hook):
             )
             self._next = done + 1 / _LINES_PER_STAGE
 
-    def stage_ended(self, job: StageJob) -> None:
+    def stage_ended(self, run: StageRun) -> None:
         """Close the bar and sum the stage up."""
         self.close()
-        rate = job.samples / job.seconds if job.seconds else 0.0
+        rate = run.samples / run.seconds if run.seconds else 0.0
         self._console.print(
-            f"  {job.step} steps, {job.samples} samples, {job.tokens} tokens in {job.seconds:.1f} s"
+            f"  {run.step} steps, {run.samples} samples, {run.tokens} tokens in {run.seconds:.1f} s"
             f" ({rate:.0f} samples/s)",
             highlight=False,
         )
-        for source, kinds in left_out(job.folder, job.index).items():
+        for source, kinds in left_out(run.folder, run.index).items():
             shown = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
             self._console.print(
-                f"  [yellow]left out of {source}: {shown}[/yellow] ({job.folder.quarantine.name})",
+                f"  [yellow]left out of {source}: {shown}[/yellow] ({run.folder.quarantine.name})",
                 highlight=False,
             )
 

@@ -18,7 +18,7 @@ from sailvit.recipes.loader import dump_recipe, load_recipe
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from sailvit.models.loading.build import Assembly
+    from sailvit.models.loading.build import ModelBundle
     from sailvit.training.callbacks.claim import Claim, Wish
 
 Set = Annotated[
@@ -46,14 +46,14 @@ def train(
     """Train a recipe's stages and save every part as a Hugging Face folder; torchrun spreads it over processes."""
     from rich.console import Console
 
-    from sailvit.distributed.processes import joined, rank
+    from sailvit.distributed.processes import process_group, rank
     from sailvit.training.callbacks.claim import claimed
 
     loaded = load_recipe(recipe, overrides or ())
     folder = RunFolder(
         run or (Path(recipe).parent if resume and _in_run(recipe) else Path("runs") / loaded.name)
     )
-    with joined():
+    with process_group():
         console = Console(quiet=rank() != 0)
         if resume and not is_run(folder.path):
             raise RunError(f"{folder.path} holds no run to resume; start it without --resume")
@@ -81,13 +81,13 @@ def wish_of(recipe: Recipe, *, resume: bool, overwrite: bool) -> Wish:
 
 def run_recipe(
     recipe: Recipe, folder: RunFolder, console: Console, *, claim: Claim | None = None
-) -> Assembly:
+) -> ModelBundle:
     """Train `recipe` into `folder` with progress on `console`, and write the report; returns the trained model.
 
     `claim` is the hold on the folder where the caller has it; else a new run is started there.
     """
     # Here, so that `sailvit --help` does not wait for torch.
-    from sailvit.cli.progress import ProgressHook, announcement
+    from sailvit.cli.progress import ProgressCallback, announcement
     from sailvit.distributed.processes import rank
     from sailvit.models.loading.quiet import quiet_libraries
     from sailvit.report.page import write_report
@@ -114,13 +114,13 @@ def run_recipe(
         _refuse_own_parents(recipe, folder)
     # Before anything is built, so that nothing of the new run is read from the old one; it is put back on failure.
     claim.begin()
-    trainer = Trainer(recipe, folder, hooks=[ProgressHook(console)], announce=announce)
+    trainer = Trainer(recipe, folder, callbacks=[ProgressCallback(console)], announce=announce)
     if rank() == 0:
         _write_recipe(folder, dump_recipe(recipe))
-    assembly = trainer.run(resume=resume, claim=claim)
+    bundle = trainer.run(resume=resume, claim=claim)
     if rank() == 0:
         write_report(folder)
-    return assembly
+    return bundle
 
 
 def _refuse_own_parents(recipe: Recipe, folder: RunFolder) -> None:

@@ -12,7 +12,7 @@ Tool = Literal["tensorboard", "wandb", "trackio"]
 """A tool that shows curves."""
 
 
-class WatchConfig(Config):
+class MonitoringConfig(Config):
     """What a run looks at beside its losses, how often, and where its curves go."""
 
     every: Annotated[int, Field(ge=1)] | None = 100

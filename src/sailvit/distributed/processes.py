@@ -16,7 +16,7 @@ from torch.distributed.tensor import DTensor
 
 
 @contextmanager
-def joined() -> Iterator[None]:
+def process_group() -> Iterator[None]:
     """A stretch of code inside the process group that a launcher such as torchrun announces; without one, just code."""
     if dist.is_initialized() or int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield
@@ -30,13 +30,13 @@ def joined() -> Iterator[None]:
         dist.destroy_process_group()
 
 
-def meet() -> None:
+def barrier() -> None:
     """Wait until every process is here; before one of them changes files that the others look at."""
     if world() > 1:
         dist.barrier()
 
 
-def agreed(value: Any) -> Any:
+def broadcast(value: Any) -> Any:
     """Rank 0's `value` on every process."""
     if world() == 1:
         return value
@@ -45,7 +45,7 @@ def agreed(value: Any) -> Any:
     return held[0]
 
 
-def gathered(value: Any) -> list[Any]:
+def gather_objects(value: Any) -> list[Any]:
     """What every process gave, in rank order."""
     if world() == 1:
         return [value]

@@ -8,46 +8,46 @@ import torch
 from torch.nn.functional import pad
 
 from sailvit.core.records import Record, Sample
-from sailvit.data.processing.processor import SampleBuilder
+from sailvit.data.processing.processor import Processor
 from sailvit.models.languages.greedy import end_tokens, plain_greedy
-from sailvit.models.loading.build import Assembly
+from sailvit.models.loading.build import ModelBundle
 from sailvit.models.structure.answering import Answering, generate_whole, generating
 
 
 @torch.no_grad()
 def answer(
-    assembly: Assembly, records: Sequence[Record], *, batch: int = 64, longest: int = 32
+    bundle: ModelBundle, records: Sequence[Record], *, batch: int = 64, longest: int = 32
 ) -> list[str]:
     """The model's answers, one per record, of at most `longest` tokens; special tokens and outer space are left out.
 
     An answer ends with the turn: at a token that the generation config, the tokenizer or the chat template ends it
     with. Nothing else of the generation config is applied.
     """
-    builder = SampleBuilder(assembly.tokenizer, assembly.layout, longest=1 << 30, day=assembly.day)
-    ends = end_tokens(assembly.mllm.language, assembly.tokenizer, builder.encoder.ends())
-    prompts = [builder.prompt("asked", record) for record in records]
+    processor = Processor(bundle.tokenizer, bundle.layout, longest=1 << 30, day=bundle.day)
+    ends = end_tokens(bundle.mllm.language, bundle.tokenizer, processor.encoder.ends())
+    prompts = [processor.prompt("asked", record) for record in records]
     # Prompts of similar length share a batch, so that little of it is padding.
     order = sorted(range(len(prompts)), key=lambda index: len(prompts[index].tokens))
     answers = [""] * len(prompts)
-    with generating(assembly.mllm) as how:
+    with generating(bundle.mllm) as how:
         for chosen in how.batches(order, [len(prompt.tokens) for prompt in prompts], batch):
             picked = [prompts[index] for index in chosen]
-            ids = _generate(assembly, picked, longest, ends, how)
+            ids = _generate(bundle, picked, longest, ends, how)
             for index, tokens in zip(chosen, ids, strict=True):
-                text = assembly.tokenizer.decode(_until(tokens, ends), skip_special_tokens=True)
+                text = bundle.tokenizer.decode(_until(tokens, ends), skip_special_tokens=True)
                 answers[index] = text.strip()
     return answers
 
 
 def _generate(
-    assembly: Assembly,
+    bundle: ModelBundle,
     prompts: Sequence[Sample],
     longest: int,
     ends: Sequence[int],
     how: Answering,
 ) -> list[list[int]]:
     """Tokens of the answers, with whatever follows their ends."""
-    mllm, tokenizer = assembly.mllm, assembly.tokenizer
+    mllm, tokenizer = bundle.mllm, bundle.tokenizer
     device = mllm.language.device
     lengths = [len(prompt.tokens) for prompt in prompts]
     tiles = torch.cat([prompt.tiles for prompt in prompts]).to(device)

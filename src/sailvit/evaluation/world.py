@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from sailvit.core.records import Record
 from sailvit.data.processing.images import data_uri, load_image
-from sailvit.data.processing.processor import SampleBuilder
+from sailvit.data.processing.processor import Processor
 from sailvit.evaluation.scores import Question
-from sailvit.models.loading.build import Assembly
+from sailvit.models.loading.build import ModelBundle
 from sailvit.synthetic.world.source import WorldSource
 
 
@@ -32,24 +32,24 @@ def as_question(task: str, record: Record) -> Question:
 
 
 @torch.no_grad()
-def image_features(assembly: Assembly, records: Sequence[Record]) -> NDArray[np.float32]:
+def image_features(bundle: ModelBundle, records: Sequence[Record]) -> NDArray[np.float32]:
     """float[N, D]: the mean visual token of every record's first image, in the language's embedding space."""
-    builder = SampleBuilder(assembly.tokenizer, assembly.layout, longest=1 << 30, day=assembly.day)
+    processor = Processor(bundle.tokenizer, bundle.layout, longest=1 << 30, day=bundle.day)
     rows = []
     for record in records:
-        tiles = builder.prompt("shown", record).tiles.to(assembly.mllm.language.device)
-        rows.append(assembly.mllm.visual(tiles).float().mean(dim=(0, 1)).cpu())
+        tiles = processor.prompt("shown", record).tiles.to(bundle.mllm.language.device)
+        rows.append(bundle.mllm.visual(tiles).float().mean(dim=(0, 1)).cpu())
     features: NDArray[np.float32] = torch.stack(rows).numpy()
     return features
 
 
-def embedding_rows(assembly: Assembly) -> NDArray[np.float32]:
+def embedding_rows(bundle: ModelBundle) -> NDArray[np.float32]:
     """float[M, D]: the language's input embeddings of every token that is not special."""
-    table = assembly.mllm.language.get_input_embeddings().weight.detach().float().cpu()
+    table = bundle.mllm.language.get_input_embeddings().weight.detach().float().cpu()
     plain = [
         index
-        for index in range(len(assembly.tokenizer))
-        if index not in assembly.tokenizer.all_special_ids
+        for index in range(len(bundle.tokenizer))
+        if index not in bundle.tokenizer.all_special_ids
     ]
     chosen: NDArray[np.float32] = table[plain].numpy()
     return chosen

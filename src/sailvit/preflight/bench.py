@@ -13,7 +13,7 @@ from sailvit.core.recipe import Length, Recipe
 from sailvit.core.run import RunFolder
 from sailvit.data.loading.loader import Loader
 from sailvit.distributed.processes import world
-from sailvit.models.loading.build import Assembly
+from sailvit.models.loading.build import ModelBundle
 from sailvit.models.loading.sketch import sketch
 from sailvit.models.loading.unlearned import unlearned
 from sailvit.models.measures.flops import flops_model
@@ -22,10 +22,10 @@ from sailvit.models.structure.parallel import parallelize
 from sailvit.preflight.bench_data import BenchData, gather
 from sailvit.training.objectives.base import make_objectives
 from sailvit.training.optim.optimizer import freeze, make_optimizer
-from sailvit.training.stages.callback import Hook
-from sailvit.training.stages.loader_config import make_feed
+from sailvit.training.stages.callback import Callback
+from sailvit.training.stages.loader_config import make_loader_config
 from sailvit.training.stages.loop import run_stage
-from sailvit.training.stages.stage_run import StageJob, StepRecord
+from sailvit.training.stages.stage_run import StageRun, StepRecord
 
 _ENDLESS = 1 << 50
 """Tokens that no bench reaches."""
@@ -102,16 +102,16 @@ def bench(
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
     measured = matmul_rate(device, torch.bfloat16 if bf16 else torch.float32)
     listed = datasheet_peak(name) if bf16 else None
-    assembly = unlearned(recipe.model, recipe.seed, device)
-    data = gather(recipe, assembly)
-    parallelize(assembly.mllm, recipe.parallel, device, bf16=bf16)
-    assembly.mllm.train()
+    bundle = unlearned(recipe.model, recipe.seed, device)
+    data = gather(recipe, bundle)
+    parallelize(bundle.mllm, recipe.parallel, device, bf16=bf16)
+    bundle.mllm.train()
     stages = []
     for index in range(len(recipe.stages)):
         watch = _Watch(PeakMemory(device), warmup, steps)
-        job = _job(recipe, index, assembly, data, device=device, peak=measured)
-        run_stage(job, [watch])
-        stages.append(watch.speed(job, listed))
+        run = _stage_run(recipe, index, bundle, data, device=device, peak=measured)
+        run_stage(run, [watch])
+        stages.append(watch.speed(run, listed))
     return Speed(
         recipe=recipe.name,
         device=name,
@@ -142,7 +142,7 @@ def _refuse_too_large(recipe: Recipe, device: torch.device) -> None:
             )
 
 
-class _Watch(Hook):
+class _Watch(Callback):
     """Keeps the records of steady steps and ends the stage after the last."""
 
     def __init__(self, memory: PeakMemory, warmup: int, steps: int) -> None:
@@ -152,36 +152,36 @@ class _Watch(Hook):
         self._records: list[StepRecord] = []
         self._begin = (0, 0)
 
-    def stage_started(self, job: StageJob) -> None:
+    def stage_started(self, run: StageRun) -> None:
         """Forget earlier peaks."""
         self._memory.restart()
 
-    def step_ended(self, job: StageJob, record: StepRecord) -> None:
+    def step_ended(self, run: StageRun, record: StepRecord) -> None:
         """Note the step."""
         if record.step <= self._warmup:
             self._begin = (record.samples, record.tokens)
         else:
             self._records.append(record)
-        job.stop = record.step >= self._last
+        run.stop = record.step >= self._last
 
-    def speed(self, job: StageJob, listed: float | None) -> StageSpeed:
+    def speed(self, run: StageRun, listed: float | None) -> StageSpeed:
         """The figures; `listed` is the maker's peak."""
         records = self._records
         seconds = sum(record.seconds for record in records)
         flops = (
-            sum(record.mfu * record.seconds for record in records) * job.peak * world() / seconds
+            sum(record.mfu * record.seconds for record in records) * run.peak * world() / seconds
         )
         return StageSpeed(
-            name=job.stage.name,
+            name=run.stage.name,
             steps=len(records),
-            packs=job.stage.global_batch,
+            packs=run.stage.global_batch,
             seconds=seconds,
             samples_per_s=(records[-1].samples - self._begin[0]) / seconds,
             tokens_per_s=(records[-1].tokens - self._begin[1]) / seconds,
             answer_tokens_per_s=sum(record.answer_tokens for record in records) / seconds,
             tiles_per_s=sum(record.images for record in records) / seconds,
             flops_per_s=flops,
-            mfu=flops / (job.peak * world()),
+            mfu=flops / (run.peak * world()),
             mfu_datasheet=None if listed is None else flops / (listed * world()),
             waiting=sum(record.wait for record in records) / seconds,
             padding=sum(record.padding for record in records) / len(records),
@@ -189,31 +189,33 @@ class _Watch(Hook):
         )
 
 
-def _job(
+def _stage_run(
     recipe: Recipe,
     index: int,
-    assembly: Assembly,
+    bundle: ModelBundle,
     data: BenchData,
     *,
     device: torch.device,
     peak: float,
-) -> StageJob:
-    stage, model = recipe.stages[index], assembly.mllm
+) -> StageRun:
+    stage, model = recipe.stages[index], bundle.mllm
     freeze(model, stage)
     objectives = {
         name: objective.to(device)
         for name, objective in make_objectives(list(stage.objectives)).items()
     }
-    feed = make_feed(recipe, index, {name: len(source) for name, source in data.sources.items()})
-    return StageJob(
+    loader_config = make_loader_config(
+        recipe, index, {name: len(source) for name, source in data.sources.items()}
+    )
+    return StageRun(
         recipe=recipe,
         index=index,
         # Nothing is written: no hook here has anything to keep.
         folder=RunFolder(Path()),
-        assembly=assembly,
+        bundle=bundle,
         objectives=objectives,
         optimizer=make_optimizer(model, objectives.values(), stage),
-        loader=Loader(data.sources, data.costs, data.builder, feed),
+        loader=Loader(data.sources, data.costs, data.processor, loader_config),
         device=device,
         target=float(_ENDLESS),
         flops=flops_model(model, language_runs=any(o.needs_logits for o in objectives.values())),

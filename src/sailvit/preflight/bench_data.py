@@ -11,9 +11,9 @@ from sailvit.core.recipe import Recipe
 from sailvit.core.records import Record, Source
 from sailvit.data.lengths.costs import Costs
 from sailvit.data.lengths.measuring import measure
-from sailvit.data.processing.processor import SampleBuilder
+from sailvit.data.processing.processor import Processor
 from sailvit.data.sources import open_source
-from sailvit.models.loading.build import Assembly
+from sailvit.models.loading.build import ModelBundle
 from sailvit.preflight.random_source import InventedSource
 from sailvit.preflight.samples import ASSUMED_TEXT
 
@@ -29,15 +29,15 @@ class BenchData:
     """By name."""
     costs: Mapping[str, Costs]
     """Of the same."""
-    builder: SampleBuilder
+    processor: Processor
     """For the model's tokenizer and layout."""
     invented: tuple[str, ...]
     """Names of the sources that are not here."""
 
 
-def gather(recipe: Recipe, assembly: Assembly) -> BenchData:
+def gather(recipe: Recipe, bundle: ModelBundle) -> BenchData:
     """Data for every stage of `recipe`; a source that cannot be opened is replaced by an invented one."""
-    builder = SampleBuilder(assembly.tokenizer, assembly.layout, recipe.sequence, day=assembly.day)
+    processor = Processor(bundle.tokenizer, bundle.layout, recipe.sequence, day=bundle.day)
     sources: dict[str, Source] = {}
     invented = []
     for name in dict.fromkeys(name for stage in recipe.stages for name in stage.data):
@@ -50,13 +50,13 @@ def gather(recipe: Recipe, assembly: Assembly) -> BenchData:
             )
             # Half of the words ask, half of them answer, as `sailvit plan` assumes.
             sources[name] = InventedSource(
-                assembly.layout,
+                bundle.layout,
                 count=RECORDS,
                 words=ASSUMED_TEXT // 2,
                 kind="caption" if paired else "chat",
             )
-    costs = {name: measure(name, source, builder) for name, source in sources.items()}
-    return BenchData(sources, costs, builder, tuple(invented))
+    costs = {name: measure(name, source, processor) for name, source in sources.items()}
+    return BenchData(sources, costs, processor, tuple(invented))
 
 
 class _First:

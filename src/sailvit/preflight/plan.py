@@ -12,7 +12,7 @@ from sailvit.core.recipe import PARTS, Part, Recipe, Stage
 from sailvit.core.records import Source
 from sailvit.data.lengths.costs import CostTable
 from sailvit.data.lengths.measuring import Measurer
-from sailvit.data.processing.processor import SampleBuilder
+from sailvit.data.processing.processor import Processor
 from sailvit.data.sources import open_source
 from sailvit.models.loading.sketch import Sketch, sketch
 from sailvit.models.measures.flops import flops_model
@@ -253,12 +253,12 @@ def _looked_at(
         return {}, []
     if refused := tokenizer_problems(recipe):
         return {}, list(map(str, refused))
-    builder = SampleBuilder(model.tokenizer, model.layout, recipe.sequence, day=model.day)
+    processor = Processor(model.tokenizer, model.layout, recipe.sequence, day=model.day)
     tables = {}
     for name, source in sources.items():
         count = min(JUDGED, len(source))
         positions = [place * len(source) // count for place in range(count)]
-        counts, bad, _ = Measurer(source, builder).measure(positions)
+        counts, bad, _ = Measurer(source, processor).measure(positions)
         tables[name] = CostTable(
             counts[0], counts[1], firsts=counts[2], pairs=counts[3], bad=tuple(bad)
         )

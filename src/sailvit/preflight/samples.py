@@ -9,7 +9,7 @@ from sailvit.core.batch import IGNORED
 from sailvit.core.errors import DataError
 from sailvit.core.records import Record, Source, Turn
 from sailvit.data.processing.images import tile_count
-from sailvit.data.processing.processor import SampleBuilder
+from sailvit.data.processing.processor import Processor
 from sailvit.models.loading.sketch import Sketch
 
 LOOK = 48
@@ -94,15 +94,15 @@ Row = tuple[float, float, float, float]
 
 def _measurer(model: Sketch, sequence: int) -> Callable[[Record], Row]:
     layout, tokenizer = model.layout, model.tokenizer
-    builder = None
+    processor = None
     if tokenizer is not None:
-        builder = SampleBuilder(tokenizer, layout, sequence, day=model.day)
+        processor = Processor(tokenizer, layout, sequence, day=model.day)
 
     def measure(record: Record) -> Row:
         """What one record amounts to."""
         caption = float(record.kind == "caption" and len(record.images) == 1)
-        if builder is not None:
-            text = builder.draft("plan", record).text
+        if processor is not None:
+            text = processor.draft("plan", record).text
             visual = float((text.tokens == layout.placeholder_id).sum())
             return (
                 visual / layout.tokens_per_tile,

@@ -1,1 +1,1 @@
-"""Stages: one loop, objectives, optimizer, proof, hooks."""
+"""Stages: one loop, objectives, optimizer, proof, callbacks."""

@@ -21,21 +21,27 @@ from sailvit.core.recipe.differences import going_on, recorded
 from sailvit.core.run import RunFolder, read_json
 from sailvit.data.lengths.measuring import mark_stale, measure_all
 from sailvit.data.loading.loader import Loader
-from sailvit.data.processing.processor import SampleBuilder
+from sailvit.data.processing.processor import Processor
 from sailvit.data.rows.keys import unread_line
-from sailvit.distributed.processes import agreed, meet, rank, world
+from sailvit.distributed.processes import barrier, broadcast, rank, world
 from sailvit.distributed.sharding import fill_all
-from sailvit.models.loading.build import Assembly, build, load_connector, load_language, load_tower
+from sailvit.models.loading.build import (
+    ModelBundle,
+    build,
+    load_connector,
+    load_language,
+    load_tower,
+)
 from sailvit.models.measures.flops import flops_model
 from sailvit.models.measures.peak import device_peak
 from sailvit.models.structure.parallel import settle
 from sailvit.training.callbacks.claim import Claim, KeepClaim, Wish, claimed
-from sailvit.training.callbacks.metrics import MetricsHook
-from sailvit.training.callbacks.monitoring import WatchHook
-from sailvit.training.callbacks.proof import ProofHook
-from sailvit.training.callbacks.recovery import RecoveryHook
+from sailvit.training.callbacks.metrics import MetricsCallback
+from sailvit.training.callbacks.monitoring import MonitoringCallback
+from sailvit.training.callbacks.proof import ProofCallback
+from sailvit.training.callbacks.recovery import RecoveryCallback
 from sailvit.training.callbacks.save_state import SaveState
-from sailvit.training.callbacks.search import SearchHook, make_search
+from sailvit.training.callbacks.search import SearchCallback, make_search
 from sailvit.training.callbacks.signals import StopOnSignal
 from sailvit.training.callbacks.state import restore_place, restore_stage, restore_weights
 from sailvit.training.callbacks.stopping import stopping_safely
@@ -48,11 +54,11 @@ from sailvit.training.output.exports import export_stage
 from sailvit.training.output.loggers import Curves, refuse_missing
 from sailvit.training.output.manifest import note_changes, note_resume, run_day, start_manifest
 from sailvit.training.output.quarantine import QuarantineLog
-from sailvit.training.stages.callback import Hook
+from sailvit.training.stages.callback import Callback
 from sailvit.training.stages.journal import Journal
-from sailvit.training.stages.loader_config import make_feed, target_of
+from sailvit.training.stages.loader_config import make_loader_config, target_of
 from sailvit.training.stages.loop import run_stage
-from sailvit.training.stages.stage_run import StageJob
+from sailvit.training.stages.stage_run import StageRun
 
 _FINISHED = ("step", "samples", "tokens", "seconds")
 """Fields of a job that the manifest tells of a finished stage."""
@@ -66,7 +72,7 @@ class Trainer:
         recipe: Recipe,
         folder: RunFolder,
         *,
-        hooks: Sequence[Hook] = (),
+        callbacks: Sequence[Callback] = (),
         announce: Callable[[dict[str, Any]], None] = lambda line: None,
         device: torch.device | None = None,
     ) -> None:
@@ -76,16 +82,16 @@ class Trainer:
         self.device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
         refuse_missing(recipe)
         self.sources = open_sources(recipe, files=not folder.manifest.exists())
-        day = agreed(run_day(folder, recipe))
+        day = broadcast(run_day(folder, recipe))
         dated = recipe.model.model_copy(update={"chat_date": day})
-        self.assembly = build(dated, recipe.seed, recipe.parallel.packing)
-        self._builder = SampleBuilder(
-            self.assembly.tokenizer,
-            self.assembly.layout,
+        self.bundle = build(dated, recipe.seed, recipe.parallel.packing)
+        self._processor = Processor(
+            self.bundle.tokenizer,
+            self.bundle.layout,
             recipe.sequence,
-            day=self.assembly.day,
+            day=self.bundle.day,
         )
-        self._costs = measure_all(self.sources, self._builder, workers=recipe.workers)
+        self._costs = measure_all(self.sources, self._processor, workers=recipe.workers)
         refuse(judge(recipe, self._costs, {name: len(each) for name, each in self.sources.items()}))
         self._changed: set[str] = set()
         for remark in self._remarks():
@@ -95,49 +101,49 @@ class Trainer:
         self._peak = device_peak(self.device, recipe.precision)
         self._signals = StopOnSignal()
         bf16 = recipe.precision == "bf16"
-        chosen = settle(self.assembly.mllm, recipe.parallel, self.device, bf16=bf16)
+        chosen = settle(self.bundle.mllm, recipe.parallel, self.device, bf16=bf16)
         announce({"note": str(chosen)})
         self._checkpoints = Checkpoints(
             folder.state, keep=recipe.checkpoint.keep, keep_best=recipe.checkpoint.best
         )
         self._saver = SaveState(self._checkpoints, self._journal)
-        self._hooks = self._make_hooks(hooks)
+        self._callbacks = self._make_callbacks(callbacks)
         # Every stage is set up once, so that a mistake in the last shows before the first has trained for days.
         for index in range(len(recipe.stages)):
-            self._job(index)
+            self._stage_run(index)
 
     def _remarks(self) -> Iterator[str]:
         """What the parts, the chat template and the sources have to say, in sentences."""
-        yield from self.assembly.notes
+        yield from self.bundle.notes
         if (mode := self.recipe.parallel.mode) != "replicate" and world() == 1:
             yield f"parallel.mode is {mode}, but one process has nothing to share"
-        yield from self._builder.encoder.remarks()
-        yield from balance_remarks(self.recipe, self.assembly.mllm.language.config)
+        yield from self._processor.encoder.remarks()
+        yield from balance_remarks(self.recipe, self.bundle.mllm.language.config)
         for name, costs in self._costs.items():
             if costs.unread:
                 yield unread_line(name, costs.unread)
 
-    def _make_hooks(self, given: Sequence[Hook]) -> list[Hook]:
+    def _make_callbacks(self, given: Sequence[Callback]) -> list[Callback]:
         # Signals first, so that a step's record, proof and save all see the request to stop; the proof before the save,
         # so that no state is kept of a stage that did something else than planned; between them recovery and
         # the search, whose decisions are about the next step and belong to the state.
         curves = Curves(self.recipe, self.folder, self._announce) if rank() == 0 else None
         return [
             self._signals,
-            *([] if curves is None else [MetricsHook(curves)]),
-            WatchHook(
-                partial(choose, self.recipe, self.sources, self._costs, self._builder),
+            *([] if curves is None else [MetricsCallback(curves)]),
+            MonitoringCallback(
+                partial(choose, self.recipe, self.sources, self._costs, self._processor),
                 curves,
                 self._announce,
             ),
             *given,
-            ProofHook(self._announce),
-            RecoveryHook(self._checkpoints, self._announce),
-            SearchHook(self._announce),
+            ProofCallback(self._announce),
+            RecoveryCallback(self._checkpoints, self._announce),
+            SearchCallback(self._announce),
             self._saver,
         ]
 
-    def run(self, *, resume: bool = False, claim: Claim | None = None) -> Assembly:
+    def run(self, *, resume: bool = False, claim: Claim | None = None) -> ModelBundle:
         """Train every stage that is not done yet; returns the model as it stands after the last.
 
         `claim` is the hold on the run folder where the caller has it already.
@@ -152,29 +158,29 @@ class Trainer:
             with claimed(self.folder, wish, len(self.recipe.stages)) as held:
                 return self.run(resume=resume, claim=held)
         # First, so that a process that lost the folder writes nothing more.
-        self._hooks.insert(0, KeepClaim(claim))
+        self._callbacks.insert(0, KeepClaim(claim))
         saved: Saved | None = None
         if resume:
             saved = self._resume()
         else:
             claim.begin()
             self._start()
-        self.assembly.mllm.train()
+        self.bundle.mllm.train()
         with ExitStack() as stack:
-            for hook in reversed(self._hooks):
-                stack.callback(hook.close)
+            for callback in reversed(self._callbacks):
+                stack.callback(callback.close)
             if saved:
                 self._export_before(saved)
             for index in range(saved.values["stage"] if saved else 0, len(self.recipe.stages)):
                 self._run_stage(index, saved)
                 saved = None
         self._checkpoints.clear()
-        return self.assembly
+        return self.bundle
 
     def _start(self) -> None:
         if rank() == 0:
             with explained(str(self.folder.manifest), "start again"):
-                start_manifest(self.folder, self.recipe, self.assembly, self.sources)
+                start_manifest(self.folder, self.recipe, self.bundle, self.sources)
             self._quarantine.note_faults(self.recipe.stages[0], self.sources)
 
     def _resume(self) -> Saved:
@@ -185,7 +191,7 @@ class Trainer:
             raise RunError(self._why_not(notes))
         self._note_changes(saved)
         # Some stage's job is needed to name tensors; weights are the same in all.
-        restore_weights(self._job(0), saved)
+        restore_weights(self._stage_run(0), saved)
         own = self.folder.logs if rank() == 0 else ()
         for path in (*own, *self._quarantine.files()):
             with explained(str(path)):
@@ -196,7 +202,7 @@ class Trainer:
         """Refuse a recipe that would learn something else than the run has so far; note what else differs."""
         known = manifest_of(self.folder.path).get("recipe")
         # Read before the first process writes.
-        meet()
+        barrier()
         if known is not None:
             place = str(self.folder.path)
             self.recipe, found = going_on(recorded(known, place), self.recipe, place)
@@ -218,57 +224,57 @@ class Trainer:
         )
 
     def _run_stage(self, index: int, saved: Saved | None) -> None:
-        job = self._job(index)
+        run = self._stage_run(index)
         if saved is not None and saved.values["step"]:
-            restore_stage(job, saved)
-            restore_place(job, saved.values)
+            restore_stage(run, saved)
+            restore_place(run, saved.values)
             if rank() == 0:
                 with explained(str(self.folder.manifest)):
-                    note_resume(self.folder, job)
+                    note_resume(self.folder, run)
         else:
             self._start_parts(index)
-        with stopping_safely(job, self._saver, self._announce):
-            run_stage(job, self._hooks)
-        if job.stop:
+        with stopping_safely(run, self._saver, self._announce):
+            run_stage(run, self._callbacks)
+        if run.stop:
             raise InterruptedRunError(
-                f"stopped by {self._signals.received or 'another process'} after step {job.step} of stage"
-                f" {job.stage.name}; the state is in {self.folder.state}. Continue with:"
+                f"stopped by {self._signals.received or 'another process'} after step {run.step} of stage"
+                f" {run.stage.name}; the state is in {self.folder.state}. Continue with:"
                 f" {'torchrun ... -m -- ' if world() > 1 else ''}sailvit train {self.folder.recipe} --resume",
                 preempted=self._signals.received != "SIGINT",
             )
         # The state first: whatever happens to an export, the stage is not lost.
-        finished = {name: getattr(job, name) for name in _FINISHED}
-        token = agreed(str(time.time_ns()))
-        self._saver.save_end(job, {**finished, "token": token})
-        export_stage(job, token)
+        finished = {name: getattr(run, name) for name in _FINISHED}
+        token = broadcast(str(time.time_ns()))
+        self._saver.save_end(run, {**finished, "token": token})
+        export_stage(run, token)
 
     def _export_before(self, saved: Saved) -> None:
         """Export what is missing of the stage that a state at the beginning of the next one comes after."""
         finished, index = saved.values.get("finished"), saved.values["stage"] - 1
         if finished is None or saved.values["step"]:
             return
-        job = self._job(index)
+        run = self._stage_run(index)
         for name in _FINISHED:
-            setattr(job, name, finished[name])
-        export_stage(job, finished["token"])
+            setattr(run, name, finished[name])
+        export_stage(run, finished["token"])
 
-    def _job(self, index: int) -> StageJob:
+    def _stage_run(self, index: int) -> StageRun:
         stage = self.recipe.stages[index]
-        model, device = self.assembly.mllm, self.device
+        model, device = self.bundle.mllm, self.device
         freeze(model, stage)
         objectives = {
             name: objective.to(device)
             for name, objective in make_objectives(list(stage.objectives)).items()
         }
-        feed = make_feed(
+        loader_config = make_loader_config(
             self.recipe, index, {name: len(source) for name, source in self.sources.items()}
         )
         report = self._quarantine.reporter(index, stage)
-        return StageJob(
+        return StageRun(
             recipe=self.recipe,
             index=index,
             folder=self.folder,
-            assembly=self.assembly,
+            bundle=self.bundle,
             objectives=objectives,
             optimizer=make_optimizer(model, objectives.values(), stage),
             flops=flops_model(
@@ -278,14 +284,14 @@ class Trainer:
             loader=Loader(
                 self.sources,
                 self._costs,
-                self._builder,
-                feed,
+                self._processor,
+                loader_config,
                 report=report,
                 changed=self._note_change,
             ),
             device=device,
             journal=self._journal,
-            target=target_of(stage, feed),
+            target=target_of(stage, loader_config),
             search=make_search(stage),
         )
 
@@ -294,7 +300,7 @@ class Trainer:
         if source in self._changed:
             return
         self._changed.add(source)
-        mark_stale(self.sources[source], self._builder)
+        mark_stale(self.sources[source], self._processor)
         self._announce(
             {
                 "note": f"source {source} has changed since it was measured: records that no longer fit their packs are"
@@ -309,7 +315,7 @@ class Trainer:
                 self._load_part(part, None if start == "recipe" else start)
 
     def _load_part(self, part: Part, folder: str | None) -> None:
-        config, mllm = self.recipe.model, self.assembly.mllm
+        config, mllm = self.recipe.model, self.bundle.mllm
         if part == "connector":
             changed = (
                 config.connector

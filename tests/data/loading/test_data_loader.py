@@ -26,8 +26,8 @@ from sailvit.data.lengths.costs import CostTable
 from sailvit.data.lengths.measuring import measure
 from sailvit.data.loading.loader import Loader
 from sailvit.data.loading.reader import Reader
-from sailvit.data.processing.processor import SampleBuilder
-from sailvit.data.sampling.loader_config import Feed
+from sailvit.data.processing.processor import Processor
+from sailvit.data.sampling.loader_config import LoaderConfig
 
 WORDS = [
     "what",
@@ -67,7 +67,7 @@ class Memory:
         return Record(str(position), turns, pixels, "caption" if image else "text")
 
 
-FEED = Feed(
+FEED = LoaderConfig(
     name="fine",
     seed=5,
     shares={"a": 3, "b": 1},
@@ -80,22 +80,22 @@ SOURCES = {"a": Memory(40), "b": Memory(23)}
 
 
 @pytest.fixture(scope="module")
-def builder(chatml, layout):
-    return SampleBuilder(chatml, layout, FEED.sequence)
+def processor(chatml, layout):
+    return Processor(chatml, layout, FEED.sequence)
 
 
 @pytest.fixture(scope="module")
-def load(builder):
+def load(processor):
     """A loader; costs are those of undamaged sources."""
     costs = {}
 
-    def make(feed=FEED, sources=SOURCES, *, cursor=None, **settings):
+    def make(loader_config=FEED, sources=SOURCES, *, cursor=None, **settings):
         for source in sources.values():
             whole = (len(source), source.images)
             if whole not in costs:
-                costs[whole] = measure("", Memory(len(source), images=source.images), builder)
+                costs[whole] = measure("", Memory(len(source), images=source.images), processor)
         found = {name: costs[len(source), source.images] for name, source in sources.items()}
-        loader = Loader(sources, found, builder, feed, **settings)
+        loader = Loader(sources, found, processor, loader_config, **settings)
         if cursor is not None:
             loader.load(json.loads(json.dumps(cursor)))
         return loader
@@ -270,8 +270,8 @@ def test_a_resumed_run_reports_the_bad_records_of_its_own_steps(load, alone):
 
 def test_a_pack_of_bad_records_alone_becomes_padding(load):
     sources = {"a": Memory(40, broken=range(20)), "b": SOURCES["b"]}
-    feed = replace(FEED, sequence=40, samples=40, quarantine=QuarantineConfig(share=1))
-    steps = list(load(feed, sources))
+    loader_config = replace(FEED, sequence=40, samples=40, quarantine=QuarantineConfig(share=1))
+    steps = list(load(loader_config, sources))
     empty = [batch for step in steps for batch in step.batches if not batch.sample_ids]
     assert empty
     assert all(
@@ -283,11 +283,11 @@ def test_a_pack_of_bad_records_alone_becomes_padding(load):
 def test_too_many_bad_records_stop_the_run_with_the_worst_source(load, workers):
     sources = {"a": Memory(40, broken=(3,)), "b": Memory(23, broken=range(0, 23, 2))}
     reported = []
-    feed = replace(FEED, workers=workers, quarantine=QuarantineConfig(share=0.1, allow=4))
+    loader_config = replace(FEED, workers=workers, quarantine=QuarantineConfig(share=0.1, allow=4))
     with pytest.raises(
         DataError, match=r"of source b could not be read \(\d+ json\); at most 4, or 10"
     ) as caught:
-        list(load(feed, sources, report=reported.append))
+        list(load(loader_config, sources, report=reported.append))
     assert caught.value.kind == "quarantine"
     bad = [record for record in reported if record.source == "b"]
     assert len(bad) >= 5
@@ -296,28 +296,30 @@ def test_too_many_bad_records_stop_the_run_with_the_worst_source(load, workers):
 
 
 def test_up_to_the_allowed_number_the_share_does_not_count(load):
-    feed = replace(FEED, quarantine=QuarantineConfig(share=0, allow=50))
-    assert len(list(load(feed, BROKEN))) > 5
+    loader_config = replace(FEED, quarantine=QuarantineConfig(share=0, allow=50))
+    assert len(list(load(loader_config, BROKEN))) > 5
     with pytest.raises(DataError, match=r"at most 0, or 0\.00%, are left out"):
         list(load(replace(FEED, quarantine=QuarantineConfig(share=0, allow=0)), BROKEN))
 
 
 def test_a_source_without_a_readable_record_stops_the_run_at_once(load):
     nothing = {"a": Memory(40, broken=range(40)), "b": Memory(23, broken=range(23))}
-    feed = replace(FEED, quarantine=QuarantineConfig(share=1, allow=1000))
-    steps = iter(load(feed, nothing))
+    loader_config = replace(FEED, quarantine=QuarantineConfig(share=1, allow=1000))
+    steps = iter(load(loader_config, nothing))
     with pytest.raises(DataError, match="could not be read"):
         next(steps)
 
 
-def test_a_record_that_grew_since_it_was_measured_is_left_out(builder):
-    counts = measure("a", SOURCES["a"], builder)
+def test_a_record_that_grew_since_it_was_measured_is_left_out(processor):
+    counts = measure("a", SOURCES["a"], processor)
     tokens = counts.tokens.copy()
     tokens[7] -= 1
     reported = []
-    feed = replace(FEED, shares={"a": 1}, samples=40)
+    loader_config = replace(FEED, shares={"a": 1}, samples=40)
     costs = {"a": CostTable(tokens, counts.tiles)}
-    drawn = ids(Loader({"a": SOURCES["a"]}, costs, builder, feed, report=reported.append))
+    drawn = ids(
+        Loader({"a": SOURCES["a"]}, costs, processor, loader_config, report=reported.append)
+    )
     assert len(drawn) == 39
     assert [(bad.position, bad.kind, bad.id) for bad in reported] == [(7, "changed", "7")]
 
@@ -331,9 +333,13 @@ def test_a_record_that_hangs_is_given_up(load):
 
     for workers in (0, 1):
         reported = []
-        feed = replace(FEED, samples=80, workers=workers, quarantine=QuarantineConfig(timeout=0.2))
+        loader_config = replace(
+            FEED, samples=80, workers=workers, quarantine=QuarantineConfig(timeout=0.2)
+        )
         began = time.monotonic()
-        drawn = ids(load(feed, {"a": Hanging(40), "b": SOURCES["b"]}, report=reported.append))
+        drawn = ids(
+            load(loader_config, {"a": Hanging(40), "b": SOURCES["b"]}, report=reported.append)
+        )
         assert {(bad.position, bad.kind) for bad in reported} == {(9, "timeout")}
         assert len(drawn) + len(reported) == 80
         assert time.monotonic() - began < 20
@@ -348,8 +354,8 @@ def test_errors_of_the_program_are_not_taken_for_bad_data(load):
         next(iter(load(sources={"a": Wrong(40), "b": Wrong(23)})))
 
 
-def test_a_reader_can_be_sent_to_another_process(builder):
-    reader = pickle.loads(pickle.dumps(Reader(SOURCES, builder, tiles=None, timeout=None)))
+def test_a_reader_can_be_sent_to_another_process(processor):
+    reader = pickle.loads(pickle.dumps(Reader(SOURCES, processor, tiles=None, timeout=None)))
     assert isinstance(reader, Reader)
 
 

@@ -14,7 +14,7 @@ from sailvit.core.errors import DataError
 from sailvit.core.records import Record, Turn
 from sailvit.data.processing import processor as samples
 from sailvit.data.processing.images import join_tiles, load_image
-from sailvit.data.processing.processor import SampleBuilder
+from sailvit.data.processing.processor import Processor
 
 
 def picture(shade: int, width: int = 8, height: int = 8) -> np.ndarray:
@@ -26,8 +26,8 @@ def talk(question: str, answer: str, *images, kind: str = "chat") -> Record:
 
 
 def test_tiles_follow_their_placeholders(chatml, layout):
-    builder = SampleBuilder(chatml, layout_for(chatml, max_tiles=4), 500)
-    sample = builder("src", talk("<image> <image>", "yes", picture(10, 16, 8), picture(200)))
+    processor = Processor(chatml, layout_for(chatml, max_tiles=4), 500)
+    sample = processor("src", talk("<image> <image>", "yes", picture(10, 16, 8), picture(200)))
     assert sample.id == "src/r1"
     assert [int(tile[0, 0, 0]) for tile in sample.tiles] == [10, 10, 10, 200]
     assert sample.image_of_tile.tolist() == [0, 0, 0, 1]
@@ -36,7 +36,7 @@ def test_tiles_follow_their_placeholders(chatml, layout):
 
 
 def test_text_only_samples_have_no_tiles(chatml, layout):
-    sample = SampleBuilder(chatml, layout, 500)("src", talk("one plus one?", "two"))
+    sample = Processor(chatml, layout, 500)("src", talk("one plus one?", "two"))
     assert sample.tiles.shape == (0, 3, 8, 8)
     assert sample.image_of_tile.shape == (0,)
 
@@ -52,29 +52,29 @@ def test_text_only_samples_have_no_tiles(chatml, layout):
 )
 def test_only_captions_of_one_image_form_a_pair(chatml, layout, question, images, kind, caption):
     record = talk(question, "a red circle", *[picture(1)] * images, kind=kind)
-    assert SampleBuilder(chatml, layout, 500)("src", record).caption is caption
+    assert Processor(chatml, layout, 500)("src", record).caption is caption
 
 
 def test_a_draft_opens_no_image_at_fixed_resolution(chatml, layout):
-    builder = SampleBuilder(chatml, layout, 500)
-    draft = builder.draft("src", talk("<image>", "yes", b"broken"))
+    processor = Processor(chatml, layout, 500)
+    draft = processor.draft("src", talk("<image>", "yes", b"broken"))
     assert len(draft) == len(draft.text.tokens)
     with pytest.raises(DataError, match="cannot be opened"):
-        builder.finish(draft)
+        processor.finish(draft)
 
 
 def test_encoded_images_are_decoded_and_resized(chatml, layout):
     buffer = io.BytesIO()
     Image.fromarray(picture(77, 30, 20)).save(buffer, "PNG")
-    sample = SampleBuilder(chatml, layout, 500)("src", talk("<image>", "yes", buffer.getvalue()))
+    sample = Processor(chatml, layout, 500)("src", talk("<image>", "yes", buffer.getvalue()))
     assert sample.tiles.shape == (1, 3, 8, 8)
     assert (sample.tiles == 77).all()
 
 
 def test_a_long_answer_is_cut_to_the_pack(chatml, layout):
     record = talk("<image>", "red circle " * 50, picture(1))
-    whole = SampleBuilder(chatml, layout, 10_000)("src", record)
-    cut = SampleBuilder(chatml, layout, 40)("src", record)
+    whole = Processor(chatml, layout, 10_000)("src", record)
+    cut = Processor(chatml, layout, 40)("src", record)
     assert cut.tokens.equal(whole.tokens[:40])
     assert cut.labels[:39].equal(whole.labels[:39])
     assert cut.labels[39] == -100
@@ -83,7 +83,7 @@ def test_a_long_answer_is_cut_to_the_pack(chatml, layout):
 
 @pytest.mark.parametrize("longest", range(30, 200, 7))
 def test_an_image_is_cut_off_whole_or_not_at_all(chatml, longest):
-    builder = SampleBuilder(chatml, layout_for(chatml, tokens_per_tile=20), longest)
+    processor = Processor(chatml, layout_for(chatml, tokens_per_tile=20), longest)
     turns = (
         Turn("user", "a?"),
         Turn("assistant", "b"),
@@ -91,21 +91,21 @@ def test_an_image_is_cut_off_whole_or_not_at_all(chatml, longest):
         Turn("assistant", "c"),
     )
     turns += (Turn("user", "<image>"), Turn("assistant", "d" * 50))
-    sample = builder("src", Record("r", turns, (picture(1), picture(2))))
+    sample = processor("src", Record("r", turns, (picture(1), picture(2))))
     assert len(sample.tokens) <= longest
-    assert int((sample.tokens == builder.layout.placeholder_id).sum()) == 20 * len(sample.tiles)
+    assert int((sample.tokens == processor.layout.placeholder_id).sum()) == 20 * len(sample.tiles)
     assert (sample.labels >= 0).any()
 
 
 def test_a_prompt_that_fills_the_pack_is_refused(chatml, layout):
     with pytest.raises(DataError, match="lengthen the recipe's `sequence`"):
-        SampleBuilder(chatml, layout, 20)("src", talk("what colour? " * 30, "red"))
+        Processor(chatml, layout, 20)("src", talk("what colour? " * 30, "red"))
 
 
 def test_a_prompt_is_the_sample_up_to_its_answer(chatml, layout):
-    builder = SampleBuilder(chatml, layout, 500)
+    processor = Processor(chatml, layout, 500)
     record = talk("<image> colour?", "red", picture(5))
-    sample, prompt = builder("src", record), builder.prompt("src", record)
+    sample, prompt = processor("src", record), processor.prompt("src", record)
     answer = int((sample.labels >= 0).nonzero()[0]) + 1
     assert prompt.tokens.equal(sample.tokens[:answer])
     assert prompt.tiles.equal(sample.tiles)
@@ -113,9 +113,7 @@ def test_a_prompt_is_the_sample_up_to_its_answer(chatml, layout):
 
 
 def test_padding_is_never_the_placeholder(chatml, layout):
-    assert (
-        SampleBuilder(chatml, layout, 10).padding_id == chatml.pad_token_id != layout.placeholder_id
-    )
+    assert Processor(chatml, layout, 10).padding_id == chatml.pad_token_id != layout.placeholder_id
 
 
 def turns_about(*images: np.ndarray) -> Record:
@@ -126,26 +124,26 @@ def turns_about(*images: np.ndarray) -> Record:
 
 @pytest.mark.parametrize(("most", "shown"), [(None, 3), (7, 3), (6, 2), (4, 2), (3, 1), (1, 1)])
 def test_images_beyond_the_budget_are_cut_off_with_what_follows(chatml, most, shown):
-    builder = SampleBuilder(chatml, layout_for(chatml, max_tiles=4), 500)
+    processor = Processor(chatml, layout_for(chatml, max_tiles=4), 500)
     record = turns_about(picture(1), picture(2, 16, 8), picture(3, 8, 16))
-    sample = builder.finish(builder.draft("src", record, most_tiles=most))
+    sample = processor.finish(processor.draft("src", record, most_tiles=most))
     assert sample.image_of_tile.unique().tolist() == list(range(shown))
-    assert int((sample.tokens == builder.layout.placeholder_id).sum()) == 2 * len(sample.tiles)
+    assert int((sample.tokens == processor.layout.placeholder_id).sum()) == 2 * len(sample.tiles)
     assert len(sample.tiles) <= (most or 7)
     assert (sample.labels >= 0).any()
 
 
 def test_a_record_whose_first_image_is_beyond_the_budget_is_too_long(chatml):
-    builder = SampleBuilder(chatml, layout_for(chatml, max_tiles=4), 500)
+    processor = Processor(chatml, layout_for(chatml, max_tiles=4), 500)
     with pytest.raises(DataError, match="allow fewer tiles") as caught:
-        builder.draft("src", turns_about(picture(2, 16, 8)), most_tiles=2)
+        processor.draft("src", turns_about(picture(2, 16, 8)), most_tiles=2)
     assert caught.value.kind == "too long"
 
 
 @pytest.mark.parametrize("text", ["nul \0", "surrogate \ud800", "x" * 2_000_001])
 def test_what_is_no_text_is_refused(chatml, layout, text):
     with pytest.raises(DataError, match="a turn"):
-        SampleBuilder(chatml, layout, 500).draft("src", talk("what?", text))
+        Processor(chatml, layout, 500).draft("src", talk("what?", text))
 
 
 def encoded(shade: int) -> bytes:

@@ -15,14 +15,14 @@ from sailvit.core.errors import DataError
 from sailvit.core.recipe import QuarantineConfig, SourceConfig
 from sailvit.data.lengths.measuring import measure
 from sailvit.data.loading.loader import Loader
-from sailvit.data.processing.processor import SampleBuilder
+from sailvit.data.processing.processor import Processor
 from sailvit.data.remote import cache
-from sailvit.data.sampling.loader_config import Feed
+from sailvit.data.sampling.loader_config import LoaderConfig
 from sailvit.data.sources import open_source
 from sailvit.dataprep.prepare.preparing import PrepareConfig, prepare
 
 RECORDS = 40
-FEED = Feed(
+FEED = LoaderConfig(
     name="fine",
     seed=5,
     shares={"pairs": 1},
@@ -42,12 +42,12 @@ def picture(number: int) -> bytes:
 
 
 @pytest.fixture
-def builder(chatml, layout) -> SampleBuilder:
-    return SampleBuilder(chatml, layout, FEED.sequence)
+def processor(chatml, layout) -> Processor:
+    return Processor(chatml, layout, FEED.sequence)
 
 
 @pytest.fixture
-def prepared(builder, tmp_path):
+def prepared(processor, tmp_path):
     """A folder of four shards with their token counts."""
     raw = tmp_path / "raw"
     raw.mkdir()
@@ -63,7 +63,7 @@ def prepared(builder, tmp_path):
         {"pairs": source},
         tmp_path / "prepared",
         config=PrepareConfig(shard_samples=10),
-        builder=builder,
+        processor=processor,
     )
     return tmp_path / "prepared"
 
@@ -84,10 +84,10 @@ def near(prepared) -> SourceConfig:
     return SourceConfig(format="indexed", path=str(prepared))
 
 
-def steps(config, builder, tmp_path):
+def steps(config, processor, tmp_path):
     sources = {"pairs": open_source("pairs", config, tmp_path)}
-    costs = {name: measure(name, source, builder) for name, source in sources.items()}
-    return list(Loader(sources, costs, builder, FEED))
+    costs = {name: measure(name, source, processor) for name, source in sources.items()}
+    return list(Loader(sources, costs, processor, FEED))
 
 
 def test_records_are_those_of_the_folder(far, prepared, bucket, tmp_path):
@@ -105,9 +105,9 @@ def test_records_are_those_of_the_folder(far, prepared, bucket, tmp_path):
     assert len(set(wanted)) == 4 <= len(wanted)
 
 
-def test_packs_are_those_of_the_folder(far, prepared, bucket, builder, tmp_path):
+def test_packs_are_those_of_the_folder(far, prepared, bucket, processor, tmp_path):
     bucket.fail_every = 3
-    expected, found = steps(near(prepared), builder, tmp_path), steps(far, builder, tmp_path)
+    expected, found = steps(near(prepared), processor, tmp_path), steps(far, processor, tmp_path)
     assert [step.cursor for step in found] == [step.cursor for step in expected]
     for one, other in zip(found, expected, strict=True):
         for batch, same in zip(one.batches, other.batches, strict=True):
@@ -116,10 +116,10 @@ def test_packs_are_those_of_the_folder(far, prepared, bucket, builder, tmp_path)
             assert torch.equal(batch.tiles, same.tiles)
 
 
-def test_the_next_window_is_fetched_while_this_one_is_read(far, bucket, builder, tmp_path):
+def test_the_next_window_is_fetched_while_this_one_is_read(far, bucket, processor, tmp_path):
     sources = {"pairs": open_source("pairs", far, tmp_path)}
-    costs = {name: measure(name, source, builder) for name, source in sources.items()}
-    loader = Loader(sources, costs, builder, replace(FEED, window=1, global_batch=1, workers=1))
+    costs = {name: measure(name, source, processor) for name, source in sources.items()}
+    loader = Loader(sources, costs, processor, replace(FEED, window=1, global_batch=1, workers=1))
     read, asked = [], []
     for step in loader:
         shards = [path.rsplit("/", 1)[-1] for path in bucket.asked if path.endswith(".tar")]
@@ -136,10 +136,10 @@ def test_the_next_window_is_fetched_while_this_one_is_read(far, bucket, builder,
     assert any(fetched == now + 1 for now, fetched in asked)
 
 
-def test_a_second_run_asks_for_nothing_but_the_manifest(far, bucket, builder, tmp_path):
-    steps(far, builder, tmp_path)
+def test_a_second_run_asks_for_nothing_but_the_manifest(far, bucket, processor, tmp_path):
+    steps(far, processor, tmp_path)
     bucket.asked.clear()
-    steps(far, builder, tmp_path)
+    steps(far, processor, tmp_path)
     assert [path.rsplit("/", 1)[-1] for path in bucket.asked] == ["sailvit.json"]
 
 
@@ -157,13 +157,13 @@ def test_a_shard_replaced_in_the_bucket_is_the_error_of_its_records(
     assert source[20].id
 
 
-def test_a_shard_that_is_gone_costs_its_records_and_no_more(far, bucket, builder, tmp_path):
+def test_a_shard_that_is_gone_costs_its_records_and_no_more(far, bucket, processor, tmp_path):
     bucket.remove("shard-000001.tar")
     bad = []
     sources = {"pairs": open_source("pairs", far, tmp_path)}
-    costs = {name: measure(name, source, builder) for name, source in sources.items()}
-    feed = replace(FEED, quarantine=QuarantineConfig(share=0.3))
-    assert len(list(Loader(sources, costs, builder, feed, report=bad.append))) > 0
+    costs = {name: measure(name, source, processor) for name, source in sources.items()}
+    loader_config = replace(FEED, quarantine=QuarantineConfig(share=0.3))
+    assert len(list(Loader(sources, costs, processor, loader_config, report=bad.append))) > 0
     assert sorted(record.position for record in bad) == list(range(10, 20))
     assert {record.kind for record in bad} == {"missing shard"}
     assert len([path for path in bucket.asked if path.endswith("shard-000001.tar")]) <= FEED.workers

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from plans import feed, random_plans, table
+from plans import loader_config, random_plans, table
 
 from sailvit.core.errors import DataError
 from sailvit.data.lengths.costs import CostTable
@@ -19,7 +19,9 @@ from sailvit.data.sampling.draws import Draws
 def drawn(shares, count, *, sizes=None, block=2048, **settings):
     costs = {name: table((sizes or {}).get(name, 50)) for name in shares}
     nothing = dict.fromkeys(shares, 0)
-    return list(islice(Draws(feed(shares, **settings), costs, block).after(nothing), count))
+    return list(
+        islice(Draws(loader_config(shares, **settings), costs, block).after(nothing), count)
+    )
 
 
 @given(st.dictionaries(st.sampled_from("abcdefgh"), st.floats(0.01, 10), min_size=1))
@@ -87,9 +89,9 @@ def test_order_depends_on_seed_name_and_source():
 
 def test_costs_are_cut_to_what_a_pack_holds():
     costs = {"a": CostTable(np.array([5000], np.int32), np.array([30], np.int32))}
-    draw = next(Draws(feed({"a": 1}, tiles=12), costs).after({"a": 0}))
+    draw = next(Draws(loader_config({"a": 1}, tiles=12), costs).after({"a": 0}))
     assert (draw.tokens, draw.tiles) == (4096, 12)
-    assert next(Draws(feed({"a": 1}), costs).after({"a": 0})).tiles == 30
+    assert next(Draws(loader_config({"a": 1}), costs).after({"a": 0})).tiles == 30
 
 
 def test_an_empty_source_is_refused():

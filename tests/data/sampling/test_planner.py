@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from plans import feed, random_plans, skewed, skewed_feed, table
+from plans import loader_config, random_plans, skewed, skewed_feed, table
 
 from sailvit.core.errors import DataError
 from sailvit.data.sampling.balance import deal
@@ -77,7 +77,7 @@ def test_a_feed_that_ends_packs_everything_it_drew(plan):
 
 def test_a_small_source_goes_round_while_a_large_one_is_in_its_first_epoch():
     costs = {"small": table(7), "large": table(900, tiles=(0, 3), seed=1)}
-    mixture = feed({"small": 1, "large": 3}, sequence=2048)
+    mixture = loader_config({"small": 1, "large": 3}, sequence=2048)
     steps = list(islice(Plan(mixture, costs).steps(), 12))
     assert steps[-1].cursor["drawn"]["small"] > 14
     for stop in range(11):

@@ -16,7 +16,7 @@ from small_tokenizers import layout_for
 from sailvit.core.errors import DataError
 from sailvit.core.recipe import SourceConfig
 from sailvit.data.lengths.measuring import measure
-from sailvit.data.processing.processor import SampleBuilder
+from sailvit.data.processing.processor import Processor
 from sailvit.data.shards.manifest import COSTS, ENTRY, MANIFEST, load_manifest
 from sailvit.dataprep.prepare.indexing import index, index_config
 from sailvit.dataprep.prepare.preparing import PrepareConfig, prepare
@@ -177,8 +177,8 @@ def test_the_fingerprint_follows_the_records_and_not_the_counts(folder, chatml, 
 
 @pytest.mark.parametrize("damage", ["missing", "cut", "shape", "object"])
 def test_damaged_counts_are_named(damage, tmp_path, chatml, layout):
-    builder = SampleBuilder(chatml, layout, 64)
-    prepare({"set": opened(write_llava(tmp_path / "in"))}, tmp_path / "out", builder=builder)
+    processor = Processor(chatml, layout, 64)
+    prepare({"set": opened(write_llava(tmp_path / "in"))}, tmp_path / "out", processor=processor)
     path = tmp_path / "out" / COSTS
     match damage:
         case "missing":
@@ -190,7 +190,7 @@ def test_damaged_counts_are_named(damage, tmp_path, chatml, layout):
         case "object":
             np.save(path, np.array([{}], dtype=object), allow_pickle=True)
     with pytest.raises(DataError, match=r"source set: .*costs\.npy.*index the folder again"):
-        measure("set", indexed(tmp_path / "out"), builder)
+        measure("set", indexed(tmp_path / "out"), processor)
 
 
 def test_the_source_travels_light(folder):
@@ -283,6 +283,6 @@ def test_nothing_but_plain_arrays_is_written(folder):
 
 
 def test_the_same_layout_with_other_names_is_the_same(folder, chatml):
-    builder = SampleBuilder(chatml, layout_for(chatml), 64)
-    index(index_config(folder), builder=builder)
-    assert len(measure("x", indexed(folder), SampleBuilder(chatml, layout_for(chatml), 999))) == 12
+    processor = Processor(chatml, layout_for(chatml), 64)
+    index(index_config(folder), processor=processor)
+    assert len(measure("x", indexed(folder), Processor(chatml, layout_for(chatml), 999))) == 12

@@ -11,8 +11,8 @@ from sailvit.core.layout import VisualLayout
 from sailvit.core.recipe import SourceConfig
 from sailvit.data.lengths.measuring import measure
 from sailvit.data.loading.loader import Loader
-from sailvit.data.processing.processor import SampleBuilder
-from sailvit.data.sampling.loader_config import Feed
+from sailvit.data.processing.processor import Processor
+from sailvit.data.sampling.loader_config import LoaderConfig
 from sailvit.data.sources import FORMATS, open_source
 
 MODULE = '''
@@ -67,18 +67,18 @@ def test_a_toy_format_feeds_training(tmp_path, monkeypatch):
 
     tokenizer = byte_tokenizer(CHATML)
     image = "<|image_pad|>"
-    builder = SampleBuilder(
+    processor = Processor(
         tokenizer, VisualLayout(8, 2, tokenizer.convert_tokens_to_ids(image), image), 128
     )
-    feed = Feed(
+    loader_config = LoaderConfig(
         name="s", seed=0, shares={"sums": 1.0}, sequence=128, global_batch=2, samples=len(source)
     )
     bad = []
     loader = Loader(
         {"sums": source},
-        {"sums": measure("sums", source, builder)},
-        builder,
-        feed,
+        {"sums": measure("sums", source, processor)},
+        processor,
+        loader_config,
         report=bad.append,
     )
     batches = [batch for step in loader for batch in step.batches]

@@ -14,8 +14,8 @@ from sailvit.core.batch import IGNORED
 from sailvit.core.layout import VisualLayout
 from sailvit.core.records import Record, Turn
 from sailvit.data.processing.collate import collate
-from sailvit.data.processing.processor import SampleBuilder
-from sailvit.data.sampling.loader_config import Feed
+from sailvit.data.processing.processor import Processor
+from sailvit.data.sampling.loader_config import LoaderConfig
 from sailvit.data.shards.files import Fault
 from sailvit.dataprep.inspect.packs import view_packs
 from sailvit.dataprep.inspect.pictures import Album
@@ -25,7 +25,7 @@ TOKENIZER = byte_tokenizer(CHATML)
 LAYOUT = VisualLayout(
     8, 3, TOKENIZER.convert_tokens_to_ids("<|image_pad|>"), "<|image_pad|>", max_tiles=6
 )
-BUILDER = SampleBuilder(TOKENIZER, LAYOUT, 200)
+BUILDER = Processor(TOKENIZER, LAYOUT, 200)
 
 
 def record(name, text="<image>\nwhat?", answer="a cat", *sizes, kind="chat"):
@@ -52,7 +52,7 @@ class Records:
 
 
 def shown(*records, packs=1, **settings):
-    feed = Feed(
+    loader_config = LoaderConfig(
         name="s",
         seed=1,
         shares={"r": 1.0},
@@ -61,7 +61,7 @@ def shown(*records, packs=1, **settings):
         samples=len(records),
         **settings,
     )
-    return view_packs({"r": Records(*records)}, BUILDER, feed, packs=packs)
+    return view_packs({"r": Records(*records)}, BUILDER, loader_config, packs=packs)
 
 
 def test_a_sample_is_text_images_and_what_is_learnt():

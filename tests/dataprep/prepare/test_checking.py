@@ -11,7 +11,7 @@ from small_tokenizers import layout_for
 
 from sailvit.core.recipe import SourceConfig
 from sailvit.core.records import Record, Turn
-from sailvit.data.processing.processor import SampleBuilder
+from sailvit.data.processing.processor import Processor
 from sailvit.data.shards.files import Fault
 from sailvit.dataprep.prepare import checking
 from sailvit.dataprep.prepare.checking import check
@@ -19,14 +19,14 @@ from sailvit.dataprep.prepare.preparing import PrepareConfig, prepare
 
 
 @pytest.fixture(scope="module")
-def builder(chatml) -> SampleBuilder:
-    return SampleBuilder(chatml, layout_for(chatml, max_tiles=4), 64)
+def processor(chatml) -> Processor:
+    return Processor(chatml, layout_for(chatml, max_tiles=4), 64)
 
 
 @pytest.mark.parametrize("name", WRITERS)
-def test_nothing_is_wrong_with_any_format(name, builder, tmp_path):
+def test_nothing_is_wrong_with_any_format(name, processor, tmp_path):
     source = opened(WRITERS[name](tmp_path))
-    report = check({"set": source}, builder=builder)
+    report = check({"set": source}, processor=processor)
     assert (report.bad, report.checked, report.records) == ({}, len(source), len(source))
     assert report.images == sum(len(source[n].images) for n in range(len(source)))
 
@@ -83,13 +83,13 @@ def test_a_sample_covers_every_source_by_its_size(tmp_path):
     assert check(sources, samples=20).checked == 20
 
 
-def test_texts_are_tokenized_with_a_recipe(builder):
+def test_texts_are_tokenized_with_a_recipe(processor):
     class Listed(list):
         fingerprint = "listed"
 
     source = Listed([Record("a", (Turn("user", "no answer"),))])
     assert check({"set": source}).bad == {}
-    report = check({"set": source}, builder=builder)
+    report = check({"set": source}, processor=processor)
     assert sum(report.bad.values()) == 1
     assert "no assistant turn" in report.examples[0].reason
 

@@ -18,7 +18,7 @@ from small_tokenizers import layout_for
 from sailvit.core.errors import DataError
 from sailvit.core.recipe import SourceConfig
 from sailvit.data.lengths.measuring import measure
-from sailvit.data.processing.processor import SampleBuilder
+from sailvit.data.processing.processor import Processor
 from sailvit.data.shards.manifest import load_manifest
 from sailvit.dataprep.prepare import indexing
 from sailvit.dataprep.prepare.indexing import Indexer, index, index_config
@@ -26,8 +26,8 @@ from sailvit.dataprep.prepare.preparing import PrepareConfig, prepare
 
 
 @pytest.fixture(scope="module")
-def builder(chatml) -> SampleBuilder:
-    return SampleBuilder(chatml, layout_for(chatml, max_tiles=4), 64)
+def processor(chatml) -> Processor:
+    return Processor(chatml, layout_for(chatml, max_tiles=4), 64)
 
 
 def write_tar(path: Path, members: dict[str, bytes]) -> None:
@@ -71,13 +71,15 @@ def test_tars_are_read_where_they_are(workers, tmp_path):
     ]
 
 
-def test_parquet_is_read_where_it_is(builder, tmp_path):
+def test_parquet_is_read_where_it_is(processor, tmp_path):
     config = write_parquet(tmp_path / "set")
     plain = opened(config)
-    index(index_config(tmp_path / "set"), builder=builder)
+    index(index_config(tmp_path / "set"), processor=processor)
     found = indexed(tmp_path / "set")
     assert [found[n] for n in (15, 0, 7, 8)] == [plain[n] for n in (15, 0, 7, 8)]
-    assert np.array_equal(measure("x", found, builder).tokens, measure("x", plain, builder).tokens)
+    assert np.array_equal(
+        measure("x", found, processor).tokens, measure("x", plain, processor).tokens
+    )
     assert found.shards == (8, 8)
     entries = np.load(tmp_path / "set/index/part-0.parquet.npy")
     assert list(zip(entries["offset"].tolist(), entries["size"].tolist(), strict=True))[2:5] == [
@@ -139,20 +141,20 @@ def reads(monkeypatch) -> list[str]:
     return names
 
 
-def test_only_what_changed_is_read_again(builder, tmp_path, monkeypatch):
+def test_only_what_changed_is_read_again(processor, tmp_path, monkeypatch):
     folder = write_tars(tmp_path / "set")
     names = reads(monkeypatch)
-    first = index(index_config(folder), builder=builder)
-    assert index(index_config(folder), builder=builder) == first
+    first = index(index_config(folder), processor=processor)
+    assert index(index_config(folder), processor=processor) == first
     assert names == ["0.tar", "1.tar", "2.tar"]
     write_tar(folder / "1.tar", {"a.jpg": picture(1), "a.txt": b"changed"})
-    second = index(index_config(folder), builder=builder)
+    second = index(index_config(folder), processor=processor)
     assert names[3:] == ["1.tar"]
     assert second.samples == 9
-    whole = measure("x", indexed(folder), builder)
-    index(index_config(folder), builder=builder, force=True)
+    whole = measure("x", indexed(folder), processor)
+    index(index_config(folder), processor=processor, force=True)
     assert names[4:] == ["0.tar", "1.tar", "2.tar"]
-    assert np.array_equal(whole.tokens, measure("x", indexed(folder), builder).tokens)
+    assert np.array_equal(whole.tokens, measure("x", indexed(folder), processor).tokens)
 
 
 def test_a_copied_folder_is_known_by_its_checksums(tmp_path, monkeypatch):
@@ -163,14 +165,14 @@ def test_a_copied_folder_is_known_by_its_checksums(tmp_path, monkeypatch):
     assert names == []
 
 
-def test_counts_are_added_and_changed_by_another_recipe(builder, chatml, tmp_path, monkeypatch):
+def test_counts_are_added_and_changed_by_another_recipe(processor, chatml, tmp_path, monkeypatch):
     folder = write_tars(tmp_path / "set")
     index(index_config(folder))
     names = reads(monkeypatch)
-    index(index_config(folder), builder=builder)
+    index(index_config(folder), processor=processor)
     assert len(names) == 3
-    other = SampleBuilder(chatml, layout_for(chatml, max_tiles=1), 64)
-    index(index_config(folder), builder=other)
+    other = Processor(chatml, layout_for(chatml, max_tiles=1), 64)
+    index(index_config(folder), processor=other)
     assert len(names) == 6
     assert measure("x", indexed(folder), other).tiles.tolist() == [1] * 12
     index(index_config(folder))
@@ -178,28 +180,28 @@ def test_counts_are_added_and_changed_by_another_recipe(builder, chatml, tmp_pat
     assert load_manifest(folder).measured is not None
 
 
-def test_counted_and_new_shards_are_not_mixed(builder, tmp_path):
+def test_counted_and_new_shards_are_not_mixed(processor, tmp_path):
     folder = write_tars(tmp_path / "set")
-    index(index_config(folder), builder=builder)
+    index(index_config(folder), processor=processor)
     write_tar(folder / "9.tar", {"a.jpg": picture(1), "a.txt": b"new"})
     with pytest.raises(DataError, match=r"9\.tar is new or changed.*--recipe.*--force"):
         index(index_config(folder))
     assert index(index_config(folder), force=True).measured is None
 
 
-def test_a_removed_shard_leaves_the_counts_of_the_others(builder, tmp_path):
+def test_a_removed_shard_leaves_the_counts_of_the_others(processor, tmp_path):
     folder = write_tars(tmp_path / "set")
-    index(index_config(folder), builder=builder)
+    index(index_config(folder), processor=processor)
     (folder / "1.tar").unlink()
     manifest = index(index_config(folder))
     assert manifest.measured is not None
-    assert len(measure("x", indexed(folder), builder)) == manifest.samples == 8
+    assert len(measure("x", indexed(folder), processor)) == manifest.samples == 8
 
 
 @pytest.mark.parametrize("renewing", [False, True])
-def test_a_killed_run_goes_on(renewing, builder, tmp_path, monkeypatch):
+def test_a_killed_run_goes_on(renewing, processor, tmp_path, monkeypatch):
     folder = write_tars(tmp_path / "set", 5)
-    index(index_config(folder, out=tmp_path / "expected"), builder=builder)
+    index(index_config(folder, out=tmp_path / "expected"), processor=processor)
     if renewing:
         index(index_config(folder))
     done = []
@@ -213,12 +215,12 @@ def test_a_killed_run_goes_on(renewing, builder, tmp_path, monkeypatch):
 
     monkeypatch.setattr(indexing, "Indexer", Dying)
     with pytest.raises(KeyboardInterrupt):
-        index(index_config(folder), builder=builder)
+        index(index_config(folder), processor=processor)
     with pytest.raises(DataError, match=r"sailvit\.json"):
         indexed(folder)
     monkeypatch.undo()
     names = reads(monkeypatch)
-    index(index_config(folder), builder=builder)
+    index(index_config(folder), processor=processor)
     assert names == ["3.tar", "4.tar"]
     expected = {
         name: content
@@ -229,16 +231,16 @@ def test_a_killed_run_goes_on(renewing, builder, tmp_path, monkeypatch):
     assert not (folder / ".index").exists()
 
 
-def test_a_prepared_folder_is_counted_without_rewriting(builder, tmp_path):
+def test_a_prepared_folder_is_counted_without_rewriting(processor, tmp_path):
     source = opened(write_llava(tmp_path / "in", 12, bad=(4,)))
     prepare({"set": source}, tmp_path / "out", config=PrepareConfig(shard_samples=5))
     tars = {path: path.read_bytes() for path in (tmp_path / "out").glob("*.tar")}
-    manifest = index(index_config(tmp_path / "out"), builder=builder)
+    manifest = index(index_config(tmp_path / "out"), processor=processor)
     assert all(path.read_bytes() == content for path, content in tars.items())
     assert "row-4" in (tmp_path / "out/bad.jsonl").read_text()
     assert (manifest.bad, manifest.made["command"]) == (1, "prepare")
-    expected = [builder.cost(source[n])[0] for n in range(12) if n != 4]
-    assert measure("x", indexed(tmp_path / "out"), builder).tokens.tolist() == expected
+    expected = [processor.cost(source[n])[0] for n in range(12) if n != 4]
+    assert measure("x", indexed(tmp_path / "out"), processor).tokens.tolist() == expected
     assert (
         prepare({"set": source}, tmp_path / "out", config=PrepareConfig(shard_samples=5))
         == manifest

@@ -25,7 +25,7 @@ from sailvit.core.recipe import SourceConfig
 from sailvit.core.records import Record, Turn
 from sailvit.data.lengths.measuring import measure
 from sailvit.data.processing.images import load_image
-from sailvit.data.processing.processor import SampleBuilder
+from sailvit.data.processing.processor import Processor
 from sailvit.data.shards.manifest import ENTRY, load_manifest
 from sailvit.dataprep.prepare import preparing
 from sailvit.dataprep.prepare.folders import read_bad
@@ -35,8 +35,8 @@ FIVE = PrepareConfig(shard_samples=5)
 
 
 @pytest.fixture(scope="module")
-def builder(chatml) -> SampleBuilder:
-    return SampleBuilder(chatml, layout_for(chatml, max_tiles=4), 64)
+def processor(chatml) -> Processor:
+    return Processor(chatml, layout_for(chatml, max_tiles=4), 64)
 
 
 @pytest.mark.parametrize("reader", ["indexed", "webdataset"])
@@ -86,16 +86,19 @@ class Listed(list):
     fingerprint = "listed"
 
 
-def test_the_index_tells_sizes_kinds_and_counts(builder, tmp_path):
+def test_the_index_tells_sizes_kinds_and_counts(processor, tmp_path):
     source = opened(write_llava(tmp_path / "in"))
     prepare(
-        {"set": source}, tmp_path / "out", config=PrepareConfig(shard_samples=20), builder=builder
+        {"set": source},
+        tmp_path / "out",
+        config=PrepareConfig(shard_samples=20),
+        processor=processor,
     )
     entries = np.load(tmp_path / "out/index/shard-000000.tar.npy", allow_pickle=False)
     assert entries.dtype == ENTRY
     assert entries["images"].tolist() == [n % 3 for n in range(12)]
     assert (entries["width"].tolist()[:2], entries["height"].tolist()[:2]) == ([0, 9], [0, 7])
-    costs = [builder.cost(source[n]) for n in range(12)]
+    costs = [processor.cost(source[n]) for n in range(12)]
     assert list(zip(entries["tokens"].tolist(), entries["tiles"].tolist(), strict=True)) == costs
     assert (entries["text"] == entries["tokens"] - 2 * entries["tiles"]).all()
     mark = load_manifest(tmp_path / "out").shards[0]
@@ -103,35 +106,35 @@ def test_the_index_tells_sizes_kinds_and_counts(builder, tmp_path):
     assert [list(mark.kinds)[k] for k in entries["kind"]] == [source[n].kind for n in range(12)]
 
 
-def test_costs_come_from_the_index(builder, tmp_path):
+def test_costs_come_from_the_index(processor, tmp_path):
     source = opened(write_llava(tmp_path / "in"))
-    prepare({"set": source}, tmp_path / "out", config=FIVE, builder=builder)
+    prepare({"set": source}, tmp_path / "out", config=FIVE, processor=processor)
     whole, found = (
-        measure("set", source, builder),
-        measure("set", indexed(tmp_path / "out"), builder),
+        measure("set", source, processor),
+        measure("set", indexed(tmp_path / "out"), processor),
     )
     assert np.array_equal(whole.tokens, found.tokens)
     assert np.array_equal(whole.tiles, found.tiles)
     assert found.shards == (5, 5, 2)
-    assert len(measure("set", indexed(tmp_path / "out", limit=7), builder)) == 7
+    assert len(measure("set", indexed(tmp_path / "out", limit=7), processor)) == 7
 
 
-def test_another_tokenizer_or_layout_is_refused(builder, chatml, tmp_path):
-    prepare({"set": opened(write_llava(tmp_path / "in"))}, tmp_path / "out", builder=builder)
-    other = SampleBuilder(chatml, layout_for(chatml, max_tiles=6), 64)
+def test_another_tokenizer_or_layout_is_refused(processor, chatml, tmp_path):
+    prepare({"set": opened(write_llava(tmp_path / "in"))}, tmp_path / "out", processor=processor)
+    other = Processor(chatml, layout_for(chatml, max_tiles=6), 64)
     with pytest.raises(
         DataError, match=r"source set: .*layout .*max_tiles 4.*sailvit data index DIR --recipe"
     ):
         measure("set", indexed(tmp_path / "out"), other)
 
 
-def test_without_counts_they_are_measured(builder, tmp_path):
+def test_without_counts_they_are_measured(processor, tmp_path):
     source = opened(write_llava(tmp_path / "in"))
     prepare({"set": source}, tmp_path / "out")
     assert not (tmp_path / "out/costs.npy").exists()
     assert np.array_equal(
-        measure("x", indexed(tmp_path / "out"), builder).tokens,
-        measure("x", source, builder).tokens,
+        measure("x", indexed(tmp_path / "out"), processor).tokens,
+        measure("x", source, processor).tokens,
     )
 
 
@@ -143,22 +146,22 @@ def test_the_length_of_shards_can_be_given_in_bytes(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def reference(tmp_path_factory, builder):
+def reference(tmp_path_factory, processor):
     folder = tmp_path_factory.mktemp("reference")
     config = write_llava(folder / "in", 23, bad=(4, 11, 22))
-    prepare({"set": opened(config)}, folder / "out", config=FIVE, builder=builder)
+    prepare({"set": opened(config)}, folder / "out", config=FIVE, processor=processor)
     return config, tree(folder / "out")
 
 
-def test_processes_write_the_same_bytes(reference, builder, tmp_path):
+def test_processes_write_the_same_bytes(reference, processor, tmp_path):
     config, expected = reference
-    prepare({"set": opened(config)}, tmp_path / "out", config=FIVE, builder=builder, workers=2)
+    prepare({"set": opened(config)}, tmp_path / "out", config=FIVE, processor=processor, workers=2)
     assert tree(tmp_path / "out") == expected
 
 
 @pytest.mark.parametrize("survivors", [0, 1, 3])
 def test_a_killed_run_goes_on_where_it_stopped(
-    survivors, reference, builder, tmp_path, monkeypatch
+    survivors, reference, processor, tmp_path, monkeypatch
 ):
     config, expected = reference
     written = []
@@ -173,16 +176,16 @@ def test_a_killed_run_goes_on_where_it_stopped(
 
     monkeypatch.setattr(preparing, "ShardWriter", Dying)
     with pytest.raises(KeyboardInterrupt):
-        prepare({"set": opened(config)}, tmp_path / "out", config=FIVE, builder=builder)
+        prepare({"set": opened(config)}, tmp_path / "out", config=FIVE, processor=processor)
     monkeypatch.undo()
     times = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("*.tar")}
     assert len(times) == survivors
-    prepare({"set": opened(config)}, tmp_path / "out", config=FIVE, builder=builder)
+    prepare({"set": opened(config)}, tmp_path / "out", config=FIVE, processor=processor)
     assert tree(tmp_path / "out") == expected
     assert all(path.stat().st_mtime_ns == time for path, time in times.items())
 
 
-def test_a_run_killed_while_it_completes_does_so_later(reference, builder, tmp_path, monkeypatch):
+def test_a_run_killed_while_it_completes_does_so_later(reference, processor, tmp_path, monkeypatch):
     config, expected = reference
 
     def killed(*_, **__):
@@ -190,23 +193,26 @@ def test_a_run_killed_while_it_completes_does_so_later(reference, builder, tmp_p
 
     monkeypatch.setattr(preparing, "complete", killed)
     with pytest.raises(KeyboardInterrupt):
-        prepare({"set": opened(config)}, tmp_path / "out", config=FIVE, builder=builder)
+        prepare({"set": opened(config)}, tmp_path / "out", config=FIVE, processor=processor)
     monkeypatch.undo()
-    prepare({"set": opened(config)}, tmp_path / "out", config=FIVE, builder=builder)
+    prepare({"set": opened(config)}, tmp_path / "out", config=FIVE, processor=processor)
     assert tree(tmp_path / "out") == expected
 
 
-def test_a_finished_folder_is_left_alone(reference, builder, tmp_path):
+def test_a_finished_folder_is_left_alone(reference, processor, tmp_path):
     config, _ = reference
-    first = prepare({"set": opened(config)}, tmp_path / "out", config=FIVE, builder=builder)
+    first = prepare({"set": opened(config)}, tmp_path / "out", config=FIVE, processor=processor)
     (tmp_path / "out/shard-000000.tar").unlink()
-    assert prepare({"set": opened(config)}, tmp_path / "out", config=FIVE, builder=builder) == first
+    assert (
+        prepare({"set": opened(config)}, tmp_path / "out", config=FIVE, processor=processor)
+        == first
+    )
     with pytest.raises(DataError, match="already holds shards"):
         prepare(
             {"set": opened(config)},
             tmp_path / "out",
             config=PrepareConfig(shard_samples=6),
-            builder=builder,
+            processor=processor,
         )
 
 

@@ -11,7 +11,7 @@ from small_tokenizers import CHATML, byte_tokenizer, layout_for
 
 from sailvit.core.errors import DataError
 from sailvit.core.records import Record, Turn
-from sailvit.data.processing.processor import SampleBuilder
+from sailvit.data.processing.processor import Processor
 from sailvit.dataprep.stats.histogram import Histogram
 from sailvit.dataprep.stats.pictures import copy_pictures, sample_pictures
 from sailvit.dataprep.stats.stats import Joined, evenly, survey
@@ -77,9 +77,9 @@ def test_copies(values):
 
 def test_tokens_and_tiles_are_those_of_the_recipe(sources):
     tokenizer = byte_tokenizer(CHATML)
-    builder = SampleBuilder(tokenizer, layout_for(tokenizer, max_tiles=4), 4096)
-    values = survey(sources, builder=builder, near=False)
-    costs = [builder.cost(Joined(sources)[i]) for i in range(35) if i != 11]
+    processor = Processor(tokenizer, layout_for(tokenizer, max_tiles=4), 4096)
+    values = survey(sources, processor=processor, near=False)
+    costs = [processor.cost(Joined(sources)[i]) for i in range(35) if i != 11]
     assert values["measures"]["tokens"]["mean"] == pytest.approx(
         np.mean([tokens for tokens, _ in costs])
     )

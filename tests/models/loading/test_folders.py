@@ -17,26 +17,26 @@ from transformers import (
 
 from sailvit.core.errors import ModelError
 from sailvit.core.recipe import ImageConfig
-from sailvit.models.loading.build import Assembly
+from sailvit.models.loading.build import ModelBundle
 from sailvit.models.loading.folders import prove_tower, save_part
 from tiny_parts import SIDE, TOWERS, Parts
 
 
-def moved(assembly: Assembly) -> Assembly:
+def moved(bundle: ModelBundle) -> ModelBundle:
     """The assembly after something like training."""
     with torch.no_grad():
-        for parameter in assembly.mllm.parameters():
+        for parameter in bundle.mllm.parameters():
             parameter.add_(0.01)
-    return assembly
+    return bundle
 
 
 @pytest.mark.parametrize("name", TOWERS)
 def test_a_saved_tower_reloads_with_equal_features_in_its_own_architecture(
     parts: Parts, tmp_path: Path, name: str
 ):
-    assembly = moved(parts.build(name))
-    save_part(assembly, "tower", tmp_path / "tower")
-    tower = assembly.mllm.tower.eval()
+    bundle = moved(parts.build(name))
+    save_part(bundle, "tower", tmp_path / "tower")
+    tower = bundle.mllm.tower.eval()
     again = AutoModel.from_pretrained(tmp_path / "tower").eval()
     pixels = torch.randn(2, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
     inputs = tower.family.pixels(pixels, tower.patch)
@@ -79,26 +79,26 @@ def test_a_shipped_tower_also_has_a_working_image_processor(tmp_path: Path):
 
 @pytest.mark.parametrize("name", ["llama", "gemma"])
 def test_a_saved_language_is_a_plain_one(parts: Parts, tmp_path: Path, name: str):
-    assembly = moved(parts.build(language=name))
-    save_part(assembly, "language", tmp_path / "language")
+    bundle = moved(parts.build(language=name))
+    save_part(bundle, "language", tmp_path / "language")
     assert "sailvit" not in (tmp_path / "language/config.json").read_text()
     again = AutoModelForCausalLM.from_pretrained(tmp_path / "language")
     assert again.config._attn_implementation == "sdpa"
-    expected = assembly.mllm.language.state_dict()
+    expected = bundle.mllm.language.state_dict()
     assert all(torch.equal(tensor, expected[name]) for name, tensor in again.state_dict().items())
     assert (
         AutoTokenizer.from_pretrained(tmp_path / "language").chat_template
-        == assembly.tokenizer.chat_template
+        == bundle.tokenizer.chat_template
     )
 
 
 def test_a_tower_that_comes_back_different_is_refused_and_the_old_folder_stays(
     parts: Parts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    assembly = parts.build()
-    save_part(assembly, "tower", tmp_path / "tower")
+    bundle = parts.build()
+    save_part(bundle, "tower", tmp_path / "tower")
     old = (tmp_path / "tower/model.safetensors").read_bytes()
-    moved(assembly)
+    moved(bundle)
     sound = PreTrainedModel.save_pretrained
 
     def corrupted(
@@ -114,18 +114,18 @@ def test_a_tower_that_comes_back_different_is_refused_and_the_old_folder_stays(
         ModelError,
         match=r"other features than the one in memory \(largest difference .*not published",
     ):
-        save_part(assembly, "tower", tmp_path / "tower")
+        save_part(bundle, "tower", tmp_path / "tower")
     assert (tmp_path / "tower/model.safetensors").read_bytes() == old
     monkeypatch.undo()
-    save_part(assembly, "tower", tmp_path / "tower")
+    save_part(bundle, "tower", tmp_path / "tower")
     assert (tmp_path / "tower/model.safetensors").read_bytes() != old
     assert [path.name for path in tmp_path.iterdir()] == ["tower"]
 
 
 def test_proving_leaves_the_mode_as_it_was(parts: Parts, tmp_path: Path):
-    assembly = parts.build()
-    save_part(assembly, "tower", tmp_path / "tower")
-    tower = assembly.mllm.tower
+    bundle = parts.build()
+    save_part(bundle, "tower", tmp_path / "tower")
+    tower = bundle.mllm.tower
     for mode in (True, False):
         tower.train(mode)
         prove_tower(tower, tmp_path / "tower")

@@ -52,17 +52,17 @@ def unpacked(model: MLLM) -> MLLM:
     [(name, "llama") for name in TOWERS] + [("siglip", name) for name in LANGUAGES],
 )
 def test_a_packed_batch_equals_its_samples_one_by_one(parts: Parts, tower: str, language: str):
-    assembly = parts.build(tower, language)
-    made = samples(assembly, mixed_records())
+    bundle = parts.build(tower, language)
+    made = samples(bundle, mixed_records())
     # Two rows of different fill, so that there is padding too.
     packed = collate([made[:3], made[3:]])
     assert packed.padding > 0
     assert len(packed.tiles) == 4
-    reference = unpacked(assembly.mllm)
+    reference = unpacked(bundle.mllm)
     expected = scored(reference, single_batches(made))
-    found = scored(assembly.mllm, [packed])
+    found = scored(bundle.mllm, [packed])
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
-    assert_same(gradients(assembly.mllm), gradients(reference))
+    assert_same(gradients(bundle.mllm), gradients(reference))
 
 
 @pytest.mark.parametrize("name", LANGUAGES)
@@ -101,14 +101,14 @@ def test_a_window_shorter_than_the_segments_matters(parts: Parts):
 
 
 def test_no_sample_sees_another(parts: Parts):
-    assembly = parts.build()
-    made = samples(assembly, mixed_records())
+    bundle = parts.build()
+    made = samples(bundle, mixed_records())
     batch = collate([made])
-    before = assembly.mllm(batch).logits
+    before = bundle.mllm(batch).logits
     tokens = batch.tokens.clone()
     length = len(made[0].tokens)
     tokens[0, 3:length] = tokens[0, 3:length].flip(0)
-    after = assembly.mllm(Batch(**{**vars(batch), "tokens": tokens})).logits
+    after = bundle.mllm(Batch(**{**vars(batch), "tokens": tokens})).logits
     answers = int((made[0].labels != IGNORED).sum())
     assert not torch.equal(before[:answers], after[:answers])
     assert torch.equal(before[answers:], after[answers:])

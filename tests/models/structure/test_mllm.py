@@ -10,13 +10,13 @@ import torch
 from sailvit.core.batch import IGNORED
 from sailvit.core.errors import ModelError
 from sailvit.data.processing.collate import collate
-from sailvit.models.loading.build import Assembly
+from sailvit.models.loading.build import ModelBundle
 from sailvit.models.structure.connector import Connector, MergeConnectorConfig, pixel_unshuffle
 from tiny_parts import Parts, mixed_records, picture, record, samples
 
 
 @pytest.fixture
-def assembly(parts: Parts) -> Assembly:
+def bundle(parts: Parts) -> ModelBundle:
     return parts.build()
 
 
@@ -43,52 +43,52 @@ def test_the_connector_is_norm_linear_gelu_linear():
     assert [name for name, _ in connector.named_children()] == ["norm", "up", "down"]
 
 
-def test_visual_tokens_replace_placeholders_in_order(assembly: Assembly):
-    batch = collate([samples(assembly, mixed_records())])
-    model = assembly.mllm
+def test_visual_tokens_replace_placeholders_in_order(bundle: ModelBundle):
+    batch = collate([samples(bundle, mixed_records())])
+    model = bundle.mllm
     visual = model.visual(batch.tiles)
     embedded = model.embed(batch.tokens.flatten(), visual)
-    places = batch.tokens.flatten() == assembly.layout.placeholder_id
+    places = batch.tokens.flatten() == bundle.layout.placeholder_id
     assert torch.equal(embedded[places], visual.flatten(0, 1))
     table = model.language.get_input_embeddings().weight
     assert torch.equal(embedded[~places], table[batch.tokens.flatten()[~places]])
 
 
-def test_logits_are_those_of_labelled_positions(assembly: Assembly):
-    batch = collate([samples(assembly, mixed_records())])
-    some = assembly.mllm(batch).logits
+def test_logits_are_those_of_labelled_positions(bundle: ModelBundle):
+    batch = collate([samples(bundle, mixed_records())])
+    some = bundle.mllm(batch).logits
     everywhere = dataclasses.replace(batch, labels=torch.zeros_like(batch.labels))
-    every = assembly.mllm(everywhere).logits
+    every = bundle.mllm(everywhere).logits
     torch.testing.assert_close(some, every[batch.labels.flatten() != IGNORED])
 
 
 def test_without_logits_the_language_does_not_run(
-    assembly: Assembly, monkeypatch: pytest.MonkeyPatch
+    bundle: ModelBundle, monkeypatch: pytest.MonkeyPatch
 ):
-    batch = collate([samples(assembly, mixed_records())])
+    batch = collate([samples(bundle, mixed_records())])
     monkeypatch.setattr(
-        assembly.mllm.language, "forward", lambda **_: pytest.fail("the language ran")
+        bundle.mllm.language, "forward", lambda **_: pytest.fail("the language ran")
     )
-    activations = assembly.mllm(batch, logits=False)
+    activations = bundle.mllm(batch, logits=False)
     assert activations.logits is None
     assert activations.visual.shape == (4, 4, 32)
 
 
 def test_without_images_tower_and_connector_do_not_run(
-    assembly: Assembly, monkeypatch: pytest.MonkeyPatch
+    bundle: ModelBundle, monkeypatch: pytest.MonkeyPatch
 ):
-    batch = collate([samples(assembly, [record("text")])])
-    monkeypatch.setattr(assembly.mllm.tower, "forward", lambda _: pytest.fail("the tower ran"))
-    activations = assembly.mllm(batch)
+    batch = collate([samples(bundle, [record("text")])])
+    monkeypatch.setattr(bundle.mllm.tower, "forward", lambda _: pytest.fail("the tower ran"))
+    activations = bundle.mllm(batch)
     assert activations.visual.shape == (0, 4, 32)
     activations.logits.sum().backward()
-    assert all(p.grad is None for p in assembly.mllm.connector.parameters())
+    assert all(p.grad is None for p in bundle.mllm.connector.parameters())
 
 
 @pytest.mark.parametrize("kept", [0, 1])
-def test_tiles_and_placeholders_that_disagree_are_refused(assembly: Assembly, kept: int):
-    batch = collate([samples(assembly, [record("two", picture(1), picture(2))])])
+def test_tiles_and_placeholders_that_disagree_are_refused(bundle: ModelBundle, kept: int):
+    batch = collate([samples(bundle, [record("two", picture(1), picture(2))])])
     with pytest.raises(
         ModelError, match=f"8 placeholder tokens but {4 * kept} visual tokens, from {kept}"
     ):
-        assembly.mllm(dataclasses.replace(batch, tiles=batch.tiles[:kept]))
+        bundle.mllm(dataclasses.replace(batch, tiles=batch.tiles[:kept]))

@@ -10,29 +10,29 @@ from sailvit.core.batch import Batch
 from sailvit.core.errors import RecipeError
 from sailvit.core.recipe import ParallelConfig
 from sailvit.data.processing.collate import collate
-from sailvit.models.loading.build import Assembly
+from sailvit.models.loading.build import ModelBundle
 from sailvit.models.structure.parallel import is_sharded, parallelize
 from tiny_parts import Parts, mixed_records, samples
 
 CPU = torch.device("cpu")
 
 
-def batch_of(assembly: Assembly) -> Batch:
-    return collate([samples(assembly, mixed_records())])
+def batch_of(bundle: ModelBundle) -> Batch:
+    return collate([samples(bundle, mixed_records())])
 
 
-def gradients(assembly: Assembly, batch: Batch) -> dict[str, torch.Tensor]:
-    assembly.mllm.train()
-    assembly.mllm.zero_grad()
-    logits = assembly.mllm(batch).logits
+def gradients(bundle: ModelBundle, batch: Batch) -> dict[str, torch.Tensor]:
+    bundle.mllm.train()
+    bundle.mllm.zero_grad()
+    logits = bundle.mllm(batch).logits
     assert logits is not None
     logits.logsumexp(-1).sum().backward()
-    return {n: p.grad.clone() for n, p in assembly.mllm.named_parameters() if p.grad is not None}
+    return {n: p.grad.clone() for n, p in bundle.mllm.named_parameters() if p.grad is not None}
 
 
-def saved_bytes(assembly: Assembly, batch: Batch) -> int:
+def saved_bytes(bundle: ModelBundle, batch: Batch) -> int:
     """Bytes of activations that the graph of one pass holds, weights not counted."""
-    weights = {p.data_ptr() for p in assembly.mllm.parameters()}
+    weights = {p.data_ptr() for p in bundle.mllm.parameters()}
     held: dict[int, int] = {}
 
     def pack(tensor: torch.Tensor) -> torch.Tensor:
@@ -41,7 +41,7 @@ def saved_bytes(assembly: Assembly, batch: Batch) -> int:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        output = assembly.mllm(batch).logits
+        output = bundle.mllm(batch).logits
     assert output is not None
     return sum(held.values())
 
@@ -66,15 +66,15 @@ def test_full_recomputing_holds_least_and_selective_multiplies_less(parts: Parts
         {"tower": "selective", "language": "selective"},
         {"tower": "full", "language": "full"},
     ):
-        assembly = parts.build()
+        bundle = parts.build()
         parallelize(
-            assembly.mllm, ParallelConfig.model_validate({"recompute": given}), CPU, bf16=False
+            bundle.mllm, ParallelConfig.model_validate({"recompute": given}), CPU, bf16=False
         )
-        batch = batch_of(assembly)
+        batch = batch_of(bundle)
         with FlopCounterMode(display=False) as counter:
-            gradients(assembly, batch)
+            gradients(bundle, batch)
         products.append(counter.get_total_flops())
-        held.append(saved_bytes(assembly, batch))
+        held.append(saved_bytes(bundle, batch))
     plain, selective, full = products
     assert held[2] < 0.5 * held[0]
     assert plain <= selective < 1.1 * plain
@@ -82,10 +82,10 @@ def test_full_recomputing_holds_least_and_selective_multiplies_less(parts: Parts
 
 
 def test_one_process_is_not_sharded(parts: Parts):
-    assembly = parts.build()
-    parallelize(assembly.mllm, ParallelConfig(mode="shard"), CPU, bf16=True)
-    assert not is_sharded(assembly.mllm)
-    assert not assembly.mllm.everywhere
+    bundle = parts.build()
+    parallelize(bundle.mllm, ParallelConfig(mode="shard"), CPU, bf16=True)
+    assert not is_sharded(bundle.mllm)
+    assert not bundle.mllm.everywhere
 
 
 def test_without_a_gpu_there_is_nothing_to_offload_from(parts: Parts):

@@ -21,7 +21,7 @@ from sailvit.core.errors import ModelError
 from sailvit.core.layout import VisualLayout
 from sailvit.core.recipe import ImageConfig
 from sailvit.data.processing.images import tile_image
-from sailvit.models.loading.build import Assembly, build
+from sailvit.models.loading.build import ModelBundle, build
 from sailvit.models.loading.folders import save_part
 from sailvit.models.towers.preprocessing import read_preprocessing
 from tiny_parts import PATCH, SIDE, TOWERS, Parts, save_tower
@@ -67,15 +67,15 @@ FAMILIES: dict[str, tuple[PretrainedConfig, dict]] = {
 }
 
 
-def saved(parts: Parts, name: str, folder: Path, image: ImageConfig, **more: object) -> Assembly:
+def saved(parts: Parts, name: str, folder: Path, image: ImageConfig, **more: object) -> ModelBundle:
     """The family's tower, built and saved again in `folder/out`."""
     config, preprocessor = FAMILIES[name]
     sized = {} if "max_num_patches" in preprocessor else SQUARE
     save_tower(config, folder / "tower", {**sized, **COLOURS, **preprocessor, **more})
     recipe = parts.config(image=image).model_copy(update={"tower": str(folder / "tower")})
-    assembly = build(recipe, 0)
-    save_part(assembly, "tower", folder / "out")
-    return assembly
+    bundle = build(recipe, 0)
+    save_part(bundle, "tower", folder / "out")
+    return bundle
 
 
 def picture(width: int, height: int) -> np.ndarray:
@@ -97,8 +97,8 @@ def road(folder: Path, image: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
 def test_what_is_exported_is_what_was_trained(parts: Parts, tmp_path: Path, name: str, side: int):
     if name == "aimv2" and side != SIDE:
         pytest.skip("refused: its position table is for one size")
-    assembly = saved(parts, name, tmp_path, ImageConfig(size=None if side == SIDE else side))
-    tower = assembly.mllm.tower.eval()
+    bundle = saved(parts, name, tmp_path, ImageConfig(size=None if side == SIDE else side))
+    tower = bundle.mllm.tower.eval()
     noise = np.random.default_rng(1).integers(0, 256, (side, side, 3), dtype=np.uint8)
     tile = torch.from_numpy(noise).permute(2, 0, 1)[None]
     pixels, features = road(tmp_path / "out", noise)
@@ -191,10 +191,10 @@ def test_a_size_in_the_recipe_settles_a_config_that_is_not_square(parts: Parts, 
 def test_a_folder_whose_processor_cannot_be_right_is_not_published(
     parts: Parts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    assembly = parts.build()
+    bundle = parts.build()
     monkeypatch.setattr(
         "sailvit.models.towers.preprocessing._difference", lambda *given: "pixels differ by 1"
     )
     with pytest.raises(ModelError, match=r"trained on: pixels differ by 1.*is not published"):
-        save_part(assembly, "tower", tmp_path / "tower")
+        save_part(bundle, "tower", tmp_path / "tower")
     assert not (tmp_path / "tower").exists()

@@ -17,13 +17,23 @@ from sailvit.core.errors import InterruptedRunError
 from sailvit.core.recipe import Recipe
 from sailvit.core.run import RunFolder
 from sailvit.training import trainer as module
-from sailvit.training.callbacks.monitoring import Budget, WatchHook, curves_of
+from sailvit.training.callbacks.monitoring import Budget, MonitoringCallback, curves_of
 from sailvit.training.monitoring.monitored import Watched
-from sailvit.training.stages.callback import Hook
-from sailvit.training.stages.stage_run import StageJob, StepRecord
+from sailvit.training.stages.callback import Callback
+from sailvit.training.stages.stage_run import StageRun, StepRecord
 from sailvit.training.trainer import Trainer
 from tiny_parts import TOWERS, Parts, save_tower
-from tiny_runs import Record, job, lines, recipe, stage, three_stages, train, weights, write_data
+from tiny_runs import (
+    Record,
+    lines,
+    recipe,
+    stage,
+    stage_run,
+    three_stages,
+    train,
+    weights,
+    write_data,
+)
 
 ALWAYS = {"every": 2, "share": None}
 TIMES = ("seconds", "wait", "samples_per_s", "answer_tokens_per_s", "mfu", "share")
@@ -54,13 +64,13 @@ def whole(
         return folder, weights(train(watched, folder, seen)), seen
 
 
-class Stop(Hook):
+class Stop(Callback):
     """Asks to stop after a step."""
 
     def __init__(self, index: int, step: int) -> None:
         self.place = index, step
 
-    def step_ended(self, job: StageJob, record: StepRecord) -> None:
+    def step_ended(self, stage_run: StageRun, record: StepRecord) -> None:
         if (record.stage_index, record.step) == self.place:
             signal.raise_signal(signal.SIGTERM)
 
@@ -202,10 +212,10 @@ def test_a_lost_base_is_made_anew_and_said(watched: Recipe, tmp_path: Path):
 
 
 def test_a_step_that_is_skipped_is_not_looked_at(parts: Parts, sources: dict, tmp_path: Path):
-    class Poison(Hook):
-        def step_ended(self, job: StageJob, record: StepRecord) -> None:
-            frozen = job.model.tower.model.post_layernorm.bias.data
-            frozen.fill_(math.nan if job.step == 1 else 0.0)
+    class Poison(Callback):
+        def step_ended(self, stage_run: StageRun, record: StepRecord) -> None:
+            frozen = stage_run.model.tower.model.post_layernorm.bias.data
+            frozen.fill_(math.nan if stage_run.step == 1 else 0.0)
 
     stages = [
         stage(train={"connector": 1.0}, data=["captions"], length={"samples": 16}, global_batch=1)
@@ -264,7 +274,7 @@ def test_a_short_run_takes_its_first_look_and_no_more(parts: Parts, sources: dic
 
 def test_without_images_and_texts_there_are_norms_alone(parts: Parts, tmp_path: Path):
     nothing = Watched(torch.zeros(0, 3, 32, 32, dtype=torch.uint8), (), "built in")
-    made = job(parts.build(), stage(), tmp_path, watch={"every": 1})
-    WatchHook(lambda: nothing).stage_started(made)
+    made = stage_run(parts.build(), stage(), tmp_path, watch={"every": 1})
+    MonitoringCallback(lambda: nothing).stage_started(made)
     line = lines(tmp_path / "watch.jsonl")[0]
     assert (line["cka"], line["perplexity"], line["affinity"]) == (None, None, None)

@@ -13,16 +13,16 @@ import torch
 from sailvit.core.batch import Step
 from sailvit.core.recipe import PARTS, ParallelConfig
 from sailvit.data.processing.collate import collate
-from sailvit.data.processing.processor import SampleBuilder
-from sailvit.distributed.processes import joined, rank, world
+from sailvit.data.processing.processor import Processor
+from sailvit.distributed.processes import process_group, rank, world
 from sailvit.distributed.sharding import whole
 from sailvit.models.loading.build import build
 from sailvit.models.structure.parallel import is_sharded, parallelize
-from sailvit.training.callbacks.monitoring import WatchHook, curves_of
+from sailvit.training.callbacks.monitoring import MonitoringCallback, curves_of
 from sailvit.training.monitoring.monitored import Watched
 from sailvit.training.stages.loop import run_stage
 from tiny_parts import Parts, picture, record, samples
-from tiny_runs import job, lines, stage
+from tiny_runs import lines, stage, stage_run
 
 STEPS = 4
 
@@ -30,17 +30,17 @@ STEPS = 4
 def run(parts: Parts, folder: Path, mode: str, every: int | None) -> dict[str, Any]:
     """Some steps of a stage that trains everything, the second of them without any image; the final weights."""
     torch.set_num_threads(1)
-    assembly = build(parts.config(), 0)
+    bundle = build(parts.config(), 0)
     parallelize(
-        assembly.mllm,
+        bundle.mllm,
         ParallelConfig.model_validate({"mode": mode}),
         torch.device("cpu"),
         bf16=False,
     )
-    made = job(
-        assembly, stage(length={"samples": 10**3}), folder, watch={"every": every, "share": None}
+    made = stage_run(
+        bundle, stage(length={"samples": 10**3}), folder, watch={"every": every, "share": None}
     )
-    builder = SampleBuilder(assembly.tokenizer, assembly.layout, 200)
+    processor = Processor(bundle.tokenizer, bundle.layout, 200)
     share = 2 // world()
     made.loader = [  # type: ignore[assignment]
         Step(
@@ -48,7 +48,7 @@ def run(parts: Parts, folder: Path, mode: str, every: int | None) -> dict[str, A
                 collate(
                     [
                         [
-                            builder(
+                            processor(
                                 "x",
                                 record(
                                     f"{n}",
@@ -67,18 +67,15 @@ def run(parts: Parts, folder: Path, mode: str, every: int | None) -> dict[str, A
     ]
     # Seven tiles and five texts do not come out even on two processes.
     tiles = torch.cat(
-        [
-            sample.tiles
-            for sample in samples(assembly, [record(str(n), picture(n)) for n in range(7)])
-        ]
+        [sample.tiles for sample in samples(bundle, [record(str(n), picture(n)) for n in range(7)])]
     )
-    texts = tuple(samples(assembly, [record(f"{n}", answer="blue " * 12) for n in range(5)]))
-    run_stage(made, [WatchHook(lambda: Watched(tiles, texts, "records"))])
+    texts = tuple(samples(bundle, [record(f"{n}", answer="blue " * 12) for n in range(5)]))
+    run_stage(made, [MonitoringCallback(lambda: Watched(tiles, texts, "records"))])
     held = {
-        f"{part}/{n}": p for part in PARTS for n, p in assembly.mllm.part(part).named_parameters()
+        f"{part}/{n}": p for part in PARTS for n, p in bundle.mllm.part(part).named_parameters()
     }
     return {
-        "sharded": is_sharded(assembly.mllm),
+        "sharded": is_sharded(bundle.mllm),
         "weights": {n: whole(p).clone() for n, p in held.items()},
     }
 
@@ -87,7 +84,7 @@ def as_process(index: int, port: int, folder: Path, parts: Parts, mode: str) -> 
     place = {"RANK": index, "LOCAL_RANK": index, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2}
     os.environ.update({name: str(value) for name, value in place.items()})
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
-    with joined():
+    with process_group():
         result = run(parts, folder, mode, 1), run(parts, folder, mode, None)
         if index == 0:
             torch.save(result, folder / "result.pt")

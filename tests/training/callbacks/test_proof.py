@@ -14,15 +14,15 @@ from sailvit.core.batch import Batch, Step
 from sailvit.core.errors import ProofError
 from sailvit.core.records import Record as DataRecord
 from sailvit.data.processing.collate import collate
-from sailvit.models.loading.build import Assembly
-from sailvit.training.callbacks.proof import ProofHook, fingerprint
+from sailvit.models.loading.build import ModelBundle
+from sailvit.training.callbacks.proof import ProofCallback, fingerprint
 from sailvit.training.optim import optimizer as optim
 from sailvit.training.optim.optimizer import make_optimizer
 from sailvit.training.stages import loop
 from sailvit.training.stages.loop import run_stage
-from sailvit.training.stages.stage_run import StageJob, StepRecord
+from sailvit.training.stages.stage_run import StageRun, StepRecord
 from tiny_parts import Parts, mixed_records, record, samples
-from tiny_runs import Record, job, lines, stage
+from tiny_runs import Record, lines, stage, stage_run
 
 STEPS = 4
 
@@ -38,27 +38,27 @@ class Endless:
 
 
 def ready(
-    assembly: Assembly,
+    bundle: ModelBundle,
     folder: Path,
     settings: dict[str, Any],
     records: list[DataRecord] | None = None,
-) -> StageJob:
-    batch = collate([samples(assembly, records or mixed_records())])
+) -> StageRun:
+    batch = collate([samples(bundle, records or mixed_records())])
     settings = {"length": {"samples": STEPS * len(batch.sample_ids)}, **settings}
-    made = job(assembly, settings, folder, proof_steps=2)
+    made = stage_run(bundle, settings, folder, proof_steps=2)
     made.loader = Endless(batch, STEPS)  # type: ignore[assignment]
     return made
 
 
-def prove(made: StageJob, *hooks: Any) -> list[dict[str, Any]]:
-    run_stage(made, [*hooks, ProofHook()])
+def prove(made: StageRun, *callbacks: Any) -> list[dict[str, Any]]:
+    run_stage(made, [*callbacks, ProofCallback()])
     return lines(made.folder.proofs)
 
 
-def failure(made: StageJob, *hooks: Any) -> str:
+def failure(made: StageRun, *callbacks: Any) -> str:
     """What the proof says; its line is written before the run stops, and no further step is taken."""
     with pytest.raises(ProofError) as caught:
-        prove(made, *hooks)
+        prove(made, *callbacks)
     last = lines(made.folder.proofs)[-1]
     assert last["ok"] is False
     assert last["step"] == made.step
@@ -72,7 +72,7 @@ def test_the_clean_case_passes_and_is_written(parts: Parts, tmp_path: Path):
         stage(train={"connector": 1.0, "tower": {"lr": 0.5, "last_blocks": 1}}),
     )
     told: list[dict[str, Any]] = []
-    run_stage(made, [ProofHook(told.append)])
+    run_stage(made, [ProofCallback(told.append)])
     written = lines(tmp_path / "proofs.jsonl")
     assert told == written
     assert [(line["when"], line["step"], line["ok"]) for line in written] == [
@@ -97,20 +97,20 @@ def test_the_clean_case_passes_and_is_written(parts: Parts, tmp_path: Path):
     assert written[1]["rows"][1]["lr"] == pytest.approx(1e-3, rel=0.2)
 
 
-def group_missing(made: StageJob) -> None:
+def group_missing(made: StageRun) -> None:
     made.optimizer.param_groups = [g for g in made.optimizer.param_groups if g["part"] != "tower"]
 
 
-def one_missing(made: StageJob) -> None:
+def one_missing(made: StageRun) -> None:
     made.optimizer.param_groups[0]["params"] = made.optimizer.param_groups[0]["params"][1:]
 
 
-def twice(made: StageJob) -> None:
+def twice(made: StageRun) -> None:
     group = made.optimizer.param_groups[2]
     made.optimizer.param_groups.append({**group, "params": group["params"][:1]})
 
 
-def frozen_held(made: StageJob) -> None:
+def frozen_held(made: StageRun) -> None:
     group = made.optimizer.param_groups[-1]
     group["params"] = [*group["params"], made.model.language.model.norm.weight]
 
@@ -129,7 +129,7 @@ def frozen_held(made: StageJob) -> None:
     ],
 )
 def test_groups_that_are_not_as_planned(
-    parts: Parts, tmp_path: Path, plant: Callable[[StageJob], None], part: str, message: str
+    parts: Parts, tmp_path: Path, plant: Callable[[StageRun], None], part: str, message: str
 ):
     made = ready(parts.build(), tmp_path, stage(train={"connector": 1.0, "tower": 0.5}))
     plant(made)
@@ -162,9 +162,9 @@ def test_a_frozen_part_that_changes_is_named(parts: Parts, tmp_path: Path):
     made = ready(parts.build(), tmp_path, stage(train={"connector": 1.0}))
 
     class Nudge(Record):
-        def step_ended(self, job: StageJob, record: StepRecord) -> None:
+        def step_ended(self, stage_run: StageRun, record: StepRecord) -> None:
             with torch.no_grad():
-                job.model.language.lm_head.weight[3, 5] += 1e-6
+                stage_run.model.language.lm_head.weight[3, 5] += 1e-6
 
     assert "language: 1 tensor (lm_head.weight) should be frozen but changed" in failure(
         made, Nudge()
@@ -245,8 +245,8 @@ def test_a_long_warm_up_is_no_alarm(parts: Parts, tmp_path: Path):
     made = ready(parts.build(), tmp_path, stage(optim={"lr": 1e-5}, length={"samples": 1_000_000}))
 
     class Stop(Record):
-        def step_ended(self, job: StageJob, record: StepRecord) -> None:
-            job.stop = record.step == 3
+        def step_ended(self, stage_run: StageRun, record: StepRecord) -> None:
+            stage_run.stop = record.step == 3
 
     assert prove(made, Stop()) == []
 
@@ -256,8 +256,8 @@ def test_a_stopped_stage_is_proved_as_a_whole_when_it_is_done(parts: Parts, tmp_
     made = ready(parts.build(), tmp_path, stage(train={"connector": 1.0}))
 
     class Stop(Record):
-        def step_ended(self, job: StageJob, record: StepRecord) -> None:
-            job.stop = record.step == STEPS - 1
+        def step_ended(self, stage_run: StageRun, record: StepRecord) -> None:
+            stage_run.stop = record.step == STEPS - 1
 
     assert [line["when"] for line in prove(made, Stop())] == ["first steps"]
     made.stop = False

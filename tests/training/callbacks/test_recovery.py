@@ -16,8 +16,8 @@ from sailvit.core.recipe import CheckpointConfig, Recipe, RecoveryConfig
 from sailvit.training import trainer as module
 from sailvit.training.callbacks.recovery import robust_score
 from sailvit.training.objectives.base import NextToken
-from sailvit.training.stages.callback import Hook
-from sailvit.training.stages.stage_run import StageJob, StepRecord
+from sailvit.training.stages.callback import Callback
+from sailvit.training.stages.stage_run import StageRun, StepRecord
 from tiny_parts import Parts
 from tiny_runs import lines, recipe, stage, train, write_data
 
@@ -38,14 +38,14 @@ class Poison:
         monkeypatch.setattr(NextToken, "forward", forward)
 
 
-class Weights(Hook):
+class Weights(Callback):
     """The connector's weights after every step."""
 
     def __init__(self) -> None:
         self.after: dict[int, torch.Tensor] = {}
 
-    def step_ended(self, job: StageJob, record: StepRecord) -> None:
-        self.after[record.step] = job.model.connector.up.weight.detach().clone()
+    def step_ended(self, stage_run: StageRun, record: StepRecord) -> None:
+        self.after[record.step] = stage_run.model.connector.up.weight.detach().clone()
 
 
 @pytest.fixture

@@ -13,8 +13,8 @@ from sailvit.core.recipe import CheckpointConfig, Recipe
 from sailvit.training import trainer as module
 from sailvit.training.callbacks import save_state as saving
 from sailvit.training.callbacks.save_state import Timer
-from sailvit.training.stages.callback import Hook
-from sailvit.training.stages.stage_run import StageJob, StepRecord
+from sailvit.training.stages.callback import Callback
+from sailvit.training.stages.stage_run import StageRun, StepRecord
 from tiny_parts import Parts
 from tiny_runs import lines, recipe, stage, train, weights, write_data
 
@@ -81,11 +81,11 @@ class Crash(Exception):  # noqa: N818 - as a power cut is no error of the progra
     pass
 
 
-class CrashAfter(Hook):
+class CrashAfter(Callback):
     def __init__(self, step: int) -> None:
         self.step = step
 
-    def step_ended(self, job: StageJob, record: StepRecord) -> None:
+    def step_ended(self, stage_run: StageRun, record: StepRecord) -> None:
         if record.step == self.step:
             raise Crash
 

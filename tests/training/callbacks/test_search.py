@@ -18,21 +18,21 @@ from sailvit.core.recipe import CheckpointConfig, Recipe
 from sailvit.core.run import RunFolder
 from sailvit.data.processing.collate import collate
 from sailvit.training import trainer as module
-from sailvit.training.callbacks.proof import ProofHook
+from sailvit.training.callbacks.proof import ProofCallback
 from sailvit.training.callbacks.search import (
-    SearchHook,
+    SearchCallback,
     make_search,
     restore_search,
     search_tensors,
     search_values,
 )
 from sailvit.training.callbacks.state import trained_names
-from sailvit.training.stages.callback import Hook
+from sailvit.training.stages.callback import Callback
 from sailvit.training.stages.loop import run_stage
-from sailvit.training.stages.stage_run import StageJob, StepRecord
+from sailvit.training.stages.stage_run import StageRun, StepRecord
 from sailvit.training.trainer import Trainer
 from tiny_parts import Parts, mixed_records, samples
-from tiny_runs import Record, job, lines, recipe, stage, train, weights, write_data
+from tiny_runs import Record, lines, recipe, stage, stage_run, train, weights, write_data
 
 TIMES = ("seconds", "wait", "samples_per_s", "answer_tokens_per_s", "mfu")
 WINDOW, STEPS = 4, 40
@@ -121,13 +121,13 @@ def places(folder: Path) -> dict[str, int]:
     }
 
 
-class Kill(Hook):
+class Kill(Callback):
     """Asks to stop after a step, as a scheduler does; the step is finished and saved."""
 
     def __init__(self, step: int) -> None:
         self.step = step
 
-    def step_ended(self, job: StageJob, record: StepRecord) -> None:
+    def step_ended(self, stage_run: StageRun, record: StepRecord) -> None:
         # The signal arrives after the hook that listens to it has run, so the next step is the last.
         if record.step == self.step - 1:
             os.kill(os.getpid(), signal.SIGTERM)
@@ -150,11 +150,11 @@ class PowerLossError(Exception):
     """The machine went down, without a word."""
 
 
-class PowerLoss(Hook):
+class PowerLoss(Callback):
     def __init__(self, step: int) -> None:
         self.step = step
 
-    def step_ended(self, job: StageJob, record: StepRecord) -> None:
+    def step_ended(self, stage_run: StageRun, record: StepRecord) -> None:
         if record.step == self.step:
             raise PowerLossError
 
@@ -178,8 +178,8 @@ def test_announcements_are_proofs_and_events(searching: Recipe, tmp_path: Path):
     assert [line for line in told if "rows" in line] == lines(tmp_path / "proofs.jsonl")
 
 
-def ready(parts: Parts, batch: Batch, folder: Path, lr: float) -> StageJob:
-    made = job(
+def ready(parts: Parts, batch: Batch, folder: Path, lr: float) -> StageRun:
+    made = stage_run(
         parts.build(),
         stage(optim={"lr": lr}, schedule=SCHEDULE, length={"samples": 4 * STEPS}),
         folder,
@@ -196,11 +196,11 @@ class Watch(Record):
         super().__init__()
         self.states: dict[int, dict[str, torch.Tensor]] = {}
 
-    def step_ended(self, job: StageJob, record: StepRecord) -> None:
-        self.states[record.step] = state(job)
+    def step_ended(self, stage_run: StageRun, record: StepRecord) -> None:
+        self.states[record.step] = state(stage_run)
 
 
-def state(made: StageJob) -> dict[str, torch.Tensor]:
+def state(made: StageRun) -> dict[str, torch.Tensor]:
     names = trained_names(made)
     moments = {
         f"{key}/{names[p]}": t.clone()
@@ -214,7 +214,7 @@ def state(made: StageJob) -> dict[str, torch.Tensor]:
 def test_a_rollback_is_exact_and_data_goes_on(parts: Parts, tmp_path: Path):
     batch = collate([samples(parts.build(), mixed_records())])
     made, watch, after = ready(parts, batch, tmp_path, lr=0.03), Watch(), Watch()
-    run_stage(made, [watch, ProofHook(), SearchHook(), after])
+    run_stage(made, [watch, ProofCallback(), SearchCallback(), after])
     events = lines(tmp_path / "events.jsonl")
     pairs = [(a, b) for a, b in itertools.pairwise(events) if b["event"] == "rate taken back"]
     assert pairs
@@ -236,11 +236,13 @@ def test_a_skipped_step_ends_a_trial(parts: Parts, tmp_path: Path):
     batch = collate([samples(parts.build(), mixed_records())])
     made, seen, told = ready(parts, batch, tmp_path, lr=1e-3), Record(), []
     made.loader = made.loader[: WINDOW + 8]  # type: ignore[index]
-    run_stage(made, [seen, SearchHook(told.append)])
+    run_stage(made, [seen, SearchCallback(told.append)])
     assert [line["event"] for line in told] == ["rate raised"]
     assert made.snapshot is not None
     before = {p: kept.clone() for p, kept in made.snapshot.weights.items()}
-    SearchHook(told.append).step_ended(made, dataclasses.replace(seen.records[-1], skipped=True))
+    SearchCallback(told.append).step_ended(
+        made, dataclasses.replace(seen.records[-1], skipped=True)
+    )
     assert ([line["event"] for line in told[1:]], made.search.factor) == (
         ["rate taken back", "rate lowered"],
         0.5,
@@ -254,7 +256,7 @@ def test_going_back_to_a_state_outside_trials_forgets_the_way_back(parts: Parts,
     made = ready(parts, batch, tmp_path, lr=1e-3)
     first = search_values(made)
     made.loader = made.loader[: WINDOW + 8]  # type: ignore[index]
-    run_stage(made, [SearchHook()])
+    run_stage(made, [SearchCallback()])
     names = trained_names(made)
     trial, tensors = search_values(made), search_tensors(made, names)
     restore_search(made, first, {}, names)
@@ -273,7 +275,7 @@ def two_ranks(index: int, folder: str, parts: Parts, batches: list[Batch]) -> No
     told: list[dict[str, Any]] = []
     made = ready(parts, batches[index], Path(folder), lr=0.03)
     made.loader = made.loader[:20]  # type: ignore[index]
-    run_stage(made, [SearchHook(told.append)])
+    run_stage(made, [SearchCallback(told.append)])
     torch.save((told, state(made)), f"{folder}/{index}.pt")
     torch.distributed.destroy_process_group()
 

@@ -17,8 +17,8 @@ from sailvit.core.run import RunFolder
 from sailvit.training import trainer as module
 from sailvit.training.objectives.base import NextToken
 from sailvit.training.stages import loop
-from sailvit.training.stages.callback import Hook
-from sailvit.training.stages.stage_run import StageJob, StepRecord
+from sailvit.training.stages.callback import Callback
+from sailvit.training.stages.stage_run import StageRun, StepRecord
 from sailvit.training.trainer import Trainer
 from tiny_parts import Parts
 from tiny_runs import lines, recipe, stage, train, weights, write_data
@@ -57,13 +57,13 @@ def assert_equal(found: dict[str, torch.Tensor], expected: dict[str, torch.Tenso
     assert not [name for name, tensor in expected.items() if not torch.equal(found[name], tensor)]
 
 
-class Fail(Hook):
+class Fail(Callback):
     """Raises after a step."""
 
     def __init__(self, step: int, error: Exception) -> None:
         self.step, self.error = step, error
 
-    def step_ended(self, job: StageJob, record: StepRecord) -> None:
+    def step_ended(self, stage_run: StageRun, record: StepRecord) -> None:
         if record.step == self.step:
             raise self.error
 
@@ -84,7 +84,7 @@ def test_too_many_bad_records_lose_no_step(made: Recipe, tmp_path: Path):
     assert lines(tmp_path / "run/quarantine.jsonl") == lines(tmp_path / "whole/quarantine.jsonl")
 
 
-class Poison(Hook):
+class Poison(Callback):
     """Makes the losses of the steps after `after` of them no numbers."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, after: set[int]) -> None:
@@ -96,11 +96,11 @@ class Poison(Hook):
 
         monkeypatch.setattr(NextToken, "forward", forward)
 
-    def stage_started(self, job: StageJob) -> None:
-        self.done = job.step
+    def stage_started(self, stage_run: StageRun) -> None:
+        self.done = stage_run.step
 
-    def step_ended(self, job: StageJob, record: StepRecord) -> None:
-        self.done = job.step
+    def step_ended(self, stage_run: StageRun, record: StepRecord) -> None:
+        self.done = stage_run.step
 
 
 def test_steps_that_are_not_finite_leave_the_state_of_the_last_that_was(
@@ -112,7 +112,7 @@ def test_steps_that_are_not_finite_leave_the_state_of_the_last_that_was(
     told: list[dict[str, Any]] = []
     hasty = made.model_copy(update={"recovery": RecoveryConfig(streak=3)})
     with pytest.raises(RunError, match="3 steps in a row"):
-        Trainer(hasty, RunFolder(tmp_path / "run"), hooks=[poison], announce=told.append).run()
+        Trainer(hasty, RunFolder(tmp_path / "run"), callbacks=[poison], announce=told.append).run()
     assert states(tmp_path / "run") == ["00-00000003"]
     assert "00-00000003; --resume goes on from there" in told[-1]["note"]
     assert_equal(weights(train(patient, tmp_path / "run", poison, resume=True)), expected)
@@ -122,10 +122,10 @@ def test_steps_that_are_not_finite_leave_the_state_of_the_last_that_was(
 
 
 def test_a_state_that_failed_its_proof_is_kept_apart(parts: Parts, made: Recipe, tmp_path: Path):
-    class Nudge(Hook):
-        def step_ended(self, job: StageJob, record: StepRecord) -> None:
+    class Nudge(Callback):
+        def step_ended(self, stage_run: StageRun, record: StepRecord) -> None:
             with torch.no_grad():
-                job.model.language.lm_head.weight.add_(1e-3)
+                stage_run.model.language.lm_head.weight.add_(1e-3)
 
     still = stage(train={"connector": 1.0})
     told: list[dict[str, Any]] = []
@@ -134,7 +134,7 @@ def test_a_state_that_failed_its_proof_is_kept_apart(parts: Parts, made: Recipe,
         update={"stages": [recipe(parts, {"chat": {"format": "llava"}}, [still]).stages[0]]}
     )
     with pytest.raises(ProofError):
-        Trainer(only, run, hooks=[Nudge()], announce=told.append).run()
+        Trainer(only, run, callbacks=[Nudge()], announce=told.append).run()
     assert states(tmp_path / "run") == ["unproved-00-00000002"]
     assert not has_checkpoint(run.state)
     assert "which --resume does not take" in told[-1]["note"]
@@ -170,9 +170,9 @@ def test_a_step_without_enough_memory_stops_with_the_state_of_the_one_before(
 ):
     sound = loop.accumulate
 
-    def scarce(job: StageJob, *given: Any) -> dict[str, float]:
-        found = sound(job, *given)
-        if job.step == 5:
+    def scarce(stage_run: StageRun, *given: Any) -> dict[str, float]:
+        found = sound(stage_run, *given)
+        if stage_run.step == 5:
             raise error
         return found
 

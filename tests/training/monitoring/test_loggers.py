@@ -16,9 +16,9 @@ from sailvit.core.errors import RecipeError, RunError
 from sailvit.core.run import write_json
 from sailvit.training.output import loggers as module
 from sailvit.training.output.loggers import Curves, refuse_missing
-from sailvit.training.stages.stage_run import StageJob
+from sailvit.training.stages.stage_run import StageRun
 from tiny_parts import Parts
-from tiny_runs import job, stage
+from tiny_runs import stage, stage_run
 
 
 class Refused(Exception):  # noqa: N818 - named as the tool names it
@@ -57,8 +57,8 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> FakeTool:
     return tool
 
 
-def made(parts: Parts, folder: Path, *tools: str) -> StageJob:
-    return job(parts.build(), stage("fine"), folder, watch={"report": list(tools)})
+def made(parts: Parts, folder: Path, *tools: str) -> StageRun:
+    return stage_run(parts.build(), stage("fine"), folder, watch={"report": list(tools)})
 
 
 @pytest.mark.parametrize("tool", ["wandb", "trackio"])

@@ -13,24 +13,24 @@ from sailvit.data.processing.collate import collate
 from sailvit.models.measures.affinity import affinity
 from sailvit.training.monitoring.measure import distances, perplexity, see, undisturbed
 from sailvit.training.monitoring.monitored import Watched
-from sailvit.training.stages.stage_run import StageJob
+from sailvit.training.stages.stage_run import StageRun
 from tiny_parts import Parts, mixed_records, picture, record, samples
-from tiny_runs import job, stage
+from tiny_runs import stage, stage_run
 
 
 @pytest.fixture
-def made(parts: Parts) -> StageJob:
-    return job(parts.build(), stage(train={"connector": 1.0}), Path())
+def made(parts: Parts) -> StageRun:
+    return stage_run(parts.build(), stage(train={"connector": 1.0}), Path())
 
 
 @pytest.fixture
-def watched(made: StageJob) -> Watched:
-    shown = samples(made.assembly, [record(str(n), picture(n)) for n in range(5)])
-    told = samples(made.assembly, [record(f"{n}", answer="red " * (n + 1)) for n in range(4)])
+def watched(made: StageRun) -> Watched:
+    shown = samples(made.bundle, [record(str(n), picture(n)) for n in range(5)])
+    told = samples(made.bundle, [record(f"{n}", answer="red " * (n + 1)) for n in range(4)])
     return Watched(torch.cat([sample.tiles for sample in shown]), tuple(told), "records")
 
 
-def test_perplexity_is_that_of_all_answers_together(made: StageJob, watched: Watched):
+def test_perplexity_is_that_of_all_answers_together(made: StageRun, watched: Watched):
     with undisturbed(made):
         found = perplexity(made, watched)
         total = count = 0.0
@@ -45,7 +45,7 @@ def test_perplexity_is_that_of_all_answers_together(made: StageJob, watched: Wat
 
 
 def test_a_model_that_knows_nothing_has_the_perplexity_of_its_vocabulary(
-    made: StageJob, watched: Watched
+    made: StageRun, watched: Watched
 ):
     head = made.model.language.get_output_embeddings()
     head.weight.data.zero_()
@@ -54,7 +54,7 @@ def test_a_model_that_knows_nothing_has_the_perplexity_of_its_vocabulary(
 
 
 def test_sight_holds_the_towers_features_and_what_the_language_is_given(
-    made: StageJob, watched: Watched
+    made: StageRun, watched: Watched
 ):
     with undisturbed(made):
         sight = see(made, watched)
@@ -69,22 +69,22 @@ def test_sight_holds_the_towers_features_and_what_the_language_is_given(
     assert distances(sight)["wasserstein"] == expected.wasserstein
 
 
-def test_tiles_go_through_in_portions_that_fit_a_pack(made: StageJob, watched: Watched):
+def test_tiles_go_through_in_portions_that_fit_a_pack(made: StageRun, watched: Watched):
     sizes: list[int] = []
     made.model.tower.register_forward_pre_hook(lambda module, given: sizes.append(len(given[0])))
-    per_tile = made.assembly.layout.tokens_per_tile
+    per_tile = made.bundle.layout.tokens_per_tile
     made.recipe = made.recipe.model_copy(update={"sequence": 2 * per_tile + 1})
     with undisturbed(made):
         see(made, watched)
     assert sizes == [2, 2, 1]
 
 
-def test_nothing_is_left_behind(made: StageJob, watched: Watched):
+def test_nothing_is_left_behind(made: StageRun, watched: Watched):
     made.model.train()
     made.model.tower.eval()
     modes = [module.training for module in made.model.modules()]
     torch.manual_seed(5)
-    state, hooks = torch.get_rng_state(), len(made.model.tower._forward_hooks)
+    state, callbacks = torch.get_rng_state(), len(made.model.tower._forward_hooks)
     with undisturbed(made):
         assert not any(module.training for module in made.model.modules())
         assert not torch.is_grad_enabled()
@@ -94,19 +94,19 @@ def test_nothing_is_left_behind(made: StageJob, watched: Watched):
     assert [module.training for module in made.model.modules()] == modes
     assert torch.equal(torch.get_rng_state(), state)
     assert torch.is_grad_enabled()
-    assert len(made.model.tower._forward_hooks) == hooks
+    assert len(made.model.tower._forward_hooks) == callbacks
     assert all(parameter.grad is None for parameter in made.model.parameters())
 
 
-def test_modes_come_back_after_an_error(made: StageJob):
+def test_modes_come_back_after_an_error(made: StageRun):
     made.model.train()
     with pytest.raises(ZeroDivisionError), undisturbed(made):
         raise ZeroDivisionError
     assert made.model.training
 
 
-def test_it_runs_in_the_precision_of_training(made: StageJob):
+def test_it_runs_in_the_precision_of_training(made: StageRun):
     made.recipe = made.recipe.model_copy(update={"precision": "bf16"})
-    batch = collate([samples(made.assembly, mixed_records())])
+    batch = collate([samples(made.bundle, mixed_records())])
     with undisturbed(made):
         assert made.model(batch).logits.dtype == torch.bfloat16

@@ -12,7 +12,7 @@ from sailvit.core.errors import DataError
 from sailvit.core.recipe import Recipe
 from sailvit.data.lengths.costs import CostTable
 from sailvit.data.lengths.measuring import measure_all
-from sailvit.data.processing.processor import SampleBuilder
+from sailvit.data.processing.processor import Processor
 from sailvit.training.monitoring.monitored import PLAIN, Watched, choose, packs
 from sailvit.training.trainer import open_sources
 from tiny_parts import Parts, mixed_records, samples
@@ -25,14 +25,14 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def builder(parts: Parts) -> SampleBuilder:
-    assembly = parts.build()
-    return SampleBuilder(assembly.tokenizer, assembly.layout, 300)
+def processor(parts: Parts) -> Processor:
+    bundle = parts.build()
+    return Processor(bundle.tokenizer, bundle.layout, 300)
 
 
-def chosen(made: Recipe, builder: SampleBuilder) -> Watched:
+def chosen(made: Recipe, processor: Processor) -> Watched:
     opened = open_sources(made)
-    return choose(made, opened, measure_all(opened, builder), builder)
+    return choose(made, opened, measure_all(opened, processor), processor)
 
 
 def watching(parts: Parts, sources: dict[str, Any], data: list[str], **watch: Any) -> Recipe:
@@ -40,9 +40,9 @@ def watching(parts: Parts, sources: dict[str, Any], data: list[str], **watch: An
 
 
 def test_tiles_and_texts_come_from_the_stages_sources(
-    parts: Parts, sources: dict, builder: SampleBuilder
+    parts: Parts, sources: dict, processor: Processor
 ):
-    found = chosen(watching(parts, sources, ["chat", "text"], tiles=4, texts=7), builder)
+    found = chosen(watching(parts, sources, ["chat", "text"], tiles=4, texts=7), processor)
     assert found.tiles.shape == (4, 3, 32, 32)
     assert found.tiles.dtype == torch.uint8
     assert len(found.texts) == 7
@@ -52,34 +52,34 @@ def test_tiles_and_texts_come_from_the_stages_sources(
 
 
 def test_the_same_recipe_chooses_the_same_and_another_seed_others(
-    parts: Parts, sources: dict, builder: SampleBuilder
+    parts: Parts, sources: dict, processor: Processor
 ):
     made = watching(parts, sources, ["chat", "captions", "text"], tiles=3, texts=3)
-    one, again = chosen(made, builder), chosen(made, builder)
-    other = chosen(made.model_copy(update={"seed": 77}), builder)
+    one, again = chosen(made, processor), chosen(made, processor)
+    other = chosen(made.model_copy(update={"seed": 77}), processor)
     assert torch.equal(one.tiles, again.tiles)
     assert [text.id for text in one.texts] == [text.id for text in again.texts]
     assert [text.id for text in one.texts] != [text.id for text in other.texts]
 
 
-def test_a_source_of_its_own_is_held_out(parts: Parts, sources: dict, builder: SampleBuilder):
-    found = chosen(watching(parts, sources, ["captions"], source="chat"), builder)
+def test_a_source_of_its_own_is_held_out(parts: Parts, sources: dict, processor: Processor):
+    found = chosen(watching(parts, sources, ["captions"], source="chat"), processor)
     assert 0 < len(found.tiles) <= 9
     assert {text.id.split("/")[0] for text in found.texts} == {"chat"}
 
 
 def test_without_texts_sentences_are_built_in_and_those_that_do_not_fit_left_out(
-    parts: Parts, sources: dict, builder: SampleBuilder
+    parts: Parts, sources: dict, processor: Processor
 ):
     made = watching(parts, sources, ["captions"])
-    found = chosen(made, builder)
+    found = chosen(made, processor)
     assert (len(found.texts), found.texts_from) == (len(PLAIN), "built in")
-    shortest = SampleBuilder(builder.tokenizer, builder.layout, 20)
+    shortest = Processor(processor.tokenizer, processor.layout, 20)
     assert chosen(made, shortest).texts == ()
 
 
-def test_without_images_there_are_no_tiles(parts: Parts, sources: dict, builder: SampleBuilder):
-    found = chosen(watching(parts, sources, ["text"]), builder)
+def test_without_images_there_are_no_tiles(parts: Parts, sources: dict, processor: Processor):
+    found = chosen(watching(parts, sources, ["text"]), processor)
     assert found.tiles.shape == (0, 3, 32, 32)
     assert len(found.texts) == 10
 
@@ -100,7 +100,7 @@ class Damaged:
 
 
 def test_records_that_cannot_be_read_are_passed_over(
-    parts: Parts, sources: dict, builder: SampleBuilder
+    parts: Parts, sources: dict, processor: Processor
 ):
     records = mixed_records() * 3
     costs = CostTable(
@@ -110,7 +110,7 @@ def test_records_that_cannot_be_read_are_passed_over(
         )
     )
     found = choose(
-        watching(parts, sources, ["chat"]), {"x": Damaged(records)}, {"x": costs}, builder
+        watching(parts, sources, ["chat"]), {"x": Damaged(records)}, {"x": costs}, processor
     )
     assert (len(found.tiles), len(found.texts)) == (3, 3)
 

@@ -13,25 +13,25 @@ from sailvit.core.batch import Step
 from sailvit.data.processing.collate import collate
 from sailvit.training.monitoring.norms import gradient_norms, update_norms
 from sailvit.training.stages.loop import train_step
-from sailvit.training.stages.stage_run import StageJob
+from sailvit.training.stages.stage_run import StageRun
 from tiny_parts import Parts, mixed_records, samples
-from tiny_runs import job, stage
+from tiny_runs import stage, stage_run
 
 CPU = torch.device("cpu")
 
 
-def made(parts: Parts, **optim: Any) -> StageJob:
+def made(parts: Parts, **optim: Any) -> StageRun:
     settings = stage(optim={"lr": 1e-2, "weight_decay": 0.1, **optim}, length={"samples": 10**3})
     settings["objectives"] = {"next_token": 1.0, "contrastive": 0.1}
-    return job(parts.build(), settings, Path())
+    return stage_run(parts.build(), settings, Path())
 
 
-def step(ready: StageJob) -> None:
-    batch = collate([samples(ready.assembly, mixed_records())])
+def step(ready: StageRun) -> None:
+    batch = collate([samples(ready.bundle, mixed_records())])
     train_step(ready, Step((batch,), {}), 0.0, 0.0)
 
 
-def by_part(ready: StageJob) -> dict[str, list[torch.Tensor]]:
+def by_part(ready: StageRun) -> dict[str, list[torch.Tensor]]:
     held: dict[str, list[torch.Tensor]] = {}
     for group in ready.optimizer.param_groups:
         held.setdefault(group["part"], []).extend(group["params"])

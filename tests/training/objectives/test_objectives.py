@@ -12,7 +12,7 @@ from sailvit.core.batch import IGNORED, Batch
 from sailvit.core.errors import RecipeError
 from sailvit.core.records import Record
 from sailvit.data.processing.collate import collate
-from sailvit.models.loading.build import Assembly
+from sailvit.models.loading.build import ModelBundle
 from sailvit.models.structure.mllm import MLLM, Activations
 from sailvit.training.objectives.base import Contrastive, NextToken, make_objectives
 from tiny_parts import Parts, captions, mixed_records, picture, record, samples
@@ -22,7 +22,7 @@ TEXTS = ["a red circle", "blue square", "a red circle", "large", "circle red a"]
 
 
 @pytest.fixture
-def assembly(parts: Parts) -> Assembly:
+def bundle(parts: Parts) -> ModelBundle:
     return parts.build()
 
 
@@ -76,24 +76,24 @@ def assert_close(found: dict[str, torch.Tensor], expected: dict[str, torch.Tenso
         torch.testing.assert_close(found[name], tensor, rtol=1e-4, atol=1e-5, msg=name)
 
 
-def test_next_token_is_the_sum_of_cross_entropies(assembly: Assembly):
-    batch = collate([samples(assembly, mixed_records())])
+def test_next_token_is_the_sum_of_cross_entropies(bundle: ModelBundle):
+    batch = collate([samples(bundle, mixed_records())])
     everywhere = Batch(**{**vars(batch), "labels": torch.zeros_like(batch.labels)})
-    every = assembly.mllm(everywhere).logits.log_softmax(dim=-1)
+    every = bundle.mllm(everywhere).logits.log_softmax(dim=-1)
     expected = -sum(
         every[place, label]
         for place, label in enumerate(batch.labels.flatten().tolist())
         if label != IGNORED
     )
     objective = NextToken()
-    found = objective(assembly.mllm, assembly.mllm(batch), batch)
+    found = objective(bundle.mllm, bundle.mllm(batch), batch)
     torch.testing.assert_close(found, expected)
     assert objective.units(batch) == int((batch.labels != IGNORED).sum()) > 20
 
 
-def test_contrastive_equals_a_double_loop(assembly: Assembly):
-    batch = collate([samples(assembly, captions(TEXTS))])
-    model, objective = assembly.mllm, contrastive()
+def test_contrastive_equals_a_double_loop(bundle: ModelBundle):
+    batch = collate([samples(bundle, captions(TEXTS))])
+    model, objective = bundle.mllm, contrastive()
     expected = naive(objective, model, batch)
     expected.backward()
     wanted = gradients(model, objective)
@@ -112,11 +112,11 @@ def test_contrastive_equals_a_double_loop(assembly: Assembly):
 
 @pytest.mark.parametrize("sizes", [(1, 4), (2, 2, 1), (1, 1, 1, 1, 1), (0, 5)])
 def test_contrastive_over_micro_batches_equals_the_whole(
-    assembly: Assembly, sizes: tuple[int, ...]
+    bundle: ModelBundle, sizes: tuple[int, ...]
 ):
     """Also when a micro-batch holds no caption: negatives span all of them."""
-    model, objective = assembly.mllm, contrastive()
-    made = samples(assembly, captions(TEXTS))
+    model, objective = bundle.mllm, contrastive()
+    made = samples(bundle, captions(TEXTS))
     whole = collate([made])
     expected = naive(objective, model, whole)
     expected.backward()
@@ -124,7 +124,7 @@ def test_contrastive_over_micro_batches_equals_the_whole(
     left, batches = list(made), []
     for size in sizes:
         own, left = left[:size], left[size:]
-        batches.append(collate([own or samples(assembly, [record("text")])]))
+        batches.append(collate([own or samples(bundle, [record("text")])]))
     objective.prepare(model, batches)
     total = 0.0
     for batch in batches:
@@ -138,10 +138,10 @@ def test_contrastive_over_micro_batches_equals_the_whole(
     assert sum(objective.units(batch) for batch in batches) == len(TEXTS)
 
 
-def test_identical_captions_are_no_negatives(assembly: Assembly):
+def test_identical_captions_are_no_negatives(bundle: ModelBundle):
     """Of two equal captions the loss is that of two pairs alone."""
-    model, objective = assembly.mllm, contrastive()
-    made = samples(assembly, captions(["red", "red"]))
+    model, objective = bundle.mllm, contrastive()
+    made = samples(bundle, captions(["red", "red"]))
     both = collate([made])
     alone = [collate([[sample]]) for sample in made]
     found = objective(model, model(both, logits=False), both)
@@ -158,11 +158,11 @@ def described(indices: list[int]) -> list[Record]:
 
 
 @pytest.mark.parametrize("sizes", [(5,), (1, 4), (2, 2, 1), (1, 1, 1, 1, 1)])
-def test_captions_of_the_same_image_are_no_negatives(assembly: Assembly, sizes: tuple[int, ...]):
+def test_captions_of_the_same_image_are_no_negatives(bundle: ModelBundle, sizes: tuple[int, ...]):
     """Within a micro-batch and across them, in value and in gradient."""
-    model, objective = assembly.mllm, contrastive()
-    made = samples(assembly, described([0, 0, 1, 2, 1]))
-    different = samples(assembly, described([0, 3, 1, 2, 4]))
+    model, objective = bundle.mllm, contrastive()
+    made = samples(bundle, described([0, 0, 1, 2, 1]))
+    different = samples(bundle, described([0, 3, 1, 2, 4]))
     expected = naive(objective, model, collate([made]))
     assert abs(expected - naive(objective, model, collate([different]))) > 0.1
     expected.backward()
@@ -180,20 +180,20 @@ def as_process(index: int, folder: str, parts: Parts) -> None:
     torch.distributed.init_process_group(
         "gloo", init_method=f"file://{folder}/meet", rank=index, world_size=2
     )
-    assembly, objective = parts.build(), contrastive()
-    made = samples(assembly, described([0, 0, 1, 2, 1]))
+    bundle, objective = parts.build(), contrastive()
+    made = samples(bundle, described([0, 0, 1, 2, 1]))
     batch = collate([made[:2] if index == 0 else made[2:]])
-    objective.prepare(assembly.mllm, [batch])
-    found = objective(assembly.mllm, assembly.mllm(batch, logits=False), batch)
+    objective.prepare(bundle.mllm, [batch])
+    found = objective(bundle.mllm, bundle.mllm(batch, logits=False), batch)
     torch.save(found.detach(), f"{folder}/{index}.pt")
     torch.distributed.destroy_process_group()
 
 
 def test_captions_of_the_same_image_are_no_negatives_across_processes(
-    parts: Parts, assembly: Assembly, tmp_path: Path
+    parts: Parts, bundle: ModelBundle, tmp_path: Path
 ):
     expected = naive(
-        contrastive(), assembly.mllm, collate([samples(assembly, described([0, 0, 1, 2, 1]))])
+        contrastive(), bundle.mllm, collate([samples(bundle, described([0, 0, 1, 2, 1]))])
     )
     torch.multiprocessing.start_processes(
         as_process, (str(tmp_path), parts), nprocs=2, start_method="fork"
@@ -202,40 +202,40 @@ def test_captions_of_the_same_image_are_no_negatives_across_processes(
     torch.testing.assert_close(found, expected.detach())
 
 
-def test_two_captions_of_one_image_lose_what_two_pairs_alone_do(assembly: Assembly):
-    model, objective = assembly.mllm, contrastive()
-    made = samples(assembly, described([0, 0]))
+def test_two_captions_of_one_image_lose_what_two_pairs_alone_do(bundle: ModelBundle):
+    model, objective = bundle.mllm, contrastive()
+    made = samples(bundle, described([0, 0]))
     both, alone = collate([made]), [collate([[sample]]) for sample in made]
     found = objective(model, model(both, logits=False), both)
     expected = sum(objective(model, model(batch, logits=False), batch) for batch in alone)
     torch.testing.assert_close(found, expected)
 
 
-def test_only_captions_form_pairs_and_tiles_are_averaged(assembly: Assembly):
+def test_only_captions_form_pairs_and_tiles_are_averaged(bundle: ModelBundle):
     records = [
         record("two", picture(1), picture(2)),
         record("tall", picture(3, 32, 96), answer="tall", kind="caption"),
         record("chat", picture(4)),
         record("flat", picture(5, 64, 32), answer="flat", kind="caption"),
     ]
-    layout = assembly.layout.__class__(**{**vars(assembly.layout), "max_tiles": 4})
-    tiled = Assembly(assembly.mllm, assembly.tokenizer, layout, {})
+    layout = bundle.layout.__class__(**{**vars(bundle.layout), "max_tiles": 4})
+    tiled = ModelBundle(bundle.mllm, bundle.tokenizer, layout, {})
     batch = collate([samples(tiled, records)])
     assert batch.image_of_tile.tolist() == [0, 1, 2, 2, 2, 2, 3, 4, 4, 4]
     objective = Contrastive()
-    visual = assembly.mllm.visual(batch.tiles)
-    images, texts = objective.pairs(assembly.mllm, visual, batch)
+    visual = bundle.mllm.visual(batch.tiles)
+    images, texts = objective.pairs(bundle.mllm, visual, batch)
     assert objective.units(batch) == len(images) == len(texts) == 2
     for row, tiles in ((0, slice(2, 6)), (1, slice(7, 10))):
         mean = visual[tiles].mean(dim=(0, 1))
         torch.testing.assert_close(images[row], mean / mean.norm())
 
 
-def test_the_caption_is_the_answer_alone(assembly: Assembly):
+def test_the_caption_is_the_answer_alone(bundle: ModelBundle):
     """The question is the same for every image; with it in, all captions would look alike."""
-    batch = collate([samples(assembly, captions(["red"]))])
+    batch = collate([samples(bundle, captions(["red"]))])
     tokens = batch.tokens[batch.caption_of == 0]
-    assert assembly.tokenizer.decode(tokens) == "red<|im_end|>"
+    assert bundle.tokenizer.decode(tokens) == "red<|im_end|>"
 
 
 def test_it_begins_as_siglip_does():
@@ -244,15 +244,15 @@ def test_it_begins_as_siglip_does():
     assert objective.bias.item() == -10.0
 
 
-def test_the_loss_falls_when_pairs_agree(assembly: Assembly):
+def test_the_loss_falls_when_pairs_agree(bundle: ModelBundle):
     """Sanity of the sign: images that point to their own captions lose less than shuffled ones."""
     objective = Contrastive()
-    batch = collate([samples(assembly, captions(["red", "blue square", "large"]))])
-    _, texts = objective.pairs(assembly.mllm, assembly.mllm.visual(batch.tiles), batch)
+    batch = collate([samples(bundle, captions(["red", "blue square", "large"]))])
+    _, texts = objective.pairs(bundle.mllm, bundle.mllm.visual(batch.tiles), batch)
 
     def loss(order: list[int]) -> float:
         visual = texts[order][:, None].expand(-1, 4, -1).detach()
-        return objective(assembly.mllm, Activations(visual, None), batch).item()
+        return objective(bundle.mllm, Activations(visual, None), batch).item()
 
     assert loss([0, 1, 2]) < loss([1, 2, 0]) - math.log(2)
 

@@ -10,13 +10,13 @@ from sailvit.core.batch import Step
 from sailvit.core.errors import ProofError, RecipeError
 from sailvit.core.recipe import TrainConfig
 from sailvit.data.processing.collate import collate
-from sailvit.training.callbacks.proof import ProofHook
+from sailvit.training.callbacks.proof import ProofCallback
 from sailvit.training.optim.optimizer import planned_names, planned_shares, set_rate
-from sailvit.training.stages.callback import Hook
+from sailvit.training.stages.callback import Callback
 from sailvit.training.stages.loop import run_stage, train_step
-from sailvit.training.stages.stage_run import StageJob, StepRecord
+from sailvit.training.stages.stage_run import StageRun, StepRecord
 from tiny_parts import Parts, mixed_records, samples
-from tiny_runs import job, lines, stage
+from tiny_runs import lines, stage, stage_run
 
 PLACES = {
     "aimv2": ("embeddings.", "encoder.layers.", "rms_norm."),
@@ -68,7 +68,7 @@ def test_a_part_without_blocks_is_refused(parts: Parts):
         RecipeError,
         match="layer_decay needs a part made of blocks; Connector has no list of blocks",
     ):
-        job(parts.build(), stage(train={"connector": {"layer_decay": 0.9}}))
+        stage_run(parts.build(), stage(train={"connector": {"layer_decay": 0.9}}))
 
 
 @pytest.mark.parametrize("family", PLACES)
@@ -78,7 +78,7 @@ def test_one_group_per_part_layer_and_decay(parts: Parts, family: str):
         "connector": 1.0,
         "language": {"lr": 0.5, "layer_decay": 1},
     }
-    ready = job(parts.build(family), stage(train=train))
+    ready = stage_run(parts.build(family), stage(train=train))
     held = [id(p) for group in ready.optimizer.param_groups for p in group["params"]]
     assert sorted(held) == sorted({id(p) for p in ready.model.parameters() if p.requires_grad})
     tower = [group for group in ready.optimizer.param_groups if group["part"] == "tower"]
@@ -98,11 +98,11 @@ def test_one_group_per_part_layer_and_decay(parts: Parts, family: str):
         assert group["lr"] == pytest.approx(1e-3 * group["share"])
 
 
-def layered(parts: Parts, folder: Path, steps: int = 3) -> StageJob:
-    assembly = parts.build()
-    step = Step((collate([samples(assembly, mixed_records())]),), {})
-    made = job(
-        assembly,
+def layered(parts: Parts, folder: Path, steps: int = 3) -> StageRun:
+    bundle = parts.build()
+    step = Step((collate([samples(bundle, mixed_records())]),), {})
+    made = stage_run(
+        bundle,
         stage(
             train={"tower": {"layer_decay": 0.5}}, length={"samples": 4 * steps}, optim={"lr": 1e-2}
         ),
@@ -128,22 +128,22 @@ def test_a_first_step_moves_every_layer_by_its_rate(parts: Parts, tmp_path: Path
 def test_the_proof_knows_the_rate_of_every_layer(parts: Parts, tmp_path: Path):
     made = layered(parts, tmp_path / "right")
     made.folder.path.mkdir()
-    run_stage(made, [ProofHook()])
+    run_stage(made, [ProofCallback()])
     proofs = lines(made.folder.proofs)
     assert [line["ok"] for line in proofs] == [True, True]
     assert proofs[1]["rows"][0]["lr"] == pytest.approx(1e-2, rel=0.2)
 
-    class Flatten(Hook):
+    class Flatten(Callback):
         """Gives all layers the same share, as a setting that does nothing would."""
 
-        def stage_started(self, job: StageJob) -> None:
-            for group in job.optimizer.param_groups:
+        def stage_started(self, stage_run: StageRun) -> None:
+            for group in stage_run.optimizer.param_groups:
                 group["share"] = 1.0
 
-        def step_ended(self, job: StageJob, record: StepRecord) -> None:
+        def step_ended(self, stage_run: StageRun, record: StepRecord) -> None:
             assert len(record.lr) == 1
 
     made = layered(parts, tmp_path / "flat")
     made.folder.path.mkdir()
     with pytest.raises(ProofError, match=r"tower: learning rate 0.0\d* at step 1; planned is 0.00"):
-        run_stage(made, [Flatten(), ProofHook()])
+        run_stage(made, [Flatten(), ProofCallback()])

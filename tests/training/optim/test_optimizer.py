@@ -22,7 +22,7 @@ from sailvit.training.optim.optimizer import (
 )
 from sailvit.training.stages.loop import train_step
 from tiny_parts import TOWERS, Parts, mixed_records, samples, save_tower
-from tiny_runs import OPTIM, job, stage
+from tiny_runs import OPTIM, stage, stage_run
 
 
 def groups(optimizer: torch.optim.AdamW) -> list[tuple[str, float, float]]:
@@ -33,7 +33,7 @@ def groups(optimizer: torch.optim.AdamW) -> list[tuple[str, float, float]]:
 
 def test_one_group_per_part_and_decay(parts: Parts):
     both = {"next_token": 1.0, "contrastive": 1.0}
-    ready = job(parts.build(), stage(objectives=both, optim=OPTIM | {"weight_decay": 0.1}))
+    ready = stage_run(parts.build(), stage(objectives=both, optim=OPTIM | {"weight_decay": 0.1}))
     assert groups(ready.optimizer) == [
         ("tower", 0.5, 0.1),
         ("tower", 0.5, 0.0),
@@ -62,16 +62,16 @@ def test_idle_weights_are_never_planned(parts: Parts):
 
 
 def test_a_frozen_part_has_no_graph_and_no_state(parts: Parts):
-    assembly = parts.build()
-    ready = job(assembly, stage(train={"connector": 1.0}))
-    batch = collate([samples(assembly, mixed_records())])
-    assert not assembly.mllm.tower(batch.tiles).requires_grad
+    bundle = parts.build()
+    ready = stage_run(bundle, stage(train={"connector": 1.0}))
+    batch = collate([samples(bundle, mixed_records())])
+    assert not bundle.mllm.tower(batch.tiles).requires_grad
     train_step(ready, Step((batch,), {}), 0.0, 0.0)
     names = trained_names(ready)
     assert {names[p].split("/")[0] for p in ready.optimizer.state} == {"connector"}
     assert len(ready.optimizer.state) == 6
-    assert all(p.grad is None for p in assembly.mllm.parameters())
-    language = [p for p in assembly.mllm.language.parameters() if p.requires_grad]
+    assert all(p.grad is None for p in bundle.mllm.parameters())
+    language = [p for p in bundle.mllm.language.parameters() if p.requires_grad]
     assert not language
 
 
@@ -79,16 +79,16 @@ def test_a_frozen_part_drops_nothing_out(parts: Parts, tmp_path: Path):
     """It is not learning, so noise in what it says would only be noise."""
     config = TOWERS["vit"].__class__(**{**TOWERS["vit"].to_dict(), "hidden_dropout_prob": 0.5})
     save_tower(config, tmp_path / "tower")
-    assembly = build(parts.config().model_copy(update={"tower": str(tmp_path / "tower")}), 0)
-    tiles = collate([samples(assembly, mixed_records())]).tiles
-    job(assembly, stage(train={"connector": 1.0}))
-    assert torch.equal(assembly.mllm.tower(tiles), assembly.mllm.tower(tiles))
-    job(assembly, stage(train={"tower": 1.0}))
-    assert not torch.equal(assembly.mllm.tower(tiles), assembly.mllm.tower(tiles))
+    bundle = build(parts.config().model_copy(update={"tower": str(tmp_path / "tower")}), 0)
+    tiles = collate([samples(bundle, mixed_records())]).tiles
+    stage_run(bundle, stage(train={"connector": 1.0}))
+    assert torch.equal(bundle.mllm.tower(tiles), bundle.mllm.tower(tiles))
+    stage_run(bundle, stage(train={"tower": 1.0}))
+    assert not torch.equal(bundle.mllm.tower(tiles), bundle.mllm.tower(tiles))
 
 
 def test_a_share_of_zero_freezes(parts: Parts):
-    ready = job(parts.build(), stage(train={"connector": 1.0, "tower": 0.0}))
+    ready = stage_run(parts.build(), stage(train={"connector": 1.0, "tower": 0.0}))
     assert {part for part, _, _ in groups(ready.optimizer)} == {"connector"}
 
 
@@ -96,7 +96,7 @@ def test_nothing_to_train_is_refused(parts: Parts):
     with pytest.raises(
         RecipeError, match="stage only trains nothing: give at least one part a share above 0"
     ):
-        job(parts.build(), stage(train={"connector": 0.0}))
+        stage_run(parts.build(), stage(train={"connector": 0.0}))
 
 
 @pytest.mark.parametrize(
@@ -154,11 +154,11 @@ def test_last_blocks_that_are_not_there(parts: Parts, part: str, blocks: int, me
 
 
 def test_rates_by_part_and_never_zero(parts: Parts):
-    assembly = parts.build()
-    ready = job(
-        assembly, stage(optim={"lr": 0.01}, length={"samples": 8}, schedule={"warmup": 0.5})
+    bundle = parts.build()
+    ready = stage_run(
+        bundle, stage(optim={"lr": 0.01}, length={"samples": 8}, schedule={"warmup": 0.5})
     )
-    batch = collate([samples(assembly, mixed_records())])
+    batch = collate([samples(bundle, mixed_records())])
     first, last = (train_step(ready, Step((batch,), {}), 0.0, 0.0).lr for _ in range(2))
     assert first == pytest.approx({"tower": 0.0025, "connector": 0.005, "language": 0.00125})
     # Halfway through the second half of the stage: (1 + cos(90 degrees)) / 2 of the peak.
@@ -172,10 +172,10 @@ def test_rates_by_part_and_never_zero(parts: Parts):
 
 def test_moments_go_on_where_they_were(parts: Parts):
     """Two steps in one go equal a step, a checkpoint, and a step by a fresh optimizer."""
-    assembly = parts.build()
-    step = Step((collate([samples(assembly, mixed_records())]),), {})
-    ready = job(assembly, stage())
-    parameters = dict(assembly.mllm.named_parameters())
+    bundle = parts.build()
+    step = Step((collate([samples(bundle, mixed_records())]),), {})
+    ready = stage_run(bundle, stage())
+    parameters = dict(bundle.mllm.named_parameters())
     train_step(ready, step, 0.0, 0.0)
     moments = {
         name: tensor.clone()
@@ -196,9 +196,9 @@ def test_moments_go_on_where_they_were(parts: Parts):
 
 
 def test_moments_have_names_by_owner(parts: Parts):
-    assembly = parts.build()
-    ready = job(assembly, stage(objectives={"next_token": 1.0, "contrastive": 1.0}))
-    train_step(ready, Step((collate([samples(assembly, mixed_records())]),), {}), 0.0, 0.0)
+    bundle = parts.build()
+    ready = stage_run(bundle, stage(objectives={"next_token": 1.0, "contrastive": 1.0}))
+    train_step(ready, Step((collate([samples(bundle, mixed_records())]),), {}), 0.0, 0.0)
     names = {name for name, _ in named_moments(ready.optimizer, trained_names(ready))}
     assert {name.split("/")[0] for name in names} == {"step", "exp_avg", "exp_avg_sq"}
     assert {

@@ -11,16 +11,16 @@ from sailvit.training.callbacks.state import trained_names
 from sailvit.training.optim.optimizer import named_moments
 from sailvit.training.optim.snapshot import Snapshot
 from sailvit.training.stages.loop import train_step
-from sailvit.training.stages.stage_run import StageJob
+from sailvit.training.stages.stage_run import StageRun
 from tiny_parts import Parts, mixed_records, record, samples
-from tiny_runs import job, stage
+from tiny_runs import stage, stage_run
 
 BOTH = {"next_token": 1.0, "contrastive": 0.3}
 
 
 @pytest.fixture
-def ready(parts: Parts) -> StageJob:
-    return job(parts.build(), stage(objectives=BOTH))
+def ready(parts: Parts) -> StageRun:
+    return stage_run(parts.build(), stage(objectives=BOTH))
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def batch(parts: Parts) -> Batch:
     return collate([samples(parts.build(), mixed_records())])
 
 
-def everything(made: StageJob) -> dict[str, torch.Tensor]:
+def everything(made: StageRun) -> dict[str, torch.Tensor]:
     """Weights, the objectives' own parameters, moments and step counts."""
     modules = {"model": made.model, **made.objectives}
     tensors = {
@@ -44,7 +44,7 @@ def assert_same(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor
 
 
 @pytest.mark.parametrize("keep", ["cpu", "device"])
-def test_going_back_is_exact_and_so_is_what_follows(ready: StageJob, batch: Batch, keep: str):
+def test_going_back_is_exact_and_so_is_what_follows(ready: StageRun, batch: Batch, keep: str):
     step = Step((batch,), {})
     train_step(ready, step, 0.0, 0.0)
     before, place = everything(ready), (ready.samples, ready.tokens, ready.step)
@@ -61,7 +61,7 @@ def test_going_back_is_exact_and_so_is_what_follows(ready: StageJob, batch: Batc
     assert_same(everything(ready), after)
 
 
-def test_a_snapshot_is_a_copy(ready: StageJob, batch: Batch):
+def test_a_snapshot_is_a_copy(ready: StageRun, batch: Batch):
     train_step(ready, Step((batch,), {}), 0.0, 0.0)
     held = {
         t.data_ptr()
@@ -73,7 +73,7 @@ def test_a_snapshot_is_a_copy(ready: StageJob, batch: Batch):
     )
 
 
-def test_moments_that_came_during_the_trial_go_again(ready: StageJob, batch: Batch, parts: Parts):
+def test_moments_that_came_during_the_trial_go_again(ready: StageRun, batch: Batch, parts: Parts):
     """A tower that saw its first image in the trial had no moments before, and its count starts at 0 again."""
     text = collate([samples(parts.build(), [record("text")])])
     train_step(ready, Step((text,), {}), 0.0, 0.0)
@@ -85,14 +85,14 @@ def test_moments_that_came_during_the_trial_go_again(ready: StageJob, batch: Bat
 
 
 def test_only_what_trains_is_kept(parts: Parts, batch: Batch):
-    made = job(parts.build(), stage(train={"connector": 1.0}))
+    made = stage_run(parts.build(), stage(train={"connector": 1.0}))
     train_step(made, Step((batch,), {}), 0.0, 0.0)
     names = [name for name, _ in Snapshot.take(made.optimizer, "cpu").tensors(trained_names(made))]
     assert {name.split("/")[1] for name in names} == {"connector"}
     assert len(names) == 6 * 4
 
 
-def test_it_travels_by_name(ready: StageJob, batch: Batch):
+def test_it_travels_by_name(ready: StageRun, batch: Batch):
     train_step(ready, Step((batch,), {}), 0.0, 0.0)
     before, names = everything(ready), trained_names(ready)
     saved = {

@@ -22,7 +22,7 @@ from sailvit.models.loading import folders
 from sailvit.training import trainer as module
 from sailvit.training.output import exports
 from tiny_parts import Parts
-from tiny_runs import Record, job, lines, recipe, stage, train, weights, write_data
+from tiny_runs import Record, lines, recipe, stage, stage_run, train, weights, write_data
 
 FULL = OSError(errno.ENOSPC, "No space left on device")
 
@@ -69,13 +69,13 @@ class Failing:
         self.tried: list[str] = []
         sound = folders.save_part
 
-        def save(assembly: Any, part: str, folder: Path, **options: Any) -> None:
+        def save(bundle: Any, part: str, folder: Path, **options: Any) -> None:
             name = f"{folder.parent.name}/{part}"
             self.tried.append(name)
             if name in errors:
                 (folder.with_name(folder.name + ".part")).mkdir(parents=True, exist_ok=True)
                 raise errors[name]
-            sound(assembly, part, folder, **options)
+            sound(bundle, part, folder, **options)
 
         monkeypatch.setattr(exports, "save_part", save)
 
@@ -97,7 +97,7 @@ class Failing:
 def test_every_kind_of_failure_is_a_sentence_and_the_other_parts_are_written(
     parts: Parts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ):
-    only = job(parts.build(), stage(), tmp_path)
+    only = stage_run(parts.build(), stage(), tmp_path)
     with monkeypatch.context() as patch:
         Failing(patch, {"00-only/tower": error})
         with pytest.raises(RunError) as stopped:

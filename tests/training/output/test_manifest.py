@@ -19,9 +19,9 @@ from sailvit.training.output.manifest import (
     start_manifest,
     versions,
 )
-from sailvit.training.stages.loader_config import make_feed, samples_of, target_of
+from sailvit.training.stages.loader_config import make_loader_config, samples_of, target_of
 from tiny_parts import Parts
-from tiny_runs import job, recipe, stage
+from tiny_runs import recipe, stage, stage_run
 
 SIZES = {"chat": 30, "text": 10, "spare": 99}
 
@@ -50,15 +50,15 @@ def test_what_is_not_here_has_no_fingerprint(
 
 
 def test_every_folder_that_weights_come_from_is_recorded(parts: Parts, tmp_path: Path):
-    assembly = parts.build()
-    save_part(assembly, "connector", tmp_path / "connector")
+    bundle = parts.build()
+    save_part(bundle, "connector", tmp_path / "connector")
     tower, connector = parts.tower("siglip"), str(tmp_path / "connector")
     starts = {"tower": tower, "connector": "recipe", "language": "previous"}
     model = parts.config(connector={"source": connector}).model_dump()
     made = recipe(
         parts, {"chat": {"format": "llava"}}, [stage("fine", start_from=starts)], model=model
     )
-    start_manifest(RunFolder(tmp_path), made, assembly, {})
+    start_manifest(RunFolder(tmp_path), made, bundle, {})
     parents = read_json(tmp_path / "manifest.json")["parents"]
     assert list(parents) == ["tower", "connector", "language", "fine/tower"]
     assert parents["fine/tower"] == {"source": tower, "fingerprint": fingerprint_folder(tower)}
@@ -76,12 +76,12 @@ class Words:
 
 
 def test_stages_are_noted_once_and_resumes_each_time(parts: Parts, tmp_path: Path):
-    assembly = parts.build()
-    made = job(
-        assembly, stage("fine", train={"tower": 0.5}, start_from={"language": "recipe"}), tmp_path
+    bundle = parts.build()
+    made = stage_run(
+        bundle, stage("fine", train={"tower": 0.5}, start_from={"language": "recipe"}), tmp_path
     )
     named = recipe(parts, {"chat": {"format": "llava"}}, [stage()])
-    start_manifest(made.folder, named, assembly, {"chat": Words()})
+    start_manifest(made.folder, named, bundle, {"chat": Words()})
     begun = read_json(made.folder.manifest)
     assert begun["data"] == {"chat": "abc"}
     assert begun["architecture"] == {"tower": "siglip_vision_model", "language": "llama"}
@@ -149,17 +149,27 @@ def test_lengths_in_every_unit(
 ):
     sources = {name: {"format": "llava"} for name in SIZES}
     made = recipe(parts, sources, [stage(length=length, data=data)])
-    feed = make_feed(made, 0, SIZES)
-    assert samples_of(made.stages[0], SIZES) == feed.samples == samples
-    assert target_of(made.stages[0], feed) == target
+    loader_config = make_loader_config(made, 0, SIZES)
+    assert samples_of(made.stages[0], SIZES) == loader_config.samples == samples
+    assert target_of(made.stages[0], loader_config) == target
 
 
 def test_a_feed_follows_the_stage(parts: Parts):
     sources = {name: {"format": "llava"} for name in SIZES}
     stages = [stage("one"), stage("two", data=["chat", "text"], global_batch=6, micro_batch=3)]
-    feed = make_feed(recipe(parts, sources, stages, workers=2), 1, SIZES)
-    assert (feed.name, feed.seed, feed.sequence, feed.workers) == ("two", 3, 100, 2)
-    assert (feed.global_batch, feed.micro_batch, feed.rank, feed.world) == (6, 3, 0, 1)
-    assert feed.shares == {"chat": 30.0, "text": 10.0}
+    loader_config = make_loader_config(recipe(parts, sources, stages, workers=2), 1, SIZES)
+    assert (
+        loader_config.name,
+        loader_config.seed,
+        loader_config.sequence,
+        loader_config.workers,
+    ) == ("two", 3, 100, 2)
+    assert (
+        loader_config.global_batch,
+        loader_config.micro_batch,
+        loader_config.rank,
+        loader_config.world,
+    ) == (6, 3, 0, 1)
+    assert loader_config.shares == {"chat": 30.0, "text": 10.0}
     mixed = recipe(parts, sources, [stage(data={"chat": 1, "text": 4})])
-    assert make_feed(mixed, 0, SIZES).shares == {"chat": 1.0, "text": 4.0}
+    assert make_loader_config(mixed, 0, SIZES).shares == {"chat": 1.0, "text": 4.0}

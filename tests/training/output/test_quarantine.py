@@ -14,7 +14,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from sailvit.cli.progress import ProgressHook
+from sailvit.cli.progress import ProgressCallback
 from sailvit.core.errors import DataError, InterruptedRunError
 from sailvit.core.recipe import Stage
 from sailvit.core.run import RunFolder
@@ -23,8 +23,8 @@ from sailvit.data.shards.files import Fault
 from sailvit.training import trainer
 from sailvit.training.output import quarantine as module
 from sailvit.training.output.quarantine import QuarantineLog, left_out
-from sailvit.training.stages.callback import Hook
-from sailvit.training.stages.stage_run import StageJob, StepRecord
+from sailvit.training.stages.callback import Callback
+from sailvit.training.stages.stage_run import StageRun, StepRecord
 from tiny_parts import Parts
 from tiny_runs import lines, recipe, stage, train, weights, write_data
 
@@ -54,10 +54,10 @@ STAGES = [
 ]
 
 
-class Stop(Hook):
+class Stop(Callback):
     """Asks for a stop after a step of the second stage."""
 
-    def step_ended(self, job: StageJob, record: StepRecord) -> None:
+    def step_ended(self, stage_run: StageRun, record: StepRecord) -> None:
         if (record.stage_index, record.step) == (1, 2):
             signal.raise_signal(signal.SIGTERM)
 
@@ -67,8 +67,8 @@ def test_a_run_leaves_bad_records_out_and_goes_on_exactly_after_a_stop(
 ):
     made = recipe(parts, sources, STAGES)
     text = StringIO()
-    hook = ProgressHook(Console(file=text, width=200))
-    whole = weights(train(made, tmp_path / "whole", hook))
+    callback = ProgressCallback(Console(file=text, width=200))
+    whole = weights(train(made, tmp_path / "whole", callback))
     noted = lines(tmp_path / "whole/quarantine.jsonl")
     assert {(line["source"], line["kind"]) for line in noted} == {
         ("chat", "image"),

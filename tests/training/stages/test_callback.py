@@ -10,18 +10,18 @@ from pathlib import Path
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from sailvit.training.callbacks.metrics import MetricsHook
+from sailvit.training.callbacks.metrics import MetricsCallback
 from sailvit.training.callbacks.signals import StopOnSignal
 from sailvit.training.output.loggers import Curves
-from sailvit.training.stages.callback import Hook
-from sailvit.training.stages.stage_run import StageJob, StepRecord
+from sailvit.training.stages.callback import Callback
+from sailvit.training.stages.stage_run import StageRun, StepRecord
 from tiny_parts import Parts
-from tiny_runs import job, lines, stage
+from tiny_runs import lines, stage, stage_run
 
 
 @pytest.fixture
-def made(parts: Parts, tmp_path: Path) -> StageJob:
-    return job(parts.build(), stage("fine"), tmp_path)
+def made(parts: Parts, tmp_path: Path) -> StageRun:
+    return stage_run(parts.build(), stage("fine"), tmp_path)
 
 
 def record(**changes: object) -> StepRecord:
@@ -35,24 +35,24 @@ def record(**changes: object) -> StepRecord:
     return StepRecord(**{**values, **changes})
 
 
-def test_the_base_does_nothing(made: StageJob):
-    hook, before = Hook(), dataclasses.replace(made)
-    hook.stage_started(made)
-    hook.step_ended(made, record())
-    hook.stage_ended(made)
-    hook.close()
+def test_the_base_does_nothing(made: StageRun):
+    callback, before = Callback(), dataclasses.replace(made)
+    callback.stage_started(made)
+    callback.step_ended(made, record())
+    callback.stage_ended(made)
+    callback.close()
     assert made == before
 
 
-def test_metrics_go_to_lines_and_to_tensorboard(made: StageJob, tmp_path: Path):
-    hook = MetricsHook(Curves(made.recipe, made.folder))
-    hook.close()
-    hook.stage_started(made)
-    hook.stage_started(made)
+def test_metrics_go_to_lines_and_to_tensorboard(made: StageRun, tmp_path: Path):
+    callback = MetricsCallback(Curves(made.recipe, made.folder))
+    callback.close()
+    callback.stage_started(made)
+    callback.stage_started(made)
     for step in (1, 2):
         made.step, made.samples = step, 7 * step
-        hook.step_ended(made, record(step=step, samples=7 * step, grad_norm=0.25 * step))
-    hook.close()
+        callback.step_ended(made, record(step=step, samples=7 * step, grad_norm=0.25 * step))
+    callback.close()
     assert [
         (line["step"], line["loss"]["contrastive"]) for line in lines(tmp_path / "metrics.jsonl")
     ] == [
@@ -80,32 +80,32 @@ def test_metrics_go_to_lines_and_to_tensorboard(made: StageJob, tmp_path: Path):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_stops_after_the_step_in_progress(made: StageJob, number: signal.Signals):
+def test_a_signal_stops_after_the_step_in_progress(made: StageRun, number: signal.Signals):
     before = signal.getsignal(number)
-    hook = StopOnSignal()
-    hook.stage_started(made)
-    hook.step_ended(made, record())
+    callback = StopOnSignal()
+    callback.stage_started(made)
+    callback.step_ended(made, record())
     assert not made.stop
     os.kill(os.getpid(), number)
-    assert hook.received == number.name
+    assert callback.received == number.name
     assert not made.stop
     assert signal.getsignal(number) == before, "a second one is not held back"
-    hook.step_ended(made, record())
+    callback.step_ended(made, record())
     assert made.stop
 
 
-def test_signals_are_given_back(made: StageJob):
+def test_signals_are_given_back(made: StageRun):
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
-    hook = StopOnSignal()
-    hook.stage_started(made)
-    hook.stage_started(made)
+    callback = StopOnSignal()
+    callback.stage_started(made)
+    callback.stage_started(made)
     assert signal.getsignal(signal.SIGINT) != before[0]
-    hook.close()
-    hook.close()
+    callback.close()
+    callback.close()
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
 
 
-def test_another_hooks_wish_to_stop_is_kept(made: StageJob):
+def test_another_hooks_wish_to_stop_is_kept(made: StageRun):
     made.stop = True
     StopOnSignal().step_ended(made, record())
     assert made.stop

@@ -21,9 +21,9 @@ from sailvit.training import trainer as module
 from sailvit.training.monitoring.monitored import Watched
 from sailvit.training.output import loggers as curves
 from sailvit.training.stages import journal
-from sailvit.training.stages.callback import Hook
+from sailvit.training.stages.callback import Callback
 from sailvit.training.stages.journal import Journal
-from sailvit.training.stages.stage_run import StageJob, StepRecord
+from sailvit.training.stages.stage_run import StageRun, StepRecord
 from sailvit.training.trainer import Trainer
 from tiny_parts import Parts
 from tiny_runs import lines, recipe, stage, train, weights, write_data
@@ -109,13 +109,13 @@ def made(parts: Parts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Recip
     return recipe(parts, write_data(tmp_path / "data"), [only], watch={"every": 2, "share": None})
 
 
-class At(Hook):
+class At(Callback):
     """Does something after a step."""
 
     def __init__(self, **actions: Callable[[], None]) -> None:
         self.actions = {int(name[1:]): action for name, action in actions.items()}
 
-    def step_ended(self, job: StageJob, record: StepRecord) -> None:
+    def step_ended(self, stage_run: StageRun, record: StepRecord) -> None:
         self.actions.get(record.step, lambda: None)()
 
 

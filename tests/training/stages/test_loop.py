@@ -15,9 +15,9 @@ from sailvit.core.records import Sample
 from sailvit.data.processing.collate import collate
 from sailvit.distributed.processes import rank
 from sailvit.training.stages.loop import _global_counts, accumulate, run_stage, train_step
-from sailvit.training.stages.stage_run import StageJob, StepRecord
+from sailvit.training.stages.stage_run import StageRun, StepRecord
 from tiny_parts import Parts, captions, mixed_records, record, samples
-from tiny_runs import OPTIM, Record, job, stage
+from tiny_runs import OPTIM, Record, stage, stage_run
 
 BOTH = {"next_token": 1.0, "contrastive": 0.3}
 TEXTS = ["a red circle", "blue square", "a red circle", "large"]
@@ -38,14 +38,14 @@ def batches(made: list[Sample], size: int) -> tuple[Batch, ...]:
 
 def plain_step(
     parts: Parts, micro: tuple[Batch, ...], **changes: object
-) -> tuple[StageJob, StepRecord, dict]:
+) -> tuple[StageRun, StepRecord, dict]:
     """One step of plain descent, so that weights move by the gradient; returns what each weight moved by."""
     settings = stage(
         objectives=BOTH,
         train={"connector": 1, "tower": 1, "language": 1},
         optim=OPTIM | {"clip": None},
     )
-    ready = job(parts.build(), {**settings, **changes})
+    ready = stage_run(parts.build(), {**settings, **changes})
     modules = {"model": ready.model, **ready.objectives}
     with torch.no_grad():
         ready.objectives["contrastive"].bias.fill_(-1.0)
@@ -130,7 +130,7 @@ def test_clipping_bounds_the_step_and_reports_the_norm_before_it(parts: Parts, m
 def test_bf16_is_near_fp32(parts: Parts, made: list[Sample]):
     losses = {}
     for precision in ("fp32", "bf16"):
-        ready = job(parts.build(), stage(objectives=BOTH), precision=precision)
+        ready = stage_run(parts.build(), stage(objectives=BOTH), precision=precision)
         losses[precision] = train_step(ready, Step(batches(made, 4), {}), 0.0, 0.0).loss
         assert {p.dtype for p in ready.model.parameters()} == {torch.float32}
     assert losses["bf16"] == pytest.approx(losses["fp32"], rel=2e-2)
@@ -183,7 +183,7 @@ def two_steps(index: int, folder: str, parts: Parts, made: list[Sample]) -> None
     torch.distributed.init_process_group(
         "gloo", init_method=f"file://{folder}/meet", rank=index, world_size=2
     )
-    ready = job(parts.build(), stage(schedule={"name": "constant", "warmup": 0}))
+    ready = stage_run(parts.build(), stage(schedule={"name": "constant", "warmup": 0}))
     towers = []
     for share in made[1:3], [made[0], made[0]]:
         train_step(ready, Step((collate([[share[index]]]),), {}), 0.0, 0.0)
@@ -209,19 +209,19 @@ def test_a_tower_without_images_on_any_process_rests(
 
 
 def test_hooks_see_every_moment_and_can_stop(parts: Parts, made: list[Sample]):
-    ready = job(parts.build(), stage("short"))
+    ready = stage_run(parts.build(), stage("short"))
     ready.loader = [Step(batches(made[:2], 2), {"at": n}) for n in range(5)]  # type: ignore[assignment]
 
     class Stop(Record):
-        def step_ended(self, job: StageJob, record: StepRecord) -> None:
-            super().step_ended(job, record)
-            job.stop = record.step == 3
+        def step_ended(self, stage_run: StageRun, record: StepRecord) -> None:
+            super().step_ended(stage_run, record)
+            stage_run.stop = record.step == 3
 
-    hooks = [Stop(), Record()]
-    run_stage(ready, hooks)
-    for hook in hooks:
-        assert hook.moments == ["started short", "ended short"]
-        assert [record.step for record in hook.records] == [1, 2, 3]
+    callbacks = [Stop(), Record()]
+    run_stage(ready, callbacks)
+    for callback in callbacks:
+        assert callback.moments == ["started short", "ended short"]
+        assert [record.step for record in callback.records] == [1, 2, 3]
     assert ready.cursor == {"at": 2}
 
 
@@ -229,7 +229,7 @@ def test_hooks_see_every_moment_and_can_stop(parts: Parts, made: list[Sample]):
 def test_a_length_in_tokens_ends_with_the_step_that_reaches_it(
     parts: Parts, made: list[Sample], tokens: int, steps: int
 ):
-    ready = job(parts.build(), stage(length={"tokens": tokens}))
+    ready = stage_run(parts.build(), stage(length={"tokens": tokens}))
     ready.loader = [Step(batches(made[:2], 2), {})] * 4  # type: ignore[assignment]
     run_stage(ready, [])
     assert ready.step == steps
@@ -240,14 +240,14 @@ def test_a_length_in_tokens_ends_with_the_step_that_reaches_it(
 
 def test_a_batch_without_answers_and_images_does_no_harm(parts: Parts):
     """As on a rank whose packs are empty when a feed ends."""
-    assembly = parts.build()
-    ready = job(assembly, stage(train={"connector": 1.0}))
-    before = {n: p.detach().clone() for n, p in assembly.mllm.named_parameters()}
+    bundle = parts.build()
+    ready = stage_run(bundle, stage(train={"connector": 1.0}))
+    before = {n: p.detach().clone() for n, p in bundle.mllm.named_parameters()}
     done = train_step(
-        ready, Step((collate([[]]), collate([samples(assembly, [record("text")])])), {}), 0.0, 0.0
+        ready, Step((collate([[]]), collate([samples(bundle, [record("text")])])), {}), 0.0, 0.0
     )
     assert done.grad_norm == 0.0
-    assert all(torch.equal(before[n], p) for n, p in assembly.mllm.named_parameters())
+    assert all(torch.equal(before[n], p) for n, p in bundle.mllm.named_parameters())
 
 
 class Casts(TorchDispatchMode):
@@ -266,7 +266,7 @@ class Casts(TorchDispatchMode):
 
 def test_weights_are_cast_once_for_all_micro_batches(parts: Parts, made: list[Sample]):
     settings = stage(objectives=BOTH, train={"connector": 1, "tower": 1, "language": 1})
-    ready = job(parts.build(), settings, precision="bf16")
+    ready = stage_run(parts.build(), settings, precision="bf16")
     micro = batches(made, 2)
     counts = _global_counts(ready, micro)
     ready.objectives.pop("contrastive")
@@ -286,7 +286,7 @@ def test_a_pass_without_a_graph_leaves_no_weight_without_gradient(parts: Parts, 
     settings = stage(objectives=BOTH, train={"connector": 1, "tower": 1, "language": 1})
     gradients = {}
     for precision in ("fp32", "bf16"):
-        ready = job(parts.build(), settings, precision=precision)
+        ready = stage_run(parts.build(), settings, precision=precision)
         micro = batches(made, 2)
         accumulate(ready, micro, _global_counts(ready, micro))
         gradients[precision] = {

@@ -13,9 +13,9 @@ from sailvit.core.records import Sample
 from sailvit.data.processing.collate import collate
 from sailvit.training.objectives.base import Contrastive
 from sailvit.training.stages.loop import _global_counts, accumulate
-from sailvit.training.stages.stage_run import StageJob
+from sailvit.training.stages.stage_run import StageRun
 from tiny_parts import Parts, captions, mixed_records, samples
-from tiny_runs import job, stage
+from tiny_runs import stage, stage_run
 
 BOTH = {"next_token": 1.0, "contrastive": 0.3}
 TEXTS = ["a red circle", "blue square", "a red circle", "large"]
@@ -30,17 +30,17 @@ def micro(parts: Parts) -> tuple[Batch, ...]:
     return tuple(collate([[sample]]) for sample in made)
 
 
-def ready_job(parts: Parts, *, room: float = 1.0, **changes: Any) -> StageJob:
+def ready_job(parts: Parts, *, room: float = 1.0, **changes: Any) -> StageRun:
     """A stage that takes single steps, with room for so many GiB of features."""
     settings = stage(**{"objectives": BOTH, "train": {"connector": 1.0}, **changes})
-    ready = job(parts.build(), settings, parallel={"kept_features": room})
+    ready = stage_run(parts.build(), settings, parallel={"kept_features": room})
     for objective in ready.objectives.values():
         if isinstance(objective, Contrastive):
             objective.bias.data.fill_(-1.0)
     return ready
 
 
-def passed(ready: StageJob, micro: tuple[Batch, ...]) -> tuple[int, dict[str, Any]]:
+def passed(ready: StageRun, micro: tuple[Batch, ...]) -> tuple[int, dict[str, Any]]:
     """Tiles that went through the tower in a step, and losses and gradients of it."""
     seen: list[int] = []
     handle = ready.model.tower.register_forward_pre_hook(
@@ -108,7 +108,7 @@ def test_without_an_objective_that_spans_the_step_nothing_is_kept(
 def test_negatives_of_a_micro_batch_are_its_own(parts: Parts, micro: tuple[Batch, ...]):
     """The loss of the step is the sum of the losses that each micro-batch has alone."""
     ready = ready_job(parts, objectives={"contrastive": 1.0}, negatives="micro_batch")
-    made = samples(ready.assembly, captions([*TEXTS, "small"]))
+    made = samples(ready.bundle, captions([*TEXTS, "small"]))
     pairs = tuple(collate([made[at : at + 2]]) for at in (0, 2))
     objective, expected = ready.objectives["contrastive"], 0.0
     for batch in pairs:

@@ -181,8 +181,8 @@ def load_answerer(
         "connector": connector,
         "chat_date": run_day(folder, recipe),
     }
-    assembly = build(recipe.model.model_copy(update=update), recipe.seed)
-    assembly.mllm.to("cuda" if torch.cuda.is_available() else "cpu")
+    bundle = build(recipe.model.model_copy(update=update), recipe.seed)
+    bundle.mllm.to("cuda" if torch.cuda.is_available() else "cpu")
     manifest = hashlib.blake2b(folder.manifest.read_bytes(), digest_size=8).hexdigest()
     identity = f"{run.resolve()} {names[index]} {manifest} {longest}"
-    return lambda records: answer(assembly, records, batch=len(records), longest=longest), identity
+    return lambda records: answer(bundle, records, batch=len(records), longest=longest), identity

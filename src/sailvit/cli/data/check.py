@@ -43,7 +43,7 @@ def check(  # noqa: PLR0913, PLR0917 - the options of a command
     """Read every record, decode its images, and list what is wrong; the exit code is 1 if anything is."""
     from rich.console import Console
 
-    from sailvit.cli.data.opening import builder_of, open_named
+    from sailvit.cli.data.opening import open_named, processor_of
     from sailvit.cli.data.steps import steps_shown
     from sailvit.dataprep.prepare.checking import check as read
 
@@ -54,7 +54,7 @@ def check(  # noqa: PLR0913, PLR0917 - the options of a command
     with steps_shown(console) as shown:
         report = read(
             opened,
-            builder=builder_of(recipe),
+            processor=processor_of(recipe),
             samples=samples,
             most=examples,
             workers=workers,

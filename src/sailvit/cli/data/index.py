@@ -39,7 +39,7 @@ def index(
     """Index existing shards without rewriting them; repeated, only what changed is read."""
     from rich.console import Console
 
-    from sailvit.cli.data.opening import builder_of
+    from sailvit.cli.data.opening import processor_of
     from sailvit.cli.data.steps import steps_shown
     from sailvit.dataprep.prepare.indexing import index as write
     from sailvit.dataprep.prepare.indexing import index_config
@@ -49,7 +49,7 @@ def index(
     with steps_shown(console) as shown:
         manifest = write(
             config,
-            builder=builder_of(recipe),
+            processor=processor_of(recipe),
             workers=workers,
             force=force,
             progress=lambda done, total: shown("shards", done, total),

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from sailvit.core.recipe import Recipe, SourceConfig
     from sailvit.core.records import Source
-    from sailvit.data.processing.processor import SampleBuilder
+    from sailvit.data.processing.processor import Processor
 
 Format = Annotated[
     str | None,
@@ -76,12 +76,12 @@ def day_of(recipe: Recipe, path: str | Path) -> date:
     return run_day(folder, recipe) if inside else recipe.model.day
 
 
-def builder_of(recipe: Path | None) -> SampleBuilder | None:
+def processor_of(recipe: Path | None) -> Processor | None:
     """What counts tokens and tiles as a recipe's model does, without its weights; none without a recipe."""
     if recipe is None:
         return None
     from sailvit.core.errors import DataError
-    from sailvit.data.processing.processor import SampleBuilder
+    from sailvit.data.processing.processor import Processor
     from sailvit.models.loading.quiet import quiet_libraries
     from sailvit.models.loading.sketch import sketch
     from sailvit.recipes.loader import load_recipe
@@ -94,4 +94,4 @@ def builder_of(recipe: Path | None) -> SampleBuilder | None:
             f"the tokenizer of {loaded.model.language} is not on this machine, so tokens cannot be counted: download it"
             " once, or leave out --recipe"
         )
-    return SampleBuilder(model.tokenizer, model.layout, loaded.sequence, day=day_of(loaded, recipe))
+    return Processor(model.tokenizer, model.layout, loaded.sequence, day=day_of(loaded, recipe))

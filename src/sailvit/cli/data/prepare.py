@@ -62,7 +62,7 @@ def prepare(  # noqa: PLR0913, PLR0917 - the options of a command
     # torch takes seconds to import; `sailvit --help` should not wait for it.
     from rich.console import Console
 
-    from sailvit.cli.data.opening import builder_of, open_named
+    from sailvit.cli.data.opening import open_named, processor_of
     from sailvit.cli.data.steps import steps_shown
     from sailvit.dataprep.prepare.preparing import PrepareConfig
     from sailvit.dataprep.prepare.preparing import prepare as write
@@ -77,7 +77,7 @@ def prepare(  # noqa: PLR0913, PLR0917 - the options of a command
             opened,
             out,
             config=config,
-            builder=builder_of(recipe),
+            processor=processor_of(recipe),
             workers="ray" if ray else workers,
             progress=lambda done, total: shown("records", done, total),
         )

@@ -66,7 +66,7 @@ def stats(  # noqa: PLR0913, PLR0917 - the options of a command
     # torch takes seconds to import; `sailvit --help` should not wait for it.
     from rich.console import Console
 
-    from sailvit.cli.data.opening import builder_of, fault_lines, open_named
+    from sailvit.cli.data.opening import fault_lines, open_named, processor_of
     from sailvit.cli.data.steps import steps_shown
     from sailvit.dataprep.stats.stats import survey
 
@@ -81,7 +81,7 @@ def stats(  # noqa: PLR0913, PLR0917 - the options of a command
     with steps_shown(console) as shown:
         values = survey(
             opened,
-            builder=builder_of(recipe),
+            processor=processor_of(recipe),
             samples=samples,
             near=near,
             n=words,

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
     from sailvit.core.recipe import Recipe
     from sailvit.core.records import Source
-    from sailvit.data.processing.processor import SampleBuilder
-    from sailvit.data.sampling.loader_config import Feed
+    from sailvit.data.processing.processor import Processor
+    from sailvit.data.sampling.loader_config import LoaderConfig
 
 
 Viewed = Annotated[
@@ -64,17 +64,19 @@ def view(  # noqa: PLR0913, PLR0917 - the options of a command
     read_from = source if is_recipe(source) else _needed(recipe, source)
     loaded = load_recipe(read_from, overrides or ())
     if is_recipe(source):
-        sources, feed = _of_recipe(loaded, stage)
-        title = f"recipe {loaded.name}, stage {feed.name}"
+        sources, loader_config = _of_recipe(loaded, stage)
+        title = f"recipe {loaded.name}, stage {loader_config.name}"
     else:
         sources = open_named([source], format_name, images)
-        feed = _of_data(loaded, sources)
+        loader_config = _of_data(loaded, sources)
         title = f"read as by recipe {loaded.name}"
     if seed is not None:
-        feed = replace(feed, seed=seed)
+        loader_config = replace(loader_config, seed=seed)
     values = {
         "title": title,
-        **view_packs(sources, _builder(loaded, day_of(loaded, read_from)), feed, packs=packs),
+        **view_packs(
+            sources, _processor(loaded, day_of(loaded, read_from)), loader_config, packs=packs
+        ),
     }
     write_output(out, render_packs(values))
     console.print(_told(values), highlight=False, soft_wrap=True, markup=False)
@@ -100,11 +102,11 @@ def _needed(recipe: Path | None, source: str) -> Path:
     return recipe
 
 
-def _of_recipe(recipe: Recipe, stage: str | None) -> tuple[dict[str, Source], Feed]:
+def _of_recipe(recipe: Recipe, stage: str | None) -> tuple[dict[str, Source], LoaderConfig]:
     """The sources of a stage, and its feed."""
     from sailvit.core.errors import RecipeError
     from sailvit.data.sources import open_source
-    from sailvit.training.stages.loader_config import make_feed
+    from sailvit.training.stages.loader_config import make_loader_config
 
     indexes = {chosen.name: index for index, chosen in enumerate(recipe.stages)}
     if stage is not None and stage not in indexes:
@@ -114,16 +116,16 @@ def _of_recipe(recipe: Recipe, stage: str | None) -> tuple[dict[str, Source], Fe
     index = 0 if stage is None else indexes[stage]
     names = recipe.stages[index].data
     sources = {name: open_source(name, recipe.sources[name], Path()) for name in names}
-    return sources, make_feed(
+    return sources, make_loader_config(
         recipe, index, {name: len(source) for name, source in sources.items()}
     )
 
 
-def _of_data(recipe: Recipe, sources: dict[str, Source]) -> Feed:
+def _of_data(recipe: Recipe, sources: dict[str, Source]) -> LoaderConfig:
     """A feed of data alone, each record once, in packs as the recipe's first stage makes them."""
-    from sailvit.data.sampling.loader_config import Feed
+    from sailvit.data.sampling.loader_config import LoaderConfig
 
-    return Feed(
+    return LoaderConfig(
         name="view",
         seed=recipe.seed,
         shares=dict.fromkeys(sources, 1.0),
@@ -135,9 +137,9 @@ def _of_data(recipe: Recipe, sources: dict[str, Source]) -> Feed:
     )
 
 
-def _builder(recipe: Recipe, day: date) -> SampleBuilder:
+def _processor(recipe: Recipe, day: date) -> Processor:
     from sailvit.core.errors import DataError
-    from sailvit.data.processing.processor import SampleBuilder
+    from sailvit.data.processing.processor import Processor
     from sailvit.models.loading.sketch import sketch
 
     model = sketch(recipe.model)
@@ -145,7 +147,7 @@ def _builder(recipe: Recipe, day: date) -> SampleBuilder:
         raise DataError(
             f"the tokenizer of {recipe.model.language} is not on this machine; download it once"
         )
-    return SampleBuilder(model.tokenizer, model.layout, recipe.sequence, day=day)
+    return Processor(model.tokenizer, model.layout, recipe.sequence, day=day)
 
 
 def _told(values: dict[str, Any]) -> str:

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from sailvit.core.config import Config
-from sailvit.core.monitoring import WatchConfig
+from sailvit.core.monitoring import MonitoringConfig
 from sailvit.core.recipe.data import PortionConfig, QuarantineConfig, SourceConfig
 from sailvit.core.recipe.model import ConnectorConfig, ImageConfig, ModelConfig
 from sailvit.core.recipe.optim import OptimConfig, TrainConfig
@@ -75,7 +75,7 @@ class Recipe(Config):
     """How many unreadable records the run puts up with."""
     parallel: ParallelConfig = ParallelConfig()
     """How the processes of a run share the model."""
-    watch: WatchConfig = WatchConfig()
+    watch: MonitoringConfig = MonitoringConfig()
     """What the run looks at beside its losses, and where its curves go."""
     workers: Annotated[int, Field(ge=0)] = 1
     """Loader processes per rank; 0 loads in the training process."""

@@ -24,10 +24,10 @@ from sailvit.data.lengths.fingerprints import (
     tokenizer_fingerprint,
 )
 from sailvit.data.process_pool import each
-from sailvit.data.processing.processor import UNUSABLE, Facts, SampleBuilder
+from sailvit.data.processing.processor import UNUSABLE, Facts, Processor
 from sailvit.data.rows.keys import count_unread
 from sailvit.data.sources.indexed import IndexedSource
-from sailvit.distributed.processes import gathered, local_rank, meet, world
+from sailvit.distributed.processes import barrier, gather_objects, local_rank, world
 
 Progress = Callable[[str, int, int], None]
 """Is told a source's name, how many of its records are measured, and how many there are."""
@@ -45,7 +45,7 @@ _GLANCE = 0.2
 def measure(
     name: str,
     source: Source,
-    builder: SampleBuilder,
+    processor: Processor,
     *,
     workers: int = 0,
     cache: Path | None = None,
@@ -57,17 +57,17 @@ def measure(
     depend on the number of workers. Without index and `cache` all is measured again at every call. DataError when an
     index was counted with another tokenizer or layout.
     """
-    file = None if cache is None else cache / counts_name(source, cost_basis(builder))
+    file = None if cache is None else cache / counts_name(source, cost_basis(processor))
     shards = tuple(getattr(source, "shards", ()))
     if file is not None and (kept := kept_counts(file, len(source))) is not None:
         counts, unread = kept
-        counts, bad = _again(file, counts, unread, Measurer(source, builder))
+        counts, bad = _again(file, counts, unread, Measurer(source, processor))
         return CostTable(counts[0], counts[1], shards, unread, counts[2], counts[3], bad)
-    indexed = indexed_costs(name, source, builder)
+    indexed = indexed_costs(name, source, processor)
     if indexed is not None and not (file and stale_mark(file).exists()):
         return indexed
     draft = CountsDraft(file, len(source))
-    bad, unread = _fill(draft.counts, name, source, builder, workers=workers, progress=progress)
+    bad, unread = _fill(draft.counts, name, source, processor, workers=workers, progress=progress)
     counts = draft.finish(unread)
     if file is not None:
         stale_mark(file).unlink(missing_ok=True)
@@ -79,9 +79,9 @@ def stale_mark(file: Path) -> Path:
     return file.with_suffix(".stale")
 
 
-def mark_stale(source: Source, builder: SampleBuilder) -> None:
+def mark_stale(source: Source, processor: Processor) -> None:
     """Have a source measured anew at the next start, as one of its records has changed."""
-    file = cache_folder("costs") / counts_name(source, cost_basis(builder))
+    file = cache_folder("costs") / counts_name(source, cost_basis(processor))
     # Where counts cannot be kept, they are measured at every start.
     with suppress(OSError):
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -90,7 +90,7 @@ def mark_stale(source: Source, builder: SampleBuilder) -> None:
 
 def measure_all(
     sources: Mapping[str, Source],
-    builder: SampleBuilder,
+    processor: Processor,
     *,
     workers: int = 0,
     cache: Path | None = None,
@@ -103,15 +103,15 @@ def measure_all(
     are thrown away first. DataError when processes do not come to the same counts.
     """
     cache = cache or cache_folder("costs")
-    _forget_stale(sources, builder, cache)
+    _forget_stale(sources, processor, cache)
     if world() > 1 and local_rank() > 0:
-        basis = cost_basis(builder)
+        basis = cost_basis(processor)
         for name, source in sources.items():
             file = cache / counts_name(source, basis)
-            if stale_mark(file).exists() or indexed_costs(name, source, builder) is None:
+            if stale_mark(file).exists() or indexed_costs(name, source, processor) is None:
                 _wait_for(file)
     costs = {
-        name: measure(name, source, builder, workers=workers, cache=cache, progress=progress)
+        name: measure(name, source, processor, workers=workers, cache=cache, progress=progress)
         for name, source in sources.items()
     }
     if world() > 1:
@@ -119,19 +119,19 @@ def measure_all(
     return costs
 
 
-def _forget_stale(sources: Mapping[str, Source], builder: SampleBuilder, cache: Path) -> None:
+def _forget_stale(sources: Mapping[str, Source], processor: Processor, cache: Path) -> None:
     """Remove the counts of sources that have changed, on every machine before any process reads them."""
-    basis = cost_basis(builder)
+    basis = cost_basis(processor)
     files = {name: cache / counts_name(source, basis) for name, source in sources.items()}
     marked = [name for name, file in files.items() if stale_mark(file).exists()]
-    changed = {name for names in gathered(marked) for name in names}
+    changed = {name for names in gather_objects(marked) for name in names}
     if local_rank() == 0:
         for name in changed:
             files[name].parent.mkdir(parents=True, exist_ok=True)
             stale_mark(files[name]).touch()
             files[name].unlink(missing_ok=True)
     if changed:
-        meet()
+        barrier()
 
 
 def _refuse_differences(costs: Mapping[str, CostTable]) -> None:
@@ -140,7 +140,7 @@ def _refuse_differences(costs: Mapping[str, CostTable]) -> None:
         name: blake2b(np.stack([table.tokens, table.tiles]).tobytes(), digest_size=8).hexdigest()
         for name, table in costs.items()
     }
-    found = gathered(digests)
+    found = gather_objects(digests)
     if differing := [name for name in costs if len({each[name] for each in found}) > 1]:
         raise DataError(
             f"processes find different records in source {differing[0]}; expected the same files on every machine:"
@@ -149,12 +149,12 @@ def _refuse_differences(costs: Mapping[str, CostTable]) -> None:
         )
 
 
-def indexed_costs(name: str, source: Source, builder: SampleBuilder) -> CostTable | None:
+def indexed_costs(name: str, source: Source, processor: Processor) -> CostTable | None:
     """The costs that a source's own index holds; none when it has none."""
     if not isinstance(source, IndexedSource) or source.manifest.measured is None:
         return None
-    tokenizer = tokenizer_fingerprint(builder.tokenizer, builder.day)
-    layout = layout_fingerprint(builder.layout)
+    tokenizer = tokenizer_fingerprint(processor.tokenizer, processor.day)
+    layout = layout_fingerprint(processor.layout)
     try:
         counts = source.counts(tokenizer=tokenizer, layout=layout)
     except DataError as error:
@@ -162,13 +162,13 @@ def indexed_costs(name: str, source: Source, builder: SampleBuilder) -> CostTabl
     return CostTable(counts[0], counts[1], source.shards, source.manifest.unread)
 
 
-def cost_basis(builder: SampleBuilder) -> str:
+def cost_basis(processor: Processor) -> str:
     """Hash of all that counts depend on beside the records: tokenizer, layout, and the version of the counting."""
     return digest(
         [
             VERSION,
-            tokenizer_fingerprint(builder.tokenizer, builder.day),
-            layout_fingerprint(builder.layout),
+            tokenizer_fingerprint(processor.tokenizer, processor.day),
+            layout_fingerprint(processor.layout),
         ]
     )
 
@@ -184,7 +184,7 @@ class Measurer:
 
     source: Source
     """Gives the records."""
-    builder: SampleBuilder
+    processor: Processor
     """Tokenizes them."""
 
     def measure(self, stretch: Iterable[int]) -> tuple[Counts, list[Unusable], Counter[str]]:
@@ -200,7 +200,7 @@ class Measurer:
         try:
             record = self.source[position]
             count_unread(unread, record.unread)
-            return self.builder.facts(record)
+            return self.processor.facts(record)
         except UNUSABLE as error:
             kind = error.kind if isinstance(error, DataError) else "unreadable"
             bad.append(Unusable(position, kind, str(error)[:_LONGEST_REASON]))
@@ -211,7 +211,7 @@ def _fill(
     counts: Counts,
     name: str,
     source: Source,
-    builder: SampleBuilder,
+    processor: Processor,
     *,
     workers: int,
     progress: Progress | None,
@@ -221,7 +221,7 @@ def _fill(
     stretches = (range(start, min(start + _CHUNK, total)) for start in range(0, total, _CHUNK))
     done = 0
     for found, wrong, left in each(
-        Measurer(source, builder).measure, stretches, workers=workers if total > _SMALL else 0
+        Measurer(source, processor).measure, stretches, workers=workers if total > _SMALL else 0
     ):
         counts[:, done : done + found.shape[1]] = found
         done += found.shape[1]

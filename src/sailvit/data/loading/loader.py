@@ -21,9 +21,9 @@ from sailvit.data.loading.quarantine import BadRecord, Quarantine
 from sailvit.data.loading.reader import Reader, Reading, Task
 from sailvit.data.loading.shared_memory import Shelf
 from sailvit.data.loading.workers import naming_deaths, start_worker
-from sailvit.data.processing.processor import SampleBuilder
+from sailvit.data.processing.processor import Processor
 from sailvit.data.sampling.balance import deal
-from sailvit.data.sampling.loader_config import Feed
+from sailvit.data.sampling.loader_config import LoaderConfig
 from sailvit.data.sampling.planner import Plan
 
 _Planned = deque[tuple[int, dict[str, Any]]]
@@ -56,21 +56,22 @@ class Loader:
         self,
         sources: Mapping[str, Source],
         costs: Mapping[str, Costs],
-        builder: SampleBuilder,
-        feed: Feed,
+        processor: Processor,
+        loader_config: LoaderConfig,
         *,
         report: Callable[[BadRecord], None] = lambda bad: None,
         changed: Callable[[str], None] = lambda source: None,
         prefetch: int | None = None,
     ) -> None:
-        if feed.global_batch % feed.world:
+        if loader_config.global_batch % loader_config.world:
             raise DataError(
-                f"global_batch {feed.global_batch} cannot be dealt equally to {feed.world} ranks; make it a multiple"
+                f"global_batch {loader_config.global_batch} cannot be dealt equally to"
+                f" {loader_config.world} ranks; make it a multiple"
             )
-        self._feed = feed
-        self._plan = Plan(feed, costs)
+        self._loader_config = loader_config
+        self._plan = Plan(loader_config, costs)
         self._sources = sources
-        self._builder = builder
+        self._processor = processor
         self._report = report
         self._changed = changed
         self._prefetch = prefetch
@@ -84,10 +85,10 @@ class Loader:
     def __iter__(self) -> Iterator[Step]:
         """The steps from the cursor on, the next one made while one is used; leaving the loop ends the workers."""
         planned: _Planned = deque()
-        quarantine = Quarantine(self._feed.quarantine, self._report)
+        quarantine = Quarantine(self._loader_config.quarantine, self._report)
         steps = self._steps(iter(self._readings(planned)), planned)
         # Without workers the time limit of records is one of the main thread.
-        ahead = Ahead(steps) if self._feed.workers else nullcontext(steps)
+        ahead = Ahead(steps) if self._loader_config.workers else nullcontext(steps)
         # Workers live as long as somebody can still ask for a step.
         del steps
         with naming_deaths(), ahead as made:
@@ -110,32 +111,34 @@ class Loader:
             yield Step(tuple(part.batch for part in parts), cursor), parts
 
     def _readings(self, planned: _Planned) -> DataLoader[Reading]:
-        feed = self._feed
-        batches = -(-feed.global_batch // (feed.world * feed.micro_batch))
+        loader_config = self._loader_config
+        batches = -(
+            -loader_config.global_batch // (loader_config.world * loader_config.micro_batch)
+        )
         # One step ahead, so that it is read while the one before trains.
-        ahead = self._prefetch or max(2, -(-batches // max(1, feed.workers)))
+        ahead = self._prefetch or max(2, -(-batches // max(1, loader_config.workers)))
         # Beside those on their way, the step in training holds slots, the next one too, and the one after it while they
         # change places.
         shelf = (
-            Shelf(ahead * feed.workers + 3 * batches, self._most_bytes())
-            if feed.workers and _FORKS
+            Shelf(ahead * loader_config.workers + 3 * batches, self._most_bytes())
+            if loader_config.workers and _FORKS
             else None
         )
         reader = Reader(
             self._sources,
-            self._builder,
+            self._processor,
             shelf=shelf,
-            tiles=feed.tiles,
-            timeout=feed.quarantine.timeout,
+            tiles=loader_config.tiles,
+            timeout=loader_config.quarantine.timeout,
         )
         return DataLoader(
             reader,
             sampler=self._tasks(planned, shelf),
             batch_size=None,
             collate_fn=_as_it_is,
-            num_workers=feed.workers,
+            num_workers=loader_config.workers,
             multiprocessing_context="fork" if shelf else None,
-            prefetch_factor=ahead if feed.workers else None,
+            prefetch_factor=ahead if loader_config.workers else None,
             worker_init_fn=start_worker,
             pin_memory=torch.cuda.is_available(),
             # Its own, as DataLoader would draw a number from the global one that training uses.
@@ -144,7 +147,10 @@ class Loader:
 
     def _most_bytes(self) -> int:
         """Bytes that a batch can have: its tiles, and some integers per token."""
-        layout, tokens = self._builder.layout, self._feed.sequence * self._feed.micro_batch
+        layout, tokens = (
+            self._processor.layout,
+            self._loader_config.sequence * self._loader_config.micro_batch,
+        )
         return (
             (tokens // layout.tokens_per_tile) * 3 * layout.tile_size**2
             + _BYTES_PER_TOKEN * tokens
@@ -153,11 +159,11 @@ class Loader:
 
     def _tasks(self, planned: _Planned, shelf: Shelf | None) -> Iterator[Task]:
         """The tasks of this rank, ahead of what is trained on; cursors go another way, as no worker needs them."""
-        size = self._feed.micro_batch
-        due = dict.fromkeys(self._sources if self._feed.window else (), 0)
+        size = self._loader_config.micro_batch
+        due = dict.fromkeys(self._sources if self._loader_config.window else (), 0)
         for step in self._plan.steps(self._cursor):
             self._fetch(step.cursor["drawn"], due)
-            own = deal(step.packs, self._feed.world)[self._feed.rank]
+            own = deal(step.packs, self._loader_config.world)[self._loader_config.rank]
             chunks = [tuple(own[at : at + size]) for at in range(0, len(own), size)]
             planned.append((len(chunks), step.cursor))
             for chunk in chunks:

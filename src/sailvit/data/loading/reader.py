@@ -17,7 +17,7 @@ from sailvit.data.loading.quarantine import BadRecord
 from sailvit.data.loading.shared_memory import Shelf, Shelved
 from sailvit.data.loading.time_limits import Limit
 from sailvit.data.processing.collate import collate
-from sailvit.data.processing.processor import UNUSABLE, Draft, SampleBuilder, Tiler
+from sailvit.data.processing.processor import UNUSABLE, Draft, Processor, Tiler
 from sailvit.data.sampling.draws import Drawn
 
 CHANGED = "changed"
@@ -75,14 +75,14 @@ class Reader(Dataset[Reading]):
     def __init__(
         self,
         sources: Mapping[str, Source],
-        builder: SampleBuilder,
+        processor: Processor,
         *,
         shelf: Shelf | None = None,
         tiles: int | None = None,
         timeout: float | None = None,
     ) -> None:
         self._sources = sources
-        self._builder = builder
+        self._processor = processor
         self._shelf = shelf
         self._tiles = tiles
         self._timeout = timeout
@@ -90,14 +90,14 @@ class Reader(Dataset[Reading]):
     def __getitem__(self, task: Task) -> Reading:
         shelf, slot = self._shelf, task.slot
         tiler = Tiler(
-            self._builder.layout, None if shelf is None or slot is None else shelf.room(slot)
+            self._processor.layout, None if shelf is None or slot is None else shelf.room(slot)
         )
         found, changed = self._samples(task, tiler)
         left = iter(found)
         packs = [
             [s for s in islice(left, len(pack)) if isinstance(s, Sample)] for pack in task.packs
         ]
-        batch = collate(packs, padding_id=self._builder.padding_id)
+        batch = collate(packs, padding_id=self._processor.padding_id)
         held = batch if shelf is None or slot is None else shelf.put(slot, batch)
         read = Counter(draw.source for pack in task.packs for draw in pack)
         bad = tuple(each for each in found if isinstance(each, BadRecord))
@@ -129,7 +129,7 @@ class Reader(Dataset[Reading]):
         """Whether a record costs something else than was planned; one that is bad now is none of these."""
         if isinstance(draft, BadRecord):
             return draft.kind == CHANGED
-        return min(draft.whole, self._builder.longest) != draw.tokens
+        return min(draft.whole, self._processor.longest) != draw.tokens
 
     def _draft(self, step: int, draw: Drawn, limit: Limit) -> Draft | BadRecord:
         """The record of a draw as tokens."""
@@ -142,7 +142,7 @@ class Reader(Dataset[Reading]):
     def _read(self, draw: Drawn, names: list[str]) -> Draft:
         record = self._sources[draw.source][draw.position]
         names.append(record.id)
-        draft = self._builder.draft(draw.source, record, most_tiles=self._tiles)
+        draft = self._processor.draft(draw.source, record, most_tiles=self._tiles)
         _check_planned(len(draft), draw)
         return draft
 
@@ -154,7 +154,7 @@ class Reader(Dataset[Reading]):
             return draft
         used = tiler.used
         try:
-            return limit.call(self._builder.finish, draft, tiler)
+            return limit.call(self._processor.finish, draft, tiler)
         except UNUSABLE as error:
             tiler.give_back(used)
             return self._bad(step, draw, draft.record.id, error)

@@ -117,7 +117,7 @@ def _glance(image: Path | bytes) -> Path | bytes:
     return image if isinstance(image, Path) else image[len(image) // 2 : len(image) // 2 + 64]
 
 
-class SampleBuilder:
+class Processor:
     """Makes samples of at most `longest` tokens from records, for one tokenizer and one visual layout.
 
     Chat templates that ask for the date are given `day`; today, unless one is named.

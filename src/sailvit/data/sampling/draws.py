@@ -13,7 +13,7 @@ from sailvit.core.errors import DataError
 from sailvit.core.seeding import derive_seed
 from sailvit.data.lengths.costs import Costs
 from sailvit.data.sampling.blend import Blend
-from sailvit.data.sampling.loader_config import Feed
+from sailvit.data.sampling.loader_config import LoaderConfig
 from sailvit.data.sampling.order import Order
 
 _BLOCK = 2048
@@ -38,11 +38,13 @@ class Drawn(NamedTuple):
 class Draws:
     """The feed's stream of draws; any part of it can be made again from the number of draws per source."""
 
-    def __init__(self, feed: Feed, costs: Mapping[str, Costs], block: int = _BLOCK) -> None:
-        self._blend = Blend(feed.shares, feed.caps)
-        self._limit = feed.samples
+    def __init__(
+        self, loader_config: LoaderConfig, costs: Mapping[str, Costs], block: int = _BLOCK
+    ) -> None:
+        self._blend = Blend(loader_config.shares, loader_config.caps)
+        self._limit = loader_config.samples
         self._block = block
-        self._reels = [_Reel(name, costs[name], feed) for name in self._blend.sources]
+        self._reels = [_Reel(name, costs[name], loader_config) for name in self._blend.sources]
 
     def after(self, drawn: Mapping[str, int]) -> Iterator[Drawn]:
         """The draws that follow `drawn` draws per source, up to the feed's number of samples."""
@@ -90,16 +92,18 @@ class Draws:
 class _Reel:
     """The draws of one source with their costs, looked up a block ahead of their use."""
 
-    def __init__(self, source: str, costs: Costs, feed: Feed) -> None:
+    def __init__(self, source: str, costs: Costs, loader_config: LoaderConfig) -> None:
         if not len(costs):
             raise DataError(
                 f"source {source} has no records; check its path, or leave it out of the mixture"
             )
         self.source = source
         self._costs = costs
-        self._most = feed.sequence, feed.tiles
+        self._most = loader_config.sequence, loader_config.tiles
         self.order = Order(
-            costs.shards, feed.window, derive_seed(feed.seed, feed.name, "order", source)
+            costs.shards,
+            loader_config.window,
+            derive_seed(loader_config.seed, loader_config.name, "order", source),
         )
         self._start = 0
         self._ahead = self.read(np.arange(0))

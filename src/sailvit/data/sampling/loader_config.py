@@ -9,7 +9,7 @@ from sailvit.core.recipe import QuarantineConfig
 
 
 @dataclass(frozen=True)
-class Feed:
+class LoaderConfig:
     """How a stage is fed."""
 
     name: str

@@ -9,7 +9,7 @@ from typing import Any
 from sailvit.core.errors import DataError
 from sailvit.data.lengths.costs import Costs
 from sailvit.data.sampling.draws import Drawn, Draws
-from sailvit.data.sampling.loader_config import Feed
+from sailvit.data.sampling.loader_config import LoaderConfig
 from sailvit.data.sampling.packer import Packer
 
 _COUNTS = ("steps", "packs", "samples", "tokens", "tiles")
@@ -33,17 +33,17 @@ class Plan:
     global batch change which packs there are, only how they are grouped into steps.
     """
 
-    def __init__(self, feed: Feed, costs: Mapping[str, Costs]) -> None:
-        self._feed = feed
-        self._draws = Draws(feed, costs)
-        self._identity = _identity(feed, costs)
+    def __init__(self, loader_config: LoaderConfig, costs: Mapping[str, Costs]) -> None:
+        self._loader_config = loader_config
+        self._draws = Draws(loader_config, costs)
+        self._identity = _identity(loader_config, costs)
 
     def steps(self, cursor: Mapping[str, Any] | None = None) -> Iterator[PlannedStep]:
         """The steps after the one that carried `cursor`, or all; a cursor of another feed is refused."""
         if cursor is None:
             cursor = {
                 **dict.fromkeys(_COUNTS, 0),
-                "drawn": dict.fromkeys(self._feed.shares, 0),
+                "drawn": dict.fromkeys(self._loader_config.shares, 0),
                 "pending": {},
             }
         else:
@@ -56,7 +56,11 @@ class Plan:
 
     def _after(self, cursor: Mapping[str, Any]) -> Iterator[PlannedStep]:
         counts, drawn = {name: cursor[name] for name in _COUNTS}, dict(cursor["drawn"])
-        packer = Packer(self._feed.sequence, self._feed.tiles, self._draws.again(cursor["pending"]))
+        packer = Packer(
+            self._loader_config.sequence,
+            self._loader_config.tiles,
+            self._draws.again(cursor["pending"]),
+        )
         draws = self._counted(drawn)
         while packs := self._packs(packer, draws):
             samples = [draw for pack in packs for draw in pack]
@@ -70,7 +74,7 @@ class Plan:
             )
 
     def _packs(self, packer: Packer, draws: Iterator[Drawn]) -> tuple[tuple[Drawn, ...], ...]:
-        packs = (packer.take(draws) for _ in range(self._feed.global_batch))
+        packs = (packer.take(draws) for _ in range(self._loader_config.global_batch))
         return tuple(pack for pack in packs if pack)
 
     def _counted(self, drawn: dict[str, int]) -> Iterator[Drawn]:
@@ -88,17 +92,17 @@ class Plan:
                 )
 
 
-def _identity(feed: Feed, costs: Mapping[str, Costs]) -> dict[str, Any]:
+def _identity(loader_config: LoaderConfig, costs: Mapping[str, Costs]) -> dict[str, Any]:
     """What must be the same for a cursor to continue a feed; all else may change."""
-    windowed = feed.shares if feed.window is not None else ()
+    windowed = loader_config.shares if loader_config.window is not None else ()
     return {
-        "name": feed.name,
-        "seed": feed.seed,
-        "sequence": feed.sequence,
-        "shares": dict(feed.shares),
-        "caps": dict(feed.caps),
-        "pack_tiles": feed.tiles,
-        "window": feed.window,
-        "records": {source: len(costs[source]) for source in feed.shares},
+        "name": loader_config.name,
+        "seed": loader_config.seed,
+        "sequence": loader_config.sequence,
+        "shares": dict(loader_config.shares),
+        "caps": dict(loader_config.caps),
+        "pack_tiles": loader_config.tiles,
+        "window": loader_config.window,
+        "records": {source: len(costs[source]) for source in loader_config.shares},
         "shards": {source: len(costs[source].shards) for source in windowed},
     }

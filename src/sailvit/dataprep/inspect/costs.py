@@ -8,15 +8,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sailvit.core.records import Source
-from sailvit.data.processing.processor import UNUSABLE, SampleBuilder
+from sailvit.data.processing.processor import UNUSABLE, Processor
 
 
 class LazyCosts:
     """Costs of the records that are drawn, so that a few packs of a large source can be planned at once."""
 
-    def __init__(self, source: Source, builder: SampleBuilder) -> None:
+    def __init__(self, source: Source, processor: Processor) -> None:
         self._source = source
-        self._builder = builder
+        self._processor = processor
         self._known: dict[int, tuple[int, int]] = {}
         self.shards = tuple(getattr(source, "shards", ())) or (len(source),)
         """Records per shard."""
@@ -36,7 +36,7 @@ class LazyCosts:
         """Tokens, uncut, and tiles of one record."""
         if position not in self._known:
             try:
-                self._known[position] = self._builder.cost(self._source[position])
+                self._known[position] = self._processor.cost(self._source[position])
             except UNUSABLE:
                 self._known[position] = (0, 0)
         return self._known[position]

@@ -9,9 +9,9 @@ from typing import Any
 
 from sailvit.core.records import Source
 from sailvit.data.loading.reader import Reader, Task
-from sailvit.data.processing.processor import SampleBuilder
+from sailvit.data.processing.processor import Processor
 from sailvit.data.sampling.draws import Drawn
-from sailvit.data.sampling.loader_config import Feed
+from sailvit.data.sampling.loader_config import LoaderConfig
 from sailvit.data.sampling.planner import Plan
 from sailvit.dataprep.inspect.costs import LazyCosts
 from sailvit.dataprep.inspect.pictures import Album
@@ -19,25 +19,27 @@ from sailvit.dataprep.inspect.segments import Segment, segments
 
 
 def view_packs(
-    sources: Mapping[str, Source], builder: SampleBuilder, feed: Feed, *, packs: int
+    sources: Mapping[str, Source], processor: Processor, loader_config: LoaderConfig, *, packs: int
 ) -> dict[str, Any]:
     """The first `packs` packs of a feed as JSON values, taken from the very batches that training gets."""
-    costs = {name: LazyCosts(sources[name], builder) for name in feed.shares}
+    costs = {name: LazyCosts(sources[name], processor) for name in loader_config.shares}
     # How packs are grouped into steps does not change them; planning whole steps would measure far more records.
-    steps = Plan(replace(feed, global_batch=1, micro_batch=1), costs).steps()
-    viewer = _Viewer(sources, costs, builder, feed)
+    steps = Plan(replace(loader_config, global_batch=1, micro_batch=1), costs).steps()
+    viewer = _Viewer(sources, costs, processor, loader_config)
     shown = [viewer.pack(number, step.packs[0]) for number, step in enumerate(islice(steps, packs))]
     return {
-        "sources": {name: len(sources[name]) for name in feed.shares},
+        "sources": {name: len(sources[name]) for name in loader_config.shares},
         "faults": [
-            asdict(fault) for name in feed.shares for fault in getattr(sources[name], "faults", ())
+            asdict(fault)
+            for name in loader_config.shares
+            for fault in getattr(sources[name], "faults", ())
         ],
-        "stage": feed.name,
-        "seed": feed.seed,
-        "sequence": feed.sequence,
-        "tile_budget": feed.tiles,
-        "tile_size": builder.layout.tile_size,
-        "tokens_per_tile": builder.layout.tokens_per_tile,
+        "stage": loader_config.name,
+        "seed": loader_config.seed,
+        "sequence": loader_config.sequence,
+        "tile_budget": loader_config.tiles,
+        "tile_size": processor.layout.tile_size,
+        "tokens_per_tile": processor.layout.tokens_per_tile,
         "left_out": viewer.album.left_out,
         "packs": shown,
     }
@@ -50,29 +52,31 @@ class _Viewer:
         self,
         sources: Mapping[str, Source],
         costs: Mapping[str, LazyCosts],
-        builder: SampleBuilder,
-        feed: Feed,
+        processor: Processor,
+        loader_config: LoaderConfig,
     ) -> None:
         self.album = Album()
         self._sources = sources
         self._costs = costs
-        self._builder = builder
-        self._feed = feed
-        self._reader = Reader(sources, builder, tiles=feed.tiles, timeout=feed.quarantine.timeout)
+        self._processor = processor
+        self._loader_config = loader_config
+        self._reader = Reader(
+            sources, processor, tiles=loader_config.tiles, timeout=loader_config.quarantine.timeout
+        )
 
     def pack(self, number: int, draws: tuple[Drawn, ...]) -> dict[str, Any]:
         """A planned pack: its samples, and the records that were left out of it."""
-        step = number // self._feed.global_batch + 1
+        step = number // self._loader_config.global_batch + 1
         reading = self._reader[Task(step, (draws,))]
         lost = {(bad.source, bad.position) for bad in reading.bad}
         kept = [draw for draw in draws if (draw.source, draw.position) not in lost]
-        found = segments(reading.batch, len(kept), self._builder.layout)
+        found = segments(reading.batch, len(kept), self._processor.layout)
         samples = [self._sample(draw, segment) for draw, segment in zip(kept, found, strict=True)]
         used = sum(sample["tokens"] for sample in samples)
         return {
             "step": step,
             "tokens": used,
-            "padding": self._feed.sequence - used,
+            "padding": self._loader_config.sequence - used,
             "tiles": sum(sample["tiles"] for sample in samples),
             "image_tokens": sum(sample["image_tokens"] for sample in samples),
             "trained": sum(sample["trained"] for sample in samples),
@@ -84,7 +88,7 @@ class _Viewer:
     def _sample(self, draw: Drawn, segment: Segment) -> dict[str, Any]:
         record = self._sources[draw.source][draw.position]
         uncut = self._costs[draw.source].of(draw.position)[0]
-        grids = segment.grids(record.images, self._builder.layout)
+        grids = segment.grids(record.images, self._processor.layout)
         return {
             "id": segment.id,
             "kind": record.kind,
@@ -95,9 +99,9 @@ class _Viewer:
             "cut_from": uncut if uncut > len(segment) else None,
             "images": len(segment.images),
             "tiles": segment.tile_count,
-            "image_tokens": segment.tile_count * self._builder.layout.tokens_per_tile,
+            "image_tokens": segment.tile_count * self._processor.layout.tokens_per_tile,
             "trained": int(segment.trained.sum()),
             "problems": segment.problems(),
             "stretches": segment.stretches(),
-            "pieces": segment.pieces(self._builder.tokenizer, self.album, grids),
+            "pieces": segment.pieces(self._processor.tokenizer, self.album, grids),
         }

@@ -15,7 +15,7 @@ from sailvit.core.records import Record, Source
 from sailvit.core.seeding import numpy_generator
 from sailvit.data.process_pool import each
 from sailvit.data.processing.images import load_image
-from sailvit.data.processing.processor import UNUSABLE, SampleBuilder
+from sailvit.data.processing.processor import UNUSABLE, Processor
 from sailvit.data.rows.keys import count_unread
 from sailvit.data.shards.files import Fault
 from sailvit.dataprep.prepare.entries import bad_record
@@ -72,7 +72,7 @@ class Checker:
     """The source's name."""
     source: Source
     """Gives the records."""
-    builder: SampleBuilder | None
+    processor: Processor | None
     """Tokenizes them; none leaves that out."""
 
     def check(self, positions: NDArray[np.int64]) -> Read:
@@ -86,8 +86,8 @@ class Checker:
                 for image in record.images:
                     load_image(image)
                     images += 1
-                if self.builder is not None:
-                    self.builder.draft(self.name, record)
+                if self.processor is not None:
+                    self.processor.draft(self.name, record)
             except UNUSABLE as error:
                 findings.append(self._finding(position, record, error))
         return images, findings, unread
@@ -100,7 +100,7 @@ class Checker:
 def check(
     sources: Mapping[str, Source],
     *,
-    builder: SampleBuilder | None = None,
+    processor: Processor | None = None,
     samples: int | None = None,
     most: int = 5,
     workers: int = 0,
@@ -120,7 +120,7 @@ def check(
             name, len(source), None if samples is None else samples / max(1, total)
         )
         done = 0
-        for stretch, found in _read(Checker(name, source, builder), positions, workers):
+        for stretch, found in _read(Checker(name, source, processor), positions, workers):
             done += stretch
             tally.take(name, stretch, found)
             if progress is not None:

@@ -15,7 +15,7 @@ from sailvit.core.config import Config
 from sailvit.core.errors import DataError, one_line
 from sailvit.core.records import Record
 from sailvit.data.processing.images import image_size
-from sailvit.data.processing.processor import SampleBuilder
+from sailvit.data.processing.processor import Processor
 from sailvit.data.rows.keys import count_unread
 from sailvit.data.shards.manifest import ENTRY, FileMark, ShardMark, index_name
 
@@ -61,8 +61,8 @@ class ShardResult(Config):
 class Entries:
     """Rows of `ENTRY` for the records of one shard."""
 
-    def __init__(self, builder: SampleBuilder | None) -> None:
-        self._builder = builder
+    def __init__(self, processor: Processor | None) -> None:
+        self._processor = processor
         self._rows: list[tuple[int, ...]] = []
         self.kinds: dict[str, int] = {}
         """Records of each kind."""
@@ -78,9 +78,9 @@ class Entries:
         count_unread(self.unread, record.unread)
         width, height = max(sizes, key=lambda size: size[0] * size[1], default=(0, 0))
         facts = {"width": width, "height": height, "images": len(sizes)}
-        if self._builder is not None:
-            tokens, tiles = self._builder.cost(record)
-            text = tokens - tiles * self._builder.layout.tokens_per_tile
+        if self._processor is not None:
+            tokens, tiles = self._processor.cost(record)
+            text = tokens - tiles * self._processor.layout.tokens_per_tile
             facts.update(tokens=tokens, tiles=tiles, text=text)
         return facts
 

@@ -11,7 +11,7 @@ from typing import Any
 from sailvit import __version__
 from sailvit.core.run import read_lines, write_json
 from sailvit.data.lengths.fingerprints import layout_fingerprint, tokenizer_fingerprint
-from sailvit.data.processing.processor import SampleBuilder
+from sailvit.data.processing.processor import Processor
 from sailvit.data.processing.template_source import is_dated, template_source
 from sailvit.data.shards.manifest import COSTS, MANIFEST, Manifest, Measured, ShardMark, index_name
 from sailvit.dataprep.prepare.entries import BadRecord, write_costs
@@ -20,19 +20,19 @@ BAD = "bad.jsonl"
 """Name of the list of records left out."""
 
 
-def counted_by(builder: SampleBuilder) -> dict[str, Any]:
+def counted_by(processor: Processor) -> dict[str, Any]:
     """What counts tokens and tiles, as fingerprints and in words: `Measured` without its file."""
-    tokenizer = builder.tokenizer
+    tokenizer = processor.tokenizer
     dated = is_dated(template_source(tokenizer))
     return {
-        "tokenizer": tokenizer_fingerprint(tokenizer, builder.day),
-        "layout": layout_fingerprint(builder.layout),
+        "tokenizer": tokenizer_fingerprint(tokenizer, processor.day),
+        "layout": layout_fingerprint(processor.layout),
         "tokenizer_values": {
             "name": Path(tokenizer.name_or_path).name,
             "vocabulary": len(tokenizer),
-            **({"model.chat_date": builder.day.isoformat()} if dated else {}),
+            **({"model.chat_date": processor.day.isoformat()} if dated else {}),
         },
-        "layout_values": asdict(builder.layout),
+        "layout_values": asdict(processor.layout),
     }
 
 

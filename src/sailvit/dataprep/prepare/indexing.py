@@ -11,7 +11,7 @@ from sailvit.core.errors import DataError
 from sailvit.core.recipe import SourceConfig
 from sailvit.core.run import write_json
 from sailvit.data.process_pool import each
-from sailvit.data.processing.processor import UNUSABLE, SampleBuilder
+from sailvit.data.processing.processor import UNUSABLE, Processor
 from sailvit.data.rows.conversations import RecordOptions
 from sailvit.data.rows.row import read_options
 from sailvit.data.shards.files import shard_paths
@@ -43,7 +43,7 @@ class Indexer:
 
     config: IndexConfig
     """What is indexed."""
-    builder: SampleBuilder | None
+    processor: Processor | None
     """Counts tokens and tiles; none leaves them out."""
 
     def index(self, name: str) -> ShardResult:
@@ -54,7 +54,7 @@ class Indexer:
             RecordOptions, SourceConfig(format=config.format, options=config.options)
         )
         shard = open_shard(path, config.format, options, config.images)
-        entries, bad = Entries(self.builder), list[BadRecord]()
+        entries, bad = Entries(self.processor), list[BadRecord]()
         if isinstance(shard, DataError):
             bad.append(bad_record(name, None, None, shard))
         else:
@@ -121,7 +121,7 @@ def _format(folder: Path) -> str:
 def index(
     config: IndexConfig,
     *,
-    builder: SampleBuilder | None = None,
+    processor: Processor | None = None,
     workers: int = 0,
     force: bool = False,
     progress: Callable[[int, int], None] | None = None,
@@ -133,7 +133,7 @@ def index(
     is told how many shards are done, of how many.
     """
     names, old = _names(config), before(config.out)
-    counted = None if builder is None else counted_by(builder)
+    counted = None if processor is None else counted_by(processor)
     known = {} if force else current(config, old, counted)
     changed = [name for name in names if name not in known]
     if old is not None and not force:
@@ -141,7 +141,7 @@ def index(
             return put_back(config.out, old)
         counted = counted or still_counted(old, changed)
     begin(config, counted)
-    written = each(Indexer(config, builder).index, changed, workers=workers)
+    written = each(Indexer(config, processor).index, changed, workers=workers)
     marks = list(_marks(names, known, written, progress))
     bad = bad_of(config.out, names, old)
     manifest = complete(config.out, marks, bad, counted=counted, settings=config.settings(old))

@@ -25,7 +25,7 @@ from sailvit.data.lengths.fingerprints import VERSION, digest
 from sailvit.data.lengths.measuring import cost_basis
 from sailvit.data.process_pool import each
 from sailvit.data.processing.images import load_image
-from sailvit.data.processing.processor import UNUSABLE, SampleBuilder
+from sailvit.data.processing.processor import UNUSABLE, Processor
 from sailvit.data.shards.manifest import (
     MANIFEST,
     UNFINISHED,
@@ -80,14 +80,14 @@ class ShardWriter:
     """By name."""
     out: Path
     """Folder of the shards."""
-    builder: SampleBuilder | None
+    processor: Processor | None
     """Counts tokens and tiles; none leaves them out of the index."""
     decode: bool
     """Whether images are decoded."""
 
     def write(self, shard: Shard) -> ShardResult:
         """Write a shard, its index and the note that both are finished."""
-        entries, bad = Entries(self.builder), list[BadRecord]()
+        entries, bad = Entries(self.processor), list[BadRecord]()
         path = self.out / shard.name
         part = path.with_name(path.name + ".part")
         size = crc32 = 0
@@ -155,7 +155,7 @@ def prepare(
     out: Path,
     *,
     config: PrepareConfig | None = None,
-    builder: SampleBuilder | None = None,
+    processor: Processor | None = None,
     workers: Workers = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> Manifest:
@@ -166,13 +166,13 @@ def prepare(
     """
     config = config or PrepareConfig()
     shards = plan_shards(sources, config)
-    identity = _identity(sources, shards, config, builder)
+    identity = _identity(sources, shards, config, processor)
     if (out / MANIFEST).exists():
         return _finished(out, identity)
     _begin(out, identity)
     marks = list(
         _write(
-            ShardWriter(sources, out, builder, config.decode),
+            ShardWriter(sources, out, processor, config.decode),
             shards,
             workers=workers,
             progress=progress,
@@ -186,7 +186,7 @@ def prepare(
         for name, s in sources.items()
     ]
     made = {"command": "prepare", "identity": identity, "sources": origins}
-    counted = None if builder is None else counted_by(builder)
+    counted = None if processor is None else counted_by(processor)
     manifest = complete(
         out, marks, bad, counted=counted, settings={"format": "webdataset", "made": made}
     )
@@ -257,11 +257,11 @@ def _identity(
     sources: Mapping[str, Source],
     shards: list[Shard],
     config: PrepareConfig,
-    builder: SampleBuilder | None,
+    processor: Processor | None,
 ) -> str:
     """Hash of all that the output depends on."""
     content = [(name, source.fingerprint) for name, source in sources.items()]
-    basis = None if builder is None else cost_basis(builder)
+    basis = None if processor is None else cost_basis(processor)
     return digest([VERSION, content, shards, config.decode, basis])
 
 

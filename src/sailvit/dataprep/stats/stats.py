@@ -13,7 +13,7 @@ import numpy as np
 from sailvit.core.errors import DataError
 from sailvit.core.records import Source
 from sailvit.data.process_pool import each
-from sailvit.data.processing.processor import SampleBuilder
+from sailvit.data.processing.processor import Processor
 from sailvit.dataprep.curate.concentration import NgramCounts
 from sailvit.dataprep.curate.external_buckets import Rows
 from sailvit.dataprep.curate.filters.languages import recognizer
@@ -35,7 +35,7 @@ _EXAMPLES = 8
 def survey(
     sources: Mapping[str, Source],
     *,
-    builder: SampleBuilder | None = None,
+    processor: Processor | None = None,
     samples: int | None = None,
     near: bool = True,
     n: int = 4,
@@ -55,7 +55,7 @@ def survey(
     with TemporaryDirectory(prefix="sailvit-") as folder:
         sums = _Sums(Path(folder), n)
         found = each(
-            Surveyor(source, builder, n, near).survey,
+            Surveyor(source, processor, n, near).survey,
             _stretches(len(source), read),
             workers=workers,
         )

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from sailvit.core.errors import DataError, one_line
-from sailvit.data.processing.processor import SampleBuilder
+from sailvit.data.processing.processor import Processor
 from sailvit.data.rows.keys import count_unread
 from sailvit.dataprep.curate.concentration import NgramChunk, count_ngrams
 from sailvit.dataprep.curate.external_buckets import Rows
@@ -52,9 +52,9 @@ class Tally:
         self.unread: dict[str, Counter[str]] = {}
         self.measures = {name: Histogram(whole=name in WHOLE) for name in MEASURES}
 
-    def add(self, look: Look, *, builder: SampleBuilder | None) -> None:
+    def add(self, look: Look, *, processor: Processor | None) -> None:
         """Take a record, or nothing of it when any of it cannot be read."""
-        found = _measured(look, builder)
+        found = _measured(look, processor)
         spoken = language(look.answers or look.text)
         self.records += 1
         self.images += len(look.record.images)
@@ -91,9 +91,9 @@ class Tally:
         self.damage[kind] = [*self.damage.get(kind, []), *noted][:_EXAMPLES]
 
 
-def _measured(look: Look, builder: SampleBuilder | None) -> dict[str, list[float]]:
+def _measured(look: Look, processor: Processor | None) -> dict[str, list[float]]:
     """The values of every measure for one record."""
-    tokens, tiles = builder.cost(look.record) if builder is not None else (None, None)
+    tokens, tiles = processor.cost(look.record) if processor is not None else (None, None)
     return {
         "width": [size.width for size in look.sizes],
         "height": [size.height for size in look.sizes],
@@ -126,7 +126,7 @@ class Surveyor:
 
     source: Joined
     """Gives the records."""
-    builder: SampleBuilder | None
+    processor: Processor | None
     """Counts tokens and tiles; none leaves them out."""
     n: int
     """Words of an n-gram."""
@@ -142,7 +142,7 @@ class Surveyor:
                 look = Look(position, self.source[position])
                 tally.note_unread(self.source.find(position)[0], look.record.unread)
                 hashes = self._hashes(look)
-                tally.add(look, builder=self.builder)
+                tally.add(look, processor=self.processor)
             except DAMAGE as error:
                 tally.refuse(position, error)
                 continue

@@ -41,7 +41,7 @@ SHIPPED = "sailvit:"
 
 
 @dataclass(frozen=True)
-class Assembly:
+class ModelBundle:
     """A model and what is needed to feed and save it."""
 
     mllm: MLLM
@@ -58,7 +58,7 @@ class Assembly:
     """What was found unusual about the parts, and how they run therefore; the run says it once."""
 
 
-def build(config: ModelConfig, seed: int, packing: Packing = "auto") -> Assembly:
+def build(config: ModelConfig, seed: int, packing: Packing = "auto") -> ModelBundle:
     """Load tower and language, make or load the connector, join them, and prove how samples of a pack are read.
 
     Raises:
@@ -70,7 +70,7 @@ def build(config: ModelConfig, seed: int, packing: Packing = "auto") -> Assembly
     mllm = MLLM(tower, connector, language, placeholder_id)
     choose_way(mllm, packing)
     notes = (*tower.notes, *_language_notes(config))
-    return Assembly(mllm, tokenizer, layout_of(mllm, config), preprocessor, config.day, notes)
+    return ModelBundle(mllm, tokenizer, layout_of(mllm, config), preprocessor, config.day, notes)
 
 
 def _language_notes(config: ModelConfig) -> tuple[str, ...]:

@@ -14,13 +14,13 @@ from sailvit.core.errors import ModelError
 from sailvit.core.recipe import Part
 from sailvit.distributed.processes import rank
 from sailvit.distributed.sharding import whole_state
-from sailvit.models.loading.build import Assembly
+from sailvit.models.loading.build import ModelBundle
 from sailvit.models.towers.preprocessing import save_preprocessor
 from sailvit.models.towers.tower import Tower
 
 
 def save_part(
-    assembly: Assembly,
+    bundle: ModelBundle,
     part: Part,
     folder: Path,
     *,
@@ -35,9 +35,9 @@ def save_part(
     Raises:
         ModelError: the tower, reloaded with `AutoModel`, does not give bit-equal features.
     """
-    module = assembly.mllm.part(part)
+    module = bundle.mllm.part(part)
     # Shards are put together only where they are looked at.
-    needed = same_as is None or (part == "tower" and assembly.mllm.rewritten)
+    needed = same_as is None or (part == "tower" and bundle.mllm.rewritten)
     state = whole_state(module) if needed else {}
     if rank() != 0:
         return
@@ -47,10 +47,10 @@ def save_part(
         if same_as is not None:
             shutil.copytree(same_as, draft, copy_function=_link)
         else:
-            _write(assembly, part, draft, state)
+            _write(bundle, part, draft, state)
         if part == "tower":
-            tower = assembly.mllm.tower
-            held = _plain(tower, state) if assembly.mllm.rewritten else tower
+            tower = bundle.mllm.tower
+            held = _plain(tower, state) if bundle.mllm.rewritten else tower
             prove_tower(held, draft, trust_remote_code=trust_remote_code)
     except DISK_ERRORS:
         # A disk that is full needs the room.
@@ -59,12 +59,12 @@ def save_part(
     _replace(folder, draft)
 
 
-def _write(assembly: Assembly, part: Part, draft: Path, state: dict[str, torch.Tensor]) -> None:
-    assembly.mllm.part(part).save_pretrained(draft, state_dict=state)  # type: ignore[operator]
+def _write(bundle: ModelBundle, part: Part, draft: Path, state: dict[str, torch.Tensor]) -> None:
+    bundle.mllm.part(part).save_pretrained(draft, state_dict=state)  # type: ignore[operator]
     if part == "tower":
-        save_preprocessor(assembly.preprocessor, assembly.mllm.tower, draft)
+        save_preprocessor(bundle.preprocessor, bundle.mllm.tower, draft)
     elif part == "language":
-        assembly.tokenizer.save_pretrained(draft)
+        bundle.tokenizer.save_pretrained(draft)
 
 
 def _link(source: str, target: str) -> str:

@@ -14,7 +14,7 @@ from transformers import (
 from sailvit.core.recipe import ModelConfig, Packing
 from sailvit.core.seeding import derive_seed
 from sailvit.models.loading.build import (
-    Assembly,
+    ModelBundle,
     apply_image_config,
     hub_options,
     layout_of,
@@ -31,7 +31,7 @@ from sailvit.models.towers.tower import Tower
 
 def unlearned(
     config: ModelConfig, seed: int, device: torch.device, packing: Packing = "auto"
-) -> Assembly:
+) -> ModelBundle:
     """The model on `device` in fp32, every weight drawn at random, with the recipe's tokenizer or a stand-in.
 
     Raises:
@@ -55,7 +55,7 @@ def unlearned(
         placeholder_id = tokenizer.convert_tokens_to_ids(config.placeholder)
         mllm = MLLM(tower, connector, language, placeholder_id)
     choose_way(mllm, packing)
-    return Assembly(mllm, tokenizer, layout_of(mllm, config), preprocessor, config.day)
+    return ModelBundle(mllm, tokenizer, layout_of(mllm, config), preprocessor, config.day)
 
 
 def stand_in_tokenizer(placeholder: str) -> PreTrainedTokenizerBase:

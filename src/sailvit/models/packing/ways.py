@@ -19,7 +19,7 @@ from torch.nn.functional import pad
 from transformers import PreTrainedModel
 
 from sailvit.core.errors import ModelError
-from sailvit.distributed.processes import gathered
+from sailvit.distributed.processes import gather_objects
 from sailvit.models.packing.attention import PACKED
 from sailvit.models.packing.segments import Segments
 
@@ -114,7 +114,7 @@ class Reader:
     def _groups(self, segments: Segments) -> Sequence[torch.Tensor]:
         if not self.together:
             return segments.buckets
-        most = max(gathered(len(segments.buckets)))
+        most = max(gather_objects(len(segments.buckets)))
         # One token that nothing is kept of.
         idle = torch.zeros(1, 1, dtype=torch.long, device=segments.boundaries.device)
         return [*segments.buckets, *[idle] * (most - len(segments.buckets))]
@@ -193,12 +193,12 @@ def _narrowed(head: nn.Module | None, keep: torch.Tensor) -> Iterator[list[bool]
         seen.append(True)
         return (inputs[0].flatten(0, 1)[keep][None], *inputs[1:])
 
-    hook = None if head is None else head.register_forward_pre_hook(narrow)
+    callback = None if head is None else head.register_forward_pre_hook(narrow)
     try:
         yield seen
     finally:
-        if hook is not None:
-            hook.remove()
+        if callback is not None:
+            callback.remove()
 
 
 def _experts(language: PreTrainedModel, made: Any) -> tuple[torch.Tensor, ...]:

@@ -10,7 +10,7 @@ import torch
 
 from sailvit.core.errors import ModelError
 from sailvit.core.recipe import Packing
-from sailvit.distributed.processes import gathered
+from sailvit.distributed.processes import gather_objects
 from sailvit.models.packing.attention import PACKED, ROWS, register_attention
 from sailvit.models.packing.proof import (
     FAULTS,
@@ -87,7 +87,7 @@ def choose_way(model: MLLM, asked: Packing = "auto", *, first: Chosen | None = N
         for way in ways:
             evidence, fault = _try(model, way, alone)
             # All processes take what the most doubtful of them can.
-            faults = [found for found in gathered(fault) if found is not None]
+            faults = [found for found in gather_objects(fault) if found is not None]
             if evidence is not None and not faults:
                 model.chosen = Chosen(way, evidence, tuple(findings), asked)
                 return model.chosen

@@ -29,9 +29,9 @@ from sailvit.core.ownership import (
     strangers,
 )
 from sailvit.core.run import RunFolder
-from sailvit.distributed.processes import agreed, rank
-from sailvit.training.stages.callback import Hook
-from sailvit.training.stages.stage_run import StageJob, StepRecord
+from sailvit.distributed.processes import broadcast, rank
+from sailvit.training.stages.callback import Callback
+from sailvit.training.stages.stage_run import StageRun, StepRecord
 
 Wish = Literal["start", "overwrite", "resume", "auto"]
 """What is wanted of a folder; `auto` resumes what can be resumed, and starts over what was never saved."""
@@ -216,15 +216,15 @@ class Claim:
             moving.rmdir()
 
 
-class KeepClaim(Hook):
+class KeepClaim(Callback):
     """Lets the old run go with the first step of the new one, and stops when another process has taken over."""
 
     def __init__(self, claim: Claim) -> None:
         self._claim = claim
 
-    def step_ended(self, job: StageJob, record: StepRecord) -> None:
+    def step_ended(self, run: StageRun, record: StepRecord) -> None:
         """Look, before this step is written anywhere."""
-        del job, record
+        del run, record
         self._claim.check()
         self._claim.settle()
 
@@ -254,7 +254,7 @@ def _first_acts(act: Callable[[], Result]) -> Result:
             outcome = act(), None
         except RunError as error:
             outcome = None, str(error)
-    value, problem = agreed(outcome)
+    value, problem = broadcast(outcome)
     if problem is not None:
         raise RunError(problem)
     given: Result = value

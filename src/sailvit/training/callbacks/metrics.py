@@ -5,31 +5,31 @@ from __future__ import annotations
 import dataclasses
 
 from sailvit.training.output.loggers import Curves
-from sailvit.training.stages.callback import Hook
-from sailvit.training.stages.stage_run import StageJob, StepRecord
+from sailvit.training.stages.callback import Callback
+from sailvit.training.stages.stage_run import StageRun, StepRecord
 
 
-class MetricsHook(Hook):
+class MetricsCallback(Callback):
     """Writes every step to metrics.jsonl, and its curves to the tools that the recipe names."""
 
     def __init__(self, curves: Curves) -> None:
         self._curves = curves
 
-    def stage_started(self, job: StageJob) -> None:
+    def stage_started(self, run: StageRun) -> None:
         """Open the tools."""
-        del job
+        del run
         self._curves.open()
 
-    def step_ended(self, job: StageJob, record: StepRecord) -> None:
+    def step_ended(self, run: StageRun, record: StepRecord) -> None:
         """Write the step."""
-        job.journal.write(job.folder.metrics, dataclasses.asdict(record))
+        run.journal.write(run.folder.metrics, dataclasses.asdict(record))
         curves = {f"loss/{name}": value for name, value in record.loss.items()}
         curves |= {f"lr/{part}": value for part, value in record.lr.items()}
         curves |= {
             name: getattr(record, name)
             for name in ("grad_norm", "padding", "samples_per_s", "wait", "mfu")
         }
-        self._curves.add(job, curves)
+        self._curves.add(run, curves)
 
     def close(self) -> None:
         """Let the tools finish."""

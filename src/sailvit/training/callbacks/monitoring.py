@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from sailvit.core.disk import DISK_ERRORS, reason
-from sailvit.distributed.processes import agreed, rank
+from sailvit.distributed.processes import broadcast, rank
 from sailvit.models.measures.drift import linear_cka
 from sailvit.training.monitoring.measure import distances, perplexity, see, undisturbed
 from sailvit.training.monitoring.monitored import Watched
 from sailvit.training.monitoring.norms import gradient_norms, update_norms
 from sailvit.training.output.loggers import Curves
-from sailvit.training.stages.callback import Hook
-from sailvit.training.stages.stage_run import StageJob, StepRecord
+from sailvit.training.stages.callback import Callback
+from sailvit.training.stages.stage_run import StageRun, StepRecord
 
 
 class Budget:
@@ -40,7 +40,7 @@ class Budget:
         """Whether there is time for another look, as rank 0 sees it; every process must ask."""
         if self.share is None:
             return True
-        return bool(agreed(self.spent + self.last <= self.share * (self._clock() - self._began)))
+        return bool(broadcast(self.spent + self.last <= self.share * (self._clock() - self._began)))
 
     @contextmanager
     def look(self) -> Iterator[None]:
@@ -57,7 +57,7 @@ class Budget:
         self.last = 0.0
 
 
-class WatchHook(Hook):
+class MonitoringCallback(Callback):
     """Looks at the run at its start, every so many steps and at stage ends; writes watch.jsonl.
 
     A look changes nothing: training gives the same bits with it as without. It takes part on every process, at steps
@@ -81,39 +81,39 @@ class WatchHook(Hook):
         self._handle: Any = None
         self._unwritten = False
 
-    def stage_started(self, job: StageJob) -> None:
+    def stage_started(self, run: StageRun) -> None:
         """Choose what to look at and take a first look, unless a resumed run has done so; follow the optimizer."""
-        if job.recipe.watch.every is None:
+        if run.recipe.watch.every is None:
             return
         if self._watched is None:
-            self._budget = Budget(job.recipe.watch.share)
-            self._prepare(job, fresh=job.index == 0 and job.step == 0)
+            self._budget = Budget(run.recipe.watch.share)
+            self._prepare(run, fresh=run.index == 0 and run.step == 0)
         if self._watched is None:
             return
-        self._handle = job.optimizer.register_step_pre_hook(lambda *given: self._before_step(job))
+        self._handle = run.optimizer.register_step_pre_hook(lambda *given: self._before_step(run))
 
-    def step_ended(self, job: StageJob, record: StepRecord) -> None:
+    def step_ended(self, run: StageRun, record: StepRecord) -> None:
         """Look, if the step was one to look at."""
-        if self._gradients is not None and not job.stop:
-            self._look(job, self._norms(job, record))
+        if self._gradients is not None and not run.stop:
+            self._look(run, self._norms(run, record))
         self._gradients = None
 
-    def stage_ended(self, job: StageJob) -> None:
+    def stage_ended(self, run: StageRun) -> None:
         """Look once more where there is time; a stage that was stopped goes on later."""
         if self._handle is not None:
             self._handle.remove()
             self._handle = None
-        due = not job.stop and self._looked != (job.index, job.step)
+        due = not run.stop and self._looked != (run.index, run.step)
         due = due and self._watched is not None
         if due and self._budget is not None and self._budget.allows():
             self._budget.begin()
-            self._look(job, {})
+            self._look(run, {})
 
-    def _prepare(self, job: StageJob, *, fresh: bool) -> None:
+    def _prepare(self, run: StageRun, *, fresh: bool) -> None:
         """Choose what to look at, or load what the run has chosen; without looks where neither can be had."""
         assert self._budget is not None
-        file = job.folder.watched
-        there = bool(agreed(file.exists())) and not fresh
+        file = run.folder.watched
+        there = bool(broadcast(file.exists())) and not fresh
         with self._budget.look():
             if not there and not self._chosen(file):
                 return
@@ -127,12 +127,12 @@ class WatchHook(Hook):
             )
         if not there:
             given = {"tiles": len(self._watched.tiles), "texts": len(self._watched.texts)}
-            self._look(job, {"watched": {**given, "texts_from": self._watched.texts_from}})
+            self._look(run, {"watched": {**given, "texts_from": self._watched.texts_from}})
 
     def _chosen(self, file: Path) -> bool:
         """Whether what is looked at has been chosen and written, the same answer on every process."""
         problem = self._kept(self._choose(), file) if rank() == 0 else None
-        problem = agreed(problem)
+        problem = broadcast(problem)
         if problem:
             self._announce(
                 {"note": f"{file} cannot be written ({problem}): no looks until the next stage"}
@@ -149,63 +149,63 @@ class WatchHook(Hook):
             return reason(error)
         return None
 
-    def _before_step(self, job: StageJob) -> None:
+    def _before_step(self, run: StageRun) -> None:
         """Called by the optimizer, when gradients are whole and clipped: decide whether this is a step to look at."""
-        every = job.recipe.watch.every
+        every = run.recipe.watch.every
         assert every is not None
         assert self._budget is not None
-        if (job.step + 1) % every == 0 and self._budget.allows():
+        if (run.step + 1) % every == 0 and self._budget.allows():
             self._budget.begin()
             with self._budget.look():
-                self._gradients = gradient_norms(job.optimizer, job.device)
+                self._gradients = gradient_norms(run.optimizer, run.device)
 
-    def _norms(self, job: StageJob, record: StepRecord) -> dict[str, Any]:
+    def _norms(self, run: StageRun, record: StepRecord) -> dict[str, Any]:
         """Norms of the step by part, gradients as they were before clipping."""
         assert self._budget is not None
         clipped = self._gradients or {}
         total = math.sqrt(sum(norm**2 for norm in clipped.values()))
         factor = record.grad_norm / total if total else 1.0
         with self._budget.look():
-            update = update_norms(job.optimizer, job.device)
+            update = update_norms(run.optimizer, run.device)
         return {
             "gradient": {part: norm * factor for part, norm in clipped.items()},
             "update": update,
         }
 
-    def _look(self, job: StageJob, known: dict[str, Any]) -> None:
+    def _look(self, run: StageRun, known: dict[str, Any]) -> None:
         assert self._budget is not None
         with self._budget.look():
-            seen = self._see(job)
-        self._looked = (job.index, job.step)
+            seen = self._see(run)
+        self._looked = (run.index, run.step)
         if rank() != 0:
             return
         place = {
-            "stage": job.stage.name,
-            "stage_index": job.index,
-            "step": job.step,
-            "samples": job.samples,
+            "stage": run.stage.name,
+            "stage_index": run.index,
+            "step": run.step,
+            "samples": run.samples,
         }
         cost = {"seconds": round(self._budget.last, 4), "share": round(self._budget.used, 5)}
-        job.journal.write(job.folder.watch, {**place, **known, **seen, **cost})
+        run.journal.write(run.folder.watch, {**place, **known, **seen, **cost})
         if self._curves is not None:
-            self._curves.add(job, curves_of({**known, **seen, **cost}))
+            self._curves.add(run, curves_of({**known, **seen, **cost}))
 
-    def _see(self, job: StageJob) -> dict[str, Any]:
+    def _see(self, run: StageRun) -> dict[str, Any]:
         """Drift, perplexity and affinity, complete on rank 0; the first look keeps the base tower's features."""
         assert self._watched is not None
-        with undisturbed(job):
-            sight = see(job, self._watched)
-            words = perplexity(job, self._watched)
+        with undisturbed(run):
+            sight = see(run, self._watched)
+            words = perplexity(run, self._watched)
         if sight is not None and self._watched.base is None:
             self._watched = replace(self._watched, base=sight.features.cpu())
             self._unwritten = True
         if self._unwritten and rank() == 0:
             # Tried again at the next look, as without it a resumed run would measure drift from elsewhere.
-            self._unwritten = self._kept(self._watched, job.folder.watched) is not None
+            self._unwritten = self._kept(self._watched, run.folder.watched) is not None
         base = self._watched.base
         if sight is None or base is None or rank() != 0:
             return {"cka": None, "perplexity": words, "affinity": None}
-        cka = linear_cka(sight.features, base.to(job.device))
+        cka = linear_cka(sight.features, base.to(run.device))
         return {"cka": cka, "perplexity": words, "affinity": distances(sight)}
 
 

@@ -19,8 +19,8 @@ from sailvit.core.recipe import PARTS, Part, TrainConfig
 from sailvit.distributed.processes import rank
 from sailvit.distributed.sharding import whole
 from sailvit.training.optim.optimizer import planned_shares
-from sailvit.training.stages.callback import Hook
-from sailvit.training.stages.stage_run import Evidence, StageJob, StepRecord
+from sailvit.training.stages.callback import Callback
+from sailvit.training.stages.stage_run import Evidence, StageRun, StepRecord
 
 AS_PLANNED = "as planned"
 """Verdict of a part that did what it should."""
@@ -66,15 +66,15 @@ def fingerprint(tensor: torch.Tensor) -> str:
     return f"{plain:x}/{weighted:x}"
 
 
-def fingerprints(job: StageJob) -> dict[str, dict[str, str]]:
+def fingerprints(run: StageRun) -> dict[str, dict[str, str]]:
     """A fingerprint of every tensor of every part."""
     return {
-        part: {n: fingerprint(p) for n, p in job.model.part(part).named_parameters()}
+        part: {n: fingerprint(p) for n, p in run.model.part(part).named_parameters()}
         for part in PARTS
     }
 
 
-class ProofHook(Hook):
+class ProofCallback(Callback):
     """Proves a stage after its first steps and at its end; raises ProofError when a part did something else."""
 
     def __init__(self, announce: Callable[[dict[str, Any]], None] = lambda line: None) -> None:
@@ -85,42 +85,42 @@ class ProofHook(Hook):
     _shares: dict[int, float]
     _done: float
 
-    def stage_started(self, job: StageJob) -> None:
+    def stage_started(self, run: StageRun) -> None:
         """Write down what should train, and fingerprint every weight unless a resumed stage brings that along."""
         frozen, self._planned = TrainConfig(lr=0.0), {}
         self._shares = {
-            id(p): 1.0 for objective in job.objectives.values() for p in objective.parameters()
+            id(p): 1.0 for objective in run.objectives.values() for p in objective.parameters()
         }
         for part in PARTS:
-            shares = planned_shares(job.model, part, job.stage.train.get(part, frozen))
+            shares = planned_shares(run.model, part, run.stage.train.get(part, frozen))
             self._planned[part] = set(shares)
             self._shares |= {
-                id(p): shares[n] for n, p in job.model.part(part).named_parameters() if n in shares
+                id(p): shares[n] for n, p in run.model.part(part).named_parameters() if n in shares
             }
-        self._done = job.share_done(job.samples, job.tokens)
-        if not job.evidence.before:
-            job.evidence.before = fingerprints(job)
+        self._done = run.share_done(run.samples, run.tokens)
+        if not run.evidence.before:
+            run.evidence.before = fingerprints(run)
 
-    def step_ended(self, job: StageJob, record: StepRecord) -> None:
+    def step_ended(self, run: StageRun, record: StepRecord) -> None:
         """Check the rates; prove once enough steps have passed for what trains to have moved."""
-        self._check_rates(job)
-        job.evidence.images += record.images
-        if not job.evidence.proved and job.step >= job.recipe.proof_steps and self._would_show(job):
-            job.evidence.proved = True
-            self._prove(job, "first steps")
+        self._check_rates(run)
+        run.evidence.images += record.images
+        if not run.evidence.proved and run.step >= run.recipe.proof_steps and self._would_show(run):
+            run.evidence.proved = True
+            self._prove(run, "first steps")
 
-    def stage_ended(self, job: StageJob) -> None:
+    def stage_ended(self, run: StageRun) -> None:
         """Prove the whole stage; one that was stopped is proved when it is done."""
-        if job.step and not job.stop:
-            self._prove(job, "end")
+        if run.step and not run.stop:
+            self._prove(run, "end")
 
-    def _would_show(self, job: StageJob) -> bool:
+    def _would_show(self, run: StageRun) -> bool:
         """Whether all that trains has had reason to move: an image if it looks at one, and rates above a slow start's.
 
         Rates that went astray are no reason to wait.
         """
-        evidence, peak = job.evidence, job.stage.optim.lr
-        groups = job.optimizer.param_groups
+        evidence, peak = run.evidence, run.stage.optim.lr
+        groups = run.optimizer.param_groups
         top = {
             part: max(g["share"] for g in groups if g["part"] == part) for part in evidence.highest
         }
@@ -134,48 +134,48 @@ class ProofHook(Hook):
         looks = bool(self._planned["tower"] or self._planned["connector"])
         return (evidence.images > 0 or not looks) and (risen or bool(evidence.astray))
 
-    def _check_rates(self, job: StageJob) -> None:
+    def _check_rates(self, run: StageRun) -> None:
         """Compare every group's rate with the schedule, worked out anew from the recipe alone."""
-        evidence = job.evidence
-        before, self._done = self._done, job.share_done(job.samples, job.tokens)
-        full = job.rate((before + self._done) / 2)
-        for group in job.optimizer.param_groups:
+        evidence = run.evidence
+        before, self._done = self._done, run.share_done(run.samples, run.tokens)
+        full = run.rate((before + self._done) / 2)
+        for group in run.optimizer.param_groups:
             part, found = group["part"], group["lr"]
             evidence.highest[part] = max(evidence.highest.get(part, 0.0), found)
             for share in {self._shares[id(p)] for p in group["params"] if id(p) in self._shares}:
                 if not math.isclose(found, full * share, rel_tol=1e-6, abs_tol=1e-15):
                     said = (
-                        f"learning rate {found:g} at step {job.step}; planned is {full * share:g}"
+                        f"learning rate {found:g} at step {run.step}; planned is {full * share:g}"
                     )
                     evidence.astray.setdefault(part, said)
 
-    def _prove(self, job: StageJob, when: str) -> None:
-        now = fingerprints(job)
-        rows = [self._row(job, part, now[part]) for part in PARTS]
+    def _prove(self, run: StageRun, when: str) -> None:
+        now = fingerprints(run)
+        rows = [self._row(run, part, now[part]) for part in PARTS]
         wrong = [row for row in rows if row.verdict != AS_PLANNED]
         line: dict[str, Any] = {
-            "stage": job.stage.name,
-            "stage_index": job.index,
-            "step": job.step,
+            "stage": run.stage.name,
+            "stage_index": run.index,
+            "step": run.step,
             "when": when,
             "ok": not wrong,
         }
         line["rows"] = [dataclasses.asdict(row) for row in rows]
         if rank() == 0:
-            job.journal.write(job.folder.proofs, line)
+            run.journal.write(run.folder.proofs, line)
         self._announce(line)
         if wrong:
             raise ProofError(
-                f"stage {job.stage.name}, step {job.step}: training did not do what the recipe plans."
+                f"stage {run.stage.name}, step {run.step}: training did not do what the recipe plans."
                 + "".join(f"\n  {row.part}: {row.verdict}" for row in wrong)
-                + f"\nThe run is stopped; {job.folder.path} holds what was saved before."
+                + f"\nThe run is stopped; {run.folder.path} holds what was saved before."
             )
 
-    def _row(self, job: StageJob, part: Part, now: dict[str, str]) -> ProofRow:
-        sizes = {name: p.numel() for name, p in job.model.part(part).named_parameters()}
-        planned, before = self._planned[part], job.evidence.before[part]
+    def _row(self, run: StageRun, part: Part, now: dict[str, str]) -> ProofRow:
+        sizes = {name: p.numel() for name, p in run.model.part(part).named_parameters()}
+        planned, before = self._planned[part], run.evidence.before[part]
         changed = {name for name in sizes if now[name] != before[name]}
-        held = self._held(job, part)
+        held = self._held(run, part)
         row = ProofRow(
             part=part,
             planned=sum(sizes[name] for name in planned),
@@ -185,15 +185,15 @@ class ProofHook(Hook):
             frozen_identical=sum(
                 size for name, size in sizes.items() if name not in planned | changed
             ),
-            lr=job.evidence.highest.get(part, 0.0),
+            lr=run.evidence.highest.get(part, 0.0),
             verdict=AS_PLANNED,
         )
-        return dataclasses.replace(row, verdict=self._verdict(job.evidence, part, changed, held))
+        return dataclasses.replace(row, verdict=self._verdict(run.evidence, part, changed, held))
 
-    def _held(self, job: StageJob, part: Part) -> dict[str, int]:
+    def _held(self, run: StageRun, part: Part) -> dict[str, int]:
         """How many optimizer slots hold each parameter of `part`; those that none holds are left out."""
-        slots = [id(p) for group in job.optimizer.param_groups for p in group["params"]]
-        counts = {name: slots.count(id(p)) for name, p in job.model.part(part).named_parameters()}
+        slots = [id(p) for group in run.optimizer.param_groups for p in group["params"]]
+        counts = {name: slots.count(id(p)) for name, p in run.model.part(part).named_parameters()}
         return {name: count for name, count in counts.items() if count}
 
     def _verdict(

@@ -10,10 +10,10 @@ from typing import Any
 
 from sailvit.checkpoint.store import Checkpoints
 from sailvit.core.errors import RunError
-from sailvit.distributed.processes import gathered, rank
+from sailvit.distributed.processes import gather_objects, rank
 from sailvit.training.callbacks.state import restore_stage, restore_weights
-from sailvit.training.stages.callback import Hook
-from sailvit.training.stages.stage_run import StageJob, StepRecord
+from sailvit.training.stages.callback import Callback
+from sailvit.training.stages.stage_run import StageRun, StepRecord
 
 _WINDOW = 100
 """Losses that a new one is compared with."""
@@ -25,7 +25,7 @@ _NAMED = 64
 """Most sample ids in one line."""
 
 
-class RecoveryHook(Hook):
+class RecoveryCallback(Callback):
     """Watches losses; writes what is unusual, with the samples it came with, to events.jsonl.
 
     Data always goes on: a stretch that led to a rollback is behind the cursor and is not read again.
@@ -40,49 +40,49 @@ class RecoveryHook(Hook):
         self._suspects: deque[str] = deque(maxlen=_NAMED)
         self._rollbacks = 0
 
-    def stage_started(self, job: StageJob) -> None:
+    def stage_started(self, run: StageRun) -> None:
         """Forget other stages' losses."""
-        del job
+        del run
         self._losses.clear()
         self._suspects.clear()
         self._rollbacks = 0
 
-    def step_ended(self, job: StageJob, record: StepRecord) -> None:
+    def step_ended(self, run: StageRun, record: StepRecord) -> None:
         """Note a spike; after too many skipped steps in a row go back, or stop.
 
         Raises:
             RunError: no checkpoint of this stage to go back to, or it has been done as often as the recipe allows.
         """
-        loss = sum(job.stage.objectives[name] * value for name, value in record.loss.items())
+        loss = sum(run.stage.objectives[name] * value for name, value in record.loss.items())
         if record.skipped:
-            self._suspects.extend(_sample_ids(job))
-            if job.skipped_in_row >= job.recipe.recovery.streak:
-                self._go_back(job)
+            self._suspects.extend(_sample_ids(run))
+            if run.skipped_in_row >= run.recipe.recovery.streak:
+                self._go_back(run)
             return
         self._suspects.clear()
         score = robust_score(loss, self._losses)
         self._losses.append(loss)
-        if score > job.recipe.recovery.spike:
+        if score > run.recipe.recovery.spike:
             self._write(
-                job,
+                run,
                 {
                     "event": "spike",
                     "loss": loss,
                     "score": round(score, 1),
-                    "samples": _sample_ids(job),
+                    "samples": _sample_ids(run),
                 },
             )
 
-    def _go_back(self, job: StageJob) -> None:
-        limits, names = job.recipe.recovery, ", ".join(self._suspects)
+    def _go_back(self, run: StageRun) -> None:
+        limits, names = run.recipe.recovery, ", ".join(self._suspects)
         found, _ = self._checkpoints.newest()
-        usable = found is not None and found.values["stage"] == job.index and found.values["step"]
+        usable = found is not None and found.values["stage"] == run.index and found.values["step"]
         if self._rollbacks >= limits.rollbacks or not usable:
             self._write(
-                job,
+                run,
                 {
                     "event": "not finite",
-                    "skipped": job.skipped_in_row,
+                    "skipped": run.skipped_in_row,
                     "samples": list(self._suspects),
                 },
             )
@@ -92,25 +92,25 @@ class RecoveryHook(Hook):
                 else "with no checkpoint of this stage to go back to"
             )
             raise RunError(
-                f"stage {job.stage.name} stopped at step {job.step}: {job.skipped_in_row} steps in a row had a loss or"
+                f"stage {run.stage.name} stopped at step {run.step}: {run.skipped_in_row} steps in a row had a loss or"
                 f" gradient that is not finite, {why}. Their samples: {names}. Look at these with `sailvit data view`,"
                 " lower the learning rate, or save more often (`checkpoint`), so that there is a state to go back to"
             )
         assert found is not None
-        restore_weights(job, found)
-        restore_stage(job, found)
+        restore_weights(run, found)
+        restore_stage(run, found)
         self._rollbacks += 1
-        job.skipped_in_row = 0
+        run.skipped_in_row = 0
         self._write(
-            job,
+            run,
             {"event": "rollback", "to_step": found.values["step"], "samples": list(self._suspects)},
         )
         self._suspects.clear()
 
-    def _write(self, job: StageJob, values: dict[str, Any]) -> None:
-        line = {"stage": job.stage.name, "stage_index": job.index, "step": job.step, **values}
+    def _write(self, run: StageRun, values: dict[str, Any]) -> None:
+        line = {"stage": run.stage.name, "stage_index": run.index, "step": run.step, **values}
         if rank() == 0:
-            job.journal.write(job.folder.events, line)
+            run.journal.write(run.folder.events, line)
         self._announce(line)
 
 
@@ -123,6 +123,6 @@ def robust_score(value: float, before: deque[float]) -> float:
     return (value - middle) / max(spread, 1e-3 * abs(middle), math.ulp(1.0))
 
 
-def _sample_ids(job: StageJob) -> list[str]:
+def _sample_ids(run: StageRun) -> list[str]:
     """Ids of the step's samples on all processes."""
-    return [name for names in gathered(list(job.sample_ids)) for name in names][:_NAMED]
+    return [name for names in gather_objects(list(run.sample_ids)) for name in names][:_NAMED]

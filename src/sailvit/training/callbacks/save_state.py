@@ -14,9 +14,9 @@ from sailvit.core.errors import ProofError, SailvitError
 from sailvit.core.recipe import CheckpointConfig
 from sailvit.distributed.processes import rank, sum_counts
 from sailvit.training.callbacks.state import changed_weights, stage_tensors, stage_values
-from sailvit.training.stages.callback import Hook
+from sailvit.training.stages.callback import Callback
 from sailvit.training.stages.journal import Journal
-from sailvit.training.stages.stage_run import StageJob, StepRecord
+from sailvit.training.stages.stage_run import StageRun, StepRecord
 
 UNPROVED = "unproved"
 """What the name of a state begins with that failed its proof."""
@@ -41,8 +41,8 @@ class Timer:
         self._next = self._clock() + 60 * (self._minutes or 0)
 
 
-class SaveState(Hook):
-    """Saves the training state; the last of all hooks, so that what the others make of a step belongs to the state."""
+class SaveState(Callback):
+    """Saves the training state; the last callback, so that what others make of a step is part of it."""
 
     def __init__(
         self,
@@ -58,28 +58,28 @@ class SaveState(Hook):
         self._sound: dict[str, Any] = {}
         self._tried: Any = None
 
-    def stage_started(self, job: StageJob) -> None:
+    def stage_started(self, run: StageRun) -> None:
         """The clock starts with the run's first step."""
-        self._timer = self._timer or Timer(job.recipe.checkpoint, self._clock)
-        self._note_sound(job)
+        self._timer = self._timer or Timer(run.recipe.checkpoint, self._clock)
+        self._note_sound(run)
 
-    def step_ended(self, job: StageJob, record: StepRecord) -> None:
+    def step_ended(self, run: StageRun, record: StepRecord) -> None:
         """Save when it is time and the step was sound, or when this is the last step before a stop."""
         assert self._timer is not None
         self._losses.append(sum(record.loss.values()))
-        if not job.skipped_in_row or _tried(job) != self._tried:
-            self._note_sound(job)
-        every = job.recipe.checkpoint.every
-        due = self._timer.due(job.device) or (every is not None and record.step % every == 0)
-        if job.stop or (due and not job.skipped_in_row):
-            self._save(job, stage_values(job), wait=job.stop)
+        if not run.skipped_in_row or _tried(run) != self._tried:
+            self._note_sound(run)
+        every = run.recipe.checkpoint.every
+        due = self._timer.due(run.device) or (every is not None and record.step % every == 0)
+        if run.stop or (due and not run.skipped_in_row):
+            self._save(run, stage_values(run), wait=run.stop)
 
-    def save_end(self, job: StageJob, finished: dict[str, Any]) -> None:
+    def save_end(self, run: StageRun, finished: dict[str, Any]) -> None:
         """Save the state to go on with the next stage; `finished` is what its export needs to know of this one."""
-        values = {"stage": job.index + 1, "step": 0, "finished": finished}
-        self._write(job, changed_weights(job), values, wait=True)
+        values = {"stage": run.index + 1, "step": 0, "finished": finished}
+        self._write(run, changed_weights(run), values, wait=True)
 
-    def save_before_stop(self, job: StageJob, error: SailvitError) -> Path | None:
+    def save_before_stop(self, run: StageRun, error: SailvitError) -> Path | None:
         """Save the newest sound state before `error` stops the run; returns its folder, none when there is nothing new.
 
         A state that failed its proof is kept under a name from which nothing resumes. Steps that were not finite
@@ -89,42 +89,42 @@ class SaveState(Hook):
             RunError: it could not be written.
         """
         if isinstance(error, ProofError):
-            return self._save(job, stage_values(job), wait=True, aside=UNPROVED)
-        values = self._values_to_keep(job)
+            return self._save(run, stage_values(run), wait=True, aside=UNPROVED)
+        values = self._values_to_keep(run)
         if values is None or not values["step"]:
             return None
         self._checkpoints.wait()
-        if self._checkpoints.has((job.index, values["step"])):
+        if self._checkpoints.has((run.index, values["step"])):
             return None
-        return self._save(job, values, wait=True)
+        return self._save(run, values, wait=True)
 
     def close(self) -> None:
         """Let the save in progress come to its end."""
         self._checkpoints.wait()
 
-    def _values_to_keep(self, job: StageJob) -> dict[str, Any] | None:
+    def _values_to_keep(self, run: StageRun) -> dict[str, Any] | None:
         """What describes the weights as they are now; none when nothing does."""
-        if job.updating:
+        if run.updating:
             return None
-        if self._sound.get("step") == job.step or job.skipped_in_row:
+        if self._sound.get("step") == run.step or run.skipped_in_row:
             return self._sound
         # A hook failed before this one saw the step. Without a search, nothing that later ones do is part of learning.
-        return stage_values(job) if job.search is None else None
+        return stage_values(run) if run.search is None else None
 
-    def _note_sound(self, job: StageJob) -> None:
-        self._sound, self._tried = stage_values(job), _tried(job)
+    def _note_sound(self, run: StageRun) -> None:
+        self._sound, self._tried = stage_values(run), _tried(run)
 
     def _save(
-        self, job: StageJob, values: dict[str, Any], *, wait: bool, aside: str | None = None
+        self, run: StageRun, values: dict[str, Any], *, wait: bool, aside: str | None = None
     ) -> Path:
         if self._losses:
             values = {**values, "score": sum(self._losses) / len(self._losses)}
-        tensors = {**changed_weights(job), **stage_tensors(job)}
-        return self._write(job, tensors, {"stage": job.index, **values}, wait=wait, aside=aside)
+        tensors = {**changed_weights(run), **stage_tensors(run)}
+        return self._write(run, tensors, {"stage": run.index, **values}, wait=wait, aside=aside)
 
     def _write(
         self,
-        job: StageJob,
+        run: StageRun,
         tensors: dict[str, torch.Tensor],
         values: dict[str, Any],
         *,
@@ -140,6 +140,6 @@ class SaveState(Hook):
         return found
 
 
-def _tried(job: StageJob) -> Any:
+def _tried(run: StageRun) -> Any:
     """Changes with everything that a search does to weights or rate."""
-    return None if job.search is None else (job.search.factor, job.search.trying)
+    return None if run.search is None else (run.search.factor, run.search.trying)

@@ -7,27 +7,27 @@ from types import FrameType
 from typing import Any
 
 from sailvit.distributed.processes import sum_counts
-from sailvit.training.stages.callback import Hook
-from sailvit.training.stages.stage_run import StageJob, StepRecord
+from sailvit.training.stages.callback import Callback
+from sailvit.training.stages.stage_run import StageRun, StepRecord
 
 
-class StopOnSignal(Hook):
+class StopOnSignal(Callback):
     """Turns Ctrl-C and SIGTERM into a stop after the step in progress; a second one is not held back."""
 
     def __init__(self) -> None:
         self.received: str | None = None
         self._previous: dict[signal.Signals, Any] = {}
 
-    def stage_started(self, job: StageJob) -> None:
+    def stage_started(self, run: StageRun) -> None:
         """Listen, once."""
         if not self._previous:
             for number in (signal.SIGINT, signal.SIGTERM):
                 self._previous[number] = signal.signal(number, self._receive)
 
-    def step_ended(self, job: StageJob, record: StepRecord) -> None:
+    def step_ended(self, run: StageRun, record: StepRecord) -> None:
         """Ask the loop to stop; all processes after the same step, whichever of them was told."""
-        asked = sum_counts([int(self.received is not None)], job.device)[0]
-        job.stop = job.stop or asked > 0
+        asked = sum_counts([int(self.received is not None)], run.device)[0]
+        run.stop = run.stop or asked > 0
 
     def close(self) -> None:
         """Give the signals back."""

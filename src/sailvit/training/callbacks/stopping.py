@@ -12,7 +12,7 @@ import torch
 from sailvit.core.errors import ProofError, RunError, SailvitError
 from sailvit.distributed.processes import world
 from sailvit.training.callbacks.save_state import SaveState
-from sailvit.training.stages.stage_run import StageJob
+from sailvit.training.stages.stage_run import StageRun
 
 _NO_MEMORY = "DefaultCPUAllocator"
 """What torch's error says when the machine's own memory is used up; it has no type of its own."""
@@ -20,7 +20,7 @@ _NO_MEMORY = "DefaultCPUAllocator"
 
 @contextmanager
 def stopping_safely(
-    job: StageJob, saver: SaveState, announce: Callable[[dict[str, Any]], None]
+    run: StageRun, saver: SaveState, announce: Callable[[dict[str, Any]], None]
 ) -> Iterator[None]:
     """A stretch of training; when it stops with an error that all processes share, the state is saved before.
 
@@ -30,29 +30,29 @@ def stopping_safely(
     try:
         yield
     except SailvitError as error:
-        announce({"note": _save(job, saver, error)})
+        announce({"note": _save(run, saver, error)})
         raise
     except (MemoryError, RuntimeError) as error:
         if not _out_of_memory(error):
             raise
-        told = _no_memory(job, error)
+        told = _no_memory(run, error)
         # The other processes wait for this one in a sum, so nothing can be saved together.
         if world() == 1:
             # What the failed step had computed hangs on the frames of the error.
             traceback.clear_frames(error.__traceback__)
-            job.optimizer.zero_grad(set_to_none=True)
-            announce({"note": _save(job, saver, told)})
+            run.optimizer.zero_grad(set_to_none=True)
+            announce({"note": _save(run, saver, told)})
         raise told from None
 
 
-def _save(job: StageJob, saver: SaveState, error: SailvitError) -> str:
+def _save(run: StageRun, saver: SaveState, error: SailvitError) -> str:
     """Save, and say what became of it."""
     try:
-        path = saver.save_before_stop(job, error)
+        path = saver.save_before_stop(run, error)
     except RunError as problem:
         return f"no state could be saved before this stop: {problem}"
     if path is None:
-        return f"nothing was learnt since the last state in {job.folder.state}"
+        return f"nothing was learnt since the last state in {run.folder.state}"
     if isinstance(error, ProofError):
         return f"the state that failed is kept as {path}, which --resume does not take"
     return f"the state is saved in {path}; --resume goes on from there"
@@ -63,11 +63,11 @@ def _out_of_memory(error: BaseException) -> bool:
     return known or _NO_MEMORY in str(error)
 
 
-def _no_memory(job: StageJob, error: BaseException) -> RunError:
+def _no_memory(run: StageRun, error: BaseException) -> RunError:
     said = str(error).splitlines()[0] if str(error) else type(error).__name__
     return RunError(
-        f"stage {job.stage.name} ran out of memory on {job.device} after step {job.step}: {said}\nIt has packs of"
-        f" {job.recipe.sequence} tokens, {job.stage.micro_batch} at a time. Lower `micro_batch` (the result stays the"
+        f"stage {run.stage.name} ran out of memory on {run.device} after step {run.step}: {said}\nIt has packs of"
+        f" {run.recipe.sequence} tokens, {run.stage.micro_batch} at a time. Lower `micro_batch` (the result stays the"
         " same), set parallel.recompute, spread the run with parallel.mode=shard, or free memory; `sailvit plan` shows"
         " what each costs"
     )

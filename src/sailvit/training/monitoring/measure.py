@@ -12,12 +12,12 @@ import torch
 from sailvit.data.processing.collate import collate
 from sailvit.distributed.processes import gather_rows, rank, sum_values, world
 from sailvit.distributed.sharding import whole
-from sailvit.models.loading.build import Assembly
+from sailvit.models.loading.build import ModelBundle
 from sailvit.models.measures.affinity import affinity
 from sailvit.models.structure.mllm import MLLM
 from sailvit.models.structure.parallel import let_go
 from sailvit.training.monitoring.monitored import Watched, packs
-from sailvit.training.stages.stage_run import StageJob
+from sailvit.training.stages.stage_run import StageRun
 
 _ROWS = 4096
 """Most patch features that are compared; for towers up to 1024 wide enough to keep CKA honest."""
@@ -38,9 +38,9 @@ class Sight:
 
 
 @contextmanager
-def undisturbed(job: StageJob) -> Iterator[None]:
+def undisturbed(run: StageRun) -> Iterator[None]:
     """A stretch in which the model runs as in training, but for good: no graph, no dropout, no random number drawn."""
-    model, device = job.model, job.device
+    model, device = run.model, run.device
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
@@ -48,9 +48,9 @@ def undisturbed(job: StageJob) -> Iterator[None]:
             stack.enter_context(torch.no_grad())
             stack.enter_context(torch.random.fork_rng([device] if device.type == "cuda" else []))
             stack.enter_context(
-                torch.autocast(device.type, torch.bfloat16, enabled=job.recipe.precision == "bf16")
+                torch.autocast(device.type, torch.bfloat16, enabled=run.recipe.precision == "bf16")
             )
-            if job.recipe.parallel.compile:
+            if run.recipe.parallel.compile:
                 # Other shapes without a graph would be compiled anew, for minutes.
                 stack.enter_context(torch.compiler.set_stance("force_eager"))
             yield
@@ -60,36 +60,36 @@ def undisturbed(job: StageJob) -> Iterator[None]:
         let_go(model)
 
 
-def see(job: StageJob, watched: Watched) -> Sight | None:
+def see(run: StageRun, watched: Watched) -> Sight | None:
     """What the model makes of the tiles, which are shared among the processes; none without tiles."""
     if not len(watched.tiles):
         return None
-    layout = job.assembly.layout
-    most = max(1, job.recipe.sequence // layout.tokens_per_tile)
+    layout = run.bundle.layout
+    most = max(1, run.recipe.sequence // layout.tokens_per_tile)
     count = len(watched.tiles)
-    own = watched.tiles[_own(count)].to(job.device)
+    own = watched.tiles[_own(count)].to(run.device)
     # Never more tiles at once than a pack of the run holds.
     seen = [
-        _one_pass(job.model, own[at : at + most], _ROWS // count) for at in range(0, len(own), most)
+        _one_pass(run.model, own[at : at + most], _ROWS // count) for at in range(0, len(own), most)
     ]
     features, visual = (gather_rows(torch.cat(side)) for side in zip(*seen, strict=True))
     per_tile = len(features) // len(visual)
-    return Sight(features[: count * per_tile], visual[:count], _words(job.assembly))
+    return Sight(features[: count * per_tile], visual[:count], _words(run.bundle))
 
 
-def perplexity(job: StageJob, watched: Watched) -> float | None:
+def perplexity(run: StageRun, watched: Watched) -> float | None:
     """Exp of the mean loss on the answers of the texts, which are shared among the processes; none without texts."""
-    filled = packs(watched.texts, job.recipe.sequence)
+    filled = packs(watched.texts, run.recipe.sequence)
     if not filled:
         return None
     loss = answers = 0.0
     for place, index in enumerate(_own(len(filled))):
-        batch = collate([filled[index]]).to(job.device)
-        scores = job.model(batch).scores
+        batch = collate([filled[index]]).to(run.device)
+        scores = run.model(batch).scores
         if rank() * _each(len(filled)) + place < len(filled):
             loss += float(scores.loss(batch.labels[batch.labels >= 0]))
             answers += batch.answer_tokens
-    loss, answers = sum_values([loss, answers], job.device)
+    loss, answers = sum_values([loss, answers], run.device)
     return math.exp(min(loss / max(answers, 1.0), 700.0))
 
 
@@ -122,14 +122,12 @@ def _one_pass(model: MLLM, tiles: torch.Tensor, rows: int) -> tuple[torch.Tensor
     return features[:, taken].flatten(0, 1).float(), visual.float().mean(dim=1)
 
 
-def _words(assembly: Assembly) -> torch.Tensor:
+def _words(bundle: ModelBundle) -> torch.Tensor:
     """Evenly taken input embeddings float[M, E] of tokens that are not special."""
-    special = set(assembly.tokenizer.all_special_ids)
-    plain = torch.tensor(
-        [index for index in range(len(assembly.tokenizer)) if index not in special]
-    )
+    special = set(bundle.tokenizer.all_special_ids)
+    plain = torch.tensor([index for index in range(len(bundle.tokenizer)) if index not in special])
     taken = torch.linspace(0, len(plain) - 1, min(len(plain), _WORDS)).round().long()
-    table = whole(assembly.mllm.language.get_input_embeddings().weight)
+    table = whole(bundle.mllm.language.get_input_embeddings().weight)
     return table[plain[taken].to(table.device)].float()
 
 

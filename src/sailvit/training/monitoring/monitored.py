@@ -19,7 +19,7 @@ from sailvit.core.records import Record, Sample, Source, Turn
 from sailvit.core.seeding import numpy_generator
 from sailvit.data.lengths.costs import Costs
 from sailvit.data.lengths.measuring import measure_all
-from sailvit.data.processing.processor import UNUSABLE, SampleBuilder
+from sailvit.data.processing.processor import UNUSABLE, Processor
 from sailvit.data.sources import open_source
 
 _LOOKED_AT = 4096
@@ -80,7 +80,7 @@ def choose(
     recipe: Recipe,
     sources: Mapping[str, Source],
     costs: Mapping[str, Costs],
-    builder: SampleBuilder,
+    processor: Processor,
 ) -> Watched:
     """Tiles and texts for a run of `recipe`, from the source that it names for this or from its stages' own.
 
@@ -89,19 +89,21 @@ def choose(
     name = recipe.watch.source
     if name is not None:
         sources = {name: open_source(name, recipe.sources[name], Path.cwd())}
-        costs = measure_all(sources, builder, workers=recipe.workers)
+        costs = measure_all(sources, processor, workers=recipe.workers)
     pictures = [
-        _samples(recipe.seed, n, sources[n], costs[n], builder, kind="pictures") for n in sources
+        _samples(recipe.seed, n, sources[n], costs[n], processor, kind="pictures") for n in sources
     ]
-    plain = [_samples(recipe.seed, n, sources[n], costs[n], builder, kind="texts") for n in sources]
+    plain = [
+        _samples(recipe.seed, n, sources[n], costs[n], processor, kind="texts") for n in sources
+    ]
     # The last tile of an image that was cut up is the one that shows all of it.
     tiles = [sample.tiles[-1] for sample in islice(_alternating(pictures), recipe.watch.tiles)]
-    size = builder.layout.tile_size
+    size = processor.layout.tile_size
     shown = torch.stack(tiles) if tiles else torch.zeros(0, 3, size, size, dtype=torch.uint8)
     texts = tuple(islice(_alternating(plain), recipe.watch.texts))
     if texts:
         return Watched(shown, texts, "records")
-    return Watched(shown, tuple(_built_in(builder)), "built in")
+    return Watched(shown, tuple(_built_in(processor)), "built in")
 
 
 def packs(texts: tuple[Sample, ...], longest: int) -> list[list[Sample]]:
@@ -122,7 +124,7 @@ def _samples(
     name: str,
     source: Source,
     costs: Costs,
-    builder: SampleBuilder,
+    processor: Processor,
     *,
     kind: Literal["pictures", "texts"],
 ) -> Iterator[Sample]:
@@ -135,19 +137,19 @@ def _samples(
         (tiles > 0) if kind == "pictures" else (tiles == 0) & (tokens > 0)
     ].tolist():
         try:
-            sample = builder(name, source[position])
+            sample = processor(name, source[position])
         except UNUSABLE:
             continue
         if kind == "texts" or len(sample.tiles):
             yield sample
 
 
-def _built_in(builder: SampleBuilder) -> Iterator[Sample]:
+def _built_in(processor: Processor) -> Iterator[Sample]:
     """The sentences as answers, those that fit a pack."""
     asked = Turn("user", "Write a sentence.")
     for number, text in enumerate(PLAIN):
         with suppress(*UNUSABLE):
-            yield builder("plain", Record(str(number), (asked, Turn("assistant", text))))
+            yield processor("plain", Record(str(number), (asked, Turn("assistant", text))))
 
 
 def _alternating(streams: list[Iterator[Sample]]) -> Iterator[Sample]:

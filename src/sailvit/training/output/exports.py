@@ -17,10 +17,10 @@ from sailvit.core.disk import DISK_ERRORS, reason
 from sailvit.core.errors import RunError, SailvitError
 from sailvit.core.recipe import Part, Recipe
 from sailvit.core.run import RunFolder, read_json, write_json
-from sailvit.distributed.processes import agreed, gathered, rank
+from sailvit.distributed.processes import broadcast, gather_objects, rank
 from sailvit.models.loading.folders import save_part
 from sailvit.training.output.manifest import note_stage
-from sailvit.training.stages.stage_run import StageJob
+from sailvit.training.stages.stage_run import StageRun
 
 FAILURES = (
     *DISK_ERRORS,
@@ -39,7 +39,7 @@ FAILURES = (
 """What disks, transformers and a model's own code raise while a part is saved and loaded again."""
 
 
-def export_stage(job: StageJob, token: str) -> None:
+def export_stage(run: StageRun, token: str) -> None:
     """Write the folders of the stage's parts that are not there yet, then the stage into the manifest.
 
     Every process calls it. One part's failure does not keep the others from being written. `token` differs between two
@@ -48,30 +48,30 @@ def export_stage(job: StageJob, token: str) -> None:
     Raises:
         RunError: a part could not be exported; the state is kept, and a resumed run tries again.
     """
-    missing: dict[Part, str | None] = agreed(_missing(job, token) if rank() == 0 else None)
+    missing: dict[Part, str | None] = broadcast(_missing(run, token) if rank() == 0 else None)
     problems: dict[str, str] = {
         part: told
         for part, source in missing.items()
-        if (told := _problem(partial(_export, job, token, part, source)))
+        if (told := _problem(partial(_export, run, token, part, source)))
     }
-    if not problems and (told := _problem(partial(_note, job, token))):
+    if not problems and (told := _problem(partial(_note, run, token))):
         problems = {"manifest.json": told}
     if problems:
         raise RunError(
-            f"stage {job.stage.name} is trained and its state is in {job.folder.state}, but not everything could be"
+            f"stage {run.stage.name} is trained and its state is in {run.folder.state}, but not everything could be"
             " exported:"
             + "".join(f"\n  {name}: {told}" for name, told in problems.items())
             + "\nMend that; --resume then exports what is missing and goes on, and no step is trained again"
         )
 
 
-def _missing(job: StageJob, token: str) -> dict[Part, str | None]:
+def _missing(run: StageRun, token: str) -> dict[Part, str | None]:
     """Parts that are not exported yet, with the folder of the same weights where there is one."""
-    done = _done(job, token)
-    target = job.folder.stage(job.index, job.stage.name)
+    done = _done(run, token)
+    target = run.folder.stage(run.index, run.stage.name)
     return {
-        part: _same(job, part)
-        for part in job.stage.save
+        part: _same(run, part)
+        for part in run.stage.save
         if part not in done or _signature(target / part) != done[part]["files"]
     }
 
@@ -89,41 +89,39 @@ def same_weights(recipe: Recipe, index: int, part: Part) -> list[int]:
     return found
 
 
-def _same(job: StageJob, part: Part) -> str | None:
+def _same(run: StageRun, part: Part) -> str | None:
     """Folder of an earlier stage that holds the same weights and is as it was written; none where there is none."""
-    for number in same_weights(job.recipe, job.index, part):
-        folder = job.folder.stage(number, job.recipe.stages[number].name) / part
-        known = _record(job.folder).get(str(number), {}).get("parts", {}).get(part)
+    for number in same_weights(run.recipe, run.index, part):
+        folder = run.folder.stage(number, run.recipe.stages[number].name) / part
+        known = _record(run.folder).get(str(number), {}).get("parts", {}).get(part)
         if known and _signature(folder) == known["files"]:
             return str(folder)
     return None
 
 
-def _export(job: StageJob, token: str, part: Part, source: str | None) -> None:
-    target = job.folder.stage(job.index, job.stage.name) / part
-    remote = job.recipe.model.trust_remote_code
+def _export(run: StageRun, token: str, part: Part, source: str | None) -> None:
+    target = run.folder.stage(run.index, run.stage.name) / part
+    remote = run.recipe.model.trust_remote_code
     if rank() == 0:
         target.parent.mkdir(parents=True, exist_ok=True)
     linked = source is not None and not _problem(
-        lambda: save_part(
-            job.assembly, part, target, same_as=Path(source), trust_remote_code=remote
-        )
+        lambda: save_part(run.bundle, part, target, same_as=Path(source), trust_remote_code=remote)
     )
     if not linked:
         # What was linked may have been changed from outside since: then it fails the gate, and is written.
-        save_part(job.assembly, part, target, trust_remote_code=remote)
+        save_part(run.bundle, part, target, trust_remote_code=remote)
     if rank() == 0:
-        unchanged = str(Path(source).relative_to(job.folder.path)) if source and linked else None
-        _remember(job, token, part, {"files": _signature(target), "unchanged": unchanged})
+        unchanged = str(Path(source).relative_to(run.folder.path)) if source and linked else None
+        _remember(run, token, part, {"files": _signature(target), "unchanged": unchanged})
 
 
-def _note(job: StageJob, token: str) -> None:
+def _note(run: StageRun, token: str) -> None:
     if rank() != 0:
         return
-    target = job.folder.stage(job.index, job.stage.name)
-    done = _done(job, token)
+    target = run.folder.stage(run.index, run.stage.name)
+    done = _done(run, token)
     unchanged = {part: made["unchanged"] for part, made in done.items() if made["unchanged"]}
-    note_stage(job.folder, job, {part: target / part for part in job.stage.save}, unchanged)
+    note_stage(run.folder, run, {part: target / part for part in run.stage.save}, unchanged)
 
 
 def _problem(action: Callable[[], None]) -> str | None:
@@ -133,7 +131,7 @@ def _problem(action: Callable[[], None]) -> str | None:
         action()
     except FAILURES as error:
         told = reason(error) if not isinstance(error, SailvitError) else str(error)
-    return next((text for text in gathered(told) if text), None)
+    return next((text for text in gather_objects(told) if text), None)
 
 
 def _signature(folder: Path) -> dict[str, list[int]] | None:
@@ -147,17 +145,17 @@ def _signature(folder: Path) -> dict[str, list[int]] | None:
     }
 
 
-def _done(job: StageJob, token: str) -> dict[str, Any]:
+def _done(run: StageRun, token: str) -> dict[str, Any]:
     """What is noted of the stage's parts, as this end of it left them."""
-    known = _record(job.folder).get(str(job.index), {})
+    known = _record(run.folder).get(str(run.index), {})
     parts: dict[str, Any] = known.get("parts", {}) if known.get("token") == token else {}
     return parts
 
 
-def _remember(job: StageJob, token: str, part: Part, made: dict[str, Any]) -> None:
-    parts = {**_done(job, token), part: made}
-    own = {str(job.index): {"token": token, "parts": parts}}
-    write_json(_path(job.folder), {**_record(job.folder), **own})
+def _remember(run: StageRun, token: str, part: Part, made: dict[str, Any]) -> None:
+    parts = {**_done(run, token), part: made}
+    own = {str(run.index): {"token": token, "parts": parts}}
+    write_json(_path(run.folder), {**_record(run.folder), **own})
 
 
 def _record(folder: RunFolder) -> dict[str, Any]:

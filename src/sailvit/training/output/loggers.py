@@ -14,7 +14,7 @@ from sailvit.core.disk import explained, reason
 from sailvit.core.errors import RecipeError, RunError
 from sailvit.core.recipe import Recipe
 from sailvit.core.run import RunFolder, read_json
-from sailvit.training.stages.stage_run import StageJob
+from sailvit.training.stages.stage_run import StageRun
 
 PROJECT = "sailvit"
 """Project under which wandb and trackio show runs, unless their own settings say otherwise."""
@@ -67,15 +67,15 @@ class Curves:
                 with self._left_out(tool):
                     self._viewers[tool] = VIEWERS[tool](self._recipe, self._folder)
 
-    def add(self, job: StageJob, values: Mapping[str, float]) -> None:
+    def add(self, run: StageRun, values: Mapping[str, float]) -> None:
         """Show `values` as they are after the job's last step, under the name of its stage."""
         if self._viewers is None:
             self.open()
-        named = {f"{job.stage.name}/{name}": value for name, value in values.items()}
-        step = self._steps_before(job.index) + job.step
+        named = {f"{run.stage.name}/{name}": value for name, value in values.items()}
+        step = self._steps_before(run.index) + run.step
         for tool, viewer in list((self._viewers or {}).items()):
             with self._left_out(tool):
-                viewer.add(named, samples=job.samples, step=step)
+                viewer.add(named, samples=run.samples, step=step)
 
     def close(self) -> None:
         """Close every tool; none takes values any more."""

@@ -19,12 +19,12 @@ from sailvit.core.recipe import NOT_FOLDERS, Recipe, Stage
 from sailvit.core.recipe.differences import Absent, Difference
 from sailvit.core.records import Source
 from sailvit.core.run import RunFolder, read_json, write_json
-from sailvit.models.loading.build import Assembly, resolve_source
-from sailvit.training.stages.stage_run import StageJob
+from sailvit.models.loading.build import ModelBundle, resolve_source
+from sailvit.training.stages.stage_run import StageRun
 
 
 def start_manifest(
-    folder: RunFolder, recipe: Recipe, assembly: Assembly, sources: Mapping[str, Source]
+    folder: RunFolder, recipe: Recipe, bundle: ModelBundle, sources: Mapping[str, Source]
 ) -> None:
     """Write the manifest of a run that begins: parents, data, versions, machine and seed."""
     values = {
@@ -34,10 +34,10 @@ def start_manifest(
         "versions": versions(),
         "machine": machine(),
         "seed": recipe.seed,
-        "chat_date": assembly.day.isoformat(),
+        "chat_date": bundle.day.isoformat(),
         "architecture": {
-            "tower": assembly.mllm.tower.model.config.model_type,
-            "language": assembly.mllm.language.config.model_type,
+            "tower": bundle.mllm.tower.model.config.model_type,
+            "language": bundle.mllm.language.config.model_type,
         },
         "parents": {
             name: {"source": source, "fingerprint": fingerprint_folder(source)}
@@ -62,12 +62,12 @@ def run_day(folder: RunFolder, recipe: Recipe) -> date:
     return recipe.model.day
 
 
-def note_resume(folder: RunFolder, job: StageJob) -> None:
+def note_resume(folder: RunFolder, run: StageRun) -> None:
     """Add to the manifest that the run went on after an interruption."""
     values = read_json(folder.manifest)
     now = datetime.now(timezone.utc).isoformat(timespec="seconds")
     values["resumed"].append(
-        {"at": now, "stage": job.stage.name, "step": job.step, "versions": versions()}
+        {"at": now, "stage": run.stage.name, "step": run.step, "versions": versions()}
     )
     write_json(folder.manifest, values)
 
@@ -95,7 +95,7 @@ def note_changes(
 
 def note_stage(
     folder: RunFolder,
-    job: StageJob,
+    run: StageRun,
     parts: Mapping[str, Path],
     unchanged: Mapping[str, str] | None = None,
 ) -> None:
@@ -105,15 +105,15 @@ def note_stage(
     """
     values = read_json(folder.manifest)
     stage = {
-        "name": job.stage.name,
-        "index": job.index,
-        "steps": job.step,
-        "samples": job.samples,
-        "tokens": job.tokens,
-        "seconds": round(job.seconds, 3),
-        "train": {part: train.lr for part, train in job.stage.train.items()},
+        "name": run.stage.name,
+        "index": run.index,
+        "steps": run.step,
+        "samples": run.samples,
+        "tokens": run.tokens,
+        "seconds": round(run.seconds, 3),
+        "train": {part: train.lr for part, train in run.stage.train.items()},
         "start": {
-            part: job.stage.start_from.get(part, "previous")
+            part: run.stage.start_from.get(part, "previous")
             for part in ("tower", "connector", "language")
         },
         "parts": {part: str(path.relative_to(folder.path)) for part, path in parts.items()},
@@ -122,7 +122,7 @@ def note_stage(
     }
     # A run stopped between this note and the next state repeats the end of the stage; the later note replaces it.
     values["stages"] = [
-        *(known for known in values["stages"] if known["index"] != job.index),
+        *(known for known in values["stages"] if known["index"] != run.index),
         stage,
     ]
     write_json(folder.manifest, values)

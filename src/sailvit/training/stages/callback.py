@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from sailvit.training.stages.stage_run import StageJob, StepRecord
+from sailvit.training.stages.stage_run import StageRun, StepRecord
 
 
-class Hook:
-    """Base of all hooks: does nothing at any moment."""
+class Callback:
+    """Base of all callbacks: does nothing at any moment."""
 
-    def stage_started(self, job: StageJob) -> None:
+    def stage_started(self, run: StageRun) -> None:
         """Before the first step, or the first after a resume."""
 
-    def step_ended(self, job: StageJob, record: StepRecord) -> None:
+    def step_ended(self, run: StageRun, record: StepRecord) -> None:
         """After every optimizer step."""
 
-    def stage_ended(self, job: StageJob) -> None:
+    def stage_ended(self, run: StageRun) -> None:
         """After the last step, also when the stage was stopped."""
 
     def close(self) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from sailvit.core.disk import reason
 from sailvit.core.errors import RunError
 from sailvit.core.run import append_lines
-from sailvit.distributed.processes import gathered
+from sailvit.distributed.processes import gather_objects
 
 
 class Journal:
@@ -39,7 +39,7 @@ class Journal:
 
     def settle(self) -> None:
         """Write what waits, on every process; RunError on all of them when one cannot."""
-        problems = [told for told in gathered(self._catch_up()) if told]
+        problems = [told for told in gather_objects(self._catch_up()) if told]
         if problems:
             raise RunError(
                 f"the lines of the run could not be written ({problems[0]}), and no state is saved ahead of them."

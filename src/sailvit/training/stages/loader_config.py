@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from sailvit.core.recipe import Recipe, Stage
-from sailvit.data.sampling.loader_config import Feed
+from sailvit.data.sampling.loader_config import LoaderConfig
 from sailvit.distributed.processes import rank, world
 
 
-def make_feed(recipe: Recipe, index: int, sizes: Mapping[str, int]) -> Feed:
+def make_loader_config(recipe: Recipe, index: int, sizes: Mapping[str, int]) -> LoaderConfig:
     """The feed of stage `index`, given the number of records in each source."""
     stage = recipe.stages[index]
     shares = stage.shares(sizes)
-    return Feed(
+    return LoaderConfig(
         name=stage.name,
         seed=recipe.seed,
         shares=shares,
@@ -49,8 +49,8 @@ def supply(stage: Stage, sizes: Mapping[str, int]) -> int | None:
     return sum(caps.values()) if caps.keys() == set(stage.data) else None
 
 
-def target_of(stage: Stage, feed: Feed) -> float:
+def target_of(stage: Stage, loader_config: LoaderConfig) -> float:
     """The stage's length in samples or, where it is given in tokens, in tokens."""
-    target = stage.length.tokens if stage.length.tokens is not None else feed.samples
+    target = stage.length.tokens if stage.length.tokens is not None else loader_config.samples
     assert target is not None
     return float(target)

@@ -1,4 +1,4 @@
-"""The loop: knows time. Objectives know loss, hooks know side effects."""
+"""The loop: knows time. Objectives know loss, callbacks know side effects."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sailvit.core.batch import Batch, Step
 from sailvit.core.errors import DataError
 from sailvit.core.seeding import derive_seed
 from sailvit.distributed.processes import (
-    gathered,
+    gather_objects,
     rank,
     sum_counts,
     sum_gradients,
@@ -21,85 +21,85 @@ from sailvit.distributed.processes import (
 )
 from sailvit.distributed.sharding import clip_gradients
 from sailvit.training.optim.optimizer import set_rate
-from sailvit.training.stages.callback import Hook
+from sailvit.training.stages.callback import Callback
 from sailvit.training.stages.micro_batch import shared_loss
 from sailvit.training.stages.prepare_step import look_ahead
-from sailvit.training.stages.stage_run import StageJob, StepRecord
+from sailvit.training.stages.stage_run import StageRun, StepRecord
 
 
-def run_stage(job: StageJob, hooks: Sequence[Hook]) -> None:
+def run_stage(run: StageRun, callbacks: Sequence[Callback]) -> None:
     """Train one stage to its end, or until a hook asks to stop."""
-    for hook in hooks:
-        hook.stage_started(job)
+    for callback in callbacks:
+        callback.stage_started(run)
     began = time.perf_counter()
     # A run stopped after its stage's last step resumes with nothing left to do.
-    for step in () if job.finished else _agreed_steps(job):
+    for step in () if run.finished else _agreed_steps(run):
         arrived = time.perf_counter()
-        record = train_step(job, step, began, arrived)
-        for hook in hooks:
-            hook.step_ended(job, record)
-        if job.stop or job.finished:
+        record = train_step(run, step, began, arrived)
+        for callback in callbacks:
+            callback.step_ended(run, record)
+        if run.stop or run.finished:
             break
         began = time.perf_counter()
-    for hook in hooks:
-        hook.stage_ended(job)
+    for callback in callbacks:
+        callback.stage_ended(run)
 
 
-def _agreed_steps(job: StageJob) -> Iterator[Step]:
+def _agreed_steps(run: StageRun) -> Iterator[Step]:
     """The loader's steps. What stops one process's loader is raised by all of them after the same step.
 
     Otherwise the others would wait for it in their next sum, and no state could be saved before the run stops.
     """
     if world() == 1:
-        yield from job.loader
+        yield from run.loader
         return
-    steps = iter(job.loader)
+    steps = iter(run.loader)
     while True:
         step, problem = None, None
         try:
             step = next(steps, None)
         except DataError as error:
             problem = error
-        if sum_counts([int(problem is not None)], job.device)[0]:
-            told = [text for text in gathered(problem and str(problem)) if text]
+        if sum_counts([int(problem is not None)], run.device)[0]:
+            told = [text for text in gather_objects(problem and str(problem)) if text]
             raise problem or DataError(told[0])
         if step is None:
             return
         yield step
 
 
-def train_step(job: StageJob, step: Step, began: float, arrived: float) -> StepRecord:
+def train_step(run: StageRun, step: Step, began: float, arrived: float) -> StepRecord:
     """One optimizer step over the whole global batch; `began` and `arrived` are clock readings around the loader."""
     # Counted before they move: on a GPU every number asked for waits until all that was started before is done.
-    counts = _global_counts(job, step.batches)
-    batches = [batch.to(job.device) for batch in step.batches]
-    samples, tokens = job.samples + counts["samples"], job.tokens + counts["tokens"]
+    counts = _global_counts(run, step.batches)
+    batches = [batch.to(run.device) for batch in step.batches]
+    samples, tokens = run.samples + counts["samples"], run.tokens + counts["tokens"]
     # The rate belongs to the middle of the step, so that the first one already moves and the last is not zero.
-    done = (job.share_done(job.samples, job.tokens) + job.share_done(samples, tokens)) / 2
-    rates = set_rate(job.optimizer, job.rate(done))
+    done = (run.share_done(run.samples, run.tokens) + run.share_done(samples, tokens)) / 2
+    rates = set_rate(run.optimizer, run.rate(done))
     # Dropout draws from the global generator; seeded by step, a resumed run draws the same.
-    torch.manual_seed(derive_seed(job.recipe.seed, "dropout", job.index, job.step, rank()))
-    losses = accumulate(job, batches, counts)
-    trained = [p for group in job.optimizer.param_groups for p in group["params"]]
-    _sum_gradients(job, trained, counts)
-    grad_norm = clip_gradients(trained, job.stage.optim.clip)
+    torch.manual_seed(derive_seed(run.recipe.seed, "dropout", run.index, run.step, rank()))
+    losses = accumulate(run, batches, counts)
+    trained = [p for group in run.optimizer.param_groups for p in group["params"]]
+    _sum_gradients(run, trained, counts)
+    grad_norm = clip_gradients(trained, run.stage.optim.clip)
     # Losses and norm are global, so every process comes to the same answer.
     skipped = not all(map(math.isfinite, (grad_norm, *losses.values())))
     if not skipped:
-        job.updating = True
-        job.optimizer.step()
-        job.updating = False
-    job.optimizer.zero_grad(set_to_none=True)
-    job.took(step, samples, tokens, skipped=skipped)
+        run.updating = True
+        run.optimizer.step()
+        run.updating = False
+    run.optimizer.zero_grad(set_to_none=True)
+    run.took(step, samples, tokens, skipped=skipped)
     seconds = time.perf_counter() - began
-    job.seconds += seconds
+    run.seconds += seconds
     return StepRecord(
-        stage=job.stage.name,
-        stage_index=job.index,
-        step=job.step,
+        stage=run.stage.name,
+        stage_index=run.index,
+        step=run.step,
         samples=samples,
         tokens=tokens,
-        done=job.share_done(samples, tokens),
+        done=run.share_done(samples, tokens),
         answer_tokens=counts["answer_tokens"],
         images=counts["images"],
         padding=counts["padding"] / max(counts["padding"] + counts["tokens"], 1),
@@ -111,45 +111,45 @@ def train_step(job: StageJob, step: Step, began: float, arrived: float) -> StepR
         wait=arrived - began,
         samples_per_s=counts["samples"] / seconds,
         answer_tokens_per_s=counts["answer_tokens"] / seconds,
-        mfu=_flops(job, counts) / (seconds * job.peak * world()),
+        mfu=_flops(run, counts) / (seconds * run.peak * world()),
     )
 
 
-def accumulate(job: StageJob, batches: Sequence[Batch], counts: dict[str, int]) -> dict[str, float]:
+def accumulate(run: StageRun, batches: Sequence[Batch], counts: dict[str, int]) -> dict[str, float]:
     """Gradients of the weighted objectives over all micro-batches; returns their means over the global batch."""
-    bf16 = torch.autocast(job.device.type, torch.bfloat16, enabled=job.recipe.precision == "bf16")
-    plain = torch.autocast(job.device.type, enabled=False)
+    bf16 = torch.autocast(run.device.type, torch.bfloat16, enabled=run.recipe.precision == "bf16")
+    plain = torch.autocast(run.device.type, enabled=False)
     sums = {
-        name: torch.zeros((), dtype=torch.float64, device=job.device) for name in job.objectives
+        name: torch.zeros((), dtype=torch.float64, device=run.device) for name in run.objectives
     }
     # Apart, as what weights are cast to is kept until autocast ends: here without a graph, below with one.
     with bf16:
-        batches = look_ahead(job, batches)
+        batches = look_ahead(run, batches)
     with bf16:
         for batch in batches:
-            loss, totals = shared_loss(job, batch, counts, last=batch is batches[-1])
+            loss, totals = shared_loss(run, batch, counts, last=batch is batches[-1])
             for name, total in zip(sums, totals, strict=True):
                 sums[name] += total
             if loss.requires_grad:
                 with plain:
                     loss.backward()  # type: ignore[no-untyped-call]
-    overall = sum_values([float(total) for total in sums.values()], job.device)
+    overall = sum_values([float(total) for total in sums.values()], run.device)
     return {name: total / max(counts[name], 1) for name, total in zip(sums, overall, strict=True)}
 
 
 def _sum_gradients(
-    job: StageJob, trained: list[torch.nn.Parameter], counts: dict[str, int]
+    run: StageRun, trained: list[torch.nn.Parameter], counts: dict[str, int]
 ) -> None:
-    if job.replicas is None:
+    if run.replicas is None:
         sum_gradients(trained)
-    if job.model.everywhere and not counts["images"]:
+    if run.model.everywhere and not counts["images"]:
         # No process had an image: blank tiles left zeros where otherwise there is no gradient, and the optimizer rests.
         for part in ("tower", "connector"):
-            job.model.part(part).zero_grad(set_to_none=True)
+            run.model.part(part).zero_grad(set_to_none=True)
 
 
-def _flops(job: StageJob, counts: dict[str, int]) -> float:
-    return job.flops.step(
+def _flops(run: StageRun, counts: dict[str, int]) -> float:
+    return run.flops.step(
         tiles=counts["images"],
         segment_squares=counts["squares"],
         tokens=counts["tokens"],
@@ -157,7 +157,7 @@ def _flops(job: StageJob, counts: dict[str, int]) -> float:
     )
 
 
-def _global_counts(job: StageJob, batches: Sequence[Batch]) -> dict[str, int]:
+def _global_counts(run: StageRun, batches: Sequence[Batch]) -> dict[str, int]:
     """What the step holds, over all micro-batches and processes; objectives count their own units."""
     local = {
         "samples": sum(len(batch.sample_ids) for batch in batches),
@@ -169,6 +169,6 @@ def _global_counts(job: StageJob, batches: Sequence[Batch]) -> dict[str, int]:
     }
     local |= {
         name: sum(objective.units(batch) for batch in batches)
-        for name, objective in job.objectives.items()
+        for name, objective in run.objectives.items()
     }
-    return dict(zip(local, sum_counts(list(local.values()), job.device), strict=True))
+    return dict(zip(local, sum_counts(list(local.values()), run.device), strict=True))

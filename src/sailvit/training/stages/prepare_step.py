@@ -11,22 +11,22 @@ import torch
 from sailvit.core.batch import Batch
 from sailvit.distributed.processes import lowest
 from sailvit.models.structure.mllm import MLLM
-from sailvit.training.stages.stage_run import StageJob
+from sailvit.training.stages.stage_run import StageRun
 
 BYTES_PER_FEATURE = 4
 """Of a tower's features, which come out of a norm and so in fp32 under autocast too."""
 
 
-def look_ahead(job: StageJob, batches: Sequence[Batch]) -> list[Batch]:
+def look_ahead(run: StageRun, batches: Sequence[Batch]) -> list[Batch]:
     """The micro-batches once objectives have looked at them, with the features that are kept."""
-    made, model = list(batches), job.model
+    made, model = list(batches), run.model
     asked = [
         objective
-        for objective in job.objectives.values()
-        if job.stage.negatives == "step" or not objective.looks_ahead
+        for objective in run.objectives.values()
+        if run.stage.negatives == "step" or not objective.looks_ahead
     ]
     if len(made) > 1 and any(objective.looks_ahead for objective in asked):
-        made = _with_features(model, made, job.recipe.parallel.kept_features * 2**30)
+        made = _with_features(model, made, run.recipe.parallel.kept_features * 2**30)
     for objective in asked:
         objective.prepare(model, made)
     return made

@@ -1,4 +1,4 @@
-"""A stage in progress: what the loop drives, what hooks look at, what a checkpoint holds."""
+"""A stage in progress: what the loop drives, what callbacks look at, what a checkpoint holds."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sailvit.core.recipe import Recipe, Stage
 from sailvit.core.run import RunFolder
 from sailvit.data.loading.loader import Loader
 from sailvit.distributed.replicas import Replicas
-from sailvit.models.loading.build import Assembly
+from sailvit.models.loading.build import ModelBundle
 from sailvit.models.measures.flops import FlopsModel
 from sailvit.models.structure.mllm import MLLM
 from sailvit.training.objectives.base import Objective
@@ -39,7 +39,7 @@ class Evidence:
 
 
 @dataclass
-class StageJob:
+class StageRun:
     """One stage of one run on this process."""
 
     recipe: Recipe
@@ -48,7 +48,7 @@ class StageJob:
     """Which of its stages this is."""
     folder: RunFolder
     """Where the run writes."""
-    assembly: Assembly
+    bundle: ModelBundle
     """Model, tokenizer and layout."""
     objectives: dict[str, Objective]
     """The stage's objectives by name."""
@@ -103,7 +103,7 @@ class StageJob:
     @property
     def model(self) -> MLLM:
         """The model in training."""
-        return self.assembly.mllm
+        return self.bundle.mllm
 
     def share_done(self, samples: int, tokens: int) -> float:
         """Share of the stage, 0..1, that lies behind after so many samples and tokens."""
