@@ -14,9 +14,9 @@ import torch
 
 from sailvit.checkpoint.store import Checkpoints, Saved
 from sailvit.core.disk import explained
-from sailvit.core.errors import InterruptedRunError, ModelError, RunError
+from sailvit.core.errors import InterruptedRunError, RunError
 from sailvit.core.ownership import manifest_of
-from sailvit.core.recipe import Part, Recipe
+from sailvit.core.recipe import Recipe
 from sailvit.core.recipe.differences import going_on, recorded
 from sailvit.core.run import RunFolder, read_json
 from sailvit.data.lengths.measuring import mark_stale, measure_all
@@ -24,13 +24,9 @@ from sailvit.data.loading.loader import Loader
 from sailvit.data.processing.processor import Processor
 from sailvit.data.rows.keys import unread_line
 from sailvit.distributed.processes import barrier, broadcast, rank, world
-from sailvit.distributed.sharding import fill_all
 from sailvit.models.loading.build import (
     ModelBundle,
     build,
-    load_connector,
-    load_language,
-    load_tower,
 )
 from sailvit.models.measures.flops import flops_model
 from sailvit.models.measures.peak import device_peak
@@ -59,6 +55,7 @@ from sailvit.training.stages.journal import Journal
 from sailvit.training.stages.loader_config import make_loader_config, target_of
 from sailvit.training.stages.loop import run_stage
 from sailvit.training.stages.stage_run import StageRun
+from sailvit.training.stages.start_from import load_start
 
 _FINISHED = ("step", "samples", "tokens", "seconds")
 """Fields of a job that the manifest tells of a finished stage."""
@@ -232,7 +229,7 @@ class Trainer:
                 with explained(str(self.folder.manifest)):
                     note_resume(self.folder, run)
         else:
-            self._start_parts(index)
+            load_start(self.recipe, index, self.bundle.mllm)
         with stopping_safely(run, self._saver, self._announce):
             run_stage(run, self._callbacks)
         if run.stop:
@@ -307,37 +304,6 @@ class Trainer:
                 " left out; the next start, also with --resume, measures it again"
             }
         )
-
-    def _start_parts(self, index: int) -> None:
-        """Give the stage the weights it starts from, where those are not simply the ones at hand."""
-        for part, start in self.recipe.stages[index].start_from.items():
-            if start != "previous":
-                self._load_part(part, None if start == "recipe" else start)
-
-    def _load_part(self, part: Part, folder: str | None) -> None:
-        config, mllm = self.recipe.model, self.bundle.mllm
-        if part == "connector":
-            changed = (
-                config.connector
-                if folder is None
-                else config.connector.model_copy(update={"source": folder})
-            )
-            config = config.model_copy(update={"connector": changed})
-            fresh = load_connector(config, mllm.tower, mllm.language, self.recipe.seed).state_dict()
-        else:
-            config = config if folder is None else config.model_copy(update={part: folder})
-            loaded = (
-                load_tower(config)[0].model
-                if part == "tower"
-                else load_language(config, self.recipe.seed)[0]
-            )
-            fresh = loaded.state_dict()
-        try:
-            fill_all(dict(mllm.part(part).named_parameters()), fresh)
-        except (RuntimeError, KeyError) as error:
-            raise ModelError(
-                f"the {part} to start from in {folder} does not fit the one that the recipe names: {error}"
-            ) from error
 
 
 def keep_lines(path: Path, stage: int, step: int) -> None:

@@ -1,0 +1,49 @@
+"""The weights that a stage starts from, where those are not simply the ones at hand."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sailvit.core.errors import ModelError
+from sailvit.distributed.sharding import fill_all
+from sailvit.models.loading.build import load_connector, load_language, load_tower
+
+if TYPE_CHECKING:
+    import torch
+
+    from sailvit.core.recipe import Part, Recipe
+    from sailvit.models.structure.mllm import MLLM
+
+
+def load_start(recipe: Recipe, index: int, mllm: MLLM) -> None:
+    """Give every part of `mllm` the weights that stage `index` of the recipe starts it from.
+
+    Raises:
+        ModelError: a folder holds a part of another shape than the recipe's.
+    """
+    for part, start in recipe.stages[index].start_from.items():
+        if start == "previous":
+            continue
+        folder = None if start == "recipe" else start
+        try:
+            fill_all(dict(mllm.part(part).named_parameters()), _weights(recipe, part, folder, mllm))
+        except (RuntimeError, KeyError) as error:
+            raise ModelError(
+                f"the {part} to start from in {folder} does not fit the one that the recipe"
+                f" names: {error}"
+            ) from error
+
+
+def _weights(recipe: Recipe, part: Part, folder: str | None, mllm: MLLM) -> dict[str, torch.Tensor]:
+    """The part's weights from `folder`; None takes what the recipe's model section names."""
+    config = recipe.model
+    if part == "connector":
+        if folder is not None:
+            named = config.connector.model_copy(update={"source": folder})
+            config = config.model_copy(update={"connector": named})
+        return load_connector(config, mllm.tower, mllm.language, recipe.seed).state_dict()
+    if folder is not None:
+        config = config.model_copy(update={part: folder})
+    if part == "tower":
+        return load_tower(config)[0].model.state_dict()
+    return load_language(config, recipe.seed)[0].state_dict()
