@@ -1,4 +1,4 @@
-"""`sailvit data charts`, `pages`, `judge` and `qa` as a user runs them."""
+"""`sailvit data charts`, `documents`, `judge` and `qa` as a user runs them."""
 
 from __future__ import annotations
 
@@ -51,22 +51,22 @@ def test_charts_are_written_as_they_are_drawn(drawn):
 
 
 def test_drawing_goes_on_where_it_was_cut_off_and_on_any_number_of_workers(tmp_path):
-    words = ("pages", "--count", 510, "--kinds", "sign", "--worn", 0)
+    words = ("documents", "--count", 510, "--kinds", "sign", "--worn", 0)
     run(*words, "--out", tmp_path / "whole", "--workers", 2)
     run(*words, "--out", tmp_path / "cut")
-    rows = (tmp_path / "cut" / "pages.jsonl").read_bytes()
-    assert rows == (tmp_path / "whole" / "pages.jsonl").read_bytes()
+    rows = (tmp_path / "cut" / "documents.jsonl").read_bytes()
+    assert rows == (tmp_path / "whole" / "documents.jsonl").read_bytes()
     # As if killed after the second of three portions, in the middle of the third.
     parts = tmp_path / "cut" / "parts"
     parts.mkdir()
     lines = rows.splitlines(keepends=True)
     for number, begin in enumerate((0, 250)):
         (parts / f"{number:06d}.jsonl").write_bytes(b"".join(lines[begin : begin + 250]))
-    (tmp_path / "cut" / "pages.jsonl").unlink()
+    (tmp_path / "cut" / "documents.jsonl").unlink()
     (tmp_path / "cut" / "images" / "000002" / "000000501.png").unlink()
     kept = (tmp_path / "cut" / "images" / "000000" / "000000003.png").stat().st_mtime_ns
     assert "10 drawn now" in run(*words, "--out", tmp_path / "cut")
-    assert (tmp_path / "cut" / "pages.jsonl").read_bytes() == rows
+    assert (tmp_path / "cut" / "documents.jsonl").read_bytes() == rows
     assert (tmp_path / "cut" / "images" / "000002" / "000000501.png").exists()
     assert (tmp_path / "cut" / "images" / "000000" / "000000003.png").stat().st_mtime_ns == kept
     assert "all were there" in run(*words, "--out", tmp_path / "cut")
@@ -185,3 +185,9 @@ def test_a_run_of_ours_can_be_the_judge(drawn, tmp_path, parts):
     assert "3 replies from" in run(*words, code=1)
     with pytest.raises(SailvitError, match="it has only"):
         run(*words, "--stage", "other")
+
+
+def test_the_old_command_for_documents_names_the_new_one():
+    with pytest.raises(SailvitError, match="is called `sailvit data documents` now"):
+        run("pages", "--out", "x", "--count", 2, "--worn", 0)
+    assert "pages" not in run("--help").split()

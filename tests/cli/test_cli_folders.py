@@ -93,7 +93,7 @@ def test_a_run_is_all_ours_and_goes_on_by_value(
         ("train", "demo", "--run", "mine", "--set", "resume=auto"),
         ("world", "pretrain", "mine"),
         ("data", "charts", "--out", "mine", "--count", "2"),
-        ("data", "pages", "--out", "mine", "--count", "2"),
+        ("data", "documents", "--out", "mine", "--count", "2"),
     ],
 )
 def test_a_thesis_survives_every_command(

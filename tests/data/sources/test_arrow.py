@@ -14,7 +14,7 @@ from sailvit.data.sources import open_source
 
 
 def opened(folder, path="set", **options):
-    return open_source("src", SourceConfig(format="saved", path=path, options=options), folder)
+    return open_source("src", SourceConfig(format="arrow", path=path, options=options), folder)
 
 
 def saved(folder, files, rows_per_batch=2, **state):

@@ -25,8 +25,8 @@ def put(folder: Path, *names: str) -> None:
     [
         (["sailvit.json", "0.tar", "0.parquet"], "indexed", "."),
         (["positions.npy", "source.json"], "selected", "."),
-        (["state.json", "data.arrow"], "saved", "."),
-        (["dataset_dict.json", "train/state.json"], "saved", "."),
+        (["state.json", "data.arrow"], "arrow", "."),
+        (["dataset_dict.json", "train/state.json"], "arrow", "."),
         (["b/1.tar", "a/0.tar", "README.md"], "webdataset", "."),
         (["0.tar", "0.parquet", "0_stats.json"], "webdataset", "."),
         (["train-0.parquet"], "parquet", "."),
@@ -51,8 +51,8 @@ def test_folders(tmp_path, names, format, at):
         ({"messages": TURNS}, "chat"),
         ({"image": "a.jpg", "text": "a cat"}, "captions"),
         ({"image": "a.jpg", "caption": "a cat"}, "captions"),
-        ({"video": "clips/1", "conversations": TURNS}, "frames"),
-        ({"frames": ["1.jpg"], "text": "a cat"}, "frames"),
+        ({"video": "clips/1", "conversations": TURNS}, "video_frames"),
+        ({"frames": ["1.jpg"], "text": "a cat"}, "video_frames"),
     ],
 )
 @pytest.mark.parametrize("name", ["rows.json", "rows.jsonl"])

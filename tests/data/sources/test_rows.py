@@ -146,9 +146,18 @@ def test_opening_says_what_is_wrong(tmp_path, settings, message):
 
 
 def test_every_format_opens_by_name(tmp_path):
-    assert {"llava", "chat", "captions", "webdataset", "parquet", "saved", "tsv", "world"} <= set(
+    assert {"llava", "chat", "captions", "webdataset", "parquet", "arrow", "tsv", "world"} <= set(
         FORMATS
     )
     world = SourceConfig(format="world", options={"tasks": "coarse", "size": 3})
     assert len(open_source("src", world, tmp_path)) == 3
     assert json.dumps(open_source("src", world, tmp_path).fingerprint)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [("saved", "arrow"), ("frames", "video_frames"), ("pages", "documents")]
+)
+def test_a_format_with_its_old_name_is_refused_with_the_new_one(old: str, new: str, tmp_path):
+    with pytest.raises(DataError, match=f"format '{old}', which is called '{new}' now"):
+        open_source("src", SourceConfig(format=old, path="x"), tmp_path)
+    assert new in FORMATS

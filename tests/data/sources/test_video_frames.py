@@ -24,7 +24,7 @@ def talk(text):
 def read(folder: Path, row: object, **options: object):
     (folder / "data.jsonl").write_text(json.dumps(row) + "\n")
     return open_source(
-        "src", SourceConfig(format="frames", path="data.jsonl", options=options), folder
+        "src", SourceConfig(format="video_frames", path="data.jsonl", options=options), folder
     )[0]
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
 from sailvit.cli.data.charts import charts
 from sailvit.cli.data.check import check
 from sailvit.cli.data.curate import curate
+from sailvit.cli.data.documents import documents
 from sailvit.cli.data.index import index
 from sailvit.cli.data.judge import judge
-from sailvit.cli.data.pages import pages
 from sailvit.cli.data.prepare import prepare
 from sailvit.cli.data.qa import qa
 from sailvit.cli.data.quarantine import quarantine
@@ -21,13 +23,26 @@ data.command()(prepare)
 data.command()(index)
 data.command()(check)
 data.command()(charts)
-data.command()(pages)
+data.command()(documents)
 data.command()(judge)
 data.command()(qa)
 data.command()(view)
 data.command()(quarantine)
 data.command()(stats)
 data.command()(curate)
+
+
+@data.command(hidden=True, context_settings={"ignore_unknown_options": True})
+def pages(
+    given: Annotated[list[str] | None, typer.Argument(help="What `data documents` takes.")] = None,
+) -> None:
+    """Say how the command is called now."""
+    from sailvit.core.errors import DataError
+
+    raise DataError(
+        "`sailvit data pages` is called `sailvit data documents` now, with the same options:"
+        " write that"
+    )
 
 
 @data.callback()

@@ -11,7 +11,7 @@ from sailvit.core.errors import DataError, one_line
 from sailvit.core.records import Turn
 
 _MEDIA = "only images are learnt from: remove the record, or write its words into the turns"
-_VIDEO = "format `frames` reads videos as folders of frames: set it, or remove the record"
+_VIDEO = "format `video_frames` reads videos as folders of frames: set it, or remove the record"
 _TOOLS = "calls of tools are not rendered: write them into the turns' text, or remove the record"
 _PAIRS = "preferences are not trained on: keep the answer to learn in the turns, and drop this key"
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from sailvit.core.errors import DataError
 from sailvit.core.recipe import SourceConfig
 from sailvit.core.records import Source
-from sailvit.data.sources.arrow import open_saved
+from sailvit.data.sources.arrow import open_arrow
 from sailvit.data.sources.captions import open_captions
 from sailvit.data.sources.folder import open_folder
 from sailvit.data.sources.indexed import open_indexed
@@ -17,9 +17,9 @@ from sailvit.data.sources.llava import open_llava
 from sailvit.data.sources.parquet import open_parquet
 from sailvit.data.sources.selected import open_selected
 from sailvit.data.sources.tsv import open_tsv
-from sailvit.data.sources.video_frames import open_frames
+from sailvit.data.sources.video_frames import open_video_frames
 from sailvit.data.sources.webdataset import open_webdataset
-from sailvit.synthetic.documents.source import open_pages
+from sailvit.synthetic.documents.source import open_documents
 from sailvit.synthetic.world.source import open_world
 
 Opener = Callable[[SourceConfig, Path], Source]
@@ -37,23 +37,30 @@ FORMATS: dict[str, Opener] = {
     "llava": open_llava,
     "chat": open_llava,
     "captions": open_captions,
-    "frames": open_frames,
+    "video_frames": open_video_frames,
     "folder": open_folder,
     "webdataset": open_webdataset,
     "parquet": open_parquet,
-    "saved": open_saved,
+    "arrow": open_arrow,
     "tsv": open_tsv,
     "selected": open_selected,
     "indexed": open_indexed,
     "world": open_world,
     "charts": _open_charts,
-    "pages": open_pages,
+    "documents": open_documents,
 }
 """Openers by the name that a recipe's `format` gives."""
+RENAMED = {"saved": "arrow", "frames": "video_frames", "pages": "documents"}
+"""Names that formats had in earlier versions; recipes and selections of that time still hold them."""
 
 
 def open_source(name: str, config: SourceConfig, folder: Path) -> Source:
     """The source that a recipe calls `name`, ready to read; DataError when it cannot be."""
+    if (renamed := RENAMED.get(config.format)) is not None:
+        raise DataError(
+            f"source {name} has format {config.format!r}, which is called {renamed!r} now:"
+            f" write format: {renamed}"
+        )
     if config.format not in FORMATS:
         near = get_close_matches(config.format, FORMATS, n=1, cutoff=0.0)[0]
         raise DataError(

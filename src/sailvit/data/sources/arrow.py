@@ -17,7 +17,7 @@ from sailvit.data.rows.row import read_options
 from sailvit.data.shards.files import Faults, Spans
 
 
-class SavedSource:
+class ArrowSource:
     """Rows of Arrow streams as records, by position.
 
     Only the byte offset and the first row of each record batch are kept. A read maps the file into memory and takes one
@@ -77,17 +77,17 @@ class SavedSource:
         )
 
 
-def open_saved(config: SourceConfig, folder: Path) -> SavedSource:
+def open_arrow(config: SourceConfig, folder: Path) -> ArrowSource:
     """The rows of the folder that `path` names."""
     options = read_options(RecordOptions, config)
     if config.path is None:
-        raise DataError("no `path`; format saved needs a folder that save_to_disk wrote")
+        raise DataError("no `path`; format arrow needs a folder that save_to_disk wrote")
     path = folder / config.path
-    return SavedSource(path, folder / config.images if config.images else path, options)
+    return ArrowSource(path, folder / config.images if config.images else path, options)
 
 
 def _read_state(folder: Path) -> tuple[list[Path], str]:
-    """The Arrow files of a saved set, in order, and the fingerprint that its writer gave it."""
+    """The Arrow files of a set that save_to_disk wrote, in order, and the fingerprint that its writer gave it."""
     if (folder / "dataset_dict.json").is_file():
         splits = sorted(path.parent.name for path in folder.glob("*/state.json"))
         raise DataError(

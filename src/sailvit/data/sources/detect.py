@@ -21,8 +21,8 @@ from sailvit.data.sources.selected import POSITIONS
 MARKERS = {
     MANIFEST: "indexed",
     POSITIONS: "selected",
-    "state.json": "saved",
-    "dataset_dict.json": "saved",
+    "state.json": "arrow",
+    "dataset_dict.json": "arrow",
 }
 """Files at the top of a folder that tell its format."""
 FILES = {".tar": "webdataset", ".parquet": "parquet", ".tsv": "tsv"}
@@ -183,7 +183,7 @@ def _row_kind(row: Any, path: Path) -> str:
     held = row if isinstance(row, dict) else {}
     keys = {key for key, value in held.items() if value is not None}
     if keys & {"video", "frames"}:
-        return "frames"
+        return "video_frames"
     if has_turns(held):
         return "llava" if keys & {"image", "images"} else "chat"
     if "image" in keys and keys & {"text", "caption"}:

@@ -26,8 +26,8 @@ _READ = ("video", "frames", "fps")
 """Keys that this format reads beside turns."""
 
 
-class FramesOptions(RecordOptions):
-    """Options of format `frames`."""
+class VideoFramesOptions(RecordOptions):
+    """Options of format `video_frames`."""
 
     kind: str | None = "video"
     """Kind of the records whose row has no `kind`; `caption` makes a contrastive pair only of a single frame."""
@@ -39,10 +39,10 @@ class FramesOptions(RecordOptions):
     """Stands before each frame; `{number}` is its number from 1 on, `{seconds}` its time by `fps`."""
 
 
-class FramesSource:
+class VideoFramesSource:
     """Videos as records of several images."""
 
-    def __init__(self, rows: RowFile, options: FramesOptions) -> None:
+    def __init__(self, rows: RowFile, options: VideoFramesOptions) -> None:
         self._rows = rows
         self._options = options
         self.fingerprint = rows.fingerprint
@@ -104,10 +104,10 @@ class FramesSource:
         return "\n".join(text + IMAGE_MARK for text in labels)
 
 
-def open_frames(config: SourceConfig, folder: Path) -> FramesSource:
+def open_video_frames(config: SourceConfig, folder: Path) -> VideoFramesSource:
     """The videos in the file of rows that `path` names; their folders and frames start at `images`."""
-    options = read_options(FramesOptions, config)
-    return FramesSource(RowFile(config, folder, options), options)
+    options = read_options(VideoFramesOptions, config)
+    return VideoFramesSource(RowFile(config, folder, options), options)
 
 
 def pick(count: int, most: int) -> list[int]:

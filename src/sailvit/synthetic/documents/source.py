@@ -40,7 +40,7 @@ _ORDINALS = (
 )
 
 
-class PagesOptions(Config):
+class DocumentsOptions(Config):
     """What determines the records."""
 
     size: Count
@@ -76,10 +76,10 @@ class PagesOptions(Config):
         return value
 
 
-class PagesSource:
+class DocumentsSource:
     """`size` records, each a pure function of the options, the fonts, the text and its position."""
 
-    def __init__(self, options: PagesOptions, folder: Path = Path()) -> None:
+    def __init__(self, options: DocumentsOptions, folder: Path = Path()) -> None:
         self.options = options
         self._names = sorted(options.kinds)
         self._limits = list(accumulate(options.kinds[name] for name in self._names))
@@ -120,10 +120,10 @@ class PagesSource:
         return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
-def open_pages(config: SourceConfig, folder: Path) -> PagesSource:
+def open_documents(config: SourceConfig, folder: Path) -> DocumentsSource:
     """The pages that `config.options` describes; relative `fonts` and `text` start at `folder`."""
     try:
-        return PagesSource(PagesOptions.model_validate(config.options), folder)
+        return DocumentsSource(DocumentsOptions.model_validate(config.options), folder)
     except ValidationError as error:
         problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
         raise DataError(f"options of the pages do not hold: {problems}") from error

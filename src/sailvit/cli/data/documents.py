@@ -1,4 +1,4 @@
-"""`sailvit data pages`: write drawn pages of text with transcriptions and questions as files."""
+"""`sailvit data documents`: write drawn pages of text with transcriptions and questions as files."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import typer
 from sailvit.cli.data.rendering import Count, Out, Seed, Workers, write_drawn
 
 
-def pages(  # noqa: PLR0913, PLR0917 - one option each
+def documents(  # noqa: PLR0913, PLR0917 - one option each
     out: Out,
     count: Count,
     seed: Seed = 0,
     workers: Workers = 1,
     kinds: Annotated[
-        str | None, typer.Option(help="Kinds of pages, with commas between; all when left out.")
+        str | None, typer.Option(help="Kinds of documents, with commas between; all when left out.")
     ] = None,
     transcriptions: Annotated[
         float, typer.Option(min=0, max=1, help="Share of records that ask for all text.")
@@ -33,15 +33,15 @@ def pages(  # noqa: PLR0913, PLR0917 - one option each
 ) -> None:
     """Draw pages, receipts, tables, forms and signs, with transcriptions and questions.
 
-    In a recipe, format `pages` gives the same records without files, drawn when they are read.
+    In a recipe, format `documents` gives the same records without files, drawn when they are read.
     """
     from sailvit.core.recipe import SourceConfig
-    from sailvit.synthetic.documents.source import open_pages
+    from sailvit.synthetic.documents.source import open_documents
 
     options = {"size": count, "seed": seed, "transcriptions": transcriptions, "worn": worn}
     chosen = {"kinds": [name.strip() for name in kinds.split(",")]} if kinds else {}
     files = {name: str(path.resolve()) for name, path in (("fonts", fonts), ("text", text)) if path}
-    source = open_pages(
-        SourceConfig(format="pages", options={**options, **chosen, **files}), Path()
+    source = open_documents(
+        SourceConfig(format="documents", options={**options, **chosen, **files}), Path()
     )
-    write_drawn(source, out, "pages", workers)
+    write_drawn(source, out, "documents", workers)

@@ -19,18 +19,23 @@ from sailvit.data.sources import open_source
 from sailvit.synthetic.documents.degradation import Drawing, Wear, some_wear
 from sailvit.synthetic.documents.fonts import CHARACTERS, faces_in, font, shipped_faces
 from sailvit.synthetic.documents.layouts import LAYOUTS
-from sailvit.synthetic.documents.source import PagesOptions, PagesSource, open_pages, transcription
+from sailvit.synthetic.documents.source import (
+    DocumentsOptions,
+    DocumentsSource,
+    open_documents,
+    transcription,
+)
 
 PRINT = """
 import hashlib
-from sailvit.synthetic.documents.source import PagesOptions, PagesSource
-source = PagesSource(PagesOptions(size=8, seed=5))
+from sailvit.synthetic.documents.source import DocumentsOptions, DocumentsSource
+source = DocumentsSource(DocumentsOptions(size=8, seed=5))
 print(hashlib.sha256(b"".join(source[n].images[0].pixels().tobytes() for n in range(8))).hexdigest())
 """
 
 
-def pages(**options) -> PagesSource:
-    return PagesSource(PagesOptions.model_validate({"size": 40, **options}))
+def pages(**options) -> DocumentsSource:
+    return DocumentsSource(DocumentsOptions.model_validate({"size": 40, **options}))
 
 
 def test_a_record_depends_on_the_options_and_its_position_only():
@@ -139,17 +144,17 @@ def test_the_users_text_and_fonts_are_used(tmp_path):
     shutil.copy(shipped_faces()[1], tmp_path / "fonts" / "Only.ttf")
     (tmp_path / "fonts" / "broken.otf").write_bytes(b"no font")
     config = SourceConfig(
-        format="pages",
+        format="documents",
         options={"size": 5, "kinds": "paragraphs", "text": "lines.txt", "fonts": "fonts"},
     )
-    source = open_pages(config, tmp_path)
+    source = open_documents(config, tmp_path)
     page = source[0].images[0].page
     assert {Path(span.face).name for span in page.spans} == {"Only.ttf"}
     assert set(" ".join(page.rows).split()) <= {"Blue", "boats", "sail.", "Grey", "gulls", "cry."}
     assert transcription(page)[1] == "\n".join(page.rows)
     before = source.fingerprint
     (tmp_path / "lines.txt").write_text("Other words.")
-    assert open_pages(config, tmp_path).fingerprint != before
+    assert open_documents(config, tmp_path).fingerprint != before
 
 
 @pytest.mark.parametrize(
@@ -165,18 +170,20 @@ def test_the_users_text_and_fonts_are_used(tmp_path):
 )
 def test_options_that_do_not_hold_are_refused(options, message, tmp_path):
     with pytest.raises(DataError, match=message):
-        open_pages(SourceConfig(format="pages", options=options), tmp_path)
+        open_documents(SourceConfig(format="documents", options=options), tmp_path)
 
 
 def test_a_text_without_lines_is_refused(tmp_path):
     (tmp_path / "empty.txt").write_text(" \n<image>\n")
     with pytest.raises(DataError, match="no line with text"):
-        open_pages(SourceConfig(format="pages", options={"size": 1, "text": "empty.txt"}), tmp_path)
+        open_documents(
+            SourceConfig(format="documents", options={"size": 1, "text": "empty.txt"}), tmp_path
+        )
 
 
 def test_the_registry_opens_pages(tmp_path):
     source = open_source(
-        "drawn", SourceConfig(format="pages", options={"size": 5, "seed": 2}), tmp_path
+        "drawn", SourceConfig(format="documents", options={"size": 5, "seed": 2}), tmp_path
     )
     assert source[3] == pages(size=5, seed=2)[3]
     assert len(pickle.dumps(source)) < 3000
