@@ -103,7 +103,11 @@ def _rows(folder: Path) -> list[str]:
 
 
 def test_too_many_bad_records_stop_the_run(parts: Parts, sources: dict, tmp_path: Path):
-    made = recipe(parts, sources, STAGES, quarantine={"allow": 0, "share": 0.01})
+    strict = {"allow": 0, "share": 0.01}
+    with pytest.raises(DataError, match=r"sources\.text: 1 of 10 records cannot be used"):
+        train(recipe(parts, sources, STAGES, quarantine=strict), tmp_path / "judged")
+    assert not (tmp_path / "judged").exists()
+    made = recipe(parts, sources, STAGES[:1], quarantine=strict)
     with pytest.raises(
         DataError, match=r"records of source chat could not be read \(\d image\); at most 0, or 1"
     ):

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from sailvit.core.errors import DataError
-from sailvit.core.records import Source
+from sailvit.core.records import Record, Source
 from sailvit.data.caches import cache_folder
 from sailvit.data.lengths.costs import CostTable, Unusable
 from sailvit.data.lengths.counts import Counts, CountsDraft, kept_counts
@@ -32,6 +32,8 @@ from sailvit.distributed.processes import barrier, gather_objects, local_rank, w
 Progress = Callable[[str, int, int], None]
 """Is told a source's name, how many of its records are measured, and how many there are."""
 
+BAD = -1
+"""Stands for the first token with loss of a record that cannot be used."""
 _LONGEST_REASON = 300
 """Characters kept of what is wrong with a record."""
 _CHUNK = 1024
@@ -53,9 +55,9 @@ def measure(
 ) -> CostTable:
     """Tokens, uncut, and tiles of every record, read from the source's index or from `cache` where they are known.
 
-    Bad records cost nothing, and are measured again at every call, as they may have been mended. The counts do not
-    depend on the number of workers. Without index and `cache` all is measured again at every call. DataError when an
-    index was counted with another tokenizer or layout.
+    Bad records cost nothing, or what they would if mended, and are measured again at every call, as they may have
+    been mended. The counts do not depend on the number of workers. Without index and `cache` all is measured again at
+    every call. DataError when an index was counted with another tokenizer or layout.
     """
     file = None if cache is None else cache / counts_name(source, cost_basis(processor))
     shards = tuple(getattr(source, "shards", ()))
@@ -188,8 +190,8 @@ class Measurer:
     """Tokenizes them."""
 
     def measure(self, stretch: Iterable[int]) -> tuple[Counts, list[Unusable], Counter[str]]:
-        """`Facts`, int32[4, n], of the records at these positions, zero for bad ones; what is wrong with these; and
-        how many records hold each key that is not read.
+        """`Facts`, int32[4, n], of the records at these positions, with `first` BAD for bad ones; what is wrong with
+        these; and how many records hold each key that is not read.
         """
         bad, unread = list[Unusable](), Counter[str]()
         found = [self._facts(position, bad, unread) for position in stretch]
@@ -197,6 +199,7 @@ class Measurer:
         return facts, bad, unread
 
     def _facts(self, position: int, bad: list[Unusable], unread: Counter[str]) -> tuple[int, ...]:
+        record = None
         try:
             record = self.source[position]
             count_unread(unread, record.unread)
@@ -204,7 +207,14 @@ class Measurer:
         except UNUSABLE as error:
             kind = error.kind if isinstance(error, DataError) else "unreadable"
             bad.append(Unusable(position, kind, str(error)[:_LONGEST_REASON]))
-            return (0,) * len(Facts._fields)
+            return self._planned(record)
+
+    def _planned(self, record: Record | None) -> Facts:
+        """What a bad record takes in its pack: what it would when mended, where that is known; else nothing."""
+        if record is not None:
+            with suppress(*UNUSABLE):
+                return Facts(*self.builder.cost(record), first=BAD, pair=0)
+        return Facts(0, 0, first=BAD, pair=0)
 
 
 def _fill(
@@ -239,7 +249,7 @@ def _again(
 
     Every process does so by itself: they are few, and what is found depends on the records alone.
     """
-    positions = np.flatnonzero(counts[0] == 0)
+    positions = np.flatnonzero(counts[2] == BAD)
     if not len(positions):
         return counts, ()
     found, bad, _ = measurer.measure(positions.tolist())
