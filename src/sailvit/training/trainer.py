@@ -294,16 +294,9 @@ class Trainer:
 
     def _note_change(self, source: str) -> None:
         """Say once that a source is not as it was measured, and have it measured again at the next start."""
-        if source in self._changed:
-            return
-        self._changed.add(source)
-        mark_stale(self.sources[source], self._processor)
-        self._announce(
-            {
-                "note": f"source {source} has changed since it was measured: records that no longer fit their packs are"
-                " left out; the next start, also with --resume, measures it again"
-            }
-        )
+        if source not in self._changed:
+            self._changed.add(source)
+            self._announce({"note": mark_stale(source, self.sources[source], self._processor)})
 
 
 def keep_lines(path: Path, stage: int, step: int) -> None:

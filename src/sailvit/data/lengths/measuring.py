@@ -81,13 +81,17 @@ def stale_mark(file: Path) -> Path:
     return file.with_suffix(".stale")
 
 
-def mark_stale(source: Source, processor: Processor) -> None:
-    """Have a source measured anew at the next start, as one of its records has changed."""
+def mark_stale(name: str, source: Source, processor: Processor) -> str:
+    """Have a source measured anew at the next start, as one of its records has changed; says so in a sentence."""
     file = cache_folder("costs") / counts_name(source, cost_basis(processor))
     # Where counts cannot be kept, they are measured at every start.
     with suppress(OSError):
         file.parent.mkdir(parents=True, exist_ok=True)
         stale_mark(file).touch()
+    return (
+        f"source {name} has changed since it was measured: records that no longer fit their packs are left out; the next"
+        " start, also with --resume, measures it again"
+    )
 
 
 def measure_all(
