@@ -89,8 +89,8 @@ def mark_stale(name: str, source: Source, processor: Processor) -> str:
         file.parent.mkdir(parents=True, exist_ok=True)
         stale_mark(file).touch()
     return (
-        f"source {name} has changed since it was measured: records that no longer fit their packs are left out; the next"
-        " start, also with --resume, measures it again"
+        f"source {name} has changed since it was measured: records that no longer fit their packs are left out; the"
+        " next start, also with --resume, measures it again"
     )
 
 
@@ -217,7 +217,7 @@ class Measurer:
         """What a bad record takes in its pack: what it would when mended, where that is known; else nothing."""
         if record is not None:
             with suppress(*UNUSABLE):
-                return Facts(*self.builder.cost(record), first=BAD, pair=0)
+                return Facts(*self.processor.cost(record), first=BAD, pair=0)
         return Facts(0, 0, first=BAD, pair=0)
 
 
