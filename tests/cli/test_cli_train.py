@@ -121,7 +121,10 @@ def test_train_writes_the_run_and_its_report(cli: Cli, tiny: Path, tmp_path: Pat
     assert resolved == load_recipe(tiny, ["stages.world.optim.lr=0.0005", "name=named"])
     assert "<html" in (run / "report.html").read_text()
     for expected in (
-        "stage coarse trains connector x1",
+        "writes to runs/named, trains on the CPU",
+        "loads tower /",
+        "parameters: tower 0.",
+        "stage 1/2 coarse trains connector x1",
         "peak rate 0.0005",
         "holds",
         "as planned",
@@ -187,6 +190,7 @@ def test_on_a_terminal_there_is_a_bar_instead_of_lines(
     assert cli("train", tiny, "--run", "run")[0] == 0
     text = shown.export_text()
     assert "ETA" in screen.getvalue()
+    assert "run 0:" in screen.getvalue()
     assert "s left" not in text
     assert text.count("steps, 8 samples") == 2
 

@@ -436,11 +436,13 @@ def test_what_the_run_folder_is_not_given_it_does_not_write(
     assert lines(tmp_path / "proofs.jsonl")[-1]["ok"] is False
 
 
-def test_announcements_are_the_way_of_packing_and_the_proofs(
+def test_announcements_are_the_parts_the_way_of_packing_and_the_proofs(
     parts: Parts, sources: dict, tmp_path: Path
 ):
     told: list[dict[str, Any]] = []
     Trainer(recipe(parts, sources, [stage()]), RunFolder(tmp_path), announce=told.append).run()
-    assert told[0]["note"].startswith("packing: packed (no attention and no layer crosses")
-    assert told[1:] == lines(tmp_path / "proofs.jsonl")
+    assert set(told[0]["parts"]) == {"tower", "connector", "language"}
+    assert told[0]["note"].startswith("parameters: tower 0.")
+    assert told[1]["note"].startswith("packing: packed (no attention and no layer crosses")
+    assert told[2:] == lines(tmp_path / "proofs.jsonl")
     shutil.rmtree(tmp_path)

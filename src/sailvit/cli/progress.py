@@ -1,30 +1,36 @@
-"""How a run shows itself: a progress bar per stage on a terminal, plain lines elsewhere, and the proof as a table."""
+"""How a run shows itself: two live lines on a terminal, plain lines elsewhere, and the proofs."""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
+import torch
 from rich.box import SIMPLE
 from rich.console import Console
+from rich.live import Live
 from rich.markup import escape
-from rich.progress import (
-    BarColumn,
-    Progress,
-    SpinnerColumn,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 from rich.table import Table
 
-from sailvit.core.recipe import TrainConfig
+from sailvit.cli.data.steps import steps_shown
+from sailvit.cli.live import LiveLines
+from sailvit.core.formatting import counted
+from sailvit.core.recipe import Recipe, TrainConfig
+from sailvit.core.remaining import seconds_ahead
+from sailvit.distributed.processes import world
+from sailvit.report.wording import duration
 from sailvit.training.output.quarantine import left_out
 from sailvit.training.stages.callback import Callback
 from sailvit.training.stages.stage_run import StageRun, StepRecord
 
 _LINES_PER_STAGE = 10
 """Plain lines that a stage prints when its output is not a terminal."""
+
+_LARGE = 20_000
+"""Records from which measuring a source takes long enough to be announced in plain output."""
 
 _MEMORY = 0.95
 """Weight of the past in the shown rates and losses: about the last 20 steps."""
@@ -35,69 +41,72 @@ class ProgressCallback(Callback):
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._progress: Progress | None = None
-        self._bar: TaskID | None = None
+        self._live: Live | None = None
+        self._lines = LiveLines("")
         self._shown: dict[str, float] = {}
         self._next = 0.0
 
     def stage_started(self, run: StageRun) -> None:
-        """Start the stage's bar, or say what it does."""
+        """Say what the stage does and, on a terminal, start its live lines."""
+        place = f"stage {run.index + 1}/{len(run.recipe.stages)}"
         trained = ", ".join(
             f"{part} {_how(train)}" for part, train in run.stage.train.items() if train.lr
         )
         self._console.print(
-            f"[bold]stage {run.stage.name}[/bold] trains {trained}, peak rate {run.stage.optim.lr:g}"
+            f"[bold]{place} {run.stage.name}[/bold] trains {trained},"
+            f" peak rate {run.stage.optim.lr:g}",
+            highlight=False,
         )
         asked = run.stage.length.samples
         if asked is not None and run.target < asked:
             self._console.print(
-                f"  [yellow]its sources end after {run.target:,.0f} records, by their `epochs`, and the stage with"
-                f" them; length.samples asks for {asked:,}[/yellow]",
+                f"  [yellow]its sources end after {run.target:,.0f} records, by their `epochs`,"
+                f" and the stage with them; length.samples asks for {asked:,}[/yellow]",
                 highlight=False,
                 soft_wrap=True,
             )
         self._shown, self._next = {}, 1 / _LINES_PER_STAGE
-        if self._console.is_terminal:
-            columns = (
-                SpinnerColumn(),
-                TextColumn("{task.description}"),
-                BarColumn(bar_width=20),
-                TextColumn("{task.percentage:>3.0f}%"),
-                TimeElapsedColumn(),
-                TextColumn("ETA"),
-                TimeRemainingColumn(),
-            )
-            self._progress = Progress(*columns, console=self._console)
-            self._progress.start()
-            self._bar = self._progress.add_task(run.stage.name, total=1.0)
+        if self._console.is_terminal and not self._console.quiet:
+            self._lines = LiveLines(f"{place} {run.stage.name}", seconds=run.seconds)
+            self._live = Live(self._lines, console=self._console, transient=True)
+            self._live.start()
 
     def step_ended(self, run: StageRun, record: StepRecord) -> None:
-        """Move the bar, or print a line at every tenth of the stage."""
-        # A stage's first step also pays for what libraries set up once, so its rates are not worth remembering.
+        """Move the live lines, or print a line at every tenth of the stage."""
+        # A stage's first step also pays for what libraries set up once, so its rates are not
+        # worth remembering.
         if record.step <= 2:
             self._shown = {}
         for name, value in self._values(record).items():
             self._shown[name] = _MEMORY * self._shown.get(name, value) + (1 - _MEMORY) * value
         done = run.share_done(record.samples, record.tokens)
-        if self._progress is not None and self._bar is not None:
-            self._progress.update(self._bar, completed=done, description=self._line(record))
+        left = run.seconds / done * (1 - done)
+        if self._live is not None:
+            lines = self._lines
+            lines.done, lines.seconds, lines.at = done, run.seconds, time.monotonic()
+            lines.left, lines.run_left = left, _run_left(run, record, left)
+            lines.facts = self._facts(record)
         elif done >= self._next:
-            left = run.seconds / done * (1 - done)
             self._console.print(
-                f"  {done:4.0%} {self._line(record)}  {left:.0f} s left",
+                f"  {done:4.0%} {'  '.join(self._facts(record))}  {duration(left)} left",
                 highlight=False,
                 soft_wrap=True,
             )
             self._next = done + 1 / _LINES_PER_STAGE
 
     def stage_ended(self, run: StageRun) -> None:
-        """Close the bar and sum the stage up."""
+        """Take the live lines away and sum the stage up."""
         self.close()
         rate = run.samples / run.seconds if run.seconds else 0.0
+        counts = ", ".join(
+            [
+                counted(run.step, "step"),
+                counted(run.samples, "sample"),
+                counted(run.tokens, "token"),
+            ]
+        )
         self._console.print(
-            f"  {run.step} steps, {run.samples} samples, {run.tokens} tokens in {run.seconds:.1f} s"
-            f" ({rate:.0f} samples/s)",
-            highlight=False,
+            f"  {counts} in {duration(run.seconds)} ({rate:,.0f} samples/s)", highlight=False
         )
         for source, kinds in left_out(run.folder, run.index).items():
             shown = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
@@ -108,30 +117,38 @@ class ProgressCallback(Callback):
 
     def close(self) -> None:
         """Leave the terminal as it was."""
-        if self._progress is not None:
-            self._progress.stop()
-            self._progress = self._bar = None
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
 
     @staticmethod
     def _values(record: StepRecord) -> dict[str, float]:
-        rates = {
+        return {
             "samples": record.samples_per_s,
             "answers": record.answer_tokens_per_s,
             "mfu": record.mfu,
-        }
-        return {
-            **rates,
             "padding": record.padding,
             **{f"loss/{name}": value for name, value in record.loss.items()},
         }
 
-    def _line(self, record: StepRecord) -> str:
+    def _facts(self, record: StepRecord) -> list[str]:
+        """Step, losses and speed, the most important first: a narrow terminal shows the first ones."""
         shown = self._shown
-        losses = " ".join(f"{name} {shown[f'loss/{name}']:.3f}" for name in record.loss)
-        return (
-            f"step {record.step}  {losses}  {shown['samples']:.0f} samples/s  {shown['answers']:.0f} answer tokens/s"
-            f"  padding {shown['padding']:.1%}  MFU {shown['mfu']:.0%}"
-        )
+        return [
+            f"step {record.step:,}",
+            *(f"{name} {shown[f'loss/{name}']:.3f}" for name in record.loss),
+            f"{shown['answers']:,.0f} answer tokens/s",
+            f"{shown['samples']:,.0f} samples/s",
+            f"MFU {shown['mfu']:.0%}",
+            f"padding {shown['padding']:.1%}",
+        ]
+
+
+def _run_left(run: StageRun, record: StepRecord, left: float) -> float | None:
+    """Seconds to the end of the last stage; None in the last, which `left` tells, and where unknown."""
+    later = [stage.length.model_dump() for stage in run.recipe.stages[run.index + 1 :]]
+    ahead = seconds_ahead(later, samples=record.samples, tokens=record.tokens, seconds=run.seconds)
+    return None if ahead is None or not later else left + ahead
 
 
 def _how(train: TrainConfig) -> str:
@@ -143,10 +160,44 @@ def _how(train: TrainConfig) -> str:
     )
 
 
-def announcement(line: dict[str, Any]) -> Table | str:
-    """What a run has to say between steps: a proof, an event, or a note."""
+def opening(recipe: Recipe, folder: Path) -> str:
+    """Where a run writes, on what it computes and what it loads: said before anything is loaded."""
+    where = torch.cuda.get_device_name() if torch.cuda.is_available() else "the CPU"
+    processes = f"{world()} x {where}" if world() > 1 else where
+    model = recipe.model
+    connector = model.connector.source or f"merge {model.connector.merge}"
+    return (
+        f"writes to {escape(str(folder))}, trains on {escape(processes)}\n"
+        f"loads tower {escape(model.tower)}, connector {escape(connector)},"
+        f" language {escape(model.language)}"
+    )
+
+
+@contextmanager
+def measuring(console: Console) -> Iterator[Callable[[str, int, int], None]]:
+    """Shows how far the measuring of sources is: a bar on a terminal, elsewhere one line per source."""
+    told: set[str] = set()
+    with steps_shown(console) as show:
+
+        def measured(source: str, done: int, total: int) -> None:
+            """Move the source's bar."""
+            if not console.is_terminal and source not in told and total >= _LARGE:
+                console.print(f"measuring {total:,} records of {escape(source)}", highlight=False)
+            told.add(source)
+            show(f"measuring {source}", done, total)
+
+        yield measured
+
+
+def announcement(line: dict[str, Any], *, verbose: bool = False) -> Table | str:
+    """What a run has to say between steps: a proof, an event, or a note.
+
+    A proof that holds is one line; its table is for `verbose`, and for one that fails.
+    """
     if "rows" in line:
-        return proof_table(line)
+        return proof_table(line) if verbose or not line["ok"] else _proof_line(line)
+    if "parts" in line:
+        return f"[dim]{escape(line['note'])}[/dim]"
     if "note" in line:
         return f"[yellow]{escape(line['note'])}[/yellow]"
     shown = {key: line[key] for key in ("lr", "loss", "score", "to_step") if key in line}
@@ -159,6 +210,20 @@ def announcement(line: dict[str, Any]) -> Table | str:
     )
     return (
         f"  [yellow]{line['event']}[/yellow] after step {line['step']}: {details}{escape(samples)}"
+    )
+
+
+def _proof_line(line: dict[str, Any]) -> str:
+    """A proof that holds, with what moved and what did not."""
+    said = [
+        f"{row['part']} {_short(row['moved'])} moved"
+        if row["planned"]
+        else f"{row['part']} {_short(row['frozen'])} frozen"
+        for row in line["rows"]
+    ]
+    return (
+        f"  proof of stage {line['stage']} after step {line['step']}"
+        f" [green]holds[/green]: {', '.join(said)}, as planned"
     )
 
 

@@ -42,6 +42,9 @@ def train(
             "--overwrite", help="Replace a run that is already there, once the new one has begun."
         ),
     ] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Show every proof of training as a table.")
+    ] = False,
 ) -> None:
     """Train a recipe's stages and save every part as a Hugging Face folder; torchrun spreads it over processes."""
     from rich.console import Console
@@ -62,7 +65,7 @@ def train(
             if claim.deed == "nothing":
                 console.print(f"{folder.path} is complete; nothing is left to do", highlight=False)
                 return
-            run_recipe(loaded, folder, console, claim=claim)
+            run_recipe(loaded, folder, console, claim=claim, verbose=verbose)
     last = loaded.stages[-1]
     console.print(
         f"Parts: {folder.stage(len(loaded.stages) - 1, last.name)}\nReport: {folder.report}",
@@ -80,14 +83,20 @@ def wish_of(recipe: Recipe, *, resume: bool, overwrite: bool) -> Wish:
 
 
 def run_recipe(
-    recipe: Recipe, folder: RunFolder, console: Console, *, claim: Claim | None = None
+    recipe: Recipe,
+    folder: RunFolder,
+    console: Console,
+    *,
+    claim: Claim | None = None,
+    verbose: bool = False,
 ) -> ModelBundle:
     """Train `recipe` into `folder` with progress on `console`, and write the report; returns the trained model.
 
     `claim` is the hold on the folder where the caller has it; else a new run is started there.
+    `verbose` shows every proof as a table.
     """
     # Here, so that `sailvit --help` does not wait for torch.
-    from sailvit.cli.progress import ProgressCallback, announcement
+    from sailvit.cli.progress import ProgressCallback, announcement, measuring, opening
     from sailvit.distributed.processes import rank
     from sailvit.models.loading.quiet import quiet_libraries
     from sailvit.report.page import write_report
@@ -96,12 +105,12 @@ def run_recipe(
 
     if claim is None:
         with claimed(folder, "start", len(recipe.stages)) as held:
-            return run_recipe(recipe, folder, console, claim=held)
+            return run_recipe(recipe, folder, console, claim=held, verbose=verbose)
     quiet_libraries()
 
     def announce(line: dict[str, Any]) -> None:
         """Print what the run has to say."""
-        console.print(announcement(line), highlight=False)
+        console.print(announcement(line, verbose=verbose), highlight=False)
 
     resume = claim.deed == "resume"
     notes = list(claim.notes)
@@ -114,7 +123,15 @@ def run_recipe(
         _refuse_own_parents(recipe, folder)
     # Before anything is built, so that nothing of the new run is read from the old one; it is put back on failure.
     claim.begin()
-    trainer = Trainer(recipe, folder, callbacks=[ProgressCallback(console)], announce=announce)
+    console.print(opening(recipe, folder.path), highlight=False, soft_wrap=True)
+    with measuring(console) as measured:
+        trainer = Trainer(
+            recipe,
+            folder,
+            callbacks=[ProgressCallback(console)],
+            announce=announce,
+            progress=measured,
+        )
     if rank() == 0:
         _write_recipe(folder, dump_recipe(recipe))
     bundle = trainer.run(resume=resume, claim=claim)

@@ -19,7 +19,7 @@ from sailvit.core.ownership import manifest_of
 from sailvit.core.recipe import Recipe
 from sailvit.core.recipe.differences import going_on, recorded
 from sailvit.core.run import RunFolder, read_json
-from sailvit.data.lengths.measuring import mark_stale, measure_all
+from sailvit.data.lengths.measuring import Progress, mark_stale, measure_all
 from sailvit.data.loading.loader import Loader
 from sailvit.data.processing.processor import Processor
 from sailvit.data.rows.keys import unread_line
@@ -51,7 +51,7 @@ from sailvit.training.output.loggers import Curves, refuse_missing
 from sailvit.training.output.manifest import note_changes, note_resume, run_day, start_manifest
 from sailvit.training.output.quarantine import QuarantineLog
 from sailvit.training.stages.callback import Callback
-from sailvit.training.stages.journal import Journal
+from sailvit.training.stages.journal import Journal, parts_note
 from sailvit.training.stages.loader_config import make_loader_config, target_of
 from sailvit.training.stages.loop import run_stage
 from sailvit.training.stages.stage_run import StageRun
@@ -72,6 +72,7 @@ class Trainer:
         callbacks: Sequence[Callback] = (),
         announce: Callable[[dict[str, Any]], None] = lambda line: None,
         device: torch.device | None = None,
+        progress: Progress | None = None,
     ) -> None:
         self.recipe = recipe
         self.folder = folder
@@ -82,13 +83,16 @@ class Trainer:
         day = broadcast(run_day(folder, recipe))
         dated = recipe.model.model_copy(update={"chat_date": day})
         self.bundle = build(dated, recipe.seed, recipe.parallel.packing)
+        announce(parts_note(self.bundle))
         self._processor = Processor(
             self.bundle.tokenizer,
             self.bundle.layout,
             recipe.sequence,
             day=self.bundle.day,
         )
-        self._costs = measure_all(self.sources, self._processor, workers=recipe.workers)
+        self._costs = measure_all(
+            self.sources, self._processor, workers=recipe.workers, progress=progress
+        )
         refuse(judge(recipe, self._costs, {name: len(each) for name, each in self.sources.items()}))
         self._changed: set[str] = set()
         for remark in self._remarks():

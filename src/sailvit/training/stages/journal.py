@@ -8,8 +8,10 @@ from typing import Any
 
 from sailvit.core.disk import reason
 from sailvit.core.errors import RunError
+from sailvit.core.recipe import PARTS
 from sailvit.core.run import append_lines
 from sailvit.distributed.processes import gather_objects
+from sailvit.models.loading.build import ModelBundle
 
 
 class Journal:
@@ -55,3 +57,13 @@ class Journal:
         except OSError as error:
             return reason(error)
         return None
+
+
+def parts_note(bundle: ModelBundle) -> dict[str, Any]:
+    """How large the parts are, as a line that is announced; nothing is written."""
+    counts = {
+        part: sum(parameter.numel() for parameter in bundle.mllm.part(part).parameters())
+        for part in PARTS
+    }
+    told = ", ".join(f"{part} {count / 1e6:,.3g} M" for part, count in counts.items())
+    return {"note": f"parameters: {told}", "parts": counts}
