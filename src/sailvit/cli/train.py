@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from sailvit.models.loading.build import ModelBundle
     from sailvit.training.callbacks.claim import Claim, Wish
+    from sailvit.training.trainer import Trainer
 
 Set = Annotated[
     list[str] | None,
@@ -96,12 +97,11 @@ def run_recipe(
     `verbose` shows every proof as a table.
     """
     # Here, so that `sailvit --help` does not wait for torch.
-    from sailvit.cli.progress import ProgressCallback, announcement, measuring, opening
+    from sailvit.cli.progress import announcement
     from sailvit.distributed.processes import rank
     from sailvit.models.loading.quiet import quiet_libraries
     from sailvit.report.page import write_report
     from sailvit.training.callbacks.claim import claimed
-    from sailvit.training.trainer import Trainer
 
     if claim is None:
         with claimed(folder, "start", len(recipe.stages)) as held:
@@ -123,21 +123,26 @@ def run_recipe(
         _refuse_own_parents(recipe, folder)
     # Before anything is built, so that nothing of the new run is read from the old one; it is put back on failure.
     claim.begin()
-    console.print(opening(recipe, folder.path), highlight=False, soft_wrap=True)
-    with measuring(console) as measured:
-        trainer = Trainer(
-            recipe,
-            folder,
-            callbacks=[ProgressCallback(console)],
-            announce=announce,
-            progress=measured,
-        )
+    trainer = _made_trainer(recipe, folder, console, announce)
     if rank() == 0:
         _write_recipe(folder, dump_recipe(recipe))
     bundle = trainer.run(resume=resume, claim=claim)
     if rank() == 0:
         write_report(folder)
     return bundle
+
+
+def _made_trainer(
+    recipe: Recipe, folder: RunFolder, console: Console, announce: Callable[[dict[str, Any]], None]
+) -> Trainer:
+    """The trainer; says at once what is loaded and where it writes, and how far measuring is."""
+    from sailvit.cli.progress import ProgressCallback, measuring, opening
+    from sailvit.training.trainer import Trainer
+
+    console.print(opening(recipe, folder.path), highlight=False, soft_wrap=True)
+    callbacks = [ProgressCallback(console)]
+    with measuring(console) as measured:
+        return Trainer(recipe, folder, callbacks=callbacks, announce=announce, progress=measured)
 
 
 def _refuse_own_parents(recipe: Recipe, folder: RunFolder) -> None:
