@@ -51,7 +51,7 @@ def ways(share: float) -> dict[str, Recipe]:
         every=every, share=None, source="unseen", tiles=128, texts=200, report=()
     )
     return {
-        name: recipe.model_copy(update={"watch": watch})
+        name: recipe.model_copy(update={"monitoring": watch})
         for name, recipe in (("gradual", whole), ("joint", joint(whole, total)))
     }
 
@@ -65,7 +65,7 @@ def follow(name: str, share: float, threads: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         run = RunFolder(Path(folder) / name)
         run_recipe(recipe, run, Console(quiet=True))
-        looks, steps = list(read_lines(run.watch)), list(read_lines(run.metrics))
+        looks, steps = list(read_lines(run.monitoring)), list(read_lines(run.metrics))
     before = [0]
     for stage in recipe.stages:
         before.append(before[-1] + (stage.length.samples or 0))

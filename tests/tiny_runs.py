@@ -108,7 +108,7 @@ def recipe(
         "stages": list(stages),
         "proof_steps": 2,
         "workers": 0,
-        "watch": {"every": None},
+        "monitoring": {"every": None},
     }
     return Recipe.model_validate({**values, **changes})
 
@@ -125,13 +125,13 @@ def weights(bundle: ModelBundle) -> dict[str, torch.Tensor]:
     return {name: tensor.detach().clone() for name, tensor in bundle.mllm.state_dict().items()}
 
 
-def job(
+def stage_run(
     bundle: ModelBundle, settings: dict[str, Any], folder: Path = Path(), **changes: Any
 ) -> StageRun:
     """A stage that is ready to step, without a loader."""
     sources = {name: {"format": "llava"} for name in settings["data"]}
     values = {
-        "name": "job",
+        "name": "run",
         "model": {"tower": "-", "language": "-"},
         "sequence": 512,
         "precision": "fp32",
@@ -162,14 +162,14 @@ class Record(Callback):
         self.moments: list[str] = []
         self.records: list[StepRecord] = []
 
-    def stage_started(self, job: StageRun) -> None:
-        self.moments.append(f"started {job.stage.name}")
+    def stage_started(self, run: StageRun) -> None:
+        self.moments.append(f"started {run.stage.name}")
 
-    def step_ended(self, job: StageRun, record: StepRecord) -> None:
+    def step_ended(self, run: StageRun, record: StepRecord) -> None:
         self.records.append(record)
 
-    def stage_ended(self, job: StageRun) -> None:
-        self.moments.append(f"ended {job.stage.name}")
+    def stage_ended(self, run: StageRun) -> None:
+        self.moments.append(f"ended {run.stage.name}")
 
     def close(self) -> None:
         self.moments.append("closed")

@@ -53,7 +53,7 @@ def recipe(**changes: Any) -> Recipe:
         {"checkpoint": {"every": 5, "keep": 9, "best": True}},
         {"quarantine": {"share": 0.5, "allow": 1000, "timeout": None}},
         {"recovery": {"streak": 9, "rollbacks": 0, "spike": 3.0}},
-        {"watch": {"every": None, "report": [], "source": "seen", "share": None}},
+        {"monitoring": {"every": None, "loggers": [], "source": "seen", "share": None}},
         {"parallel": {"mode": "shard", "offload": True, "recompute": {"tower": "full"}}},
         {"stages__1__save": ["tower"]},
         {"sources__seen__path": "/elsewhere"},

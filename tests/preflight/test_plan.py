@@ -231,7 +231,7 @@ def test_spare_sources_are_named(folder: Path):
     text = {"format": "llava", "path": str(folder / "text.jsonl")}
     made = recipe(folder, sources={"text": text, "other": text})
     assert "no stage uses other" in plan(made).remarks
-    looked_at = made.model_copy(update={"watch": MonitoringConfig(source="other")})
+    looked_at = made.model_copy(update={"monitoring": MonitoringConfig(source="other")})
     assert "no stage uses other" not in plan(looked_at).remarks
 
 

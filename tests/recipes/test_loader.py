@@ -184,14 +184,21 @@ def test_union_problem_is_told_once(file: Path):
     assert len(lines) == 2
 
 
-def test_what_a_run_watches_is_checked_and_comes_back(file: Path, tmp_path: Path):
-    lines = complaint(file, TEXT, ("watch.source=unseen",))
-    assert "watch.source names 'unseen', which `sources` does not define" in lines
-    assert "watch.report" in complaint(file, TEXT, ("watch.report=[neptune]",))
-    made = load_recipe(
-        file, ["watch={every: 20, share: null, source: world, report: [tensorboard, trackio]}"]
+def test_what_a_run_monitors_is_checked_and_comes_back(file: Path, tmp_path: Path):
+    lines = complaint(file, TEXT, ("monitoring.source=unseen",))
+    assert "monitoring.source names 'unseen', which `sources` does not define" in lines
+    assert "watch: this setting is now called `monitoring`" in complaint(
+        file, TEXT, ("watch.every=9",)
     )
-    assert (made.watch.every, made.watch.share, made.watch.report) == (
+    assert "monitoring.report: this setting is now called `monitoring.loggers`" in complaint(
+        file, TEXT, ("monitoring.report=[wandb]",)
+    )
+    assert "monitoring.loggers" in complaint(file, TEXT, ("monitoring.loggers=[neptune]",))
+    made = load_recipe(
+        file,
+        ["monitoring={every: 20, share: null, source: world, loggers: [tensorboard, trackio]}"],
+    )
+    assert (made.monitoring.every, made.monitoring.share, made.monitoring.loggers) == (
         20,
         None,
         ("tensorboard", "trackio"),

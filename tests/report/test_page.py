@@ -22,7 +22,7 @@ class Outline(HTMLParser):
     def __init__(self, html):
         super().__init__()
         self.open, self.images, self.tags, self.links = [], [], [], []
-        self.loader_config(html)
+        self.feed(html)
 
     def handle_starttag(self, tag, attributes):
         self.tags.append(tag)

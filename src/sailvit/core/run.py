@@ -5,8 +5,8 @@ manifest.json    lineage: parents, data fingerprints, versions, seeds, stages
 metrics.jsonl    one line per optimizer step
 proofs.jsonl     one line per proof of training
 events.jsonl     one line per decision of a learning-rate search
-watch.jsonl      one line per look at norms, drift, perplexity and affinity
-watch.safetensors  what is looked at: tiles, texts, and the base tower's features
+monitoring.jsonl one line per monitoring point: norms, drift, perplexity and affinity
+monitoring.safetensors  what the points are measured on: tiles, texts, and the base tower's features
 quarantine.jsonl one line per record left out because it could not be read
 stages/00-name/  tower/, connector/ and language/ as Hugging Face folders
 state/           training state, to resume from
@@ -58,19 +58,19 @@ class RunFolder:
         return self.path / "events.jsonl"
 
     @property
-    def watch(self) -> Path:
-        """One JSON line per look at norms, drift, perplexity and affinity."""
-        return self.path / "watch.jsonl"
+    def monitoring(self) -> Path:
+        """One JSON line per monitoring point: norms, drift, perplexity and affinity."""
+        return self.path / "monitoring.jsonl"
 
     @property
-    def watched(self) -> Path:
-        """What those looks are at: tiles, texts, and the base tower's features of the tiles."""
-        return self.path / "watch.safetensors"
+    def monitoring_data(self) -> Path:
+        """What the points are measured on: tiles, texts, and the base tower's features of the tiles."""
+        return self.path / "monitoring.safetensors"
 
     @property
     def logs(self) -> tuple[Path, ...]:
         """The files with a line per moment of a stage, from which a resumed run drops what it does again."""
-        return self.metrics, self.proofs, self.events, self.watch
+        return self.metrics, self.proofs, self.events, self.monitoring
 
     @property
     def state(self) -> Path:

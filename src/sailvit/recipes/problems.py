@@ -11,6 +11,13 @@ from pydantic import BaseModel, ValidationError
 
 Location = tuple[str | int, ...]
 
+RENAMED = {
+    "watch": "monitoring",
+    "watch.report": "monitoring.loggers",
+    "monitoring.report": "monitoring.loggers",
+}
+"""What settings were called in earlier versions, and what they are called now."""
+
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """A clause that names the closest of `known` and lists them all."""
@@ -46,6 +53,8 @@ def _location(raw: Location) -> Location:
 def _sentence(place: Location, problems: Sequence[Mapping[str, Any]], root: type[BaseModel]) -> str:
     first = problems[0]
     if first["type"] == "extra_forbidden":
+        if now := RENAMED.get(".".join(map(str, place))):
+            return f"this setting is now called `{now}`; rename it"
         return f"unknown key; {nearest(str(place[-1]), _fields_beside(place, root))}"
     if first["type"] == "missing":
         return "missing; give it a value"

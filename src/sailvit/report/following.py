@@ -91,7 +91,7 @@ class RunSoFar:
     events: list[dict[str, Any]]
     """Spikes, rollbacks and decisions of the learning-rate search."""
     looks: list[dict[str, Any]]
-    """Lines of watch.jsonl."""
+    """Lines of monitoring.jsonl."""
     proofs: list[dict[str, Any]]
     """Proofs of training."""
     left_out: dict[str, Counter[str]]
@@ -141,7 +141,9 @@ class Follower:
         self._run = run
         self._steps = Growing(run.metrics)
         self._stages: dict[int, StageSoFar] = {}
-        self._others = {name: Growing(getattr(run, name)) for name in ("events", "watch", "proofs")}
+        self._others = {
+            name: Growing(getattr(run, name)) for name in ("events", "monitoring", "proofs")
+        }
         self._lines: dict[str, list[dict[str, Any]]] = {name: [] for name in self._others}
         self._quarantine: dict[Path, tuple[Growing, list[dict[str, Any]]]] = {}
 
@@ -168,7 +170,7 @@ class Follower:
             complete=self._complete(manifest, stages),
             quiet=self._quiet(),
             events=self._lines["events"],
-            looks=self._lines["watch"],
+            looks=self._lines["monitoring"],
             proofs=self._lines["proofs"],
             left_out=self._left_out(),
         )

@@ -20,7 +20,7 @@ from sailvit.core.run import RunFolder
 from sailvit.report import wording
 from sailvit.report.charts import feature_charts, loss_chart, run_chart, task_chart
 from sailvit.report.drawing import Chart
-from sailvit.report.looks import look_charts
+from sailvit.report.monitoring import monitoring_charts
 from sailvit.report.reading import RunData, StageRun, read_run
 
 MEASURES = (
@@ -76,7 +76,7 @@ def render(data: RunData) -> str:
         parts=PARTS,
         losses=_losses(data.stages),
         throughput=_throughput(data.stages),
-        looks=look_charts(data.looks, _extents(data.stages)),
+        monitoring_charts=monitoring_charts(data.monitoring, _extents(data.stages)),
         medians={stage.index: _medians(stage) for stage in data.stages},
         models=models,
         labels=labels,

@@ -97,8 +97,8 @@ class RunData:
     """evaluation.json, when made."""
     affinity: dict[str, Any] | None
     """affinity.json, when made."""
-    looks: list[dict[str, Any]]
-    """Lines of watch.jsonl, in order."""
+    monitoring: list[dict[str, Any]]
+    """Lines of monitoring.jsonl, in order."""
     left_out: list[tuple[str, str, str, int]]
     """Stage, source and kind of what could not be read, and how often it was met."""
     recipe: str | None
@@ -117,7 +117,7 @@ def read_run(run: RunFolder, evaluation_run: RunFolder | None = None) -> RunData
             stages=_read_stages(run, manifest["stages"]),
             evaluation=_read_optional(measured.evaluation),
             affinity=_read_optional(measured.affinity),
-            looks=list(read_lines(run.watch)),
+            monitoring=_read_monitoring(run),
             left_out=_read_left_out(run),
             recipe=run.recipe.read_text(encoding="utf-8") if run.recipe.exists() else None,
         )
@@ -192,6 +192,17 @@ def _metrics(lines: list[dict[str, Any]]) -> Metrics:
 def _column(values: list[float | None]) -> Series:
     """float64[N], with NaN for null."""
     return np.array([np.nan if value is None else value for value in values], dtype=np.float64)
+
+
+def _read_monitoring(run: RunFolder) -> list[dict[str, Any]]:
+    """The run's monitoring points; earlier versions called their file watch.jsonl."""
+    found = run.monitoring
+    lines = read_lines(found if found.exists() else found.with_name("watch.jsonl"))
+    # They also called what was measured on `watched`.
+    return [
+        {"monitored" if key == "watched" else key: value for key, value in line.items()}
+        for line in lines
+    ]
 
 
 def _read_optional(path: Path) -> dict[str, Any] | None:

@@ -47,7 +47,7 @@ from sailvit.training.monitoring.monitored import choose
 from sailvit.training.objectives.base import make_objectives
 from sailvit.training.optim.optimizer import freeze, make_optimizer
 from sailvit.training.output.exports import export_stage
-from sailvit.training.output.loggers import Curves, refuse_missing
+from sailvit.training.output.loggers import Loggers, refuse_missing
 from sailvit.training.output.manifest import note_changes, note_resume, run_day, start_manifest
 from sailvit.training.output.quarantine import QuarantineLog
 from sailvit.training.stages.callback import Callback
@@ -128,13 +128,13 @@ class Trainer:
         # Signals first, so that a step's record, proof and save all see the request to stop; the proof before the save,
         # so that no state is kept of a stage that did something else than planned; between them recovery and
         # the search, whose decisions are about the next step and belong to the state.
-        curves = Curves(self.recipe, self.folder, self._announce) if rank() == 0 else None
+        loggers = Loggers(self.recipe, self.folder, self._announce) if rank() == 0 else None
         return [
             self._signals,
-            *([] if curves is None else [MetricsCallback(curves)]),
+            *([] if loggers is None else [MetricsCallback(loggers)]),
             MonitoringCallback(
                 partial(choose, self.recipe, self.sources, self._costs, self._processor),
-                curves,
+                loggers,
                 self._announce,
             ),
             *given,

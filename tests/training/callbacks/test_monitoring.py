@@ -17,8 +17,8 @@ from sailvit.core.errors import InterruptedRunError
 from sailvit.core.recipe import Recipe
 from sailvit.core.run import RunFolder
 from sailvit.training import trainer as module
-from sailvit.training.callbacks.monitoring import Budget, MonitoringCallback, curves_of
-from sailvit.training.monitoring.monitored import Watched
+from sailvit.training.callbacks.monitoring import Budget, MonitoringCallback, logged_values
+from sailvit.training.monitoring.monitored import MonitoringData
 from sailvit.training.stages.callback import Callback
 from sailvit.training.stages.stage_run import StageRun, StepRecord
 from sailvit.training.trainer import Trainer
@@ -51,7 +51,7 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def watched(parts: Parts, sources: dict[str, Any]) -> Recipe:
-    return recipe(parts, sources, three_stages(), watch=ALWAYS)
+    return recipe(parts, sources, three_stages(), monitoring=ALWAYS)
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +87,7 @@ def same(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> b
 
 def test_a_look_is_taken_first_at_the_cadence_and_at_stage_ends(whole: tuple):
     folder, _, seen = whole
-    places = [(line["stage_index"], line["step"]) for line in lines(folder / "watch.jsonl")]
+    places = [(line["stage_index"], line["step"]) for line in lines(folder / "monitoring.jsonl")]
     steps = [[r.step for r in seen.records if r.stage_index == index] for index in range(3)]
     assert places == [(0, 0)] + [
         (index, step)
@@ -99,8 +99,8 @@ def test_a_look_is_taken_first_at_the_cadence_and_at_stage_ends(whole: tuple):
 
 def test_lines_say_what_the_stages_did(whole: tuple):
     folder, _, seen = whole
-    written = lines(folder / "watch.jsonl")
-    assert written[0]["watched"] == {"tiles": 12, "texts": 13, "texts_from": "records"}
+    written = lines(folder / "monitoring.jsonl")
+    assert written[0]["monitored"] == {"tiles": 12, "texts": 13, "texts_from": "records"}
     coarse = [line for line in written if line["stage"] == "coarse"]
     assert all(line["cka"] == pytest.approx(1, abs=1e-9) for line in coarse), "the tower is frozen"
     assert written[-1]["cka"] < 1 - 1e-6
@@ -126,29 +126,33 @@ def test_curves_go_where_losses_go(whole: tuple):
     curves = EventAccumulator(str(whole[0] / "tensorboard")).Reload()
     named = set(curves.Tags()["scalars"])
     assert {
-        "world/watch/cka",
-        "world/watch/perplexity",
-        "fine/watch/update/tower",
+        "world/monitoring/cka",
+        "world/monitoring/perplexity",
+        "fine/monitoring/update/tower",
         "world/loss/next_token",
     } <= named
-    last = lines(whole[0] / "watch.jsonl")[-1]
-    assert curves.Scalars("world/watch/perplexity")[-1].value == pytest.approx(last["perplexity"])
-    assert curves_of({"cka": None, "perplexity": 2.0, "affinity": None, "seconds": 1.0, "share": 0.1}) == {
-        "watch/perplexity": 2.0, "watch/seconds": 1.0, "watch/share": 0.1
+    last = lines(whole[0] / "monitoring.jsonl")[-1]
+    assert curves.Scalars("world/monitoring/perplexity")[-1].value == pytest.approx(
+        last["perplexity"]
+    )
+    assert logged_values({"cka": None, "perplexity": 2.0, "affinity": None, "seconds": 1.0, "share": 0.1}) == {
+        "monitoring/perplexity": 2.0, "monitoring/seconds": 1.0, "monitoring/share": 0.1
     }  # fmt: skip
 
 
 def test_training_gives_the_same_bits_without_it(whole: tuple, watched: Recipe, tmp_path: Path):
     plain = weights(
         train(
-            watched.model_copy(update={"watch": watched.watch.model_copy(update={"every": None})}),
+            watched.model_copy(
+                update={"monitoring": watched.monitoring.model_copy(update={"every": None})}
+            ),
             tmp_path,
         )
     )
     assert same(whole[1], plain)
     assert measured(whole[0] / "metrics.jsonl") == measured(tmp_path / "metrics.jsonl")
-    assert not (tmp_path / "watch.jsonl").exists()
-    assert not (tmp_path / "watch.safetensors").exists()
+    assert not (tmp_path / "monitoring.jsonl").exists()
+    assert not (tmp_path / "monitoring.safetensors").exists()
 
 
 def test_nor_does_it_show_in_bf16_with_dropout_and_recomputation(
@@ -169,7 +173,9 @@ def test_nor_does_it_show_in_bf16_with_dropout_and_recomputation(
             )
         ]
         found.append(
-            weights(train(recipe(parts, sources, stages, watch=watch, **changes), tmp_path / name))
+            weights(
+                train(recipe(parts, sources, stages, monitoring=watch, **changes), tmp_path / name)
+            )
         )
     assert same(*found)
 
@@ -181,13 +187,14 @@ def test_a_resumed_run_is_watched_as_if_nothing_had_happened(
     with pytest.raises(InterruptedRunError):
         train(watched, tmp_path, Stop(*place))
     stopped = lines(tmp_path / "metrics.jsonl")[-1]
-    base = (tmp_path / "watch.safetensors").read_bytes()
+    base = (tmp_path / "monitoring.safetensors").read_bytes()
     assert same(weights(train(watched, tmp_path, resume=True)), whole[1])
-    assert (tmp_path / "watch.safetensors").read_bytes() == base
-    places = [(line["stage_index"], line["step"]) for line in lines(tmp_path / "watch.jsonl")]
+    assert (tmp_path / "monitoring.safetensors").read_bytes() == base
+    places = [(line["stage_index"], line["step"]) for line in lines(tmp_path / "monitoring.jsonl")]
     assert places == sorted(set(places))
     expected = {
-        (line["stage_index"], line["step"]): line for line in measured(whole[0] / "watch.jsonl")
+        (line["stage_index"], line["step"]): line
+        for line in measured(whole[0] / "monitoring.jsonl")
     }
     # The step after which the run stops is saved at once and not looked at.
     assert places == [
@@ -195,18 +202,18 @@ def test_a_resumed_run_is_watched_as_if_nothing_had_happened(
     ]
     assert all(
         line == expected[line["stage_index"], line["step"]]
-        for line in measured(tmp_path / "watch.jsonl")
+        for line in measured(tmp_path / "monitoring.jsonl")
     )
 
 
 def test_a_lost_base_is_made_anew_and_said(watched: Recipe, tmp_path: Path):
     with pytest.raises(InterruptedRunError):
         train(watched, tmp_path, Stop(2, 1))
-    (tmp_path / "watch.safetensors").unlink()
+    (tmp_path / "monitoring.safetensors").unlink()
     said: list[dict[str, Any]] = []
     Trainer(watched, RunFolder(tmp_path), announce=said.append).run(resume=True)
-    assert any("watch.safetensors is missing" in line.get("note", "") for line in said)
-    again = [line for line in lines(tmp_path / "watch.jsonl") if "watched" in line]
+    assert any("monitoring.safetensors is missing" in line.get("note", "") for line in said)
+    again = [line for line in lines(tmp_path / "monitoring.jsonl") if "monitored" in line]
     assert [(line["stage_index"], line["step"]) for line in again] == [(0, 0), (2, 2)]
     assert again[1]["cka"] == pytest.approx(1)
 
@@ -220,11 +227,11 @@ def test_a_step_that_is_skipped_is_not_looked_at(parts: Parts, sources: dict, tm
     stages = [
         stage(train={"connector": 1.0}, data=["captions"], length={"samples": 16}, global_batch=1)
     ]
-    made = recipe(parts, sources, stages, watch={"every": 2, "share": None}, proof_steps=100)
+    made = recipe(parts, sources, stages, monitoring={"every": 2, "share": None}, proof_steps=100)
     train(made, tmp_path, Poison())
     skipped = [line["step"] for line in lines(tmp_path / "metrics.jsonl") if line["skipped"]]
     assert skipped == [2]
-    assert 2 not in [line["step"] for line in lines(tmp_path / "watch.jsonl")]
+    assert 2 not in [line["step"] for line in lines(tmp_path / "monitoring.jsonl")]
 
 
 class Clock:
@@ -268,13 +275,13 @@ def test_cheap_looks_keep_the_cadence_and_no_share_means_no_limit():
 
 
 def test_a_short_run_takes_its_first_look_and_no_more(parts: Parts, sources: dict, tmp_path: Path):
-    train(recipe(parts, sources, [stage()], watch={"every": 1, "share": 1e-9}), tmp_path)
-    assert [line["step"] for line in lines(tmp_path / "watch.jsonl")] == [0]
+    train(recipe(parts, sources, [stage()], monitoring={"every": 1, "share": 1e-9}), tmp_path)
+    assert [line["step"] for line in lines(tmp_path / "monitoring.jsonl")] == [0]
 
 
 def test_without_images_and_texts_there_are_norms_alone(parts: Parts, tmp_path: Path):
-    nothing = Watched(torch.zeros(0, 3, 32, 32, dtype=torch.uint8), (), "built in")
-    made = stage_run(parts.build(), stage(), tmp_path, watch={"every": 1})
+    nothing = MonitoringData(torch.zeros(0, 3, 32, 32, dtype=torch.uint8), (), "built in")
+    made = stage_run(parts.build(), stage(), tmp_path, monitoring={"every": 1})
     MonitoringCallback(lambda: nothing).stage_started(made)
-    line = lines(tmp_path / "watch.jsonl")[0]
+    line = lines(tmp_path / "monitoring.jsonl")[0]
     assert (line["cka"], line["perplexity"], line["affinity"]) == (None, None, None)

@@ -18,8 +18,8 @@ from sailvit.distributed.processes import process_group, rank, world
 from sailvit.distributed.sharding import whole
 from sailvit.models.loading.build import build
 from sailvit.models.structure.parallel import is_sharded, parallelize
-from sailvit.training.callbacks.monitoring import MonitoringCallback, curves_of
-from sailvit.training.monitoring.monitored import Watched
+from sailvit.training.callbacks.monitoring import MonitoringCallback, logged_values
+from sailvit.training.monitoring.monitored import MonitoringData
 from sailvit.training.stages.loop import run_stage
 from tiny_parts import Parts, picture, record, samples
 from tiny_runs import lines, stage, stage_run
@@ -38,7 +38,7 @@ def run(parts: Parts, folder: Path, mode: str, every: int | None) -> dict[str, A
         bf16=False,
     )
     made = stage_run(
-        bundle, stage(length={"samples": 10**3}), folder, watch={"every": every, "share": None}
+        bundle, stage(length={"samples": 10**3}), folder, monitoring={"every": every, "share": None}
     )
     processor = Processor(bundle.tokenizer, bundle.layout, 200)
     share = 2 // world()
@@ -70,7 +70,7 @@ def run(parts: Parts, folder: Path, mode: str, every: int | None) -> dict[str, A
         [sample.tiles for sample in samples(bundle, [record(str(n), picture(n)) for n in range(7)])]
     )
     texts = tuple(samples(bundle, [record(f"{n}", answer="blue " * 12) for n in range(5)]))
-    run_stage(made, [MonitoringCallback(lambda: Watched(tiles, texts, "records"))])
+    run_stage(made, [MonitoringCallback(lambda: MonitoringData(tiles, texts, "records"))])
     held = {
         f"{part}/{n}": p for part in PARTS for n, p in bundle.mllm.part(part).named_parameters()
     }
@@ -94,7 +94,7 @@ def as_process(index: int, port: int, folder: Path, parts: Parts, mode: str) -> 
 def alone(parts: Parts, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     folder = tmp_path_factory.mktemp("alone")
     run(parts, folder, "replicate", 1)
-    return lines(folder / "watch.jsonl")
+    return lines(folder / "monitoring.jsonl")
 
 
 @pytest.mark.parametrize("mode", ["replicate", "shard"])
@@ -114,14 +114,16 @@ def test_two_processes_see_what_one_sees(
         for name, weight in plain["weights"].items()
         if not torch.equal(weight, looked["weights"][name])
     ]
-    found = lines(tmp_path / "watch.jsonl")
+    found = lines(tmp_path / "monitoring.jsonl")
     assert (
         [line["step"] for line in found]
         == [line["step"] for line in alone]
         == list(range(STEPS + 1))
     )
     for ours, expected in zip(found, alone, strict=True):
-        assert curves_of(ours).keys() == curves_of(expected).keys()
-        for name, value in curves_of(ours).items():
-            if name not in ("watch/seconds", "watch/share"):
-                assert value == pytest.approx(curves_of(expected)[name], rel=2e-3, abs=1e-5), name
+        assert logged_values(ours).keys() == logged_values(expected).keys()
+        for name, value in logged_values(ours).items():
+            if name not in ("monitoring/seconds", "monitoring/share"):
+                assert value == pytest.approx(logged_values(expected)[name], rel=2e-3, abs=1e-5), (
+                    name
+                )

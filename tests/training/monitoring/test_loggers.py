@@ -15,7 +15,7 @@ import pytest
 from sailvit.core.errors import RecipeError, RunError
 from sailvit.core.run import write_json
 from sailvit.training.output import loggers as module
-from sailvit.training.output.loggers import Curves, refuse_missing
+from sailvit.training.output.loggers import Loggers, refuse_missing
 from sailvit.training.stages.stage_run import StageRun
 from tiny_parts import Parts
 from tiny_runs import stage, stage_run
@@ -58,7 +58,7 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> FakeTool:
 
 
 def made(parts: Parts, folder: Path, *tools: str) -> StageRun:
-    return stage_run(parts.build(), stage("fine"), folder, watch={"report": list(tools)})
+    return stage_run(parts.build(), stage("fine"), folder, monitoring={"loggers": list(tools)})
 
 
 @pytest.mark.parametrize("tool", ["wandb", "trackio"])
@@ -69,16 +69,16 @@ def test_values_are_logged_under_their_stage_over_steps_of_the_run(
     write_json(
         tmp_path / "manifest.json", {"created": "now", "stages": [{"index": -1, "steps": 100}]}
     )
-    shown = Curves(ready.recipe, ready.folder)
+    shown = Loggers(ready.recipe, ready.folder)
     assert not fake.given, "nothing starts before there is something to show"
     for step in (1, 2):
         ready.step = step
         shown.add(ready, {"loss/next_token": 3.0 / step})
-    shown.add(ready, {"watch/cka": 0.5})
+    shown.add(ready, {"monitoring/cka": 0.5})
     shown.close()
     shown.close()
     assert fake.logged == [
-        (101, {"fine/loss/next_token": 3.0}), (102, {"fine/loss/next_token": 1.5}), (102, {"fine/watch/cka": 0.5})
+        (101, {"fine/loss/next_token": 3.0}), (102, {"fine/loss/next_token": 1.5}), (102, {"fine/monitoring/cka": 0.5})
     ]  # fmt: skip
     assert fake.finished == 1
     assert fake.given["project"] == "sailvit"
@@ -95,7 +95,7 @@ def test_a_resumed_run_goes_on_under_the_same_identity(
     for created in ("monday", "monday", "tuesday"):
         write_json(tmp_path / "manifest.json", {"created": created, "stages": []})
         ready = made(parts, tmp_path, "wandb")
-        Curves(ready.recipe, ready.folder).open()
+        Loggers(ready.recipe, ready.folder).open()
         names.append(fake.given["id"])
     assert names[0] == names[1] != names[2]
 
@@ -104,9 +104,9 @@ def test_a_tool_that_does_not_start_says_what_to_do(fake: FakeTool, parts: Parts
     fake.refusal = "no API key"
     ready = made(parts, tmp_path, "wandb")
     with pytest.raises(
-        RunError, match=r"no API key.*wandb login.*WANDB_MODE=offline.*watch\.report"
+        RunError, match=r"no API key.*wandb login.*WANDB_MODE=offline.*monitoring\.loggers"
     ):
-        Curves(ready.recipe, ready.folder).open()
+        Loggers(ready.recipe, ready.folder).open()
 
 
 @pytest.mark.parametrize("tool", ["wandb", "trackio"])
@@ -121,7 +121,7 @@ def test_a_missing_extra_is_named(
 
 def test_no_tool_at_all_is_fine(parts: Parts, tmp_path: Path):
     ready = made(parts, tmp_path)
-    Curves(ready.recipe, ready.folder).add(ready, {"loss": 1.0})
+    Loggers(ready.recipe, ready.folder).add(ready, {"loss": 1.0})
     assert list(tmp_path.iterdir()) == []
 
 
@@ -129,10 +129,10 @@ def in_its_own_process(tool: str, folder: Path, **environment: str) -> None:
     """Show one value with the real tool, which reads its environment when it is imported."""
     code = (
         "import sys; from pathlib import Path; from sailvit.core.run import RunFolder\n"
-        "from sailvit.training.output.loggers import VIEWERS\n"
+        "from sailvit.training.output.loggers import LOGGERS\n"
         "from types import SimpleNamespace\n"
-        "viewer = VIEWERS[sys.argv[1]](SimpleNamespace(model_dump=lambda mode: {}), RunFolder(Path(sys.argv[2])))\n"
-        "viewer.add({'fine/watch/cka': 0.25}, samples=8, step=1)\n"
+        "viewer = LOGGERS[sys.argv[1]](SimpleNamespace(model_dump=lambda mode: {}), RunFolder(Path(sys.argv[2])))\n"
+        "viewer.add({'fine/monitoring/cka': 0.25}, samples=8, step=1)\n"
         "viewer.close()\n"
     )
     subprocess.run(
@@ -147,7 +147,9 @@ def test_trackio_itself_takes_them_without_a_network(tmp_path: Path):
     pytest.importorskip("trackio")
     in_its_own_process("trackio", tmp_path, TRACKIO_DIR=str(tmp_path / "kept"))
     with sqlite3.connect(tmp_path / "kept" / "sailvit.db") as database:
-        assert "fine/watch/cka" in str(database.execute("select metrics from metrics").fetchall())
+        assert "fine/monitoring/cka" in str(
+            database.execute("select metrics from metrics").fetchall()
+        )
 
 
 @pytest.mark.slow

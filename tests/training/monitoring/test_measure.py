@@ -11,8 +11,8 @@ import torch
 from sailvit.core.batch import IGNORED
 from sailvit.data.processing.collate import collate
 from sailvit.models.measures.affinity import affinity
-from sailvit.training.monitoring.measure import distances, perplexity, see, undisturbed
-from sailvit.training.monitoring.monitored import Watched
+from sailvit.training.monitoring.measure import distances, model_features, perplexity, undisturbed
+from sailvit.training.monitoring.monitored import MonitoringData
 from sailvit.training.stages.stage_run import StageRun
 from tiny_parts import Parts, mixed_records, picture, record, samples
 from tiny_runs import stage, stage_run
@@ -24,13 +24,13 @@ def made(parts: Parts) -> StageRun:
 
 
 @pytest.fixture
-def watched(made: StageRun) -> Watched:
+def watched(made: StageRun) -> MonitoringData:
     shown = samples(made.bundle, [record(str(n), picture(n)) for n in range(5)])
     told = samples(made.bundle, [record(f"{n}", answer="red " * (n + 1)) for n in range(4)])
-    return Watched(torch.cat([sample.tiles for sample in shown]), tuple(told), "records")
+    return MonitoringData(torch.cat([sample.tiles for sample in shown]), tuple(told), "records")
 
 
-def test_perplexity_is_that_of_all_answers_together(made: StageRun, watched: Watched):
+def test_perplexity_is_that_of_all_answers_together(made: StageRun, watched: MonitoringData):
     with undisturbed(made):
         found = perplexity(made, watched)
         total = count = 0.0
@@ -45,7 +45,7 @@ def test_perplexity_is_that_of_all_answers_together(made: StageRun, watched: Wat
 
 
 def test_a_model_that_knows_nothing_has_the_perplexity_of_its_vocabulary(
-    made: StageRun, watched: Watched
+    made: StageRun, watched: MonitoringData
 ):
     head = made.model.language.get_output_embeddings()
     head.weight.data.zero_()
@@ -54,32 +54,32 @@ def test_a_model_that_knows_nothing_has_the_perplexity_of_its_vocabulary(
 
 
 def test_sight_holds_the_towers_features_and_what_the_language_is_given(
-    made: StageRun, watched: Watched
+    made: StageRun, watched: MonitoringData
 ):
     with undisturbed(made):
-        sight = see(made, watched)
+        found = model_features(made, watched)
         features = made.model.tower(watched.tiles)
         visual = made.model.connector(features)
-    assert sight is not None
-    torch.testing.assert_close(sight.features, features.flatten(0, 1))
-    torch.testing.assert_close(sight.visual, visual.mean(dim=1))
+    assert found is not None
+    torch.testing.assert_close(found.tower, features.flatten(0, 1))
+    torch.testing.assert_close(found.visual, visual.mean(dim=1))
     table = made.model.language.get_input_embeddings().weight
-    assert sight.words.shape[1] == table.shape[1]
-    expected = affinity(sight.visual.numpy(), sight.words.numpy())
-    assert distances(sight)["wasserstein"] == expected.wasserstein
+    assert found.words.shape[1] == table.shape[1]
+    expected = affinity(found.visual.numpy(), found.words.numpy())
+    assert distances(found)["wasserstein"] == expected.wasserstein
 
 
-def test_tiles_go_through_in_portions_that_fit_a_pack(made: StageRun, watched: Watched):
+def test_tiles_go_through_in_portions_that_fit_a_pack(made: StageRun, watched: MonitoringData):
     sizes: list[int] = []
     made.model.tower.register_forward_pre_hook(lambda module, given: sizes.append(len(given[0])))
     per_tile = made.bundle.layout.tokens_per_tile
     made.recipe = made.recipe.model_copy(update={"sequence": 2 * per_tile + 1})
     with undisturbed(made):
-        see(made, watched)
+        model_features(made, watched)
     assert sizes == [2, 2, 1]
 
 
-def test_nothing_is_left_behind(made: StageRun, watched: Watched):
+def test_nothing_is_left_behind(made: StageRun, watched: MonitoringData):
     made.model.train()
     made.model.tower.eval()
     modes = [module.training for module in made.model.modules()]
@@ -88,7 +88,7 @@ def test_nothing_is_left_behind(made: StageRun, watched: Watched):
     with undisturbed(made):
         assert not any(module.training for module in made.model.modules())
         assert not torch.is_grad_enabled()
-        see(made, watched)
+        model_features(made, watched)
         perplexity(made, watched)
         torch.rand(3)
     assert [module.training for module in made.model.modules()] == modes

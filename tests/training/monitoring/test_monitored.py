@@ -13,7 +13,7 @@ from sailvit.core.recipe import Recipe
 from sailvit.data.lengths.costs import CostTable
 from sailvit.data.lengths.measuring import measure_all
 from sailvit.data.processing.processor import Processor
-from sailvit.training.monitoring.monitored import PLAIN, Watched, choose, packs
+from sailvit.training.monitoring.monitored import PLAIN, MonitoringData, choose, packs
 from sailvit.training.trainer import open_sources
 from tiny_parts import Parts, mixed_records, samples
 from tiny_runs import recipe, stage, write_data
@@ -30,13 +30,13 @@ def processor(parts: Parts) -> Processor:
     return Processor(bundle.tokenizer, bundle.layout, 300)
 
 
-def chosen(made: Recipe, processor: Processor) -> Watched:
+def chosen(made: Recipe, processor: Processor) -> MonitoringData:
     opened = open_sources(made)
     return choose(made, opened, measure_all(opened, processor), processor)
 
 
 def watching(parts: Parts, sources: dict[str, Any], data: list[str], **watch: Any) -> Recipe:
-    return recipe(parts, sources, [stage(data=data)], watch=watch)
+    return recipe(parts, sources, [stage(data=data)], monitoring=watch)
 
 
 def test_tiles_and_texts_come_from_the_stages_sources(
@@ -121,9 +121,9 @@ def test_the_file_gives_back_what_was_chosen(
 ):
     made = samples(parts.build(), mixed_records())
     texts = tuple(sample for sample in made if not len(sample.tiles)) * 2
-    given = Watched(made[1].tiles, texts, "records", base)
-    given.save(tmp_path / "watch.safetensors")
-    found = Watched.load(tmp_path / "watch.safetensors")
+    given = MonitoringData(made[1].tiles, texts, "records", base)
+    given.save(tmp_path / "monitoring.safetensors")
+    found = MonitoringData.load(tmp_path / "monitoring.safetensors")
     assert torch.equal(found.tiles, given.tiles)
     assert found.texts_from == "records"
     for one, other in zip(found.texts, texts, strict=True):
@@ -132,12 +132,12 @@ def test_the_file_gives_back_what_was_chosen(
         assert torch.equal(one.labels, other.labels)
     assert (found.base is None) == (base is None)
     assert base is None or torch.equal(found.base, base)
-    assert [path.name for path in tmp_path.iterdir()] == ["watch.safetensors"]
+    assert [path.name for path in tmp_path.iterdir()] == ["monitoring.safetensors"]
 
 
 def test_a_file_without_tiles_and_texts_comes_back_too(tmp_path: Path):
-    Watched(torch.zeros(0, 3, 8, 8, dtype=torch.uint8), (), "built in").save(tmp_path / "w")
-    found = Watched.load(tmp_path / "w")
+    MonitoringData(torch.zeros(0, 3, 8, 8, dtype=torch.uint8), (), "built in").save(tmp_path / "w")
+    found = MonitoringData.load(tmp_path / "w")
     assert (found.tiles.shape, found.texts) == ((0, 3, 8, 8), ())
 
 

@@ -12,7 +12,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from sailvit.training.callbacks.metrics import MetricsCallback
 from sailvit.training.callbacks.signals import StopOnSignal
-from sailvit.training.output.loggers import Curves
+from sailvit.training.output.loggers import Loggers
 from sailvit.training.stages.callback import Callback
 from sailvit.training.stages.stage_run import StageRun, StepRecord
 from tiny_parts import Parts
@@ -45,7 +45,7 @@ def test_the_base_does_nothing(made: StageRun):
 
 
 def test_metrics_go_to_lines_and_to_tensorboard(made: StageRun, tmp_path: Path):
-    callback = MetricsCallback(Curves(made.recipe, made.folder))
+    callback = MetricsCallback(Loggers(made.recipe, made.folder))
     callback.close()
     callback.stage_started(made)
     callback.stage_started(made)

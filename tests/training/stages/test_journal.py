@@ -18,7 +18,7 @@ from sailvit.core.errors import RunError
 from sailvit.core.recipe import CheckpointConfig, Recipe
 from sailvit.core.run import RunFolder, append_lines
 from sailvit.training import trainer as module
-from sailvit.training.monitoring.monitored import Watched
+from sailvit.training.monitoring.monitored import MonitoringData
 from sailvit.training.output import loggers as curves
 from sailvit.training.stages import journal
 from sailvit.training.stages.callback import Callback
@@ -106,7 +106,9 @@ def test_half_a_line_does_not_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def made(parts: Parts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Recipe:
     monkeypatch.setattr(module, "device_peak", lambda *_: 1e12)
     only = stage(length={"samples": 30}, global_batch=1)
-    return recipe(parts, write_data(tmp_path / "data"), [only], watch={"every": 2, "share": None})
+    return recipe(
+        parts, write_data(tmp_path / "data"), [only], monitoring={"every": 2, "share": None}
+    )
 
 
 class At(Callback):
@@ -133,7 +135,7 @@ def test_a_disk_that_is_full_for_a_while_costs_nothing(
 
     found = weights(train(made, tmp_path / "run", At(_2=full, _5=free)))
     assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
-    for name in ("metrics.jsonl", "proofs.jsonl", "watch.jsonl"):
+    for name in ("metrics.jsonl", "proofs.jsonl", "monitoring.jsonl"):
         steps = [
             [line["step"] for line in lines(tmp_path / place / name)] for place in ("run", "whole")
         ]
@@ -169,14 +171,14 @@ def test_looks_and_tools_that_cannot_write_are_left_out(
         raise error
 
     told: list[dict[str, Any]] = []
-    monkeypatch.setattr(Watched, "save", full)
+    monkeypatch.setattr(MonitoringData, "save", full)
     if isinstance(error, OSError):
         monkeypatch.setattr(curves._TensorBoard, "add", full)
     Trainer(made, RunFolder(tmp_path / "run"), announce=told.append).run()
     notes = [line["note"] for line in told if "note" in line]
     assert sum("no looks until the next stage" in note for note in notes) == 1
     assert sum("tensorboard failed" in note for note in notes) == isinstance(error, OSError)
-    assert lines(tmp_path / "run/watch.jsonl") == []
+    assert lines(tmp_path / "run/monitoring.jsonl") == []
     assert json.loads((tmp_path / "run/manifest.json").read_text())["stages"]
     assert not has_checkpoint(tmp_path / "run/state")
 
@@ -184,14 +186,14 @@ def test_looks_and_tools_that_cannot_write_are_left_out(
 def test_base_features_that_could_not_be_kept_are_written_at_a_later_look(
     made: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    sound, calls = Watched.save, iter(range(99))
+    sound, calls = MonitoringData.save, iter(range(99))
 
-    def once(watched: Watched, path: Path) -> None:
+    def once(watched: MonitoringData, path: Path) -> None:
         if next(calls) == 1:
             raise FULL
         sound(watched, path)
 
-    monkeypatch.setattr(Watched, "save", once)
+    monkeypatch.setattr(MonitoringData, "save", once)
     train(made, tmp_path / "run")
-    assert Watched.load(tmp_path / "run/watch.safetensors").base is not None
-    assert lines(tmp_path / "run/watch.jsonl")[0]["cka"] == pytest.approx(1.0)
+    assert MonitoringData.load(tmp_path / "run/monitoring.safetensors").base is not None
+    assert lines(tmp_path / "run/monitoring.jsonl")[0]["cka"] == pytest.approx(1.0)

@@ -30,7 +30,7 @@ def micro(parts: Parts) -> tuple[Batch, ...]:
     return tuple(collate([[sample]]) for sample in made)
 
 
-def ready_job(parts: Parts, *, room: float = 1.0, **changes: Any) -> StageRun:
+def ready_run(parts: Parts, *, room: float = 1.0, **changes: Any) -> StageRun:
     """A stage that takes single steps, with room for so many GiB of features."""
     settings = stage(**{"objectives": BOTH, "train": {"connector": 1.0}, **changes})
     ready = stage_run(parts.build(), settings, parallel={"kept_features": room})
@@ -70,7 +70,7 @@ def test_a_frozen_tower_runs_once_to_the_same_bits(
     tiles = sum(len(batch.tiles) for batch in micro)
     results = []
     for room in (0.0, 1.0):
-        ready = ready_job(parts, room=room, objectives=objectives)
+        ready = ready_run(parts, room=room, objectives=objectives)
         ready.recipe = Recipe.model_validate({**ready.recipe.model_dump(), "precision": precision})
         results.append(passed(ready, micro))
     (twice, expected), (once, found) = results
@@ -83,7 +83,7 @@ def test_features_are_kept_from_the_first_micro_batch_on_as_far_as_there_is_room
     parts: Parts, micro: tuple[Batch, ...], room: int, kept: int
 ):
     """A micro-batch without a tile counts as one: where processes wait in the tower, it runs one."""
-    ready = ready_job(parts, room=room * FEATURES / 2**30)
+    ready = ready_run(parts, room=room * FEATURES / 2**30)
     tiles = [len(batch.tiles) for batch in micro]
     assert tiles == [0, 1, 2, 1, 1, 1, 1, 1]
     assert passed(ready, micro)[0] == sum(tiles) + sum(tiles[kept:])
@@ -92,8 +92,8 @@ def test_features_are_kept_from_the_first_micro_batch_on_as_far_as_there_is_room
 def test_a_tower_that_trains_runs_twice_or_once_by_choice(parts: Parts, micro: tuple[Batch, ...]):
     train = {"connector": 1.0, "tower": 1.0}
     tiles = sum(len(batch.tiles) for batch in micro)
-    assert passed(ready_job(parts, train=train), micro)[0] == 2 * tiles
-    assert passed(ready_job(parts, train=train, negatives="micro_batch"), micro)[0] == tiles
+    assert passed(ready_run(parts, train=train), micro)[0] == 2 * tiles
+    assert passed(ready_run(parts, train=train, negatives="micro_batch"), micro)[0] == tiles
 
 
 def test_without_an_objective_that_spans_the_step_nothing_is_kept(
@@ -101,19 +101,19 @@ def test_without_an_objective_that_spans_the_step_nothing_is_kept(
 ):
     tiles = sum(len(batch.tiles) for batch in micro)
     plain = {"next_token": 1.0}
-    assert passed(ready_job(parts, objectives=plain), micro)[0] == tiles
-    assert passed(ready_job(parts), micro[3:4])[0] == 1
+    assert passed(ready_run(parts, objectives=plain), micro)[0] == tiles
+    assert passed(ready_run(parts), micro[3:4])[0] == 1
 
 
 def test_negatives_of_a_micro_batch_are_its_own(parts: Parts, micro: tuple[Batch, ...]):
     """The loss of the step is the sum of the losses that each micro-batch has alone."""
-    ready = ready_job(parts, objectives={"contrastive": 1.0}, negatives="micro_batch")
+    ready = ready_run(parts, objectives={"contrastive": 1.0}, negatives="micro_batch")
     made = samples(ready.bundle, captions([*TEXTS, "small"]))
     pairs = tuple(collate([made[at : at + 2]]) for at in (0, 2))
     objective, expected = ready.objectives["contrastive"], 0.0
     for batch in pairs:
         expected += float(objective(ready.model, ready.model(batch, logits=False), batch).detach())
     found = passed(ready, pairs)[1]["contrastive"]
-    spanning = passed(ready_job(parts, objectives={"contrastive": 1.0}), pairs)[1]["contrastive"]
+    spanning = passed(ready_run(parts, objectives={"contrastive": 1.0}), pairs)[1]["contrastive"]
     assert found == pytest.approx(expected / 4, rel=1e-6)
     assert spanning > found * 1.05

@@ -75,7 +75,7 @@ class Recipe(Config):
     """How many unreadable records the run puts up with."""
     parallel: ParallelConfig = ParallelConfig()
     """How the processes of a run share the model."""
-    watch: MonitoringConfig = MonitoringConfig()
+    monitoring: MonitoringConfig = MonitoringConfig()
     """What the run looks at beside its losses, and where its curves go."""
     workers: Annotated[int, Field(ge=0)] = 1
     """Loader processes per rank; 0 loads in the training process."""
@@ -91,8 +91,8 @@ class Recipe(Config):
                     f"stage {stage.name} mixes source {unknown[0]!r}, which `sources` does not define"
                     f" (defined: {', '.join(self.sources) or 'none'})"
                 )
-        if self.watch.source is not None and self.watch.source not in self.sources:
+        if self.monitoring.source is not None and self.monitoring.source not in self.sources:
             raise ValueError(
-                f"watch.source names {self.watch.source!r}, which `sources` does not define"
+                f"monitoring.source names {self.monitoring.source!r}, which `sources` does not define"
             )
         return self

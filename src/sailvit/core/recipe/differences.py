@@ -22,7 +22,7 @@ FREE = (
     "checkpoint.*",
     "quarantine.*",
     "recovery.*",
-    "watch.*",
+    "monitoring.*",
     "loggers*",
     "parallel.mode",
     "parallel.group",

@@ -126,7 +126,7 @@ def model_remarks(recipe: Recipe, model: Sketch) -> Iterator[str]:
 
 def source_remarks(recipe: Recipe) -> Iterator[str]:
     """Sources that nothing uses."""
-    used = {recipe.watch.source, *(name for stage in recipe.stages for name in stage.data)}
+    used = {recipe.monitoring.source, *(name for stage in recipe.stages for name in stage.data)}
     if spare := [name for name in recipe.sources if name not in used]:
         yield f"no stage uses {', '.join(spare)}"
 

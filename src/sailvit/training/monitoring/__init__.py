@@ -1,1 +1,1 @@
-"""What a run looks at beside its losses, and where its curves go."""
+"""What a run measures beside its losses."""

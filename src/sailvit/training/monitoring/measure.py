@@ -1,4 +1,4 @@
-"""Looks at a model in training that leave no trace in it: drift of the tower, perplexity of the language, affinity."""
+"""Measurements of a model in training that leave no trace in it: drift, perplexity, affinity."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from sailvit.models.loading.build import ModelBundle
 from sailvit.models.measures.affinity import affinity
 from sailvit.models.structure.mllm import MLLM
 from sailvit.models.structure.parallel import let_go
-from sailvit.training.monitoring.monitored import Watched, packs
+from sailvit.training.monitoring.monitored import MonitoringData, packs
 from sailvit.training.stages.stage_run import StageRun
 
 _ROWS = 4096
 """Most patch features that are compared; for towers up to 1024 wide enough to keep CKA honest."""
 _WORDS = 2000
-"""Most rows of the embedding table that affinity looks at."""
+"""Most rows of the embedding table that affinity compares."""
 
 
 @dataclass(frozen=True)
-class Sight:
-    """What the model makes of the watched tiles; the same on every process."""
+class ModelFeatures:
+    """What the model makes of the monitored tiles; the same on every process."""
 
-    features: torch.Tensor
+    tower: torch.Tensor
     """float[N, D]: the tower's features, as many patches of every tile."""
     visual: torch.Tensor
     """float[I, E]: each tile's mean visual token."""
@@ -60,26 +60,26 @@ def undisturbed(run: StageRun) -> Iterator[None]:
         let_go(model)
 
 
-def see(run: StageRun, watched: Watched) -> Sight | None:
-    """What the model makes of the tiles, which are shared among the processes; none without tiles."""
-    if not len(watched.tiles):
+def model_features(run: StageRun, data: MonitoringData) -> ModelFeatures | None:
+    """What the model makes of the tiles, which are shared among the processes; None without tiles."""
+    if not len(data.tiles):
         return None
     layout = run.bundle.layout
     most = max(1, run.recipe.sequence // layout.tokens_per_tile)
-    count = len(watched.tiles)
-    own = watched.tiles[_own(count)].to(run.device)
+    count = len(data.tiles)
+    own = data.tiles[_own(count)].to(run.device)
     # Never more tiles at once than a pack of the run holds.
     seen = [
         _one_pass(run.model, own[at : at + most], _ROWS // count) for at in range(0, len(own), most)
     ]
     features, visual = (gather_rows(torch.cat(side)) for side in zip(*seen, strict=True))
     per_tile = len(features) // len(visual)
-    return Sight(features[: count * per_tile], visual[:count], _words(run.bundle))
+    return ModelFeatures(features[: count * per_tile], visual[:count], _words(run.bundle))
 
 
-def perplexity(run: StageRun, watched: Watched) -> float | None:
-    """Exp of the mean loss on the answers of the texts, which are shared among the processes; none without texts."""
-    filled = packs(watched.texts, run.recipe.sequence)
+def perplexity(run: StageRun, data: MonitoringData) -> float | None:
+    """Exp of the mean loss on the answers of the texts, which are shared among the processes; None without texts."""
+    filled = packs(data.texts, run.recipe.sequence)
     if not filled:
         return None
     loss = answers = 0.0
@@ -93,16 +93,16 @@ def perplexity(run: StageRun, watched: Watched) -> float | None:
     return math.exp(min(loss / max(answers, 1.0), 700.0))
 
 
-def distances(sight: Sight) -> dict[str, float]:
+def distances(features: ModelFeatures) -> dict[str, float]:
     """Affinity of the mean visual tokens and the embeddings, by its three distances."""
-    found = affinity(sight.visual.float().cpu().numpy(), sight.words.float().cpu().numpy())
+    found = affinity(features.visual.float().cpu().numpy(), features.words.float().cpu().numpy())
     return {"nearest": found.nearest, "wasserstein": found.wasserstein, "mean": found.mean}
 
 
 def _one_pass(model: MLLM, tiles: torch.Tensor, rows: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Evenly taken patch features float[I * R, D] and mean visual tokens float[I, E] of tiles uint8[I, C, H, W].
 
-    The tower is listened to while the whole visual side runs: of a sharded model no part can run by itself.
+    The tower's output is caught while the whole visual side runs: of a sharded model no part can run by itself.
     """
     caught: list[torch.Tensor] = []
     handle = model.tower.register_forward_hook(
@@ -136,6 +136,6 @@ def _each(count: int) -> int:
 
 
 def _own(count: int) -> list[int]:
-    """Which of `count` things this process looks at: the same number on each, the last one again where they run out."""
+    """Which of `count` things this process measures: the same number on each, the last one again where they run out."""
     start = rank() * _each(count)
     return [min(index, count - 1) for index in range(start, start + _each(count))]

@@ -1,4 +1,4 @@
-"""What a run is watched with: tiles, texts, and the base tower's features, chosen once and kept in the run folder."""
+"""What a run is monitored on: tiles, texts and the base tower's features, chosen once and kept."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from sailvit.data.lengths.measuring import measure_all
 from sailvit.data.processing.processor import UNUSABLE, Processor
 from sailvit.data.sources import open_source
 
-_LOOKED_AT = 4096
+_CANDIDATES = 4096
 """Most positions of a source among which records are chosen."""
 
 PLAIN = (
@@ -43,8 +43,8 @@ PLAIN = (
 
 
 @dataclass(frozen=True)
-class Watched:
-    """Fixed things to look at again and again."""
+class MonitoringData:
+    """Fixed inputs that are measured again and again."""
 
     tiles: torch.Tensor
     """uint8[I, C, H, W]: tiles of as many images; I may be 0."""
@@ -65,7 +65,7 @@ class Watched:
         draft.replace(path)
 
     @classmethod
-    def load(cls, path: Path) -> Watched:
+    def load(cls, path: Path) -> MonitoringData:
         """What `save` wrote."""
         with safe_open(path, "pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
@@ -81,12 +81,12 @@ def choose(
     sources: Mapping[str, Source],
     costs: Mapping[str, Costs],
     processor: Processor,
-) -> Watched:
+) -> MonitoringData:
     """Tiles and texts for a run of `recipe`, from the source that it names for this or from its stages' own.
 
     The same recipe and data give the same choice. Records that cannot be read are passed over.
     """
-    name = recipe.watch.source
+    name = recipe.monitoring.source
     if name is not None:
         sources = {name: open_source(name, recipe.sources[name], Path.cwd())}
         costs = measure_all(sources, processor, workers=recipe.workers)
@@ -97,13 +97,13 @@ def choose(
         _samples(recipe.seed, n, sources[n], costs[n], processor, kind="texts") for n in sources
     ]
     # The last tile of an image that was cut up is the one that shows all of it.
-    tiles = [sample.tiles[-1] for sample in islice(_alternating(pictures), recipe.watch.tiles)]
+    tiles = [sample.tiles[-1] for sample in islice(_alternating(pictures), recipe.monitoring.tiles)]
     size = processor.layout.tile_size
     shown = torch.stack(tiles) if tiles else torch.zeros(0, 3, size, size, dtype=torch.uint8)
-    texts = tuple(islice(_alternating(plain), recipe.watch.texts))
+    texts = tuple(islice(_alternating(plain), recipe.monitoring.texts))
     if texts:
-        return Watched(shown, texts, "records")
-    return Watched(shown, tuple(_built_in(processor)), "built in")
+        return MonitoringData(shown, texts, "records")
+    return MonitoringData(shown, tuple(_built_in(processor)), "built in")
 
 
 def packs(texts: tuple[Sample, ...], longest: int) -> list[list[Sample]]:
@@ -129,9 +129,10 @@ def _samples(
     kind: Literal["pictures", "texts"],
 ) -> Iterator[Sample]:
     """Samples of the source's records with or without images, in a random order; nothing is read in advance."""
+    # The name of the stream is part of the choice: another would choose other records.
     rng = numpy_generator(seed, "watch", name)
-    few = len(source) <= _LOOKED_AT
-    positions = rng.permutation(len(source)) if few else rng.integers(0, len(source), _LOOKED_AT)
+    few = len(source) <= _CANDIDATES
+    positions = rng.permutation(len(source)) if few else rng.integers(0, len(source), _CANDIDATES)
     tokens, tiles = costs.at(positions)
     for position in positions[
         (tiles > 0) if kind == "pictures" else (tiles == 0) & (tokens > 0)

@@ -1,1 +1,1 @@
-"""What a run leaves behind: parts, manifest, journal, quarantine, curves."""
+"""What a run leaves behind: parts, manifest, journal, quarantine, loggers."""

@@ -1,4 +1,4 @@
-"""Curves: where a run's numbers go to be looked at, beside its own files."""
+"""Loggers: where a run's numbers go beside its own files (TensorBoard, wandb, trackio)."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ _FAILURES = (OSError, RuntimeError, ValueError, sqlite3.Error)
 """What tools raise when a disk is full or a server is gone."""
 
 
-class Viewer(Protocol):
-    """A tool that draws curves."""
+class Logger(Protocol):
+    """One tool that keeps numbers and draws their curves."""
 
     def add(self, values: Mapping[str, float], *, samples: int, step: int) -> None:
         """Take the values after so many samples of the stage and steps of the run."""
@@ -33,11 +33,11 @@ class Viewer(Protocol):
         """Write what is left."""
 
 
-class Curves:
-    """The curves of a run in every tool that its recipe names; they are opened with the first values.
+class Loggers:
+    """All loggers that a run's recipe names; they are opened with the first values.
 
-    A tool that fails later, as its disk is full, is left out until the next stage: the run's own files hold all that it
-    would have been given.
+    A logger that fails later (its disk is full, its server gone) is left out until the next stage:
+    the run's own files hold all that it would have been given.
     """
 
     def __init__(
@@ -50,39 +50,39 @@ class Curves:
         self._recipe = recipe
         self._folder = folder
         self._announce = announce
-        self._viewers: dict[str, Viewer] | None = None
+        self._loggers: dict[str, Logger] | None = None
         self._before: dict[int, int] = {}
 
     def open(self) -> None:
         """Open the tools now, so that a tool that cannot start says so before the first step."""
-        if self._viewers is None:
-            with explained("what watch.report asks for", "start again"):
-                self._viewers = {
-                    tool: VIEWERS[tool](self._recipe, self._folder)
-                    for tool in self._recipe.watch.report
+        if self._loggers is None:
+            with explained("what monitoring.loggers asks for", "start again"):
+                self._loggers = {
+                    tool: LOGGERS[tool](self._recipe, self._folder)
+                    for tool in self._recipe.monitoring.loggers
                 }
             return
-        for tool in self._recipe.watch.report:
-            if tool not in self._viewers:
+        for tool in self._recipe.monitoring.loggers:
+            if tool not in self._loggers:
                 with self._left_out(tool):
-                    self._viewers[tool] = VIEWERS[tool](self._recipe, self._folder)
+                    self._loggers[tool] = LOGGERS[tool](self._recipe, self._folder)
 
     def add(self, run: StageRun, values: Mapping[str, float]) -> None:
-        """Show `values` as they are after the job's last step, under the name of its stage."""
-        if self._viewers is None:
+        """Show `values` as they are after the run's last step, under the name of its stage."""
+        if self._loggers is None:
             self.open()
         named = {f"{run.stage.name}/{name}": value for name, value in values.items()}
         step = self._steps_before(run.index) + run.step
-        for tool, viewer in list((self._viewers or {}).items()):
+        for tool, logger in list((self._loggers or {}).items()):
             with self._left_out(tool):
-                viewer.add(named, samples=run.samples, step=step)
+                logger.add(named, samples=run.samples, step=step)
 
     def close(self) -> None:
-        """Close every tool; none takes values any more."""
-        for tool, viewer in list((self._viewers or {}).items()):
+        """Close every logger."""
+        for tool, logger in list((self._loggers or {}).items()):
             with self._left_out(tool):
-                viewer.close()
-        self._viewers = None
+                logger.close()
+        self._loggers = None
 
     @contextmanager
     def _left_out(self, tool: str) -> Iterator[None]:
@@ -90,7 +90,7 @@ class Curves:
         try:
             yield
         except _FAILURES as error:
-            (self._viewers or {}).pop(tool, None)
+            (self._loggers or {}).pop(tool, None)
             self._announce(
                 {
                     "note": f"{tool} failed ({reason(error)}) and is left out until the next stage; {self._folder.path}"
@@ -161,7 +161,7 @@ class _Wandb(_Logged):
         except wandb.errors.Error as error:
             raise RunError(
                 f"wandb did not start ({error}); log in with `wandb login`, set WANDB_MODE=offline to keep its files in"
-                f" {folder.path}, or take it out of watch.report"
+                f" {folder.path}, or take it out of monitoring.loggers"
             ) from error
 
 
@@ -177,17 +177,17 @@ class _Trackio(_Logged):
         )
 
 
-VIEWERS: dict[str, Any] = {"tensorboard": _TensorBoard, "wandb": _Wandb, "trackio": _Trackio}
+LOGGERS: dict[str, Any] = {"tensorboard": _TensorBoard, "wandb": _Wandb, "trackio": _Trackio}
 """By the name that recipes use."""
 
 
 def refuse_missing(recipe: Recipe) -> None:
     """RecipeError when the recipe names a tool that is not installed."""
-    for tool in recipe.watch.report:
+    for tool in recipe.monitoring.loggers:
         if find_spec(tool) is None:
             raise RecipeError(
-                f"watch.report names {tool}, which is not installed; install it with `pip install 'sailvit[{tool}]'`,"
-                " or take it out"
+                f"monitoring.loggers names {tool}, which is not installed; install it"
+                f" with `pip install 'sailvit[{tool}]'`, or take it out"
             )
 
 

@@ -1,4 +1,4 @@
-"""The looks at a run, as charts over its steps: drift of the tower, perplexity, affinity, and norms by part."""
+"""Monitoring points as charts over the run's steps: drift, perplexity, affinity, norms by part."""
 
 from __future__ import annotations
 
@@ -49,10 +49,10 @@ PANELS = (
 """In the order of the page."""
 
 
-def look_charts(looks: Sequence[Mapping[str, Any]], stages: Sequence[Extent]) -> list[Chart]:
-    """A chart for everything that was seen at two looks or more."""
+def monitoring_charts(points: Sequence[Mapping[str, Any]], stages: Sequence[Extent]) -> list[Chart]:
+    """A chart for everything that was measured at two points or more."""
     begins = {index: begin for index, (_, begin, _) in enumerate(stages)}
-    placed = [line for line in looks if line["stage_index"] in begins]
+    placed = [line for line in points if line["stage_index"] in begins]
     step = np.array(
         [begins[line["stage_index"]] + line["step"] for line in placed], dtype=np.float64
     )
@@ -110,7 +110,7 @@ def _chart(
             f"{name} from {y[0]:.3g} to {y[-1]:.3g}" for name, (_, y) in curves.items()
         )
         return Chart(
-            to_svg(figure, f"look-{panel.title}", f"{panel.title}, {panel.unit}: {courses}.")
+            to_svg(figure, f"monitoring-{panel.title}", f"{panel.title}, {panel.unit}: {courses}.")
         )
 
 
