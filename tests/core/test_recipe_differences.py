@@ -57,7 +57,7 @@ def recipe(**changes: Any) -> Recipe:
         {"parallel": {"mode": "shard", "offload": True, "recompute": {"tower": "full"}}},
         {"stages__1__save": ["tower"]},
         {"sources__seen__path": "/elsewhere"},
-        {"sources__fresh": {"format": "llava", "path": "/new"}, "watch__source": "fresh"},
+        {"sources__fresh": {"format": "llava", "path": "/new"}, "monitoring__source": "fresh"},
     ],
     ids=lambda value: next(iter(value)),
 )

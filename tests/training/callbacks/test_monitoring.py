@@ -251,7 +251,7 @@ def test_looks_stretch_so_that_they_stay_within_their_share():
         clock.now += 0.1
         if step % 10 == 0 and budget.allows():
             budget.begin()
-            with budget.look():
+            with budget.spend():
                 clock.now += 0.3
             taken.append(step)
         assert budget.used <= 0.02 or len(taken) <= 1
@@ -267,9 +267,9 @@ def test_cheap_looks_keep_the_cadence_and_no_share_means_no_limit():
         if step >= 10 and step % 10 == 0:
             assert cheap.allows()
             cheap.begin()
-            with cheap.look():
+            with cheap.spend():
                 clock.now += 0.001
-        with free.look():
+        with free.spend():
             clock.now += 5
         assert free.allows()
 
