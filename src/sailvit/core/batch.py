@@ -47,6 +47,8 @@ class Batch:
     """bool[B, T]: which positions are padding; None where that is not known."""
     features: torch.Tensor | None = None
     """float[I, P, D]: features of the tiles where they are known; None runs the tower."""
+    seed: int | None = None
+    """Of the random numbers of its passes, where it takes several; None draws them as they come."""
 
     @property
     def answer_tokens(self) -> int:

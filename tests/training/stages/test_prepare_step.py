@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from transformers import ViTConfig
 
 from sailvit.core.batch import Batch
 from sailvit.core.recipe import Recipe
 from sailvit.core.records import Sample
 from sailvit.data.processing.collate import collate
+from sailvit.models.loading.build import build
 from sailvit.training.objectives.base import Contrastive
 from sailvit.training.stages.loop import _global_counts, accumulate
+from sailvit.training.stages.prepare_step import look_ahead
 from sailvit.training.stages.stage_run import StageRun
-from tiny_parts import Parts, captions, mixed_records, samples
+from tiny_parts import TOWERS, Parts, captions, mixed_records, samples, save_tower
 from tiny_runs import stage, stage_run
 
 BOTH = {"next_token": 1.0, "contrastive": 0.3}
@@ -117,3 +121,56 @@ def test_negatives_of_a_micro_batch_are_its_own(parts: Parts, micro: tuple[Batch
     spanning = passed(ready_run(parts, objectives={"contrastive": 1.0}), pairs)[1]["contrastive"]
     assert found == pytest.approx(expected / 4, rel=1e-6)
     assert spanning > found * 1.05
+
+
+def with_dropout(parts: Parts, folder: Path) -> StageRun:
+    """A contrastive stage whose tower trains and drops half of its activations."""
+    config = ViTConfig(**{**TOWERS["vit"].to_dict(), "hidden_dropout_prob": 0.5})
+    save_tower(config, folder / "tower")
+    bundle = build(parts.config().model_copy(update={"tower": str(folder / "tower")}), 0)
+    train = {"connector": 1.0, "tower": 1.0, "language": 1.0}
+    ready = stage_run(bundle, stage(objectives={"contrastive": 1.0}, train=train))
+    ready.objectives["contrastive"].bias.data.fill_(-1.0)
+    return ready
+
+
+def test_dropout_is_the_same_in_both_passes(parts: Parts, micro: tuple[Batch, ...], tmp_path: Path):
+    """Pairs of the bank are, to the bit, those of the pass that has the graph."""
+    ready = with_dropout(parts, tmp_path)
+    objective, seen = ready.objectives["contrastive"], []
+    pairs = objective.pairs
+    objective.pairs = lambda *given: seen.append(pairs(*given)) or seen[-1]
+    accumulate(ready, micro, _global_counts(ready, micro))
+    assert len(seen) == 2 * len(micro)
+    for before, behind in zip(seen[: len(micro)], seen[len(micro) :], strict=True):
+        for expected, found in zip(before, behind, strict=True):
+            assert torch.equal(found.detach(), expected)
+    images = [images for images, _ in seen[: len(micro)] if len(images)]
+    assert not torch.equal(images[0], images[1])
+
+
+def test_the_gradient_with_dropout_is_that_of_the_whole_loss(
+    parts: Parts, micro: tuple[Batch, ...], tmp_path: Path
+):
+    """Of the loss over all pairs at once, with one graph through the same dropout."""
+    ready = with_dropout(parts, tmp_path)
+    objective = ready.objectives["contrastive"]
+    assert isinstance(objective, Contrastive)
+    _, found = passed(ready, micro)
+    ready.model.zero_grad()
+    counts = _global_counts(ready, micro)
+    seeded = look_ahead(ready, micro)
+    made = []
+    for batch in seeded:
+        torch.manual_seed(batch.seed)
+        made.append(objective.pairs(ready.model, ready.model(batch, logits=False).visual, batch))
+    images, texts = (torch.cat(side) for side in zip(*made, strict=True))
+    scores = objective.log_scale.exp() * images @ texts.T + objective.bias
+    signs = 2 * torch.eye(len(scores)) - 1
+    signs[(texts @ texts.T > 1 - 1e-5) & (torch.eye(len(scores)) == 0)] = 0
+    loss = -torch.nn.functional.logsigmoid(signs * scores)[signs != 0].sum()
+    (loss / counts["contrastive"]).backward()
+    assert found["contrastive"] == pytest.approx(float(loss.detach()) / counts["contrastive"], rel=1e-5)
+    for name, parameter in ready.model.named_parameters():
+        if parameter.grad is not None:
+            torch.testing.assert_close(found[f"model.{name}"], parameter.grad, rtol=1e-4, atol=1e-6)

@@ -86,14 +86,13 @@ class Contrastive(Objective):
 
         With this bank every micro-batch has its share of the whole step's gradient, as in GradCache
         (arXiv 2101.06983), for one more forward pass without a graph: of tower and connector, or
-        of the connector alone where the tower's features are kept.
+        of the connector alone where the tower's features are kept. Batches with a seed have the
+        same dropout in both passes.
         """
         self._bank = None
         if len(batches) == 1:
             return
-        pairs = [
-            self.pairs(model, model.visual(batch.tiles, batch.features), batch) for batch in batches
-        ]
+        pairs = [self.pairs(model, _drawn(model, batch), batch) for batch in batches]
         images, captions = (torch.cat(side) for side in zip(*pairs, strict=True))
         self._row = rows_before(len(images), images.device)
         ids = torch.cat([_captioned_ids(batch) for batch in batches])
@@ -136,6 +135,13 @@ class Contrastive(Objective):
         embedded = model.language.get_input_embeddings()(batch.tokens.flatten()[owner >= 0]).float()
         captions = embedded.new_zeros(len(ids), embedded.shape[1]).index_add(0, rows, embedded)
         return normalize(images, dim=-1), normalize(captions, dim=-1)
+
+
+def _drawn(model: MLLM, batch: Batch) -> torch.Tensor:
+    """Visual tokens float[I, V, D], with the dropout that the micro-batch's own pass will have."""
+    if batch.seed is not None:
+        torch.manual_seed(batch.seed)
+    return model.visual(batch.tiles, batch.features)
 
 
 @torch.no_grad()

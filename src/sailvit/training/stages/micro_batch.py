@@ -35,6 +35,9 @@ def _loss(
 ) -> tuple[torch.Tensor, list[torch.Tensor]]:
     logits = any(objective.needs_logits for objective in run.objectives.values())
     routers = any(objective.needs_routers for objective in run.objectives.values())
+    if batch.seed is not None:
+        # The language draws after the tower, so here the tower draws what it drew in the pass before.
+        torch.manual_seed(batch.seed)
     activations = run.model(batch, logits=logits, routers=routers)
     totals = []
     with torch.autocast(run.device.type, enabled=False):

@@ -9,7 +9,8 @@ from itertools import accumulate
 import torch
 
 from sailvit.core.batch import Batch
-from sailvit.distributed.processes import lowest
+from sailvit.core.seeding import derive_seed
+from sailvit.distributed.processes import lowest, rank
 from sailvit.models.structure.mllm import MLLM
 from sailvit.training.stages.stage_run import StageRun
 
@@ -26,10 +27,17 @@ def look_ahead(run: StageRun, batches: Sequence[Batch]) -> list[Batch]:
         if run.stage.negatives == "step" or not objective.looks_ahead
     ]
     if len(made) > 1 and any(objective.looks_ahead for objective in asked):
+        # Dropout has to be the same in both passes: else the gradient is that of no loss at all.
+        made = [dataclasses.replace(batch, seed=_seed(run, at)) for at, batch in enumerate(made)]
         made = _with_features(model, made, run.recipe.parallel.kept_features * 2**30)
     for objective in asked:
         objective.prepare(model, made)
     return made
+
+
+def _seed(run: StageRun, place: int) -> int:
+    """Of a micro-batch, as each needs dropout of its own; a resumed run finds the same one."""
+    return derive_seed(run.recipe.seed, "dropout", run.index, run.step, rank(), place)
 
 
 @torch.no_grad()
