@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import transformers
 from safetensors.torch import load_file
 from small_tokenizers import CHATML, byte_tokenizer
 from transformers import (
@@ -25,6 +28,7 @@ from transformers import (
 )
 
 from sailvit.core.errors import ModelError
+from sailvit.models.guards.checkpoint_files import _UNDONE, refuse_quantised
 from sailvit.models.loading.build import build
 from sailvit.models.loading.folders import save_part
 from sailvit.models.loading.sketch import sketch
@@ -160,3 +164,72 @@ def test_damaged_folders(parts: Parts, tmp_path: Path, kind: str, part: str):
     asked = parts.config().model_copy(update={part: str(tmp_path / "copy")})
     with pytest.raises(ModelError, match=f"cannot load the {part} from the folder .*{message}"):
         build(asked, 0)
+
+
+@pytest.mark.parametrize(
+    ("method", "told"),
+    [
+        ("fp8", r"FineGrainedFP8Config as Q; A\.from_pretrained\('org/x', .*dequantize=True"),
+        ("mxfp4", r"Mxfp4Config as Q; .*dequantize=True"),
+        ("compressed-tensors", r"CompressedTensorsConfig as Q; .*dequantize=True"),
+        ("bitsandbytes", r"the package of bitsandbytes: .*\.dequantize\(\)\.save_pretrained"),
+        ("gptq", "with the tools of gptq; transformers itself does not"),
+    ],
+)
+def test_quantised_checkpoints_are_refused_with_the_way_to_undo_it(method: str, told: str):
+    config = {"text_config": {"quantization_config": {"quant_method": method}}}
+    with pytest.raises(ModelError, match=f"neither trained nor run frozen.*{told}"):
+        refuse_quantised("language", config, "org/x")
+
+
+def test_what_undoes_quantisation_is_in_transformers():
+    for name in _UNDONE.values():
+        assert "dequantize" in signature(getattr(transformers, name)).parameters
+
+
+def written(name: str, **changes: Any) -> Callable[[Path], None]:
+    """Damage that leaves the file JSON, with other things in it."""
+
+    def damage(folder: Path) -> None:
+        held = json.loads((folder / name).read_text()) if changes else {}
+        (folder / name).write_text(json.dumps({**held, **changes}))
+
+    return damage
+
+
+NO_TOKENIZER = {
+    "nothing": written("tokenizer.json"),
+    "no model": written("tokenizer.json", model=None),
+    "another model": written("tokenizer.json", model={"type": "Foo"}),
+    "a number for a class": written("tokenizer_config.json", tokenizer_class=5),
+    "a number for a token": written("tokenizer_config.json", eos_token=5),
+}
+
+
+@pytest.mark.parametrize("kind", NO_TOKENIZER)
+def test_files_that_are_no_tokenizer(parts: Parts, tmp_path: Path, kind: str):
+    shutil.copytree(parts.config().language, tmp_path / "copy")
+    NO_TOKENIZER[kind](tmp_path / "copy")
+    asked = parts.config().model_copy(update={"language": str(tmp_path / "copy")})
+    for make in (sketch, lambda config: build(config, 0)):
+        with pytest.raises(ModelError, match="cannot load the tokenizer of the language from the"):
+            make(asked)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "cannot read the preprocessor_config.json .*download it again"),
+        ('{"size": "big", "image_mean": 0.5, "image_std": 0.5}', "gives size 'big'"),
+        ('{"size": 64, "image_mean": {"r": 1}, "image_std": 0.5}', "image_mean {'r': 1}"),
+        ('{"size": 64, "image_mean": ["a", "b", "c"], "image_std": 0.5}', "image_mean .'a', 'b'"),
+    ],
+)
+def test_a_damaged_preprocessor_config_is_not_called_missing(
+    parts: Parts, tmp_path: Path, text: str, message: str
+):
+    shutil.copytree(parts.config().tower, tmp_path / "copy")
+    (tmp_path / "copy/preprocessor_config.json").write_text(text)
+    asked = parts.config().model_copy(update={"tower": str(tmp_path / "copy")})
+    with pytest.raises(ModelError, match=message):
+        sketch(asked)

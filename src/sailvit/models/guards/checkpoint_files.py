@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +24,14 @@ _JSON = (
 )
 _WEIGHTS = {".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".gguf", ".h5", ".msgpack"}
 _AUTO = {"tower": "AutoModel", "language": "AutoModelForCausalLM"}
-_UNDONE = ("fp8", "mxfp4")
-"""Quantisation whose weights transformers turns back into plain ones by itself, on any device."""
+_UNDONE = {
+    "fp8": "FineGrainedFP8Config",
+    "mxfp4": "Mxfp4Config",
+    "compressed-tensors": "CompressedTensorsConfig",
+}
+"""Quantisation that transformers undoes while it loads, on any device, and the config that asks for it."""
+_UNDONE_LATER = ("bitsandbytes", "higgs")
+"""Quantisation that it undoes once a model is loaded, with the method's package and mostly a GPU."""
 
 
 def refuse_damaged(part: Part, folder: str) -> None:
@@ -36,6 +42,16 @@ def refuse_damaged(part: Part, folder: str) -> None:
     """
     for problem in folder_problems(part, folder):
         raise ModelError(f"cannot load the {part} from the folder {folder}: {problem}")
+
+
+def refuse_quantised(part: Part, config: dict[str, Any], source: str) -> None:
+    """The same for the config of a hub id; of a folder `folder_problems` tells it.
+
+    Raises:
+        ModelError: the weights are quantised.
+    """
+    if not Path(source).is_dir() and (problem := quantised(part, config, source)):
+        raise ModelError(f"cannot load the {part} {source!r}: {problem}")
 
 
 def folder_problems(part: Part, source: str, *, bare: bool = False) -> Iterator[str]:
@@ -55,14 +71,14 @@ def folder_problems(part: Part, source: str, *, bare: bool = False) -> Iterator[
         yield f"it has no config.json; it holds {_listed(folder)}. Name the folder of a saved model"
         return
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    if problem := quantised(part, config):
+    if problem := quantised(part, config, source):
         yield problem
     if not bare:
         yield from _weight_problems(part, folder)
 
 
-def quantised(part: Part, config: dict[str, Any]) -> str | None:
-    """Why a quantised checkpoint is refused; None when its weights are plain."""
+def quantised(part: Part, config: dict[str, Any], source: str = "FOLDER") -> str | None:
+    """Why a quantised checkpoint is refused, and how it is undone; None when its weights are plain."""
     given = config.get("quantization_config")
     nested = [value for value in config.values() if isinstance(value, dict)]
     given = given or next(
@@ -77,12 +93,29 @@ def quantised(part: Part, config: dict[str, Any]) -> str | None:
         f"its weights are quantised ({method}), and such weights are neither trained nor run frozen"
         f" here: parts are held in fp32, and a saved {part} is a plain one. Name the checkpoint that"
         " it was quantised from (base_model on its model card), or undo the quantisation and save it"
-        + (
-            f" (transformers does it for {method} with `dequantize=True` in quantization_config)"
-            if method in _UNDONE
-            else ""
-        )
+        f"{_undoing(part, method, source)}"
     )
+
+
+def _undoing(part: Part, method: str, source: str) -> str:
+    """The command that makes plain weights of quantised ones; nothing where transformers has none."""
+    auto = _AUTO.get(part, "AutoModel")
+    if method in _UNDONE:
+        given = f"{source!r}, quantization_config=Q(dequantize=True)"
+        return (
+            f', once, with the package accelerate: python -c "from transformers import'
+            f" {auto} as A, {_UNDONE[method]} as Q;"
+            f" A.from_pretrained({given}).save_pretrained('plain')\", then copy tokenizer and"
+            " preprocessor files beside it"
+        )
+    if method in _UNDONE_LATER:
+        return (
+            f', once and with the package of {method}: python -c "from'
+            f" transformers import {auto} as A;"
+            f" A.from_pretrained({source!r}).dequantize().save_pretrained('plain')\", then copy"
+            " tokenizer and preprocessor files beside it"
+        )
+    return f" with the tools of {method}; transformers itself does not"
 
 
 def _weight_problems(part: Part, folder: Path) -> Iterator[str]:
@@ -106,6 +139,33 @@ def _weight_problems(part: Part, folder: Path) -> Iterator[str]:
         return
     found = (safetensors_problem(folder / name) for name in names)
     yield from (problem for problem in found if problem)
+
+
+def refuse_misfits(part: Part, source: str, expected: Mapping[str, Sequence[int]]) -> None:
+    """Nothing, for a hub id and for a folder whose weights have the expected shapes, by name.
+
+    Names that only one side has are no matter here, as loading renames some of them.
+
+    Raises:
+        ModelError: the first weight that has another shape.
+    """
+    for path in sorted(Path(source).glob("model*.safetensors")):
+        if safetensors_problem(path):
+            continue
+        for name, found in _shapes(path).items():
+            if name in expected and list(expected[name]) != found:
+                raise ModelError(
+                    f"cannot load the {part} from the folder {source}: {path.name} holds {name} as"
+                    f" {found}, and config.json makes it {list(expected[name])}; config and weights"
+                    " are of different models: download both again"
+                )
+
+
+def _shapes(path: Path) -> dict[str, list[int]]:
+    """The shapes of a whole file's weights, from its header alone."""
+    with path.open("rb") as file:
+        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+    return {name: held["shape"] for name, held in header.items() if name != "__metadata__"}
 
 
 def safetensors_problem(path: Path) -> str | None:

@@ -24,8 +24,8 @@ from sailvit.core.errors import ModelError
 from sailvit.core.layout import VisualLayout
 from sailvit.core.recipe import ImageConfig, ModelConfig, Packing, Part
 from sailvit.core.seeding import derive_seed
-from sailvit.models.guards.checkpoint_files import refuse_damaged
-from sailvit.models.guards.errors import Loading
+from sailvit.models.guards.checkpoint_files import refuse_damaged, refuse_quantised
+from sailvit.models.guards.errors import ForeignErrors, Loading, reason
 from sailvit.models.guards.roles import refuse_language, vision_config
 from sailvit.models.languages.text_model import load_text_model, text_config, text_note
 from sailvit.models.packing.attention import TOWER, register_attention
@@ -102,6 +102,7 @@ def load_tower(config: ModelConfig) -> tuple[Tower, dict[str, Any]]:
     refuse_damaged("tower", source)
     with Loading("tower", source):
         whole = AutoConfig.from_pretrained(source, **options)
+    refuse_quantised("tower", whole.to_dict(), source)
     vision = vision_config(whole, source)
     preprocessor = apply_image_config(
         load_preprocessor(source, options, config.image), config.image
@@ -151,7 +152,8 @@ def load_language(
     refuse_damaged("language", source)
     with Loading("language", source):
         whole = AutoConfig.from_pretrained(source, **options)
-        tokenizer = AutoTokenizer.from_pretrained(source, **options)
+    refuse_quantised("language", whole.to_dict(), source)
+    tokenizer = load_tokenizer(source, options)
     text = text_config(whole, source)
     refuse_language(text, source)
     if text is whole:
@@ -174,6 +176,25 @@ def load_language(
             torch.manual_seed(derive_seed(seed, "placeholder"))
             model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
     return model, tokenizer, placeholder_id
+
+
+def load_tokenizer(source: str, options: dict[str, Any]) -> PreTrainedTokenizerBase:
+    """The tokenizer of the language in a folder or of a hub id, without the placeholder.
+
+    Raises:
+        ModelError: its files are no tokenizer, or there are none.
+    """
+    loading = (
+        ForeignErrors(
+            f"cannot load the tokenizer of the language from the folder {source}",
+            "; its tokenizer files are none, or damaged: download them again",
+        )
+        if Path(source).is_dir()
+        else Loading("language", source)
+    )
+    with loading:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(source, **options)
+    return tokenizer
 
 
 def load_connector(
@@ -216,6 +237,11 @@ def load_preprocessor(source: str, options: dict[str, Any], image: ImageConfig) 
     except OSError as error:
         if image.size and image.mean and image.std:
             return {}
+        if (Path(source) / "preprocessor_config.json").is_file():
+            raise ModelError(
+                f"cannot read the preprocessor_config.json of the tower {source!r}: {reason(error)};"
+                " download it again"
+            ) from error
         raise ModelError(
             f"the tower {source!r} has no preprocessor_config.json, so its image size, mean and std are unknown;"
             " add the file or set model.image.size, model.image.mean and model.image.std"

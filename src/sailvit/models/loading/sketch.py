@@ -8,16 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 from transformers import (
     AutoConfig,
     AutoModel,
     AutoModelForCausalLM,
-    AutoTokenizer,
     PreTrainedTokenizerBase,
 )
 
+from sailvit.core.errors import ModelError
 from sailvit.core.layout import VisualLayout
 from sailvit.core.recipe import ModelConfig, Part
+from sailvit.models.guards.checkpoint_files import refuse_misfits, refuse_quantised
 from sailvit.models.guards.errors import Loading
 from sailvit.models.guards.roles import refuse_language, vision_config
 from sailvit.models.languages.text_model import text_config
@@ -27,14 +29,18 @@ from sailvit.models.loading.build import (
     layout_of,
     load_connector,
     load_preprocessor,
+    load_tokenizer,
     resolve_source,
 )
 from sailvit.models.structure.mllm import MLLM
 from sailvit.models.towers.preprocessing import read_preprocessing
 from sailvit.models.towers.tower import Tower
 
-CONFIGS = Path(__file__).parent / "configs"
+CONFIGS = Path(__file__).parents[1] / "configs"
 """Config files of the towers and languages that shipped recipes name, by hub id with `--` for `/`."""
+
+_TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
+"""Files of which a folder with a tokenizer holds one."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +72,7 @@ def sketch(config: ModelConfig) -> Sketch:
             language = AutoModelForCausalLM.from_config(
                 language_config, trust_remote_code=config.trust_remote_code
             )
+        _refuse_misfits("language", config.language, language)
         # Sizes are all that is asked for, so a trained connector's weights are not read.
         fresh = config.connector.model_copy(update={"source": None})
         connector = load_connector(
@@ -94,7 +101,13 @@ def _sketch_tower(config: ModelConfig) -> Tower:
         config_source(config.tower), hub_options(config, "tower"), config.image
     )
     preprocessing = read_preprocessing(apply_image_config(preprocessor, config.image), config.tower)
+    _refuse_misfits("tower", config.tower, model)
     return Tower(model, preprocessing, config.feature_layer)
+
+
+def _refuse_misfits(part: Part, source: str, model: nn.Module) -> None:
+    shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
+    refuse_misfits(part, resolve_source(source), shapes)
 
 
 def read_config(config: ModelConfig, part: Part) -> Any:
@@ -106,6 +119,7 @@ def read_config(config: ModelConfig, part: Part) -> Any:
     source = getattr(config, part)
     with Loading(part, source):
         whole = AutoConfig.from_pretrained(config_source(source), **hub_options(config, part))
+    refuse_quantised(part, whole.to_dict(), source)
     if part == "tower":
         return vision_config(whole, source)
     text = text_config(whole, source)
@@ -114,14 +128,20 @@ def read_config(config: ModelConfig, part: Part) -> Any:
 
 
 def find_tokenizer(config: ModelConfig) -> PreTrainedTokenizerBase | None:
-    """The language's tokenizer with the placeholder; none when it is not on this machine."""
+    """The language's tokenizer with the placeholder; none when it is not on this machine.
+
+    Raises:
+        ModelError: there are files of a tokenizer, and they are no tokenizer.
+    """
+    source = resolve_source(config.language)
     try:
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-            resolve_source(config.language),
-            local_files_only=True,
-            **hub_options(config, "language"),
-        )
-    except (OSError, ValueError):
+        options = {"local_files_only": True, **hub_options(config, "language")}
+        tokenizer = load_tokenizer(source, options)
+    except ModelError as error:
+        # The first two kinds also say that there are no files, here or in the hub's cache.
+        held = any((Path(source) / name).is_file() for name in _TOKENIZERS)
+        if held or not isinstance(error.__cause__, OSError | ValueError):
+            raise
         return None
     # A folder without tokenizer files gives an empty tokenizer, not an error.
     if set(tokenizer.get_vocab()) <= set(tokenizer.all_special_tokens):

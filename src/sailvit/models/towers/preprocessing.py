@@ -43,7 +43,7 @@ def read_preprocessing(preprocessor: dict[str, Any], tower: str) -> Preprocessin
         )
     size = _square(preprocessor, tower)
     mean, std = _colours(preprocessor)
-    if not (isinstance(size, int) and mean and std):
+    if not (isinstance(size, int) and _numbers(mean) and _numbers(std)):
         raise ModelError(
             f"the preprocessor config of {tower!r} gives size {size!r}, image_mean {mean!r}, image_std {std!r};"
             " expected all three; set model.image.size, model.image.mean and model.image.std"
@@ -54,6 +54,15 @@ def read_preprocessing(preprocessor: dict[str, Any], tower: str) -> Preprocessin
             " expected three numbers each, none of std 0: set model.image.mean and model.image.std"
         )
     return Preprocessing(size, tuple(mean), tuple(std), _scale(preprocessor, tower))
+
+
+def _numbers(values: Any) -> bool:
+    """Whether it is a list of some numbers; a file of somebody else may hold anything."""
+    return bool(
+        isinstance(values, list | tuple)
+        and values
+        and all(isinstance(value, int | float) for value in values)
+    )
 
 
 def _colours(preprocessor: dict[str, Any]) -> tuple[Any, Any]:
