@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import signal
 import subprocess
@@ -255,6 +256,20 @@ def test_a_run_folder_that_cannot_be_made_is_a_sentence(cli: Cli, tiny: Path, tm
     code, _, said = cli("train", tiny, "--run", "file/run")
     assert code == 1
     assert "file/run cannot be written (Not a directory)" in said
+
+
+def test_keys_that_are_not_read_are_told_by_plan_and_train(cli: Cli, tiny: Path, tmp_path: Path):
+    """Once per source, with the number of records that hold them."""
+    rows = tmp_path / "data/chat.json"
+    given = json.loads(rows.read_text())
+    for row in given[:3]:
+        row["score"] = 0.5
+    rows.write_text(json.dumps(given))
+    expected = "source chat: keys not read: `score` (3)"
+    for asked in (("plan", tiny, "--tflops", 1), ("train", tiny)):
+        code, shown, said = cli(*asked)
+        assert (code, said) == (0, "")
+        assert shown.count(expected) == 1, shown
 
 
 def test_settings_that_do_less_than_they_say_are_told(cli: Cli, tiny: Path):

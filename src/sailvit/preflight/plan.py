@@ -13,6 +13,7 @@ from sailvit.core.records import Source
 from sailvit.data.lengths.costs import CostTable
 from sailvit.data.lengths.measuring import Measurer
 from sailvit.data.processing.processor import Processor
+from sailvit.data.rows.keys import unread_line
 from sailvit.data.sources import open_source
 from sailvit.models.loading.sketch import Sketch, sketch
 from sailvit.models.measures.flops import flops_model
@@ -101,11 +102,12 @@ def plan(recipe: Recipe) -> Plan:
         problems += [f"model: {error}", *_open_sources(recipe)[1]]
         return Plan(recipe.name, {}, 0, 0, 0, (), tuple(problems), ())
     sources, found = _open_sources(recipe)
-    samples, unread = _mean_samples(recipe, sources, model)
+    samples, unreadable = _mean_samples(recipe, sources, model)
     sizes = {name: len(source) for name, source in sources.items()}
-    judged, told = _judged(recipe, sources, model, unread)
-    problems += found + told
+    tables, refused = _looked_at(recipe, sources, model)
+    problems += found + (refused or _judged(recipe, sources, tables, unreadable))
     remarks = [*model_remarks(recipe, model), *source_remarks(recipe)]
+    remarks += [unread_line(name, table.unread) for name, table in tables.items() if table.unread]
     stages = []
     for index, stage in enumerate(recipe.stages):
         where = f"stages.{index} ({stage.name})"
@@ -119,7 +121,7 @@ def plan(recipe: Recipe) -> Plan:
         stages.append(planned)
         wrong = [
             *stage_problems(stage, trained=sum(planned.trains.values())),
-            *_pair_problems(stage, planned.sample, samples, judged),
+            *_pair_problems(stage, planned.sample, samples, set(tables)),
         ]
         problems += [f"{where}: {text}" for text in wrong]
         noted = (
@@ -234,15 +236,15 @@ def _mean_samples(
 
 
 def _judged(
-    recipe: Recipe, sources: Mapping[str, Source], model: Sketch, unread: Mapping[str, str]
-) -> tuple[set[str], list[str]]:
-    """The sources whose records could be judged, and what is wrong with them and with all others."""
-    tables, refused = _looked_at(recipe, sources, model)
-    if refused:
-        return set(), refused
+    recipe: Recipe,
+    sources: Mapping[str, Source],
+    tables: Mapping[str, CostTable],
+    unreadable: Mapping[str, str],
+) -> list[str]:
+    """What is wrong with the sources that could be judged, and with all others."""
     sizes = {name: len(source) for name, source in sources.items()}
-    problems = [text for name, text in unread.items() if name not in tables]
-    return set(tables), problems + [str(error) for error in judge(recipe, tables, sizes)]
+    problems = [text for name, text in unreadable.items() if name not in tables]
+    return problems + [str(error) for error in judge(recipe, tables, sizes)]
 
 
 def _looked_at(
@@ -258,9 +260,9 @@ def _looked_at(
     for name, source in sources.items():
         count = min(JUDGED, len(source))
         positions = [place * len(source) // count for place in range(count)]
-        counts, bad, _ = Measurer(source, processor).measure(positions)
+        counts, bad, unread = Measurer(source, processor).measure(positions)
         tables[name] = CostTable(
-            counts[0], counts[1], firsts=counts[2], pairs=counts[3], bad=tuple(bad)
+            *counts[:2], unread=unread, firsts=counts[2], pairs=counts[3], bad=tuple(bad)
         )
     return tables, []
 

@@ -125,6 +125,21 @@ def test_of_several_answers_the_first_is_learnt(tmp_path, cell, answer):
     assert opened(tmp_path, [row(answer=cell)])[0].turns[1].text == answer
 
 
+def test_columns_that_are_not_read_are_listed(tmp_path):
+    """A hint is read where there are options; empty cells say nothing."""
+    rows = [
+        row(0, hint="look", A="cat", category="colour", split="dev"),
+        row(1, hint="look", answer="<box>1</box>", split="dev"),
+        row(2, category=" "),
+    ]
+    source = opened(tmp_path, rows)
+    assert [source[n].unread for n in range(3)] == [
+        ("category", "split"),
+        ("hint", "split", "<box>"),
+        (),
+    ]
+
+
 def test_limit_fingerprint_and_other_processes(tmp_path):
     rows = [row(n) for n in range(3)]
     source = opened(tmp_path, rows)
@@ -146,6 +161,13 @@ def test_limit_fingerprint_and_other_processes(tmp_path):
         (row(1, question="<image 2>?"), "line 4, index 1: the question shows image 2 of 1"),
         (row(1, question="<image 0>?"), "line 4, index 1: the question shows image"),
         (row(1, "", image_path="../a.png"), "line 4, index 1: .*leads out of"),
+        (row(1, question="<video>?"), "line 4, index 1: found the mark <video> in a turn of the u"),
+        (
+            row(1, answer="<image 1>"),
+            "line 4, index 1: found the mark <image 1> in a turn of the as",
+        ),
+        (row(1, question="<img>a.png</img>"), "line 4, index 1: found the mark <img>"),
+        (row(1, video="a.mp4"), "line 4, index 1: found `video`"),
     ],
 )
 def test_rows_that_cannot_be_used_name_their_line(tmp_path, damaged, message):

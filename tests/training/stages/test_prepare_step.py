@@ -170,7 +170,9 @@ def test_the_gradient_with_dropout_is_that_of_the_whole_loss(
     signs[(texts @ texts.T > 1 - 1e-5) & (torch.eye(len(scores)) == 0)] = 0
     loss = -torch.nn.functional.logsigmoid(signs * scores)[signs != 0].sum()
     (loss / counts["contrastive"]).backward()
-    assert found["contrastive"] == pytest.approx(float(loss.detach()) / counts["contrastive"], rel=1e-5)
+    assert found["contrastive"] == pytest.approx(
+        float(loss.detach()) / counts["contrastive"], rel=1e-5
+    )
     for name, parameter in ready.model.named_parameters():
         if parameter.grad is not None:
             torch.testing.assert_close(found[f"model.{name}"], parameter.grad, rtol=1e-4, atol=1e-6)

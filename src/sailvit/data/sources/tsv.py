@@ -19,6 +19,7 @@ from sailvit.core.errors import DataError
 from sailvit.core.recipe import SourceConfig
 from sailvit.core.records import IMAGE_MARK, Record, Turn
 from sailvit.data.rows.image_refs import image_path
+from sailvit.data.rows.keys import grounding_marks, refuse_keys, refuse_marks, unread_keys
 from sailvit.data.rows.row import RowOptions, read_options
 
 _REFERENCE = 64
@@ -27,6 +28,9 @@ _LONGEST_CELL = 1 << 30
 """Characters a cell may have; csv's own limit of 131072 is below a photograph."""
 _NUMBERED = re.compile(r"<image (\d)>")
 """Marks of MMMU, which say which image they show."""
+
+_READ = frozenset(("index", "question", "answer", "image", "image_path", *ascii_uppercase))
+"""Columns that make a record; `hint` too, where there are options."""
 
 Row = dict[str, str]
 """Cells by column."""
@@ -69,16 +73,24 @@ class TsvSource:
         at, line, holder = map(int, self._places[position])
         row = self._row(at)
         try:
+            refuse_keys(row)
             images = self._pictures(row, row if holder == at else self._row(holder))
             answer = _answer(row)
             text, shown = _placed(_question(row, self._options.ask), len(images))
+            turns = (Turn("user", text), Turn("assistant", answer))
+            # Behind `_placed`, as numbered marks that show an image are none of other layouts.
+            refuse_marks(turns)
         except DataError as error:
             raise DataError(
                 f"{self._path} line {line}, index {row['index']}: {error}", kind=error.kind
             ) from error
-        turns = (Turn("user", text), Turn("assistant", answer))
+        unread = unread_keys(row, _READ | {"hint"} if _choices(row) else _READ)
         return Record(
-            row["index"], turns, tuple(images[number] for number in shown), self._options.kind
+            row["index"],
+            turns,
+            tuple(images[number] for number in shown),
+            self._options.kind,
+            unread + grounding_marks(turns),
         )
 
     def _row(self, at: int) -> Row:
@@ -225,9 +237,14 @@ def _answer(row: Row) -> str:
     return answer
 
 
+def _choices(row: Row) -> str:
+    """The row's options, a line each."""
+    return "".join(f"{letter}. {row[letter]}\n" for letter in ascii_uppercase if row.get(letter))
+
+
 def _question(row: Row, ask: str) -> str:
     """The bare question, or with its options in the words of VLMEvalKit's default prompt."""
-    choices = "".join(f"{letter}. {row[letter]}\n" for letter in ascii_uppercase if row.get(letter))
+    choices = _choices(row)
     if not choices:
         return row["question"]
     hint = f"Hint: {row['hint']}\n" if row.get("hint") else ""
