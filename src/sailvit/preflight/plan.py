@@ -106,8 +106,7 @@ def plan(recipe: Recipe) -> Plan:
     sizes = {name: len(source) for name, source in sources.items()}
     tables, refused = _looked_at(recipe, sources, model)
     problems += found + (refused or _judged(recipe, sources, tables, unreadable))
-    remarks = [*model_remarks(recipe, model), *source_remarks(recipe)]
-    remarks += [unread_line(name, table.unread) for name, table in tables.items() if table.unread]
+    remarks = [*model_remarks(recipe, model), *source_remarks(recipe), *_unread(tables)]
     stages = []
     for index, stage in enumerate(recipe.stages):
         where = f"stages.{index} ({stage.name})"
@@ -233,6 +232,11 @@ def _mean_samples(
         except DataError as error:
             problems[name] = f"sources.{name}: {error}"
     return samples, problems
+
+
+def _unread(tables: Mapping[str, CostTable]) -> list[str]:
+    """What the records that were looked at hold and nothing reads, a sentence per source."""
+    return [unread_line(name, table.unread) for name, table in tables.items() if table.unread]
 
 
 def _judged(
