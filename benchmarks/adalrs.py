@@ -20,9 +20,9 @@ from typing import Any
 
 import torch
 from publish import publish
-from rich.console import Console
 
-from sailvit.cli.train import run_recipe
+from sailvit.api.running import train_new
+from sailvit.api.screen import Screen
 from sailvit.core.recipe import Length, Recipe
 from sailvit.core.run import RunFolder, read_lines
 from sailvit.core.schedule import ScheduleConfig
@@ -49,7 +49,7 @@ def coarse(samples: int, seed: int, rate: float, schedule: ScheduleConfig) -> Re
 def measure(recipe: Recipe, folder: Path) -> dict[str, float]:
     """Final loss, rate found, changes and seconds of one run."""
     run = RunFolder(folder)
-    run_recipe(recipe, run, Console(quiet=True))
+    train_new(recipe, run, Screen())
     stage, steps = recipe.stages[0], list(read_lines(run.metrics))
     losses = [
         sum(stage.objectives[name] * value for name, value in line["loss"].items())

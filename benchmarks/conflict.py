@@ -22,9 +22,9 @@ import torch
 from gradual_vs_joint import follow_parent, gradual, joint
 from matplotlib.figure import Figure
 from publish import publish
-from rich.console import Console
 
-from sailvit.cli.train import run_recipe
+from sailvit.api.running import train_new
+from sailvit.api.screen import Screen
 from sailvit.core.monitoring import MonitoringConfig
 from sailvit.core.recipe import Recipe
 from sailvit.core.run import RunFolder, read_lines
@@ -64,7 +64,7 @@ def follow(name: str, share: float, threads: int) -> dict[str, Any]:
     began = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         run = RunFolder(Path(folder) / name)
-        run_recipe(recipe, run, Console(quiet=True))
+        train_new(recipe, run, Screen())
         looks, steps = list(read_lines(run.monitoring)), list(read_lines(run.metrics))
     before = [0]
     for stage in recipe.stages:

@@ -25,9 +25,9 @@ from typing import Any
 
 import torch
 from publish import publish
-from rich.console import Console
 
-from sailvit.cli.train import run_recipe
+from sailvit.api.running import train_new
+from sailvit.api.screen import Screen
 from sailvit.core.recipe import PARTS, Length, PortionConfig, Recipe, Stage, TrainConfig
 from sailvit.core.run import RunFolder, read_lines
 from sailvit.evaluation.answers import answer
@@ -90,12 +90,11 @@ class Study:
         self.folder = folder
         self.share = share
         self.per_task = per_task
-        self.console = Console(quiet=True)
 
     def refine(self, name: str, recipe: Recipe) -> tuple[str, float]:
         """The folder of the refined tower, and the seconds its training took."""
         run = RunFolder(self.folder / f"{name}-{recipe.seed}")
-        run_recipe(recipe, run, self.console)
+        train_new(recipe, run, Screen())
         seconds = sum(line["seconds"] for line in read_lines(run.metrics))
         return str(run.stage(len(recipe.stages) - 1, recipe.stages[-1].name) / "tower"), seconds
 
@@ -110,7 +109,7 @@ class Study:
                 update={"train": {**stages[-1].train, "tower": TrainConfig()}}
             )
         run = RunFolder(self.folder / f"target-{name}-{seed}-{'frozen' if frozen else 'free'}")
-        model = run_recipe(_with_stages(recipe, stages), run, self.console)
+        model = train_new(_with_stages(recipe, stages), run, Screen())
         asked = held_out(EVAL_TASKS, self.per_task, seed)
         predictions = answer(model, [record for _, record in asked])
         hits = matches(

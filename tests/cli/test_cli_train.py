@@ -14,9 +14,10 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from sailvit.api.demo import QUICK, DemoSize
 from sailvit.cli import progress
 from sailvit.cli.app import main
-from sailvit.cli.demo import QUICK, DemoSize, scores_table
+from sailvit.cli.demo import scores_table
 from sailvit.cli.progress import ProgressCallback, proof_table
 from sailvit.core.run import read_json
 from sailvit.recipes.loader import dump_recipe, load_recipe

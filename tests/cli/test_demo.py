@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from rich.console import Console
 from transformers import AutoModel
 
-from sailvit.cli.demo import DemoSize, TrainingBeside, run_demo
+from sailvit.api.demo import DemoSize, TrainingBeside, run_demo
+from sailvit.api.screen import Screen
 from sailvit.core.errors import RunError
 from sailvit.core.run import RunFolder, read_json, read_lines
 from sailvit.models.loading.build import resolve_source
@@ -19,9 +19,7 @@ from sailvit.synthetic.world.tasks import EVAL_TASKS
 def walked(tmp_path_factory):
     folder = RunFolder(tmp_path_factory.mktemp("demo") / "run")
     threads = torch.get_num_threads()
-    summary = run_demo(
-        folder, DemoSize(quick=True, per_task=3), seed=3, console=Console(quiet=True)
-    )
+    summary = run_demo(folder, DemoSize(quick=True, per_task=3), seed=3, screen=Screen())
     torch.set_num_threads(threads)
     return folder, summary
 

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 import sailvit
-from sailvit.cli.train import Set, run_recipe
+from sailvit.cli.train import Set
 from sailvit.core.errors import RunError
 from sailvit.core.ownership import WORLD, is_run, others, strangers
 from sailvit.core.run import RunFolder, write_json
@@ -34,6 +34,8 @@ def pretrain(
     """Train the base language on texts and the base tower on coarse captions; about 20 minutes on 2 cores."""
     from rich.console import Console
 
+    from sailvit.api.running import train_claimed
+    from sailvit.cli.screen import ConsoleScreen
     from sailvit.models.loading.quiet import quiet_libraries
     from sailvit.models.loading.small import save_small_language, save_small_tower
     from sailvit.models.loading.world_tokenizer import build_tokenizer
@@ -48,9 +50,9 @@ def pretrain(
     save_small_language(begin / "language", build_tokenizer(), seed=derive_seed(seed, "language"))
     parts = [f"model.tower={begin / 'tower'}", f"model.language={begin / 'language'}"]
     recipe = load_recipe("world-base", [*parts, *(overrides or ())])
-    folder = RunFolder(out / "run")
+    folder, console = RunFolder(out / "run"), Console()
     with claimed(folder, "overwrite", len(recipe.stages)) as claim:
-        run_recipe(recipe, folder, console := Console(), claim=claim)
+        train_claimed(recipe, folder, claim, ConsoleScreen(console))
     last = folder.stage(len(recipe.stages) - 1, recipe.stages[-1].name)
     for part in ("tower", "language"):
         _replace(out / part, last / part)

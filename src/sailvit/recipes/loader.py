@@ -46,12 +46,21 @@ def load_recipe(path_or_name: str | Path, overrides: Sequence[str] = ()) -> Reci
         document = _anchored(document, path.parent)
     for setting in overrides:
         document = override(document, setting)
+    return checked_recipe(document, str(path), Path())
+
+
+def checked_recipe(document: Any, origin: str, folder: Path) -> Recipe:
+    """The recipe of a mapping, its relative paths starting at `folder`.
+
+    Raises:
+        RecipeError: it is none; the message begins with `origin` and has a line per wrong setting.
+    """
     try:
-        return Recipe.model_validate(_anchored(document, Path()))
+        return Recipe.model_validate(_anchored(document, folder))
     except ValidationError as error:
         lines = explain(error, Recipe)
         raise RecipeError(
-            "\n".join([f"{path} is not a valid recipe:", *(f"  {line}" for line in lines)])
+            "\n".join([f"{origin} is not a valid recipe:", *(f"  {line}" for line in lines)])
         ) from error
 
 

@@ -27,6 +27,15 @@ def override(document: Any, setting: str) -> Any:
         raise RecipeError(f"--set {setting}: {error.args[0]}") from error
 
 
+def override_value(document: Any, path: str, value: Any) -> Any:
+    """A copy of `document` that holds `value` at `path`, whose items are as in `override`."""
+    keys = path.strip().split(".")
+    try:
+        return _with(document, keys, value)
+    except LookupError as error:
+        raise RecipeError(f"override {path}: {error.args[0]}") from error
+
+
 def _with(here: Any, keys: Sequence[str], value: Any) -> Any:
     if not keys:
         return value

@@ -146,43 +146,13 @@ def load_answerer(
     """What answers records with a run's model, and a name that tells this model from others."""
     import hashlib
 
-    import torch
-
-    from sailvit.core.errors import RunError
-    from sailvit.core.run import RunFolder
+    from sailvit.api.models import find_stage, load_bundle
     from sailvit.evaluation.answers import answer
-    from sailvit.models.loading.build import build
     from sailvit.models.loading.quiet import quiet_libraries
-    from sailvit.recipes.loader import load_recipe
-    from sailvit.training.output.manifest import run_day
 
     quiet_libraries()
-    folder = RunFolder(run)
-    if not folder.recipe.is_file():
-        raise RunError(
-            f"{run} has no recipe.yaml; expected the folder of a run, as `sailvit train` writes it"
-        )
-    recipe = load_recipe(folder.recipe)
-    names = [made.name for made in recipe.stages]
-    if stage is not None and stage not in names:
-        raise RunError(f"{run} has no stage {stage!r}; it has {', '.join(names)}")
-    index = len(names) - 1 if stage is None else names.index(stage)
-    parts = folder.stage(index, names[index])
-    if missing := [
-        part for part in ("tower", "connector", "language") if not (parts / part).is_dir()
-    ]:
-        raise RunError(
-            f"{parts} has no {' and no '.join(missing)}; expected a stage that ended and saved all parts"
-        )
-    connector = recipe.model.connector.model_copy(update={"source": str(parts / "connector")})
-    update = {
-        "tower": str(parts / "tower"),
-        "language": str(parts / "language"),
-        "connector": connector,
-        "chat_date": run_day(folder, recipe),
-    }
-    bundle = build(recipe.model.model_copy(update=update), recipe.seed)
-    bundle.mllm.to("cuda" if torch.cuda.is_available() else "cpu")
-    manifest = hashlib.blake2b(folder.manifest.read_bytes(), digest_size=8).hexdigest()
-    identity = f"{run.resolve()} {names[index]} {manifest} {longest}"
+    found = find_stage(run, stage)
+    bundle = load_bundle(found)
+    manifest = hashlib.blake2b(found.run.manifest.read_bytes(), digest_size=8).hexdigest()
+    identity = f"{run.resolve()} {found.name} {manifest} {longest}"
     return lambda records: answer(bundle, records, batch=len(records), longest=longest), identity

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 def quiet_libraries() -> None:
     """Silence the progress bars and hints of the model libraries; their errors still come through."""
@@ -15,3 +18,25 @@ def quiet_libraries() -> None:
 
     logging.disable_progress_bar()
     logging.set_verbosity_error()
+
+
+@contextmanager
+def quietly() -> Iterator[None]:
+    """A stretch with these libraries silent; afterwards they say what they said before."""
+    import os
+    import warnings
+
+    from transformers.utils import logging
+
+    parallel = os.environ.get("TOKENIZERS_PARALLELISM")
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    with warnings.catch_warnings():
+        quiet_libraries()
+        try:
+            yield
+        finally:
+            logging.set_verbosity(level)
+            if bars:
+                logging.enable_progress_bar()
+            if parallel is None:
+                os.environ.pop("TOKENIZERS_PARALLELISM", None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import threading
 from types import FrameType
 from typing import Any
 
@@ -19,8 +20,8 @@ class StopOnSignal(Callback):
         self._previous: dict[signal.Signals, Any] = {}
 
     def stage_started(self, run: StageRun) -> None:
-        """Listen, once."""
-        if not self._previous:
+        """Listen, once; outside the main thread Python gives no signals, so nobody is asked there."""
+        if not self._previous and threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
                 self._previous[number] = signal.signal(number, self._receive)
 
@@ -32,7 +33,8 @@ class StopOnSignal(Callback):
     def close(self) -> None:
         """Give the signals back."""
         for number, handler in self._previous.items():
-            signal.signal(number, handler)
+            # None: a handler that was not installed from Python, which cannot be given back.
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
         self._previous = {}
 
     def _receive(self, number: int, frame: FrameType | None) -> None:

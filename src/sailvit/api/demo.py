@@ -1,0 +1,201 @@
+"""The demo: refine the shipped base tower, train a model on it and one on the base, compare them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sailvit.api.models import find_stage, load_bundle
+from sailvit.api.running import train_claimed, train_new
+from sailvit.api.screen import Screen
+from sailvit.core.errors import RunError
+from sailvit.core.ownership import is_run, manifest_of
+from sailvit.core.recipe import Recipe
+from sailvit.core.run import RunFolder, write_json
+from sailvit.evaluation.answers import answer
+from sailvit.evaluation.scores import evaluation_json
+from sailvit.evaluation.world import as_question, embedding_rows, held_out, image_features
+from sailvit.models.loading.build import ModelBundle
+from sailvit.models.measures.affinity import affinity
+from sailvit.recipes.loader import load_recipe
+from sailvit.report.page import write_report
+from sailvit.synthetic.world.answers import is_correct
+from sailvit.synthetic.world.tasks import EVAL_TASKS
+from sailvit.training.callbacks.claim import Claim, claimed
+
+QUICK = {"demo": (400, 400, 400), "demo-target": (300, 300)}
+"""Samples per stage of the quick demo: enough to walk the road, far too few to learn."""
+
+
+@dataclass(frozen=True)
+class DemoSize:
+    """How much the demo does."""
+
+    quick: bool
+    """Whether to shorten every stage."""
+    per_task: int
+    """Held-out questions per task."""
+
+    def overrides(self, recipe: str) -> list[str]:
+        """What shortens a recipe of the demo, when asked."""
+        lengths = QUICK[recipe] if self.quick else ()
+        return [f"stages.{index}.length.samples={samples}" for index, samples in enumerate(lengths)]
+
+
+def run_demo(folder: RunFolder, size: DemoSize, seed: int, screen: Screen) -> dict[str, Any]:
+    """Walk the whole road into `folder`; returns the summary that is also written to summary.json."""
+    # Models this small gain little from a second thread, so the cores are shared between two trainings instead.
+    before, threads = torch.get_num_threads(), max(1, (os.cpu_count() or 2) // 2)
+    refining = load_recipe("demo", [f"seed={seed}", *size.overrides("demo")])
+    _refuse_other_run(folder, refining.name)
+    with claimed(folder, "overwrite", len(refining.stages)) as claim:
+        claim.begin()
+        torch.set_num_threads(threads)
+        try:
+            return _walk(Walk(folder, refining, claim, size, seed, threads), screen)
+        finally:
+            torch.set_num_threads(before)
+
+
+def _refuse_other_run(folder: RunFolder, name: str) -> None:
+    """RunError for a run that is none of the demo's: a demo can be had again, other work perhaps not."""
+    if is_run(folder.path) and not (
+        manifest_of(folder.path).get("name") == name and (folder.path / "target").is_dir()
+    ):
+        raise RunError(
+            f"{folder.path} holds a run of recipe {manifest_of(folder.path).get('name')}, and the demo"
+            " replaces none but its own; give another folder with --run"
+        )
+
+
+@dataclass(frozen=True)
+class Walk:
+    """One walk of the demo's road."""
+
+    folder: RunFolder
+    """Where everything goes."""
+    refining: Recipe
+    """The refinement."""
+    claim: Claim
+    """The hold on the folder."""
+    size: DemoSize
+    """How much is done."""
+    seed: int
+    """Root of every random choice."""
+    threads: int
+    """Per training."""
+
+
+def _walk(walk: Walk, screen: Screen) -> dict[str, Any]:
+    began = time.perf_counter()
+    folder, size, seed, refining = walk.folder, walk.size, walk.seed, walk.refining
+    target = [f"seed={seed + 1}", *size.overrides("demo-target")]
+    beside = TrainingBeside(
+        target, refining.model.tower, RunFolder(folder.path / "target" / "base"), walk.threads
+    )
+    with beside:
+        screen.begin("refine the base tower in three stages")
+        screen.say(f"(target training on the base tower runs beside it, into {beside.folder.path})")
+        train_claimed(refining, folder, walk.claim, screen)
+        refined = folder.stage(len(refining.stages) - 1, refining.stages[-1].name) / "tower"
+        screen.begin("target training on the refined tower, frozen")
+        recipe = load_recipe("demo-target", [*target, f"model.tower={refined}"])
+        model = train_new(recipe, RunFolder(folder.path / "target" / "refined"), screen)
+        models = {"base": beside.model(), "refined": model}
+    screen.begin("held-out questions")
+    summary = compare(folder, models, size, seed)
+    summary = {
+        **summary,
+        "seconds": round(time.perf_counter() - began, 1),
+        "seed": seed,
+        "quick": size.quick,
+    }
+    write_json(folder.summary, summary)
+    write_report(folder)
+    return summary
+
+
+class TrainingBeside:
+    """Target training on the base tower in a process of its own, which needs nothing from the refinement."""
+
+    def __init__(self, overrides: list[str], tower: str, folder: RunFolder, threads: int) -> None:
+        self.folder = folder
+        self._settings = [*overrides, f"model.tower={tower}"]
+        self._threads = threads
+
+    def __enter__(self) -> TrainingBeside:
+        """Start the process; what it prints goes to a file in its run folder's parent."""
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        command = [
+            sys.executable,
+            "-m",
+            "sailvit",
+            "train",
+            "demo-target",
+            "--run",
+            str(self.folder.path),
+        ]
+        command += [word for setting in self._settings for word in ("--set", setting)]
+        with self.log.open("w", encoding="utf-8") as log:
+            self._process = subprocess.Popen(
+                command,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, "OMP_NUM_THREADS": str(self._threads)},
+            )
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End the process if it still runs."""
+        self._process.terminate()
+        self._process.wait()
+
+    @property
+    def log(self) -> Path:
+        """What the process prints."""
+        return self.folder.path.with_suffix(".log")
+
+    def model(self) -> ModelBundle:
+        """Wait for the end of the training and load its model."""
+        if self._process.wait() != 0:
+            raise RunError(f"target training on the base tower failed; {self.log} says why")
+        return load_bundle(find_stage(self.folder.path))
+
+
+def compare(
+    folder: RunFolder, models: dict[str, ModelBundle], size: DemoSize, seed: int
+) -> dict[str, Any]:
+    """Ask both models the same held-out questions and look at where they put images; writes both to the run."""
+    asked = held_out(EVAL_TASKS, size.per_task, seed)
+    records = [record for _, record in asked]
+    predictions = {name: answer(model, records) for name, model in models.items()}
+    labels = {"base": "base tower", "refined": "refined tower"}
+    questions = [as_question(task, record) for task, record in asked]
+    evaluation = evaluation_json(
+        questions, predictions, labels=labels, compare=is_correct, seed=seed
+    )
+    write_json(folder.evaluation, evaluation)
+    shown = records[:: max(1, len(records) // 400)]
+    clouds = {
+        name: affinity(image_features(model, shown), embedding_rows(model), seed=seed).to_json()
+        for name, model in models.items()
+    }
+    write_json(folder.affinity, {"models": clouds})
+    base, refined = (evaluation["models"][name] for name in ("base", "refined"))
+    return {
+        "base": base["mean"],
+        "refined": refined["mean"],
+        "gain": refined["mean"] - base["mean"],
+        "interval": [evaluation["gain"]["low"], evaluation["gain"]["high"]],
+        "tasks": {
+            task: {"base": base["tasks"][task], "refined": refined["tasks"][task]}
+            for task in EVAL_TASKS
+        },
+    }

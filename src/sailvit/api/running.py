@@ -1,0 +1,180 @@
+"""`sailvit.train`: run a recipe's stages, new or where they stopped."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from sailvit.api.continuing import (
+    default_folder,
+    recipe_going_on,
+    refuse_own_parents,
+    wish_of,
+)
+from sailvit.api.screen import Screen
+from sailvit.core.errors import RunError
+from sailvit.core.ownership import is_run, manifest_of
+from sailvit.core.recipe import Recipe
+from sailvit.core.run import RunFolder, read_lines
+from sailvit.distributed.processes import process_group, rank
+from sailvit.models.loading.build import ModelBundle
+from sailvit.models.loading.quiet import quietly
+from sailvit.recipes.loader import dump_recipe, load_recipe
+from sailvit.recipes.python import made_recipe
+from sailvit.report.page import write_report
+from sailvit.training.callbacks.claim import Claim, claimed
+from sailvit.training.stages.callback import Callback
+from sailvit.training.trainer import Trainer
+
+if TYPE_CHECKING:
+    from sailvit.api.models import RunModel
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run on the disk."""
+
+    folder: Path
+    """The run folder."""
+    trained: bool = True
+    """Whether the call that gave this trained; False: the run was complete before it."""
+
+    @property
+    def recipe(self) -> Recipe:
+        """The resolved recipe."""
+        return load_recipe(RunFolder(self.folder).recipe)
+
+    @property
+    def stages(self) -> dict[str, Path]:
+        """The folder of saved parts of every stage that has ended, by the stage's name."""
+        ended = manifest_of(self.folder).get("stages", ())
+        home = RunFolder(self.folder)
+        return {stage["name"]: home.stage(stage["index"], stage["name"]) for stage in ended}
+
+    @property
+    def report(self) -> Path:
+        """The page that shows the run."""
+        return RunFolder(self.folder).report
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """What every optimizer step did: loss, lr, tokens, speed; one mapping per step."""
+        return list(read_lines(RunFolder(self.folder).metrics))
+
+    def proofs(self) -> list[dict[str, Any]]:
+        """The proofs of training: what was planned to move, and what moved."""
+        return list(read_lines(RunFolder(self.folder).proofs))
+
+    def load(self, stage: str | None = None) -> RunModel:
+        """The model as it was after a stage; None: after the last."""
+        from sailvit.api.models import load_run
+
+        return load_run(self.folder, stage)
+
+
+def train(
+    recipe: Recipe | Mapping[str, Any] | str | Path,
+    *,
+    run: str | Path | None = None,
+    overrides: Mapping[str, Any] | Sequence[str] = (),
+    callbacks: Sequence[Callback] = (),
+    resume: bool = False,
+    overwrite: bool = False,
+    quiet: bool = False,
+    screen: Screen | None = None,
+) -> Run:
+    """Train a recipe's stages and save every part as a Hugging Face folder.
+
+    An interrupt (Ctrl-C, the notebook's stop button) ends training after the step in progress, with
+    the state saved. Whatever happens, signal handlers, random generators and what libraries say are
+    afterwards as they were before.
+
+    Args:
+        recipe: a recipe, the mapping that it is made from, its file, or the name of a shipped one.
+        run: the run folder; None: `runs/<recipe name>`.
+        overrides: settings by dotted path, `{"stages.0.optim.lr": 1e-4}`, or as `--set` takes them.
+        callbacks: called at every stage's start and end and after every step.
+        resume: go on with the run that is in the folder.
+        overwrite: replace the run that is in the folder once the new one has begun.
+        quiet: show nothing.
+        screen: what shows the progress; None: bars in a terminal or a notebook, else lines.
+
+    Raises:
+        InterruptedRunError: it was interrupted; the state is saved, `resume=True` goes on from it.
+        SailvitError: the recipe, its data or its models cannot be used; the message says why.
+    """
+    made = made_recipe(recipe, overrides)
+    folder = RunFolder(Path(run or default_folder(recipe, made, resume=resume)))
+    with process_group():
+        if resume and not is_run(folder.path):
+            raise RunError(f"{folder.path} holds no run to resume; start it without --resume")
+        shown = Screen() if quiet or screen is None or rank() != 0 else screen
+        wish = wish_of(made, resume=resume, overwrite=overwrite)
+        with claimed(folder, wish, len(made.stages)) as claim:
+            if claim.deed == "nothing":
+                shown.say(f"{folder.path} is complete; nothing is left to do")
+                return Run(folder.path, trained=False)
+            train_claimed(made, folder, claim, shown, callbacks)
+    return Run(folder.path)
+
+
+def train_new(recipe: Recipe, folder: RunFolder, screen: Screen) -> ModelBundle:
+    """Start a new run in `folder`; returns the trained model."""
+    with claimed(folder, "start", len(recipe.stages)) as claim:
+        return train_claimed(recipe, folder, claim, screen)
+
+
+def train_claimed(
+    recipe: Recipe,
+    folder: RunFolder,
+    claim: Claim,
+    screen: Screen,
+    callbacks: Sequence[Callback] = (),
+) -> ModelBundle:
+    """Do what was claimed with `recipe`, write the report, and return the trained model."""
+    resume = claim.deed == "resume"
+    notes = list(claim.notes)
+    if resume:
+        recipe, edited = recipe_going_on(folder, recipe)
+        notes += edited
+    for note in notes:
+        screen.announce({"note": note})
+    if claim.deed == "overwrite":
+        refuse_own_parents(recipe, folder)
+    # Before anything is built, so that nothing of the new run is read from the old one; on failure
+    # the old one is put back.
+    claim.begin()
+    # Every step seeds the global generators (dropout draws from them): the caller's stay as they are.
+    devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
+    with quietly(), torch.random.fork_rng(devices=devices):
+        screen.open_run(recipe, folder.path)
+        with screen.measuring() as measured:
+            trainer = Trainer(
+                recipe,
+                folder,
+                callbacks=[*screen.callbacks(), *callbacks],
+                announce=screen.announce,
+                progress=measured,
+            )
+        if rank() == 0:
+            _write_recipe(folder, dump_recipe(recipe))
+        bundle = trainer.run(resume=resume, claim=claim)
+        if rank() == 0:
+            write_report(folder)
+    return bundle
+
+
+def _write_recipe(folder: RunFolder, text: str) -> None:
+    try:
+        folder.path.mkdir(parents=True, exist_ok=True)
+        draft = folder.recipe.with_name(folder.recipe.name + ".part")
+        draft.write_text(text, encoding="utf-8")
+        draft.replace(folder.recipe)
+    except OSError as error:
+        raise RunError(
+            f"{folder.path} cannot be written ({error.strerror}); make room or change its mode, or"
+            " choose another folder with --run"
+        ) from error

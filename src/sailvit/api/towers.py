@@ -1,0 +1,112 @@
+"""`sailvit.load_tower`: images to patch features, with the tower's own preprocessing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sailvit.api.models import find_stage
+from sailvit.core.errors import RunError
+from sailvit.core.layout import VisualLayout
+from sailvit.core.recipe import ModelConfig
+from sailvit.core.run import RunFolder
+from sailvit.data.processing.given import as_image
+from sailvit.data.processing.images import load_image, tile_image
+from sailvit.models.loading.build import load_tower as build_tower
+from sailvit.models.loading.quiet import quietly
+from sailvit.models.towers.tower import Tower
+
+
+class ImageTower:
+    """A vision tower that takes images: each becomes one square tile, as the tower was taught."""
+
+    def __init__(self, tower: Tower) -> None:
+        self.tower = tower
+        # One tile per image; no text is made, so the placeholder does not matter.
+        self._layout = VisualLayout(tower.preprocessing.size, tower.patches, 0, "", max_tiles=1)
+
+    @property
+    def size(self) -> int:
+        """Height and width, in pixels, that images are resized to."""
+        return self.tower.preprocessing.size
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of patches; features go row by row."""
+        return self.tower.side, self.tower.side
+
+    @property
+    def width(self) -> int:
+        """D: numbers per patch."""
+        return self.tower.width
+
+    @property
+    def model(self) -> Any:
+        """The Hugging Face model behind it."""
+        return self.tower.model
+
+    @torch.no_grad()
+    def __call__(self, images: Any, *, batch: int = 32) -> torch.Tensor:
+        """Patch features float[I, P, D] of I images, P = rows x columns patches row by row.
+
+        `images` is one image or a list of them: paths, encoded bytes, PIL images, or pixels uint8[H, W, 3] or
+        uint8[H, W]. `batch` images pass at a time.
+        """
+        device = self.tower.mean.device
+        given = list(images) if isinstance(images, list | tuple) else [images]
+        tiles = [tile_image(load_image(as_image(image)), self._layout) for image in given]
+        parts = [torch.cat(tiles[at : at + batch]) for at in range(0, len(tiles), batch)]
+        made = [self.tower(part.to(device)) for part in parts]
+        return torch.cat(made) if made else torch.zeros(0, self.tower.patches, self.width)
+
+
+def load_tower(
+    path_or_id: str | Path,
+    *,
+    feature_layer: int | None = None,
+    device: torch.device | str | None = None,
+    trust_remote_code: bool = False,
+) -> ImageTower:
+    """A vision tower: images in, patch features out, with the tower's own preprocessing.
+
+    Args:
+        path_or_id: a run folder (its last stage), a stage's folder, a tower's folder, or a hub id.
+        feature_layer: which hidden state is given; -1 is the last. None: the one that the run
+            trained with, and -1 for a tower that is no run's.
+        device: where the tower goes; None: the first GPU, or the CPU.
+        trust_remote_code: whether the tower may run Python code that lies beside its weights.
+
+    Raises:
+        ModelError: the tower cannot be loaded, or is no ViT.
+        RunError: the stage saved no tower.
+    """
+    with quietly():
+        source, layer = _located(Path(path_or_id))
+        config = ModelConfig(
+            tower=str(path_or_id) if source is None else str(source),
+            language="-",
+            feature_layer=layer if feature_layer is None else feature_layer,
+            trust_remote_code=trust_remote_code,
+        )
+        tower, _ = build_tower(config)
+        tower.eval().to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        return ImageTower(tower)
+
+
+def _located(path: Path) -> tuple[Path | None, int]:
+    """The folder of a run's or a stage's tower and the layer it was trained with; None for other towers."""
+    # runs/mine, runs/mine/stages/01-fine and runs/mine/stages/01-fine/tower are all one run's.
+    inside = path.name == "tower" and path.parent.parent.name == "stages"
+    place = path.parent if inside else path
+    is_stage = place.parent.name == "stages" and RunFolder(place.parent.parent).recipe.is_file()
+    if not (is_stage or RunFolder(place).recipe.is_file()):
+        return None, -1
+    found = find_stage(place)
+    folder = found.parts / "tower"
+    if not folder.is_dir():
+        raise RunError(
+            f"{found.parts} has no tower; expected a stage that ended and saved it: name another stage's folder"
+        )
+    return folder, found.recipe.model.feature_layer
