@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel
+from torch import nn
 
 from sailvit.core.errors import DataError, RunError
 from sailvit.core.recipe import PARTS, Recipe
@@ -126,7 +126,7 @@ class RunModel:
         return self.bundle.mllm.connector
 
     @property
-    def language(self) -> PreTrainedModel:
+    def language(self) -> nn.Module:
         """The language model, as transformers knows it."""
         return self.bundle.mllm.language
 
