@@ -50,9 +50,7 @@ def train(
 
     console = Console()
     screen = ConsoleScreen(console, verbose=verbose)
-    done = train_recipe(
-        loaded, run=folder.path, resume=resume, overwrite=overwrite, screen=screen
-    )
+    done = train_recipe(loaded, run=folder.path, resume=resume, overwrite=overwrite, screen=screen)
     if done.trained and int(os.environ.get("RANK", "0")) == 0:
         last = loaded.stages[-1]
         console.print(
