@@ -21,7 +21,7 @@ from publish import publish
 from sailvit.data.lengths.costs import CostTable
 from sailvit.data.sampling.balance import Pack, deal
 from sailvit.data.sampling.loader_config import LoaderConfig
-from sailvit.data.sampling.planner import Plan
+from sailvit.data.sampling.planner import PackPlan
 
 SHARES = {"pictures": 0.7, "texts": 0.3}
 TOKENS_PER_TILE = 256
@@ -74,7 +74,7 @@ def quality(sequence: int) -> dict[str, Any]:
     rounds = []
     for _ in range(7):
         begin = time.process_time()
-        steps = list(islice(Plan(settings, sources).steps(), PACKS // settings.global_batch))
+        steps = list(islice(PackPlan(settings, sources).steps(), PACKS // settings.global_batch))
         for step in steps:
             deal(step.packs, RANKS)
         rounds.append((time.process_time() - begin) / steps[-1].cursor["samples"])
@@ -118,7 +118,7 @@ def memory(folder: Path) -> dict[str, Any]:
     grown: dict[str, Any] = {"records": RECORDS, "draws": DRAWS}
     for name, window in {"whole": None, "window_of_16_shards": 16}.items():
         before, begin = (megabytes("VmRSS"), megabytes("RssAnon")), time.process_time()
-        for step in Plan(
+        for step in PackPlan(
             loader_config(8192, shares={"pictures": 1.0}, window=window), sources
         ).steps():
             if step.cursor["samples"] >= DRAWS:

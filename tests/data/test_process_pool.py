@@ -14,14 +14,14 @@ from many_formats import opened, tree, write_llava
 from process_pool_tasks import Doubled, Dying, Refusing
 
 from sailvit.core.errors import DataError, SailvitError
-from sailvit.data.process_pool import each, in_order
+from sailvit.data.process_pool import in_order, map_ordered
 from sailvit.dataprep.prepare import cluster
 from sailvit.dataprep.prepare.preparing import PrepareConfig, prepare
 
 
 @pytest.mark.parametrize("workers", [0, 1, 2])
 def test_results_come_in_the_order_of_the_jobs(workers):
-    assert list(each(Doubled(), range(30), workers=workers)) == list(range(0, 60, 2))
+    assert list(map_ordered(Doubled(), range(30), workers=workers)) == list(range(0, 60, 2))
 
 
 def test_few_jobs_are_handed_out_ahead():
@@ -37,23 +37,23 @@ def test_few_jobs_are_handed_out_ahead():
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_refusal_arrives_as_it_was_meant(workers):
     with pytest.raises(DataError, match="three is refused") as caught:
-        list(each(Refusing(), range(10), workers=workers))
+        list(map_ordered(Refusing(), range(10), workers=workers))
     assert caught.value.kind == "three"
 
 
 def test_a_process_that_dies_is_noticed():
     with pytest.raises(SailvitError, match="fewer --workers"):
-        list(each(Dying(), range(10), workers=2))
+        list(map_ordered(Dying(), range(10), workers=2))
 
 
 ORPHANS = """
 import os, sys, time
 sys.path.insert(0, {folder!r})
 from process_pool_tasks import Endless
-from sailvit.data.process_pool import each
+from sailvit.data.process_pool import map_ordered
 
 if __name__ == "__main__":
-    list(each(Endless(), range(4), workers=2))
+    list(map_ordered(Endless(), range(4), workers=2))
 """
 
 

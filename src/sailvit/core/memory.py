@@ -19,7 +19,7 @@ _RESET_PEAK = "5"
 
 
 def free_memory(device: torch.device) -> int | None:
-    """Bytes left on `device`; for the CPU those of this machine or container; none where nothing tells."""
+    """Bytes left on `device`; for the CPU those of this machine or container; None where nothing tells."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     found = []

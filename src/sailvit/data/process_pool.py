@@ -18,13 +18,15 @@ Job = TypeVar("Job")
 Result = TypeVar("Result")
 Handle = TypeVar("Handle")
 
-_AHEAD = 4
+_PREFETCH = 4
 """Jobs per process that are handed out before the oldest result is taken."""
 _TASK: list[Callable[[Any], Any]] = []
-"""In a process of a crew: what it does with a job. Sent once, as it may hold a source and a tokenizer."""
+"""In a process of a pool: what it does with a job. Sent once, as it may hold a source and a tokenizer."""
 
 
-def each(task: Callable[[Job], Result], jobs: Iterable[Job], *, workers: int) -> Iterator[Result]:
+def map_ordered(
+    task: Callable[[Job], Result], jobs: Iterable[Job], *, workers: int
+) -> Iterator[Result]:
     """`task(job)` for every job, in their order; below two workers in this process, else in fresh ones.
 
     They are forked from a server that has imported what the task needs, once; this process may hold threads and
@@ -38,7 +40,7 @@ def each(task: Callable[[Job], Result], jobs: Iterable[Job], *, workers: int) ->
     pool = ProcessPoolExecutor(workers, context, initializer=_start, initargs=(task,))
     try:
         yield from in_order(
-            lambda job: pool.submit(_run, job), Future.result, jobs, most=workers * _AHEAD
+            lambda job: pool.submit(_run, job), Future.result, jobs, most=workers * _PREFETCH
         )
     except BrokenProcessPool as error:
         raise SailvitError(
@@ -67,7 +69,7 @@ def in_order(
 
 
 def _start(task: Callable[[Any], Any]) -> None:
-    """Prepare a process of the crew: Ctrl-C is the parent's to handle, and without a parent there is no more to do."""
+    """Prepare a process of the pool: Ctrl-C is the parent's to handle, and without a parent there is no more to do."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     _TASK[:] = [task]

@@ -19,7 +19,7 @@ from sailvit.dataprep.llava_rows import encoded, llava_row
 
 _PORTION = 250
 """Records per task and per folder of images: a few seconds' work, so that a killed run loses little."""
-_AHEAD = 2
+_PREFETCH = 2
 """Tasks waiting per process; more would only fill memory with futures."""
 
 
@@ -116,7 +116,7 @@ def _in_parallel(portions: list[Portion], workers: int) -> Iterator[int]:
     # A forked child would inherit the locks of libraries' threads; a spawned one starts clean.
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         waiting = iter(portions)
-        running = {pool.submit(write, portion) for portion in islice(waiting, workers * _AHEAD)}
+        running = {pool.submit(write, portion) for portion in islice(waiting, workers * _PREFETCH)}
         try:
             while running:
                 done: set[Future[int]]

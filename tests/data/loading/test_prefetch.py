@@ -1,4 +1,4 @@
-"""Ahead: every item once and in order, one made early and not two, errors where the item was wanted, and an end."""
+"""Prefetch: every item once and in order, one made early and not two, errors where the item was wanted, and an end."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from sailvit.data.loading.prefetch import Ahead
+from sailvit.data.loading.prefetch import Prefetch
 
 
 class Items:
@@ -42,26 +42,26 @@ def settled(items: Items, count: int) -> bool:
 @pytest.mark.parametrize("number", [0, 1, 7])
 def test_items_come_once_and_in_order_from_another_thread(number):
     items = Items(number)
-    with Ahead(iter(items)) as ahead:
-        assert list(ahead) == list(range(number))
+    with Prefetch(iter(items)) as prefetch:
+        assert list(prefetch) == list(range(number))
     assert threading.get_ident() not in items.threads
 
 
 def test_false_items_are_items():
-    with Ahead(iter([0, None, ()])) as ahead:
-        assert list(ahead) == [0, None, ()]
+    with Prefetch(iter([0, None, ()])) as prefetch:
+        assert list(prefetch) == [0, None, ()]
 
 
 def test_one_item_is_made_while_one_is_used_and_not_two():
     items = Items(5)
-    with Ahead(iter(items)) as ahead:
-        for used in ahead:
+    with Prefetch(iter(items)) as prefetch:
+        for used in prefetch:
             assert settled(items, min(used + 2, 5))
 
 
 def test_an_error_comes_where_the_item_was_wanted():
-    with Ahead(iter(Items(5, bad=2))) as ahead:
-        steps = iter(ahead)
+    with Prefetch(iter(Items(5, bad=2))) as prefetch:
+        steps = iter(prefetch)
         assert [next(steps), next(steps)] == [0, 1]
         with pytest.raises(OSError, match="the disk is gone"):
             next(steps)
@@ -81,10 +81,10 @@ def test_leaving_early_waits_for_the_item_being_made_and_lets_go_of_the_iterator
     before = threading.active_count()
     steps = slow()
     gone = weakref.ref(steps)
-    with Ahead(steps) as ahead:
+    with Prefetch(steps) as prefetch:
         del steps
-        assert next(iter(ahead)) == 0
-    del ahead
+        assert next(iter(prefetch)) == 0
+    del prefetch
     gc.collect()
     assert finished.is_set()
     assert gone() is None

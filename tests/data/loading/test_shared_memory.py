@@ -1,4 +1,4 @@
-"""The shelf: batches come out as they went in, slots are used again, and never while anybody looks."""
+"""Shared memory: batches come out as they went in, slots are used again, and never while anybody looks."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import torch
 from sailvit.core.layout import VisualLayout
 from sailvit.core.records import Sample
 from sailvit.data.loading.reader import Reading
-from sailvit.data.loading.shared_memory import Shelf
+from sailvit.data.loading.shared_memory import SharedMemory
 from sailvit.data.processing.collate import collate
 from sailvit.data.processing.images import join_tiles
 from sailvit.data.processing.processor import Tiler
@@ -22,9 +22,9 @@ from sailvit.data.processing.processor import Tiler
 SIZE = 100_000
 
 
-def batch(value: int = 1, tiles: int = 3, room: torch.Tensor | None = None):
-    """Two rows of two samples and of none; with `room` their tiles are made there."""
-    place = Tiler(VisualLayout(8, 1, 0, ""), room)
+def batch(value: int = 1, tiles: int = 3, space: torch.Tensor | None = None):
+    """Two rows of two samples and of none; with `space` their tiles are made there."""
+    place = Tiler(VisualLayout(8, 1, 0, ""), space)
     images = [np.full((8, 8, 3), (value + number) % 256, np.uint8) for number in range(2 * tiles)]
     cuts = (
         [join_tiles([*map(place, images[:tiles])]), join_tiles([*map(place, images[tiles:])])]
@@ -57,58 +57,58 @@ def same(first, second) -> bool:
 @pytest.mark.parametrize("tiles", [0, 1, 3])
 @pytest.mark.parametrize("in_place", [False, True])
 def test_a_batch_comes_out_as_it_went_in(tiles, in_place):
-    shelf = Shelf(1, SIZE)
-    slot = shelf.claim()
-    made = batch(7, tiles, shelf.room(slot) if in_place else None)
-    assert not tiles or (made.tiles.data_ptr() == shelf.room(slot).data_ptr()) == in_place
-    found = shelf.put(slot, made).batch()
+    memory = SharedMemory(1, SIZE)
+    slot = memory.claim()
+    made = batch(7, tiles, memory.space(slot) if in_place else None)
+    assert not tiles or (made.tiles.data_ptr() == memory.space(slot).data_ptr()) == in_place
+    found = memory.put(slot, made).batch()
     assert same(found, batch(7, tiles))
 
 
 def test_what_goes_through_the_pipe_is_small_and_finds_its_shelf():
-    shelf = Shelf(1, 10_000_000)
-    shelved = shelf.put(shelf.claim(), batch(5, tiles=1000))
-    sent = bytes(ForkingPickler.dumps(Reading(shelved, {"s": 1}, ())))
+    memory = SharedMemory(1, 10_000_000)
+    shared = memory.put(memory.claim(), batch(5, tiles=1000))
+    sent = bytes(ForkingPickler.dumps(Reading(shared, {"s": 1}, ())))
     assert len(sent) < 2000
     assert same(ForkingPickler.loads(sent).batch, batch(5, tiles=1000))
 
 
 def test_a_slot_is_free_when_the_last_look_at_it_has_ended():
-    shelf = Shelf(2, SIZE)
-    first, second = shelf.claim(), shelf.claim()
-    assert shelf.claim() is None
-    held = shelf.put(first, batch(1)).batch()
+    memory = SharedMemory(2, SIZE)
+    first, second = memory.claim(), memory.claim()
+    assert memory.claim() is None
+    held = memory.put(first, batch(1)).batch()
     row = held.tiles[0, 0]
     del held
     gc.collect()
-    assert shelf.claim() is None, "a view of a view still looks"
-    shelf.room(second).zero_()
+    assert memory.claim() is None, "a view of a view still looks"
+    memory.space(second).zero_()
     assert row.eq(1).all()
     del row
     gc.collect()
-    assert shelf.claim() == first
-    assert shelf.claim() is None
+    assert memory.claim() == first
+    assert memory.claim() is None
 
 
 def test_what_autograd_keeps_is_not_written_over():
-    shelf = Shelf(1, SIZE)
+    memory = SharedMemory(1, SIZE)
     weight = torch.ones(64, 4, requires_grad=True)
-    taken = shelf.put(shelf.claim(), batch(1)).batch()
+    taken = memory.put(memory.claim(), batch(1)).batch()
     loss = torch.nn.functional.embedding(taken.tokens, weight).sum()
     del taken
     gc.collect()
-    assert shelf.claim() is None
+    assert memory.claim() is None
     loss.backward()
     assert weight.grad[2].eq(2).all()
     del loss
     gc.collect()
-    assert shelf.claim() == 0
+    assert memory.claim() == 0
 
 
 def test_a_batch_too_large_for_its_slot_is_an_error_and_not_a_cut():
-    shelf = Shelf(1, 200)
+    memory = SharedMemory(1, 200)
     with pytest.raises(ValueError, match="must not be greater"):
-        shelf.put(shelf.claim(), batch(1))
+        memory.put(memory.claim(), batch(1))
 
 
 def test_pages_are_taken_when_they_are_touched():
@@ -116,6 +116,6 @@ def test_pages_are_taken_when_they_are_touched():
         return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
 
     before = private()
-    shelf = Shelf(20, 1 << 30)
+    memory = SharedMemory(20, 1 << 30)
     assert private() - before < 50_000_000
-    assert same(shelf.put(19, batch(3)).batch(), replace(batch(3)))
+    assert same(memory.put(19, batch(3)).batch(), replace(batch(3)))

@@ -20,7 +20,7 @@ from sailvit.data.processing.processor import Tiler
 from sailvit.dataprep.llava_rows import encoded, portable
 from sailvit.dataprep.prepare.entries import Entries
 from sailvit.dataprep.prepare.members import sample_files
-from sailvit.dataprep.records.record_view import Look
+from sailvit.dataprep.records.record_view import RecordView
 
 TURNS = (Turn("user", "<image>\nWhat?"), Turn("assistant", "A thing"))
 
@@ -59,7 +59,7 @@ def test_all_paths_see_the_pixels_of_training(stored: list[Stored], tmp_path: Pa
             "file": load_image(path),
             "prepare": load_image(written),
             "rendered": load_image(encoded(image.data)[0]),
-            "curation": Look(0, record).pixels[0],
+            "curation": RecordView(0, record).pixels[0],
             "endpoint": np.asarray(sent.convert("RGB")),
         }
         wrong += [

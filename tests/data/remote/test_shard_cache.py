@@ -17,7 +17,7 @@ import pytest
 from sailvit.core.errors import DataError
 from sailvit.data.remote.cache import ShardCache
 from sailvit.data.remote.requests import Access
-from sailvit.data.remote.roots import Shard
+from sailvit.data.remote.roots import RemoteFile
 
 FETCH = """
 import sys
@@ -274,7 +274,7 @@ def test_partial_files_of_the_dead_leave_with_the_rest(server, open_cache, tmp_p
 
 def test_what_is_prefetched_is_there_when_it_is_asked_for(server, open_cache):
     cache = open_cache()
-    cache.prefetch([Shard("a"), Shard("b"), Shard("c")])
+    cache.prefetch([RemoteFile("a"), RemoteFile("b"), RemoteFile("c")])
     assert cache.path("b").read_bytes() == server.body
     while len(server.counts) < 3:
         time.sleep(0.01)
@@ -285,7 +285,7 @@ def test_what_is_prefetched_is_there_when_it_is_asked_for(server, open_cache):
 def test_prefetching_takes_no_more_than_fits(server, open_cache):
     size = len(server.body)
     cache = open_cache(limit=2 * size)
-    cache.prefetch(Shard(name, size) for name in "abcd")
+    cache.prefetch(RemoteFile(name, size) for name in "abcd")
     cache.path("b", size=size)
     cache.path("a", size=size)
     assert server.counts == {"/a": 1, "/b": 1}
@@ -308,7 +308,7 @@ def test_small_files_are_read_as_they_are_now(server, open_cache, tmp_path):
 @pytest.mark.parametrize("root", ["http://127.0.0.1:9", "/data"])
 def test_names_stay_below_the_root(name, root, tmp_path):
     cache = ShardCache(root, tmp_path, 10**9)
-    for use in (cache.path, cache.read, lambda name: cache.prefetch([Shard(name)])):
+    for use in (cache.path, cache.read, lambda name: cache.prefetch([RemoteFile(name)])):
         if root == "/data" and use not in (cache.path, cache.read):
             continue
         with pytest.raises(DataError, match="is refused"):
@@ -344,7 +344,7 @@ def test_a_download_process_that_dies_is_an_error_and_not_a_wait(server, open_ca
         waiting = pool.submit(cache.path, "a.tar")
         while not server.asked:
             time.sleep(0.01)
-        cache._services[os.getpid()]._process.kill()
+        cache._clients[os.getpid()]._process.kill()
         with pytest.raises(DataError, match="ended with code -9"):
             waiting.result()
     assert cache.path("b.tar").read_bytes() == server.body

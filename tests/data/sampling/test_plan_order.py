@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sailvit.data.sampling.order import Order, permute
+from sailvit.data.sampling.order import DrawOrder, permute
 
 
 @given(st.integers(1, 400), st.integers(0, 2**63 - 1))
@@ -40,10 +40,10 @@ def test_a_permutation_leaves_no_trace_of_the_old_order():
 @settings(deadline=None)
 def test_every_epoch_sees_every_record_once_whatever_the_blocks(shards, window, block):
     size = sum(shards)
-    positions = Order(shards, window, 3).positions(np.arange(3 * size))
+    positions = DrawOrder(shards, window, 3).positions(np.arange(3 * size))
     for epoch in np.split(positions, 3):
         assert sorted(epoch) == list(range(size))
-    blocks = Order(shards, window, 3)
+    blocks = DrawOrder(shards, window, 3)
     again = [
         blocks.positions(np.arange(at, min(at + block, 3 * size)))
         for at in range(0, 3 * size, block)
@@ -52,14 +52,14 @@ def test_every_epoch_sees_every_record_once_whatever_the_blocks(shards, window, 
 
 
 def test_epochs_and_seeds_differ():
-    order = [Order([40, 60], None, seed).positions(np.arange(200)) for seed in (1, 2)]
+    order = [DrawOrder([40, 60], None, seed).positions(np.arange(200)) for seed in (1, 2)]
     rows = [*order[0].reshape(2, 100).tolist(), *order[1].reshape(2, 100).tolist()]
     assert len(set(map(tuple, rows))) == 4
 
 
 def test_a_window_keeps_few_shards_open_and_mixes_them():
     shards = np.repeat(np.arange(20), 50)
-    drawn = shards[Order([50] * 20, 4, 9).positions(np.arange(2000))]
+    drawn = shards[DrawOrder([50] * 20, 4, 9).positions(np.arange(2000))]
     for window in np.split(drawn, 10):
         assert len(set(window.tolist())) == 4
         assert len(set(window[:40].tolist())) == 4
@@ -69,7 +69,8 @@ def test_a_window_keeps_few_shards_open_and_mixes_them():
 
 def test_a_window_of_all_shards_is_the_whole_source():
     every = [
-        Order([50] * 4, window, 9).positions(np.arange(200)).tolist() for window in (None, 4, 100)
+        DrawOrder([50] * 4, window, 9).positions(np.arange(200)).tolist()
+        for window in (None, 4, 100)
     ]
     assert every[0] == every[1] == every[2]
 
@@ -82,7 +83,7 @@ def test_a_window_of_all_shards_is_the_whole_source():
 @settings(deadline=None)
 def test_what_comes_is_where_the_next_draws_are_from(shards, window, data):
     size = sum(shards)
-    order, owner = Order(shards, window, 3), np.repeat(np.arange(len(shards)), shards)
+    order, owner = DrawOrder(shards, window, 3), np.repeat(np.arange(len(shards)), shards)
     nth = data.draw(st.integers(0, 3 * size - 1))
     now, then, border = order.coming(nth)
     assert nth < border

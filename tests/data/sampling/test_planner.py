@@ -15,7 +15,7 @@ from plans import loader_config, random_plans, skewed, skewed_feed, table
 
 from sailvit.core.errors import DataError
 from sailvit.data.sampling.balance import deal
-from sailvit.data.sampling.planner import Plan
+from sailvit.data.sampling.planner import PackPlan
 
 
 def travelled(cursor):
@@ -26,10 +26,10 @@ def travelled(cursor):
 @given(random_plans(), st.lists(st.integers(1, 12), min_size=1, max_size=5))
 @settings(deadline=None, max_examples=60)
 def test_stops_change_nothing(plan, runs):
-    steps = list(islice(Plan(*plan).steps(), sum(runs) + 3))
+    steps = list(islice(PackPlan(*plan).steps(), sum(runs) + 3))
     resumed, cursor = [], None
     for count in [*runs, 3]:
-        resumed += islice(Plan(*plan).steps(cursor), count)
+        resumed += islice(PackPlan(*plan).steps(cursor), count)
         cursor = travelled(resumed[-1].cursor) if resumed else None
     assert resumed == steps
     assert all(travelled(step.cursor) == step.cursor for step in steps)
@@ -41,7 +41,7 @@ def test_stops_change_nothing(plan, runs):
 def test_every_record_once_per_epoch_and_both_budgets_kept(plan):
     settings, costs = plan
     seen = defaultdict(dict)
-    for step in islice(Plan(*plan).steps(), 60):
+    for step in islice(PackPlan(*plan).steps(), 60):
         for pack in step.packs:
             assert sum(draw.tokens for draw in pack) <= settings.sequence
             assert settings.tiles is None or sum(draw.tiles for draw in pack) <= settings.tiles
@@ -63,7 +63,7 @@ def test_every_record_once_per_epoch_and_both_budgets_kept(plan):
 @settings(deadline=None, max_examples=40)
 def test_a_feed_that_ends_packs_everything_it_drew(plan):
     limited = replace(plan[0], samples=500)
-    steps = list(Plan(limited, plan[1]).steps())
+    steps = list(PackPlan(limited, plan[1]).steps())
     counts = Counter(draw.source for step in steps for pack in step.packs for draw in pack)
     assert counts == {source: count for source, count in steps[-1].cursor["drawn"].items() if count}
     assert counts.total() == steps[-1].cursor["samples"] <= 500
@@ -78,14 +78,16 @@ def test_a_feed_that_ends_packs_everything_it_drew(plan):
 def test_a_small_source_goes_round_while_a_large_one_is_in_its_first_epoch():
     costs = {"small": table(7), "large": table(900, tiles=(0, 3), seed=1)}
     mixture = loader_config({"small": 1, "large": 3}, sequence=2048)
-    steps = list(islice(Plan(mixture, costs).steps(), 12))
+    steps = list(islice(PackPlan(mixture, costs).steps(), 12))
     assert steps[-1].cursor["drawn"]["small"] > 14
     for stop in range(11):
-        assert next(Plan(mixture, costs).steps(travelled(steps[stop].cursor))) == steps[stop + 1]
+        assert (
+            next(PackPlan(mixture, costs).steps(travelled(steps[stop].cursor))) == steps[stop + 1]
+        )
 
 
 def test_counts_of_the_cursor_add_up():
-    steps = list(islice(Plan(skewed_feed(4096, 8), skewed(300)).steps(), 10))
+    steps = list(islice(PackPlan(skewed_feed(4096, 8), skewed(300)).steps(), 10))
     draws = [draw for step in steps for pack in step.packs for draw in pack]
     last = steps[-1].cursor
     assert (last["steps"], last["packs"], last["samples"]) == (10, 80, len(draws))
@@ -94,14 +96,14 @@ def test_counts_of_the_cursor_add_up():
 
 
 def test_another_global_batch_groups_the_same_packs():
-    eight, two = (Plan(skewed_feed(4096, size), skewed(300)).steps() for size in (8, 2))
+    eight, two = (PackPlan(skewed_feed(4096, size), skewed(300)).steps() for size in (8, 2))
     assert [pack for step in islice(eight, 5) for pack in step.packs] == [
         pack for step in islice(two, 20) for pack in step.packs
     ]
 
 
 def test_any_number_of_ranks_shares_the_same_packs():
-    step = next(Plan(skewed_feed(4096, 64), skewed(300)).steps())
+    step = next(PackPlan(skewed_feed(4096, 64), skewed(300)).steps())
     for world in (1, 2, 4, 8):
         ranks = deal(step.packs, world)
         assert sorted(pack for rank in ranks for pack in rank) == sorted(step.packs)
@@ -109,7 +111,7 @@ def test_any_number_of_ranks_shares_the_same_packs():
 
 @pytest.mark.parametrize("sequence", [4096, 8192])
 def test_packs_of_the_skewed_mixture_are_full_even_and_blended(sequence):
-    steps = list(islice(Plan(skewed_feed(sequence), skewed()).steps(), 16))
+    steps = list(islice(PackPlan(skewed_feed(sequence), skewed()).steps(), 16))
     packs = [pack for step in steps for pack in step.packs]
     counts = Counter(draw.source for pack in packs for draw in pack)
     assert abs(counts["pictures"] / counts.total() - 0.7) < 0.005
@@ -125,7 +127,7 @@ def test_packs_of_the_skewed_mixture_are_full_even_and_blended(sequence):
 
 def test_a_cursor_of_another_feed_is_refused():
     ours = skewed_feed(4096, 8)
-    cursor = travelled(next(Plan(ours, skewed(300)).steps()).cursor)
+    cursor = travelled(next(PackPlan(ours, skewed(300)).steps()).cursor)
     for change, message in [
         ({"sequence": 2048}, "with sequence 4096; expected 2048"),
         ({"seed": 1}, "with seed 5; expected 1"),
@@ -138,15 +140,15 @@ def test_a_cursor_of_another_feed_is_refused():
         ),
     ]:
         with pytest.raises(DataError, match=message):
-            Plan(replace(ours, **change), skewed(300)).steps(cursor)
+            PackPlan(replace(ours, **change), skewed(300)).steps(cursor)
     with pytest.raises(DataError, match=r"with records {'pictures': 300, 'texts': 300}; expected"):
-        Plan(ours, skewed(301)).steps(cursor)
+        PackPlan(ours, skewed(301)).steps(cursor)
     free = replace(ours, global_batch=4, micro_batch=2, workers=3, rank=1, world=2, samples=10**6)
-    assert next(Plan(free, skewed(300)).steps(cursor)).packs
+    assert next(PackPlan(free, skewed(300)).steps(cursor)).packs
 
 
 def test_the_plan_is_the_same_on_every_machine():
-    step = next(islice(Plan(skewed_feed(4096, 4), skewed(1000)).steps(), 5, None))
+    step = next(islice(PackPlan(skewed_feed(4096, 4), skewed(1000)).steps(), 5, None))
     positions = [[draw.position for draw in pack] for pack in step.packs]
     assert positions == [
         [358, 134, 823],

@@ -9,7 +9,7 @@ import pytest
 
 from sailvit.core.errors import DataError
 from sailvit.core.records import Record, Turn
-from sailvit.dataprep.annotate.judging import Criterion, Tally, judge
+from sailvit.dataprep.annotate.judging import Criterion, JudgeCounts, judge
 from sailvit.dataprep.annotate.prompts import (
     ALIGNMENT,
     PAIRS,
@@ -70,7 +70,7 @@ def test_every_record_gets_a_line_in_order(tmp_path):
         caption("a"), None, caption("c"), caption("d", images=0), caption("e"), caption("f")
     )
     model = Scripted("4", "It is rich: 5.", "either 2 or 3", None)
-    tally = judge(
+    counts = judge(
         source, "boats", Criterion("richness", RICHNESS), model, out=tmp_path / "scores.jsonl"
     )
     found = lines(tmp_path / "scores.jsonl")
@@ -86,7 +86,7 @@ def test_every_record_gets_a_line_in_order(tmp_path):
     assert "no image" in errors[3]
     assert "no single answer" in errors[4]
     assert errors[5] == "the server was down"
-    assert (dict(tally.scores), tally.bad, tally.failed) == ({4: 1, 5: 1}, 1, 3)
+    assert (dict(counts.scores), counts.bad, counts.failed) == ({4: 1, 5: 1}, 1, 3)
     assert len(model.asked) == 4
 
 
@@ -124,7 +124,7 @@ def test_the_file_appears_only_when_it_is_whole(tmp_path):
 def test_positions_and_progress(tmp_path):
     seen: list[None] = []
     source = Records(*(caption(str(n)) for n in range(9)))
-    tally = judge(
+    counts = judge(
         source,
         "s",
         Criterion("x", ALIGNMENT),
@@ -140,8 +140,8 @@ def test_positions_and_progress(tmp_path):
         5,
         6,
     ]
-    assert len(seen) == sum(tally.scores.values()) == 5
-    assert tally == Tally(tally.scores, 0, 0)
+    assert len(seen) == sum(counts.scores.values()) == 5
+    assert counts == JudgeCounts(counts.scores, 0, 0)
 
 
 @pytest.mark.parametrize(

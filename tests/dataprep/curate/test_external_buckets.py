@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from planted import BROKEN, Planted, record
 
 from sailvit.dataprep.curate.curating import curate
-from sailvit.dataprep.curate.drop_report import Drop, Ledger
-from sailvit.dataprep.curate.external_buckets import Spill
+from sailvit.dataprep.curate.drop_report import Drop, DropReport
+from sailvit.dataprep.curate.external_buckets import ExternalBuckets
 from sailvit.dataprep.curate.repeats import ROW, Repeats
 from sailvit.dataprep.curate.settings import Curation
 from sailvit.dataprep.records.words import stir
@@ -33,27 +33,27 @@ def test_buckets_hold_every_row_once_and_equal_keys_together(
     tmp_path_factory, numbers: list, most: int, blocks: int
 ):
     keys = stir(np.array(numbers, dtype=np.uint64))
-    spill = Spill(PAIR, tmp_path_factory.mktemp("s"), most=most)
+    held = ExternalBuckets(PAIR, tmp_path_factory.mktemp("s"), most=most)
     at = 0
     for block in np.array_split(keys, blocks):
-        spill.add(block, rows(block, at))
+        held.add(block, rows(block, at))
         at += len(block)
-    buckets = list(spill.buckets())
+    buckets = list(held.buckets())
     assert sorted(int(n) for bucket in buckets for n in bucket["number"]) == list(range(len(keys)))
     places: dict[int, set[int]] = {}
     for index, bucket in enumerate(buckets):
         for key in bucket["key"].tolist():
             places.setdefault(key, set()).add(index)
     assert all(len(where) == 1 for where in places.values())
-    again = list(spill.buckets())
+    again = list(held.buckets())
     assert all(np.array_equal(one, other) for one, other in zip(buckets, again, strict=True))
 
 
 def test_few_rows_touch_no_disk(tmp_path: Path):
-    spill = Spill(PAIR, tmp_path / "rows")
+    buckets = ExternalBuckets(PAIR, tmp_path / "rows")
     keys = stir(np.arange(100, dtype=np.uint64))
-    spill.add(keys, rows(keys))
-    assert len(next(spill.buckets())) == 100
+    buckets.add(keys, rows(keys))
+    assert len(next(buckets.buckets())) == 100
     assert not (tmp_path / "rows").exists()
 
 
@@ -110,13 +110,13 @@ def test_memory_of_a_curation_is_a_byte_per_record():
 
 
 def test_a_ledger_counts_and_names_the_first_of_every_reason():
-    ledger = Ledger(
+    drops = DropReport(
         Planted([record(i, f"text {i}") for i in range(20)]), ["unreadable", "one", "two"]
     )
     for position in range(8):
-        ledger.enter(1, Drop(position, "too odd" if position % 2 else "too even", str(position)))
-    ledger.enter(2, Drop(9, "late", "9"))
-    first, second, third = ledger.accounts()
+        drops.enter(1, Drop(position, "too odd" if position % 2 else "too even", str(position)))
+    drops.enter(2, Drop(9, "late", "9"))
+    first, second, third = drops.accounts()
     assert (first["seen"], first["dropped"], first["examples"]) == (20, 0, [])
     assert (second["seen"], second["kept"], second["why"]) == (
         20,
@@ -135,10 +135,10 @@ def test_a_ledger_counts_and_names_the_first_of_every_reason():
 
 
 def test_a_ledger_names_five_and_also_those_that_cannot_be_read_again():
-    ledger = Ledger(Planted([BROKEN] * 9), ["unreadable"])
+    drops = DropReport(Planted([BROKEN] * 9), ["unreadable"])
     for position in range(9):
-        ledger.enter(0, Drop(position, "broken row", "the record is broken"))
-    (account,) = ledger.accounts()
+        drops.enter(0, Drop(position, "broken row", "the record is broken"))
+    (account,) = drops.accounts()
     assert account["dropped"] == 9
     assert account["examples"] == [
         {"position": position, "why": "broken row", "found": "the record is broken"}

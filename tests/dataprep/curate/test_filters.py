@@ -12,7 +12,7 @@ from planted import noise, record
 from sailvit.core.errors import DataError
 from sailvit.core.records import Record, Turn
 from sailvit.dataprep.curate.settings import FILTERS, Curation, filter_name, read_curation
-from sailvit.dataprep.records.record_view import Look
+from sailvit.dataprep.records.record_view import RecordView
 
 BLANK = np.zeros((30, 60, 3), np.uint8)
 
@@ -22,7 +22,7 @@ def objection(
 ) -> tuple[str, str] | None:
     made = FILTERS[name].model_validate(settings)
     made.check()
-    return made.objection(Look(position, found))
+    return made.objection(RecordView(position, found))
 
 
 ENGLISH = "A red circle stands left of the blue square in the garden."
@@ -125,8 +125,8 @@ def test_objections(name: str, settings: dict, found: Record, expected: tuple[st
 
 def test_a_filter_looks_at_its_kinds_only():
     made = FILTERS["length"].model_validate({"at_least": 5, "kinds": ["qa"]})
-    assert made.looks_at(Look(0, record(0, "x", kind="qa")))
-    assert not made.looks_at(Look(0, record(0, "x")))
+    assert made.applies_to(RecordView(0, record(0, "x", kind="qa")))
+    assert not made.applies_to(RecordView(0, record(0, "x")))
 
 
 def test_every_filter_has_cases():
@@ -234,11 +234,11 @@ def test_wrong_settings_are_explained(tmp_path: Path, document: object, message:
 
 def test_what_counts_as_a_copy():
     hashes = FILTERS["duplicate"].model_validate
-    one = Look(0, record(0, "same  text", [b"a", b"b"]))
-    other = Look(1, record(1, "same text", [b"a", b"c"]))
-    turned = Look(2, Record("2", (Turn("assistant", "Describe."), Turn("user", "same text"))))
+    one = RecordView(0, record(0, "same  text", [b"a", b"b"]))
+    other = RecordView(1, record(1, "same text", [b"a", b"c"]))
+    turned = RecordView(2, Record("2", (Turn("assistant", "Describe."), Turn("user", "same text"))))
     assert hashes({"of": "record"}).hashes(one) != hashes({"of": "record"}).hashes(other)
-    assert one.text_hash == Look(0, record(9, "same text", [b"x", b"y"])).text_hash
+    assert one.text_hash == RecordView(0, record(9, "same text", [b"x", b"y"])).text_hash
     assert turned.text_hash != one.text_hash
     images = hashes({"of": "image"}).hashes
     assert images(one)[0] == images(other)[0]
@@ -248,10 +248,11 @@ def test_what_counts_as_a_copy():
 
 def test_near_copies_may_ask_for_equal_text():
     made = FILTERS["near_duplicate"].model_validate({"distance": 4, "text": True})
-    looks = [
-        Look(0, record(0, text, [noise(1)])) for text in ("one text", "one text", "another text")
+    views = [
+        RecordView(0, record(0, text, [noise(1)]))
+        for text in ("one text", "one text", "another text")
     ]
-    first, again, other = (made.hashes(look)[0] for look in looks)
+    first, again, other = (made.hashes(view)[0] for view in views)
     assert first == again
     assert sum((a ^ b).bit_count() for a, b in zip(first, other, strict=True)) > 30
     assert made.reach() == 4

@@ -19,9 +19,9 @@ from matplotlib.text import Text
 
 from sailvit.core.seeding import numpy_generator
 from sailvit.synthetic.charts.colours import NAMED, Colours
-from sailvit.synthetic.charts.figure import Drawing
+from sailvit.synthetic.charts.figure import ChartDrawing
 from sailvit.synthetic.charts.source import KINDS, ChartsOptions, ChartsSource, draw_chart
-from sailvit.synthetic.charts.styles import some_look
+from sailvit.synthetic.charts.styles import some_style
 from sailvit.synthetic.charts.tables import TableKind, draw_table
 
 PRINT = """
@@ -32,10 +32,10 @@ print(hashlib.sha256(b"".join(source[n].images[0].pixels().tobytes() for n in ra
 """
 
 
-def drawing(kind: str, seed: int = 0, **changes) -> Drawing:
+def drawing(kind: str, seed: int = 0, **changes) -> ChartDrawing:
     rng = numpy_generator(seed, kind)
     chart = draw_chart(rng, kind)
-    return Drawing(chart, replace(some_look(rng, (400, 700), (320, 560)), **changes))
+    return ChartDrawing(chart, replace(some_style(rng, (400, 700), (320, 560)), **changes))
 
 
 def mask(pixels: np.ndarray, colour: str) -> np.ndarray:
@@ -93,8 +93,8 @@ def test_slices_are_as_large_as_their_shares(seed):
     table = draw_table(rng, "pie")
     names = tuple(NAMED)[: len(table.labels)]
     table = replace(table, colours=Colours(tuple(NAMED[name] for name in names), names))
-    look = replace(some_look(rng, (700, 700), (500, 500)), hole=0.0)
-    pixels = Drawing(table, look).pixels()
+    style = replace(some_style(rng, (700, 700), (500, 500)), hole=0.0)
+    pixels = ChartDrawing(table, style).pixels()
     areas = np.array([mask(pixels, code).sum() for code in table.colours.codes], dtype=float)
     # The printed percentages take a little of each slice.
     assert 100 * areas / areas.sum() == pytest.approx(np.array(table.values[0]), abs=2)
@@ -139,7 +139,7 @@ def test_no_text_is_cut_off_and_no_number_covers_another(kind):
 def test_a_tall_pie_keeps_its_title():
     made = drawing("pie")
     tall = replace(
-        made, look=replace(made.look, width=420, height=900, legend_right=False, type=11.0)
+        made, style=replace(made.style, width=420, height=900, legend_right=False, type=11.0)
     )
     text = replace(tall, chart=replace(made.chart, title="A title of two lines, " * 2)).pixels()
     assert (text[:2] == text[0, 0]).all()

@@ -11,21 +11,21 @@ from sailvit.core.seeding import numpy_generator
 from sailvit.synthetic.charts.colours import NAMED, some_colours
 from sailvit.synthetic.charts.marks import contrast, pie_radius
 from sailvit.synthetic.charts.source import draw_chart
-from sailvit.synthetic.charts.styles import _FONTS, some_look
+from sailvit.synthetic.charts.styles import _FONTS, some_style
 from sailvit.synthetic.charts.tables import draw_table
 from sailvit.synthetic.charts.topics import KINS, TOPICS, some_names
 
 
-def looks():
-    return [some_look(numpy_generator(3, n), (360, 900), (300, 680)) for n in range(300)]
+def styles():
+    return [some_style(numpy_generator(3, n), (360, 900), (300, 680)) for n in range(300)]
 
 
 def test_sizes_stay_in_their_range_and_type_grows_with_them():
-    for look in looks():
-        assert 360 <= look.width <= 900
-        assert 300 <= look.height <= 680
-        assert 8 <= look.type <= 1.2 * max(8, min(look.width, look.height) / 60) + 0.1
-        assert not look.legend_right or look.width >= 560
+    for style in styles():
+        assert 360 <= style.width <= 900
+        assert 300 <= style.height <= 680
+        assert 8 <= style.type <= 1.2 * max(8, min(style.width, style.height) / 60) + 0.1
+        assert not style.legend_right or style.width >= 560
 
 
 @pytest.mark.parametrize("name", _FONTS)
@@ -85,6 +85,6 @@ def test_every_topic_and_quantity_is_drawn():
 
 def test_names_stand_beside_a_pie_where_there_is_room():
     rng = numpy_generator(8)
-    places = [pie_radius(draw_chart(rng, "pie"), look) for look in looks()]
+    places = [pie_radius(draw_chart(rng, "pie"), style) for style in styles()]
     assert 30 < sum(place is None for place in places) < 280
     assert all(0.7 <= place <= 1 for place in places if place is not None)

@@ -16,7 +16,7 @@ from sailvit.core.recipe import SourceConfig
 from sailvit.core.seeding import numpy_generator
 from sailvit.data.processing.images import image_size, load_image
 from sailvit.data.sources import open_source
-from sailvit.synthetic.documents.degradation import Drawing, Wear, some_wear
+from sailvit.synthetic.documents.degradation import Degradation, PageDrawing, some_degradation
 from sailvit.synthetic.documents.fonts import CHARACTERS, faces_in, font, shipped_faces
 from sailvit.synthetic.documents.layouts import LAYOUTS
 from sailvit.synthetic.documents.source import (
@@ -111,7 +111,7 @@ def test_lines_are_counted_from_the_top():
 def test_every_row_leaves_ink_where_it_is_said_to_stand():
     for position in range(10):
         page = pages(kinds=["receipt", "list", "columns"])[position].images[0].page
-        pixels = Drawing(page, Wear((255, 255, 255), (0, 0, 0))).pixels()
+        pixels = PageDrawing(page, Degradation((255, 255, 255), (0, 0, 0))).pixels()
         for span in page.spans:
             left, upper, right, lower = map(round, span.box)
             assert (pixels[upper:lower, left:right] < 100).any(), span
@@ -119,11 +119,11 @@ def test_every_row_leaves_ink_where_it_is_said_to_stand():
 
 def test_worn_pages_stay_readable():
     for number in range(300):
-        wear = some_wear(numpy_generator(number), 14, worn=True)
-        paper, ink = (np.array(colour).mean() for colour in (wear.paper, wear.ink))
+        degradation = some_degradation(numpy_generator(number), 14, worn=True)
+        paper, ink = (np.array(colour).mean() for colour in (degradation.paper, degradation.ink))
         assert abs(paper - ink) > 90
-        assert wear.blur < 0.7
-        assert some_wear(numpy_generator(number), 14, worn=False).angle == 0
+        assert degradation.blur < 0.7
+        assert some_degradation(numpy_generator(number), 14, worn=False).angle == 0
 
 
 @pytest.mark.parametrize(
@@ -131,9 +131,10 @@ def test_worn_pages_stay_readable():
 )
 def test_every_kind_of_wear_is_seen(change):
     page = pages(kinds="table")[0].images[0].page
-    clean = Wear((250, 250, 250), (10, 10, 10))
+    clean = Degradation((250, 250, 250), (10, 10, 10))
     difference = np.abs(
-        Drawing(page, clean).pixels().astype(int) - Drawing(page, replace(clean, **change)).pixels()
+        PageDrawing(page, clean).pixels().astype(int)
+        - PageDrawing(page, replace(clean, **change)).pixels()
     )
     assert 0 < difference.mean() < 30
 
@@ -226,8 +227,13 @@ def test_records_of_every_kind_ask_and_transcribe(kind):
 
 def test_colours_stay_in_range_and_some_pages_are_dark():
     wears = [
-        some_wear(numpy_generator(1, number), 20, worn=bool(number % 2)) for number in range(400)
+        some_degradation(numpy_generator(1, number), 20, worn=bool(number % 2))
+        for number in range(400)
     ]
-    assert all(0 <= value <= 255 for wear in wears for value in (*wear.paper, *wear.ink))
-    dark = sum(sum(wear.paper) < sum(wear.ink) for wear in wears)
+    assert all(
+        0 <= value <= 255
+        for degradation in wears
+        for value in (*degradation.paper, *degradation.ink)
+    )
+    dark = sum(sum(degradation.paper) < sum(degradation.ink) for degradation in wears)
     assert 15 <= dark <= 75

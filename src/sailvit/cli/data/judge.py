@@ -66,18 +66,18 @@ def judge(  # noqa: PLR0913, PLR0917 - the options of a command
     choice = Choice(endpoint, model, key_variable, mllm, stage, concurrency, timeout, longest=64)
     kept = cache or out.with_name(out.name + ".cache")
     with asking(choice, kept, console, count) as (responder, report):
-        tally = judge_records(
+        counts = judge_records(
             source, name, criterion, responder, out=out, positions=range(count), report=report
         )
     scores = (
-        ", ".join(f"{score}: {tally.scores[score]}" for score in sorted(tally.scores)) or "none"
+        ", ".join(f"{score}: {counts.scores[score]}" for score in sorted(counts.scores)) or "none"
     )
     console.print(
-        f"{count} records in {out}; scores {scores}; {tally.bad} answers without a score, {tally.failed} failures",
+        f"{count} records in {out}; scores {scores}; {counts.bad} answers without a score, {counts.failed} failures",
         highlight=False,
         soft_wrap=True,
     )
-    if not tally.scores:
+    if not counts.scores:
         raise typer.Exit(1)
 
 

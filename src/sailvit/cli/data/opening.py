@@ -77,7 +77,7 @@ def day_of(recipe: Recipe, path: str | Path) -> date:
 
 
 def processor_of(recipe: Path | None) -> Processor | None:
-    """What counts tokens and tiles as a recipe's model does, without its weights; none without a recipe."""
+    """What counts tokens and tiles as a recipe's model does, without its weights; None without a recipe."""
     if recipe is None:
         return None
     from sailvit.core.errors import DataError

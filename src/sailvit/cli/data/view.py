@@ -103,7 +103,7 @@ def _needed(recipe: Path | None, source: str) -> Path:
 
 
 def _of_recipe(recipe: Recipe, stage: str | None) -> tuple[dict[str, Source], LoaderConfig]:
-    """The sources of a stage, and its feed."""
+    """The sources of a stage, and its loader config."""
     from sailvit.core.errors import RecipeError
     from sailvit.data.sources import open_source
     from sailvit.training.stages.loader_config import make_loader_config
@@ -122,7 +122,7 @@ def _of_recipe(recipe: Recipe, stage: str | None) -> tuple[dict[str, Source], Lo
 
 
 def _of_data(recipe: Recipe, sources: dict[str, Source]) -> LoaderConfig:
-    """A feed of data alone, each record once, in packs as the recipe's first stage makes them."""
+    """A loader config of data alone, each record once, in packs as the recipe's first stage makes them."""
     from sailvit.data.sampling.loader_config import LoaderConfig
 
     return LoaderConfig(

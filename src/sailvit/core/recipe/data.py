@@ -18,7 +18,7 @@ class SourceConfig(Config):
     path: str | None = None
     """File or folder, for readers that read one; relative paths start at the recipe's folder."""
     images: str | None = None
-    """Folder that relative image paths start from; none means the folder of `path`."""
+    """Folder that relative image paths start from; None means the folder of `path`."""
     options: dict[str, Any] = {}
     """Settings of that reader, checked by it."""
 
@@ -40,4 +40,4 @@ class QuarantineConfig(Config):
     allow: Annotated[int, Field(ge=0)] = 10
     """Records that may be bad, per source and rank, before the share counts."""
     timeout: Positive | None = 60.0
-    """Seconds after which reading one record is given up; none waits."""
+    """Seconds after which reading one record is given up; None: no limit."""

@@ -14,9 +14,9 @@ class ConnectorConfig(Config):
     merge: Count = 2
     """Patches merged per side; 2 turns 2x2 patches into one visual token of 4 x width."""
     hidden: Count | None = None
-    """Width between the two linear layers; none means the language's width."""
+    """Width between the two linear layers; None means the language's width."""
     source: str | None = None
-    """Folder of a trained connector to start from; none means fresh weights drawn from the recipe's seed."""
+    """Folder of a trained connector to start from; None means fresh weights drawn from the recipe's seed."""
 
 
 class ImageConfig(Config):
@@ -50,7 +50,7 @@ class ModelConfig(Config):
     placeholder: str = "<|image_pad|>"
     """Token that stands for one visual token; added to the tokenizer when missing."""
     chat_date: datetime.date | None = None
-    """Date that dated chat templates write (`2026-01-31`); none means the day on which the run began."""
+    """Date that dated chat templates write (`2026-01-31`); None means the day on which the run began."""
     revision: dict[Part, str] = {}
     """Hub revision per part, to pin a download."""
     trust_remote_code: bool = False

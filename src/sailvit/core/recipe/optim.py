@@ -16,10 +16,12 @@ class TrainConfig(Config):
     lr: NotNegative = 1.0
     """Share of the stage's learning rate; 0 freezes the part."""
     last_blocks: Count | None = None
-    """Train only the last k transformer blocks that features come from, and what follows them; none trains the part."""
+    """Train only the last k transformer blocks that features come from, and what follows them;
+    None: all blocks train."""
     layer_decay: Annotated[float, Field(gt=0, le=1)] | None = None
     """Factor on the rate per layer down from what follows the blocks, which trains at the part's full rate: the k-th
-    block from the end at its k-th power, embeddings one power below the first block; none treats all alike."""
+    block from the end at its k-th power, embeddings one power below the first block; None: all layers have
+    the same rate."""
 
 
 class OptimConfig(Config):
@@ -34,4 +36,4 @@ class OptimConfig(Config):
     weight_decay: NotNegative = 0.05
     """Decoupled decay of matrices; vectors (biases, norms) are never decayed."""
     clip: Positive | None = 1.0
-    """Largest global gradient norm; none leaves gradients as they are."""
+    """Largest global gradient norm; None: gradients stay as they are."""

@@ -50,7 +50,7 @@ class ParallelConfig(Config):
     """`replicate`: each holds the whole model; `shard`: weights, gradients and moments are split over all (FSDP2);
     `hybrid`: split within groups of `group` processes, replicated between them (HSDP)."""
     group: Count | None = None
-    """Processes per group of `hybrid`; none takes those of one machine."""
+    """Processes per group of `hybrid`; None: those of one machine."""
     recompute: dict[Part, Literal["selective", "full"]] = {}
     """Activation checkpointing per part: `full` keeps each block's input alone, `selective` its matrix products too."""
     compile: bool = False

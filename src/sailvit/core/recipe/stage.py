@@ -51,9 +51,10 @@ class Stage(Config):
     temperature: Positive = 1.0
     """For a list of sources: shares go with size ** (1 / temperature), so that above 1 small sources count for more."""
     pack_tiles: Count | None = None
-    """Most tiles in one pack, which bounds the tower's memory; none leaves it to the sequence length."""
+    """Most tiles in one pack, which bounds the tower's memory; None: only the sequence length sets a bound."""
     window: Count | None = None
-    """Shards that are shuffled together, so that only they need be at hand; none shuffles each source as a whole."""
+    """Shards that are shuffled together, so that only they need be at hand;
+    None: each source is shuffled as a whole."""
     objectives: dict[str, Positive] = {"next_token": 1.0}
     """Registered objectives with their weights in the loss."""
     negatives: Literal["step", "micro_batch"] = "step"

@@ -57,9 +57,9 @@ class CostTable:
     unread: Mapping[str, int] = field(default_factory=dict)
     """Keys of the source's rows that hold something and are not read, with how many records."""
     firsts: NDArray[np.int32] | None = None
-    """int32[n]: position of each record's first token with loss, -1 for bad ones; none where that is not known."""
+    """int32[n]: position of each record's first token with loss, -1 for bad ones; None where that is not known."""
     pairs: NDArray[np.int32] | None = None
-    """int32[n]: 1 for captions of one image; none where that is not known."""
+    """int32[n]: 1 for captions of one image; None where that is not known."""
     bad: tuple[Unusable, ...] = ()
     """Records that cannot be used; they are measured again at the next start."""
 

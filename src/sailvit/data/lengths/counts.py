@@ -60,14 +60,14 @@ class CountsDraft:
 
 
 def kept_counts(file: Path, records: int) -> tuple[Counts, dict[str, int]] | None:
-    """Counts kept earlier and the keys that were not read; none where they cannot be used."""
+    """Counts kept earlier and the keys that were not read; None where they cannot be used."""
     counts = _read_counts(file, records)
     unread = None if counts is None else _read_unread(file, counts)
     return None if counts is None or unread is None else (counts, unread)
 
 
 def _read_counts(file: Path, records: int) -> Counts | None:
-    """Counts kept earlier; none when there are none, or none that can be used."""
+    """Counts kept earlier; None when there are no usable ones."""
     try:
         counts = np.load(file, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError):

@@ -23,7 +23,7 @@ from sailvit.data.lengths.fingerprints import (
     layout_fingerprint,
     tokenizer_fingerprint,
 )
-from sailvit.data.process_pool import each
+from sailvit.data.process_pool import map_ordered
 from sailvit.data.processing.processor import UNUSABLE, Facts, Processor
 from sailvit.data.rows.keys import count_unread
 from sailvit.data.sources.indexed import IndexedSource
@@ -156,7 +156,7 @@ def _refuse_differences(costs: Mapping[str, CostTable]) -> None:
 
 
 def indexed_costs(name: str, source: Source, processor: Processor) -> CostTable | None:
-    """The costs that a source's own index holds; none when it has none."""
+    """The costs that a source's own index holds; None when it has no such thing."""
     if not isinstance(source, IndexedSource) or source.manifest.measured is None:
         return None
     tokenizer = tokenizer_fingerprint(processor.tokenizer, processor.day)
@@ -186,7 +186,7 @@ def counts_name(source: Source, basis: str) -> str:
 
 @dataclass(frozen=True)
 class Measurer:
-    """Costs of stretches of a source; goes to the processes of a crew."""
+    """Costs of stretches of a source; goes to the processes of a pool."""
 
     source: Source
     """Gives the records."""
@@ -234,7 +234,7 @@ def _fill(
     total, bad, unread = len(source), list[Unusable](), Counter[str]()
     stretches = (range(start, min(start + _CHUNK, total)) for start in range(0, total, _CHUNK))
     done = 0
-    for found, wrong, left in each(
+    for found, wrong, left in map_ordered(
         Measurer(source, processor).measure, stretches, workers=workers if total > _SMALL else 0
     ):
         counts[:, done : done + found.shape[1]] = found

@@ -16,15 +16,15 @@ from sailvit.core.batch import Step
 from sailvit.core.errors import DataError
 from sailvit.core.records import Source
 from sailvit.data.lengths.costs import Costs
-from sailvit.data.loading.prefetch import Ahead
+from sailvit.data.loading.prefetch import Prefetch
 from sailvit.data.loading.quarantine import BadRecord, Quarantine
-from sailvit.data.loading.reader import Reader, Reading, Task
-from sailvit.data.loading.shared_memory import Shelf
+from sailvit.data.loading.reader import BatchTask, Reader, Reading
+from sailvit.data.loading.shared_memory import SharedMemory
 from sailvit.data.loading.workers import naming_deaths, start_worker
 from sailvit.data.processing.processor import Processor
 from sailvit.data.sampling.balance import deal
 from sailvit.data.sampling.loader_config import LoaderConfig
-from sailvit.data.sampling.planner import Plan
+from sailvit.data.sampling.planner import PackPlan
 
 _Planned = deque[tuple[int, dict[str, Any]]]
 """For every step that is planned and not read yet: the number of its batches, and the cursor after it."""
@@ -69,7 +69,7 @@ class Loader:
                 f" {loader_config.world} ranks; make it a multiple"
             )
         self._loader_config = loader_config
-        self._plan = Plan(loader_config, costs)
+        self._plan = PackPlan(loader_config, costs)
         self._sources = sources
         self._processor = processor
         self._report = report
@@ -88,10 +88,10 @@ class Loader:
         quarantine = Quarantine(self._loader_config.quarantine, self._report)
         steps = self._steps(iter(self._readings(planned)), planned)
         # Without workers the time limit of records is one of the main thread.
-        ahead = Ahead(steps) if self._loader_config.workers else nullcontext(steps)
+        prefetch = Prefetch(steps) if self._loader_config.workers else nullcontext(steps)
         # Workers live as long as somebody can still ask for a step.
         del steps
-        with naming_deaths(), ahead as made:
+        with naming_deaths(), prefetch as made:
             for step, readings in made:
                 for reading in readings:
                     quarantine.take(reading.read, reading.bad)
@@ -116,29 +116,29 @@ class Loader:
             -loader_config.global_batch // (loader_config.world * loader_config.micro_batch)
         )
         # One step ahead, so that it is read while the one before trains.
-        ahead = self._prefetch or max(2, -(-batches // max(1, loader_config.workers)))
+        prefetch = self._prefetch or max(2, -(-batches // max(1, loader_config.workers)))
         # Beside those on their way, the step in training holds slots, the next one too, and the one after it while they
         # change places.
-        shelf = (
-            Shelf(ahead * loader_config.workers + 3 * batches, self._most_bytes())
+        memory = (
+            SharedMemory(prefetch * loader_config.workers + 3 * batches, self._most_bytes())
             if loader_config.workers and _FORKS
             else None
         )
         reader = Reader(
             self._sources,
             self._processor,
-            shelf=shelf,
+            memory=memory,
             tiles=loader_config.tiles,
             timeout=loader_config.quarantine.timeout,
         )
         return DataLoader(
             reader,
-            sampler=self._tasks(planned, shelf),
+            sampler=self._tasks(planned, memory),
             batch_size=None,
             collate_fn=_as_it_is,
             num_workers=loader_config.workers,
-            multiprocessing_context="fork" if shelf else None,
-            prefetch_factor=ahead if loader_config.workers else None,
+            multiprocessing_context="fork" if memory else None,
+            prefetch_factor=prefetch if loader_config.workers else None,
             worker_init_fn=start_worker,
             pin_memory=torch.cuda.is_available(),
             # Its own, as DataLoader would draw a number from the global one that training uses.
@@ -157,7 +157,7 @@ class Loader:
             + 4096
         )
 
-    def _tasks(self, planned: _Planned, shelf: Shelf | None) -> Iterator[Task]:
+    def _tasks(self, planned: _Planned, memory: SharedMemory | None) -> Iterator[BatchTask]:
         """The tasks of this rank, ahead of what is trained on; cursors go another way, as no worker needs them."""
         size = self._loader_config.micro_batch
         due = dict.fromkeys(self._sources if self._loader_config.window else (), 0)
@@ -167,7 +167,7 @@ class Loader:
             chunks = [tuple(own[at : at + size]) for at in range(0, len(own), size)]
             planned.append((len(chunks), step.cursor))
             for chunk in chunks:
-                yield Task(step.cursor["steps"], chunk, shelf.claim() if shelf else None)
+                yield BatchTask(step.cursor["steps"], chunk, memory.claim() if memory else None)
 
     def _fetch(self, drawn: Mapping[str, int], due: dict[str, int]) -> None:
         """Have the shards of this window and the next fetched, once the draws of a source have come to it."""

@@ -10,7 +10,7 @@ from typing import Generic, TypeVar
 _Item = TypeVar("_Item")
 
 
-class Ahead(Generic[_Item]):
+class Prefetch(Generic[_Item]):
     """Items of an iterator, each made in a thread of its own while the one before is used; one, and not more.
 
     What the iterator raises is raised where the item was wanted. Leaving the context waits for the item that is being
@@ -21,7 +21,7 @@ class Ahead(Generic[_Item]):
         self._items: Iterator[_Item] | None = items
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="loading")
 
-    def __enter__(self) -> Ahead[_Item]:
+    def __enter__(self) -> Prefetch[_Item]:
         return self
 
     def __exit__(
@@ -40,5 +40,5 @@ class Ahead(Generic[_Item]):
             yield item[0]
 
     def _next(self) -> tuple[_Item] | None:
-        """The next item, or none after the last."""
+        """The next item, or None after the last."""
         return next(((item,) for item in self._items or ()), None)

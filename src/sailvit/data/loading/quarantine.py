@@ -82,7 +82,7 @@ class Quarantine:
         self._check(_ENOUGH)
 
     def close(self) -> None:
-        """DataError when the feed has ended and not one of its records could be read."""
+        """DataError when the loader has come to its end and not one of its records could be read."""
         self._check(1)
 
     def _check(self, enough: int) -> None:

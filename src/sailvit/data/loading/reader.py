@@ -14,7 +14,7 @@ from sailvit.core.batch import Batch
 from sailvit.core.errors import DataError, one_line
 from sailvit.core.records import Sample, Source
 from sailvit.data.loading.quarantine import BadRecord
-from sailvit.data.loading.shared_memory import Shelf, Shelved
+from sailvit.data.loading.shared_memory import SharedBatch, SharedMemory
 from sailvit.data.loading.time_limits import Limit
 from sailvit.data.processing.collate import collate
 from sailvit.data.processing.processor import UNUSABLE, Draft, Processor, Tiler
@@ -35,7 +35,7 @@ class Placed(Protocol):
 
 
 @dataclass(frozen=True)
-class Task:
+class BatchTask:
     """Packs to be read for one batch."""
 
     step: int
@@ -43,14 +43,14 @@ class Task:
     packs: tuple[tuple[Drawn, ...], ...]
     """The draws of each."""
     slot: int | None = None
-    """Where on the shelf the batch goes; none hands it over in memory of its own."""
+    """Where in shared memory the batch goes; None: it travels in memory of its own."""
 
 
 @dataclass(frozen=True)
 class Reading:
     """What became of a task."""
 
-    held: Batch | Shelved
+    held: Batch | SharedBatch
     """Its packs without bad records; a pack of bad records alone is a row of padding."""
     read: dict[str, int]
     """Records drawn per source, the bad ones included."""
@@ -62,7 +62,7 @@ class Reading:
     @property
     def batch(self) -> Batch:
         """The batch; to be asked for once, as its slot is given back when it is gone."""
-        return self.held.batch() if isinstance(self.held, Shelved) else self.held
+        return self.held.batch() if isinstance(self.held, SharedBatch) else self.held
 
     def pin_memory(self) -> Reading:
         """The same in page-locked memory; DataLoader calls it where there is a GPU."""
@@ -70,27 +70,27 @@ class Reading:
 
 
 class Reader(Dataset[Reading]):
-    """Batches by task. Records are read anew each time; without a shelf it can go to any process."""
+    """Batches by task. Records are read anew each time; without shared memory it can go to any process."""
 
     def __init__(
         self,
         sources: Mapping[str, Source],
         processor: Processor,
         *,
-        shelf: Shelf | None = None,
+        memory: SharedMemory | None = None,
         tiles: int | None = None,
         timeout: float | None = None,
     ) -> None:
         self._sources = sources
         self._processor = processor
-        self._shelf = shelf
+        self._memory = memory
         self._tiles = tiles
         self._timeout = timeout
 
-    def __getitem__(self, task: Task) -> Reading:
-        shelf, slot = self._shelf, task.slot
+    def __getitem__(self, task: BatchTask) -> Reading:
+        memory, slot = self._memory, task.slot
         tiler = Tiler(
-            self._processor.layout, None if shelf is None or slot is None else shelf.room(slot)
+            self._processor.layout, None if memory is None or slot is None else memory.space(slot)
         )
         found, changed = self._samples(task, tiler)
         left = iter(found)
@@ -98,13 +98,13 @@ class Reader(Dataset[Reading]):
             [s for s in islice(left, len(pack)) if isinstance(s, Sample)] for pack in task.packs
         ]
         batch = collate(packs, padding_id=self._processor.padding_id)
-        held = batch if shelf is None or slot is None else shelf.put(slot, batch)
+        held = batch if memory is None or slot is None else memory.put(slot, batch)
         read = Counter(draw.source for pack in task.packs for draw in pack)
         bad = tuple(each for each in found if isinstance(each, BadRecord))
         return Reading(held, dict(read), bad, changed)
 
     def _samples(
-        self, task: Task, tiler: Tiler
+        self, task: BatchTask, tiler: Tiler
     ) -> tuple[list[Sample | BadRecord], tuple[str, ...]]:
         """What became of each draw, and the sources that have changed.
 

@@ -60,9 +60,9 @@ class Slot:
     stretch: int
     """Which stretch goes here, counted over all turns."""
     opens: int | None
-    """Characters before it where an answer begins; none when it begins no answer."""
+    """Characters before it where an answer begins; None when it begins no answer."""
     closes: int | None
-    """Characters after it where an answer ends, its end-of-turn token included; none when it ends no answer."""
+    """Characters after it where an answer ends, its end-of-turn token included; None when it ends no answer."""
 
 
 @dataclass(frozen=True)

@@ -62,7 +62,7 @@ def reads_alike(image: bytes, max_pixels: int) -> bool:
 
 @cache
 def jpeg_decoder() -> Any:
-    """The decoder of simplejpeg, half as long as Pillow for the same bits; none when it is not installed."""
+    """The decoder of simplejpeg, twice as fast as Pillow, identical pixels; None when it is not installed."""
     try:
         return import_module("simplejpeg").decode_jpeg
     except ImportError:
@@ -164,7 +164,7 @@ def _open(image: Path | bytes, name: str, max_pixels: int) -> ImageFile:
 
 
 def _jpeg(opened: ImageFile) -> Pixels | None:
-    """A JPEG's pixels by the fast decoder; none where Pillow has to do it.
+    """A JPEG's pixels by the fast decoder; None where Pillow has to do it.
 
     That is for CMYK, whose conversion is Pillow's, and where simplejpeg refuses what libjpeg only warns of: then both
     installations accept the same files.

@@ -118,7 +118,7 @@ class TextEncoder:
         return skeleton.fill([stretch for part in parts for stretch in part[1]])
 
     def ends(self) -> tuple[int | None, int | None]:
-        """The tokens that end an answer inside a conversation, and one that ends it; none where nothing is learnt."""
+        """The tokens that end an answer inside a conversation, and one that ends it; None where nothing is learnt."""
         inside, last = (
             self._backend.token_to_id(text) if text else None for text in self._template.ends()
         )

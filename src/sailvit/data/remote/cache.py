@@ -15,10 +15,17 @@ from typing import Any, BinaryIO
 
 from sailvit.core.errors import DataError
 from sailvit.core.seeding import numpy_generator
-from sailvit.data.remote.client_process import Service
+from sailvit.data.remote.client_process import DownloadClient
 from sailvit.data.remote.lru import touch
-from sailvit.data.remote.requests import Access, Depot, Order
-from sailvit.data.remote.roots import Shard, check_root, checked_name, is_remote, own_file, verified
+from sailvit.data.remote.requests import Access, CacheConfig, FetchRequest
+from sailvit.data.remote.roots import (
+    RemoteFile,
+    check_root,
+    checked_name,
+    is_remote,
+    own_file,
+    verified,
+)
 
 _HOLD = 60.0
 """Seconds for which a file that could not be had is not asked for again: every record of it would wait anew."""
@@ -41,18 +48,18 @@ class ShardCache:
         self._remote = is_remote(root)
         if self._remote:
             check_root(self._root)
-        self._places: dict[Shard, Path] = {}
-        self._services: dict[int, Service] = {}
+        self._places: dict[RemoteFile, Path] = {}
+        self._clients: dict[int, DownloadClient] = {}
         self._failed: dict[Path, tuple[float, DataError]] = {}
-        self._ahead: set[Path] = set()
+        self._prefetched: set[Path] = set()
 
     def path(self, name: str, *, size: int | None = None, crc32: int | None = None) -> Path:
         """The file, complete on this machine, of the size and checksum given; DataError when it cannot be had.
 
         Of a plain folder's file only the size is compared: reading it all would cost more than the checksums of its
-        records. Open it soon: another process may need the room (`open` takes care of that).
+        records. Open it soon: another process may need the space (`open` takes care of that).
         """
-        shard = Shard(name, size, crc32)
+        shard = RemoteFile(name, size, crc32)
         if not self._remote:
             return own_file(self._root, shard)
         path = self._place(shard)
@@ -69,16 +76,16 @@ class ShardCache:
             except FileNotFoundError:  # left the cache since the line above
                 continue
 
-    def stretch(self, shard: Shard, start: int, size: int) -> bytes:
+    def stretch(self, shard: RemoteFile, start: int, size: int) -> bytes:
         """`size` bytes of a file from byte `start` on; fewer where it ends before."""
-        # Not kept open: a file that left the cache would still take its room.
+        # Not kept open: a file that left the cache would still take its space.
         with self.open(shard.name, size=shard.size, crc32=shard.crc32) as file:
             file.seek(start)
             return file.read(size)
 
     def read(self, name: str, *, size: int | None = None, crc32: int | None = None) -> bytes:
         """The bytes of a small file, as the root has them now: nothing is kept of it."""
-        shard = Shard(checked_name(name), size, crc32)
+        shard = RemoteFile(checked_name(name), size, crc32)
         if not self._remote:
             path = own_file(self._root, shard)
             return verified(path.read_bytes(), path, crc32)
@@ -87,7 +94,7 @@ class ShardCache:
             self._submit(shard, path).result()
             return path.read_bytes()
 
-    def prefetch(self, shards: Iterable[Shard]) -> None:
+    def prefetch(self, shards: Iterable[RemoteFile]) -> None:
         """Begins to fetch the next shards, in the order of their need, and returns at once.
 
         Only as many as the limit holds, where a shard of unknown size counts a quarter of it. What fails here fails
@@ -95,22 +102,22 @@ class ShardCache:
         """
         if not self._remote:
             return
-        room = self._limit
+        left = self._limit
         for shard in shards:
             path = self._place(shard)
-            room -= shard.size or self._limit // 4
-            if room < 0:
+            left -= shard.size or self._limit // 4
+            if left < 0:
                 return
-            if not touch(path) and path not in self._ahead:
-                self._ahead.add(path)
-                future = self._submit(shard, path, ahead=True)
+            if not touch(path) and path not in self._prefetched:
+                self._prefetched.add(path)
+                future = self._submit(shard, path, prefetch=True)
                 future.add_done_callback(partial(self._arrived, path))
 
     def __getstate__(self) -> dict[str, Any]:
         """All but what belongs to this process."""
-        return {**self.__dict__, "_services": {}, "_failed": {}, "_ahead": set()}
+        return {**self.__dict__, "_clients": {}, "_failed": {}, "_prefetched": set()}
 
-    def _place(self, shard: Shard) -> Path:
+    def _place(self, shard: RemoteFile) -> Path:
         """Where a shard is kept; its checksum belongs to that, so one that is replaced is not taken for the old one."""
         if place := self._places.get(shard):
             return place
@@ -122,7 +129,7 @@ class ShardCache:
         self._places[shard] = self._folder / f"{root}-{digest}" / f"{size}-{crc32}" / shard.name
         return self._places[shard]
 
-    def _wait(self, shard: Shard, path: Path) -> None:
+    def _wait(self, shard: RemoteFile, path: Path) -> None:
         """Has the shard fetched, unless that failed a moment ago."""
         until, error = self._failed.get(path, (0.0, None))
         if error and time.monotonic() < until:
@@ -133,16 +140,18 @@ class ShardCache:
             self._failed[path] = (time.monotonic() + _HOLD, error)
             raise
 
-    def _submit(self, shard: Shard, path: Path, *, ahead: bool = False) -> Future[None]:
-        depot = Depot(self._root, str(self._folder), self._limit, self._access)
+    def _submit(self, shard: RemoteFile, path: Path, *, prefetch: bool = False) -> Future[None]:
+        config = CacheConfig(self._root, str(self._folder), self._limit, self._access)
         # One per process: after a fork the parent's answers do not come here. setdefault is atomic among threads.
-        service = self._services.setdefault(os.getpid(), Service(depot))
-        return service.submit(
-            Order(*shard, path=str(path), waits=_waits(self._access, shard.name), ahead=ahead)
+        client = self._clients.setdefault(os.getpid(), DownloadClient(config))
+        return client.submit(
+            FetchRequest(
+                *shard, path=str(path), waits=_waits(self._access, shard.name), prefetch=prefetch
+            )
         )
 
     def _arrived(self, path: Path, _: Future[None]) -> None:
-        self._ahead.discard(path)
+        self._prefetched.discard(path)
 
 
 def _waits(access: Access, name: str) -> list[float]:

@@ -18,7 +18,7 @@ from itertools import count
 from typing import IO
 
 from sailvit.core.errors import DataError
-from sailvit.data.remote.requests import Depot, Order
+from sailvit.data.remote.requests import CacheConfig, FetchRequest
 
 _START = (
     "import sys; sys.path[:] = sys.argv[2:];"
@@ -28,30 +28,30 @@ _START = (
 process's own."""
 
 
-class Service:
-    """Takes orders from any thread of one process; it starts with the first order and again should it ever die."""
+class DownloadClient:
+    """Takes requests from any thread of one process; it starts with the first request and again should it ever die."""
 
-    def __init__(self, depot: Depot) -> None:
-        self._command = [sys.executable, "-I", "-c", _START, json.dumps(asdict(depot)), *sys.path]
+    def __init__(self, config: CacheConfig) -> None:
+        self._command = [sys.executable, "-I", "-c", _START, json.dumps(asdict(config)), *sys.path]
         self._lock = threading.Lock()
         self._numbers = count()
         self._process: subprocess.Popen[bytes] | None = None
         self._waiting: dict[int, Future[None]] = {}
 
-    def submit(self, order: Order) -> Future[None]:
+    def submit(self, request: FetchRequest) -> Future[None]:
         """Done when the file is there; fails with the DataError that says why it is not."""
         future: Future[None] = Future()
         with self._lock:
             stdin = self._stdin()
             number = next(self._numbers)
             self._waiting[number] = future
-            # A process that died just now fails this order when its output ends.
+            # A process that died just now fails this request when its output ends.
             with suppress(BrokenPipeError):
-                stdin.write(json.dumps([number, asdict(order)]).encode() + b"\n")
+                stdin.write(json.dumps([number, asdict(request)]).encode() + b"\n")
         return future
 
     def _stdin(self) -> IO[bytes]:
-        """Where orders go; starts the process if there is none."""
+        """Where requests go; starts the process if there is none."""
         if self._process is None or self._process.poll() is not None:
             # Unbuffered, since a fork would copy what waits in a buffer; in a session of its own, so that Ctrl-C
             # reaches only the process that can explain it.
@@ -78,7 +78,7 @@ class Service:
 def _listen(
     process: subprocess.Popen[bytes], waiting: dict[int, Future[None]], lock: threading.Lock
 ) -> None:
-    """Hands answers to those who wait for them; knows no Service, so that one can go out of use."""
+    """Hands answers to those who wait for them; knows no DownloadClient, so that one can go out of use."""
     assert process.stdout is not None
     with process.stdout as answers:
         for line in answers:

@@ -10,7 +10,7 @@ _CREDENTIALS = re.compile(r"status code: 40[13]\b|//169\.254\.169\.254|//metadat
 
 
 class OtherBytes(Exception):  # noqa: N818 - never leaves this package; what does is a DataError
-    """The server has the file, but not the one that was ordered."""
+    """The server has the file, but not the one that was requested."""
 
     def __init__(self, said: str, *, final: bool) -> None:
         super().__init__(said)
@@ -18,7 +18,7 @@ class OtherBytes(Exception):  # noqa: N818 - never leaves this package; what doe
         """Whether it is certain that the server has nothing else."""
 
 
-class Reason(NamedTuple):
+class Failure(NamedTuple):
     """What a failure means."""
 
     kind: str
@@ -31,21 +31,21 @@ class Reason(NamedTuple):
     """Whether asking again cannot help."""
 
 
-def reason(error: Exception) -> Reason:
+def explained(error: Exception) -> Failure:
     """What the error of one try means."""
     if isinstance(error, FileNotFoundError):
         said, advice = "the server has no such file", "check the URL, or upload the file again"
-        return Reason("missing shard", said, advice, final=True)
+        return Failure("missing shard", said, advice, final=True)
     if isinstance(error, OtherBytes):
         advice = "it was replaced or damaged since it was indexed: restore it, or index again"
-        return Reason("changed shard", str(error), advice, final=error.final)
+        return Failure("changed shard", str(error), advice, final=error.final)
     if _is_denial(error):
         advice = (
             "check the credentials in the environment; for a public bucket set"
             " AWS_SKIP_SIGNATURE=true (or GOOGLE_...)"
         )
-        return Reason("unreachable", "the server refused access", advice, final=True)
-    return Reason(
+        return Failure("unreachable", "the server refused access", advice, final=True)
+    return Failure(
         "unreachable",
         plain(str(error)),
         "check the network and the server, then start again",

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, TypeVar
 
 from sailvit.core.errors import DataError
-from sailvit.data.remote.errors import OtherBytes, reason
-from sailvit.data.remote.lru import PART, lies_at, make_room, try_lock
-from sailvit.data.remote.requests import Depot, Order
+from sailvit.data.remote.errors import OtherBytes, explained
+from sailvit.data.remote.lru import PART, evict, lies_at, try_lock
+from sailvit.data.remote.requests import CacheConfig, FetchRequest
 from sailvit.data.remote.stores import open_store
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class _Progress:
     etag: str | None = None
     """Version of the file that they belong to, if the server told."""
     refused: int | None = None
-    """Checksum of a whole download that was not the one ordered."""
+    """Checksum of a whole download that was not the one requested."""
 
     def options(self) -> GetOptions:
         """How to ask for the rest; for everything, where nothing guards against a file replaced in between."""
@@ -56,83 +56,85 @@ class _Progress:
 
 
 class Fetcher:
-    """Fetches from one depot."""
+    """Fetches into one cache."""
 
-    def __init__(self, depot: Depot) -> None:
-        self._depot = depot
+    def __init__(self, config: CacheConfig) -> None:
+        self._config = config
 
     @cached_property
     def _store(self) -> Store:
-        return open_store(self._depot)
+        return open_store(self._config)
 
-    async def fetch(self, order: Order) -> None:
-        """Returns once the ordered file is at its path, whoever fetched it; DataError after the last try."""
-        path = Path(order.path)
+    async def fetch(self, request: FetchRequest) -> None:
+        """Returns once the requested file is at its path, whoever fetched it; DataError after the last try."""
+        path = Path(request.path)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             async with _locked(path.with_name(path.name + PART)) as file:
                 if not path.exists():
-                    await self._download(order, file)
+                    await self._download(request, file)
                     await asyncio.to_thread(os.fsync, file.fileno())
                     Path(file.name).rename(path)
         except OSError as error:
             raise DataError(
-                f"cannot keep {order.name} in {self._depot.folder} ({error.strerror}); free space there, lower the "
+                f"cannot keep {request.name} in {self._config.folder} ({error.strerror}); free space there, lower the "
                 f"limit of the shard cache, or choose another folder",
                 kind="shard cache",
             ) from error
 
-    async def _download(self, order: Order, file: BinaryIO) -> None:
+    async def _download(self, request: FetchRequest, file: BinaryIO) -> None:
         """Fills `file`; starts over or continues after each failure that may pass."""
         from obstore.exceptions import BaseError
 
         progress = _Progress()
-        for tries, wait in enumerate([*order.waits, None], start=1):
+        for tries, wait in enumerate([*request.waits, None], start=1):
             try:
-                return await self._try(order, file, progress)
+                return await self._try(request, file, progress)
             except (FileNotFoundError, ConnectionError, BaseError, OtherBytes) as error:
-                why = reason(error)
+                why = explained(error)
                 if wait is None or why.final:
                     count = "once" if tries == 1 else f"{tries} times"
-                    where = f"{self._depot.root}/{order.name}"
+                    where = f"{self._config.root}/{request.name}"
                     raise DataError(
                         f"{where}: {why.said} (asked {count}); {why.advice}", kind=why.kind
                     ) from error
             await asyncio.sleep(wait)
         return None
 
-    async def _try(self, order: Order, file: BinaryIO, progress: _Progress) -> None:
+    async def _try(self, request: FetchRequest, file: BinaryIO, progress: _Progress) -> None:
         """One request, checked."""
-        answer = await self._ask(order, progress)
+        answer = await self._ask(request, progress)
         size = answer.meta["size"]
-        if order.size not in (None, size):
-            raise OtherBytes(f"it has {size:,} bytes, expected {order.size:,}", final=True)
+        if request.size not in (None, size):
+            raise OtherBytes(f"it has {size:,} bytes, expected {request.size:,}", final=True)
         progress.etag = answer.meta["e_tag"]
-        make_room(Path(self._depot.folder), self._depot.limit - size)
+        evict(Path(self._config.folder), self._config.limit - size)
         file.truncate(progress.done)
         async for chunk in self._chunks(answer):
             file.write(chunk)
             progress.done += len(chunk)
             progress.crc32 = zlib.crc32(chunk, progress.crc32)
         file.flush()
-        if order.crc32 not in (None, progress.crc32):
-            self._refuse(order, progress)
+        if request.crc32 not in (None, progress.crc32):
+            self._refuse(request, progress)
 
-    def _refuse(self, order: Order, progress: _Progress) -> None:
+    def _refuse(self, request: FetchRequest, progress: _Progress) -> None:
         """A wrong checksum may be damage on the way; the same one twice is what the server has."""
         found, before = progress.crc32, progress.refused
         progress.refused = found
         progress.restart()
         raise OtherBytes(
-            f"its crc32 is {found:08x}, expected {order.crc32:08x}", final=found == before
+            f"its crc32 is {found:08x}, expected {request.crc32:08x}", final=found == before
         )
 
-    async def _ask(self, order: Order, progress: _Progress) -> GetResult:
+    async def _ask(self, request: FetchRequest, progress: _Progress) -> GetResult:
         from obstore import get_async
         from obstore.exceptions import BaseError
 
         try:
-            return await self._soon(get_async(self._store, order.name, options=progress.options()))
+            return await self._soon(
+                get_async(self._store, request.name, options=progress.options())
+            )
         except BaseError:
             # Perhaps this server cannot continue a download, or has another version now.
             progress.restart()
@@ -154,7 +156,7 @@ class Fetcher:
 
     async def _soon(self, something: Awaitable[Value]) -> Value:
         """Its value, unless it takes too long."""
-        timeout = self._depot.access.timeout
+        timeout = self._config.access.timeout
         try:
             return await asyncio.wait_for(something, timeout)
         except asyncio.TimeoutError as error:

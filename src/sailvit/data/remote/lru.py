@@ -1,4 +1,4 @@
-"""Files on disk that several processes share: the lock on a file being written, and making room for it."""
+"""Files on disk that several processes share: the lock on one being written, and LRU eviction."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def lies_at(file: BinaryIO, path: Path) -> bool:
 
 
 def touch(path: Path) -> bool:
-    """Whether `path` is there; notes this use for `make_room`, also where the disk keeps no access times by itself."""
+    """Whether `path` is there; notes this use for `evict`, also where the disk keeps no access times by itself."""
     try:
         os.utime(path, ns=(time.time_ns(), path.stat().st_mtime_ns))
     except (FileNotFoundError, NotADirectoryError):
@@ -50,8 +50,8 @@ def touch(path: Path) -> bool:
     return True
 
 
-def make_room(folder: Path, room: int) -> None:
-    """Removes files below `folder`, least recently used first, until they take at most `room` bytes.
+def evict(folder: Path, most: int) -> None:
+    """Removes files below `folder`, least recently used first, until they take at most `most` bytes.
 
     A reader that has a file open goes on reading it: POSIX frees the bytes when the last one closes it. Two processes
     at once remove the same files, so neither needs to wait for the other.
@@ -59,7 +59,7 @@ def make_room(folder: Path, room: int) -> None:
     found = sorted(_files(folder), key=lambda entry: entry[0])
     total = sum(size for _, size, _ in found)
     for _, size, path in found:
-        if total <= room:
+        if total <= most:
             return
         total -= size if _remove(path) else 0
 

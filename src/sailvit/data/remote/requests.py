@@ -1,4 +1,4 @@
-"""What the process that downloads is told: once where from and where to, then one order per file."""
+"""What the process that downloads is told: once where from and where to, then one request per file."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class Access:
     public: bool = False
     """Whether requests go unsigned, as public buckets want it; `AWS_SKIP_SIGNATURE=true` says so too."""
     endpoint: str | None = None
-    """URL of an S3-compatible server; none takes `AWS_ENDPOINT_URL`, or AWS itself."""
+    """URL of an S3-compatible server; None: `AWS_ENDPOINT_URL`, or AWS itself."""
     tries: int = 5
     """Requests for one file before it is given up."""
     wait: float = 1.0
@@ -22,7 +22,7 @@ class Access:
 
 
 @dataclass(frozen=True)
-class Depot:
+class CacheConfig:
     """Where files come from and where they are kept."""
 
     root: str
@@ -36,7 +36,7 @@ class Depot:
 
 
 @dataclass(frozen=True)
-class Order:
+class FetchRequest:
     """One file to fetch."""
 
     name: str
@@ -49,5 +49,5 @@ class Order:
     """Where it goes."""
     waits: list[float]
     """Seconds between its tries, one fewer than there are tries."""
-    ahead: bool = False
+    prefetch: bool = False
     """Whether nobody waits for it yet."""

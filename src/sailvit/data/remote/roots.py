@@ -14,15 +14,15 @@ from sailvit.core.errors import DataError
 _SCHEMES = ("s3", "gs", "az", "http", "https")
 
 
-class Shard(NamedTuple):
+class RemoteFile(NamedTuple):
     """A file below a root, and what is known of it."""
 
     name: str
     """Its path below the root, with `/`."""
     size: int | None = None
-    """Bytes it must have; none takes any."""
+    """Bytes it must have; None: any."""
     crc32: int | None = None
-    """Checksum it must have; none takes any."""
+    """Checksum it must have; None: any."""
 
 
 def is_remote(path: str) -> bool:
@@ -59,7 +59,7 @@ def checked_name(name: str) -> str:
     return name
 
 
-def own_file(root: str, shard: Shard) -> Path:
+def own_file(root: str, shard: RemoteFile) -> Path:
     """A plain folder's file, of the size expected."""
     path = Path(root, checked_name(shard.name))
     if not path.is_file():

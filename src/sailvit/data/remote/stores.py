@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from sailvit.core.errors import DataError
 from sailvit.data.remote.errors import plain
-from sailvit.data.remote.requests import Access, Depot
+from sailvit.data.remote.requests import Access, CacheConfig
 
 if TYPE_CHECKING:
     from obstore.store import AzureStore, GCSStore, HTTPStore, S3Store
@@ -17,52 +17,52 @@ if TYPE_CHECKING:
     Store: TypeAlias = AzureStore | GCSStore | HTTPStore | S3Store
 
 
-def open_store(depot: Depot) -> Store:
-    """The store of a depot's root; asks nobody yet."""
+def open_store(config: CacheConfig) -> Store:
+    """The store of a cache's root; asks nobody yet."""
     from obstore.exceptions import BaseError
 
     try:
-        return _open(depot)
+        return _open(config)
     except (BaseError, ValueError) as error:
         raise DataError(
-            f"{depot.root} cannot be opened ({plain(str(error))}); account, region and credentials come from the "
+            f"{config.root} cannot be opened ({plain(str(error))}); account, region and credentials come from the "
             f"environment",
             kind="unreachable",
         ) from error
 
 
-def _open(depot: Depot) -> Store:
+def _open(config: CacheConfig) -> Store:
     from obstore import store
 
     client = {
-        "connect_timeout": timedelta(seconds=min(10, depot.access.timeout)),
+        "connect_timeout": timedelta(seconds=min(10, config.access.timeout)),
         # obstore bounds a whole download by this, 30 s by default; the fetcher watches for progress instead.
         "timeout": timedelta(days=1),
-        "allow_http": _unencrypted(depot),
+        "allow_http": _unencrypted(config),
     }
     # obstore's own retries would multiply with the fetcher's.
     options: dict[str, Any] = {"client_options": client, "retry_config": {"max_retries": 0}}
-    scheme = depot.root.split(":")[0]
+    scheme = config.root.split(":")[0]
     if scheme.startswith("http"):
-        return store.HTTPStore.from_url(depot.root, **options)
-    if depot.access.public:
+        return store.HTTPStore.from_url(config.root, **options)
+    if config.access.public:
         options["skip_signature"] = True
     if scheme == "s3":
-        own = {} if depot.access.public else _profile()
-        return store.S3Store.from_url(depot.root, **options, **own, **_endpoint(depot.access))
+        own = {} if config.access.public else _profile()
+        return store.S3Store.from_url(config.root, **options, **own, **_endpoint(config.access))
     kind = store.GCSStore if scheme == "gs" else store.AzureStore
-    return kind.from_url(depot.root, **options)
+    return kind.from_url(config.root, **options)
 
 
 def _endpoint(access: Access) -> dict[str, Any]:
     return {"endpoint": access.endpoint} if access.endpoint else {}
 
 
-def _unencrypted(depot: Depot) -> bool:
+def _unencrypted(config: CacheConfig) -> bool:
     """Whether the user named a server by `http://`; nothing else may go over the line unencrypted."""
     named = [
-        depot.root,
-        depot.access.endpoint,
+        config.root,
+        config.access.endpoint,
         *(os.environ.get(key) for key in ("AWS_ENDPOINT_URL", "AWS_ENDPOINT")),
     ]
     return any(url.startswith("http://") for url in named if url)

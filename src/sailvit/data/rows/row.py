@@ -26,7 +26,7 @@ class RowOptions(Config):
     """Options of every reader of rows."""
 
     limit: Annotated[int, Field(ge=1)] | None = None
-    """Read only this many rows from the start; none reads all."""
+    """Read only this many rows from the start; None: all."""
 
 
 Options = TypeVar("Options", bound=RowOptions)
@@ -95,7 +95,7 @@ class RowFile:
         return digest.hexdigest()
 
     def place(self, position: int) -> tuple[str, int | None]:
-        """The file, and the byte where the row starts; none for an array, which has no offsets."""
+        """The file, and the byte where the row starts; None for an array, which has no offsets."""
         return str(self.path), self._offsets[position] if self._rows is None else None
 
     def _line(self, position: int) -> Any:

@@ -25,7 +25,7 @@ class Blend:
         self._caps = [caps.get(source) for source in self.sources]
 
     def next(self, drawn: Mapping[str, int], size: int) -> tuple[list[range], NDArray[np.int64]]:
-        """About `size` draws that follow `drawn` draws per source; none once every source has reached its cap.
+        """About `size` draws that follow `drawn` draws per source; None once every source has reached its cap.
 
         First the candidates, one range of n per source; then int64[n], which of them, counted through all ranges, are
         drawn, in order.

@@ -14,7 +14,7 @@ from sailvit.core.seeding import derive_seed
 from sailvit.data.lengths.costs import Costs
 from sailvit.data.sampling.blend import Blend
 from sailvit.data.sampling.loader_config import LoaderConfig
-from sailvit.data.sampling.order import Order
+from sailvit.data.sampling.order import DrawOrder
 
 _BLOCK = 2048
 """Draws planned at once; numpy wants about a thousand to be cheap, and no result depends on it."""
@@ -36,7 +36,7 @@ class Drawn(NamedTuple):
 
 
 class Draws:
-    """The feed's stream of draws; any part of it can be made again from the number of draws per source."""
+    """The loader config's stream of draws; any part of it can be made again from the number of draws per source."""
 
     def __init__(
         self, loader_config: LoaderConfig, costs: Mapping[str, Costs], block: int = _BLOCK
@@ -47,7 +47,7 @@ class Draws:
         self._reels = [_Reel(name, costs[name], loader_config) for name in self._blend.sources]
 
     def after(self, drawn: Mapping[str, int]) -> Iterator[Drawn]:
-        """The draws that follow `drawn` draws per source, up to the feed's number of samples."""
+        """The draws that follow `drawn` draws per source, up to the loader config's number of samples."""
         left = None if self._limit is None else max(0, self._limit - sum(drawn.values()))
         return islice(self._endless(drawn), left)
 
@@ -65,7 +65,7 @@ class Draws:
     def coming(self, source: str, nth: int) -> tuple[list[int], int]:
         """The shards of the window that a source's draw `nth` is from and of the next, and the draw to ask again at.
 
-        Shards that the feed will hardly come to are left out.
+        Shards that training will hardly come to are left out.
         """
         index = self._blend.sources.index(source)
         now, then, border = self._reels[index].order.coming(nth)
@@ -100,7 +100,7 @@ class _Reel:
         self.source = source
         self._costs = costs
         self._most = loader_config.sequence, loader_config.tiles
-        self.order = Order(
+        self.order = DrawOrder(
             costs.shards,
             loader_config.window,
             derive_seed(loader_config.seed, loader_config.name, "order", source),

@@ -1,4 +1,4 @@
-"""The feed: everything that determines which packs a stage sees, and in which order."""
+"""Loader configuration: everything that determines which packs a stage sees, and in which order."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ class LoaderConfig:
     micro_batch: int = 1
     """Packs per batch."""
     samples: int | None = None
-    """Draws after which the feed ends; none never ends."""
+    """Draws after which the data end; None: it never ends."""
     caps: Mapping[str, int] = field(default_factory=dict)
     """Most draws of a source; once it has had them, the others go on in their own proportion."""
     tiles: int | None = None
-    """Most tiles in one pack; none leaves them to the sequence length."""
+    """Most tiles in one pack; None: only the sequence length sets a bound."""
     window: int | None = None
-    """Shards that are shuffled together; none shuffles each source as a whole."""
+    """Shards that are shuffled together; None: each source is shuffled as a whole."""
     quarantine: QuarantineConfig = field(default_factory=QuarantineConfig)
     """How many unreadable records are put up with."""
     workers: int = 0

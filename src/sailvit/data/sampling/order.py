@@ -13,7 +13,7 @@ Seeds = NDArray[np.uint64]
 _ROUNDS = 6
 
 
-class Order:
+class DrawOrder:
     """Positions of a source by draw; every epoch is a permutation of its own.
 
     With a window, an epoch permutes the shards and then shuffles records among each `window` shards in a row, so that

@@ -102,7 +102,7 @@ class Packer:
         return pack
 
     def _end(self, pack: _Open) -> list[_Key]:
-        """The one or two draws that suit the pack best; none when it is full or nothing more improves it."""
+        """The one or two draws that suit the pack best; None when it is full or nothing more improves it."""
         room, even, most, full = pack.room, pack.even, pack.most, _CLOSE * self._sequence
         if room <= full:
             return []

@@ -21,13 +21,13 @@ class PlannedStep:
     """The packs of one global step; the same whatever the number of ranks."""
 
     packs: tuple[tuple[Drawn, ...], ...]
-    """`global_batch` of them; fewer in the last step of a feed that ends."""
+    """`global_batch` of them; fewer in the last step of data that end."""
     cursor: dict[str, Any]
-    """JSON state after this step; `Plan.steps` continues from it with the next one."""
+    """JSON state after this step; `PackPlan.steps` continues from it with the next one."""
 
 
-class Plan:
-    """Which records make which pack of which step: a function of the feed and of what its records cost.
+class PackPlan:
+    """Which records make which pack of which step: a function of the loader config and of what its records cost.
 
     Ranks, workers and micro-batches do not enter it, so each may change between a cursor and its use. Neither does the
     global batch change which packs there are, only how they are grouped into steps.
@@ -39,7 +39,7 @@ class Plan:
         self._identity = _identity(loader_config, costs)
 
     def steps(self, cursor: Mapping[str, Any] | None = None) -> Iterator[PlannedStep]:
-        """The steps after the one that carried `cursor`, or all; a cursor of another feed is refused."""
+        """The steps after the one that carried `cursor`, or all; a cursor of another loader config is refused."""
         if cursor is None:
             cursor = {
                 **dict.fromkeys(_COUNTS, 0),
@@ -51,7 +51,9 @@ class Plan:
         return self._after(cursor)
 
     def coming(self, source: str, nth: int) -> tuple[list[int], int]:
-        """The shards that a source's draws from `nth` on are from, for a feed with a window; and when to ask again."""
+        """The shards that a source's draws from `nth` on are from, and when to ask again;
+        for a loader config with a window.
+        """
         return self._draws.coming(source, nth)
 
     def _after(self, cursor: Mapping[str, Any]) -> Iterator[PlannedStep]:
@@ -87,13 +89,13 @@ class Plan:
         for name, expected in self._identity.items():
             if (found := cursor.get(name)) != expected:
                 raise DataError(
-                    f"the cursor was written with {name} {found}; expected {expected}, as in this feed: resume with the"
-                    " recipe and the data that wrote it, or start the stage anew"
+                    f"the cursor was written with {name} {found}; expected {expected}, as in this recipe:"
+                    " resume with the recipe and the data that wrote it, or start the stage anew"
                 )
 
 
 def _identity(loader_config: LoaderConfig, costs: Mapping[str, Costs]) -> dict[str, Any]:
-    """What must be the same for a cursor to continue a feed; all else may change."""
+    """What must be the same for a cursor to be continued; all else may change."""
     windowed = loader_config.shares if loader_config.window is not None else ()
     return {
         "name": loader_config.name,

@@ -22,7 +22,7 @@ class Fault:
     shard: str
     """File that is damaged."""
     offset: int | None
-    """Byte where the first damage of this kind stands; none when the file cannot be read at all."""
+    """Byte where the first damage of this kind stands; None when the file cannot be read at all."""
     kind: str
     """What it is, in a word or two that counts can be kept by: `cut shard`, `link`, `duplicate`, ..."""
     reason: str

@@ -74,7 +74,7 @@ class ShardMark(FileMark):
     unread: dict[str, int] = {}
     """Keys of its rows, or of those it was made from, that were not read, with their records."""
     modified: int | None = None
-    """When the shard was last changed, in ns since 1970; none for shards written here, whose crc32 tells."""
+    """When the shard was last changed, in ns since 1970; None for shards written here, whose crc32 tells."""
 
     @field_validator("name")
     @classmethod
@@ -110,7 +110,7 @@ class Manifest(Config):
     root: str = "."
     """Folder of the shards, from the manifest's own."""
     images: str | None = None
-    """Folder that relative image paths of Parquet rows start from; none means the shard's own."""
+    """Folder that relative image paths of Parquet rows start from; None means the shard's own."""
     options: dict[str, Any] = {}
     """Options of the format's reader."""
     samples: int

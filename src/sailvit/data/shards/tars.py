@@ -83,7 +83,7 @@ def content_of(file: IO[bytes], member: tarfile.TarInfo) -> bytes:
 
 
 def plain_files(content: bytes) -> list[tuple[str, slice]] | None:
-    """Names of the members in a whole stretch of a tar, and where they lie; none unless every header is plain.
+    """Names of the members in a whole stretch of a tar, and where they lie; None unless every header is plain.
 
     For stretches whose checksum is known to be right; it takes an eighth of the time that `tarfile` does.
     """

@@ -53,7 +53,7 @@ def detect(path: Path | str, *, images: str | None = None) -> SourceConfig:
 
 
 def _url(path: Path | str) -> str | None:
-    """The URL in `path`, its slashes mended where a Path has merged them; none when it is no URL."""
+    """The URL in `path`, its slashes mended where a Path has merged them; None when it is not a URL."""
     scheme = re.match(r"([a-z][a-z0-9+]+):/+", str(path))
     return None if scheme is None else f"{scheme[1]}://{str(path)[scheme.end() :]}"
 
@@ -101,7 +101,7 @@ def _folder_kind(folder: Path) -> tuple[str, Path]:
 
 
 def _loose_kind(folder: Path, files: list[Path]) -> tuple[str, Path] | None:
-    """Format of files that no manifest describes; none when there is no telling."""
+    """Format of files that no manifest describes; None when nothing tells."""
     files = _telling(files)
     told = {FILES[file.suffix] for file in files if file.suffix in FILES}
     if not told and _pictures(files):

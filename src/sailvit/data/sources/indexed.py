@@ -21,7 +21,7 @@ from sailvit.core.records import Record
 from sailvit.data.caches import cache_folder
 from sailvit.data.remote.cache import ShardCache
 from sailvit.data.remote.requests import Access
-from sailvit.data.remote.roots import Shard, is_remote
+from sailvit.data.remote.roots import RemoteFile, is_remote
 from sailvit.data.rows.columns import column_record, row_crc32
 from sailvit.data.rows.conversations import RecordOptions
 from sailvit.data.rows.row import RowOptions, read_options
@@ -75,10 +75,10 @@ class Folder:
         """The bytes of a file."""
         return self.path(name).read_bytes()
 
-    def prefetch(self, shards: Iterable[Shard]) -> None:
+    def prefetch(self, shards: Iterable[RemoteFile]) -> None:
         """Nothing: they are here."""
 
-    def stretch(self, shard: Shard, start: int, size: int) -> bytes:
+    def stretch(self, shard: RemoteFile, start: int, size: int) -> bytes:
         """`size` bytes of a file from byte `start` on; fewer where it ends before."""
         return self._opened.read(f"{self._folder}/{shard.name}", start, size)
 
@@ -253,14 +253,14 @@ def _open_remote(url: str, options: IndexedOptions) -> IndexedSource:
     return IndexedSource(manifest, options, files=files, shards=shards)
 
 
-def _whole(mark: ShardMark) -> Shard:
+def _whole(mark: ShardMark) -> RemoteFile:
     """The shard itself as a file."""
-    return Shard(mark.name, mark.bytes, mark.crc32)
+    return RemoteFile(mark.name, mark.bytes, mark.crc32)
 
 
-def _index_of(mark: ShardMark) -> Shard:
+def _index_of(mark: ShardMark) -> RemoteFile:
     """Its index as a file."""
-    return Shard(index_name(mark.name), mark.index.bytes, mark.index.crc32)
+    return RemoteFile(index_name(mark.name), mark.index.bytes, mark.index.crc32)
 
 
 def _beside(url: str, root: str) -> str:

@@ -27,7 +27,7 @@ class SelectedOptions(RowOptions):
     """Options of format `selected`."""
 
     path: str | None = None
-    """Where the inner source's data are now; none means where they were when the selection was made."""
+    """Where the inner source's data are now; None means where they were when the selection was made."""
     images: str | None = None
     """Where its images are now."""
 

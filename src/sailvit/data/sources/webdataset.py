@@ -279,7 +279,7 @@ def _index(path: Path, digest: blake2b, faults: Faults) -> tuple[Stamp, NDArray[
 
 def _stems(endings: Iterable[str]) -> list[str]:
     """What stands before the last part of endings that make samples of their own, as `v1.5` in
-    `v1.5.png` with `v1.5.txt`; none where plain endings make the sample.
+    `v1.5.png` with `v1.5.txt`; None where plain endings make the sample.
     """
     parts = [ending.rpartition(".") for ending in endings]
     texts, images = (

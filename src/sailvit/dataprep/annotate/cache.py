@@ -39,7 +39,7 @@ class ReplyCache:
             ) from error
 
     def recall(self, key: str) -> Reply | None:
-        """The reply stored under a key; none when there is none."""
+        """The reply stored under a key; None when there is none."""
         with self._lock:
             row = self._connection.execute(
                 "SELECT reply FROM replies WHERE key = ?", (key,)

@@ -20,7 +20,7 @@ PATIENCE = 20
 """Records in a row that may fail before the run stops: a server that is gone would fail all that are left."""
 _LONGEST_WAIT = 60.0
 """Most seconds between two attempts."""
-_AHEAD = 4
+_PREFETCH = 4
 """Records under way per thread, so that one slow answer does not idle the others."""
 
 
@@ -62,7 +62,7 @@ class Endpoint:
         waiting: deque[Future[Reply]] = deque()
         for record in records:
             waiting.append(pool.submit(self.reply, record))
-            if len(waiting) >= _AHEAD * self.config.concurrency:
+            if len(waiting) >= _PREFETCH * self.config.concurrency:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()

@@ -31,12 +31,12 @@ class Criterion:
     """How it may answer."""
 
     def score(self, text: str) -> int | None:
-        """The score in an answer; none when there is not exactly one."""
+        """The score in an answer; None when there is not exactly one."""
         return _digit(text) if self.scale == "1-5" else _yes_or_no(text)
 
 
 @dataclass
-class Tally:
+class JudgeCounts:
     """How a judgement went."""
 
     scores: Counter[int] = field(default_factory=Counter)
@@ -56,28 +56,28 @@ def judge(
     out: Path,
     positions: Iterable[int] | None = None,
     report: Callable[[], None] = lambda: None,
-) -> Tally:
+) -> JudgeCounts:
     """Judge the records of `source`, which is called `name`, and write a line per record to `out`, in order.
 
     The file appears when it is whole. A bad answer is kept as it is, without a score; so is a failure. `report` is
     called once per record.
     """
     chosen = range(len(source)) if positions is None else positions
-    tally, draft = Tally(), out.with_name(out.name + ".part")
+    counts, draft = JudgeCounts(), out.with_name(out.name + ".part")
     out.parent.mkdir(parents=True, exist_ok=True)
     asked = ask_about(
         source, lambda record, _: prompt_record(record, criterion.prompt), responder, chosen
     )
     with draft.open("w", encoding="utf-8") as file:
         for item in asked:
-            line = _line(item, name, criterion, tally)
+            line = _line(item, name, criterion, counts)
             file.write(json.dumps(line, ensure_ascii=False) + "\n")
             report()
     draft.replace(out)
-    return tally
+    return counts
 
 
-def _line(item: Asked, name: str, criterion: Criterion, tally: Tally) -> dict[str, Any]:
+def _line(item: Asked, name: str, criterion: Criterion, counts: JudgeCounts) -> dict[str, Any]:
     # A record that cannot be read has no id; an empty one keeps all lines alike for those who look records up by id.
     line: dict[str, Any] = {
         "source": name,
@@ -86,18 +86,18 @@ def _line(item: Asked, name: str, criterion: Criterion, tally: Tally) -> dict[st
     }
     line["question"] = criterion.name
     if item.reply.error is not None:
-        tally.failed += 1
+        counts.failed += 1
         return {**line, "score": None, "raw": "", "error": item.reply.error}
     score = criterion.score(item.reply.text)
     if score is None:
-        tally.bad += 1
+        counts.bad += 1
         return {
             **line,
             "score": None,
             "raw": item.reply.text,
             "error": f"no single answer on the scale {criterion.scale}",
         }
-    tally.scores[score] += 1
+    counts.scores[score] += 1
     return {**line, "score": score, "raw": item.reply.text}
 
 

@@ -19,7 +19,7 @@ class Reply:
     text: str = ""
     """Its words."""
     error: str | None = None
-    """Why there are none; none when there are."""
+    """Why there are no answers; None when there are."""
     prompt_tokens: int = 0
     """Tokens of the request, as the server counts them."""
     answer_tokens: int = 0
@@ -74,7 +74,7 @@ class Asked:
     position: int
     """Where in the source."""
     record: Record | None
-    """What lies there; none when it cannot be read."""
+    """What lies there; None when it cannot be read."""
     reply: Reply
     """What was answered, or why nothing was."""
 

@@ -28,7 +28,7 @@ class TryAgainError(Exception):
     def __init__(self, reason: str, *, after: float | None = None, refused: bool = False) -> None:
         super().__init__(reason)
         self.after = after
-        """Seconds that the server wants to be left alone; none when it said nothing."""
+        """Seconds that the server wants to be left alone; None when it said nothing."""
         self.refused = refused
         """Whether nothing listens at that address."""
 

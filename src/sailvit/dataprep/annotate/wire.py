@@ -24,7 +24,7 @@ class EndpointConfig(Config):
     model: str
     """The model's name on that server."""
     key_variable: str | None = None
-    """Name of the environment variable that holds the key; none sends no key. The key itself is never written."""
+    """Name of the environment variable that holds the key; None: no key is sent. The key itself is never written."""
     concurrency: Count = 8
     """Requests under way at a time."""
     timeout: Positive = 120.0

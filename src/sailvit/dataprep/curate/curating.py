@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from sailvit.core.errors import DataError
 from sailvit.core.records import Source
-from sailvit.data.process_pool import each
+from sailvit.data.process_pool import map_ordered
 from sailvit.dataprep.curate.concentration import NgramCounts
-from sailvit.dataprep.curate.drop_report import Drop, Ledger
+from sailvit.dataprep.curate.drop_report import Drop, DropReport
 from sailvit.dataprep.curate.filters.base import (
     CopyFilter,
     Filter,
@@ -104,7 +104,7 @@ class _Curator:
             *map(filter_name, self._order),
             *(["resampling"] if curation.resampling else []),
         ]
-        self._ledger = Ledger(source, steps)
+        self._drops = DropReport(source, steps)
         self._kept = np.ones(len(source), dtype=bool)
 
     def run(self) -> Curated:
@@ -120,10 +120,10 @@ class _Curator:
         thinned = self._resample(self._curation.resampling) if self._curation.resampling else {}
         kept = int(self._kept.sum())
         counts = {"records": len(self._kept), "kept": kept, "dropped": len(self._kept) - kept}
-        return Curated(self._kept, {**counts, "filters": self._ledger.accounts(), **thinned})
+        return Curated(self._kept, {**counts, "filters": self._drops.accounts(), **thinned})
 
     def _filter(self, filters: Sequence[RecordFilter]) -> None:
-        for dropped in self._each("filters", FilterStep(self._source, filters).look):
+        for dropped in self._each("filters", FilterStep(self._source, filters).apply):
             self._enter(dropped, 1)
 
     def _score(self, found: ScoredFilter) -> None:
@@ -133,13 +133,15 @@ class _Curator:
             )
         step = ScoreStep(self._source, found, self._scorer(found.model))
         # One process: the model is the slow part and uses all cores, or the one device.
-        for dropped in self._each(filter_name(found), step.look, workers=0):
+        for dropped in self._each(filter_name(found), step.apply, workers=0):
             self._enter(dropped, 1 + self._order.index(found))
 
     def _drop_copies(self, found: CopyFilter) -> None:
         with TemporaryDirectory(prefix="sailvit-") as folder:
             repeats = Repeats(Path(folder), distance=found.reach())
-            for rows, dropped in self._each(filter_name(found), HashStep(self._source, found).look):
+            for rows, dropped in self._each(
+                filter_name(found), HashStep(self._source, found).apply
+            ):
                 repeats.add(rows)
                 self._enter(dropped, 1)
             for position, first in repeated_records(repeats.find()):
@@ -148,10 +150,10 @@ class _Curator:
 
     def _resample(self, resampling: Resampling) -> dict[str, Any]:
         before, after = (NgramCounts(resampling.n, width=resampling.width) for _ in range(2))
-        for chunk in self._each("n-grams", CountStep(self._source, resampling.n).look):
+        for chunk in self._each("n-grams", CountStep(self._source, resampling.n).apply):
             before.add(chunk)
         step = KeepStep(self._source, resampling, before, self._curation.seed)
-        for dropped, chunk in self._each("resampling", step.look):
+        for dropped, chunk in self._each("resampling", step.apply):
             self._enter(dropped, 1 + len(self._order))
             after.add(chunk)
         return {"ngrams": compared(before, after)}
@@ -161,7 +163,7 @@ class _Curator:
     ) -> Iterator[Result]:
         """The step's result for every stretch of what is left."""
         total, done = len(self._kept), 0
-        for result in each(
+        for result in map_ordered(
             step, self._stretches(), workers=self._workers if workers is None else workers
         ):
             yield result
@@ -177,7 +179,7 @@ class _Curator:
         """Take what was dropped into account; the step's filters have accounts from `first` on."""
         for index, drop in dropped:
             self._kept[drop.position] = False
-            self._ledger.enter(0 if index == UNREADABLE else first + index, drop)
+            self._drops.enter(0 if index == UNREADABLE else first + index, drop)
 
 
 def compared(before: NgramCounts, after: NgramCounts) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from sailvit.core.records import Source
-from sailvit.dataprep.records.record_view import DAMAGE, Look
+from sailvit.dataprep.records.record_view import DAMAGE, RecordView
 
 _EXAMPLES = 5
 """Records named per reason: the first ones, by position."""
@@ -24,7 +24,7 @@ class Drop(NamedTuple):
     """What this record has."""
 
 
-class Ledger:
+class DropReport:
     """One account per step, in their order; a record is dropped once, by the first that objects."""
 
     def __init__(self, source: Source, steps: Sequence[str]) -> None:
@@ -62,7 +62,7 @@ class Ledger:
 
     def _example(self, drop: Drop) -> dict[str, Any]:
         try:
-            look = Look(drop.position, self._source[drop.position])
+            view = RecordView(drop.position, self._source[drop.position])
         except DAMAGE:
             return drop._asdict()
-        return {**drop._asdict(), "id": look.record.id, "text": look.answers[:200]}
+        return {**drop._asdict(), "id": view.record.id, "text": view.answers[:200]}

@@ -18,7 +18,7 @@ _BUCKETS = 256
 """Files; so one two-hundred-and-fiftieth of all rows is in memory at a time."""
 
 
-class Spill:
+class ExternalBuckets:
     """Rows of one type; rows of equal key are found in the same bucket."""
 
     def __init__(self, dtype: np.dtype[Any], folder: Path, *, most: int = 1 << 20) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from sailvit.dataprep.curate.external_buckets import Rows, Spill
+from sailvit.dataprep.curate.external_buckets import ExternalBuckets, Rows
 from sailvit.dataprep.records.hashes import BITS, Hash
 from sailvit.dataprep.records.words import Hashes, stir
 
@@ -38,7 +38,7 @@ class Repeats:
         self._folder = folder
         self._distance = distance
         self._most = most
-        self._rows = Spill(ROW, folder / "rows", most=most)
+        self._rows = ExternalBuckets(ROW, folder / "rows", most=most)
 
     def add(self, rows: Rows) -> None:
         """Take rows of type `ROW`."""
@@ -82,7 +82,7 @@ class Repeats:
         """For every hash that is near to an earlier one: the number of the hash, and the earlier record."""
         near: dict[tuple[int, int], set[tuple[int, int]]] = defaultdict(set)
         for index, (high, low) in enumerate(_masks(self._distance)):
-            spill = Spill(_CLASS, self._folder / f"bands{index}", most=self._most)
+            buckets = ExternalBuckets(_CLASS, self._folder / f"bands{index}", most=self._most)
             number = 0
             for _, firsts, _ in self._classes():
                 classes = np.zeros(len(firsts), _CLASS)
@@ -90,13 +90,13 @@ class Repeats:
                     classes[field] = firsts[field]
                 classes["number"] = np.arange(number, number + len(firsts))
                 number += len(firsts)
-                spill.add(_masked(classes, high, low), classes)
-            for bucket in spill.buckets():
+                buckets.add(_masked(classes, high, low), classes)
+            for bucket in buckets.buckets():
                 for before, after in _near_pairs(
                     bucket, _masked(bucket, high, low), self._distance
                 ):
                     near[after].add(before)
-            spill.clear()
+            buckets.clear()
         leaders: dict[int, int] = {}
         for position, number in sorted(near):
             earlier = [

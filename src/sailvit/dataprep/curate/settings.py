@@ -21,21 +21,21 @@ from sailvit.dataprep.curate.filters.image_filters import (
 )
 from sailvit.dataprep.curate.filters.text_filters import (
     Language,
-    Length,
+    LengthFilter,
     ReadText,
     Repetition,
-    Scores,
+    ScoresFilter,
 )
 from sailvit.dataprep.curate.resampling import Resampling
 
 FILTERS: dict[str, type[Filter]] = {
     "resolution": Resolution,
     "aspect": Aspect,
-    "length": Length,
+    "length": LengthFilter,
     "repetition": Repetition,
     "language": Language,
     "ocr": ReadText,
-    "scores": Scores,
+    "scores": ScoresFilter,
     "similarity": Similarity,
     "duplicate": Duplicate,
     "near_duplicate": NearDuplicate,
@@ -54,7 +54,7 @@ class Curation(Config):
     filters: list[SerializeAsAny[Filter]] = []
     """Each a mapping of a filter's name to its settings."""
     resampling: Resampling | None = None
-    """Thinning of over-represented n-grams; none keeps all."""
+    """Thinning of over-represented n-grams; None: all are kept."""
     seed: int = 0
     """Root of the resampling's choices."""
 

@@ -1,4 +1,4 @@
-"""What is done with stretches of a source, one class per step; each goes to the processes of a crew."""
+"""What is done with stretches of a source, one class per step; each goes to the processes of a pool."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from sailvit.dataprep.curate.filters.base import (
 )
 from sailvit.dataprep.curate.repeats import ROW, rows_of
 from sailvit.dataprep.curate.resampling import Resampling, chance
-from sailvit.dataprep.records.record_view import DAMAGE, Look
+from sailvit.dataprep.records.record_view import DAMAGE, RecordView
 from sailvit.dataprep.records.words import ngrams, words
 
 Positions = NDArray[np.int64]
@@ -44,15 +44,15 @@ class FilterStep:
     filters: Sequence[RecordFilter]
     """In order; the first that objects counts."""
 
-    def look(self, positions: Positions) -> Dropped:
+    def apply(self, positions: Positions) -> Dropped:
         """What is dropped of the records at these positions, int64[n]."""
         return [found for position in positions.tolist() if (found := self._judge(position))]
 
     def _judge(self, position: int) -> tuple[int, Drop] | None:
         try:
-            look = Look(position, self.source[position])
+            view = RecordView(position, self.source[position])
             for index, each in enumerate(self.filters):
-                if each.looks_at(look) and (objection := each.objection(look)):
+                if each.applies_to(view) and (objection := each.objection(view)):
                     return index, Drop(position, *objection)
         except DAMAGE as error:
             return UNREADABLE, damaged(position, error)
@@ -70,31 +70,31 @@ class ScoreStep:
     scorer: Scorer
     """Gives them."""
 
-    def look(self, positions: Positions) -> Dropped:
+    def apply(self, positions: Positions) -> Dropped:
         """What is dropped of the records at these positions, int64[n]."""
         dropped: Dropped = []
-        looks: list[Look] = []
+        views: list[RecordView] = []
         for position in positions.tolist():
             try:
-                look = Look(position, self.source[position])
-                if self.filter.looks_at(look) and look.pixels:
-                    looks.append(look)
+                view = RecordView(position, self.source[position])
+                if self.filter.applies_to(view) and view.pixels:
+                    views.append(view)
             except DAMAGE as error:
                 dropped.append((UNREADABLE, damaged(position, error)))
-            if sum(len(look.pixels) for look in looks) >= self.filter.batch:
-                dropped += self._judge(looks)
-                looks = []
-        return sorted(dropped + list(self._judge(looks)), key=lambda found: found[1].position)
+            if sum(len(view.pixels) for view in views) >= self.filter.batch:
+                dropped += self._judge(views)
+                views = []
+        return sorted(dropped + list(self._judge(views)), key=lambda found: found[1].position)
 
-    def _judge(self, looks: Sequence[Look]) -> Iterator[tuple[int, Drop]]:
-        images = [pixels for look in looks for pixels in look.pixels]
-        texts = [look.answers for look in looks for _ in look.pixels]
+    def _judge(self, views: Sequence[RecordView]) -> Iterator[tuple[int, Drop]]:
+        images = [pixels for view in views for pixels in view.pixels]
+        texts = [view.answers for view in views for _ in view.pixels]
         scores = list(self.scorer(images, texts)) if images else []
-        for look in looks:
-            own, scores = scores[: len(look.pixels)], scores[len(look.pixels) :]
-            objection: Objection | None = self.filter.judge(look, own)
+        for view in views:
+            own, scores = scores[: len(view.pixels)], scores[len(view.pixels) :]
+            objection: Objection | None = self.filter.judge(view, own)
             if objection:
-                yield 0, Drop(look.position, *objection)
+                yield 0, Drop(view.position, *objection)
 
 
 @dataclass(frozen=True)
@@ -106,15 +106,15 @@ class HashStep:
     filter: CopyFilter
     """Gives their hashes."""
 
-    def look(self, positions: Positions) -> tuple[Rows, Dropped]:
+    def apply(self, positions: Positions) -> tuple[Rows, Dropped]:
         """Hashes, rows of type `ROW`, of the records at these positions, int64[n], and what cannot be read of them."""
         rows: list[Rows] = [np.zeros(0, ROW)]
         dropped: Dropped = []
         for position in positions.tolist():
             try:
-                look = Look(position, self.source[position])
-                if self.filter.looks_at(look):
-                    rows.append(rows_of(position, self.filter.hashes(look)))
+                view = RecordView(position, self.source[position])
+                if self.filter.applies_to(view):
+                    rows.append(rows_of(position, self.filter.hashes(view)))
             except DAMAGE as error:
                 dropped.append((UNREADABLE, damaged(position, error)))
         return np.concatenate(rows), dropped
@@ -129,9 +129,11 @@ class CountStep:
     n: int
     """Words of an n-gram."""
 
-    def look(self, positions: Positions) -> NgramChunk:
+    def apply(self, positions: Positions) -> NgramChunk:
         """The n-grams of the records at these positions, int64[n]."""
-        return count_ngrams((Look(p, self.source[p]).answers for p in positions.tolist()), self.n)
+        return count_ngrams(
+            (RecordView(p, self.source[p]).answers for p in positions.tolist()), self.n
+        )
 
 
 @dataclass(frozen=True)
@@ -147,23 +149,23 @@ class KeepStep:
     seed: int
     """Root of the choices."""
 
-    def look(self, positions: Positions) -> tuple[Dropped, NgramChunk]:
+    def apply(self, positions: Positions) -> tuple[Dropped, NgramChunk]:
         """What goes of the records at these positions, int64[n], and the n-grams of what stays."""
         dropped: Dropped = []
         texts: list[str] = []
-        looks = [Look(position, self.source[position]) for position in positions.tolist()]
-        for look, shares in zip(looks, self._shares(looks), strict=True):
+        views = [RecordView(position, self.source[position]) for position in positions.tolist()]
+        for view, shares in zip(views, self._shares(views), strict=True):
             probability = self.resampling.probability(shares)
-            if chance(self.seed, look.record.id) < probability:
-                texts.append(look.answers)
+            if chance(self.seed, view.record.id) < probability:
+                texts.append(view.answers)
             else:
                 found = f"an n-gram of many, and {probability:.1%} of such records are kept"
-                dropped.append((0, Drop(look.position, "over-represented n-gram", found)))
+                dropped.append((0, Drop(view.position, "over-represented n-gram", found)))
         return dropped, count_ngrams(texts, self.resampling.n)
 
-    def _shares(self, looks: Sequence[Look]) -> list[NDArray[np.float64]]:
+    def _shares(self, views: Sequence[RecordView]) -> list[NDArray[np.float64]]:
         """Per record the shares of its n-grams, looked up all at once."""
-        hashes = [ngrams(words(look.answers), self.resampling.n) for look in looks]
+        hashes = [ngrams(words(view.answers), self.resampling.n) for view in views]
         every = self.counts.shares(np.concatenate([np.zeros(0, dtype=np.uint64), *hashes]))
         return np.split(every, np.cumsum([len(found) for found in hashes])[:-1]) if hashes else []
 

@@ -8,11 +8,11 @@ from itertools import islice
 from typing import Any
 
 from sailvit.core.records import Source
-from sailvit.data.loading.reader import Reader, Task
+from sailvit.data.loading.reader import BatchTask, Reader
 from sailvit.data.processing.processor import Processor
 from sailvit.data.sampling.draws import Drawn
 from sailvit.data.sampling.loader_config import LoaderConfig
-from sailvit.data.sampling.planner import Plan
+from sailvit.data.sampling.planner import PackPlan
 from sailvit.dataprep.inspect.costs import LazyCosts
 from sailvit.dataprep.inspect.pictures import Album
 from sailvit.dataprep.inspect.segments import Segment, segments
@@ -21,10 +21,10 @@ from sailvit.dataprep.inspect.segments import Segment, segments
 def view_packs(
     sources: Mapping[str, Source], processor: Processor, loader_config: LoaderConfig, *, packs: int
 ) -> dict[str, Any]:
-    """The first `packs` packs of a feed as JSON values, taken from the very batches that training gets."""
+    """The first `packs` packs of a loader as JSON values, taken from the very batches that training gets."""
     costs = {name: LazyCosts(sources[name], processor) for name in loader_config.shares}
     # How packs are grouped into steps does not change them; planning whole steps would measure far more records.
-    steps = Plan(replace(loader_config, global_batch=1, micro_batch=1), costs).steps()
+    steps = PackPlan(replace(loader_config, global_batch=1, micro_batch=1), costs).steps()
     viewer = _Viewer(sources, costs, processor, loader_config)
     shown = [viewer.pack(number, step.packs[0]) for number, step in enumerate(islice(steps, packs))]
     return {
@@ -67,7 +67,7 @@ class _Viewer:
     def pack(self, number: int, draws: tuple[Drawn, ...]) -> dict[str, Any]:
         """A planned pack: its samples, and the records that were left out of it."""
         step = number // self._loader_config.global_batch + 1
-        reading = self._reader[Task(step, (draws,))]
+        reading = self._reader[BatchTask(step, (draws,))]
         lost = {(bad.source, bad.position) for bad in reading.bad}
         kept = [draw for draw in draws if (draw.source, draw.position) not in lost]
         found = segments(reading.batch, len(kept), self._processor.layout)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from sailvit.core.config import Config
 from sailvit.core.records import Record, Source
 from sailvit.core.seeding import numpy_generator
-from sailvit.data.process_pool import each
+from sailvit.data.process_pool import map_ordered
 from sailvit.data.processing.images import load_image
 from sailvit.data.processing.processor import UNUSABLE, Processor
 from sailvit.data.rows.keys import count_unread
@@ -34,7 +34,7 @@ class Finding(Config):
     reason: str
     """What was found, what was expected, what to do."""
     position: int | None = None
-    """Of the record in its source; none for damage of a whole shard."""
+    """Of the record in its source; None for damage of a whole shard."""
     id: str | None = None
     """Of the record, where it could be read."""
     place: str | None = None
@@ -66,14 +66,14 @@ Read: TypeAlias = tuple[int, list[Finding], Counter[str]]
 
 @dataclass(frozen=True)
 class Checker:
-    """Reads records in full; goes to the processes of a crew."""
+    """Reads records in full; goes to the processes of a pool."""
 
     name: str
     """The source's name."""
     source: Source
     """Gives the records."""
     processor: Processor | None
-    """Tokenizes them; none leaves that out."""
+    """Tokenizes them; None: they are not tokenized."""
 
     def check(self, positions: NDArray[np.int64]) -> Read:
         """How many images were decoded, what is wrong and what is unread at these positions."""
@@ -112,23 +112,23 @@ def check(
     to do. The report does not depend on the number of workers.
     """
     total = sum(map(len, sources.values()))
-    tally = _Tally(most)
+    counts = _ReadCounts(most)
     for name, source in sources.items():
         for fault in getattr(source, "faults", ()):
-            tally.add(_of_shard(name, fault))
+            counts.add(_of_shard(name, fault))
         positions = _positions(
             name, len(source), None if samples is None else samples / max(1, total)
         )
         done = 0
         for stretch, found in _read(Checker(name, source, processor), positions, workers):
             done += stretch
-            tally.take(name, stretch, found)
+            counts.take(name, stretch, found)
             if progress is not None:
                 progress(name, done, len(positions))
-    return tally.report(total)
+    return counts.report(total)
 
 
-class _Tally:
+class _ReadCounts:
     """Counts by kind and the first examples; what it holds does not grow with the records."""
 
     def __init__(self, most: int) -> None:
@@ -203,5 +203,5 @@ def _read(
     """Number of records of every stretch, and what reading it gave."""
     stretches = [positions[start : start + _CHUNK] for start in range(0, len(positions), _CHUNK)]
     yield from zip(
-        map(len, stretches), each(checker.check, stretches, workers=workers), strict=True
+        map(len, stretches), map_ordered(checker.check, stretches, workers=workers), strict=True
     )

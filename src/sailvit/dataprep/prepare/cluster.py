@@ -1,4 +1,4 @@
-"""Many jobs for the machines of a Ray cluster; what `crew` does for the processes of one."""
+"""Many jobs for the machines of a Ray cluster; what `process_pool` does for the processes of one."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Any
 from sailvit.core.errors import DataError
 from sailvit.data.process_pool import Job, Result, in_order
 
-_AHEAD = 2
+_PREFETCH = 2
 """Jobs per core that are handed out before the oldest result is taken."""
 
 
-def each_on_cluster(task: Callable[[Job], Result], jobs: Iterable[Job]) -> Iterator[Result]:
+def map_on_cluster(task: Callable[[Job], Result], jobs: Iterable[Job]) -> Iterator[Result]:
     """`task(job)` for every job, in their order, on the cluster that `$RAY_ADDRESS` names, else on this machine.
 
     All machines need this package and see the same files at the same paths.
@@ -31,7 +31,7 @@ def each_on_cluster(task: Callable[[Job], Result], jobs: Iterable[Job]) -> Itera
     held = ray.put(task)
     run = ray.remote(_run)
     cores = int(ray.cluster_resources().get("CPU", 1))
-    yield from in_order(lambda job: run.remote(held, job), ray.get, jobs, most=cores * _AHEAD)
+    yield from in_order(lambda job: run.remote(held, job), ray.get, jobs, most=cores * _PREFETCH)
 
 
 def _run(task: Callable[[Any], Any], job: Any) -> Any:

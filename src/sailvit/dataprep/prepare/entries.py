@@ -31,7 +31,7 @@ class BadRecord(Config):
     source: str
     """Its source, or its shard."""
     position: int | None
-    """Its place there; none where a whole shard, or a part that makes no record, was left out."""
+    """Its place there; None where a whole shard, or a part that makes no record, was left out."""
     id: str | None = None
     """Its id, where that could be read."""
     kind: str

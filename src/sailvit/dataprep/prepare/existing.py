@@ -32,7 +32,7 @@ class Found(NamedTuple):
     """As in `ENTRY`."""
 
 
-class Shard(Protocol):
+class ExistingShard(Protocol):
     """A shard that is being indexed."""
 
     faults: tuple[Fault, ...]
@@ -93,7 +93,7 @@ class ParquetShard:
         return Found(record, group, row, row_crc32(fields))
 
 
-READERS: dict[str, Callable[[Path, RecordOptions, Path | None], Shard]] = {
+READERS: dict[str, Callable[[Path, RecordOptions, Path | None], ExistingShard]] = {
     "webdataset": TarShard,
     "parquet": ParquetShard,
 }
@@ -102,7 +102,7 @@ READERS: dict[str, Callable[[Path, RecordOptions, Path | None], Shard]] = {
 
 def open_shard(
     path: Path, kind: str, options: RecordOptions, images: Path | None
-) -> Shard | DataError:
+) -> ExistingShard | DataError:
     """The shard at `path`, or why nothing in it can be read."""
     try:
         return READERS[kind](path, options, images)

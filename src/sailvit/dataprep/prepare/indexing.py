@@ -10,7 +10,7 @@ from pathlib import Path
 from sailvit.core.errors import DataError
 from sailvit.core.recipe import SourceConfig
 from sailvit.core.run import write_json
-from sailvit.data.process_pool import each
+from sailvit.data.process_pool import map_ordered
 from sailvit.data.processing.processor import UNUSABLE, Processor
 from sailvit.data.rows.conversations import RecordOptions
 from sailvit.data.rows.row import read_options
@@ -18,7 +18,7 @@ from sailvit.data.shards.files import shard_paths
 from sailvit.data.shards.manifest import Manifest, ShardMark, refuse_unfinished
 from sailvit.data.sources.detect import detect
 from sailvit.dataprep.prepare.entries import BadRecord, Entries, ShardResult, bad_record, mark_of
-from sailvit.dataprep.prepare.existing import Shard, open_shard
+from sailvit.dataprep.prepare.existing import ExistingShard, open_shard
 from sailvit.dataprep.prepare.folders import complete, counted_by
 from sailvit.dataprep.prepare.renewal import (
     WORK,
@@ -39,12 +39,12 @@ _SUFFIXES = {"webdataset": ".tar", "parquet": ".parquet"}
 
 @dataclass(frozen=True)
 class Indexer:
-    """Indexes shards; goes to the processes of a crew."""
+    """Indexes shards; goes to the processes of a pool."""
 
     config: IndexConfig
     """What is indexed."""
     processor: Processor | None
-    """Counts tokens and tiles; none leaves them out."""
+    """Counts tokens and tiles; None: neither is counted."""
 
     def index(self, name: str) -> ShardResult:
         """Read a shard and write its index."""
@@ -78,7 +78,9 @@ class Indexer:
         write_json(note(config.out, name), result.model_dump())
         return result
 
-    def _fill(self, entries: Entries, shard: Shard, name: str, bad: list[BadRecord]) -> None:
+    def _fill(
+        self, entries: Entries, shard: ExistingShard, name: str, bad: list[BadRecord]
+    ) -> None:
         for position in range(len(shard)):
             record = None
             try:
@@ -141,7 +143,7 @@ def index(
             return put_back(config.out, old)
         counted = counted or still_counted(old, changed)
     begin(config, counted)
-    written = each(Indexer(config, processor).index, changed, workers=workers)
+    written = map_ordered(Indexer(config, processor).index, changed, workers=workers)
     marks = list(_marks(names, known, written, progress))
     bad = bad_of(config.out, names, old)
     manifest = complete(config.out, marks, bad, counted=counted, settings=config.settings(old))

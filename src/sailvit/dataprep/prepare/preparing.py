@@ -23,7 +23,7 @@ from sailvit.core.records import ImageLike, Record, Source
 from sailvit.core.run import read_json, write_json
 from sailvit.data.lengths.fingerprints import VERSION, digest
 from sailvit.data.lengths.measuring import cost_basis
-from sailvit.data.process_pool import each
+from sailvit.data.process_pool import map_ordered
 from sailvit.data.processing.images import load_image
 from sailvit.data.processing.processor import UNUSABLE, Processor
 from sailvit.data.shards.manifest import (
@@ -34,7 +34,7 @@ from sailvit.data.shards.manifest import (
     index_name,
     load_manifest,
 )
-from sailvit.dataprep.prepare.cluster import each_on_cluster
+from sailvit.dataprep.prepare.cluster import map_on_cluster
 from sailvit.dataprep.prepare.entries import BadRecord, Entries, ShardResult, bad_record
 from sailvit.dataprep.prepare.folders import complete, counted_by
 from sailvit.dataprep.prepare.members import END, sample_files, tar_bytes
@@ -46,7 +46,7 @@ _LOOKED_AT = 64
 """Records whose mean size tells how many make a shard."""
 
 
-class Shard(NamedTuple):
+class PlannedShard(NamedTuple):
     """A shard to write."""
 
     name: str
@@ -74,18 +74,18 @@ class PrepareConfig(Config):
 
 @dataclass(frozen=True)
 class ShardWriter:
-    """Writes shards; goes to the processes of a crew."""
+    """Writes shards; goes to the processes of a pool."""
 
     sources: Mapping[str, Source]
     """By name."""
     out: Path
     """Folder of the shards."""
     processor: Processor | None
-    """Counts tokens and tiles; none leaves them out of the index."""
+    """Counts tokens and tiles; None: the index has neither."""
     decode: bool
     """Whether images are decoded."""
 
-    def write(self, shard: Shard) -> ShardResult:
+    def write(self, shard: PlannedShard) -> ShardResult:
         """Write a shard, its index and the note that both are finished."""
         entries, bad = Entries(self.processor), list[BadRecord]()
         path = self.out / shard.name
@@ -116,7 +116,9 @@ class ShardWriter:
         write_json(_note(self.out, shard), result.model_dump())
         return result
 
-    def _samples(self, shard: Shard, entries: Entries, bad: list[BadRecord]) -> Iterator[bytes]:
+    def _samples(
+        self, shard: PlannedShard, entries: Entries, bad: list[BadRecord]
+    ) -> Iterator[bytes]:
         """The bytes of every sample, and the end of the tar."""
         source, at = self.sources[shard.source], 0
         for position in range(shard.start, shard.stop):
@@ -132,7 +134,7 @@ class ShardWriter:
         yield END
 
     def _sample(
-        self, record: Record, shard: Shard, position: int, entries: Entries, at: int
+        self, record: Record, shard: PlannedShard, position: int, entries: Entries, at: int
     ) -> bytes:
         """The bytes of one sample, now in the index."""
         if len(self.sources) > 1:
@@ -203,7 +205,7 @@ def _faults(sources: Mapping[str, Source]) -> Iterator[BadRecord]:
 
 def _write(
     writer: ShardWriter,
-    shards: list[Shard],
+    shards: list[PlannedShard],
     *,
     workers: int | Literal["ray"],
     progress: Callable[[int, int], None] | None,
@@ -212,9 +214,9 @@ def _write(
     kept = {shard: mark for shard in shards if (mark := _kept(writer.out, shard)) is not None}
     missing = (shard for shard in shards if shard not in kept)
     written = (
-        each_on_cluster(writer.write, missing)
+        map_on_cluster(writer.write, missing)
         if workers == "ray"
-        else each(writer.write, missing, workers=workers)
+        else map_ordered(writer.write, missing, workers=workers)
     )
     done, total = 0, sum(map(len, writer.sources.values()))
     for shard in shards:
@@ -224,15 +226,17 @@ def _write(
             progress(done, total)
 
 
-def plan_shards(sources: Mapping[str, Source], config: PrepareConfig) -> list[Shard]:
+def plan_shards(sources: Mapping[str, Source], config: PrepareConfig) -> list[PlannedShard]:
     """The shards to write, in order; each holds records of one source."""
-    shards: list[Shard] = []
+    shards: list[PlannedShard] = []
     first = 0
     for name, source in sources.items():
         each_holds = config.shard_samples or max(1, config.shard_bytes // _mean_bytes(source))
         for start in range(0, len(source), each_holds):
             stop = min(start + each_holds, len(source))
-            shards.append(Shard(f"shard-{len(shards):06d}.tar", name, start, stop, first + start))
+            shards.append(
+                PlannedShard(f"shard-{len(shards):06d}.tar", name, start, stop, first + start)
+            )
         first += len(source)
     return shards
 
@@ -255,7 +259,7 @@ def _mean_bytes(source: Source) -> int:
 
 def _identity(
     sources: Mapping[str, Source],
-    shards: list[Shard],
+    shards: list[PlannedShard],
     config: PrepareConfig,
     processor: Processor | None,
 ) -> str:
@@ -299,15 +303,15 @@ def _begin(out: Path, identity: str) -> None:
     write_json(note, identity)
 
 
-def _note(out: Path, shard: Shard) -> Path:
+def _note(out: Path, shard: PlannedShard) -> Path:
     return out / UNFINISHED / f"{shard.name}.json"
 
 
-def _read_note(out: Path, shard: Shard) -> ShardResult:
+def _read_note(out: Path, shard: PlannedShard) -> ShardResult:
     return ShardResult.model_validate(read_json(_note(out, shard)))
 
 
-def _kept(out: Path, shard: Shard) -> ShardMark | None:
+def _kept(out: Path, shard: PlannedShard) -> ShardMark | None:
     """A shard that an earlier run has finished, if its files are there."""
     if not _note(out, shard).exists():
         return None

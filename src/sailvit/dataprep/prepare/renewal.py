@@ -42,7 +42,7 @@ class IndexConfig(Config):
     format: str
     """`webdataset` or `parquet`."""
     images: Path | None = None
-    """Folder that image paths in Parquet rows start from; none means the shard's own."""
+    """Folder that image paths in Parquet rows start from; None means the shard's own."""
     options: dict[str, Any] = {}
     """Of the format's reader: `kind`, `prompts`."""
 

@@ -33,7 +33,7 @@ class Size(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Look:
+class RecordView:
     """A record and its properties; each is computed when it is asked for, and once."""
 
     position: int

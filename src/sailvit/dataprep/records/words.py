@@ -23,7 +23,7 @@ def words(text: str) -> list[str]:
 
 
 def ngrams(text: list[str], n: int) -> Hashes:
-    """Hashes uint64[n] of every run of `n` words, in order; none when there are fewer words."""
+    """Hashes uint64[n] of every run of `n` words, in order; empty when there are fewer words."""
     count = len(text) - n + 1
     if count < 1:
         return np.zeros(0, dtype=np.uint64)

@@ -40,7 +40,7 @@ class Histogram:
         self._low, self._high = min(self._low, other._low), max(self._high, other._high)
 
     def summary(self) -> dict[str, Any] | None:
-        """Figures and bins `[from, to, count]` as JSON values; none without values."""
+        """Figures and bins `[from, to, count]` as JSON values; None without values."""
         if not self.count:
             return None
         quantiles = {

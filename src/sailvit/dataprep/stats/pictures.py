@@ -13,7 +13,7 @@ from PIL import Image
 
 from sailvit.core.records import Source
 from sailvit.dataprep.records.joined import Joined
-from sailvit.dataprep.records.record_view import DAMAGE, Look
+from sailvit.dataprep.records.record_view import DAMAGE, RecordView
 from sailvit.dataprep.stats.stats import evenly
 
 _SIDE = 192
@@ -52,17 +52,17 @@ def small_picture(pixels: NDArray[np.uint8]) -> str:
 def _shown(joined: Joined, place: int) -> dict[str, Any] | None:
     name, position = joined.find(place)
     try:
-        look = Look(position, joined[place])
-        first = look.pixels[0] if look.pixels else None
+        view = RecordView(position, joined[place])
+        first = view.pixels[0] if view.pixels else None
     except DAMAGE:
         return None
     return {
         "source": name,
         "position": position,
-        "id": look.record.id,
-        "kind": look.record.kind,
-        "text": look.answers[:300],
+        "id": view.record.id,
+        "kind": view.record.kind,
+        "text": view.answers[:300],
         "image": None if first is None else small_picture(first),
-        "size": str(look.sizes[0]) if look.sizes else None,
-        "images": len(look.record.images),
+        "size": str(view.sizes[0]) if view.sizes else None,
+        "images": len(view.record.images),
     }

@@ -12,7 +12,7 @@ import numpy as np
 
 from sailvit.core.errors import DataError
 from sailvit.core.records import Source
-from sailvit.data.process_pool import each
+from sailvit.data.process_pool import map_ordered
 from sailvit.data.processing.processor import Processor
 from sailvit.dataprep.curate.concentration import NgramCounts
 from sailvit.dataprep.curate.external_buckets import Rows
@@ -54,7 +54,7 @@ def survey(
         )
     with TemporaryDirectory(prefix="sailvit-") as folder:
         sums = _Sums(Path(folder), n)
-        found = each(
+        found = map_ordered(
             Surveyor(source, processor, n, near).survey,
             _stretches(len(source), read),
             workers=workers,

@@ -17,7 +17,7 @@ from sailvit.dataprep.curate.external_buckets import Rows
 from sailvit.dataprep.curate.filters.languages import language
 from sailvit.dataprep.curate.repeats import ROW, rows_of
 from sailvit.dataprep.records.joined import Joined
-from sailvit.dataprep.records.record_view import DAMAGE, Look
+from sailvit.dataprep.records.record_view import DAMAGE, RecordView
 from sailvit.dataprep.stats.histogram import Histogram
 
 WHOLE = ("turns", "images_per_record", "tiles")
@@ -52,13 +52,13 @@ class Tally:
         self.unread: dict[str, Counter[str]] = {}
         self.measures = {name: Histogram(whole=name in WHOLE) for name in MEASURES}
 
-    def add(self, look: Look, *, processor: Processor | None) -> None:
+    def add(self, view: RecordView, *, processor: Processor | None) -> None:
         """Take a record, or nothing of it when any of it cannot be read."""
-        found = _measured(look, processor)
-        spoken = language(look.answers or look.text)
+        found = _measured(view, processor)
+        spoken = language(view.answers or view.text)
         self.records += 1
-        self.images += len(look.record.images)
-        self.kinds[look.record.kind] += 1
+        self.images += len(view.record.images)
+        self.kinds[view.record.kind] += 1
         self.languages[spoken] += 1
         for name, values in found.items():
             self.measures[name].add(values)
@@ -91,18 +91,18 @@ class Tally:
         self.damage[kind] = [*self.damage.get(kind, []), *noted][:_EXAMPLES]
 
 
-def _measured(look: Look, processor: Processor | None) -> dict[str, list[float]]:
+def _measured(view: RecordView, processor: Processor | None) -> dict[str, list[float]]:
     """The values of every measure for one record."""
-    tokens, tiles = processor.cost(look.record) if processor is not None else (None, None)
+    tokens, tiles = processor.cost(view.record) if processor is not None else (None, None)
     return {
-        "width": [size.width for size in look.sizes],
-        "height": [size.height for size in look.sizes],
-        "aspect": [size.width / size.height for size in look.sizes],
-        "bytes": [len(content) for content in look.encoded],
-        "answer_characters": [len(look.answers)],
-        "characters": [len(look.text)],
-        "turns": [len(look.record.turns)],
-        "images_per_record": [len(look.record.images)],
+        "width": [size.width for size in view.sizes],
+        "height": [size.height for size in view.sizes],
+        "aspect": [size.width / size.height for size in view.sizes],
+        "bytes": [len(content) for content in view.encoded],
+        "answer_characters": [len(view.answers)],
+        "characters": [len(view.text)],
+        "turns": [len(view.record.turns)],
+        "images_per_record": [len(view.record.images)],
         "tokens": [] if tokens is None else [tokens],
         "tiles": [] if tiles is None else [tiles],
     }
@@ -122,12 +122,12 @@ class Stretch:
 
 @dataclass(frozen=True)
 class Surveyor:
-    """Tallies stretches of a source; goes to the processes of a crew."""
+    """Tallies stretches of a source; goes to the processes of a pool."""
 
     source: Joined
     """Gives the records."""
     processor: Processor | None
-    """Counts tokens and tiles; none leaves them out."""
+    """Counts tokens and tiles; None: neither is counted."""
     n: int
     """Words of an n-gram."""
     near: bool
@@ -139,21 +139,21 @@ class Surveyor:
         copies: dict[str, list[Rows]] = {name: [np.zeros(0, ROW)] for name in COPIES}
         for position in positions:
             try:
-                look = Look(position, self.source[position])
-                tally.note_unread(self.source.find(position)[0], look.record.unread)
-                hashes = self._hashes(look)
-                tally.add(look, processor=self.processor)
+                view = RecordView(position, self.source[position])
+                tally.note_unread(self.source.find(position)[0], view.record.unread)
+                hashes = self._hashes(view)
+                tally.add(view, processor=self.processor)
             except DAMAGE as error:
                 tally.refuse(position, error)
                 continue
-            texts.append(look.answers)
+            texts.append(view.answers)
             for name, found in hashes.items():
                 copies[name].append(found)
         joined = {name: np.concatenate(rows) for name, rows in copies.items()}
         return Stretch(tally, count_ngrams(texts, self.n), joined)
 
-    def _hashes(self, look: Look) -> dict[str, Rows]:
-        hashes = {"text": (look.text_hash,), "image": look.image_hashes}
+    def _hashes(self, view: RecordView) -> dict[str, Rows]:
+        hashes = {"text": (view.text_hash,), "image": view.image_hashes}
         if self.near:
-            hashes["picture"] = look.picture_hashes
-        return {name: rows_of(look.position, found) for name, found in hashes.items()}
+            hashes["picture"] = view.picture_hashes
+        return {name: rows_of(view.position, found) for name, found in hashes.items()}

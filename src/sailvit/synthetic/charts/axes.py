@@ -8,30 +8,30 @@ from typing import Literal
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from sailvit.synthetic.charts.styles import DPI, Look
+from sailvit.synthetic.charts.styles import DPI, Style
 from sailvit.synthetic.charts.tables import Table
 
 _HEADROOM = {True: 1.12, False: 1.03}
 """How far the value axis goes beyond its last tick, with printed numbers and without."""
 
 
-def value_axis(axes: Axes, table: Table, look: Look, axis: Literal["x", "y"]) -> None:
+def value_axis(axes: Axes, table: Table, style: Style, axis: Literal["x", "y"]) -> None:
     """Ticks and grid lines at whole steps, from 0."""
     ticks = list(range(0, table.top + 1, table.step))
     texts = [table.text(tick) for tick in ticks]
     end = table.top * _HEADROOM[table.printed]
     if axis == "x":
-        crowded = sum(map(look.text_width, texts)) > 0.6 * look.width
+        crowded = sum(map(style.text_width, texts)) > 0.6 * style.width
         axes.set_xticks(ticks, texts, rotation=45 if crowded else 0)
         axes.set_xlim(0, end)
     else:
         axes.set_yticks(ticks, texts)
         axes.set_ylim(0, end)
-    axes.grid(visible=not table.printed or look.frame, axis=axis)
+    axes.grid(visible=not table.printed or style.frame, axis=axis)
 
 
 def label_axis(
-    axes: Axes, table: Table, look: Look, axis: Literal["x", "y"], *, every_grid: bool = False
+    axes: Axes, table: Table, style: Style, axis: Literal["x", "y"], *, every_grid: bool = False
 ) -> None:
     """One tick per label, tilted where they would touch each other."""
     places = range(len(table.labels))
@@ -39,8 +39,8 @@ def label_axis(
         axes.set_yticks(places, table.labels)
         axes.invert_yaxis()
         return
-    widest = max(map(look.text_width, table.labels)) + look.type
-    room = 0.7 * look.width / len(places)
+    widest = max(map(style.text_width, table.labels)) + style.type
+    room = 0.7 * style.width / len(places)
     if widest <= room:
         axes.set_xticks(places, table.labels)
     else:
@@ -63,25 +63,25 @@ def name_axes(axes: Axes, table: Table, *, flat: bool = False) -> None:
     axes.set_ylabel(name if flat else table.axis)
 
 
-def head(figure: Figure, axes: Axes, title: str, look: Look) -> None:
+def head(figure: Figure, axes: Axes, title: str, style: Style) -> None:
     """The title, in as many lines as the width asks for."""
-    letter = (look.type + 2) * DPI / 72 * 0.62
-    room = (0.5 if look.legend_right else 0.8) * look.width
+    letter = (style.type + 2) * DPI / 72 * 0.62
+    room = (0.5 if style.legend_right else 0.8) * style.width
     text = fill(title, max(12, int(room / letter)))
     # Layouts leave no room above axes of a fixed shape, and a title that belongs to those could run out of the image.
     if axes.get_aspect() == 1:
-        figure.suptitle(text, fontsize=look.type + 2)
+        figure.suptitle(text, fontsize=style.type + 2)
     else:
         axes.set_title(text)
 
 
-def legend(figure: Figure, axes: Axes, look: Look, title: str) -> None:
+def legend(figure: Figure, axes: Axes, style: Style, title: str) -> None:
     """The legend outside of the axes, where it covers nothing."""
     handles, names = axes.get_legend_handles_labels()
-    if look.legend_right:
+    if style.legend_right:
         figure.legend(handles, names, loc="outside right upper", title=title)
         return
     # A swatch, its gap and the space between columns take five times the type's size.
-    widest = max(map(look.text_width, names)) + 5 * look.type * DPI / 72
-    columns = max(1, min(len(names), int(0.9 * look.width / widest)))
+    widest = max(map(style.text_width, names)) + 5 * style.type * DPI / 72
+    columns = max(1, min(len(names), int(0.9 * style.width / widest)))
     figure.legend(handles, names, loc="outside lower center", ncols=columns, title=title)

@@ -16,10 +16,10 @@ from matplotlib.figure import Figure
 from sailvit.synthetic.charts import marks
 from sailvit.synthetic.charts.axes import head, legend
 from sailvit.synthetic.charts.clouds import Cloud
-from sailvit.synthetic.charts.styles import DPI, Look
+from sailvit.synthetic.charts.styles import DPI, Style
 from sailvit.synthetic.charts.tables import WITH_LEGEND, Table
 
-_MARKS: dict[str, Callable[[Axes, Any, Look], None]] = {
+_MARKS: dict[str, Callable[[Axes, Any, Style], None]] = {
     "bar": marks.draw_bars,
     "horizontal": marks.draw_bars,
     "grouped": marks.draw_bars,
@@ -37,18 +37,18 @@ _ONE_AT_A_TIME = threading.Lock()
 
 
 @dataclass(frozen=True)
-class Drawing:
+class ChartDrawing:
     """A chart that is drawn when its pixels are asked for; the same pixels at every call of one matplotlib version."""
 
     chart: Table | Cloud
     """What it shows."""
-    look: Look
+    style: Style
     """How it looks."""
 
     @property
     def size(self) -> tuple[int, int]:
         """Width and height, in pixels."""
-        return self.look.width, self.look.height
+        return self.style.width, self.style.height
 
     def pixels(self) -> np.ndarray:
         """uint8[H, W, 3]."""
@@ -60,25 +60,25 @@ class Drawing:
 
     def figure(self) -> Figure:
         """The figure, laid out but not rendered; sets matplotlib's settings, so call it inside `rc_context`."""
-        mpl.rcParams.update(self.look.settings)
-        inches = (self.look.width / DPI, self.look.height / DPI)
+        mpl.rcParams.update(self.style.settings)
+        inches = (self.style.width / DPI, self.style.height / DPI)
         figure = Figure(
-            figsize=inches, dpi=DPI, facecolor=self.look.papers[0], layout="constrained"
+            figsize=inches, dpi=DPI, facecolor=self.style.papers[0], layout="constrained"
         )
         axes = figure.add_subplot()
         kind = self.chart.kind if isinstance(self.chart, Table) else "scatter"
-        _MARKS[kind](axes, self.chart, self.look)
-        head(figure, axes, self.chart.title, self.look)
+        _MARKS[kind](axes, self.chart, self.style)
+        head(figure, axes, self.chart.title, self.style)
         if (title := self._legend()) is not None:
-            legend(figure, axes, self.look, title)
+            legend(figure, axes, self.style, title)
         return figure
 
     def _legend(self) -> str | None:
-        """Title of the legend, or none when the chart needs no legend."""
+        """Title of the legend, or None when the chart needs no legend."""
         if isinstance(self.chart, Cloud):
             return self.chart.noun.capitalize() if len(self.chart.groups) > 1 else None
         if self.chart.kind == "pie":
-            beside = marks.pie_radius(self.chart, self.look) is not None
+            beside = marks.pie_radius(self.chart, self.style) is not None
             return None if beside else self.chart.across.noun.capitalize()
         return (
             self.chart.group.noun.capitalize()

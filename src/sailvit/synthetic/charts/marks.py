@@ -14,20 +14,20 @@ from matplotlib.colors import to_rgb
 
 from sailvit.synthetic.charts.axes import label_axis, name_axes, value_axis
 from sailvit.synthetic.charts.clouds import Cloud
-from sailvit.synthetic.charts.styles import Look
+from sailvit.synthetic.charts.styles import Style
 from sailvit.synthetic.charts.tables import QUARTILES, Table
 
 _INK, _PAPER = "#20242b", "#ffffff"
 _MARKERS = "os^D"
 
 
-def draw_bars(axes: Axes, table: Table, look: Look) -> None:
+def draw_bars(axes: Axes, table: Table, style: Style) -> None:
     """Bars side by side, upright or lying."""
     flat = table.kind == "horizontal"
-    slot = look.thickness / len(table.series)
+    slot = style.thickness / len(table.series)
     places = np.arange(len(table.labels)) - (len(table.series) - 1) / 2 * slot
     draw = axes.barh if flat else axes.bar
-    value_axis(axes, table, look, "x" if flat else "y")
+    value_axis(axes, table, style, "x" if flat else "y")
     for index, (name, values) in enumerate(zip(table.series, table.values, strict=True)):
         bars = draw(
             places + index * slot,
@@ -35,53 +35,53 @@ def draw_bars(axes: Axes, table: Table, look: Look) -> None:
             slot,
             color=table.colours.codes[index],
             label=name,
-            **_edge(look),
+            **_edge(style),
         )
         if table.printed:
-            _print_values(axes, bars, table, values, look=look, slot=slot)
-    label_axis(axes, table, look, "y" if flat else "x")
+            _print_values(axes, bars, table, values, style=style, slot=slot)
+    label_axis(axes, table, style, "y" if flat else "x")
     name_axes(axes, table, flat=flat)
 
 
 def _print_values(
-    axes: Axes, bars: Any, table: Table, values: tuple[int, ...], *, look: Look, slot: float
+    axes: Axes, bars: Any, table: Table, values: tuple[int, ...], *, style: Style, slot: float
 ) -> None:
     """Numbers at the ends of bars, with room on the axis for them; upright where bars are narrow."""
-    longest = max(look.text_width(table.text(value)) for row in table.values for value in row)
+    longest = max(style.text_width(table.text(value)) for row in table.values for value in row)
     flat = table.kind == "horizontal"
-    upright = not flat and longest > slot / len(values) * look.width * 0.75
+    upright = not flat and longest > slot / len(values) * style.width * 0.75
     axes.bar_label(
         bars, [table.text(value) for value in values], padding=2, rotation=90 if upright else 0
     )
     if flat:
-        axes.set_xlim(0, table.top * (1 + 2 * longest / look.width))
+        axes.set_xlim(0, table.top * (1 + 2 * longest / style.width))
     elif upright:
-        axes.set_ylim(0, table.top * (1 + 2.5 * longest / look.height))
+        axes.set_ylim(0, table.top * (1 + 2.5 * longest / style.height))
 
 
-def draw_stack(axes: Axes, table: Table, look: Look) -> None:
+def draw_stack(axes: Axes, table: Table, style: Style) -> None:
     """Bars on top of each other."""
     base = np.zeros(len(table.labels))
     for name, values, colour in zip(table.series, table.values, table.colours.codes, strict=True):
         bars = axes.bar(
             range(len(values)),
             values,
-            look.thickness,
+            style.thickness,
             bottom=base,
             color=colour,
             label=name,
-            **_edge(look),
+            **_edge(style),
         )
         if table.printed:
             texts = [table.text(value) for value in values]
             axes.bar_label(bars, texts, label_type="center", color=contrast(colour))
         base = base + values
-    value_axis(axes, table, look, "y")
-    label_axis(axes, table, look, "x")
+    value_axis(axes, table, style, "y")
+    label_axis(axes, table, style, "x")
     name_axes(axes, table)
 
 
-def draw_histogram(axes: Axes, table: Table, look: Look) -> None:
+def draw_histogram(axes: Axes, table: Table, style: Style) -> None:
     """Bars without gaps, between ticks at the bins' ends."""
     (values,) = table.values
     bars = axes.bar(
@@ -89,7 +89,7 @@ def draw_histogram(axes: Axes, table: Table, look: Look) -> None:
     )
     if table.printed:
         axes.bar_label(bars, [table.text(value) for value in values], padding=2)
-    value_axis(axes, table, look, "y")
+    value_axis(axes, table, style, "y")
     ends = [label.split("-")[0] for label in table.labels] + [table.labels[-1].split("-")[1]]
     axes.set_xticks(range(len(ends)), ends)
     axes.set_xlim(-0.2, len(values) + 0.2)
@@ -97,10 +97,10 @@ def draw_histogram(axes: Axes, table: Table, look: Look) -> None:
     axes.set_xlabel("Value")
 
 
-def draw_lines(axes: Axes, table: Table, look: Look) -> None:
+def draw_lines(axes: Axes, table: Table, style: Style) -> None:
     """Lines from label to label; without their own markers, dots show where the values are."""
     for index, (name, values) in enumerate(zip(table.series, table.values, strict=True)):
-        marker = look.marker or "."
+        marker = style.marker or "."
         axes.plot(
             range(len(values)),
             values,
@@ -109,12 +109,12 @@ def draw_lines(axes: Axes, table: Table, look: Look) -> None:
             label=name,
             markersize=5,
         )
-    value_axis(axes, table, look, "y")
-    label_axis(axes, table, look, "x", every_grid=True)
+    value_axis(axes, table, style, "y")
+    label_axis(axes, table, style, "x", every_grid=True)
     name_axes(axes, table)
 
 
-def draw_areas(axes: Axes, table: Table, look: Look) -> None:
+def draw_areas(axes: Axes, table: Table, style: Style) -> None:
     """Layers on top of each other, from label to label."""
     names = table.series if table.group else ()
     axes.stackplot(
@@ -126,16 +126,16 @@ def draw_areas(axes: Axes, table: Table, look: Look) -> None:
     )
     # The grid lies over the layers: it is what values are read by.
     axes.set_axisbelow(False)
-    value_axis(axes, table, look, "y")
-    label_axis(axes, table, look, "x", every_grid=True)
+    value_axis(axes, table, style, "y")
+    label_axis(axes, table, style, "x", every_grid=True)
     axes.set_xlim(0, len(table.labels) - 1)
     name_axes(axes, table)
 
 
-def draw_pie(axes: Axes, table: Table, look: Look) -> None:
+def draw_pie(axes: Axes, table: Table, style: Style) -> None:
     """Slices with their percentages inside, and their names beside them or in a legend."""
     (values,) = table.values
-    beside = pie_radius(table, look)
+    beside = pie_radius(table, style)
     wedges, *_ = axes.pie(
         values,
         labels=table.labels if beside else None,
@@ -143,7 +143,7 @@ def draw_pie(axes: Axes, table: Table, look: Look) -> None:
         colors=table.colours.codes,
         startangle=90,
         counterclock=False,
-        wedgeprops={"edgecolor": _PAPER, "width": (beside or 1) * (1 - look.hole)},
+        wedgeprops={"edgecolor": _PAPER, "width": (beside or 1) * (1 - style.hole)},
     )
     for wedge, value, colour, name in zip(
         wedges, values, table.colours.codes, table.labels, strict=True
@@ -155,19 +155,21 @@ def draw_pie(axes: Axes, table: Table, look: Look) -> None:
         wedge.set_label("" if beside else name)
 
 
-def pie_radius(table: Table, look: Look) -> float | None:
-    """Radius that leaves room for names beside the slices; none when they have to go into a legend."""
+def pie_radius(table: Table, style: Style) -> float | None:
+    """Radius that leaves room for names beside the slices; None when they have to go into a legend."""
     # The axes reach from -1.25 to 1.25 and take about three quarters of the shorter side; names stand at 1.1 radii.
-    widest = 2.5 * max(map(look.text_width, table.labels)) / (0.75 * min(look.width, look.height))
+    widest = (
+        2.5 * max(map(style.text_width, table.labels)) / (0.75 * min(style.width, style.height))
+    )
     radius = round(min(1, (1.25 - widest) / 1.1), 3)
-    roomy = min(look.width, look.height) >= 360 and min(table.values[0]) >= 9
+    roomy = min(style.width, style.height) >= 360 and min(table.values[0]) >= 9
     return radius if roomy and radius >= 0.7 else None
 
 
-def draw_heat(axes: Axes, table: Table, look: Look) -> None:
+def draw_heat(axes: Axes, table: Table, style: Style) -> None:
     """Cells with their values in them."""
     values = np.array(table.values)
-    ramp = mpl.colormaps[look.ramp]
+    ramp = mpl.colormaps[style.ramp]
     image = axes.imshow(values, cmap=ramp, vmin=0, vmax=table.top, aspect="auto")
     for (row, column), value in np.ndenumerate(values):
         colour = contrast(ramp(value / table.top)[:3])
@@ -175,12 +177,12 @@ def draw_heat(axes: Axes, table: Table, look: Look) -> None:
     bar = axes.figure.colorbar(image, ax=axes, label=table.axis)
     ticks = range(0, table.top + 1, table.step)
     bar.set_ticks(list(ticks), labels=[table.text(tick) for tick in ticks])
-    label_axis(axes, table, look, "x")
+    label_axis(axes, table, style, "x")
     axes.set_yticks(range(len(table.series)), table.series)
     axes.spines[:].set_visible(False)
 
 
-def draw_boxes(axes: Axes, table: Table, look: Look) -> None:
+def draw_boxes(axes: Axes, table: Table, style: Style) -> None:
     """Boxes from quartile to quartile, whiskers to the ends."""
     keys = dict(zip(QUARTILES, ("whislo", "q1", "med", "q3", "whishi"), strict=True))
     columns = zip(*table.values, strict=True)
@@ -188,22 +190,22 @@ def draw_boxes(axes: Axes, table: Table, look: Look) -> None:
     axes.bxp(
         stats,
         positions=range(len(stats)),
-        widths=look.thickness * 0.7,
+        widths=style.thickness * 0.7,
         showfliers=False,
         patch_artist=True,
         boxprops={"facecolor": table.colours.codes[0]},
         medianprops={"color": contrast(table.colours.codes[0]), "linewidth": 1.8},
     )
-    value_axis(axes, table, look, "y")
-    label_axis(axes, table, look, "x")
+    value_axis(axes, table, style, "y")
+    label_axis(axes, table, style, "x")
     name_axes(axes, table)
 
 
-def draw_points(axes: Axes, cloud: Cloud, look: Look) -> None:
+def draw_points(axes: Axes, cloud: Cloud, style: Style) -> None:
     """Points, one marker and colour per group."""
     for index, (name, points) in enumerate(zip(cloud.groups, cloud.points, strict=True)):
         x, y = zip(*points, strict=True)
-        marker = _MARKERS[index] if look.frame else "o"
+        marker = _MARKERS[index] if style.frame else "o"
         axes.scatter(
             x, y, 26, color=cloud.colours.codes[index], marker=marker, label=name, zorder=3
         )
@@ -225,5 +227,5 @@ def contrast(colour: str | tuple[float, ...]) -> str:
     return _INK if linear @ (0.2126, 0.7152, 0.0722) > 0.18 else _PAPER
 
 
-def _edge(look: Look) -> dict[str, Any]:
-    return {"edgecolor": _INK} if look.edges else {}
+def _edge(style: Style) -> dict[str, Any]:
+    return {"edgecolor": _INK} if style.edges else {}

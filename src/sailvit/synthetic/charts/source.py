@@ -19,9 +19,9 @@ from sailvit.core.records import IMAGE_MARK, Record, Turn
 from sailvit.core.seeding import derive_seed, numpy_generator
 from sailvit.synthetic.charts.captions import REQUESTS, caption_of
 from sailvit.synthetic.charts.clouds import Cloud, cloud_questions, draw_cloud
-from sailvit.synthetic.charts.figure import Drawing
+from sailvit.synthetic.charts.figure import ChartDrawing
 from sailvit.synthetic.charts.questions import Question, some_questions
-from sailvit.synthetic.charts.styles import some_look
+from sailvit.synthetic.charts.styles import some_style
 from sailvit.synthetic.charts.tables import Table, TableKind, draw_table
 
 VERSION = 1
@@ -95,7 +95,7 @@ class ChartsSource:
         threshold = rng.random() * self._limits[-1]
         kind = self._names[int(np.searchsorted(self._limits, threshold, side="right"))]
         chart = draw_chart(rng, kind)
-        drawing = Drawing(chart, some_look(rng, self.options.width, self.options.height))
+        drawing = ChartDrawing(chart, some_style(rng, self.options.width, self.options.height))
         name = f"{kind}-{position}"
         if rng.random() < self.options.captions:
             request = REQUESTS[rng.integers(len(REQUESTS))]
@@ -139,7 +139,7 @@ def _table_kind(name: str) -> TableKind:
     return next(kind for kind in get_args(TableKind) if kind == name)
 
 
-def _record(name: str, questions: list[Question], drawing: Drawing, kind: str) -> Record:
+def _record(name: str, questions: list[Question], drawing: ChartDrawing, kind: str) -> Record:
     turns: list[Turn] = []
     for question in questions:
         shown = "" if turns else f"{IMAGE_MARK}\n"

@@ -22,7 +22,7 @@ _GLYPH = 0.62
 
 
 @dataclass(frozen=True)
-class Look:
+class Style:
     """Everything about a drawing that is not its content."""
 
     width: int
@@ -76,15 +76,17 @@ class Look:
         }
 
 
-def some_look(rng: np.random.Generator, widths: tuple[int, int], heights: tuple[int, int]) -> Look:
-    """A random look within these sizes."""
+def some_style(
+    rng: np.random.Generator, widths: tuple[int, int], heights: tuple[int, int]
+) -> Style:
+    """A random style within these sizes."""
     width, height = (
         int(rng.integers(widths[0], widths[1] + 1)),
         int(rng.integers(heights[0], heights[1] + 1)),
     )
     # Towers see the image at a few hundred pixels a side, so type grows with the picture.
     smallest = max(8.0, min(width, height) / 60)
-    return Look(
+    return Style(
         width=width,
         height=height,
         font=_FONTS[rng.integers(len(_FONTS))],

@@ -67,7 +67,7 @@ class Table:
     across: Kin
     """What the labels are."""
     group: Kin | None
-    """What the series are; none for a single series and for the five numbers of a box plot."""
+    """What the series are; None for a single series and for the five numbers of a box plot."""
     labels: tuple[str, ...]
     """Along the axis, the slices of a pie, the columns of a heat map."""
     series: tuple[str, ...]

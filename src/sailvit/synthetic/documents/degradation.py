@@ -18,7 +18,7 @@ STEEPEST = 1.5
 
 
 @dataclass(frozen=True)
-class Wear:
+class Degradation:
     """How a page looks."""
 
     paper: tuple[int, int, int]
@@ -34,18 +34,18 @@ class Wear:
     shade: float = 0.0
     """How much darker the page gets from one corner to the other, in grey levels."""
     quality: int | None = None
-    """JPEG quality that the page went through; none for none."""
+    """JPEG quality that the page went through; None: it went through no JPEG."""
     seed: int = 0
     """Root of the grain."""
 
 
 @dataclass(frozen=True)
-class Drawing:
+class PageDrawing:
     """A page that is drawn when its pixels are asked for; the same pixels at every call of one Pillow version."""
 
     page: Page
     """What is written."""
-    wear: Wear
+    degradation: Degradation
     """How it looks."""
 
     @property
@@ -55,31 +55,35 @@ class Drawing:
 
     def pixels(self) -> np.ndarray:
         """uint8[H, W, 3]."""
-        wear = self.wear
-        image = Image.new("RGB", self.page.size, wear.paper)
+        degradation = self.degradation
+        image = Image.new("RGB", self.page.size, degradation.paper)
         draw = ImageDraw.Draw(image)
         for rule in self.page.rules:
-            draw.line(rule, fill=wear.ink, width=1)
+            draw.line(rule, fill=degradation.ink, width=1)
         for span in self.page.spans:
-            draw.text((span.x, span.y), span.text, fill=wear.ink, font=font(span.face, span.size))
-        if wear.angle:
-            image = image.rotate(wear.angle, Image.Resampling.BICUBIC, fillcolor=wear.paper)
-        if wear.blur:
-            image = image.filter(ImageFilter.GaussianBlur(wear.blur))
-        if wear.grain or wear.shade:
-            image = Image.fromarray(_textured(np.asarray(image), wear))
+            draw.text(
+                (span.x, span.y), span.text, fill=degradation.ink, font=font(span.face, span.size)
+            )
+        if degradation.angle:
+            image = image.rotate(
+                degradation.angle, Image.Resampling.BICUBIC, fillcolor=degradation.paper
+            )
+        if degradation.blur:
+            image = image.filter(ImageFilter.GaussianBlur(degradation.blur))
+        if degradation.grain or degradation.shade:
+            image = Image.fromarray(_textured(np.asarray(image), degradation))
         return np.asarray(
-            image if wear.quality is None else _compressed(image, wear.quality)
+            image if degradation.quality is None else _compressed(image, degradation.quality)
         ).copy()
 
 
-def some_wear(rng: np.random.Generator, type_size: int, *, worn: bool) -> Wear:
-    """A random look; only worn pages are slanted, blurred, grainy and compressed."""
+def some_degradation(rng: np.random.Generator, type_size: int, *, worn: bool) -> Degradation:
+    """Random paper and ink; only worn pages are slanted, blurred, grainy and compressed."""
     paper, ink = int(rng.integers(215, 256)), int(rng.integers(0, 90))
     tint = rng.integers(-8, 1, 3)
     light = (paper + int(tint[0]), paper + int(tint[1]), paper + int(tint[2]))
     dark = (ink, ink, ink + int(rng.integers(0, 60)))
-    plain = Wear(light, dark) if rng.random() < 0.9 else Wear(dark, light)
+    plain = Degradation(light, dark) if rng.random() < 0.9 else Degradation(dark, light)
     if not worn:
         return plain
     return replace(
@@ -106,17 +110,17 @@ def turned(
     return places
 
 
-def _textured(pixels: np.ndarray, wear: Wear) -> np.ndarray:
+def _textured(pixels: np.ndarray, degradation: Degradation) -> np.ndarray:
     """uint8[H, W, 3]: the page with grain of two sizes and a shadow across it."""
     height, width = pixels.shape[:2]
-    rng = numpy_generator(wear.seed, "grain")
+    rng = numpy_generator(degradation.seed, "grain")
     fine = rng.standard_normal((height, width), dtype=np.float32)
     spots = Image.fromarray(
         rng.standard_normal((height // 24 + 2, width // 24 + 2), dtype=np.float32)
     )
     coarse = np.asarray(spots.resize((width, height), Image.Resampling.BICUBIC))
     shadow = np.linspace(0, 0.5, height)[:, None] + np.linspace(0, 0.5, width)
-    change = wear.grain * (fine + 0.5 * coarse) - wear.shade * shadow
+    change = degradation.grain * (fine + 0.5 * coarse) - degradation.shade * shadow
     return np.clip(pixels + change[..., None], 0, 255).astype(np.uint8)
 
 

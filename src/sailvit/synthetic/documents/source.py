@@ -18,7 +18,7 @@ from sailvit.core.errors import DataError
 from sailvit.core.recipe import Count, Positive, Share, SourceConfig
 from sailvit.core.records import IMAGE_MARK, Record, Turn
 from sailvit.core.seeding import derive_seed, numpy_generator
-from sailvit.synthetic.documents.degradation import Drawing, some_wear
+from sailvit.synthetic.documents.degradation import PageDrawing, some_degradation
 from sailvit.synthetic.documents.fonts import faces_in, shipped_faces
 from sailvit.synthetic.documents.layouts import LAYOUTS
 from sailvit.synthetic.documents.sheets import Page
@@ -58,7 +58,7 @@ class DocumentsOptions(Config):
     fonts: str | None = None
     """Folder of .ttf and .otf files to use instead of those that come with Pillow and matplotlib."""
     text: str | None = None
-    """UTF-8 file whose lines fill the paragraphs; none makes sentences up."""
+    """UTF-8 file whose lines fill the paragraphs; None: sentences are made up."""
 
     @field_validator("kinds", mode="before")
     @classmethod
@@ -101,7 +101,7 @@ class DocumentsSource:
         face = self._faces[int(rng.integers(len(self._faces)))]
         page = LAYOUTS[kind](rng, Writer(rng, self._lines), face)
         smallest = min(span.size for span in page.spans)
-        wear = some_wear(rng, smallest, worn=bool(rng.random() < self.options.worn))
+        degradation = some_degradation(rng, smallest, worn=bool(rng.random() < self.options.worn))
         asked = _some(
             rng,
             [*page.fields, *_about_lines(page)],
@@ -109,7 +109,7 @@ class DocumentsSource:
         )
         if not asked or rng.random() < self.options.transcriptions:
             asked = [transcription(page)]
-        return _record(f"{kind}-{position}", asked, Drawing(page, wear))
+        return _record(f"{kind}-{position}", asked, PageDrawing(page, degradation))
 
     @cached_property
     def fingerprint(self) -> str:
@@ -145,7 +145,7 @@ def _some(
     return [every[index] for index in rng.permutation(len(every))[:count].tolist()]
 
 
-def _record(name: str, asked: list[tuple[str, str]], drawing: Drawing) -> Record:
+def _record(name: str, asked: list[tuple[str, str]], drawing: PageDrawing) -> Record:
     turns: list[Turn] = []
     for question, answer in asked:
         shown = "" if turns else f"{IMAGE_MARK}\n"

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from sailvit.core.config import Config
 from sailvit.core.recipe import Count
 from sailvit.dataprep.records.hashes import Hash
-from sailvit.dataprep.records.record_view import Look
+from sailvit.dataprep.records.record_view import RecordView
 
 Scorer = Callable[[Sequence[NDArray[np.uint8]], Sequence[str]], Sequence[float]]
 """How well each image uint8[H, W, 3] and the text of the same place agree; higher is better."""
@@ -33,21 +33,21 @@ class Filter(Config):
     """Fields that name a file or folder; relative ones start at the folder of the file of settings."""
 
     kinds: list[str] | None = None
-    """Kinds of records that it looks at; it lets all others pass. None looks at all."""
+    """Kinds of records that it looks at; it lets all others pass. None: all kinds."""
 
     def check(self) -> None:
         """Do what can fail for all records, so that it fails before the first: read files, find libraries."""
 
-    def looks_at(self, look: Look) -> bool:
+    def applies_to(self, view: RecordView) -> bool:
         """Whether it has a say about this record."""
-        return self.kinds is None or look.record.kind in self.kinds
+        return self.kinds is None or view.record.kind in self.kinds
 
 
 class RecordFilter(Filter):
     """A filter that needs nothing but the record."""
 
-    def objection(self, look: Look) -> Objection | None:
-        """Why the record is dropped; none keeps it."""
+    def objection(self, view: RecordView) -> Objection | None:
+        """Why the record is dropped; None: it is kept."""
         raise NotImplementedError
 
 
@@ -61,8 +61,8 @@ class ScoredFilter(Filter):
     batch: Count = 32
     """Images per forward pass."""
 
-    def judge(self, look: Look, scores: Sequence[float]) -> Objection | None:
-        """Why the record is dropped, given the score of every image with the record's text; none keeps it."""
+    def judge(self, view: RecordView, scores: Sequence[float]) -> Objection | None:
+        """Why the record is dropped, given the score of every image with the record's text; None: it is kept."""
         raise NotImplementedError
 
 
@@ -72,7 +72,7 @@ class CopyFilter(Filter):
     why: ClassVar[str]
     """The reason, as it is counted."""
 
-    def hashes(self, look: Look) -> Sequence[Hash]:
+    def hashes(self, view: RecordView) -> Sequence[Hash]:
         """What is compared; nothing, and the record is no copy."""
         raise NotImplementedError
 
@@ -89,7 +89,7 @@ def outside(
     at_most: float | None,
     found: str | None = None,
 ) -> Objection | None:
-    """The objection to a value outside its bounds, either of which may be none."""
+    """The objection to a value outside its bounds, either of which may be None."""
     found = found or f"{value:.3g}"
     if at_least is not None and value < at_least:
         return Objection(f"{why} below {at_least:g}", found)

@@ -16,7 +16,7 @@ from sailvit.dataprep.curate.filters.base import (
     outside,
 )
 from sailvit.dataprep.records.hashes import Hash
-from sailvit.dataprep.records.record_view import Look
+from sailvit.dataprep.records.record_view import RecordView
 
 
 class Resolution(RecordFilter):
@@ -31,10 +31,10 @@ class Resolution(RecordFilter):
     pixels_at_most: Count | None = None
     """Width x height."""
 
-    def objection(self, look: Look) -> Objection | None:
+    def objection(self, view: RecordView) -> Objection | None:
         """The first image that is too small or too large."""
         low, high = self.pixels_at_least, self.pixels_at_most
-        for size in look.sizes:
+        for size in view.sizes:
             found = (
                 outside(
                     "shorter side",
@@ -65,9 +65,9 @@ class Aspect(RecordFilter):
     at_most: Annotated[float, Field(ge=1)]
     """Longer side divided by the shorter one."""
 
-    def objection(self, look: Look) -> Objection | None:
+    def objection(self, view: RecordView) -> Objection | None:
         """The first image that is too long."""
-        ratios = [(max(size) / max(min(size), 1), size) for size in look.sizes]
+        ratios = [(max(size) / max(min(size), 1), size) for size in view.sizes]
         found = [
             outside("aspect", ratio, at_least=None, at_most=self.at_most, found=str(size))
             for ratio, size in ratios
@@ -83,11 +83,11 @@ class Duplicate(CopyFilter):
     of: Literal["record", "image", "text"] = "record"
     """What has to be equal: images and text, all images (then questions about one image are copies), or the text."""
 
-    def hashes(self, look: Look) -> Sequence[Hash]:
+    def hashes(self, view: RecordView) -> Sequence[Hash]:
         """One of the record or its text, or one per image."""
         if self.of == "image":
-            return look.image_hashes
-        return (look.text_hash,) if self.of == "text" else (look.record_hash,)
+            return view.image_hashes
+        return (view.text_hash,) if self.of == "text" else (view.record_hash,)
 
 
 class NearDuplicate(CopyFilter):
@@ -103,13 +103,13 @@ class NearDuplicate(CopyFilter):
     text: bool = False
     """Whether the text has to be equal too; otherwise several questions about one image are copies."""
 
-    def hashes(self, look: Look) -> Sequence[Hash]:
+    def hashes(self, view: RecordView) -> Sequence[Hash]:
         """One per image."""
         if not self.text:
-            return look.picture_hashes
+            return view.picture_hashes
         # Texts that differ move the hash by some 64 bits, equal ones leave distances as they are.
-        high, low = look.text_hash
-        return [(one ^ high, other ^ low) for one, other in look.picture_hashes]
+        high, low = view.text_hash
+        return [(one ^ high, other ^ low) for one, other in view.picture_hashes]
 
     def reach(self) -> int:
         """The distance."""
@@ -122,9 +122,9 @@ class Similarity(ScoredFilter):
     at_least: float
     """Least cosine of image and text; 0.2 is usual for CLIP, whose scores lie between 0.1 and 0.4."""
 
-    def judge(self, look: Look, scores: Sequence[float]) -> Objection | None:
+    def judge(self, view: RecordView, scores: Sequence[float]) -> Objection | None:
         """The image that fits worst."""
-        del look
+        del view
         return (
             outside("similarity", min(scores), at_least=self.at_least, at_most=None)
             if scores

@@ -12,7 +12,7 @@ import numpy as np
 
 from sailvit.core.errors import DataError
 from sailvit.dataprep.records.hashes import content_hash
-from sailvit.dataprep.records.record_view import Look
+from sailvit.dataprep.records.record_view import RecordView
 from sailvit.dataprep.records.words import text_bytes
 
 
@@ -45,9 +45,9 @@ class ScoreTable:
         self._keys = np.frombuffer(keys, dtype=np.uint64)[order]
         self._scores = np.frombuffer(scores, dtype=np.float32)[order]
 
-    def of(self, look: Look) -> float | None:
-        """The score of a record; none when it has none."""
-        key = np.uint64(_id_key(look.record.id) if self._by_id else look.position)
+    def of(self, view: RecordView) -> float | None:
+        """The score of a record; None when it has no such thing."""
+        key = np.uint64(_id_key(view.record.id) if self._by_id else view.position)
         place = int(np.searchsorted(self._keys, key, side="right")) - 1
         return float(self._scores[place]) if place >= 0 and self._keys[place] == key else None
 

@@ -14,7 +14,7 @@ from sailvit.core.recipe import Count, Share
 from sailvit.dataprep.curate.filters.base import Objection, RecordFilter, outside
 from sailvit.dataprep.curate.filters.languages import SCRIPT, language, recognizer
 from sailvit.dataprep.curate.filters.scores import ScoreTable
-from sailvit.dataprep.records.record_view import Look
+from sailvit.dataprep.records.record_view import RecordView
 from sailvit.dataprep.records.words import words
 
 Unit = Literal["characters", "words"]
@@ -25,7 +25,7 @@ _QUOTED = re.compile(
 )
 
 
-class Length(RecordFilter):
+class LengthFilter(RecordFilter):
     """Keeps records whose answers, taken together, are neither too short nor too long."""
 
     at_least: Count | None = None
@@ -35,9 +35,9 @@ class Length(RecordFilter):
     unit: Unit = "characters"
     """What is counted."""
 
-    def objection(self, look: Look) -> Objection | None:
+    def objection(self, view: RecordView) -> Objection | None:
         """Answers outside the bounds."""
-        length = len(look.answers if self.unit == "characters" else words(look.answers))
+        length = len(view.answers if self.unit == "characters" else words(view.answers))
         return outside(
             self.unit,
             length,
@@ -57,9 +57,9 @@ class Repetition(RecordFilter):
     unit: Unit = "words"
     """What n-grams are made of."""
 
-    def objection(self, look: Look) -> Objection | None:
+    def objection(self, view: RecordView) -> Objection | None:
         """Answers that repeat too much."""
-        text = look.answers if self.unit == "characters" else words(look.answers)
+        text = view.answers if self.unit == "characters" else words(view.answers)
         count = len(text) - self.n + 1
         if count < 1:
             return None
@@ -86,9 +86,9 @@ class Language(RecordFilter):
                 " pip install 'sailvit[curate]', or keep scripts, such as script:latin"
             )
 
-    def objection(self, look: Look) -> Objection | None:
+    def objection(self, view: RecordView) -> Objection | None:
         """Answers in another language."""
-        found = language(look.answers)
+        found = language(view.answers)
         if found in self.keep or (found == "short" and self.short == "keep"):
             return None
         return Objection(f"language {found}", found)
@@ -106,14 +106,14 @@ class ReadText(RecordFilter):
     at_most: Share | None = None
     """Largest share."""
 
-    def objection(self, look: Look) -> Objection | None:
+    def objection(self, view: RecordView) -> Objection | None:
         """Too much or too little that is read."""
-        quoted = sum(len("".join(filter(None, groups))) for groups in _QUOTED.findall(look.answers))
-        share = 1.0 if look.record.kind == "ocr" else quoted / max(len(look.answers), 1)
+        quoted = sum(len("".join(filter(None, groups))) for groups in _QUOTED.findall(view.answers))
+        share = 1.0 if view.record.kind == "ocr" else quoted / max(len(view.answers), 1)
         return outside("share of read text", share, at_least=self.at_least, at_most=self.at_most)
 
 
-class Scores(RecordFilter):
+class ScoresFilter(RecordFilter):
     """Keeps records that a judge, or anybody, gave a good score."""
 
     FILES = ("file",)
@@ -125,7 +125,7 @@ class Scores(RecordFilter):
     at_most: float | None = None
     """Highest score."""
     source: str | None = None
-    """Read only lines whose `source` has this name; none reads all."""
+    """Read only lines whose `source` has this name; None: all."""
     missing: Literal["keep", "drop"] = "drop"
     """What to do with records that have no score."""
 
@@ -133,9 +133,9 @@ class Scores(RecordFilter):
         """Read the scores: 12 bytes of memory per line."""
         _ = self._table
 
-    def objection(self, look: Look) -> Objection | None:
+    def objection(self, view: RecordView) -> Objection | None:
         """A score outside the bounds, or none at all."""
-        score = self._table.of(look)
+        score = self._table.of(view)
         if score is None:
             return Objection("no score", "no score") if self.missing == "drop" else None
         return outside("score", score, at_least=self.at_least, at_most=self.at_most)
