@@ -121,3 +121,11 @@ def test_damage_without_a_position_is_told_apart_by_its_place_and_kind(tmp_path)
 def test_a_folder_that_is_no_run_is_refused(tmp_path):
     with pytest.raises(RunError, match="expected the folder of a run"):
         read_quarantine(RunFolder(tmp_path))
+
+
+@pytest.mark.parametrize(("shard", "place"), [("d.jsonl", "at line 9"), ("p.parquet", "at 9")])
+def test_files_of_lines_are_shown_with_the_line(shard: str, place: str, tmp_path):
+    here = RunFolder(tmp_path)
+    here.recipe.touch()
+    append_line(here.quarantine, line(1, 8, shard=shard, offset=9))
+    assert f"photos 8 (r8) in {shard} {place}, step 1 of fine:" in run(str(tmp_path))

@@ -161,3 +161,13 @@ def test_a_format_with_its_old_name_is_refused_with_the_new_one(old: str, new: s
     with pytest.raises(DataError, match=f"format '{old}', which is called '{new}' now"):
         open_source("src", SourceConfig(format=old, path="x"), tmp_path)
     assert new in FORMATS
+
+
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
+def test_a_place_is_the_line_that_an_editor_shows(mark: bytes, tmp_path):
+    (tmp_path / "d.jsonl").write_bytes(mark + b'{"a": 1}\n\n\n{"a": 2}\n{"a": 3\n')
+    rows = RowFile(SourceConfig(format="chat", path="d.jsonl"), tmp_path, RowOptions())
+    places = [rows.place(position) for position in range(3)]
+    assert places == [(str(tmp_path / "d.jsonl"), line) for line in (1, 4, 5)]
+    with pytest.raises(DataError, match="line 5 is not JSON"):
+        rows[2]

@@ -15,6 +15,8 @@ from sailvit.core.run import RunFolder, read_lines
 if TYPE_CHECKING:
     from rich.table import Table
 
+_OF_LINES = (".jsonl", ".json", ".tsv")
+"""Endings of files in which a place is a line; elsewhere it is a row or a byte."""
 Line = Mapping[str, Any]
 """A record that was left out: stage, step, source, position, id, kind, reason, and shard and offset where known."""
 
@@ -130,5 +132,6 @@ def title(line: Line) -> str:
     position = "" if line.get("position") is None else f" {line['position']}"
     name = f"{line['source']}{position}" + (f" ({line['id']})" if line.get("id") else "")
     place = f" in {line['shard']}" if line.get("shard") else ""
-    at = f" at {line['offset']:,}" if place and line.get("offset") is not None else ""
+    unit = " line" if str(line.get("shard")).endswith(_OF_LINES) else ""
+    at = f" at{unit} {line['offset']:,}" if place and line.get("offset") is not None else ""
     return f"{name}{place}{at}, step {line['step']} of {line['stage']}:"

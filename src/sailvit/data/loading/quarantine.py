@@ -34,7 +34,8 @@ class BadRecord:
     shard: str | None = None
     """The file it lies in, where its source tells."""
     offset: int | None = None
-    """Where in that file, in bytes (in rows for Parquet), where its source tells."""
+    """Where in that file, where its source tells: the line of files of lines, the row of Parquet and Arrow,
+    the byte of tars."""
 
     def __str__(self) -> str:
         name = f"record {self.position}{f' ({self.id})' if self.id else ''} of source {self.source}"

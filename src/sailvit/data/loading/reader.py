@@ -31,7 +31,7 @@ class Placed(Protocol):
     """A source that knows where its records lie."""
 
     def place(self, position: int) -> tuple[str, int | None]:
-        """The file of the record at `position`, and its place there in bytes (in rows for Parquet)."""
+        """The file of the record at `position`, and its place there: line, row or byte."""
 
 
 @dataclass(frozen=True)

@@ -95,8 +95,12 @@ class RowFile:
         return digest.hexdigest()
 
     def place(self, position: int) -> tuple[str, int | None]:
-        """The file, and the byte where the row starts; None for an array, which has no offsets."""
-        return str(self.path), self._offsets[position] if self._rows is None else None
+        """The file, and the line of the row, counted from 1; None for an array, which has no lines."""
+        return str(self.path), self._line_number(position) if self._rows is None else None
+
+    def _line_number(self, position: int) -> int:
+        # Blank lines hold no row, but editors count them.
+        return position + 1 + bisect_right(self._blanks, position)
 
     def _line(self, position: int) -> Any:
         with self.path.open("rb") as file:
@@ -105,14 +109,14 @@ class RowFile:
         try:
             return json.loads(line)
         except (ValueError, RecursionError) as error:
-            number = position + 1 + bisect_right(self._blanks, position)
             what = (
                 f"{error.msg}, column {error.colno}"
                 if isinstance(error, json.JSONDecodeError)
                 else error
             )
             raise DataError(
-                f"{self.path} line {number} is not JSON ({what}); expected one object per line: correct that line",
+                f"{self.path} line {self._line_number(position)} is not JSON ({what});"
+                " expected one object per line: correct that line",
                 kind="text",
             ) from error
 

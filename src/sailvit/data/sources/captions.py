@@ -33,7 +33,7 @@ class CaptionsSource:
         return len(self._rows)
 
     def place(self, position: int) -> tuple[str, int | None]:
-        """File and byte of the record at `position`."""
+        """File and line of the record at `position`."""
         return self._rows.place(position)
 
     def __getitem__(self, position: int) -> Record:

@@ -66,8 +66,8 @@ class TsvSource:
         return min(len(self._places), self._options.limit or len(self._places))
 
     def place(self, position: int) -> tuple[str, int]:
-        """File and byte of the record at `position`."""
-        return str(self._path), int(self._places[position, 0])
+        """File and line of the record at `position`."""
+        return str(self._path), int(self._places[position, 1])
 
     def __getitem__(self, position: int) -> Record:
         at, line, holder = map(int, self._places[position])

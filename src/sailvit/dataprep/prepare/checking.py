@@ -38,7 +38,7 @@ class Finding(Config):
     id: str | None = None
     """Of the record, where it could be read."""
     place: str | None = None
-    """File or shard, with the byte or row where it lies."""
+    """File or shard, with the line, row or byte where it lies."""
     count: int = 1
     """How often this was found in that place."""
 
@@ -171,7 +171,7 @@ class _ReadCounts:
 
 
 def place_of(source: Source, position: int) -> str | None:
-    """Where a record lies, as `file:byte` or `file:row`, if its source can tell."""
+    """Where a record lies, as `file:line`, `file:row` or `file:byte`, if its source can tell."""
     place: Any = getattr(source, "place", None)
     if place is None:
         return None
