@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sailvit.api.models import load_run as load_run
-    from sailvit.api.running import train as train
     from sailvit.api.towers import load_tower as load_tower
     from sailvit.core.errors import InterruptedRunError as InterruptedRunError
     from sailvit.core.errors import SailvitError as SailvitError
@@ -15,6 +14,7 @@ if TYPE_CHECKING:
     from sailvit.core.records import Record as Record
     from sailvit.core.records import Source as Source
     from sailvit.core.records import Turn as Turn
+    from sailvit.entry import train as train
     from sailvit.training.objectives.base import Objective as Objective
     from sailvit.training.stages.callback import Callback as Callback
 
@@ -36,7 +36,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "train": "api.running",
+    "train": "entry",
     "load_run": "api.models",
     "load_tower": "api.towers",
     "Recipe": "core.recipe",

@@ -8,6 +8,7 @@ from house_rules import Module, imports
 
 LAYERS = [
     {"__main__"},
+    {"entry"},
     {"cli"},
     {"api"},
     {"recipes"},
@@ -27,7 +28,7 @@ PLACES = {
     "matplotlib": ("report/", "synthetic/charts/"),
     "transformers": ("models/", "data/processing/", "inference/", "interop/"),
     "typer": ("cli/",),
-    "rich": ("cli/",),
+    "rich": ("cli/", "entry"),
     "yaml": ("recipes/",),
     "jinja2": ("report/", "data/processing/"),
 }

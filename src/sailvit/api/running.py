@@ -1,4 +1,4 @@
-"""`sailvit.train`: run a recipe's stages, new or where they stopped."""
+"""Training a recipe's stages, new or where they stopped: what the command line and Python call."""
 
 from __future__ import annotations
 
@@ -83,7 +83,6 @@ def train(
     callbacks: Sequence[Callback] = (),
     resume: bool = False,
     overwrite: bool = False,
-    quiet: bool = False,
     screen: Screen | None = None,
 ) -> Run:
     """Train a recipe's stages and save every part as a Hugging Face folder.
@@ -99,8 +98,7 @@ def train(
         callbacks: called at every stage's start and end and after every step.
         resume: go on with the run that is in the folder.
         overwrite: replace the run that is in the folder once the new one has begun.
-        quiet: show nothing.
-        screen: what shows the progress; None: bars in a terminal or a notebook, else lines.
+        screen: what shows the progress; None: nothing is shown.
 
     Raises:
         InterruptedRunError: it was interrupted; the state is saved, `resume=True` goes on from it.
@@ -111,7 +109,7 @@ def train(
     with process_group():
         if resume and not is_run(folder.path):
             raise RunError(f"{folder.path} holds no run to resume; start it without --resume")
-        shown = Screen() if quiet or screen is None or rank() != 0 else screen
+        shown = Screen() if screen is None or rank() != 0 else screen
         wish = wish_of(made, resume=resume, overwrite=overwrite)
         with claimed(folder, wish, len(made.stages)) as claim:
             if claim.deed == "nothing":

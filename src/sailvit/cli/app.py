@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
+from pathlib import Path
 
 import typer
 
@@ -39,6 +40,10 @@ def about() -> None:
 
 def main() -> None:
     """Run the command line; errors that are the input's fault end it with a sentence and exit code 1."""
+    # As `python -m` does: recipes may name modules that lie in the current folder. Last, so that no
+    # file there stands in for an installed module.
+    if str(Path.cwd()) not in sys.path and "" not in sys.path:
+        sys.path.append(str(Path.cwd()))
     try:
         app(prog_name="sailvit")
     except InterruptedRunError as error:

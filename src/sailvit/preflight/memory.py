@@ -19,7 +19,7 @@ from sailvit.models.languages.head import CHUNK
 from sailvit.models.structure.blocks import find_blocks
 from sailvit.models.structure.mllm import MLLM
 from sailvit.preflight.samples import MeanSample
-from sailvit.training.objectives.base import OBJECTIVES
+from sailvit.training.objectives.base import known_objectives
 from sailvit.training.stages.prepare_step import BYTES_PER_FEATURE
 
 KEPT = {("bf16", True): 3.3, ("bf16", False): 2.0, ("fp32", True): 5.2, ("fp32", False): 3.4}
@@ -110,7 +110,7 @@ class _Size:
 
 def _features(model: MLLM, recipe: Recipe, stage: Stage, tiles: float) -> float:
     """Bytes of features that a step keeps when each of its micro-batches has so many tiles."""
-    spans = any(OBJECTIVES[name].looks_ahead for name in stage.objectives if name in OBJECTIVES)
+    spans = any(each.looks_ahead for each in known_objectives(stage.objectives))
     batches = stage.global_batch / (world() * stage.micro_batch)
     if not spans or stage.negatives == "micro_batch" or batches <= 1:
         return 0.0

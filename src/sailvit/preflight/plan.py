@@ -29,7 +29,7 @@ from sailvit.training.checks.problems import (
     stage_problems,
     stage_remarks,
 )
-from sailvit.training.objectives.base import OBJECTIVES
+from sailvit.training.objectives.base import known_objectives
 from sailvit.training.optim.optimizer import freeze
 from sailvit.training.stages.loader_config import samples_of, supply
 
@@ -148,7 +148,7 @@ def plan(recipe: Recipe) -> Plan:
 def _plan_stage(
     recipe: Recipe, stage: Stage, model: Sketch, sample: MeanSample, sources: Mapping[str, Source]
 ) -> StagePlan:
-    runs = any(OBJECTIVES[name].needs_logits for name in stage.objectives if name in OBJECTIVES)
+    runs = any(each.needs_logits for each in known_objectives(stage.objectives))
     flops = flops_model(model.mllm, language_runs=runs)
     each = flops.step(
         tiles=sample.tiles,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from difflib import get_close_matches
 from pathlib import Path
 
 from sailvit.core.errors import DataError
+from sailvit.core.own_code import is_own, own_class
 from sailvit.core.recipe import SourceConfig
 from sailvit.core.records import Source
 from sailvit.data.sources.arrow import open_arrow
@@ -50,6 +52,8 @@ FORMATS: dict[str, Opener] = {
     "documents": open_documents,
 }
 """Openers by the name that a recipe's `format` gives."""
+ABILITIES = ("__len__", "__getitem__", "fingerprint")
+"""What every source has."""
 RENAMED = {"saved": "arrow", "frames": "video_frames", "pages": "documents"}
 """Names that formats had in earlier versions; recipes and selections of that time still hold them."""
 
@@ -61,6 +65,8 @@ def open_source(name: str, config: SourceConfig, folder: Path) -> Source:
             f"source {name} has format {config.format!r}, which is called {renamed!r} now:"
             f" write format: {renamed}"
         )
+    if is_own(config.format):
+        return _open_own(name, config)
     if config.format not in FORMATS:
         near = get_close_matches(config.format, FORMATS, n=1, cutoff=0.0)[0]
         raise DataError(
@@ -70,3 +76,28 @@ def open_source(name: str, config: SourceConfig, folder: Path) -> Source:
         return FORMATS[config.format](config, folder)
     except DataError as error:
         raise DataError(f"source {name}: {error}", kind=error.kind) from error
+
+
+def _open_own(name: str, config: SourceConfig) -> Source:
+    """A source of the user's own: its class is called with `path`, `images` where given, and the options."""
+    cls = own_class(config.format, DataError)
+    places = {"path": config.path, "images": config.images}
+    settings = {
+        **{key: value for key, value in places.items() if value is not None},
+        **config.options,
+    }
+    try:
+        inspect.signature(cls).bind(**settings)
+    except (TypeError, ValueError) as error:
+        raise DataError(
+            f"source {name}: {config.format} cannot be made from {', '.join(settings) or 'nothing'}"
+            f" ({error}); expected the names that its __init__ takes, under path, images and options"
+        ) from error
+    made = cls(**settings)
+    if lacking := [ability for ability in ABILITIES if not hasattr(made, ability)]:
+        raise DataError(
+            f"source {name}: {config.format} has no {', '.join(lacking)}; expected a source, with"
+            " __len__, __getitem__(position) -> Record, and fingerprint"
+        )
+    source: Source = made
+    return source

@@ -18,7 +18,7 @@ from sailvit.data.processing.text import TextEncoder
 from sailvit.data.sources import open_source
 from sailvit.models.loading.sketch import find_tokenizer
 from sailvit.training.checks.problems import file_problems
-from sailvit.training.objectives.base import OBJECTIVES
+from sailvit.training.objectives.base import objective_problems
 
 _SHOWN = 3
 """Bad records that a problem names."""
@@ -40,13 +40,10 @@ def open_sources(recipe: Recipe, *, files: bool = True) -> dict[str, Source]:
     if files and (named := list(file_problems(recipe))):
         problems += map(RecipeError, named)
     for index, stage in enumerate(recipe.stages):
-        if unknown := [name for name in stage.objectives if name not in OBJECTIVES]:
-            registered = ", ".join(OBJECTIVES)
-            problems.append(
-                RecipeError(
-                    f"stages.{index} ({stage.name}): unknown objective {unknown[0]!r}; registered are: {registered}"
-                )
-            )
+        problems += [
+            RecipeError(f"stages.{index} ({stage.name}): {text}")
+            for text in objective_problems(stage.objectives)
+        ]
     sources: dict[str, Source] = {}
     for name in dict.fromkeys(name for stage in recipe.stages for name in stage.data):
         try:

@@ -13,7 +13,7 @@ from sailvit.data.processing.text import TextEncoder
 from sailvit.models.experts import asks_for_balance
 from sailvit.models.guards.checkpoint_files import folder_problems
 from sailvit.models.loading.sketch import Sketch
-from sailvit.training.objectives.base import OBJECTIVES
+from sailvit.training.objectives.base import objective_problems
 
 _WINDOWS = 6
 """Windows in which a search can come from ten times too low or too high, if none is undecided."""
@@ -49,8 +49,7 @@ def stage_problems(stage: Stage, *, trained: int) -> Iterator[str]:
     """Settings of one stage that contradict each other."""
     if trained == 0:
         yield "it trains nothing: give at least one part a share above 0 in `train`"
-    if unknown := [name for name in stage.objectives if name not in OBJECTIVES]:
-        yield f"unknown objective {unknown[0]!r}; registered are: {', '.join(OBJECTIVES)}"
+    yield from objective_problems(stage.objectives)
     if (
         trained
         and stage.share("tower") + stage.share("connector") == 0

@@ -7,7 +7,7 @@ processes with one each give the same gradient.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import nn
@@ -15,6 +15,7 @@ from torch.nn.functional import logsigmoid, normalize
 
 from sailvit.core.batch import IGNORED, Batch
 from sailvit.core.errors import RecipeError
+from sailvit.core.own_code import is_own, own_class
 from sailvit.distributed.processes import gather_rows, rows_before
 from sailvit.models.experts import balance
 from sailvit.models.structure.mllm import MLLM, Activations
@@ -191,10 +192,41 @@ OBJECTIVES: dict[str, type[Objective]] = {
 """By the name that recipes use."""
 
 
+def objective_class(name: str) -> type[Objective]:
+    """The objective of that name; `module:Class` is one of the user's own.
+
+    Raises:
+        RecipeError: it is not registered, or no class of that name is an objective.
+    """
+    if not is_own(name):
+        if name not in OBJECTIVES:
+            raise RecipeError(
+                f"unknown objective {name!r}; registered are: {', '.join(OBJECTIVES)}, and"
+                " module:Class names one of your own"
+            )
+        return OBJECTIVES[name]
+    found = own_class(name, RecipeError)
+    if not issubclass(found, Objective):
+        raise RecipeError(f"{name} is no objective; expected a subclass of sailvit.Objective")
+    return found
+
+
+def objective_problems(names: Iterable[str]) -> list[str]:
+    """Why some of the objectives cannot be had; empty when all can."""
+    found = []
+    for name in names:
+        try:
+            objective_class(name)
+        except RecipeError as error:
+            found.append(str(error))
+    return found
+
+
+def known_objectives(names: Iterable[str]) -> list[type[Objective]]:
+    """Those of the objectives that can be had."""
+    return [objective_class(name) for name in names if not objective_problems([name])]
+
+
 def make_objectives(names: Sequence[str]) -> dict[str, Objective]:
-    """Fresh objectives by name; RecipeError for a name that is not registered."""
-    if unknown := [name for name in names if name not in OBJECTIVES]:
-        raise RecipeError(
-            f"unknown objective {unknown[0]!r}; registered are: {', '.join(OBJECTIVES)}"
-        )
-    return {name: OBJECTIVES[name]() for name in names}
+    """Fresh objectives by name; RecipeError for a name that is none."""
+    return {name: objective_class(name)() for name in names}

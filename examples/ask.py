@@ -1,0 +1,17 @@
+"""Ask the model of a run about a picture."""
+
+import sys
+
+import sailvit
+
+
+def main(run, image, question="What is shown?"):
+    model = sailvit.load_run(run)
+    answer = model.generate(image, question, longest=32)
+    print(answer)
+    # Several questions at once: one entry of images for each, None where there is none.
+    return [answer, *model.generate([image, None], [question, "What is red?"], longest=32)]
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,44 @@
+"""Classes of the user's own, which a recipe names as `module:Class`. Finding one runs its module's code."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+from sailvit.core.errors import SailvitError
+
+
+def is_own(name: str) -> bool:
+    """Whether a name in a recipe is that of a class of the user's own."""
+    return ":" in name
+
+
+def own_class(name: str, error: type[SailvitError]) -> type:
+    """The class that `module:Class` names; its module must lie where Python finds it.
+
+    Never looked for beside a recipe: a recipe of somebody else's can name only what is installed
+    here or lies in the current folder.
+
+    Raises:
+        SailvitError: of the kind `error`, when there is no such module or class. What the module
+            itself raises passes through, as its author needs the traceback.
+    """
+    place, _, attribute = name.partition(":")
+    try:
+        module = import_module(place)
+    except (ImportError, ValueError) as problem:
+        raise error(
+            f"{name}: the module {place} cannot be imported ({problem}); expected module:Class with a"
+            " module that is installed or lies in the current folder"
+        ) from problem
+    found = getattr(module, attribute, None)
+    if not isinstance(found, type):
+        there = [
+            key
+            for key, value in vars(module).items()
+            if isinstance(value, type) and value.__module__ == place
+        ]
+        raise error(
+            f"{name}: the module {place} has no class {attribute!r}; expected one of"
+            f" {', '.join(there) or 'its classes, but it has none'}"
+        )
+    return found
