@@ -37,9 +37,13 @@ from sailvit.training.callbacks.monitoring import MonitoringCallback
 from sailvit.training.callbacks.proof import ProofCallback
 from sailvit.training.callbacks.recovery import RecoveryCallback
 from sailvit.training.callbacks.save_state import SaveState
-from sailvit.training.callbacks.search import SearchCallback, make_search
+from sailvit.training.callbacks.search import SearchCallback
 from sailvit.training.callbacks.signals import StopOnSignal
-from sailvit.training.callbacks.state import restore_place, restore_stage, restore_weights
+from sailvit.training.callbacks.state import (
+    restore_place,
+    restore_stage,
+    restore_weights,
+)
 from sailvit.training.callbacks.stopping import stopping_safely
 from sailvit.training.checks.judging import judge, open_sources, refuse
 from sailvit.training.checks.problems import balance_remarks
@@ -58,7 +62,7 @@ from sailvit.training.stages.stage_run import StageRun
 from sailvit.training.stages.start_from import load_start
 
 _FINISHED = ("step", "samples", "tokens", "seconds")
-"""Fields of a job that the manifest tells of a finished stage."""
+"""Fields of a stage run that the manifest tells of a finished stage."""
 
 
 class Trainer:
@@ -107,8 +111,9 @@ class Trainer:
         self._checkpoints = Checkpoints(
             folder.state, keep=recipe.checkpoint.keep, keep_best=recipe.checkpoint.best
         )
-        self._saver = SaveState(self._checkpoints, self._journal)
-        self._callbacks = self._make_callbacks(callbacks)
+        self._callbacks: list[Callback] = []
+        self._saver = SaveState(self._checkpoints, self._journal, self._callbacks)
+        self._callbacks += self._make_callbacks(callbacks)
         # Every stage is set up once, so that a mistake in the last shows before the first has trained for days.
         for index in range(len(recipe.stages)):
             self._stage_run(index)
@@ -139,7 +144,7 @@ class Trainer:
             ),
             *given,
             ProofCallback(self._announce),
-            RecoveryCallback(self._checkpoints, self._announce),
+            RecoveryCallback(self._checkpoints, self._callbacks, self._announce),
             SearchCallback(self._announce),
             self._saver,
         ]
@@ -191,7 +196,7 @@ class Trainer:
         if saved is None:
             raise RunError(self._why_not(notes))
         self._note_changes(saved)
-        # Some stage's job is needed to name tensors; weights are the same in all.
+        # Some stage run is needed to name tensors; weights are the same in all.
         restore_weights(self._stage_run(0), saved)
         own = self.folder.logs if rank() == 0 else ()
         for path in (*own, *self._quarantine.files()):
@@ -227,13 +232,15 @@ class Trainer:
     def _run_stage(self, index: int, saved: Saved | None) -> None:
         run = self._stage_run(index)
         if saved is not None and saved.values["step"]:
-            restore_stage(run, saved)
+            restore_stage(run, self._callbacks, saved)
             restore_place(run, saved.values)
             if rank() == 0:
                 with explained(str(self.folder.manifest)):
                     note_resume(self.folder, run)
         else:
             load_start(self.recipe, index, self.bundle.mllm)
+            if saved is not None:
+                restore_callbacks(run, self._callbacks, saved)
         with stopping_safely(run, self._saver, self._announce):
             run_stage(run, self._callbacks)
         if run.stop:
@@ -293,7 +300,6 @@ class Trainer:
             device=device,
             journal=self._journal,
             target=target_of(stage, loader_config),
-            search=make_search(stage),
         )
 
     def _note_change(self, source: str) -> None:

@@ -19,13 +19,7 @@ from sailvit.core.run import RunFolder
 from sailvit.data.processing.collate import collate
 from sailvit.training import trainer as module
 from sailvit.training.callbacks.proof import ProofCallback
-from sailvit.training.callbacks.search import (
-    SearchCallback,
-    make_search,
-    restore_search,
-    search_tensors,
-    search_values,
-)
+from sailvit.training.callbacks.search import SearchCallback
 from sailvit.training.callbacks.state import trained_names
 from sailvit.training.stages.callback import Callback
 from sailvit.training.stages.loop import run_stage
@@ -184,7 +178,6 @@ def ready(parts: Parts, batch: Batch, folder: Path, lr: float) -> StageRun:
         stage(optim={"lr": lr}, schedule=SCHEDULE, length={"samples": 4 * STEPS}),
         folder,
     )
-    made.search = make_search(made.stage)
     made.loader = [Step((batch,), {"at": n}) for n in range(STEPS)]  # type: ignore[assignment]
     return made
 
@@ -214,7 +207,8 @@ def state(made: StageRun) -> dict[str, torch.Tensor]:
 def test_a_rollback_is_exact_and_data_goes_on(parts: Parts, tmp_path: Path):
     batch = collate([samples(parts.build(), mixed_records())])
     made, watch, after = ready(parts, batch, tmp_path, lr=0.03), Watch(), Watch()
-    run_stage(made, [watch, ProofCallback(), SearchCallback(), after])
+    search = SearchCallback()
+    run_stage(made, [watch, ProofCallback(), search, after])
     events = lines(tmp_path / "events.jsonl")
     pairs = [(a, b) for a, b in itertools.pairwise(events) if b["event"] == "rate taken back"]
     assert pairs
@@ -228,7 +222,7 @@ def test_a_rollback_is_exact_and_data_goes_on(parts: Parts, tmp_path: Path):
         assert any(not torch.equal(tensor, trial[name]) for name, tensor in before.items())
         assert back["factor"] < raised["factor"]
     assert (made.step, made.cursor) == (STEPS, {"at": STEPS - 1})
-    assert made.snapshot is None
+    assert search.snapshot is None
 
 
 def test_a_skipped_step_ends_a_trial(parts: Parts, tmp_path: Path):
@@ -236,14 +230,13 @@ def test_a_skipped_step_ends_a_trial(parts: Parts, tmp_path: Path):
     batch = collate([samples(parts.build(), mixed_records())])
     made, seen, told = ready(parts, batch, tmp_path, lr=1e-3), Record(), []
     made.loader = made.loader[: WINDOW + 8]  # type: ignore[index]
-    run_stage(made, [seen, SearchCallback(told.append)])
+    search = SearchCallback(told.append)
+    run_stage(made, [seen, search])
     assert [line["event"] for line in told] == ["rate raised"]
-    assert made.snapshot is not None
-    before = {p: kept.clone() for p, kept in made.snapshot.weights.items()}
-    SearchCallback(told.append).step_ended(
-        made, dataclasses.replace(seen.records[-1], skipped=True)
-    )
-    assert ([line["event"] for line in told[1:]], made.search.factor) == (
+    assert search.snapshot is not None
+    before = {p: kept.clone() for p, kept in search.snapshot.weights.items()}
+    search.step_ended(made, dataclasses.replace(seen.records[-1], skipped=True))
+    assert ([line["event"] for line in told[1:]], made.rate_factor) == (
         ["rate taken back", "rate lowered"],
         0.5,
     )
@@ -254,16 +247,17 @@ def test_going_back_to_a_state_outside_trials_forgets_the_way_back(parts: Parts,
     """As when a run goes back to its last checkpoint from the middle of a trial."""
     batch = collate([samples(parts.build(), mixed_records())])
     made = ready(parts, batch, tmp_path, lr=1e-3)
-    first = search_values(made)
-    made.loader = made.loader[: WINDOW + 8]  # type: ignore[index]
-    run_stage(made, [SearchCallback()])
-    names = trained_names(made)
-    trial, tensors = search_values(made), search_tensors(made, names)
-    restore_search(made, first, {}, names)
-    assert (made.snapshot, made.search.trying, made.search.factor) == (None, False, 1.0)
-    restore_search(made, trial, tensors, names)
-    assert made.search.trying
-    assert search_tensors(made, names).keys() == tensors.keys()
+    made.loader, search = made.loader[: WINDOW + 8], SearchCallback()  # type: ignore[index]
+    search.stage_started(made)
+    first = search.state_dict()
+    run_stage(made, [search])
+    trial, tensors = search.state_dict(), search.state_tensors(made)
+    search.rolled_back(made, first, {})
+    assert search.search is not None
+    assert (search.snapshot, search.search.trying, made.rate_factor) == (None, False, 1.0)
+    search.rolled_back(made, trial, tensors)
+    assert search.search.trying
+    assert search.state_tensors(made).keys() == tensors.keys()
 
 
 def two_ranks(index: int, folder: str, parts: Parts, batches: list[Batch]) -> None:

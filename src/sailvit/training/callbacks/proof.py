@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -20,7 +20,7 @@ from sailvit.distributed.processes import rank
 from sailvit.distributed.sharding import whole
 from sailvit.training.optim.optimizer import planned_shares
 from sailvit.training.stages.callback import Callback
-from sailvit.training.stages.stage_run import Evidence, StageRun, StepRecord
+from sailvit.training.stages.stage_run import StageRun, StepRecord
 
 AS_PLANNED = "as planned"
 """Verdict of a part that did what it should."""
@@ -30,6 +30,22 @@ _VISIBLE = 1e-6
 
 _CHUNK = 1 << 22
 """Elements fingerprinted at a time: bounds the temporary int64 copies to 64 MiB."""
+
+
+@dataclass
+class Evidence:
+    """What the proof of training has seen of a stage; kept in checkpoints, so that a stage is proved as a whole."""
+
+    before: dict[str, dict[str, str]] = field(default_factory=dict)
+    """Fingerprint of every weight when the stage began, by part and name."""
+    images: int = 0
+    """Tiles seen so far."""
+    highest: dict[str, float] = field(default_factory=dict)
+    """Highest learning rate applied so far, by part."""
+    astray: dict[str, str] = field(default_factory=dict)
+    """By part, the first learning rate that was not the planned one, as a sentence."""
+    proved: bool = False
+    """Whether the proof after the first steps has been given."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +96,7 @@ class ProofCallback(Callback):
     def __init__(self, announce: Callable[[dict[str, Any]], None] = lambda line: None) -> None:
         """`announce` is given every line that is written to proofs.jsonl, before a mismatch stops the run."""
         self._announce = announce
+        self._evidence = Evidence()
 
     _planned: dict[Part, set[str]]
     _shares: dict[int, float]
@@ -98,15 +115,19 @@ class ProofCallback(Callback):
                 id(p): shares[n] for n, p in run.model.part(part).named_parameters() if n in shares
             }
         self._done = run.share_done(run.samples, run.tokens)
-        if not run.evidence.before:
-            run.evidence.before = fingerprints(run)
+        if not run.step or not self._evidence.before:
+            self._evidence = Evidence(before=fingerprints(run))
 
     def step_ended(self, run: StageRun, record: StepRecord) -> None:
         """Check the rates; prove once enough steps have passed for what trains to have moved."""
         self._check_rates(run)
-        run.evidence.images += record.images
-        if not run.evidence.proved and run.step >= run.recipe.proof_steps and self._would_show(run):
-            run.evidence.proved = True
+        self._evidence.images += record.images
+        if (
+            not self._evidence.proved
+            and run.step >= run.recipe.proof_steps
+            and self._would_show(run)
+        ):
+            self._evidence.proved = True
             self._prove(run, "first steps")
 
     def stage_ended(self, run: StageRun) -> None:
@@ -114,12 +135,25 @@ class ProofCallback(Callback):
         if run.step and not run.stop:
             self._prove(run, "end")
 
+    def state_dict(self) -> dict[str, Any]:
+        """The evidence, so that a stage is proved as a whole however often it was resumed."""
+        evidence = self._evidence
+        known = {"highest": dict(evidence.highest), "astray": dict(evidence.astray)}
+        return {**vars(evidence), **known}
+
+    def load_state_dict(
+        self, run: StageRun, state: dict[str, Any], tensors: Mapping[str, torch.Tensor]
+    ) -> None:
+        """Go on with the evidence of before."""
+        del run, tensors
+        self._evidence = Evidence(**state)
+
     def _would_show(self, run: StageRun) -> bool:
         """Whether all that trains has had reason to move: an image if it looks at one, and rates above a slow start's.
 
         Rates that went astray are no reason to wait.
         """
-        evidence, peak = run.evidence, run.stage.optim.lr
+        evidence, peak = self._evidence, run.stage.optim.lr
         groups = run.optimizer.param_groups
         top = {
             part: max(g["share"] for g in groups if g["part"] == part) for part in evidence.highest
@@ -136,7 +170,7 @@ class ProofCallback(Callback):
 
     def _check_rates(self, run: StageRun) -> None:
         """Compare every group's rate with the schedule, worked out anew from the recipe alone."""
-        evidence = run.evidence
+        evidence = self._evidence
         before, self._done = self._done, run.share_done(run.samples, run.tokens)
         full = run.rate((before + self._done) / 2)
         for group in run.optimizer.param_groups:
@@ -173,7 +207,7 @@ class ProofCallback(Callback):
 
     def _row(self, run: StageRun, part: Part, now: dict[str, str]) -> ProofRow:
         sizes = {name: p.numel() for name, p in run.model.part(part).named_parameters()}
-        planned, before = self._planned[part], run.evidence.before[part]
+        planned, before = self._planned[part], self._evidence.before[part]
         changed = {name for name in sizes if now[name] != before[name]}
         held = self._held(run, part)
         row = ProofRow(
@@ -185,10 +219,10 @@ class ProofCallback(Callback):
             frozen_identical=sum(
                 size for name, size in sizes.items() if name not in planned | changed
             ),
-            lr=run.evidence.highest.get(part, 0.0),
+            lr=self._evidence.highest.get(part, 0.0),
             verdict=AS_PLANNED,
         )
-        return dataclasses.replace(row, verdict=self._verdict(run.evidence, part, changed, held))
+        return dataclasses.replace(row, verdict=self._verdict(self._evidence, part, changed, held))
 
     def _held(self, run: StageRun, part: Part) -> dict[str, int]:
         """How many optimizer slots hold each parameter of `part`; those that none holds are left out."""

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 import statistics
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from sailvit.checkpoint.store import Checkpoints
 from sailvit.core.errors import RunError
 from sailvit.distributed.processes import gather_objects, rank
-from sailvit.training.callbacks.state import restore_stage, restore_weights
+from sailvit.training.callbacks.state import roll_back
 from sailvit.training.stages.callback import Callback
 from sailvit.training.stages.stage_run import StageRun, StepRecord
 
@@ -26,15 +26,20 @@ _NAMED = 64
 
 
 class RecoveryCallback(Callback):
-    """Watches losses; writes what is unusual, with the samples it came with, to events.jsonl.
+    """Checks losses; writes what is unusual, with the samples it came with, to events.jsonl.
 
     Data always goes on: a stretch that led to a rollback is behind the cursor and is not read again.
     """
 
     def __init__(
-        self, checkpoints: Checkpoints, announce: Callable[[dict[str, Any]], None]
+        self,
+        checkpoints: Checkpoints,
+        callbacks: Sequence[Callback],
+        announce: Callable[[dict[str, Any]], None],
     ) -> None:
+        """`callbacks` are all of the run, which are told when it goes back to a checkpoint."""
         self._checkpoints = checkpoints
+        self._callbacks = callbacks
         self._announce = announce
         self._losses: deque[float] = deque(maxlen=_WINDOW)
         self._suspects: deque[str] = deque(maxlen=_NAMED)
@@ -97,8 +102,7 @@ class RecoveryCallback(Callback):
                 " lower the learning rate, or save more often (`checkpoint`), so that there is a state to go back to"
             )
         assert found is not None
-        restore_weights(run, found)
-        restore_stage(run, found)
+        roll_back(run, self._callbacks, found)
         self._rollbacks += 1
         run.skipped_in_row = 0
         self._write(

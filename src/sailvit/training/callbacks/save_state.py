@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,12 @@ from sailvit.checkpoint.store import Checkpoints
 from sailvit.core.errors import ProofError, SailvitError
 from sailvit.core.recipe import CheckpointConfig
 from sailvit.distributed.processes import rank, sum_counts
-from sailvit.training.callbacks.state import changed_weights, stage_tensors, stage_values
+from sailvit.training.callbacks.state import (
+    callback_states,
+    changed_weights,
+    stage_tensors,
+    stage_values,
+)
 from sailvit.training.stages.callback import Callback
 from sailvit.training.stages.journal import Journal
 from sailvit.training.stages.stage_run import StageRun, StepRecord
@@ -48,9 +53,12 @@ class SaveState(Callback):
         self,
         checkpoints: Checkpoints,
         journal: Journal,
+        callbacks: Sequence[Callback],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """`callbacks` are all of the run, whose states belong to the training state."""
         self._checkpoints = checkpoints
+        self._callbacks = callbacks
         self._journal = journal
         self._clock = clock
         self._timer: Timer | None = None
@@ -67,20 +75,21 @@ class SaveState(Callback):
         """Save when it is time and the step was sound, or when this is the last step before a stop."""
         assert self._timer is not None
         self._losses.append(sum(record.loss.values()))
-        if not run.skipped_in_row or _tried(run) != self._tried:
+        if not run.skipped_in_row or self._interventions() != self._tried:
             self._note_sound(run)
         every = run.recipe.checkpoint.every
         due = self._timer.due(run.device) or (every is not None and record.step % every == 0)
         if run.stop or (due and not run.skipped_in_row):
-            self._save(run, stage_values(run), wait=run.stop)
+            self._save(run, stage_values(run, self._callbacks), wait=run.stop)
 
     def save_end(self, run: StageRun, finished: dict[str, Any]) -> None:
         """Save the state to go on with the next stage; `finished` is what its export needs to know of this one."""
         values = {"stage": run.index + 1, "step": 0, "finished": finished}
+        values["callbacks"] = callback_states(self._callbacks)
         self._write(run, changed_weights(run), values, wait=True)
 
     def save_before_stop(self, run: StageRun, error: SailvitError) -> Path | None:
-        """Save the newest sound state before `error` stops the run; returns its folder, none when there is nothing new.
+        """Save the newest sound state before `error` stops the run; returns its folder, None: nothing is new.
 
         A state that failed its proof is kept under a name from which nothing resumes. Steps that were not finite
         changed no weight, so the state is that after the last one that was, and their data are read again.
@@ -89,7 +98,7 @@ class SaveState(Callback):
             RunError: it could not be written.
         """
         if isinstance(error, ProofError):
-            return self._save(run, stage_values(run), wait=True, aside=UNPROVED)
+            return self._save(run, stage_values(run, self._callbacks), wait=True, aside=UNPROVED)
         values = self._values_to_keep(run)
         if values is None or not values["step"]:
             return None
@@ -103,23 +112,28 @@ class SaveState(Callback):
         self._checkpoints.wait()
 
     def _values_to_keep(self, run: StageRun) -> dict[str, Any] | None:
-        """What describes the weights as they are now; none when nothing does."""
+        """What describes the weights as they are now; None: nothing does."""
         if run.updating:
             return None
         if self._sound.get("step") == run.step or run.skipped_in_row:
             return self._sound
-        # A hook failed before this one saw the step. Without a search, nothing that later ones do is part of learning.
-        return stage_values(run) if run.search is None else None
+        # A callback failed before this one saw the step. Those between may have changed weights or rate
+        # after it, and half of that is no state to go on from.
+        passive = all(each is None for each in self._interventions())
+        return stage_values(run, self._callbacks) if passive else None
+
+    def _interventions(self) -> list[Any]:
+        return [callback.intervention() for callback in self._callbacks]
 
     def _note_sound(self, run: StageRun) -> None:
-        self._sound, self._tried = stage_values(run), _tried(run)
+        self._sound, self._tried = stage_values(run, self._callbacks), self._interventions()
 
     def _save(
         self, run: StageRun, values: dict[str, Any], *, wait: bool, aside: str | None = None
     ) -> Path:
         if self._losses:
             values = {**values, "score": sum(self._losses) / len(self._losses)}
-        tensors = {**changed_weights(run), **stage_tensors(run)}
+        tensors = {**changed_weights(run), **stage_tensors(run, self._callbacks)}
         return self._write(run, tensors, {"stage": run.index, **values}, wait=wait, aside=aside)
 
     def _write(
@@ -138,8 +152,3 @@ class SaveState(Callback):
         if self._timer is not None:
             self._timer.restart()
         return found
-
-
-def _tried(run: StageRun) -> Any:
-    """Changes with everything that a search does to weights or rate."""
-    return None if run.search is None else (run.search.factor, run.search.trying)

@@ -9,17 +9,12 @@ from typing import Any
 
 import torch
 
-from sailvit.core.recipe import Stage
 from sailvit.distributed.processes import rank
+from sailvit.training.callbacks.state import trained_names
 from sailvit.training.optim.adalrs import Event, RateSearch
 from sailvit.training.optim.snapshot import Snapshot
 from sailvit.training.stages.callback import Callback
 from sailvit.training.stages.stage_run import StageRun, StepRecord
-
-
-def make_search(stage: Stage) -> RateSearch | None:
-    """The search that a stage's schedule asks for."""
-    return None if stage.schedule.search is None else RateSearch(stage.schedule.search)
 
 
 class SearchCallback(Callback):
@@ -32,33 +27,75 @@ class SearchCallback(Callback):
     def __init__(self, announce: Callable[[dict[str, Any]], None] = lambda line: None) -> None:
         """`announce` is given every line that is written to events.jsonl."""
         self._announce = announce
+        self.search: RateSearch | None = None
+        self.snapshot: Snapshot | None = None
+
+    def stage_started(self, run: StageRun) -> None:
+        """Begin the search that the stage's schedule asks for; one that was resumed goes on."""
+        if not run.step or self.search is None:
+            config = run.stage.schedule.search
+            self.search = None if config is None else RateSearch(config)
+            self.snapshot = None
+        run.rate_factor = 1.0 if self.search is None else self.search.factor
 
     def step_ended(self, run: StageRun, record: StepRecord) -> None:
         """Show the step's weighted loss to the search once the rate has warmed up, and do what follows."""
         done = run.share_done(run.samples, run.tokens)
-        if run.search is None or done <= run.stage.schedule.warmup:
+        if self.search is None or done <= run.stage.schedule.warmup:
             return
         # A step that was skipped had a gradient that is no number, whatever its loss.
         loss = sum(run.stage.objectives[name] * value for name, value in record.loss.items())
         loss = math.nan if record.skipped else loss
-        for event in run.search.observe(done, loss):
-            _carry_out(run, event)
+        for event in self.search.observe(done, loss):
+            self._carry_out(run, event)
             line = event_line(run, event)
             if rank() == 0:
                 run.journal.write(run.folder.events, line)
             self._announce(line)
+        run.rate_factor = self.search.factor
 
+    def state_dict(self) -> dict[str, Any]:
+        """Where the search stands; empty without one."""
+        return {} if self.search is None else self.search.values()
 
-def _carry_out(run: StageRun, event: Event) -> None:
-    config = run.stage.schedule.search
-    assert config is not None
-    if event.kind == "raised":
-        run.snapshot = Snapshot.take(run.optimizer, config.keep)
-        return
-    if event.kind == "taken back":
-        assert run.snapshot is not None
-        run.snapshot.restore(run.optimizer)
-    run.snapshot = None
+    def state_tensors(self, run: StageRun) -> dict[str, torch.Tensor]:
+        """What the trial in progress goes back to; empty outside trials."""
+        return {} if self.snapshot is None else dict(self.snapshot.tensors(trained_names(run)))
+
+    def load_state_dict(
+        self, run: StageRun, state: dict[str, Any], tensors: Mapping[str, torch.Tensor]
+    ) -> None:
+        """Go on, also in the middle of a trial; a stage without a search has nothing to go on with."""
+        config = run.stage.schedule.search
+        if config is None:
+            return
+        self.search = RateSearch(config)
+        self.search.load(state)
+        self.snapshot = (
+            Snapshot.load(tensors, trained_names(run), config.keep) if self.search.trying else None
+        )
+        run.rate_factor = self.search.factor
+
+    def rolled_back(
+        self, run: StageRun, state: dict[str, Any], tensors: Mapping[str, torch.Tensor]
+    ) -> None:
+        """The search goes back with the weights, as its windows were losses of theirs."""
+        self.load_state_dict(run, state, tensors)
+
+    def intervention(self) -> Any:
+        """Changes with the factor on the rate, and with the beginning and end of a trial."""
+        return None if self.search is None else (self.search.factor, self.search.trying)
+
+    def _carry_out(self, run: StageRun, event: Event) -> None:
+        config = run.stage.schedule.search
+        assert config is not None
+        if event.kind == "raised":
+            self.snapshot = Snapshot.take(run.optimizer, config.keep)
+            return
+        if event.kind == "taken back":
+            assert self.snapshot is not None
+            self.snapshot.restore(run.optimizer)
+        self.snapshot = None
 
 
 def event_line(run: StageRun, event: Event) -> dict[str, Any]:
@@ -73,27 +110,3 @@ def event_line(run: StageRun, event: Event) -> dict[str, Any]:
         "window": None if event.line is None else dataclasses.asdict(event.line),
         "against": None if event.against is None else dataclasses.asdict(event.against),
     }
-
-
-def search_tensors(run: StageRun, names: Mapping[torch.Tensor, str]) -> dict[str, torch.Tensor]:
-    """The way back of a trial in progress as named tensors, for a checkpoint; nothing outside trials."""
-    return {} if run.snapshot is None else dict(run.snapshot.tensors(names))
-
-
-def search_values(run: StageRun) -> dict[str, Any] | None:
-    """The search's state as JSON, for a checkpoint; none without a search."""
-    return None if run.search is None else run.search.values()
-
-
-def restore_search(
-    run: StageRun,
-    values: dict[str, Any] | None,
-    tensors: Mapping[str, torch.Tensor],
-    names: Mapping[torch.Tensor, str],
-) -> None:
-    """Go on from what `search_values` and `search_tensors` gave, also in the middle of a trial."""
-    config = run.stage.schedule.search
-    if run.search is None or config is None or values is None:
-        return
-    run.search.load(values)
-    run.snapshot = Snapshot.load(tensors, names, config.keep) if run.search.trying else None

@@ -1,30 +1,34 @@
-"""The training state: what a checkpoint of a stage holds, and how a job goes on from it."""
+"""The training state: what a checkpoint of a stage holds, and how a run goes on from it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 
 from sailvit.checkpoint.store import Saved
 from sailvit.core.recipe import PARTS
-from sailvit.training.callbacks.search import restore_search, search_tensors, search_values
 from sailvit.training.optim.optimizer import load_moments, named_moments
-from sailvit.training.stages.stage_run import Evidence, StageRun
+from sailvit.training.stages.callback import Callback
+from sailvit.training.stages.stage_run import StageRun
 
 _PLACE = ("step", "samples", "tokens", "seconds", "cursor", "skipped", "skipped_in_row")
-"""Fields of a job that say where it stands."""
+"""Fields of a stage run that say where it stands."""
 
 
-def stage_values(run: StageRun) -> dict[str, Any]:
+def stage_values(run: StageRun, callbacks: Sequence[Callback]) -> dict[str, Any]:
     """Where a stage stands beside its tensors, as JSON; steps to come do not change what was given."""
-    evidence = {**vars(run.evidence), "highest": dict(run.evidence.highest)}
     return {
         **{name: getattr(run, name) for name in _PLACE},
-        "evidence": {**evidence, "astray": dict(run.evidence.astray)},
-        "search": search_values(run),
+        "callbacks": callback_states(callbacks),
     }
+
+
+def callback_states(callbacks: Sequence[Callback]) -> dict[str, Any]:
+    """The state of every callback that has one, by the callback's name."""
+    states = {name: callback.state_dict() for name, callback in _named(callbacks)}
+    return {name: state for name, state in states.items() if state}
 
 
 def changed_weights(run: StageRun) -> dict[str, torch.Tensor]:
@@ -42,10 +46,12 @@ def changed_weights(run: StageRun) -> dict[str, torch.Tensor]:
     }
 
 
-def stage_tensors(run: StageRun) -> dict[str, torch.Tensor]:
-    """What a stage holds beside the model: objectives' own parameters, the optimizer's moments, a trial's way back."""
+def stage_tensors(run: StageRun, callbacks: Sequence[Callback]) -> dict[str, torch.Tensor]:
+    """What a stage holds beside the model: objectives' parameters, moments, callbacks' tensors."""
     tensors = {f"moment/{n}": t for n, t in named_moments(run.optimizer, trained_names(run))}
-    tensors |= {f"trial/{n}": t for n, t in search_tensors(run, trained_names(run)).items()}
+    for name, callback in _named(callbacks):
+        held = callback.state_tensors(run)
+        tensors |= {f"callback/{name}/{key}": tensor for key, tensor in held.items()}
     return tensors | _objective_tensors(run)
 
 
@@ -56,8 +62,29 @@ def restore_weights(run: StageRun, saved: Saved) -> None:
     saved.read({name: tensor for name, tensor in live.items() if name in held})
 
 
-def restore_stage(run: StageRun, saved: Saved) -> None:
-    """Give the optimizer, the objectives and the search what a checkpoint of this stage holds of them."""
+def restore_stage(run: StageRun, callbacks: Sequence[Callback], saved: Saved) -> None:
+    """Give optimizer, objectives and callbacks what a checkpoint of this stage holds of them."""
+    for callback, state, tensors in _restored(run, callbacks, saved):
+        callback.load_state_dict(run, state, tensors)
+
+
+def roll_back(run: StageRun, callbacks: Sequence[Callback], saved: Saved) -> None:
+    """Give weights, optimizer and objectives what a checkpoint holds; the data goes on."""
+    restore_weights(run, saved)
+    for callback, state, tensors in _restored(run, callbacks, saved):
+        callback.rolled_back(run, state, tensors)
+
+
+def restore_callbacks(run: StageRun, callbacks: Sequence[Callback], saved: Saved) -> None:
+    """Give callbacks their states from a checkpoint at the beginning of a stage, without tensors."""
+    for callback, state in _states(callbacks, saved):
+        callback.load_state_dict(run, state, {})
+
+
+def _restored(
+    run: StageRun, callbacks: Sequence[Callback], saved: Saved
+) -> list[tuple[Callback, dict[str, Any], dict[str, torch.Tensor]]]:
+    """Callbacks with their saved states; optimizer and objectives have theirs already."""
     names = trained_names(run)
     owners = {name: parameter for parameter, name in names.items()}
     found = {
@@ -68,15 +95,31 @@ def restore_stage(run: StageRun, saved: Saved) -> None:
     objectives = _objective_tensors(run)
     saved.read(found | objectives)
     load_moments(run.optimizer, names, _under(found, "moment/"))
-    restore_search(run, saved.values["search"], _under(found, "trial/"), names)
+    tensors = {id(each): _under(found, f"callback/{name}/") for name, each in _named(callbacks)}
+    return [(each, state, tensors[id(each)]) for each, state in _states(callbacks, saved)]
+
+
+def _states(
+    callbacks: Sequence[Callback], saved: Saved
+) -> Iterator[tuple[Callback, dict[str, Any]]]:
+    states = saved.values.get("callbacks", {})
+    return ((each, states[name]) for name, each in _named(callbacks) if name in states)
+
+
+def _named(callbacks: Sequence[Callback]) -> Iterator[tuple[str, Callback]]:
+    """Every callback under the name of its class, numbered where several share one."""
+    met: dict[str, int] = {}
+    for callback in callbacks:
+        name = type(callback).__name__
+        met[name] = met.get(name, 0) + 1
+        yield (name if met[name] == 1 else f"{name}-{met[name]}"), callback
 
 
 def restore_place(run: StageRun, values: Mapping[str, Any]) -> None:
-    """Put the job and its loader where a checkpoint of this stage stood."""
+    """Put the stage run and its loader where a checkpoint of this stage stood."""
     for name in _PLACE:
         # States of older versions lack what they did not know.
         setattr(run, name, values.get(name, getattr(run, name)))
-    run.evidence = Evidence(**values["evidence"])
     run.loader.load(run.cursor)
 
 
@@ -105,12 +148,18 @@ def _objective_tensors(run: StageRun) -> dict[str, torch.Tensor]:
 
 
 def _is_stage_state(name: str) -> bool:
-    return name.startswith(("moment/", "trial/"))
+    return name.startswith(("moment/", "callback/"))
 
 
 def _blank(name: str, shape: torch.Size, owners: Mapping[str, torch.Tensor]) -> torch.Tensor:
-    """Room for a saved tensor, sharded like the parameter `<kind>/<key>/<owner>` that it belongs to."""
-    owner = owners[name.split("/", 2)[2]].detach()
+    """Room for a saved tensor, sharded like the parameter it belongs to.
+
+    Names are `moment/<key>/<parameter>` and `callback/<name>/<key>/<parameter>`.
+    """
+    owner = owners.get(name.split("/", 2 if name.startswith("moment/") else 3)[-1])
+    if owner is None:
+        return torch.zeros(shape)
+    owner = owner.detach()
     return (
         torch.zeros_like(owner) if owner.shape == shape else torch.zeros(shape, device=owner.device)
     )

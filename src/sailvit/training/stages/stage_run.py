@@ -16,26 +16,8 @@ from sailvit.models.loading.build import ModelBundle
 from sailvit.models.measures.flops import FlopsModel
 from sailvit.models.structure.mllm import MLLM
 from sailvit.training.objectives.base import Objective
-from sailvit.training.optim.adalrs import RateSearch
 from sailvit.training.optim.schedules import rate
-from sailvit.training.optim.snapshot import Snapshot
 from sailvit.training.stages.journal import Journal
-
-
-@dataclass
-class Evidence:
-    """What the proof of training has seen of a stage; kept in checkpoints, so that a stage is proved as a whole."""
-
-    before: dict[str, dict[str, str]] = field(default_factory=dict)
-    """Fingerprint of every weight when the stage began, by part and name."""
-    images: int = 0
-    """Tiles seen so far."""
-    highest: dict[str, float] = field(default_factory=dict)
-    """Highest learning rate applied so far, by part."""
-    astray: dict[str, str] = field(default_factory=dict)
-    """By part, the first learning rate that was not the planned one, as a sentence."""
-    proved: bool = False
-    """Whether the proof after the first steps has been given."""
 
 
 @dataclass
@@ -74,14 +56,10 @@ class StageRun:
     """Tokens consumed in this stage without padding, over all processes."""
     seconds: float = 0.0
     """Time spent in this stage's steps."""
-    search: RateSearch | None = None
-    """The search for the learning rate, if the schedule asks for one."""
-    snapshot: Snapshot | None = None
-    """The way back of the search's trial in progress."""
+    rate_factor: float = 1.0
+    """What callbacks multiply the schedule's learning rate by."""
     replicas: Replicas | None = None
     """The loss with gradients of all processes, once a step with replicated weights was taken."""
-    evidence: Evidence = field(default_factory=Evidence)
-    """What the proof knows of the stage so far."""
     skipped: int = 0
     """Steps of this stage that changed nothing, because a loss or gradient was not finite."""
     skipped_in_row: int = 0
@@ -93,7 +71,7 @@ class StageRun:
     sample_ids: tuple[str, ...] = ()
     """Samples of the last step on this process."""
     stop: bool = False
-    """Set by a hook to end the stage after the step in progress."""
+    """Set by a callback to end the stage after the step in progress."""
 
     @property
     def stage(self) -> Stage:
@@ -112,8 +90,7 @@ class StageRun:
 
     def rate(self, done: float) -> float:
         """Learning rate at share 1 when the share `done` of the stage lies behind."""
-        found = 1.0 if self.search is None else self.search.factor
-        return self.stage.optim.lr * rate(self.stage.schedule, done) * found
+        return self.stage.optim.lr * rate(self.stage.schedule, done) * self.rate_factor
 
     def took(self, step: Step, samples: int, tokens: int, *, skipped: bool) -> None:
         """Stand after a step that brought the stage to so many samples and tokens."""
