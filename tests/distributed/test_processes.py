@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import time
+from datetime import timedelta
 from pathlib import Path
 
+import pytest
 import torch
 
+from sailvit.core.errors import RunError
 from sailvit.distributed.processes import (
+    arrive,
     gather_rows,
     rank,
     rows_before,
@@ -67,3 +72,32 @@ def test_three_processes_with_unequal_rows(tmp_path: Path):
         assert found["rank"] == index
         shared, lone, idle = found["gradients"]
         assert (shared.tolist(), lone.tolist(), idle) == ([3.0, 3.0], [1.0, 1.0], None)
+
+
+def as_one_of_two_that_wait(index: int, folder: str) -> None:
+    """Both come to the first place; only rank 0 comes to the second."""
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{folder}/meet", rank=index, world_size=2
+    )
+    arrive("the first place", timedelta(seconds=60))
+    if index == 0:
+        with pytest.raises(RunError) as caught:
+            arrive("measuring the data", timedelta(seconds=1))
+        Path(folder, "said").write_text(str(caught.value))
+    else:
+        while not Path(folder, "said").exists():
+            time.sleep(0.05)
+
+
+def test_a_process_that_never_arrives_is_named_with_the_place(tmp_path: Path):
+    torch.multiprocessing.start_processes(
+        as_one_of_two_that_wait, (str(tmp_path),), nprocs=2, start_method="fork"
+    )
+    said = (tmp_path / "said").read_text()
+    assert "rank 0 of 2 waited at `measuring the data` for 1 s" in said
+    assert "Ranks 1 failed to pass monitoredBarrier" in said
+
+
+def test_one_process_has_nobody_to_wait_for():
+    arrive("anywhere", timedelta(seconds=0))

@@ -8,22 +8,31 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch.distributed.tensor import DTensor
 
+from sailvit.core.errors import RunError
+
+PATIENCE = timedelta(minutes=30)
+"""How long processes wait for each other: one may read all data of a run before it comes."""
+
 
 @contextmanager
 def process_group() -> Iterator[None]:
-    """A stretch of code inside the process group that a launcher such as torchrun announces; without one, just code."""
+    """A stretch of code inside the process group that a launcher such as torchrun announces.
+
+    A no-op without torchrun. No collective waits longer than `PATIENCE`.
+    """
     if dist.is_initialized() or int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield
         return
     if torch.cuda.is_available():
         torch.cuda.set_device(local_rank())
-    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo", timeout=PATIENCE)
     try:
         yield
     finally:
@@ -34,6 +43,30 @@ def barrier() -> None:
     """Wait until every process is here; before one of them changes files that the others look at."""
     if world() > 1:
         dist.barrier()
+
+
+def arrive(place: str, within: timedelta = PATIENCE) -> None:
+    """Wait until every process is at `place`, one of the steps before training.
+
+    Raises:
+        RunError: some did not come in time; the message names them, this rank and the place.
+    """
+    if world() == 1:
+        return
+    # NCCL has no barrier that names who is missing, so a GPU run makes a gloo group for it.
+    own = None if dist.get_backend() == "gloo" else dist.new_group(backend="gloo", timeout=within)
+    try:
+        dist.monitored_barrier(own, timeout=within, wait_all_ranks=True)
+    except RuntimeError as error:
+        raise RunError(
+            f"rank {rank()} of {world()} waited at `{place}` for {within.total_seconds():g} s and not"
+            f" all processes came ({str(error).splitlines()[0]}). Look at the output of those that are"
+            " missing: one that stopped says why, one that is silent stands still in what it does before"
+            f" `{place}`. Then start again; --resume goes on from the last state"
+        ) from error
+    finally:
+        if own is not None:
+            dist.destroy_process_group(own)
 
 
 def broadcast(value: Any) -> Any:

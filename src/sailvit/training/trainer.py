@@ -23,7 +23,7 @@ from sailvit.data.lengths.measuring import Progress, mark_stale, measure_all
 from sailvit.data.loading.loader import Loader
 from sailvit.data.processing.processor import Processor
 from sailvit.data.rows.keys import unread_line
-from sailvit.distributed.processes import barrier, broadcast, rank, world
+from sailvit.distributed.processes import arrive, barrier, broadcast, rank, world
 from sailvit.models.loading.build import (
     ModelBundle,
     build,
@@ -40,6 +40,7 @@ from sailvit.training.callbacks.save_state import SaveState
 from sailvit.training.callbacks.search import SearchCallback
 from sailvit.training.callbacks.signals import StopOnSignal
 from sailvit.training.callbacks.state import (
+    restore_callbacks,
     restore_place,
     restore_stage,
     restore_weights,
@@ -83,6 +84,7 @@ class Trainer:
         self._announce = announce
         self.device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
         refuse_missing(recipe)
+        arrive("opening the sources")
         self.sources = open_sources(recipe, files=not folder.manifest.exists())
         day = broadcast(run_day(folder, recipe))
         dated = recipe.model.model_copy(update={"chat_date": day})
@@ -94,6 +96,7 @@ class Trainer:
             recipe.sequence,
             day=self.bundle.day,
         )
+        arrive("measuring the data")
         self._costs = measure_all(
             self.sources, self._processor, workers=recipe.workers, progress=progress
         )
@@ -105,6 +108,7 @@ class Trainer:
         self._quarantine = QuarantineLog(folder, self._journal)
         self._peak = device_peak(self.device, recipe.precision)
         self._signals = StopOnSignal()
+        arrive("spreading the model over processes")
         bf16 = recipe.precision == "bf16"
         chosen = settle(self.bundle.mllm, recipe.parallel, self.device, bf16=bf16)
         announce({"note": str(chosen)})
@@ -241,6 +245,7 @@ class Trainer:
             load_start(self.recipe, index, self.bundle.mllm)
             if saved is not None:
                 restore_callbacks(run, self._callbacks, saved)
+        arrive(f"the first step of stage {run.stage.name}")
         with stopping_safely(run, self._saver, self._announce):
             run_stage(run, self._callbacks)
         if run.stop:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -259,10 +260,14 @@ def test_a_stopped_stage_is_proved_as_a_whole_when_it_is_done(parts: Parts, tmp_
         def step_ended(self, stage_run: StageRun, record: StepRecord) -> None:
             stage_run.stop = record.step == STEPS - 1
 
-    assert [line["when"] for line in prove(made, Stop())] == ["first steps"]
+    first, again = ProofCallback(), ProofCallback()
+    run_stage(made, [Stop(), first])
+    assert [line["when"] for line in lines(tmp_path / "proofs.jsonl")] == ["first steps"]
+    again.load_state_dict(made, json.loads(json.dumps(first.state_dict())), {})
     made.stop = False
     made.loader = Endless(made.loader.step, 0)  # type: ignore[attr-defined, assignment]
-    proved = prove(made)
+    run_stage(made, [again])
+    proved = lines(tmp_path / "proofs.jsonl")
     assert [(line["when"], line["ok"]) for line in proved] == [("first steps", True), ("end", True)]
     assert proved[1]["rows"][1]["moved"] == proved[0]["rows"][1]["moved"] > 0
     assert proved[1]["rows"][1]["lr"] == proved[0]["rows"][1]["lr"] > 0

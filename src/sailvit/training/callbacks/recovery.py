@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 import statistics
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+
+import torch
 
 from sailvit.checkpoint.store import Checkpoints
 from sailvit.core.errors import RunError
@@ -46,8 +48,9 @@ class RecoveryCallback(Callback):
         self._rollbacks = 0
 
     def stage_started(self, run: StageRun) -> None:
-        """Forget other stages' losses."""
-        del run
+        """Forget other stages' losses; a stage that was resumed keeps its own."""
+        if run.step:
+            return
         self._losses.clear()
         self._suspects.clear()
         self._rollbacks = 0
@@ -77,6 +80,23 @@ class RecoveryCallback(Callback):
                     "samples": _sample_ids(run),
                 },
             )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Losses to compare with, samples under suspicion, and rollbacks so far."""
+        return {
+            "losses": list(self._losses),
+            "suspects": list(self._suspects),
+            "rollbacks": self._rollbacks,
+        }
+
+    def load_state_dict(
+        self, run: StageRun, state: dict[str, Any], tensors: Mapping[str, torch.Tensor]
+    ) -> None:
+        """Go on as if the run had not stopped: neither the window nor the limit begins anew."""
+        del run, tensors
+        self._losses = deque(state["losses"], maxlen=_WINDOW)
+        self._suspects = deque(state["suspects"], maxlen=_NAMED)
+        self._rollbacks = state["rollbacks"]
 
     def _go_back(self, run: StageRun) -> None:
         limits, names = run.recipe.recovery, ", ".join(self._suspects)
