@@ -91,10 +91,7 @@ class Trainer:
         self.bundle = build(dated, recipe.seed, recipe.parallel.packing)
         announce(parts_note(self.bundle))
         self._processor = Processor(
-            self.bundle.tokenizer,
-            self.bundle.layout,
-            recipe.sequence,
-            day=self.bundle.day,
+            self.bundle.tokenizer, self.bundle.layout, recipe.sequence, day=self.bundle.day
         )
         arrive("measuring the data")
         self._costs = measure_all(
