@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, runtime_checkable
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import numpy as np
     import torch
 
@@ -80,7 +82,7 @@ class Sample:
 
 
 class Source(Protocol):
-    """Records by position. A format implements this; nothing else of it is used."""
+    """Records by position. A format implements this, and of what stands below what it can."""
 
     def __len__(self) -> int:
         """Number of records."""
@@ -91,3 +93,71 @@ class Source(Protocol):
     @property
     def fingerprint(self) -> str:
         """A short hash of the content or of what determines it; stored in the run's manifest."""
+
+
+# What a source may be able to do beside. A class has an ability when it has the members: nothing is
+# registered, so that a format of the user's own needs no import of ours.
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Damage found when a source opened; what it names is left out, and all else is used."""
+
+    shard: str
+    """File that is damaged."""
+    offset: int | None
+    """Byte where the first damage of this kind stands; None when the file cannot be read at all."""
+    kind: str
+    """What it is, in a word or two that counts can be kept by: `cut shard`, `link`, `duplicate`, ..."""
+    reason: str
+    """What was found, what was expected, and what becomes of it."""
+    count: int = 1
+    """How often this kind was found in this shard; only the first is described."""
+
+    def __str__(self) -> str:
+        more = f" (and {self.count - 1:,} more)" if self.count > 1 else ""
+        return f"{self.shard}: {self.reason}{more}"
+
+
+@runtime_checkable
+class Faulted(Protocol):
+    """A source that leaves out what it finds damaged when it opens."""
+
+    @property
+    def faults(self) -> tuple[Fault, ...]:
+        """What was left out."""
+
+
+@runtime_checkable
+class Sharded(Protocol):
+    """A source in several files; the order can shuffle in windows of them."""
+
+    @property
+    def shards(self) -> tuple[int, ...]:
+        """Records per file, in the order of their positions."""
+
+
+@runtime_checkable
+class Placed(Protocol):
+    """A source that knows where its records lie."""
+
+    def place(self, position: int) -> tuple[str | None, int | None]:
+        """The file of the record at `position`, and its place there: line, row or byte."""
+
+
+@runtime_checkable
+class Fetched(Protocol):
+    """A source whose shards are fetched from elsewhere."""
+
+    def fetch(self, shards: Sequence[int]) -> None:
+        """Begin to fetch these shards, in this order, without waiting for them."""
+
+
+def faults_of(source: Source) -> tuple[Fault, ...]:
+    """What the source left out when it opened; empty for one that cannot tell."""
+    return tuple(source.faults) if isinstance(source, Faulted) else ()
+
+
+def shards_of(source: Source) -> tuple[int, ...]:
+    """Records per file; all in one for a source that knows of no files."""
+    return (tuple(source.shards) if isinstance(source, Sharded) else ()) or (len(source),)

@@ -12,11 +12,10 @@ from small_tokenizers import CHATML, byte_tokenizer
 
 from sailvit.core.batch import IGNORED
 from sailvit.core.layout import VisualLayout
-from sailvit.core.records import Record, Turn
+from sailvit.core.records import Fault, Record, Turn
 from sailvit.data.processing.collate import collate
 from sailvit.data.processing.processor import Processor
 from sailvit.data.sampling.loader_config import LoaderConfig
-from sailvit.data.shards.files import Fault
 from sailvit.dataprep.inspect.packs import view_packs
 from sailvit.dataprep.inspect.pictures import Album
 from sailvit.dataprep.inspect.segments import segments

@@ -10,9 +10,8 @@ from many_formats import WRITERS, indexed, opened, picture, write_llava
 from small_tokenizers import layout_for
 
 from sailvit.core.recipe import SourceConfig
-from sailvit.core.records import Record, Turn
+from sailvit.core.records import Fault, Record, Turn
 from sailvit.data.processing.processor import Processor
-from sailvit.data.shards.files import Fault
 from sailvit.dataprep.prepare import checking
 from sailvit.dataprep.prepare.checking import check
 from sailvit.dataprep.prepare.preparing import PrepareConfig, prepare

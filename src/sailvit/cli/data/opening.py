@@ -59,10 +59,12 @@ def fault_lines(sources: Mapping[str, Source]) -> list[str]:
     """What the sources found damaged when they opened and go on without, a line for each, as markup."""
     from rich.markup import escape
 
+    from sailvit.core.records import faults_of
+
     return [
         f"[yellow]{escape(fault.kind)}[/yellow] in {escape(f'{name}, {fault}')}"
         for name, source in sources.items()
-        for fault in getattr(source, "faults", ())
+        for fault in faults_of(source)
     ]
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from sailvit.core.errors import DataError
-from sailvit.core.records import Record, Source
+from sailvit.core.records import Record, Source, shards_of
 from sailvit.data.caches import cache_folder
 from sailvit.data.lengths.costs import CostTable, Unusable
 from sailvit.data.lengths.counts import Counts, CountsDraft, kept_counts
@@ -60,7 +60,7 @@ def measure(
     every call. DataError when an index was counted with another tokenizer or layout.
     """
     file = None if cache is None else cache / counts_name(source, cost_basis(processor))
-    shards = tuple(getattr(source, "shards", ()))
+    shards = shards_of(source)
     if file is not None and (kept := kept_counts(file, len(source))) is not None:
         counts, unread = kept
         counts, bad = _again(file, counts, unread, Measurer(source, processor))

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import sys
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from itertools import islice
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Any, TypeVar
 
 import torch
 from torch.utils.data import DataLoader
 
 from sailvit.core.batch import Step
 from sailvit.core.errors import DataError
-from sailvit.core.records import Source
+from sailvit.core.records import Fetched, Source
 from sailvit.data.lengths.costs import Costs
 from sailvit.data.loading.prefetch import Prefetch
 from sailvit.data.loading.quarantine import BadRecord, Quarantine
@@ -34,14 +34,6 @@ _FORKS = sys.platform == "linux"
 """Whether workers are forked, and so share memory that was made before."""
 _BYTES_PER_TOKEN = 64
 """Four int64 per token, and at most three numbers per image or boundary, of which there are fewer."""
-
-
-@runtime_checkable
-class Fetched(Protocol):
-    """A source whose shards are fetched from elsewhere."""
-
-    def fetch(self, shards: Sequence[int]) -> None:
-        """Begin to fetch these shards, in this order, without waiting for them."""
 
 
 class Loader:

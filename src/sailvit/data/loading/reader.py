@@ -6,13 +6,12 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import chain, islice
-from typing import Protocol, runtime_checkable
 
 from torch.utils.data import Dataset
 
 from sailvit.core.batch import Batch
 from sailvit.core.errors import DataError, one_line
-from sailvit.core.records import Sample, Source
+from sailvit.core.records import Placed, Sample, Source
 from sailvit.data.loading.quarantine import BadRecord
 from sailvit.data.loading.shared_memory import SharedBatch, SharedMemory
 from sailvit.data.loading.time_limits import Limit
@@ -24,14 +23,6 @@ CHANGED = "changed"
 """Kind of records that are longer than they were when they were measured."""
 _LONGEST_NAME = 1000
 """Characters kept of an id or of a file's path."""
-
-
-@runtime_checkable
-class Placed(Protocol):
-    """A source that knows where its records lie."""
-
-    def place(self, position: int) -> tuple[str, int | None]:
-        """The file of the record at `position`, and its place there: line, row or byte."""
 
 
 @dataclass(frozen=True)

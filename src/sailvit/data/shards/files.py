@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from glob import glob, has_magic
 from os.path import commonpath
 from pathlib import Path
@@ -12,27 +12,8 @@ import numpy as np
 
 from sailvit.core.errors import DataError
 from sailvit.core.recipe import SourceConfig
+from sailvit.core.records import Fault
 from sailvit.data.shards.manifest import refuse_unfinished
-
-
-@dataclass(frozen=True)
-class Fault:
-    """Damage found when a source opened; what it names is left out, and all else is used."""
-
-    shard: str
-    """File that is damaged."""
-    offset: int | None
-    """Byte where the first damage of this kind stands; None when the file cannot be read at all."""
-    kind: str
-    """What it is, in a word or two that counts can be kept by: `cut shard`, `link`, `duplicate`, ..."""
-    reason: str
-    """What was found, what was expected, and what becomes of it."""
-    count: int = 1
-    """How often this kind was found in this shard; only the first is described."""
-
-    def __str__(self) -> str:
-        more = f" (and {self.count - 1:,} more)" if self.count > 1 else ""
-        return f"{self.shard}: {self.reason}{more}"
 
 
 class Faults:

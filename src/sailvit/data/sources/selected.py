@@ -13,9 +13,8 @@ from pydantic import ValidationError
 
 from sailvit.core.errors import DataError
 from sailvit.core.recipe import SourceConfig
-from sailvit.core.records import Record, Source
+from sailvit.core.records import Fault, Placed, Record, Source, faults_of, shards_of
 from sailvit.data.rows.row import RowOptions, read_options
-from sailvit.data.shards.files import Fault
 
 POSITIONS = "positions.npy"
 """Where the records stand in the inner source: int64[n], rising."""
@@ -51,18 +50,18 @@ class SelectedSource:
     @property
     def faults(self) -> tuple[Fault, ...]:
         """What the inner source found damaged when it opened."""
-        return tuple(getattr(self._inner, "faults", ()))
+        return faults_of(self._inner)
 
     def place(self, position: int) -> tuple[str | None, int | None]:
         """File and place there of a chosen record, as the inner source tells them."""
-        tell = getattr(self._inner, "place", None)
-        return (None, None) if tell is None else tell(int(self._positions[position]))
+        if not isinstance(self._inner, Placed):
+            return None, None
+        return self._inner.place(int(self._positions[position]))
 
     @property
     def shards(self) -> tuple[int, ...]:
         """Chosen records per shard of the inner source, without shards that have none."""
-        inner = getattr(self._inner, "shards", None) or (len(self._inner),)
-        ends = np.searchsorted(self._positions, np.cumsum([0, *inner]))
+        ends = np.searchsorted(self._positions, np.cumsum([0, *shards_of(self._inner)]))
         return tuple(count for count in np.diff(ends).tolist() if count)
 
 

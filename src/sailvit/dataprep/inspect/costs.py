@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from sailvit.core.records import Source
+from sailvit.core.records import Source, shards_of
 from sailvit.data.processing.processor import UNUSABLE, Processor
 
 
@@ -18,7 +18,7 @@ class LazyCosts:
         self._source = source
         self._processor = processor
         self._known: dict[int, tuple[int, int]] = {}
-        self.shards = tuple(getattr(source, "shards", ())) or (len(source),)
+        self.shards = shards_of(source)
         """Records per shard."""
         self.unread: Mapping[str, int] = {}
         """Nothing: only records that are drawn are looked at."""

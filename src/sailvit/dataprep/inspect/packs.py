@@ -7,7 +7,7 @@ from dataclasses import asdict, replace
 from itertools import islice
 from typing import Any
 
-from sailvit.core.records import Source
+from sailvit.core.records import Source, faults_of
 from sailvit.data.loading.reader import BatchTask, Reader
 from sailvit.data.processing.processor import Processor
 from sailvit.data.sampling.draws import Drawn
@@ -30,9 +30,7 @@ def view_packs(
     return {
         "sources": {name: len(sources[name]) for name in loader_config.shares},
         "faults": [
-            asdict(fault)
-            for name in loader_config.shares
-            for fault in getattr(sources[name], "faults", ())
+            asdict(fault) for name in loader_config.shares for fault in faults_of(sources[name])
         ],
         "stage": loader_config.name,
         "seed": loader_config.seed,

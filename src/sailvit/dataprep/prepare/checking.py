@@ -5,19 +5,18 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sailvit.core.config import Config
-from sailvit.core.records import Record, Source
+from sailvit.core.records import Fault, Placed, Record, Source, faults_of
 from sailvit.core.seeding import numpy_generator
 from sailvit.data.process_pool import map_ordered
 from sailvit.data.processing.images import load_image
 from sailvit.data.processing.processor import UNUSABLE, Processor
 from sailvit.data.rows.keys import count_unread
-from sailvit.data.shards.files import Fault
 from sailvit.dataprep.prepare.entries import bad_record
 
 _CHUNK = 256
@@ -114,7 +113,7 @@ def check(
     total = sum(map(len, sources.values()))
     counts = _ReadCounts(most)
     for name, source in sources.items():
-        for fault in getattr(source, "faults", ()):
+        for fault in faults_of(source):
             counts.add(_of_shard(name, fault))
         positions = _positions(
             name, len(source), None if samples is None else samples / max(1, total)
@@ -172,11 +171,10 @@ class _ReadCounts:
 
 def place_of(source: Source, position: int) -> str | None:
     """Where a record lies, as `file:line`, `file:row` or `file:byte`, if its source can tell."""
-    place: Any = getattr(source, "place", None)
-    if place is None:
+    if not isinstance(source, Placed):
         return None
     try:
-        file, at = place(position)
+        file, at = source.place(position)
     except UNUSABLE:
         return None
     return str(file) if at is None else f"{file}:{at}"

@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from sailvit.core.errors import DataError
-from sailvit.core.records import Record
+from sailvit.core.records import Fault, Record
 from sailvit.data.rows.columns import column_record, row_crc32
 from sailvit.data.rows.conversations import RecordOptions
-from sailvit.data.shards.files import Fault
 from sailvit.data.shards.tars import DamageError, members
 from sailvit.data.sources.parquet import ParquetOptions, ParquetSource, RowGroups
 from sailvit.data.sources.webdataset import WebDatasetSource, read_sample, sample_record

@@ -19,7 +19,7 @@ import numpy as np
 from sailvit.core.config import Config
 from sailvit.core.errors import DataError
 from sailvit.core.ownership import others
-from sailvit.core.records import ImageLike, Record, Source
+from sailvit.core.records import ImageLike, Record, Source, faults_of
 from sailvit.core.run import read_json, write_json
 from sailvit.data.lengths.fingerprints import VERSION, digest
 from sailvit.data.lengths.measuring import cost_basis
@@ -199,7 +199,7 @@ def prepare(
 def _faults(sources: Mapping[str, Source]) -> Iterator[BadRecord]:
     """What the sources left out when they opened."""
     for name, source in sources.items():
-        for fault in getattr(source, "faults", ()):
+        for fault in faults_of(source):
             yield BadRecord(source=name, position=None, kind=fault.kind, reason=str(fault))
 
 

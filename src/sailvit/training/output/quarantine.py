@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from sailvit.core.recipe import Stage
-from sailvit.core.records import Source
+from sailvit.core.records import Source, faults_of
 from sailvit.core.run import RunFolder, read_lines
 from sailvit.data.loading.quarantine import BadRecord
 from sailvit.distributed.processes import rank, world
@@ -32,7 +32,7 @@ class QuarantineLog:
     def note_faults(self, stage: Stage, sources: Mapping[str, Source]) -> None:
         """A line, before the first step, for all that sources found damaged when they opened."""
         for name, source in sources.items():
-            for fault in getattr(source, "faults", ()):
+            for fault in faults_of(source):
                 line = {
                     "stage": stage.name,
                     "stage_index": 0,
