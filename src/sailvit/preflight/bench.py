@@ -210,7 +210,7 @@ def _stage_run(
     return StageRun(
         recipe=recipe,
         index=index,
-        # Nothing is written: no hook here has anything to keep.
+        # Nothing is written: no callback here has anything to keep.
         folder=RunFolder(Path()),
         bundle=bundle,
         objectives=objectives,

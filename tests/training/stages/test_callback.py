@@ -1,4 +1,4 @@
-"""Hooks on their own: signals, metrics, and a base that does nothing."""
+"""Callbacks on their own: signals, metrics, and a base that does nothing."""
 
 from __future__ import annotations
 

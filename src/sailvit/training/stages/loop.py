@@ -1,4 +1,4 @@
-"""The loop: knows time. Objectives know loss, callbacks know side effects."""
+"""The loop knows time; objectives know loss, callbacks know side effects."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from sailvit.training.stages.stage_run import StageRun, StepRecord
 
 
 def run_stage(run: StageRun, callbacks: Sequence[Callback]) -> None:
-    """Train one stage to its end, or until a hook asks to stop."""
+    """Train one stage to its end, or until a callback asks to stop."""
     for callback in callbacks:
         callback.stage_started(run)
     began = time.perf_counter()
