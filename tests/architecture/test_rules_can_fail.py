@@ -71,7 +71,7 @@ PLANTED: list[tuple[Rule, str, str, int]] = [
     (layer_breaks, "distributed/a.py", "from sailvit import checkpoint\n", 1),
     (place_breaks, "models/a.py", "from PIL import Image\n", 1),
     (place_breaks, "training/a.py", "def f():\n    import transformers\n", 2),
-    (place_breaks, "data/processing/images.py", "from transformers import AutoTokenizer\n", 1),
+    (place_breaks, "data/rows/images.py", "from transformers import AutoTokenizer\n", 1),
     (place_breaks, "evaluation/a.py", "import matplotlib.pyplot as plt\n", 1),
     (unplaced, "extras/a.py", "", 1),
 ]
