@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from difflib import get_close_matches
 from itertools import accumulate
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
 import numpy as np
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, field_validator
 
 from sailvit.core.config import Config
-from sailvit.core.errors import DataError
 from sailvit.core.recipe import Count, Positive, Share, SourceConfig
 from sailvit.core.records import IMAGE_MARK, Record, Turn
 from sailvit.core.seeding import derive_seed, numpy_generator
@@ -23,6 +21,7 @@ from sailvit.synthetic.charts.figure import ChartDrawing
 from sailvit.synthetic.charts.questions import Question, some_questions
 from sailvit.synthetic.charts.styles import some_style
 from sailvit.synthetic.charts.tables import Table, TableKind, draw_table
+from sailvit.synthetic.mixture import drawn_options, named_shares
 
 VERSION = 1
 """Raised whenever the same options give other records."""
@@ -52,18 +51,8 @@ class ChartsOptions(Config):
 
     @field_validator("kinds", mode="before")
     @classmethod
-    def _bare_names(cls, value: Any) -> Any:
-        names = [value] if isinstance(value, str) else value
-        return dict.fromkeys(names, 1.0) if isinstance(names, list | tuple) else names
-
-    @field_validator("kinds")
-    @classmethod
-    def _known(cls, value: dict[str, float]) -> dict[str, float]:
-        for name in value:
-            if name not in KINDS:
-                near = get_close_matches(name, KINDS, n=1) or [", ".join(KINDS)]
-                raise ValueError(f"there is no kind of chart {name!r}; write {near[0]}")
-        return value
+    def _named(cls, value: Any) -> Any:
+        return named_shares(value, KINDS, "there is no kind of chart")
 
     @field_validator("width", "height")
     @classmethod
@@ -114,11 +103,7 @@ class ChartsSource:
 
 def open_charts(config: SourceConfig, folder: Path) -> ChartsSource:
     """The charts that `config.options` describes; it reads no file, so `folder` is not used."""
-    try:
-        return ChartsSource(ChartsOptions.model_validate(config.options))
-    except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        raise DataError(f"options of the charts do not hold: {problems}") from error
+    return ChartsSource(drawn_options(ChartsOptions, config.options, "charts"))
 
 
 def draw_chart(rng: np.random.Generator, kind: str) -> Table | Cloud:

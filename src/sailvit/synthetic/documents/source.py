@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from difflib import get_close_matches
 from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, field_validator
 
 from sailvit.core.config import Config
 from sailvit.core.errors import DataError
@@ -23,6 +22,7 @@ from sailvit.synthetic.documents.fonts import faces_in, shipped_faces
 from sailvit.synthetic.documents.layouts import LAYOUTS
 from sailvit.synthetic.documents.sheets import Page
 from sailvit.synthetic.documents.vocabulary import Writer
+from sailvit.synthetic.mixture import drawn_options, named_shares
 
 VERSION = 1
 """Raised whenever the same options give other records."""
@@ -62,18 +62,8 @@ class DocumentsOptions(Config):
 
     @field_validator("kinds", mode="before")
     @classmethod
-    def _bare_names(cls, value: Any) -> Any:
-        names = [value] if isinstance(value, str) else value
-        return dict.fromkeys(names, 1.0) if isinstance(names, list | tuple) else names
-
-    @field_validator("kinds")
-    @classmethod
-    def _known(cls, value: dict[str, float]) -> dict[str, float]:
-        for name in value:
-            if name not in LAYOUTS:
-                near = get_close_matches(name, LAYOUTS, n=1) or [", ".join(LAYOUTS)]
-                raise ValueError(f"there is no kind of page {name!r}; write {near[0]}")
-        return value
+    def _named(cls, value: Any) -> Any:
+        return named_shares(value, LAYOUTS, "there is no kind of page")
 
 
 class DocumentsSource:
@@ -122,11 +112,7 @@ class DocumentsSource:
 
 def open_documents(config: SourceConfig, folder: Path) -> DocumentsSource:
     """The pages that `config.options` describes; relative `fonts` and `text` start at `folder`."""
-    try:
-        return DocumentsSource(DocumentsOptions.model_validate(config.options), folder)
-    except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        raise DataError(f"options of the pages do not hold: {problems}") from error
+    return DocumentsSource(drawn_options(DocumentsOptions, config.options, "pages"), folder)
 
 
 def transcription(page: Page) -> tuple[str, str]:

@@ -7,19 +7,18 @@ import json
 from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass
-from difflib import get_close_matches
 from itertools import accumulate
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, field_validator
 
 from sailvit.core.config import Config
-from sailvit.core.errors import DataError
 from sailvit.core.recipe import Count, Positive, SourceConfig
 from sailvit.core.records import IMAGE_MARK, Record, Turn
 from sailvit.core.seeding import derive_seed, numpy_generator
+from sailvit.synthetic.mixture import drawn_options, named_shares
 from sailvit.synthetic.world.rendering import SIDE, draw
 from sailvit.synthetic.world.scenes import Scene, Split, Sum, pick, split_of
 from sailvit.synthetic.world.tasks import TASKS, Task, describe
@@ -42,18 +41,8 @@ class WorldOptions(Config):
 
     @field_validator("tasks", mode="before")
     @classmethod
-    def _bare_names(cls, value: Any) -> Any:
-        names = [value] if isinstance(value, str) else value
-        return dict.fromkeys(names, 1.0) if isinstance(names, list | tuple) else names
-
-    @field_validator("tasks")
-    @classmethod
-    def _known(cls, value: dict[str, float]) -> dict[str, float]:
-        for name in value:
-            if name not in TASKS:
-                near = get_close_matches(name, TASKS, n=1) or [", ".join(TASKS)]
-                raise ValueError(f"the world has no task {name!r}; write {near[0]}")
-        return value
+    def _named(cls, value: Any) -> Any:
+        return named_shares(value, TASKS, "the world has no task")
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,11 +108,7 @@ def open_world(config: SourceConfig, folder: Path) -> WorldSource:
 
 
 def _options(values: Mapping[str, Any]) -> WorldOptions:
-    try:
-        return WorldOptions.model_validate(values)
-    except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        raise DataError(f"options of the world do not hold: {problems}") from error
+    return drawn_options(WorldOptions, values, "world")
 
 
 def _record(name: str, task: Task, split: Split, rng: np.random.Generator) -> Record:
