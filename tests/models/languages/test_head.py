@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -174,3 +175,25 @@ def test_on_the_cpu_chunks_are_small(monkeypatch: pytest.MonkeyPatch):
     with Largest() as largest:
         Scores(hidden, weight).loss(torch.zeros(100, dtype=torch.long)).backward()
     assert largest.elements == 10 * 500
+
+
+@pytest.mark.parametrize("biased", [True, False])
+def test_rows_of_scores_are_aligned_in_large_vocabularies(
+    biased: bool, monkeypatch: pytest.MonkeyPatch
+):
+    """To the bit, in loss and gradients, whatever lies between the rows."""
+    tensors, labels = given()
+    if not biased:
+        del tensors["bias"]
+    results = []
+    for start in (module.ALIGNED_FROM, N):
+        monkeypatch.setattr(module, "ALIGNED_FROM", start)
+        monkeypatch.setattr(module, "_ROOMS", {torch.float32: torch.full((A * 64,), math.nan)})
+        room = module._room(A, N, like=tensors["hidden"])
+        assert room.shape == (A, N)
+        assert room.stride(0) == (64 if start == N else N)
+        loss = Scores(**tensors).loss(labels)
+        results.append((loss, *torch.autograd.grad(loss, list(tensors.values()))))
+    for expected, found in zip(*results, strict=True):
+        assert torch.equal(found, expected)
+        assert found.isfinite().all()
