@@ -15,6 +15,7 @@ from sailvit.data.lengths.measuring import Measurer
 from sailvit.data.processing.processor import Processor
 from sailvit.data.rows.keys import unread_line
 from sailvit.data.sources import open_source
+from sailvit.models.languages.positions import table_length
 from sailvit.models.loading.sketch import Sketch, sketch
 from sailvit.models.measures.flops import flops_model
 from sailvit.preflight.memory import Memory, estimate_memory
@@ -105,7 +106,8 @@ def plan(recipe: Recipe) -> Plan:
     samples, unreadable = _mean_samples(recipe, sources, model)
     sizes = {name: len(source) for name, source in sources.items()}
     tables, refused = _looked_at(recipe, sources, model)
-    problems += found + (refused or _judged(recipe, sources, tables, unreadable))
+    ends = table_length(model.mllm.language, recipe.sequence)
+    problems += found + (refused or _judged(recipe, sources, tables, unreadable, ends))
     remarks = [*model_remarks(recipe, model), *source_remarks(recipe), *_unread(tables)]
     stages = []
     for index, stage in enumerate(recipe.stages):
@@ -244,11 +246,13 @@ def _judged(
     sources: Mapping[str, Source],
     tables: Mapping[str, CostTable],
     unreadable: Mapping[str, str],
+    positions: int | None,
 ) -> list[str]:
     """What is wrong with the sources that could be judged, and with all others."""
     sizes = {name: len(source) for name, source in sources.items()}
     problems = [text for name, text in unreadable.items() if name not in tables]
-    return problems + [str(error) for error in judge(recipe, tables, sizes)]
+    found = judge(recipe, tables, sizes, positions=positions)
+    return problems + [str(error) for error in found]
 
 
 def _looked_at(

@@ -24,6 +24,7 @@ from sailvit.data.loading.loader import Loader
 from sailvit.data.processing.processor import Processor
 from sailvit.data.rows.keys import unread_line
 from sailvit.distributed.processes import arrive, barrier, broadcast, rank, world
+from sailvit.models.languages.positions import table_length
 from sailvit.models.loading.build import (
     ModelBundle,
     build,
@@ -47,7 +48,7 @@ from sailvit.training.callbacks.state import (
 )
 from sailvit.training.callbacks.stopping import stopping_safely
 from sailvit.training.checks.judging import judge, open_sources, refuse
-from sailvit.training.checks.problems import balance_remarks
+from sailvit.training.checks.problems import balance_remarks, position_remarks
 from sailvit.training.monitoring.monitored import choose
 from sailvit.training.objectives.base import make_objectives
 from sailvit.training.optim.optimizer import freeze, make_optimizer
@@ -97,7 +98,7 @@ class Trainer:
         self._costs = measure_all(
             self.sources, self._processor, workers=recipe.workers, progress=progress
         )
-        refuse(judge(recipe, self._costs, {name: len(each) for name, each in self.sources.items()}))
+        self._judge()
         self._changed: set[str] = set()
         for remark in self._remarks():
             announce({"note": remark})
@@ -119,12 +120,20 @@ class Trainer:
         for index in range(len(recipe.stages)):
             self._stage_run(index)
 
+    def _judge(self) -> None:
+        """Refuse what would stop a stage, all of it at once."""
+        sizes = {name: len(each) for name, each in self.sources.items()}
+        # While the model is on the CPU, where a wrong index is an exception.
+        ends = table_length(self.bundle.mllm.language, self.recipe.sequence)
+        refuse(judge(self.recipe, self._costs, sizes, positions=ends))
+
     def _remarks(self) -> Iterator[str]:
         """What the parts, the chat template and the sources have to say, in sentences."""
         yield from self.bundle.notes
         if (mode := self.recipe.parallel.mode) != "replicate" and world() == 1:
             yield f"parallel.mode is {mode}, but one process has nothing to share"
         yield from self._processor.encoder.remarks()
+        yield from position_remarks(self.recipe, self.bundle.mllm.language)
         yield from balance_remarks(self.recipe, self.bundle.mllm.language.config)
         for name, costs in self._costs.items():
             if costs.unread:

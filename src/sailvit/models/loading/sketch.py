@@ -53,8 +53,6 @@ class Sketch:
     """How images become tiles and placeholder runs; the id is the tokenizer's, or 0 without one."""
     tokenizer: PreTrainedTokenizerBase | None
     """The language's tokenizer with the placeholder; none when it is not on this machine."""
-    longest: int | None
-    """Most positions that the language was made for; none when its config does not say."""
     day: date = field(default_factory=date.today)
     """The day that the tokenizer's chat template is given as today's."""
 
@@ -81,8 +79,7 @@ def sketch(config: ModelConfig) -> Sketch:
     tokenizer = find_tokenizer(config)
     placeholder_id = tokenizer.convert_tokens_to_ids(config.placeholder) if tokenizer else 0
     mllm = MLLM(tower, connector, language, placeholder_id)
-    longest = getattr(language_config.get_text_config(), "max_position_embeddings", None)
-    return Sketch(mllm, layout_of(mllm, config), tokenizer, longest, config.day)
+    return Sketch(mllm, layout_of(mllm, config), tokenizer, config.day)
 
 
 def config_source(source: str) -> str:

@@ -82,21 +82,43 @@ def refuse(problems: Sequence[SailvitError]) -> None:
 
 
 def judge(
-    recipe: Recipe, costs: Mapping[str, CostTable], sizes: Mapping[str, int]
+    recipe: Recipe,
+    costs: Mapping[str, CostTable],
+    sizes: Mapping[str, int],
+    *,
+    positions: int | None = None,
 ) -> list[SailvitError]:
-    """What measured records say against the recipe; `sizes` counts all records of sources that were only sampled."""
+    """What measured records say against the recipe.
+
+    `sizes` counts all records of sources that were only sampled, `positions` those of a language
+    whose table of them is shorter than the recipe's sequence.
+    """
     problems: list[SailvitError] = []
     used = dict.fromkeys(name for stage in recipe.stages for name in stage.data)
     for name in used:
         if name in costs:
             found = _source_problem(recipe, costs[name], sizes[name])
             problems += [DataError(f"sources.{name}: {text}", kind="quarantine") for text in found]
+            problems += map(ModelError, _position_problems(recipe, name, costs[name], positions))
     for index, stage in enumerate(recipe.stages):
         problems += [
             DataError(f"stages.{index} ({stage.name}): {text}", kind="pairs")
             for text in _pair_problems(stage, costs)
         ]
     return problems
+
+
+def _position_problems(
+    recipe: Recipe, name: str, table: CostTable, positions: int | None
+) -> Iterator[str]:
+    """Samples that go on where the language's table of positions has ended."""
+    longest = min(recipe.sequence, int(table.tokens.max(initial=0)))
+    if positions is not None and longest > positions:
+        yield (
+            f"model.language: its table of positions ends at {positions}, and a sample of source {name} takes"
+            f" {longest} tokens (sequence is {recipe.sequence}); set sequence to {positions} or less, which cuts"
+            " such samples, or name a language with rotary positions"
+        )
 
 
 def _source_problem(recipe: Recipe, table: CostTable, records: int) -> Iterator[str]:

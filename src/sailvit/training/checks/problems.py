@@ -7,11 +7,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from transformers import PreTrainedModel
+
 from sailvit.core.errors import DataError
 from sailvit.core.recipe import NOT_FOLDERS, Part, Recipe, Stage
 from sailvit.data.processing.text import TextEncoder
 from sailvit.models.experts import asks_for_balance
 from sailvit.models.guards.checkpoint_files import folder_problems
+from sailvit.models.languages.positions import table_length
 from sailvit.models.loading.sketch import Sketch
 from sailvit.training.objectives.base import objective_problems
 
@@ -101,6 +104,22 @@ def search_remarks(stage: Stage, steps: int | None) -> Iterator[str]:
         )
 
 
+def position_remarks(recipe: Recipe, language: PreTrainedModel) -> Iterator[str]:
+    """A sequence that is longer than what the language was made for."""
+    if (table := table_length(language, recipe.sequence)) is not None:
+        yield (
+            f"sequence {recipe.sequence} is more than the {table} positions of the language's table;"
+            " samples longer than that stop the run before its first step"
+        )
+        return
+    longest = getattr(language.config.get_text_config(), "max_position_embeddings", None)
+    if longest is not None and recipe.sequence > longest:
+        yield (
+            f"sequence {recipe.sequence} is more than the {longest} positions that the language was made for;"
+            " only samples longer than that are affected"
+        )
+
+
 def model_remarks(recipe: Recipe, model: Sketch) -> Iterator[str]:
     """What the parts' configs say against the recipe's sizes."""
     layout = model.layout
@@ -110,11 +129,7 @@ def model_remarks(recipe: Recipe, model: Sketch) -> Iterator[str]:
             f"an image of {most} tiles takes {most * layout.tokens_per_tile} visual tokens, a pack holds"
             f" {recipe.sequence}; lower model.image.max_tiles or raise sequence, or such records are refused"
         )
-    if model.longest is not None and recipe.sequence > model.longest:
-        yield (
-            f"sequence {recipe.sequence} is more than the {model.longest} positions that the language was made for;"
-            " only samples longer than that are affected"
-        )
+    yield from position_remarks(recipe, model.mllm.language)
     yield from balance_remarks(recipe, model.mllm.language.config)
     if model.tokenizer is not None and not model.tokenizer.chat_template:
         yield "the language has no chat template; turns are written in the plain form that docs/data.md describes"

@@ -1,0 +1,78 @@
+"""Languages whose positions come from a table of some length: found on the model, not by its family's name."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from sailvit.models.packing.attention import PACKED
+from sailvit.models.packing.proof import FAULTS, untouched
+from sailvit.models.packing.segments import Segments
+
+_BEYOND = 16
+"""Entries that a table may have beyond the config's number: OPT's first two stand for nothing."""
+
+
+def table_length(language: PreTrainedModel, wanted: int) -> int | None:
+    """How long a sample may be where that is less than `wanted` tokens; None where a table does not end before.
+
+    With weights on the CPU a sample of two tokens is read at its last two positions. On the meta
+    device, where no index is out of range, and for a forward without position ids, it is what the
+    config says, if there is a table of that size. On an accelerator a wrong index would end the process.
+    """
+    # A rotation has no end; some rotations take note of the furthest position that they have seen.
+    if any(name.endswith("inv_freq") for name, _ in language.named_buffers()):
+        return None
+    model = language.base_model
+    tried = (
+        language.device.type == "cpu"
+        and "position_ids" in inspect.signature(model.forward).parameters
+    )
+    if not tried or not _reads(language, 2):
+        said = _said(language)
+        return said if said is not None and said < wanted else None
+    if _reads(language, wanted):
+        return None
+    known, beyond = 2, wanted
+    while beyond - known > 1:
+        middle = (known + beyond) // 2
+        if _reads(language, middle):
+            known = middle
+        else:
+            beyond = middle
+    return known
+
+
+def _reads(language: PreTrainedModel, length: int) -> bool:
+    """Whether the last two positions of so long a sample can be read."""
+    weight = language.get_input_embeddings().weight
+    given: dict[str, Any] = {
+        "inputs_embeds": weight.new_zeros(1, 2, weight.shape[1]),
+        "position_ids": torch.tensor([[length - 2, length - 1]]),
+        "use_cache": False,
+    }
+    if language.config._attn_implementation == PACKED:
+        given["segments"] = Segments(torch.tensor([0, 2], dtype=torch.int32), 2)
+    with untouched(language):
+        try:
+            language.base_model(**given)
+        except FAULTS:
+            return False
+    return True
+
+
+def _said(language: PreTrainedModel) -> int | None:
+    """The config's number of positions, where an embedding beside that of tokens is as large."""
+    said = getattr(language.config.get_text_config(), "max_position_embeddings", None)
+    if not isinstance(said, int):
+        return None
+    tables = (
+        module.num_embeddings
+        for module in language.modules()
+        if isinstance(module, nn.Embedding) and module is not language.get_input_embeddings()
+    )
+    return said if any(said <= size < said + _BEYOND for size in tables) else None
