@@ -106,8 +106,7 @@ def plan(recipe: Recipe) -> Plan:
     samples, unreadable = _mean_samples(recipe, sources, model)
     sizes = {name: len(source) for name, source in sources.items()}
     tables, refused = _looked_at(recipe, sources, model)
-    ends = table_length(model.mllm.language, recipe.sequence)
-    problems += found + (refused or _judged(recipe, sources, tables, unreadable, ends))
+    problems += found + (refused or _judged(recipe, sources, tables, unreadable, model))
     remarks = [*model_remarks(recipe, model), *source_remarks(recipe), *_unread(tables)]
     stages = []
     for index, stage in enumerate(recipe.stages):
@@ -246,12 +245,13 @@ def _judged(
     sources: Mapping[str, Source],
     tables: Mapping[str, CostTable],
     unreadable: Mapping[str, str],
-    positions: int | None,
+    model: Sketch,
 ) -> list[str]:
     """What is wrong with the sources that could be judged, and with all others."""
     sizes = {name: len(source) for name, source in sources.items()}
     problems = [text for name, text in unreadable.items() if name not in tables]
-    found = judge(recipe, tables, sizes, positions=positions)
+    ends = table_length(model.mllm.language, recipe.sequence)
+    found = judge(recipe, tables, sizes, positions=ends)
     return problems + [str(error) for error in found]
 
 
@@ -270,7 +270,7 @@ def _looked_at(
         positions = [place * len(source) // count for place in range(count)]
         counts, bad, unread = Measurer(source, processor).measure(positions)
         tables[name] = CostTable(
-            *counts[:2], unread=unread, firsts=counts[2], pairs=counts[3], bad=tuple(bad)
+            counts[0], counts[1], unread=unread, firsts=counts[2], pairs=counts[3], bad=tuple(bad)
         )
     return tables, []
 
