@@ -37,7 +37,12 @@ def table_length(language: PreTrainedModel, wanted: int) -> int | None:
         return said if said is not None and said < wanted else None
     if _reads(language, wanted):
         return None
-    known, beyond = 2, wanted
+    return _end(language, wanted)
+
+
+def _end(language: PreTrainedModel, beyond: int) -> int:
+    """The length between 2 and `beyond` that can just be read."""
+    known = 2
     while beyond - known > 1:
         middle = (known + beyond) // 2
         if _reads(language, middle):
