@@ -7,8 +7,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from transformers import PreTrainedModel
-
 from sailvit.core.errors import DataError
 from sailvit.core.recipe import NOT_FOLDERS, Part, Recipe, Stage
 from sailvit.data.processing.text import TextEncoder
@@ -104,7 +102,7 @@ def search_remarks(stage: Stage, steps: int | None) -> Iterator[str]:
         )
 
 
-def position_remarks(recipe: Recipe, language: PreTrainedModel) -> Iterator[str]:
+def position_remarks(recipe: Recipe, language: Any) -> Iterator[str]:
     """A sequence that is longer than what the language was made for."""
     if (table := table_length(language, recipe.sequence)) is not None:
         yield (
