@@ -34,7 +34,7 @@ def test_a_shipped_recipe_is_shown_with_its_missing_files():
     ):
         assert expected in text
     assert text.count("problem sources.") == 5
-    assert text.rstrip().endswith("5 problems")
+    assert text.rstrip().endswith("5 problems, listed at the top")
 
 
 def test_problems_are_the_exit_code_with_and_without_check():
@@ -95,3 +95,16 @@ def test_weights_are_loaded_and_proved_when_asked_for(monkeypatch: pytest.Monkey
     code, text = run("demo", "--tflops", "1", "--weights")
     assert code == 1
     assert "problem FooForCausalLM cannot be trained on packs" in text
+
+
+@pytest.mark.parametrize("width", [60, 80])
+def test_it_fits_narrow_terminals_with_problems_first(width: int):
+    environment = {"COLUMNS": str(width), "NO_COLOR": "1"}
+    arguments = ["sailvit-large", "--tflops", "989"]
+    text = CliRunner().invoke(app, arguments, env=environment).output
+    assert text.startswith("problem sources.")
+    tables = [line for line in text.splitlines() if line[:1] in "┏┃┡│└"]
+    assert max(map(len, tables)) <= width
+    assert not [line for line in tables if "…" in line or "..." in line]
+    assert "sample ┃" in text
+    assert "5 problems, listed at the top" in text

@@ -129,7 +129,6 @@ def test_train_writes_the_run_and_its_report(cli: Cli, tiny: Path, tmp_path: Pat
         "stage 1/2 coarse trains connector x1",
         "peak rate 0.0005",
         "holds",
-        "as planned",
         "report.html",
     ):
         assert expected in shown
@@ -150,7 +149,7 @@ def test_a_run_is_replaced_only_when_asked(cli: Cli, tiny: Path, tmp_path: Path)
     created = (tmp_path / "run/metrics.jsonl").read_text()
     code, _, said = cli("train", tiny, "--run", "run")
     assert code == 1
-    assert "run already holds a run; continue it with --resume, replace it with --overwrite" in said
+    assert "run already holds a finished run; replace it with --overwrite" in said
     assert (tmp_path / "run/metrics.jsonl").read_text() == created
     assert cli("train", tiny, "--run", "run", "--overwrite", "--set", "seed=8")[0] == 0
     assert read_json(tmp_path / "run/manifest.json")["seed"] == 8

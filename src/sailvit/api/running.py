@@ -113,7 +113,7 @@ def train(
         wish = wish_of(made, resume=resume, overwrite=overwrite)
         with claimed(folder, wish, len(made.stages)) as claim:
             if claim.deed == "nothing":
-                shown.say(f"{folder.path} is complete; nothing is left to do")
+                shown.say(f"{folder.path} is finished; nothing is left to do")
                 return Run(folder.path, trained=False)
             train_claimed(made, folder, claim, shown, callbacks)
     return Run(folder.path)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 import os
 import sys
+from importlib.metadata import version
 from pathlib import Path
+from typing import Annotated
 
 import typer
 
@@ -33,8 +35,19 @@ app.add_typer(bench, name="bench")
 app.add_typer(world, name="world")
 
 
+def _tell_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"sailvit {version('sailvit')}")
+        raise typer.Exit
+
+
 @app.callback()
-def about() -> None:
+def about(
+    tell_version: Annotated[
+        bool,
+        typer.Option("--version", is_eager=True, callback=_tell_version, help="Tell the version."),
+    ] = False,
+) -> None:
     """Refine any pretrained ViT in stages against a small LLM, keep the ViT, plug it into multimodal LLMs."""
 
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sailvit.cli.options import Set
+from sailvit.core.formatting import counted
 from sailvit.core.outputs import refuse_foreign_file, write_output
 from sailvit.recipes.loader import load_recipe
 
@@ -32,10 +34,7 @@ def about() -> None:
 @bench.command()
 def train(
     recipe: Annotated[str, typer.Argument(help="A recipe file, or the name of a shipped recipe.")],
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="Override a setting: parallel.compile=true. Repeatable."),
-    ] = None,
+    overrides: Set = None,
     steps: Annotated[int, typer.Option(min=1, help="Steps measured per stage.")] = 10,
     warmup: Annotated[int, typer.Option(min=1, help="Steps before them that are not.")] = 3,
     packs: Annotated[int, typer.Option(min=1, help="Most packs per step and process.")] = 8,
@@ -82,7 +81,7 @@ def speed_table(speed: Speed) -> Table:
         title=f"{speed.recipe} on {speed.processes} x {speed.device}", title_justify="left"
     )
     table.add_column("stage")
-    headings = ["samples/s", "answers/s", "MFU", "memory", "waiting"]
+    headings = ["samples/s", "answer tokens/s", "MFU", "memory", "waiting"]
     if speed.datasheet_peak:
         headings.insert(3, "of datasheet")
     for heading in headings:
@@ -106,7 +105,8 @@ def notes(speed: Speed) -> list[str]:
         f", by its datasheet {speed.datasheet_peak / 1e12:,.4g}" if speed.datasheet_peak else ""
     )
     stages = "; ".join(
-        f"{stage.name} {stage.steps} steps of {stage.packs} packs" for stage in speed.stages
+        f"{stage.name} {counted(stage.steps, 'step')} of {counted(stage.packs, 'pack')}"
+        for stage in speed.stages
     )
     lines = [
         f"Peak per device: {speed.measured_peak / 1e12:,.3g} TFLOP/s in {speed.precision}, measured on a large matrix"

@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sailvit.cli.options import Set
+from sailvit.core.formatting import counted
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
@@ -18,10 +21,7 @@ if TYPE_CHECKING:
 
 def plan(
     recipe: Annotated[Path, typer.Argument(help="Recipe file, or the name of a shipped recipe.")],
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="Override a value: stages.0.optim.lr=1e-4. Repeatable."),
-    ] = None,
+    overrides: Set = None,
     tflops: Annotated[
         float | None,
         typer.Option(
@@ -51,16 +51,17 @@ def plan(
     loaded = load_recipe(recipe, overrides or ())
     made = make_plan(loaded)
     console = Console()
+    _complain(console, made)
     if made.parameters:
         peak = tflops * 1e12 if tflops else _measured_peak(loaded.precision)
         _show(console, made, peak * mfu * devices)
         source = "given" if tflops else "measured here"
         console.print(f"Time at {peak / 1e12:,.3g} TFLOP/s ({source}) x {devices} x MFU {mfu:g}.")
-    _complain(console, made)
     proved = not weights or _prove(console, loaded)
-    if count := len(made.problems):
-        console.print(f"{count} problem{'s' * (count > 1)}", highlight=False)
-    if count or not proved:
+    if made.problems:
+        told = counted(len(made.problems), "problem")
+        console.print(f"{told}, listed at the top", highlight=False)
+    if made.problems or not proved:
         raise typer.Exit(1)
 
 
@@ -84,7 +85,8 @@ def _show(console: Console, made: Plan, speed: float) -> None:
     console.print(parts_table(made))
     console.print(
         f"A tile of {made.tile_size} px is {made.tokens_per_tile} visual tokens; an image is at most"
-        f" {made.most_tiles} tile{'s' * (made.most_tiles > 1)}, {made.most_tiles * made.tokens_per_tile} tokens.\n"
+        f" {counted(made.most_tiles, 'tile')},"
+        f" {counted(made.most_tiles * made.tokens_per_tile, 'token')}.\n"
     )
     console.print(stages_table(made, speed))
     for basis in dict.fromkeys(stage.sample.basis for stage in made.stages):
@@ -96,20 +98,23 @@ def _show(console: Console, made: Plan, speed: float) -> None:
 def _complain(console: Console, made: Plan) -> None:
     from rich.markup import escape
 
-    marked = [("[yellow]note[/yellow]", made.remarks), ("[red]problem[/red]", made.problems)]
+    marked = [("[red]problem[/red]", made.problems), ("[yellow]note[/yellow]", made.remarks)]
     for mark, texts in marked:
         for text in texts:
             console.print(f"{mark} {escape(text)}", highlight=False, soft_wrap=True)
+    if made.problems or made.remarks:
+        console.print()
 
 
 def parts_table(made: Plan) -> Table:
     """Parts against stages: how many parameters there are and how many train."""
     from rich.table import Table
 
-    table = Table(title=made.name, title_justify="left")
+    table = Table(title=f"{made.name}: parameters, and how many train", title_justify="left")
     table.add_column("part")
-    for heading in ("parameters", *(f"trains in {stage.name}" for stage in made.stages)):
-        table.add_column(heading, justify="right")
+    # A heading folds where there are many stages; numbers never do.
+    for heading in ("all", *(f"in {stage.name}" for stage in made.stages)):
+        table.add_column(heading, justify="right", overflow="fold")
     for part, count in made.parameters.items():
         trained = [stage.trains.get(part, 0) for stage in made.stages]
         table.add_row(part, number(count), *(number(t) if t else "frozen" for t in trained))
@@ -120,10 +125,12 @@ def stages_table(made: Plan, speed: float) -> Table:
     """One row per stage: samples, tokens, steps, FLOPs, memory and time at `speed` FLOP/s."""
     from rich.table import Table
 
-    table = Table()
-    table.add_column("stage")
-    for heading in ("samples", "tokens/sample", "tokens", "steps", "FLOPs", "memory", "time"):
-        table.add_column(heading, justify="right")
+    table = Table(padding=(0, 0, 0, 1))
+    table.add_column("stage", overflow="fold")
+    # Two short words stand one above the other, so that the table fits 80 columns.
+    headings = ("samples", "tokens/\nsample", "tokens", "steps", "FLOPs", "memory", "time")
+    for heading in headings:
+        table.add_column(heading, justify="right", no_wrap=True)
     for stage in made.stages:
         table.add_row(
             stage.name,

@@ -215,15 +215,10 @@ def announcement(line: dict[str, Any], *, verbose: bool = False) -> Table | str:
 
 def _proof_line(line: dict[str, Any]) -> str:
     """A proof that holds, with what moved and what did not."""
-    said = [
-        f"{row['part']} {_short(row['moved'])} moved"
-        if row["planned"]
-        else f"{row['part']} {_short(row['frozen'])} frozen"
-        for row in line["rows"]
-    ]
+    moved, frozen = (sum(row[key] for row in line["rows"]) for key in ("moved", "frozen"))
     return (
-        f"  proof of stage {line['stage']} after step {line['step']}"
-        f" [green]holds[/green]: {', '.join(said)}, as planned"
+        f"  proof of stage {line['stage']} after step {line['step']} [green]holds[/green]:"
+        f" {_short(moved)} moved, {_short(frozen)} frozen"
     )
 
 

@@ -33,7 +33,9 @@ class ConsoleScreen(Screen):
 
     def open_run(self, recipe: Recipe, folder: Path) -> None:
         """Say where the run writes, on what it computes and what it loads."""
-        self._console.print(opening(recipe, folder), highlight=False, soft_wrap=True)
+        self._console.print(
+            opening(recipe, folder), highlight=False, soft_wrap=not self._console.is_terminal
+        )
 
     def measuring(self) -> AbstractContextManager[Measured]:
         """A bar for every source that is measured."""

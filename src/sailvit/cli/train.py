@@ -8,13 +8,9 @@ from typing import Annotated
 
 import typer
 
+from sailvit.cli.options import Set
 from sailvit.core.run import RunFolder
 from sailvit.recipes.loader import load_recipe
-
-Set = Annotated[
-    list[str] | None,
-    typer.Option("--set", help="Override a setting, e.g. stages.0.optim.lr=1e-4; may be repeated."),
-]
 
 
 def train(

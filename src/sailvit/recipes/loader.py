@@ -44,9 +44,40 @@ def load_recipe(path_or_name: str | Path, overrides: Sequence[str] = ()) -> Reci
         )
     if path.resolve().parent != SHIPPED.resolve():
         document = _anchored(document, path.parent)
+    changed = document
     for setting in overrides:
-        document = override(document, setting)
-    return checked_recipe(document, str(path), Path())
+        changed = override(changed, setting)
+    try:
+        return _checked(changed, Path())
+    except ValidationError as error:
+        blamed = _blamed(document, overrides)
+        head = f"{path} does not take {blamed}:" if blamed else f"{path} is not a valid recipe:"
+        raise RecipeError("\n".join([head, *_told(error)])) from error
+
+
+def _blamed(document: Any, overrides: Sequence[str]) -> str:
+    """The overrides that make a valid document invalid, as given; empty if it was not valid."""
+    if not overrides or not _is_valid(document):
+        return ""
+    alone = [each for each in overrides if not _is_valid(override(document, each))]
+    # Where none does it alone, it takes some of them together.
+    return ", ".join(f"--set {each}" for each in alone or overrides)
+
+
+def _is_valid(document: Any) -> bool:
+    try:
+        _checked(document, Path())
+    except ValidationError:
+        return False
+    return True
+
+
+def _checked(document: Any, folder: Path) -> Recipe:
+    return Recipe.model_validate(_anchored(document, folder))
+
+
+def _told(error: ValidationError) -> list[str]:
+    return [f"  {line}" for line in explain(error, Recipe)]
 
 
 def checked_recipe(document: Any, origin: str, folder: Path) -> Recipe:
@@ -56,12 +87,10 @@ def checked_recipe(document: Any, origin: str, folder: Path) -> Recipe:
         RecipeError: it is none; the message begins with `origin` and has a line per wrong setting.
     """
     try:
-        return Recipe.model_validate(_anchored(document, folder))
+        return _checked(document, folder)
     except ValidationError as error:
-        lines = explain(error, Recipe)
-        raise RecipeError(
-            "\n".join([f"{origin} is not a valid recipe:", *(f"  {line}" for line in lines)])
-        ) from error
+        head = f"{origin} is not a valid recipe:"
+        raise RecipeError("\n".join([head, *_told(error)])) from error
 
 
 def dump_recipe(recipe: Recipe) -> str:

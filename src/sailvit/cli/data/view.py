@@ -43,7 +43,11 @@ def view(  # noqa: PLR0913, PLR0917 - the options of a command
     out: Annotated[Path, typer.Option("--out", help="Page to write.")] = Path("view.html"),
     overrides: Annotated[
         list[str] | None,
-        typer.Option("--set", help="Override a value of the recipe: sequence=512. Repeatable."),
+        typer.Option(
+            "--set",
+            metavar="PATH=VALUE",
+            help="Override a value of the recipe: sequence=512. Repeatable.",
+        ),
     ] = None,
     format_name: Format = None,
     images: Images = None,

@@ -129,28 +129,32 @@ class Claim:
 
     def _settled(self, *, was_left: bool) -> Deed:
         if self._wish == "resume":
-            return "resume"
+            over = self._complete() and not has_checkpoint(RunFolder(self._path).state)
+            return "nothing" if over else "resume"
         if not is_run(self._path):
             self._refuse_remains(was_left=was_left)
             return "start"
         deed: Deed = "overwrite"
         if self._wish == "auto":
-            manifest = manifest_of(self._path)
-            if len(manifest["stages"]) == self._stages:
+            if self._complete():
                 return "nothing"
             if has_checkpoint(RunFolder(self._path).state):
                 return "resume"
         elif self._wish == "start":
-            raise RunError(
-                f"{self._given} already holds a run; continue it with --resume, replace it with"
-                " --overwrite, or give another folder with --run"
-            )
+            ways = "replace it with --overwrite, or give another folder with --run"
+            if self._complete():
+                raise RunError(f"{self._given} already holds a finished run; {ways}")
+            raise RunError(f"{self._given} already holds a run; continue it with --resume, {ways}")
         if found := strangers(self._path):
             raise RunError(
                 f"{self._given} holds a run and {_names(found)}, which sailvit did not write:"
                 " nothing was replaced; move that elsewhere, or give another folder with --run"
             )
         return deed
+
+    def _complete(self) -> bool:
+        """Whether the run there has exported as many stages as this one has."""
+        return len(manifest_of(self._path).get("stages", ())) == self._stages
 
     def _refuse_remains(self, *, was_left: bool) -> None:
         """Take away what a start has left that was killed before its manifest; RunError for anything else."""
