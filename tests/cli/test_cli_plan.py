@@ -97,7 +97,7 @@ def test_weights_are_loaded_and_proved_when_asked_for(monkeypatch: pytest.Monkey
     assert "problem FooForCausalLM cannot be trained on packs" in text
 
 
-@pytest.mark.parametrize("width", [60, 80])
+@pytest.mark.parametrize("width", [80, 100])
 def test_it_fits_narrow_terminals_with_problems_first(width: int):
     environment = {"COLUMNS": str(width), "NO_COLOR": "1"}
     arguments = ["sailvit-large", "--tflops", "989"]
@@ -106,5 +106,5 @@ def test_it_fits_narrow_terminals_with_problems_first(width: int):
     tables = [line for line in text.splitlines() if line[:1] in "┏┃┡│└"]
     assert max(map(len, tables)) <= width
     assert not [line for line in tables if "…" in line or "..." in line]
-    assert "sample ┃" in text
+    assert "tokens/" in text
     assert "5 problems, listed at the top" in text

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import math
+import os
+import subprocess
 import sys
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +19,8 @@ from typer.testing import CliRunner
 from sailvit.cli import watch as module
 from sailvit.cli.app import app
 from sailvit.cli.watching import picture, sparkline
+from sailvit.core.lock import RunLock, is_held
+from sailvit.core.ownership import LOCK
 from sailvit.core.run import RunFolder, append_line, write_json
 from sailvit.report.following import RunSoFar, StageSoFar
 
@@ -119,6 +125,61 @@ def written(path: Path) -> RunFolder:
     return run
 
 
+@pytest.fixture
+def held(tmp_path: Path) -> Iterator[None]:
+    """The run of `written(tmp_path)` has a living process."""
+    lock = RunLock(tmp_path / LOCK)
+    lock.acquire()
+    yield
+    lock.release()
+
+
+@pytest.mark.parametrize("width", [60, 80, 130])
+def test_it_fits_24_rows(width: int):
+    console = Console(width=width, record=True, file=open("/dev/null", "w"))  # noqa: SIM115, PTH123
+    console.print(picture(so_far(), width, 23))
+    rows = console.export_text().splitlines()
+    assert len(rows) <= 23
+    text = "\n".join(rows)
+    for shown in ("▶ fine", "ETA 10 min", "next_token", "samples/s", "1 as planned", "running"):
+        assert shown in text, shown
+
+
+def test_the_runs_end_is_told():
+    stage = StageSoFar("fine", 0)
+    stage.take({**LINE, "seconds": 100.0})
+    later = StageSoFar("world", 1, length={"samples": 320})
+    text = drawn(so_far(stages=[stage, later]), 80)
+    assert "ETA 5 min 0 s  run ETA 8 min 20 s" in text
+
+
+def test_how_a_run_ended_is_told_at_once(tmp_path: Path):
+    assert "complete" in drawn(so_far(complete=True, held=None), 80)
+    run = written(tmp_path)
+    stopped = CliRunner().invoke(app, ["watch", str(run.path), "--once"]).output
+    assert "stopped before its end" in stopped
+    assert f"Continue with: sailvit train {run.recipe} --resume" in stopped
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    lock = RunLock(run.path / LOCK)
+    lock.acquire()
+    holder = json.loads(lock.path.read_text())
+    lock.path.write_text(json.dumps({**holder, "pid": ended.pid, "began": "1"}))
+    crashed = CliRunner().invoke(app, ["watch", str(run.path), "--once"]).output
+    assert "crashed: its process is gone" in crashed
+
+
+def test_a_lock_of_another_machine_is_judged_by_its_beat(tmp_path: Path):
+    lock = RunLock(tmp_path / LOCK)
+    assert is_held(lock.path) is None
+    lock.acquire()
+    assert is_held(lock.path) is True
+    lock.path.write_text(json.dumps({**json.loads(lock.path.read_text()), "machine": "other"}))
+    assert is_held(lock.path) is True
+    os.utime(lock.path, (1, 1))
+    assert is_held(lock.path) is False
+
+
 def test_once_prints_one_picture(tmp_path: Path):
     run = written(tmp_path)
     result = CliRunner().invoke(app, ["watch", str(run.path), "--once"])
@@ -129,6 +190,7 @@ def test_once_prints_one_picture(tmp_path: Path):
     )
 
 
+@pytest.mark.usefixtures("held")
 def test_it_follows_until_the_run_is_complete(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     run, waits = written(tmp_path), []
 
@@ -154,6 +216,7 @@ def test_it_follows_until_the_run_is_complete(tmp_path: Path, monkeypatch: pytes
     assert "complete" in result.output
 
 
+@pytest.mark.usefixtures("held")
 def test_ctrl_c_ends_it_quietly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     def sleep(seconds: float) -> None:
         raise KeyboardInterrupt
@@ -170,8 +233,6 @@ def test_a_folder_without_a_run_is_refused(tmp_path: Path):
 
 
 def test_it_runs_without_torch(tmp_path: Path):
-    import subprocess
-
     run = written(tmp_path)
     code = (
         "import sys; sys.modules['torch'] = None; sys.argv = ['sailvit', 'watch', sys.argv[1], '--once']\n"

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from sailvit.core.run import RunFolder
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
 
 
 def watch(
@@ -18,25 +21,33 @@ def watch(
     ] = False,
     every: Annotated[float, typer.Option(min=0.1, help="Seconds between looks.")] = 1.0,
 ) -> None:
-    """Show where a run stands, live until it is complete or Ctrl-C; nothing is written and no GPU is used."""
+    """Show where a run stands, live until it ends or Ctrl-C; nothing is written, no GPU is used."""
     # numpy and rich, so that `sailvit --help` does not wait for them.
     from rich.console import Console
     from rich.live import Live
 
-    from sailvit.cli.watching import picture
+    from sailvit.cli.watching import ending, picture
     from sailvit.report.following import Follower
 
     console = Console()
     follower = Follower(RunFolder(run))
     if once or not console.is_terminal:
-        console.print(picture(follower.look(), console.width))
+        seen = follower.look()
+        console.print(picture(seen, console.width))
+        console.print(ending(seen), highlight=False, soft_wrap=True, end="")
         return
+
+    def drawn() -> RenderableType:
+        """The run as it was seen, in a terminal that may have changed its size."""
+        return picture(seen, console.width, console.height - 1)
+
     seen = follower.look()
-    with Live(picture(seen, console.width), console=console, auto_refresh=False) as live:
+    with Live(drawn(), console=console, auto_refresh=False) as live:
         try:
-            while not seen.complete:
+            while seen.ended is None:
                 time.sleep(every)
                 seen = follower.look()
-                live.update(picture(seen, console.width), refresh=True)
+                live.update(drawn(), refresh=True)
         except KeyboardInterrupt:
             return
+    console.print(ending(seen), highlight=False, soft_wrap=True, end="")

@@ -8,16 +8,26 @@ from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from typing import Any
 
-from rich.console import Group, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.markup import escape
 from rich.panel import Panel
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from sailvit.cli.live import fitting
+from sailvit.core.formatting import counted
+from sailvit.core.run import RunFolder
 from sailvit.report.following import RunSoFar, StageSoFar
 from sailvit.report.wording import duration, short
 
+_ENDED = {
+    "complete": "[green]complete[/green]",
+    "stopped": "[yellow]stopped before its end[/yellow]",
+    "crashed": "[red]crashed: its process is gone[/red]",
+}
+_LEVELS = 5
+"""Ways to draw a run, from all there is to the least."""
 BARS = "▁▂▃▄▅▆▇█"
 WIDE = 112
 """Columns from which the lower part stands side by side."""
@@ -40,13 +50,37 @@ def sparkline(values: Sequence[float], width: int) -> str:
     return "".join(BARS[round((mean - low) * scale)] for mean in means)
 
 
-def picture(run: RunSoFar, width: int) -> RenderableType:
-    """Everything about the run, `width` columns wide."""
+def picture(run: RunSoFar, width: int, height: int | None = None) -> RenderableType:
+    """The run, `width` columns wide; with `height` only as much of it as so many rows hold."""
+    drawn = _picture(run, width, 0)
+    for level in range(1, _LEVELS):
+        if height is None or len(Console(width=width).render_lines(drawn, pad=False)) <= height:
+            break
+        drawn = _picture(run, width, level)
+    return drawn
+
+
+def ending(run: RunSoFar) -> str:
+    """What to do about a run that has ended and is not complete; empty for all others."""
+    if run.ended in (None, "complete"):
+        return ""
+    recipe = escape(str(RunFolder(run.path).recipe))
+    return f"Continue with: sailvit train {recipe} --resume\n"
+
+
+def _picture(run: RunSoFar, width: int, level: int) -> RenderableType:
+    """All of it, or from level 1 without blank lines, 2 brief, 3 without looks, 4 without parts."""
     inner = width - 4
     wide = width >= WIDE
     column = (inner - 3) // 2 if wide else inner
-    left = [*_losses(run.stage, column), *_speed(run.stage, column)]
-    right = [*_parts(run), *_looks(run, column), *_happenings(run)]
+    left = [*_losses(run.stage, column), *_speed(run.stage, column, brief=level >= 2)]
+    right = [
+        *(_parts(run) if level < 4 else ()),
+        *(_looks(run, column) if level < 3 else ()),
+        *_happenings(run),
+    ]
+    if level:
+        left, right = ([each for each in side if not _is_blank(each)] for side in (left, right))
     body = _beside(Group(*left), Group(*right), column) if wide else Group(*left, *right)
     title = f"[bold]{escape(run.name)}[/bold] [dim]{escape(str(run.path))}[/dim]"
     return Panel(
@@ -60,6 +94,10 @@ def picture(run: RunSoFar, width: int) -> RenderableType:
     )
 
 
+def _is_blank(drawn: RenderableType) -> bool:
+    return isinstance(drawn, Text) and not drawn.plain
+
+
 def _beside(left: RenderableType, right: RenderableType, width: int) -> Table:
     grid = Table.grid(padding=(0, 3, 0, 0), expand=True)
     for _ in range(2):
@@ -70,14 +108,14 @@ def _beside(left: RenderableType, right: RenderableType, width: int) -> Table:
 
 def _state(run: RunSoFar) -> str:
     """Whether it runs, as far as its files tell."""
-    if run.complete:
-        return "[green]complete[/green]"
+    if run.ended is not None:
+        return _ENDED[run.ended]
     if run.quiet is None:
         return "[dim]no step yet[/dim]"
     stage = run.stage
     longest = 10 * max(stage.last["seconds"], STALE / 10) if stage else STALE
     if run.quiet > longest:
-        return f"[yellow]silent for {duration(run.quiet)}: stopped, saving, or stuck[/yellow]"
+        return f"[yellow]silent for {duration(run.quiet)}: saving, or stuck[/yellow]"
     return f"[green]running[/green] [dim]· last step {duration(run.quiet)} ago[/dim]"
 
 
@@ -94,7 +132,7 @@ def _stages(run: RunSoFar) -> Text:
         )
         line.append(f"{mark} {stage.name}   ", style=style)
     if run.resumed:
-        line.append(f"resumed {run.resumed} time{'s' if run.resumed > 1 else ''}", style="yellow")
+        line.append(f"resumed {counted(run.resumed, 'time')}", style="yellow")
     return line
 
 
@@ -104,14 +142,17 @@ def _progress(run: RunSoFar, width: int) -> Iterable[RenderableType]:
     if stage is None:
         return [Text("the first step has not been taken yet", style="dim")]
     last, done = stage.last, stage.done
-    facts = [
-        f"step {last['step']:,}",
-        f"{last['samples']:,} samples",
+    facts = [f"step {last['step']:,}"]
+    if stage.left and not stage.finished:
+        facts += [f"ETA {duration(stage.left)}"]
+        later = any(each.index > stage.index for each in run.stages)
+        facts += [f"run ETA {duration(run.left)}"] if later and run.left else []
+    facts += [
         f"{_count(last['tokens'])} tokens",
+        counted(last["samples"], "sample"),
+        f"{duration(stage.seconds)} in steps",
     ]
-    facts += [f"{duration(stage.seconds)} in steps"]
-    facts += [f"ETA {duration(stage.left)}"] if stage.left and not stage.finished else []
-    text = Text("  ".join(facts))
+    text = Text(fitting(facts, width))
     if done is None:
         return [text, Text()]
     bar = Table.grid(padding=(0, 1, 0, 0))
@@ -133,8 +174,10 @@ def _losses(stage: StageSoFar | None, width: int) -> Iterable[RenderableType]:
     )
 
 
-def _speed(stage: StageSoFar | None, width: int) -> Iterable[RenderableType]:
-    """Throughput and what it is lost to."""
+def _speed(
+    stage: StageSoFar | None, width: int, *, brief: bool = False
+) -> Iterable[RenderableType]:
+    """Throughput and what it is lost to; `brief` leaves the latter out."""
     columns = dict(_columns(stage))
     shown = {
         "samples_per_s": ("samples/s", _count),
@@ -146,7 +189,7 @@ def _speed(stage: StageSoFar | None, width: int) -> Iterable[RenderableType]:
     }
     rows = [
         (label, say(_recent(columns[name])), columns[name])
-        for name, (label, say) in shown.items()
+        for name, (label, say) in list(shown.items())[: 3 if brief else None]
         if name in columns
     ]
     return _lines("steps", rows, width)

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 import sailvit
-from sailvit.cli.train import Set
+from sailvit.cli.options import Set
 from sailvit.core.errors import RunError
 from sailvit.core.ownership import WORLD, is_run, others, strangers
 from sailvit.core.run import RunFolder, write_json

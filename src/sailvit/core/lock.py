@@ -131,6 +131,21 @@ def living_holder(path: Path) -> Holder | None:
     return None if holder is None or _dead(holder) else holder
 
 
+def is_held(path: Path) -> bool | None:
+    """Whether the process that holds the lock at `path` lives, told at once; None when nobody does.
+
+    A process of another machine is judged by its last beat. Clocks of two machines may differ, so
+    it gets three times the patience of one that wants the lock and can watch it beat.
+    """
+    holder = _read(path)
+    if holder is None:
+        return None
+    if holder.machine == _machine():
+        return not _dead(holder)
+    beat = _time_of(path)
+    return None if beat is None else time.time() - beat / 1e9 < 3 * PATIENCE
+
+
 def _take(path: Path, me: Holder) -> bool:
     """Make `path` name `me`; whether a dead process had to make way. RunError when a living one holds it."""
     for attempt in range(_TRIES):

@@ -11,6 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from sailvit.core.errors import RunError
+from sailvit.core.lock import is_held
+from sailvit.core.ownership import LOCK
+from sailvit.core.remaining import seconds_ahead
 from sailvit.core.run import RunFolder, read_json
 
 MEASURES = ("samples_per_s", "answer_tokens_per_s", "mfu", "padding", "grad_norm")
@@ -96,6 +99,30 @@ class RunSoFar:
     """Proofs of training."""
     left_out: dict[str, Counter[str]]
     """Records that could not be read: per source, how often each kind."""
+    held: bool | None = True
+    """Whether the process that writes the run lives; None: none has it open."""
+
+    @property
+    def ended(self) -> str | None:
+        """How it ended: `complete`, `stopped` in order, or `crashed`; None while it runs."""
+        if self.complete:
+            return "complete"
+        return {True: None, False: "crashed", None: "stopped"}[self.held]
+
+    @property
+    def left(self) -> float | None:
+        """Seconds to the end of its last stage; None where that cannot be known."""
+        stage = self.stage
+        if stage is None or stage.left is None:
+            return None
+        later = [each.length for each in self.stages if each.index > stage.index]
+        ahead = seconds_ahead(
+            later,
+            samples=stage.last["samples"],
+            tokens=stage.last["tokens"],
+            seconds=stage.seconds,
+        )
+        return None if ahead is None else stage.left + ahead
 
     @property
     def stage(self) -> StageSoFar | None:
@@ -157,6 +184,8 @@ class Follower:
             raise RunError(
                 f"{self._run.path} holds no run yet: there is no {self._run.manifest.name}; is it a run folder?"
             )
+        # Before the manifest: a run that ends between the two is then seen as complete, not stopped.
+        held = is_held(self._run.path / LOCK)
         manifest = read_json(self._run.manifest)
         self._follow_steps()
         for name, file in self._others.items():
@@ -173,6 +202,7 @@ class Follower:
             looks=self._lines["monitoring"],
             proofs=self._lines["proofs"],
             left_out=self._left_out(),
+            held=held,
         )
 
     def _follow_steps(self) -> None:
