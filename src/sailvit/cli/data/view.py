@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sailvit.cli.data.opening import Format, Images, Overwrite, day_of, open_named
+from sailvit.cli.options import Set
 from sailvit.core.outputs import refuse_foreign_file, write_output
 
 if TYPE_CHECKING:
@@ -41,14 +42,7 @@ def view(  # noqa: PLR0913, PLR0917 - the options of a command
     packs: Annotated[int, typer.Option(min=1, help="Packs to show.")] = 4,
     seed: Seed = None,
     out: Annotated[Path, typer.Option("--out", help="Page to write.")] = Path("view.html"),
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="PATH=VALUE",
-            help="Override a value of the recipe: sequence=512. Repeatable.",
-        ),
-    ] = None,
+    overrides: Set = None,
     format_name: Format = None,
     images: Images = None,
     overwrite: Overwrite = False,
