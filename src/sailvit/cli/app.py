@@ -15,6 +15,7 @@ from sailvit.cli.bench import bench
 from sailvit.cli.data.app import data
 from sailvit.cli.demo import demo
 from sailvit.cli.plan import plan
+from sailvit.cli.recipe import formats, recipe, towers
 from sailvit.cli.report import report
 from sailvit.cli.train import train
 from sailvit.cli.watch import watch
@@ -30,6 +31,9 @@ app.command()(train)
 app.command()(plan)
 app.command()(watch)
 app.command()(report)
+app.command()(formats)
+app.command()(towers)
+app.add_typer(recipe, name="recipe")
 app.add_typer(data, name="data")
 app.add_typer(bench, name="bench")
 app.add_typer(world, name="world")
