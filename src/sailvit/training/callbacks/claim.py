@@ -141,16 +141,20 @@ class Claim:
             if has_checkpoint(RunFolder(self._path).state):
                 return "resume"
         elif self._wish == "start":
-            ways = "replace it with --overwrite, or give another folder with --run"
-            if self._complete():
-                raise RunError(f"{self._given} already holds a finished run; {ways}")
-            raise RunError(f"{self._given} already holds a run; continue it with --resume, {ways}")
+            raise RunError(self._told_of_run())
         if found := strangers(self._path):
             raise RunError(
                 f"{self._given} holds a run and {_names(found)}, which sailvit did not write:"
                 " nothing was replaced; move that elsewhere, or give another folder with --run"
             )
         return deed
+
+    def _told_of_run(self) -> str:
+        """Why a new run does not start where one is, and what to do."""
+        ways = "replace it with --overwrite, or give another folder with --run"
+        if self._complete():
+            return f"{self._given} already holds a finished run; {ways}"
+        return f"{self._given} already holds a run; continue it with --resume, {ways}"
 
     def _complete(self) -> bool:
         """Whether the run there has exported as many stages as this one has."""
