@@ -13,12 +13,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from sailvit.cli import progress
 from sailvit.cli.app import main
-from sailvit.cli.progress import ProgressCallback
 from sailvit.core.run import read_json
 from sailvit.recipes.loader import dump_recipe
 from sailvit.training import trainer as trainer_module
+from sailvit.training.callbacks.proof import ProofCallback
 from sailvit.training.stages.stage_run import StageRun, StepRecord
 from tiny_parts import Parts
 from tiny_runs import lines, recipe, three_stages, write_data
@@ -113,20 +112,20 @@ def test_two_processes_write_the_run_of_one(
 def test_processes_stop_together_and_go_on(
     tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    sound = ProgressCallback.step_ended
+    sound = ProofCallback.step_ended
 
-    def stopped(callback: ProgressCallback, job: StageRun, record: StepRecord) -> None:
-        sound(callback, job, record)
+    def stopped(callback: ProofCallback, run: StageRun, record: StepRecord) -> None:
+        sound(callback, run, record)
         if os.environ["RANK"] == "1" and (record.stage, record.step) == ("fine", 1):
             os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr(progress.ProgressCallback, "step_ended", stopped)
+    monkeypatch.setattr(ProofCallback, "step_ended", stopped)
     codes, _, said = two(tmp_path, "train", str(tiny), "--run", "run")
     assert codes == [75, 75]
     assert "stopped by another process after step 2 of stage fine" in said[0]
     assert "torchrun ... -m -- sailvit train run/recipe.yaml --resume" in said[0]
     assert said[1] == ""
-    monkeypatch.setattr(progress.ProgressCallback, "step_ended", sound)
+    monkeypatch.setattr(ProofCallback, "step_ended", sound)
     assert two(tmp_path, "train", "run/recipe.yaml", "--resume")[0] == [0, 0]
     assert two(tmp_path, "train", str(tiny), "--run", "whole")[0] == [0, 0]
     torch.testing.assert_close(
@@ -164,17 +163,17 @@ def test_a_sharded_run_goes_on_in_one_process(
     tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """Same samples in the same global batches, none lost, none twice; weights as of an undisturbed run."""
-    sound = ProgressCallback.step_ended
+    sound = ProofCallback.step_ended
 
-    def stopped(callback: ProgressCallback, job: StageRun, record: StepRecord) -> None:
-        sound(callback, job, record)
+    def stopped(callback: ProofCallback, run: StageRun, record: StepRecord) -> None:
+        sound(callback, run, record)
         if (record.stage, record.step) == ("fine", 2):
             os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr(progress.ProgressCallback, "step_ended", stopped)
+    monkeypatch.setattr(ProofCallback, "step_ended", stopped)
     sharded = ("--set", "parallel.mode=shard")
     assert two(tmp_path, "train", str(tiny), "--run", "run", *sharded)[0] == [75, 75]
-    monkeypatch.setattr(progress.ProgressCallback, "step_ended", sound)
+    monkeypatch.setattr(ProofCallback, "step_ended", sound)
     for arguments in (["run/recipe.yaml", "--resume"], [str(tiny), "--run", "whole"]):
         monkeypatch.setattr(sys, "argv", ["sailvit", "train", *arguments])
         with pytest.raises(SystemExit) as end:
@@ -201,24 +200,24 @@ def test_auto_resume_goes_on_starts_over_or_does_nothing(
             main()
         return int(end.value.code or 0)
 
-    sound = ProgressCallback.step_ended
+    sound = ProofCallback.step_ended
 
-    def stopped(callback: ProgressCallback, job: StageRun, record: StepRecord) -> None:
-        sound(callback, job, record)
+    def stopped(callback: ProofCallback, run: StageRun, record: StepRecord) -> None:
+        sound(callback, run, record)
         if (record.stage, record.step) == ("fine", 1):
             os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr(progress.ProgressCallback, "step_ended", stopped)
+    monkeypatch.setattr(ProofCallback, "step_ended", stopped)
     assert sailvit() == 75
-    monkeypatch.setattr(progress.ProgressCallback, "step_ended", sound)
+    monkeypatch.setattr(ProofCallback, "step_ended", sound)
     # A run that was killed before its first save has nothing to lose and begins anew.
     shutil.move(tmp_path / "run/state", tmp_path / "kept")
     first = read_json(tmp_path / "run/manifest.json")["created"]
-    monkeypatch.setattr(progress.ProgressCallback, "step_ended", stopped)
+    monkeypatch.setattr(ProofCallback, "step_ended", stopped)
     assert sailvit() == 75
     assert read_json(tmp_path / "run/manifest.json")["resumed"] == []
     assert read_json(tmp_path / "run/manifest.json")["created"] >= first
-    monkeypatch.setattr(progress.ProgressCallback, "step_ended", sound)
+    monkeypatch.setattr(ProofCallback, "step_ended", sound)
     assert sailvit() == 0
     assert len(read_json(tmp_path / "run/manifest.json")["resumed"]) == 1
     created = (tmp_path / "run/report.html").stat().st_mtime_ns
