@@ -128,7 +128,8 @@ class RunModel:
     @property
     def language(self) -> nn.Module:
         """The language model, as transformers knows it."""
-        return self.bundle.mllm.language
+        language: nn.Module = self.bundle.mllm.language
+        return language
 
     def generate(
         self,

@@ -171,7 +171,7 @@ def _place(source: Source, position: int) -> tuple[str | None, int | None]:
     try:
         if isinstance(source, Placed):
             file, offset = source.place(position)
-            return _writable(file), offset
+            return None if file is None else _writable(file), offset
     except UNUSABLE:
         pass
     return None, None

@@ -10,6 +10,7 @@ from sailvit.models.loading.build import load_connector, load_language, load_tow
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
 
     from sailvit.core.recipe import Part, Recipe
     from sailvit.models.structure.mllm import MLLM
@@ -41,9 +42,12 @@ def _weights(recipe: Recipe, part: Part, folder: str | None, mllm: MLLM) -> dict
         if folder is not None:
             named = config.connector.model_copy(update={"source": folder})
             config = config.model_copy(update={"connector": named})
-        return load_connector(config, mllm.tower, mllm.language, recipe.seed).state_dict()
+        fresh: nn.Module = load_connector(config, mllm.tower, mllm.language, recipe.seed)
+        return fresh.state_dict()
     if folder is not None:
         config = config.model_copy(update={part: folder})
     if part == "tower":
-        return load_tower(config)[0].model.state_dict()
-    return load_language(config, recipe.seed)[0].state_dict()
+        fresh = load_tower(config)[0].model
+    else:
+        fresh = load_language(config, recipe.seed)[0]
+    return fresh.state_dict()
