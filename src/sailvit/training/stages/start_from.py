@@ -46,8 +46,7 @@ def _weights(recipe: Recipe, part: Part, folder: str | None, mllm: MLLM) -> dict
         return fresh.state_dict()
     if folder is not None:
         config = config.model_copy(update={part: folder})
-    if part == "tower":
-        fresh = load_tower(config)[0].model
-    else:
-        fresh = load_language(config, recipe.seed)[0]
+    fresh = (
+        load_tower(config)[0].model if part == "tower" else load_language(config, recipe.seed)[0]
+    )
     return fresh.state_dict()
