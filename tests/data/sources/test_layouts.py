@@ -172,7 +172,7 @@ def test_what_layouts_define_is_honoured(tmp_path, name):
 
 
 REFUSED = {
-    "videos": ({"messages": PLAIN, "videos": ["a.mp4"]}, "found `videos`.*format `frames`"),
+    "videos": ({"messages": PLAIN, "videos": ["a.mp4"]}, "found `videos`.*format `video_frames`"),
     "video": ({"conversations": SHOWN, "video": "a.mp4"}, "found `video`"),
     "audios": ({"messages": PLAIN, "audios": ["a.wav"]}, "found `audios`"),
     "tools": ({"messages": PLAIN, "tools": '[{"name": "f"}]'}, "found `tools`"),
