@@ -272,7 +272,7 @@ def test_a_run_stopped_after_a_stages_last_step_has_only_to_prove_and_save_it(
 
 def test_a_folder_that_holds_a_run_is_left_alone(whole: tuple, gradual: Recipe):
     before = (whole[0] / "manifest.json").read_text()
-    with pytest.raises(RunError, match="already holds a run; continue it with --resume"):
+    with pytest.raises(RunError, match="already holds a finished run"):
         train(gradual, whole[0])
     assert (whole[0] / "manifest.json").read_text() == before
 
