@@ -228,10 +228,10 @@ RANKS = """
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.tensor import Replicate, Shard, distribute_tensor
     from sailvit.checkpoint.store import Checkpoints
-    from sailvit.distributed.processes import joined, meet, rank, world
+    from sailvit.distributed.processes import barrier, process_group, rank, world
 
     torch.set_num_threads(1)
-    with joined():
+    with process_group():
         mesh = init_device_mesh("cpu", (world(),))
         whole = torch.arange(35.0).view(7, 5)
         store = Checkpoints(Path(sys.argv[1]))
@@ -250,7 +250,7 @@ RANKS = """
             if rank() == 0:
                 print(json.dumps({"same": same, "values": found.values}))
         # A process that leaves the group while another still uses it makes that one abort, now and then.
-        meet()
+        barrier()
 """
 
 
