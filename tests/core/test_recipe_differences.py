@@ -55,6 +55,7 @@ def recipe(**changes: Any) -> Recipe:
         {"recovery": {"streak": 9, "rollbacks": 0, "spike": 3.0}},
         {"monitoring": {"every": None, "loggers": [], "source": "seen", "share": None}},
         {"parallel": {"mode": "shard", "offload": True, "recompute": {"tower": "full"}}},
+        {"parallel": {"packing": "rows"}},
         {"stages__1__save": ["tower"]},
         {"sources__seen__path": "/elsewhere"},
         {"sources__fresh": {"format": "llava", "path": "/new"}, "monitoring__source": "fresh"},
