@@ -278,9 +278,7 @@ def test_settings_that_do_less_than_they_say_are_told(cli: Cli, tiny: Path):
     more = ["--set", "stages.world.length.samples=50", "--set", "parallel.mode=shard"]
     code, shown, said = cli("train", tiny, "--set", data, "--set", train, *more)
     assert (code, said) == (0, "")
-    assert (
-        "stage world trains tower x0.5 (last 1 blocks, x0.8 per layer down), connector x1" in shown
-    )
+    assert "world trains tower x0.5 (last 1 blocks, x0.8 per layer down), connector x1" in shown
     assert "its sources end after 9 records" in shown
     assert "length.samples asks for 50" in shown
     assert "parallel.mode is shard, but one process has nothing to share" in shown

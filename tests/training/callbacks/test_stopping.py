@@ -232,7 +232,7 @@ def test_what_stops_one_process_stops_all_after_the_same_step(
 
     monkeypatch.setattr(loop, "world", lambda: 2)
     monkeypatch.setattr(loop, "sum_counts", summed)
-    monkeypatch.setattr(loop, "gathered", lambda value: [None, value or "another's"])
+    monkeypatch.setattr(loop, "gather_objects", lambda value: [None, value or "another's"])
     steps = [Step((), {"steps": number}) for number in range(2 if own else 9)]
     seen: list[int] = []
     with pytest.raises(DataError, match="mine" if own else "another's"):

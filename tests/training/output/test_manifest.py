@@ -111,6 +111,7 @@ def test_stages_are_noted_once_and_resumes_each_time(parts: Parts, tmp_path: Pat
             "train": {"tower": 0.5},
             "start": {"tower": "previous", "connector": "previous", "language": "recipe"},
             "parts": {"tower": "stages/00-fine/tower"},
+            "files": [],
         }
     ]
     assert [(entry["stage"], entry["step"]) for entry in values["resumed"]] == [("fine", 4)] * 2

@@ -176,7 +176,7 @@ def test_looks_and_tools_that_cannot_write_are_left_out(
         monkeypatch.setattr(curves._TensorBoard, "add", full)
     Trainer(made, RunFolder(tmp_path / "run"), announce=told.append).run()
     notes = [line["note"] for line in told if "note" in line]
-    assert sum("no looks until the next stage" in note for note in notes) == 1
+    assert sum("nothing is monitored until the next stage" in note for note in notes) == 1
     assert sum("tensorboard failed" in note for note in notes) == isinstance(error, OSError)
     assert lines(tmp_path / "run/monitoring.jsonl") == []
     assert json.loads((tmp_path / "run/manifest.json").read_text())["stages"]
