@@ -34,7 +34,7 @@ def test_summary_holds_the_means_of_the_task_scores(walked):
         assert all(score * 3 == pytest.approx(round(score * 3)) for score in scores)
     assert summary["gain"] == pytest.approx(summary["refined"] - summary["base"])
     assert (summary["seed"], summary["quick"]) == (3, True)
-    assert 0 < summary["seconds"] < 300
+    assert 0 < summary["seconds"] < 900
 
 
 def test_every_stage_is_proved_at_its_start_and_end(walked):
