@@ -17,8 +17,8 @@ from tiny_languages import language_of, model_of, worst_errors  # noqa: E402 - n
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES  # noqa: E402
 
 from sailvit.core.errors import ModelError  # noqa: E402
+from sailvit.models.guards.errors import FOREIGN  # noqa: E402
 from sailvit.models.loading.quiet import quiet_libraries  # noqa: E402
-from sailvit.models.packing.proof import FAULTS  # noqa: E402
 
 PAGE = ROOT / "docs" / "languages.md"
 SECONDS = 60
@@ -48,12 +48,12 @@ def row(family: str) -> str:
     """The table's line of a family."""
     try:
         language = language_of(family)
-    except FAULTS as error:
+    except FOREIGN as error:
         return f"| {family} | no tiny model | | | {_short(error)} |"
     try:
         model = model_of(language)
         logits, gradients = worst_errors(model)
-    except FAULTS as error:
+    except (*FOREIGN, ModelError) as error:
         kind = "refused" if isinstance(error, ModelError) else "fails"
         return f"| {family} | {kind} | | | {_short(error)} |"
     why = model.chosen.findings[0] if model.chosen.findings else ""
