@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from sailvit.core.version import __version__ as __version__
+
 if TYPE_CHECKING:
     from sailvit.api.models import load_run as load_run
     from sailvit.api.towers import load_tower as load_tower
@@ -17,8 +19,6 @@ if TYPE_CHECKING:
     from sailvit.entry import train as train
     from sailvit.training.objectives.base import Objective as Objective
     from sailvit.training.stages.callback import Callback as Callback
-
-__version__ = "0.1.0"
 
 __all__ = [
     "Callback",

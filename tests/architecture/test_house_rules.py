@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from house_rules import FILE_RULES, PACKAGE, ROOT, Module, Rule, modules
-from layers import layer_breaks, place_breaks, unplaced
+from layers import folder_cycles, layer_breaks, place_breaks, unplaced
 
 EVERY_RULE = [*FILE_RULES, layer_breaks, place_breaks, unplaced]
 
@@ -31,6 +31,10 @@ def show(found: list[str]) -> None:
 @pytest.mark.parametrize("rule", EVERY_RULE, ids=lambda rule: rule.__name__)
 def test_every_module_keeps(rule: Rule):
     show(violations(rule, modules()))
+
+
+def test_no_folders_import_each_other():
+    show(folder_cycles(modules()))
 
 
 def backward_calls(given: list[Module]) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import house_rules as house
 import pytest
 from house_rules import FILE_RULES, Module, Rule
-from layers import layer_breaks, place_breaks, unplaced
+from layers import folder_cycles, layer_breaks, place_breaks, unplaced
 from test_house_rules import EVERY_RULE, FOREIGN, backward_calls, code_lines, readme_faults
 
 FIELDS = '@dataclass\nclass A:\n    """A."""\n\n    b: int\n    """B."""\n    c: int\n'
@@ -115,6 +115,35 @@ def test_what_is_right_passes(rule: Rule, name: str, text: str):
 def test_every_rule_has_a_planted_fault():
     assert {rule for rule, *_ in PLANTED} == set(EVERY_RULE)
     assert set(FILE_RULES) <= set(EVERY_RULE)
+
+
+LOW = Module("core/low/a.py", "import os\n")
+LAZY = Module("core/a.py", "def f():\n    from sailvit.core.low.a import x\n")
+
+
+@pytest.mark.parametrize(
+    ("given", "places"),
+    [
+        ([LAZY, LOW], []),
+        (
+            [LAZY, Module("core/low/a.py", "from sailvit.core.a import f\n")],
+            ["a.py:2", "low/a.py:1"],
+        ),
+        (
+            [
+                Module("core/one/a.py", "from sailvit.core.two.a import x\n"),
+                Module("core/two/a.py", "if TYPE_CHECKING:\n    from ..three.deep import a\n"),
+                Module("core/three/deep/a.py", "import sailvit.core.one.a\n"),
+                Module("core/three/b.py", "from sailvit.core.three.deep import a\n"),
+            ],
+            ["one/a.py:1", "two/a.py:2", "three/deep/a.py:1"],
+        ),
+    ],
+    ids=["down", "parent and child", "three in a circle"],
+)
+def test_folders_that_import_each_other_are_found(given: list[Module], places: list[str]):
+    found = [text.split(": ")[0] for text in folder_cycles(given)]
+    assert found == [f"src/sailvit/core/{place}" for place in places]
 
 
 def test_backward_calls_are_counted():

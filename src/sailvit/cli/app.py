@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import sys
-from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
 
@@ -21,6 +20,7 @@ from sailvit.cli.train import train
 from sailvit.cli.watch import watch
 from sailvit.cli.world import world
 from sailvit.core.errors import InterruptedRunError, SailvitError
+from sailvit.core.version import __version__
 
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 """A disk that is full, or full for this user, or read-only: nothing that a traceback helps with."""
@@ -41,7 +41,7 @@ app.add_typer(world, name="world")
 
 def _tell_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"sailvit {version('sailvit')}")
+        typer.echo(f"sailvit {__version__}")
         raise typer.Exit
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sailvit.cli.options import Set
+from sailvit.cli.terminal.options import Set
 from sailvit.core.formatting import counted
 from sailvit.core.outputs import refuse_foreign_file, write_output
 from sailvit.recipes.loader import load_recipe

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sailvit.cli.options import Set
+from sailvit.cli.terminal.options import Set
 from sailvit.core.formatting import counted
 
 if TYPE_CHECKING:

@@ -15,8 +15,8 @@ from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
-from sailvit.cli.data.steps import steps_shown
 from sailvit.cli.live import LiveLines
+from sailvit.cli.terminal.steps import steps_shown
 from sailvit.core.formatting import counted
 from sailvit.core.recipe import Recipe, TrainConfig
 from sailvit.core.remaining import seconds_ahead

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from sailvit.cli.options import Set
+from sailvit.cli.terminal.options import Set
 
 recipe = typer.Typer(no_args_is_help=True, help="Show a recipe, or what recipes may hold.")
 

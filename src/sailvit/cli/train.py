@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from sailvit.cli.options import Set
+from sailvit.cli.terminal.options import Set
 from sailvit.core.run import RunFolder
 from sailvit.recipes.loader import load_recipe
 

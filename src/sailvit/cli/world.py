@@ -8,12 +8,12 @@ from typing import Annotated
 
 import typer
 
-import sailvit
-from sailvit.cli.options import Set
+from sailvit.cli.terminal.options import Set
 from sailvit.core.errors import RunError
 from sailvit.core.ownership import WORLD, is_run, others, strangers
 from sailvit.core.run import RunFolder, write_json
 from sailvit.core.seeding import derive_seed
+from sailvit.core.version import __version__
 from sailvit.recipes.loader import load_recipe
 
 world = typer.Typer(no_args_is_help=True, help="The demo's world of rendered scenes.")
@@ -72,7 +72,7 @@ def _claim_world(out: Path) -> None:
             " written there; give an empty or a new folder"
         )
     try:
-        write_json(mark, {"sailvit": sailvit.__version__, "command": "world pretrain"})
+        write_json(mark, {"sailvit": __version__, "command": "world pretrain"})
     except OSError as error:
         raise RunError(f"{out} cannot be written ({error.strerror}); choose another") from error
 

@@ -119,7 +119,7 @@ def asking(
 
     What asking has cost is printed at the end, also when that end is an error.
     """
-    from sailvit.cli.data.steps import steps_shown
+    from sailvit.cli.terminal.steps import steps_shown
     from sailvit.dataprep.annotate.cache import ReplyCache
 
     replies, done = ReplyCache(cache), iter(range(1, count + 1))

@@ -44,7 +44,7 @@ def check(  # noqa: PLR0913, PLR0917 - the options of a command
     from rich.console import Console
 
     from sailvit.cli.data.opening import open_named, processor_of
-    from sailvit.cli.data.steps import steps_shown
+    from sailvit.cli.terminal.steps import steps_shown
     from sailvit.dataprep.prepare.checking import check as read
 
     if json_file is not None:

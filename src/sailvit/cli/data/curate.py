@@ -35,7 +35,7 @@ def curate(
     from rich.console import Console
 
     from sailvit.cli.data.opening import fault_lines, source_config
-    from sailvit.cli.data.steps import steps_shown
+    from sailvit.cli.terminal.steps import steps_shown
     from sailvit.data.sources import open_source
     from sailvit.dataprep.curate.curating import curate as choose
     from sailvit.dataprep.curate.selections import refuse_foreign_selection, write_selection

@@ -40,7 +40,7 @@ def index(
     from rich.console import Console
 
     from sailvit.cli.data.opening import processor_of
-    from sailvit.cli.data.steps import steps_shown
+    from sailvit.cli.terminal.steps import steps_shown
     from sailvit.dataprep.prepare.indexing import index as write
     from sailvit.dataprep.prepare.indexing import index_config
 

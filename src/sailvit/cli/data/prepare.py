@@ -63,7 +63,7 @@ def prepare(  # noqa: PLR0913, PLR0917 - the options of a command
     from rich.console import Console
 
     from sailvit.cli.data.opening import open_named, processor_of
-    from sailvit.cli.data.steps import steps_shown
+    from sailvit.cli.terminal.steps import steps_shown
     from sailvit.dataprep.prepare.preparing import PrepareConfig
     from sailvit.dataprep.prepare.preparing import prepare as write
 

@@ -67,7 +67,7 @@ def stats(  # noqa: PLR0913, PLR0917 - the options of a command
     from rich.console import Console
 
     from sailvit.cli.data.opening import fault_lines, open_named, processor_of
-    from sailvit.cli.data.steps import steps_shown
+    from sailvit.cli.terminal.steps import steps_shown
     from sailvit.dataprep.stats.stats import survey
 
     if json_file is not None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sailvit.cli.data.opening import Format, Images, Overwrite, day_of, open_named
-from sailvit.cli.options import Set
+from sailvit.cli.terminal.options import Set
 from sailvit.core.outputs import refuse_foreign_file, write_output
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from sailvit import __version__
 from sailvit.core.run import read_lines, write_json
+from sailvit.core.version import __version__
 from sailvit.data.lengths.fingerprints import layout_fingerprint, tokenizer_fingerprint
 from sailvit.data.processing.processor import Processor
 from sailvit.data.processing.template_source import is_dated, template_source

@@ -13,12 +13,12 @@ from typing import Any
 
 import torch
 
-import sailvit
 from sailvit.core.ownership import files_below
 from sailvit.core.recipe import NOT_FOLDERS, Recipe, Stage
 from sailvit.core.recipe.differences import Absent, Difference
 from sailvit.core.records import Source
 from sailvit.core.run import RunFolder, read_json, write_json
+from sailvit.core.version import __version__
 from sailvit.models.loading.build import ModelBundle, resolve_source
 from sailvit.training.stages.stage_run import StageRun
 
@@ -30,7 +30,7 @@ def start_manifest(
     values = {
         "name": recipe.name,
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "sailvit": sailvit.__version__,
+        "sailvit": __version__,
         "versions": versions(),
         "machine": machine(),
         "seed": recipe.seed,

@@ -1,0 +1,1 @@
+"""What every command may need: options that several take, and a bar for long work."""
