@@ -27,6 +27,7 @@ def values(**changes: Any) -> dict[str, Any]:
         "name": "run",
         "model": {"tower": "t", "language": "l"},
         "sequence": 64,
+        "precision": "bf16",
         "sources": {n: {"format": "llava", "path": f"/data/{n}"} for n in ("x", "y", "seen")},
         "stages": [copy.deepcopy(stage), {**copy.deepcopy(stage), "name": "b"}],
     }

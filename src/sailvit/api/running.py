@@ -158,7 +158,7 @@ def train_claimed(
                 progress=measured,
             )
         if rank() == 0:
-            _write_recipe(folder, dump_recipe(recipe))
+            _write_recipe(folder, dump_recipe(trainer.recipe))
         bundle = trainer.run(resume=resume, claim=claim)
         if rank() == 0:
             write_report(folder)

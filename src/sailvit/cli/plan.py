@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from sailvit.core.recipe import Recipe
+    from sailvit.core.recipe import Precision, Recipe
     from sailvit.preflight.plan import Plan
     from sailvit.preflight.storage import Storage
 
@@ -49,6 +49,8 @@ def plan(
     from sailvit.recipes.loader import load_recipe
 
     loaded = load_recipe(recipe, overrides or ())
+    if tflops is None:
+        loaded = _for_this_device(loaded)
     made = make_plan(loaded)
     console = Console()
     _complain(console, made)
@@ -177,10 +179,18 @@ def duration(seconds: float | None) -> str:
     return "-" if seconds is None else f"{seconds:.0f} s"
 
 
-def _measured_peak(precision: str) -> float:
+def _for_this_device(recipe: Recipe) -> Recipe:
+    import torch
+
+    from sailvit.training.stages.precision import settled
+
+    return settled(recipe, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+
+
+def _measured_peak(precision: Precision) -> float:
     import torch
 
     from sailvit.models.measures.peak import device_peak
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return device_peak(device, "bf16" if precision == "bf16" else "fp32")
+    return device_peak(device, precision)

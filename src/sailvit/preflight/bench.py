@@ -25,6 +25,7 @@ from sailvit.training.optim.optimizer import freeze, make_optimizer
 from sailvit.training.stages.callback import Callback
 from sailvit.training.stages.loader_config import make_loader_config
 from sailvit.training.stages.loop import run_stage
+from sailvit.training.stages.precision import settled
 from sailvit.training.stages.stage_run import StageRun, StepRecord
 
 _ENDLESS = 1 << 50
@@ -96,6 +97,7 @@ def bench(
         ModelError: a config cannot be found, grid and connector do not fit, or weights and optimizer state alone are
             more than the memory that is free.
     """
+    recipe = settled(recipe, device)
     _refuse_too_large(recipe, device)
     recipe = _shortened(recipe, packs * world())
     bf16 = recipe.precision == "bf16"

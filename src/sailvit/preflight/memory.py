@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from sailvit.core.recipe import Recipe, Stage
+from sailvit.core.recipe import Precision, Recipe, Stage
 from sailvit.distributed.processes import world
 from sailvit.models.languages.head import CHUNK
 from sailvit.models.structure.blocks import find_blocks
@@ -68,14 +68,10 @@ def estimate_memory(
         "language": tokens * language_runs * (tower.trains or connector.trains or language.trains),
     }
     parts = {"tower": tower, "connector": connector, "language": language}
-    copies = (
-        2.0
-        * sum(parts[name].matrices for name in parts if seen[name])
-        * (recipe.precision == "bf16")
-    )
+    precision = _planned(recipe.precision)
+    copies = 2.0 * sum(parts[name].matrices for name in parts if seen[name]) * (precision == "bf16")
     activations = sum(
-        parts[name].values * seen[name] * KEPT[recipe.precision, parts[name].trains]
-        for name in parts
+        parts[name].values * seen[name] * KEPT[precision, parts[name].trains] for name in parts
     )
     scores = language_runs * _scores(model, samples * sample.answers)
     trained = sum(part.trained for part in parts.values())
@@ -121,6 +117,11 @@ def _features(model: MLLM, recipe: Recipe, stage: Stage, tiles: float) -> float:
 def _keeps_way_back(stage: Stage) -> bool:
     search = stage.schedule.search
     return search is not None and search.keep == "device"
+
+
+def _planned(precision: Precision) -> Precision:
+    """`auto` is planned as what a GPU takes."""
+    return "bf16" if precision == "auto" else precision
 
 
 def _scores(model: MLLM, answers: float) -> float:

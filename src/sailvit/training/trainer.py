@@ -60,6 +60,7 @@ from sailvit.training.stages.callback import Callback
 from sailvit.training.stages.journal import Journal, parts_note
 from sailvit.training.stages.loader_config import make_loader_config, target_of
 from sailvit.training.stages.loop import run_stage
+from sailvit.training.stages.precision import precision_note, settled
 from sailvit.training.stages.stage_run import StageRun
 from sailvit.training.stages.start_from import load_start
 
@@ -80,10 +81,13 @@ class Trainer:
         device: torch.device | None = None,
         progress: Progress | None = None,
     ) -> None:
+        self.device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        asked, recipe = recipe, settled(recipe, self.device, folder)
         self.recipe = recipe
         self.folder = folder
         self._announce = announce
-        self.device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        if note := precision_note(asked, recipe):
+            announce({"note": note})
         refuse_missing(recipe)
         arrive("opening the sources")
         self.sources = open_sources(recipe, files=not folder.manifest.exists())
@@ -106,10 +110,7 @@ class Trainer:
         self._quarantine = QuarantineLog(folder, self._journal)
         self._peak = device_peak(self.device, recipe.precision)
         self._signals = StopOnSignal()
-        arrive("spreading the model over processes")
-        bf16 = recipe.precision == "bf16"
-        chosen = settle(self.bundle.mllm, recipe.parallel, self.device, bf16=bf16)
-        announce({"note": str(chosen)})
+        self._spread()
         self._checkpoints = Checkpoints(
             folder.state, keep=recipe.checkpoint.keep, keep_best=recipe.checkpoint.best
         )
@@ -126,6 +127,13 @@ class Trainer:
         # While the model is on the CPU, where a wrong index is an exception.
         ends = table_length(self.bundle.mllm.language, self.recipe.sequence)
         refuse(judge(self.recipe, self._costs, sizes, positions=ends))
+
+    def _spread(self) -> None:
+        """Spread the model over processes, once how it reads packs is proved, and say how."""
+        arrive("spreading the model over processes")
+        bf16 = self.recipe.precision == "bf16"
+        chosen = settle(self.bundle.mllm, self.recipe.parallel, self.device, bf16=bf16)
+        self._announce({"note": str(chosen)})
 
     def _remarks(self) -> Iterator[str]:
         """What the parts, the chat template and the sources have to say, in sentences."""

@@ -18,7 +18,15 @@ from sailvit.core.recipe.running import (
     RecoveryConfig,
 )
 from sailvit.core.recipe.stage import NOT_FOLDERS, Length, Stage
-from sailvit.core.recipe.types import PARTS, Count, NotNegative, Part, Positive, Share
+from sailvit.core.recipe.types import (
+    PARTS,
+    Count,
+    NotNegative,
+    Part,
+    Positive,
+    Precision,
+    Share,
+)
 
 __all__ = [
     "NOT_FOLDERS",
@@ -36,6 +44,7 @@ __all__ = [
     "Part",
     "PortionConfig",
     "Positive",
+    "Precision",
     "QuarantineConfig",
     "Recipe",
     "RecoveryConfig",
@@ -57,8 +66,10 @@ class Recipe(Config):
     """Tower, connector and language."""
     sequence: Count
     """Length of a pack, in tokens."""
-    precision: Literal["bf16", "fp32"] = "bf16"
-    """`bf16` runs forward and backward under autocast; weights and optimizer state are fp32 in both."""
+    precision: Precision = "auto"
+    """`bf16` runs forward and backward under autocast; weights and optimizer state are fp32 in
+    both. `auto` takes bf16 where the device multiplies such matrices faster, and fp32 elsewhere;
+    the run's recipe names what was taken."""
     sources: dict[str, SourceConfig]
     """Named sources, mixed by the stages."""
     stages: list[Stage] = Field(min_length=1)

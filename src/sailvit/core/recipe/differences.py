@@ -90,6 +90,9 @@ def going_on(old: Recipe, new: Recipe, place: str) -> tuple[Recipe, list[Differe
     Raises:
         RunError: settings differ that change what is learnt; the message lists them all.
     """
+    if new.precision == "auto":
+        # What the first machine took stays, also where this one would take another.
+        new = new.model_copy(update={"precision": old.precision})
     found = differences(old, new)
     if refused := [difference for difference in found if not difference.is_free]:
         lines = "".join(f"\n  {difference}" for difference in refused)

@@ -8,6 +8,7 @@ from pydantic import Field
 
 Part = Literal["tower", "connector", "language"]
 PARTS: tuple[Part, ...] = ("tower", "connector", "language")
+Precision = Literal["auto", "bf16", "fp32"]
 
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
