@@ -1,4 +1,6 @@
-"""sailvit: refine any pretrained ViT in stages against a small LLM, keep the ViT, plug it into multimodal LLMs."""
+"""sailvit: refine any pretrained ViT in stages against a small LLM, keep the ViT, plug it into
+multimodal LLMs.
+"""
 
 from __future__ import annotations
 
@@ -49,7 +51,8 @@ _HOMES = {
     "SailvitError": "core.errors",
     "InterruptedRunError": "core.errors",
 }
-"""Where each public name lives; it is imported when it is first asked for, as torch takes seconds."""
+"""Where each public name lives; it is imported when it is first asked for, as torch takes
+seconds."""
 
 
 def __getattr__(name: str) -> Any:

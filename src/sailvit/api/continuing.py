@@ -1,4 +1,6 @@
-"""What a start does with a run that is already in the folder, and the recipe that a run goes on with."""
+"""What a start does with a run that is already in the folder, and the recipe that a run goes on
+with.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,9 @@ def wish_of(recipe: Recipe, *, resume: bool, overwrite: bool) -> Wish:
 
 
 def default_folder(given: object, recipe: Recipe, *, resume: bool) -> Path:
-    """Where a run goes that names no folder; one that resumes by its own recipe.yaml stays there."""
+    """Where a run goes that names no folder; one that resumes by its own recipe.yaml stays
+    there.
+    """
     if resume and isinstance(given, str | Path) and _is_own_recipe(Path(given)):
         return Path(given).parent
     return Path("runs") / recipe.name
@@ -42,8 +46,8 @@ def _is_own_recipe(path: Path) -> bool:
 def recipe_going_on(folder: RunFolder, recipe: Recipe) -> tuple[Recipe, list[str]]:
     """The recipe that a run goes on with, and notes about it.
 
-    What the run was started with is what its manifest says: its recipe.yaml may have been edited
-    since.
+    What the run was started with is what its manifest says: its recipe.yaml may have been
+    edited since.
 
     Raises:
         RunError: it is another recipe than the run was started with.

@@ -1,4 +1,6 @@
-"""The demo: refine the shipped base tower, train a model on it and one on the base, compare them."""
+"""The demo: refine the shipped base tower, train a model on it and one on the base, compare
+them.
+"""
 
 from __future__ import annotations
 
@@ -50,8 +52,11 @@ class DemoSize:
 
 
 def run_demo(folder: RunFolder, size: DemoSize, seed: int, screen: Screen) -> dict[str, Any]:
-    """Walk the whole road into `folder`; returns the summary that is also written to summary.json."""
-    # Models this small gain little from a second thread, so the cores are shared between two trainings instead.
+    """Walk the whole road into `folder`; returns the summary that is also written to
+    summary.json.
+    """
+    # Models this small gain little from a second thread, so the cores are shared between two
+    # trainings instead.
     before, threads = torch.get_num_threads(), max(1, (os.cpu_count() or 2) // 2)
     refining = load_recipe("demo", [f"seed={seed}", *size.overrides("demo")])
     _refuse_other_run(folder, refining.name)
@@ -65,7 +70,9 @@ def run_demo(folder: RunFolder, size: DemoSize, seed: int, screen: Screen) -> di
 
 
 def _refuse_other_run(folder: RunFolder, name: str) -> None:
-    """RunError for a run that is none of the demo's: a demo can be had again, other work perhaps not."""
+    """RunError for a run that is none of the demo's: a demo can be had again, other work
+    perhaps not.
+    """
     if is_run(folder.path) and not (
         manifest_of(folder.path).get("name") == name and (folder.path / "target").is_dir()
     ):
@@ -123,7 +130,9 @@ def _walk(walk: Walk, screen: Screen) -> dict[str, Any]:
 
 
 class TrainingBeside:
-    """Target training on the base tower in a process of its own, which needs nothing from the refinement."""
+    """Target training on the base tower in a process of its own, which needs nothing from the
+    refinement.
+    """
 
     def __init__(self, overrides: list[str], tower: str, folder: RunFolder, threads: int) -> None:
         self.folder = folder
@@ -172,7 +181,9 @@ class TrainingBeside:
 def compare(
     folder: RunFolder, models: dict[str, ModelBundle], size: DemoSize, seed: int
 ) -> dict[str, Any]:
-    """Ask both models the same held-out questions and look at where they put images; writes both to the run."""
+    """Ask both models the same held-out questions and look at where they put images; writes
+    both to the run.
+    """
     asked = held_out(EVAL_TASKS, size.per_task, seed)
     records = [record for _, record in asked]
     predictions = {name: answer(model, records) for name, model in models.items()}

@@ -25,8 +25,8 @@ from sailvit.recipes.loader import load_recipe
 from sailvit.training.output.manifest import run_day
 
 Images = Any
-"""Images of one question: None, one image, or a list of them; an image is a path, encoded bytes, a
-PIL image, or an array or tensor of pixels."""
+"""Images of one question: None, one image, or a list of them; an image is a path, encoded
+bytes, a PIL image, or an array or tensor of pixels."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,8 @@ class StageFolder:
 
 
 def find_stage(path: str | Path, stage: str | None = None) -> StageFolder:
-    """The stage at `path`: a run folder, with the stage's name or None for its last, or the stage's own folder.
+    """The stage at `path`: a run folder, with the stage's name or None for its last, or the
+    stage's own folder.
 
     Raises:
         RunError: no run is there, or it has no such stage.
@@ -80,7 +81,8 @@ def load_bundle(
 ) -> ModelBundle:
     """The model that a stage saved, with the day of its run, so that prompts are those of training.
 
-    `device` None: the first GPU, or the CPU. `trust_remote_code` None: as the run's recipe says.
+    `device` None: the first GPU, or the CPU. `trust_remote_code` None: as the run's recipe
+    says.
 
     Raises:
         RunError: the stage did not end, or did not save all parts.
@@ -140,10 +142,11 @@ class RunModel:
         longest: int = 256,
         batch: int = 16,
     ) -> Any:
-        """The greedy answer to a question about images; a list of questions gives a list of answers.
+        """The greedy answer to a question about images; a list of questions gives a list of
+        answers.
 
-        A text may hold `<image>` where each image goes; without marks, images stand before the text,
-        a line each.
+        A text may hold `<image>` where each image goes; without marks, images stand before the
+        text, a line each.
 
         Args:
             images: None, an image, or a list of images; for a list of texts, a list with these.

@@ -87,21 +87,24 @@ def train(
 ) -> Run:
     """Train a recipe's stages and save every part as a Hugging Face folder.
 
-    An interrupt (Ctrl-C, the notebook's stop button) ends training after the step in progress, with
-    the state saved. Whatever happens, signal handlers, random generators and what libraries say are
-    afterwards as they were before.
+    An interrupt (Ctrl-C, the notebook's stop button) ends training after the step in progress,
+    with the state saved. Whatever happens, signal handlers, random generators and what
+    libraries say are afterwards as they were before.
 
     Args:
-        recipe: a recipe, the mapping that it is made from, its file, or the name of a shipped one.
+        recipe: a recipe, the mapping that it is made from, its file, or the name of a shipped
+            one.
         run: the run folder; None: `runs/<recipe name>`.
-        overrides: settings by dotted path, `{"stages.0.optim.lr": 1e-4}`, or as `--set` takes them.
+        overrides: settings by dotted path, `{"stages.0.optim.lr": 1e-4}`, or as `--set` takes
+            them.
         callbacks: called at every stage's start and end and after every step.
         resume: go on with the run that is in the folder.
         overwrite: replace the run that is in the folder once the new one has begun.
         screen: what shows the progress; None: nothing is shown.
 
     Raises:
-        InterruptedRunError: it was interrupted; the state is saved, `resume=True` goes on from it.
+        InterruptedRunError: it was interrupted; the state is saved, `resume=True` goes on from
+            it.
         SailvitError: the recipe, its data or its models cannot be used; the message says why.
     """
     made = made_recipe(recipe, overrides)
@@ -142,10 +145,11 @@ def train_claimed(
         screen.announce({"note": note})
     if claim.deed == "overwrite":
         refuse_own_parents(recipe, folder)
-    # Before anything is built, so that nothing of the new run is read from the old one; on failure
-    # the old one is put back.
+    # Before anything is built, so that nothing of the new run is read from the old one; on
+    # failure the old one is put back.
     claim.begin()
-    # Every step seeds the global generators (dropout draws from them): the caller's stay as they are.
+    # Every step seeds the global generators (dropout draws from them): the caller's stay as
+    # they are.
     devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
     with quietly(), torch.random.fork_rng(devices=devices):
         screen.open_run(recipe, folder.path)

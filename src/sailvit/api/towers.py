@@ -51,8 +51,8 @@ class ImageTower:
     def __call__(self, images: Any, *, batch: int = 32) -> torch.Tensor:
         """Patch features float[I, P, D] of I images, P = rows x columns patches row by row.
 
-        `images` is one image or a list of them: paths, encoded bytes, PIL images, or pixels uint8[H, W, 3] or
-        uint8[H, W]. `batch` images pass at a time.
+        `images` is one image or a list of them: paths, encoded bytes, PIL images, or pixels
+        uint8[H, W, 3] or uint8[H, W]. `batch` images pass at a time.
         """
         device = self.tower.mean.device
         given = list(images) if isinstance(images, list | tuple) else [images]
@@ -72,7 +72,8 @@ def load_tower(
     """A vision tower: images in, patch features out, with the tower's own preprocessing.
 
     Args:
-        path_or_id: a run folder (its last stage), a stage's folder, a tower's folder, or a hub id.
+        path_or_id: a run folder (its last stage), a stage's folder, a tower's folder, or a hub
+            id.
         feature_layer: which hidden state is given; -1 is the last. None: the one that the run
             trained with, and -1 for a tower that is no run's.
         device: where the tower goes; None: the first GPU, or the CPU.
@@ -96,7 +97,9 @@ def load_tower(
 
 
 def _located(path: Path) -> tuple[Path | None, int]:
-    """The folder of a run's or a stage's tower and the layer it was trained with; None for other towers."""
+    """The folder of a run's or a stage's tower and the layer it was trained with; None for
+    other towers.
+    """
     # runs/mine, runs/mine/stages/01-fine and runs/mine/stages/01-fine/tower are all one run's.
     inside = path.name == "tower" and path.parent.parent.name == "stages"
     place = path.parent if inside else path

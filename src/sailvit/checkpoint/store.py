@@ -1,4 +1,5 @@
-"""Checkpoints: a run's training state at several steps, streamed to disk and published all or nothing.
+"""Checkpoints: a run's training state at several steps, streamed to disk and published all or
+nothing.
 
 state/00-00000500/        stage 0, step 500
   *.safetensors           tensors, written by torch's distributed checkpointing, so other numbers of processes read them
@@ -6,7 +7,8 @@ state/00-00000500/        stage 0, step 500
   complete.json           size and crc32 of every file; written last
 state/unproved-00-00000500/  a state that nothing resumes from, for a person to look at
 
-A folder gets its name when it is complete. Whatever interrupts a save leaves the checkpoints before it as they were.
+A folder gets its name when it is complete. Whatever interrupts a save leaves the checkpoints
+before it as they were.
 """
 
 from __future__ import annotations
@@ -60,7 +62,9 @@ class Saved:
         return {name: entry.size for name, entry in found.items()}
 
     def read(self, tensors: Mapping[str, torch.Tensor]) -> None:
-        """Fill `tensors`, sharded or whole, with the saved ones of the same names; RunError when they do not fit."""
+        """Fill `tensors`, sharded or whole, with the saved ones of the same names; RunError
+        when they do not fit.
+        """
         shapes = self.shapes()
         for name, tensor in tensors.items():
             if shapes.get(name) != tensor.shape:
@@ -94,14 +98,17 @@ class Checkpoints:
     ) -> Path:
         """Write the state at `place`, a stage's index and a step; returns the folder that it gets.
 
-        Tensors are streamed from where they are, and training waits for that. Those of an accelerator are copied to
-        this machine's memory instead, where it has room, and written in the background. Checksums, publishing and the
-        removal of old ones always go on in the background, unless `wait`. An earlier save is finished first.
-        `values["score"]`, if there, is what the best checkpoint has least of. With `aside` the state is kept under a
-        name that begins with it, from which nothing resumes, and which is the only one of its kind.
+        Tensors are streamed from where they are, and training waits for that. Those of an
+        accelerator are copied to this machine's memory instead, where it has room, and written
+        in the background. Checksums, publishing and the removal of old ones always go on in the
+        background, unless `wait`. An earlier save is finished first. `values["score"]`, if
+        there, is what the best checkpoint has least of. With `aside` the state is kept under a
+        name that begins with it, from which nothing resumes, and which is the only one of its
+        kind.
 
         Raises:
-            RunError: this or the earlier save could not be written; complete checkpoints are as they were.
+            RunError: this or the earlier save could not be written; complete checkpoints are as
+                they were.
         """
         self.wait()
         name = f"{place[0]:02d}-{place[1]:08d}"
@@ -150,7 +157,9 @@ class Checkpoints:
 
     @contextmanager
     def _agreed_problem(self) -> Iterator[None]:
-        """A stretch that ends when every process is through; RunError on all of them when one could not write."""
+        """A stretch that ends when every process is through; RunError on all of them when one
+        could not write.
+        """
         problem: RunError | None = None
         try:
             with _explained(self.folder):
@@ -162,14 +171,17 @@ class Checkpoints:
             raise problem or RunError(told[0])
 
     def newest(self) -> tuple[Saved | None, list[str]]:
-        """The newest checkpoint that is as it was written, and a sentence for each newer one that is not."""
+        """The newest checkpoint that is as it was written, and a sentence for each newer one
+        that is not.
+        """
         self.wait()
         name, notes = broadcast(self._look() if rank() == 0 else None)
         found = self.folder / name if name else None
         return (Saved(found, read_json(found / "values.json")) if found else None), notes
 
     def clear(self) -> None:
-        """Remove every checkpoint, finished or not, when the run is complete; the best one, if wanted, becomes `best`.
+        """Remove every checkpoint, finished or not, when the run is complete; the best one, if
+        wanted, becomes `best`.
 
         Under that name nothing resumes from it.
         """
@@ -196,7 +208,8 @@ class Checkpoints:
             if old != draft:
                 shutil.rmtree(old, ignore_errors=True)
         if final.exists():
-            # Saved again after a resume; the same state, so nothing is lost between these two lines.
+            # Saved again after a resume; the same state, so nothing is lost between these two
+            # lines.
             shutil.rmtree(final)
         draft.rename(final)
         self._prune()
@@ -216,7 +229,8 @@ class Checkpoints:
         paths = _complete(self.folder)
         kept = {*paths[-self._keep :], self._best(paths)}
         for path in set(paths) - kept:
-            # Renamed first, so that one whose removal is cut short is not taken for a damaged checkpoint.
+            # Renamed first, so that one whose removal is cut short is not taken for a damaged
+            # checkpoint.
             doomed = path.rename(path.with_name(path.name + ".old"))
             shutil.rmtree(doomed, ignore_errors=True)
 
@@ -280,7 +294,8 @@ def _reader(path: Path) -> Any:
 
 
 def _may_copy(tensors: Mapping[str, torch.Tensor]) -> bool:
-    """Whether this process's tensors are an accelerator's, and this machine's memory has room for a copy of them.
+    """Whether this process's tensors are an accelerator's, and this machine's memory has room
+    for a copy of them.
 
     On the CPU a copy would take as much as what trains itself, for seconds per save.
     """

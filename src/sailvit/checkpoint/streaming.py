@@ -1,6 +1,8 @@
-"""Tensors to a safetensors file one after the other: a save takes the memory of one of them at most.
+"""Tensors to a safetensors file one after the other: a save takes the memory of one of them at
+most.
 
-torch's own writer for this format makes the whole file in memory first, from a copy of all tensors.
+torch's own writer for this format makes the whole file in memory first, from a copy of all
+tensors.
 """
 
 from __future__ import annotations
@@ -60,13 +62,17 @@ class Piece:
 
 
 class StreamingWriter(HuggingFaceStorageWriter):
-    """Writes what torch's distributed checkpointing planned for this process, a file per process."""
+    """Writes what torch's distributed checkpointing planned for this process, a file per
+    process.
+    """
 
     def __init__(self, folder: Path) -> None:
         super().__init__(str(folder), save_distributed=True)
 
     def write_data(self, plan: SavePlan, planner: SavePlanner) -> Future[list[WriteResult]]:
-        """Write this process's pieces; the future is done, as streaming from memory that trains cannot wait."""
+        """Write this process's pieces; the future is done, as streaming from memory that trains
+        cannot wait.
+        """
         written: Future[list[WriteResult]] = Future()
         if plan.items:
             pieces = [_piece(item, planner) for item in plan.items]
@@ -110,6 +116,8 @@ def _piece(item: Any, planner: SavePlanner) -> Piece:
 
 
 def _bytes(tensor: torch.Tensor) -> Any:
-    """The tensor's bytes: its own memory where it lies on the CPU in one piece, else a copy of this one alone."""
+    """The tensor's bytes: its own memory where it lies on the CPU in one piece, else a copy of
+    this one alone.
+    """
     flat = tensor.detach().cpu().contiguous().reshape(-1)
     return flat.view(torch.uint8).numpy().data

@@ -23,7 +23,8 @@ from sailvit.core.errors import InterruptedRunError, SailvitError
 from sailvit.core.version import __version__
 
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
-"""A disk that is full, or full for this user, or read-only: nothing that a traceback helps with."""
+"""A disk that is full, or full for this user, or read-only: nothing that a traceback helps
+with."""
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.command()(demo)
@@ -52,13 +53,15 @@ def about(
         typer.Option("--version", is_eager=True, callback=_tell_version, help="Tell the version."),
     ] = False,
 ) -> None:
-    """Refine any pretrained ViT in stages against a small LLM, keep the ViT, plug it into multimodal LLMs."""
+    """Refine any pretrained ViT in stages against a small LLM; keep the ViT for MLLMs."""
 
 
 def main() -> None:
-    """Run the command line; errors that are the input's fault end it with a sentence and exit code 1."""
-    # As `python -m` does: recipes may name modules that lie in the current folder. Last, so that no
-    # file there stands in for an installed module.
+    """Run the command line; errors that are the input's fault end it with a sentence and exit
+    code 1.
+    """
+    # As `python -m` does: recipes may name modules that lie in the current folder. Last, so
+    # that no file there stands in for an installed module.
     if str(Path.cwd()) not in sys.path and "" not in sys.path:
         sys.path.append(str(Path.cwd()))
     try:
@@ -67,7 +70,8 @@ def main() -> None:
         # Once, not by every process of a run.
         if os.environ.get("RANK", "0") == "0":
             print(f"\n{error}", file=sys.stderr)
-        # 75 is "try again" (sysexits.h): schedulers can be told to restart on it. 130 is a person's Ctrl-C.
+        # 75 is "try again" (sysexits.h): schedulers can be told to restart on it. 130 is a
+        # person's Ctrl-C.
         sys.exit(75 if error.preempted else 130)
     except SailvitError as error:
         print(f"\nerror: {error}", file=sys.stderr)

@@ -1,4 +1,6 @@
-"""`sailvit bench train RECIPE`: how fast a recipe trains on this machine, without weights, data or a run folder."""
+"""`sailvit bench train RECIPE`: how fast a recipe trains on this machine, without weights, data
+or a run folder.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +45,7 @@ def train(
         bool, typer.Option("--overwrite", help="Replace a file that this command did not write.")
     ] = False,
 ) -> None:
-    """Train a few steps of every stage with random weights and show speed, MFU, memory and waiting."""
+    """Train a few steps of every stage with random weights; show speed, MFU and memory."""
     # Here, so that `sailvit --help` does not wait for torch.
     import torch
     from rich.console import Console

@@ -1,4 +1,6 @@
-"""`sailvit demo`: refine the shipped base tower, train a model on it and one on the base, and compare them."""
+"""`sailvit demo`: refine the shipped base tower, train a model on it and one on the base, and
+compare them.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,7 @@ def demo(
     ] = False,
     seed: Annotated[int, typer.Option(help="Root of every random choice.")] = 0,
 ) -> None:
-    """Show on a laptop that gradual refinement helps: base against refined tower, held out, in minutes."""
+    """Show in minutes that refinement helps: base against refined tower, on held-out data."""
     from rich.console import Console
 
     from sailvit.api.demo import DemoSize, run_demo

@@ -63,7 +63,9 @@ class LiveLines:
 
 
 def fitting(facts: Sequence[str], width: int) -> str:
-    """As many facts as a line of `width` columns holds, in order of importance; the first in any case."""
+    """As many facts as a line of `width` columns holds, in order of importance; the first in
+    any case.
+    """
     line = ""
     for fact in facts:
         longer = f"{line}  {fact}" if line else fact

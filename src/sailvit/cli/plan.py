@@ -1,4 +1,6 @@
-"""`sailvit plan RECIPE`: what a recipe will do and cost, and what is wrong with it, without training."""
+"""`sailvit plan RECIPE`: what a recipe will do and cost, and what is wrong with it, without
+training.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +42,7 @@ def plan(
         typer.Option("--weights", help="Load the weights too, and prove how packs are read."),
     ] = False,
 ) -> None:
-    """Show parts, tokens, FLOPs, memory and time of a recipe, without training; exit with 1 if it has problems."""
+    """Show a recipe's parts, tokens, memory and time; exit with 1 if it has problems."""
     del check
     # torch and transformers take seconds to import; `sailvit --help` should not wait for them.
     from rich.console import Console

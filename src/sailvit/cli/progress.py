@@ -132,7 +132,9 @@ class ProgressCallback(Callback):
         }
 
     def _facts(self, record: StepRecord) -> list[str]:
-        """Step, losses and speed, the most important first: a narrow terminal shows the first ones."""
+        """Step, losses and speed, the most important first: a narrow terminal shows the first
+        ones.
+        """
         shown = self._shown
         return [
             f"step {record.step:,}",
@@ -145,7 +147,9 @@ class ProgressCallback(Callback):
 
 
 def _run_left(run: StageRun, record: StepRecord, left: float) -> float | None:
-    """Seconds to the end of the last stage; None in the last, which `left` tells, and where unknown."""
+    """Seconds to the end of the last stage; None in the last, which `left` tells, and where
+    unknown.
+    """
     later = [stage.length.model_dump() for stage in run.recipe.stages[run.index + 1 :]]
     ahead = seconds_ahead(later, samples=record.samples, tokens=record.tokens, seconds=run.seconds)
     return None if ahead is None or not later else left + ahead
@@ -175,7 +179,9 @@ def opening(recipe: Recipe, folder: Path) -> str:
 
 @contextmanager
 def measuring(console: Console) -> Iterator[Callable[[str, int, int], None]]:
-    """Shows how far the measuring of sources is: a bar on a terminal, elsewhere one line per source."""
+    """Shows how far the measuring of sources is: a bar on a terminal, elsewhere one line per
+    source.
+    """
     told: set[str] = set()
     with steps_shown(console) as show:
 

@@ -1,4 +1,6 @@
-"""`sailvit recipe show|schema`, `sailvit formats`, `sailvit towers`: what a recipe says, may say and may name."""
+"""`sailvit recipe show|schema`, `sailvit formats`, `sailvit towers`: what a recipe says, may
+say and may name.
+"""
 
 from __future__ import annotations
 
@@ -56,7 +58,7 @@ def show(
     ],
     overrides: Set = None,
 ) -> None:
-    """Print a recipe as it would run: every default written out, overrides applied, paths absolute."""
+    """Print a recipe as it would run: with defaults, overrides and absolute paths."""
     from sailvit.recipes.loader import dump_recipe, load_recipe
 
     typer.echo(dump_recipe(load_recipe(name, overrides or ())), nl=False)

@@ -32,7 +32,7 @@ def train(
         bool, typer.Option("--verbose", "-v", help="Show every proof of training as a table.")
     ] = False,
 ) -> None:
-    """Train a recipe's stages and save every part as a Hugging Face folder; torchrun spreads it over processes."""
+    """Train the stages of a recipe and save every part as a Hugging Face folder."""
     from rich.console import Console
 
     from sailvit.api.continuing import default_folder

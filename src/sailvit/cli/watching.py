@@ -34,11 +34,14 @@ WIDE = 112
 RECENT = 20
 """Steps whose mean is shown as the present value."""
 STALE = 120.0
-"""Seconds without a step after which a run is said to be silent, if its steps were shorter than that."""
+"""Seconds without a step after which a run is said to be silent, if its steps were shorter than
+that."""
 
 
 def sparkline(values: Sequence[float], width: int) -> str:
-    """The values as a line of `width` bars at most, each the mean of its stretch, between their own extremes."""
+    """The values as a line of `width` bars at most, each the mean of its stretch, between their
+    own extremes.
+    """
     finite = [value for value in values if math.isfinite(value)]
     if not finite:
         return ""

@@ -31,7 +31,7 @@ def pretrain(
     ),
     overrides: Set = None,
 ) -> None:
-    """Train the base language on texts and the base tower on coarse captions; about 20 minutes on 2 cores."""
+    """Train the demo's base language and base tower; about 20 minutes on 2 cores."""
     from rich.console import Console
 
     from sailvit.api.running import train_claimed

@@ -1,1 +1,3 @@
-"""Contracts that every other layer shares: recipes, records, batches, run folders, errors and seeds."""
+"""Contracts that every other layer shares: recipes, records, batches, run folders, errors and
+seeds.
+"""

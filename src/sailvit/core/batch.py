@@ -1,7 +1,7 @@
 """The batch: packs of samples as tensors, and the segments that keep samples apart.
 
-Shapes use one notation everywhere, `dtype[axes]`, with B rows, T text positions, I tiles, P patches, V visual tokens
-after merging, D width, C channels, H W pixels, S segments.
+Shapes use one notation everywhere, `dtype[axes]`, with B rows, T text positions, I tiles, P
+patches, V visual tokens after merging, D width, C channels, H W pixels, S segments.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ class Batch:
     labels: torch.Tensor
     """int64[B, T]: the token to predict after each position, or -100."""
     boundaries: torch.Tensor
-    """int32[S + 1]: where segments start in the flattened B*T positions, and B*T; a row's padding is a segment."""
+    """int32[S + 1]: where segments start in the flattened B*T positions, and B*T; a row's
+    padding is a segment."""
     longest: int
     """Length of the longest segment, in tokens."""
     tiles: torch.Tensor
@@ -36,9 +37,11 @@ class Batch:
     image_of_tile: torch.Tensor
     """int64[I]: index, within the batch, of the image each tile was cut from."""
     image_ids: torch.Tensor
-    """int64[M]: a hash of each image's tiles, so equal for equal images; 0 without a caption."""
+    """int64[M]: a hash of each image's tiles, so equal for equal images; 0 without a
+    caption."""
     caption_of: torch.Tensor
-    """int64[B, T]: index of the image that the token's caption describes, or -1 outside captions."""
+    """int64[B, T]: index of the image that the token's caption describes, or -1 outside
+    captions."""
     sample_ids: tuple[str, ...]
     """Ids of the packed samples, in order."""
     padding: int
@@ -48,7 +51,8 @@ class Batch:
     features: torch.Tensor | None = None
     """float[I, P, D]: features of the tiles where they are known; None runs the tower."""
     seed: int | None = None
-    """Of the random numbers of its passes, where it takes several; None draws them as they come."""
+    """Of the random numbers of its passes, where it takes several; None draws them as they
+    come."""
 
     @property
     def answer_tokens(self) -> int:
@@ -66,7 +70,9 @@ class Batch:
         return self._mapped(lambda tensor: tensor.to(device, non_blocking=True))
 
     def pin_memory(self) -> Batch:
-        """The same batch in page-locked memory, from which copies to a GPU run beside the computation."""
+        """The same batch in page-locked memory, from which copies to a GPU run beside the
+        computation.
+        """
         return self._mapped(torch.Tensor.pin_memory)
 
     def _mapped(self, change: Callable[[torch.Tensor], torch.Tensor]) -> Batch:
@@ -83,6 +89,7 @@ class Step:
     """What one optimizer step of this rank consumes."""
 
     batches: tuple[Batch, ...]
-    """Micro-batches, accumulated exactly: their losses are sums divided by the step's global counts."""
+    """Micro-batches, accumulated exactly: their losses are sums divided by the step's global
+    counts."""
     cursor: dict[str, object]
     """JSON state of the loader *after* this step; loading it continues with the next one."""

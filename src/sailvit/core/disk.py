@@ -10,12 +10,15 @@ from safetensors import SafetensorError
 from sailvit.core.errors import RunError
 
 DISK_ERRORS = (OSError, SafetensorError)
-"""What a write raises when the disk is full, read-only or gone; safetensors wraps what the system says."""
+"""What a write raises when the disk is full, read-only or gone; safetensors wraps what the
+system says."""
 
 
 @contextmanager
 def explained(what: str, advice: str = "continue with --resume") -> Iterator[None]:
-    """A stretch that writes; RunError says that `what` could not be written, why, and what to do."""
+    """A stretch that writes; RunError says that `what` could not be written, why, and what to
+    do.
+    """
     try:
         yield
     except DISK_ERRORS as error:

@@ -16,7 +16,9 @@ def one_line(text: object, longest: int = LONGEST_REASON) -> str:
 
 
 class SailvitError(Exception):
-    """Base of every error that is the input's fault, not the program's; the CLI prints it without a traceback."""
+    """Base of every error that is the input's fault, not the program's; the CLI prints it
+    without a traceback.
+    """
 
 
 class RecipeError(SailvitError):
@@ -29,7 +31,8 @@ class DataError(SailvitError):
     def __init__(self, message: str, *, kind: str = "record") -> None:
         super().__init__(message)
         self.kind = kind
-        """What is damaged, in a word or two that counts can be kept by: `image`, `crc`, `missing file`, ..."""
+        """What is damaged, in a word or two that counts can be kept by: `image`, `crc`,
+        `missing file`, ..."""
 
 
 class ModelError(SailvitError):
@@ -50,4 +53,5 @@ class InterruptedRunError(SailvitError):
     def __init__(self, message: str, *, preempted: bool = False) -> None:
         super().__init__(message)
         self.preempted = preempted
-        """Whether a scheduler asked for it, and may start the same command again, rather than a person."""
+        """Whether a scheduler asked for it, and may start the same command again, rather than a
+        person."""

@@ -1,4 +1,6 @@
-"""What the data side must know about the tower: how an image becomes tiles and tiles become tokens."""
+"""What the data side must know about the tower: how an image becomes tiles and tiles become
+tokens.
+"""
 
 from dataclasses import dataclass
 
@@ -16,6 +18,7 @@ class VisualLayout:
     placeholder: str
     """The same token as text."""
     max_tiles: int = 1
-    """Most crops of one image, thumbnail not counted; 1 means every image is one resized tile."""
+    """Most crops of one image, thumbnail not counted; 1 means every image is one resized
+    tile."""
     thumbnail: bool = True
     """Whether an image cut into several tiles also gets one tile of the whole."""

@@ -1,8 +1,10 @@
-"""The lock on a run folder: a file that names the host and process that write there, and beats while they live.
+"""The lock on a run folder: a file that names the host and process that write there, and beats
+while they live.
 
-`flock` is not relied on, as shared file systems may keep it to one machine. The file appears whole by a hard link,
-which NFS does as one step; its time of change is the heartbeat. A lock is left behind by a process that was killed:
-on the same machine the process is looked up, elsewhere its heartbeat is watched for a while.
+`flock` is not relied on, as shared file systems may keep it to one machine. The file appears
+whole by a hard link, which NFS does as one step; its time of change is the heartbeat. A lock is
+left behind by a process that was killed: on the same machine the process is looked up,
+elsewhere its heartbeat is watched for a while.
 """
 
 from __future__ import annotations
@@ -86,7 +88,9 @@ class RunLock:
         return took_over
 
     def check(self) -> None:
-        """RunError when another process has taken the lock, as this one was not seen to live for long."""
+        """RunError when another process has taken the lock, as this one was not seen to live
+        for long.
+        """
         if self._lost:
             raise RunError(
                 f"{self.path.parent} was taken over by {_read(self.path) or 'another process'}, as"
@@ -126,7 +130,9 @@ class RunLock:
 
 
 def living_holder(path: Path) -> Holder | None:
-    """Who holds the lock at `path` and lives, as far as this machine knows without waiting; None when nobody."""
+    """Who holds the lock at `path` and lives, as far as this machine knows without waiting;
+    None when nobody.
+    """
     holder = _read(path)
     return None if holder is None or _dead(holder) else holder
 
@@ -134,8 +140,8 @@ def living_holder(path: Path) -> Holder | None:
 def is_held(path: Path) -> bool | None:
     """Whether the process that holds the lock at `path` lives, told at once; None when nobody does.
 
-    A process of another machine is judged by its last beat. Clocks of two machines may differ, so
-    it gets three times the patience of one that wants the lock and can watch it beat.
+    A process of another machine is judged by its last beat. Clocks of two machines may differ,
+    so it gets three times the patience of one that wants the lock and can watch it beat.
     """
     holder = _read(path)
     if holder is None:
@@ -147,7 +153,9 @@ def is_held(path: Path) -> bool | None:
 
 
 def _take(path: Path, me: Holder) -> bool:
-    """Make `path` name `me`; whether a dead process had to make way. RunError when a living one holds it."""
+    """Make `path` name `me`; whether a dead process had to make way. RunError when a living one
+    holds it.
+    """
     for attempt in range(_TRIES):
         if _appear(path, me):
             return attempt > 0
@@ -167,8 +175,8 @@ def _take(path: Path, me: Holder) -> bool:
 def _replace(path: Path, stale: Holder | None, me: Holder) -> None:
     """Put `me` in the place of a dead holder, unless another process has done so first.
 
-    Whoever gets the guard, a lock named after the dead one's token, may replace it; of two that found the same dead
-    holder the second sees that it is gone.
+    Whoever gets the guard, a lock named after the dead one's token, may replace it; of two that
+    found the same dead holder the second sees that it is gone.
     """
     guard = path.with_name(f"{path.name}.{stale.token if stale else 'unreadable'}")
     _take(guard, me)
@@ -196,7 +204,9 @@ def _appear(path: Path, me: Holder) -> bool:
 
 
 def _appear_unlinked(path: Path, draft: Path) -> bool:
-    """The same where the file system knows no hard links: for a moment the file is there and empty."""
+    """The same where the file system knows no hard links: for a moment the file is there and
+    empty.
+    """
     try:
         with path.open("xb") as file:
             file.write(draft.read_bytes())
@@ -220,7 +230,9 @@ def _read(path: Path) -> Holder | None:
 
 
 def _is_stale(path: Path, holder: Holder | None) -> bool:
-    """Whether the holder is dead: looked up on this machine, else its heartbeat is watched until it beats or not."""
+    """Whether the holder is dead: looked up on this machine, else its heartbeat is watched
+    until it beats or not.
+    """
     if holder is not None and holder.machine == _machine():
         return _dead(holder)
     first, until = _time_of(path), time.monotonic() + PATIENCE
@@ -271,7 +283,9 @@ def _this_process() -> Holder:
 
 
 def _machine() -> str:
-    """Names the machine since it booted, and the space of its process numbers; containers share host names."""
+    """Names the machine since it booted, and the space of its process numbers; containers share
+    host names.
+    """
     return " ".join([socket.gethostname(), _boot(), _process_space()])
 
 
@@ -290,11 +304,14 @@ def _process_space() -> str:
 
 
 def _began(pid: int) -> str | None:
-    """When a process began, in the kernel's ticks; None when it is dead, or where there is no /proc."""
+    """When a process began, in the kernel's ticks; None when it is dead, or where there is no
+    /proc.
+    """
     try:
         text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return None
-    # The name, in parentheses, may hold anything; a zombie has ended and only waits to be fetched.
+    # The name, in parentheses, may hold anything; a zombie has ended and only waits to be
+    # fetched.
     fields = text.rpartition(")")[2].split()
     return None if fields[0] in "ZX" else fields[19]

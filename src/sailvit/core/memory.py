@@ -19,7 +19,9 @@ _RESET_PEAK = "5"
 
 
 def free_memory(device: torch.device) -> int | None:
-    """Bytes left on `device`; for the CPU those of this machine or container; None where nothing tells."""
+    """Bytes left on `device`; for the CPU those of this machine or container; None where
+    nothing tells.
+    """
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     found = []
@@ -39,7 +41,9 @@ def free_memory(device: torch.device) -> int | None:
 
 
 class PeakMemory:
-    """The most memory in use since `restart`: the device's own where it has some, otherwise that of this process."""
+    """The most memory in use since `restart`: the device's own where it has some, otherwise
+    that of this process.
+    """
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
@@ -47,7 +51,9 @@ class PeakMemory:
         """Whose memory it is."""
 
     def restart(self) -> None:
-        """Count from what is in use now; where the system cannot forget a peak, from the start of the process."""
+        """Count from what is in use now; where the system cannot forget a peak, from the start
+        of the process.
+        """
         if self.kind == "device":
             torch.cuda.reset_peak_memory_stats(self._device)
             return

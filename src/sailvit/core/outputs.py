@@ -1,7 +1,8 @@
-"""Files and folders that commands write where the user says: none that sailvit has not made is ever overwritten.
+"""Files and folders that commands write where the user says: none that sailvit has not made is
+ever overwritten.
 
-A file that is there is replaced when it carries our mark, or when the user asked for it. Pages carry a `generator`;
-JSON and JSON lines are known by the keys that the command writes.
+A file that is there is replaced when it carries our mark, or when the user asked for it. Pages
+carry a `generator`; JSON and JSON lines are known by the keys that the command writes.
 """
 
 from __future__ import annotations
@@ -25,8 +26,9 @@ def refuse_foreign_file(
 ) -> None:
     """RunError for a path that must not be written: a folder, or a file that sailvit has not made.
 
-    `mark` is what a JSON file of the command has, keys with values or None for any; without it a page is expected. To
-    be called before the work, so that it is not done in vain. Devices and pipes are no files, and may be written.
+    `mark` is what a JSON file of the command has, keys with values or None for any; without it
+    a page is expected. To be called before the work, so that it is not done in vain. Devices
+    and pipes are no files, and may be written.
     """
     if path.is_dir():
         raise RunError(f"{path} is a folder; give the name of a file")
@@ -40,7 +42,9 @@ def refuse_foreign_file(
 
 
 def refuse_foreign_folder(path: Path, mark: str) -> None:
-    """RunError for a folder that holds something else than what the command wrote, known by its file `mark`."""
+    """RunError for a folder that holds something else than what the command wrote, known by its
+    file `mark`.
+    """
     if path.exists() and not path.is_dir():
         raise RunError(f"{path} is a file; give a folder")
     if path.is_dir() and not (path / mark).is_file() and (found := others(path)):
@@ -51,7 +55,9 @@ def refuse_foreign_folder(path: Path, mark: str) -> None:
 
 
 def write_output(path: Path, text: str) -> None:
-    """Write `text`, all or nothing, into a folder that is made if need be; RunError when that cannot be."""
+    """Write `text`, all or nothing, into a folder that is made if need be; RunError when that
+    cannot be.
+    """
     try:
         if path.exists() and not path.is_file():
             path.write_text(text, encoding="utf-8")
@@ -76,7 +82,9 @@ def _is_page(path: Path) -> bool:
 
 
 def _is_ours(path: Path, mark: Mapping[str, Any]) -> bool:
-    """Whether the file is JSON lines whose first, or indented JSON that, has these keys, and values that are given."""
+    """Whether the file is JSON lines whose first, or indented JSON that, has these keys, and
+    values that are given.
+    """
     head = _head(path)
     try:
         first = json.loads(head.partition("\n")[0])

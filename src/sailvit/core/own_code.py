@@ -1,4 +1,6 @@
-"""Classes of the user's own, which a recipe names as `module:Class`. Finding one runs its module's code."""
+"""Classes of the user's own, which a recipe names as `module:Class`. Finding one runs its
+module's code.
+"""
 
 from __future__ import annotations
 
@@ -15,12 +17,12 @@ def is_own(name: str) -> bool:
 def own_class(name: str, error: type[SailvitError]) -> type:
     """The class that `module:Class` names; its module must lie where Python finds it.
 
-    Never looked for beside a recipe: a recipe of somebody else's can name only what is installed
-    here or lies in the current folder.
+    Never looked for beside a recipe: a recipe of somebody else's can name only what is
+    installed here or lies in the current folder.
 
     Raises:
-        SailvitError: of the kind `error`, when there is no such module or class. What the module
-            itself raises passes through, as its author needs the traceback.
+        SailvitError: of the kind `error`, when there is no such module or class. What the
+            module itself raises passes through, as its author needs the traceback.
     """
     place, _, attribute = name.partition(":")
     try:

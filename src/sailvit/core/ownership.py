@@ -1,7 +1,9 @@
-"""What in a folder is sailvit's own: only that is ever moved or removed, and other things are never written among.
+"""What in a folder is sailvit's own: only that is ever moved or removed, and other things are
+never written among.
 
-A folder is a run's when its manifest is one that sailvit wrote. In it, what is ours is known by name and place; in
-saved parts, whose files their model chooses, by the list that the manifest keeps.
+A folder is a run's when its manifest is one that sailvit wrote. In it, what is ours is known by
+name and place; in saved parts, whose files their model chooses, by the list that the manifest
+keeps.
 """
 
 from __future__ import annotations
@@ -41,7 +43,8 @@ HOUSEKEEPING = (
     ".snapshot",
     ".nfs*",
 )
-"""Names that version control, desktops and file systems leave: a folder with nothing else counts as empty."""
+"""Names that version control, desktops and file systems leave: a folder with nothing else
+counts as empty."""
 
 LOCK = "run.lock"
 """The lock of a run folder."""
@@ -104,7 +107,9 @@ def manifest_of(folder: Path) -> dict[str, Any]:
 
 
 def strangers(folder: Path, tree: Tree = _FOLDER) -> list[str]:
-    """Paths in a run's folder, or one of other rules, that sailvit did not write; a whole folder is one."""
+    """Paths in a run's folder, or one of other rules, that sailvit did not write; a whole
+    folder is one.
+    """
     return sorted(_Scan(folder).strange(tree))
 
 
@@ -114,7 +119,9 @@ def others(folder: Path) -> list[str]:
 
 
 def own_entries(folder: Path) -> list[Path]:
-    """What lies at the top of a run's folder and is the run's: not its lock, nor what was set aside."""
+    """What lies at the top of a run's folder and is the run's: not its lock, nor what was set
+    aside.
+    """
     scan = _Scan(folder)
     return [
         path
@@ -124,7 +131,9 @@ def own_entries(folder: Path) -> list[Path]:
 
 
 def remove_own(folder: Path) -> None:
-    """Remove what of a run's folder is the run's own, file by file, and the folders that this leaves empty."""
+    """Remove what of a run's folder is the run's own, file by file, and the folders that this
+    leaves empty.
+    """
     scan = _Scan(folder)
     for path in own_entries(folder):
         scan.remove(path, scan.kind(path, _RUN))
@@ -170,7 +179,8 @@ class _Scan:
         """What `path` is by the rules of its folder."""
         found = _by_name(path, tree)
         if found is not Kind.STRANGE and path.is_symlink():
-            # A link of ours leads to another place in the run; any other one is somebody's arrangement.
+            # A link of ours leads to another place in the run; any other one is somebody's
+            # arrangement.
             inside = Path(os.path.realpath(path)).is_relative_to(self.root)
             return Kind.FILE if inside else Kind.STRANGE
         if not path.is_dir():
@@ -200,7 +210,9 @@ class _Scan:
                 yield from self._strange(inner, self.kind(inner, kind))
 
     def _part_file(self, path: Path, found: Kind | Tree) -> Kind | Tree:
-        """By the manifest's list, for a part that it has noted; by its name for one that was not finished."""
+        """By the manifest's list, for a part that it has noted; by its name for one that was
+        not finished.
+        """
         part = path.parent.relative_to(self.root).as_posix()
         if part in self._parts and any(name.startswith(f"{part}/") for name in self._listed):
             listed = path.relative_to(self.root).as_posix() in self._listed

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     import torch
 
 IMAGE_MARK = "<image>"
-"""Stands in a turn's text where an image goes, as in LLaVA's JSON; the n-th mark takes the n-th image."""
+"""Stands in a turn's text where an image goes, as in LLaVA's JSON; the n-th mark takes the n-th
+image."""
 
 
 @dataclass(frozen=True)
@@ -27,8 +28,8 @@ class Turn:
     learnt: bool = True
     """Whether an assistant's turn is trained on; of others it says nothing."""
     reasoning: str = ""
-    """What the assistant thought before the text, where a row keeps it apart; shown by templates
-    that know it."""
+    """What the assistant thought before the text, where a row keeps it apart; shown by
+    templates that know it."""
 
 
 class Rendering(Protocol):
@@ -53,14 +54,16 @@ class Record:
     id: str
     """Unique within its source; names the sample in logs and errors."""
     turns: tuple[Turn, ...]
-    """The conversation; a caption is a user turn that asks and an assistant turn that describes."""
+    """The conversation; a caption is a user turn that asks and an assistant turn that
+    describes."""
     images: tuple[ImageLike, ...] = ()
     """In the order of their marks."""
     kind: str = "chat"
-    """`caption` makes the pair usable by the contrastive objective; otherwise free (`ocr`, `qa`, `text`, ...)."""
+    """`caption` makes the pair usable by the contrastive objective; otherwise free (`ocr`,
+    `qa`, `text`, ...)."""
     unread: tuple[str, ...] = field(default=(), compare=False)
-    """Keys of its row that hold something and were not read, and grounding marks (`<box>`) that are
-    learnt as words; for people to look at."""
+    """Keys of its row that hold something and were not read, and grounding marks (`<box>`) that
+    are learnt as words; for people to look at."""
 
 
 @dataclass(frozen=True)
@@ -72,13 +75,15 @@ class Sample:
     tokens: torch.Tensor
     """int64[T]: token ids, with one placeholder id per visual token."""
     labels: torch.Tensor
-    """int64[T]: the token to predict *after* each position, or -100; already shifted, so packing cannot leak."""
+    """int64[T]: the token to predict *after* each position, or -100; already shifted, so
+    packing cannot leak."""
     tiles: torch.Tensor
     """uint8[I, C, H, W]: the crops of all images, in placeholder order; I may be 0."""
     image_of_tile: torch.Tensor
     """int64[I]: which of the sample's images each tile was cut from."""
     caption: bool
-    """Whether the answer describes the sample's only image, so that both form a contrastive pair."""
+    """Whether the answer describes the sample's only image, so that both form a contrastive
+    pair."""
 
 
 class Source(Protocol):
@@ -95,8 +100,8 @@ class Source(Protocol):
         """A short hash of the content or of what determines it; stored in the run's manifest."""
 
 
-# What a source may be able to do beside. A class has an ability when it has the members: nothing is
-# registered, so that a format of the user's own needs no import of ours.
+# What a source may be able to do beside. A class has an ability when it has the members:
+# nothing is registered, so that a format of the user's own needs no import of ours.
 
 
 @dataclass(frozen=True)
@@ -106,9 +111,11 @@ class Fault:
     shard: str
     """File that is damaged."""
     offset: int | None
-    """Byte where the first damage of this kind stands; None when the file cannot be read at all."""
+    """Byte where the first damage of this kind stands; None when the file cannot be read at
+    all."""
     kind: str
-    """What it is, in a word or two that counts can be kept by: `cut shard`, `link`, `duplicate`, ..."""
+    """What it is, in a word or two that counts can be kept by: `cut shard`, `link`,
+    `duplicate`, ..."""
     reason: str
     """What was found, what was expected, and what becomes of it."""
     count: int = 1

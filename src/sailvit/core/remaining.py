@@ -9,7 +9,8 @@ from typing import Any
 def seconds_ahead(
     lengths: Iterable[Mapping[str, Any]], *, samples: int, tokens: int, seconds: float
 ) -> float | None:
-    """Seconds for stages of these lengths at the pace of one that took `seconds` for `samples` and `tokens`.
+    """Seconds for stages of these lengths at the pace of one that took `seconds` for `samples`
+    and `tokens`.
 
     None where a length is in neither samples nor tokens, or nothing is done yet. What a stage
     trains changes its pace, mostly by less than a factor of two, so this is a first guess: it

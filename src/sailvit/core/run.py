@@ -64,12 +64,16 @@ class RunFolder:
 
     @property
     def monitoring_data(self) -> Path:
-        """What the points are measured on: tiles, texts, and the base tower's features of the tiles."""
+        """What the points are measured on: tiles, texts, and the base tower's features of the
+        tiles.
+        """
         return self.path / "monitoring.safetensors"
 
     @property
     def logs(self) -> tuple[Path, ...]:
-        """The files with a line per moment of a stage, from which a resumed run drops what it does again."""
+        """The files with a line per moment of a stage, from which a resumed run drops what it
+        does again.
+        """
         return self.metrics, self.proofs, self.events, self.monitoring
 
     @property
@@ -84,7 +88,9 @@ class RunFolder:
 
     @property
     def quarantines(self) -> list[Path]:
-        """The quarantine's files: that of rank 0 and, `quarantine-<rank>.jsonl`, those of the others that have one."""
+        """The quarantine's files: that of rank 0 and, `quarantine-<rank>.jsonl`, those of the
+        others that have one.
+        """
         return sorted(self.path.glob(f"{self.quarantine.stem}*{self.quarantine.suffix}"))
 
     @property
@@ -118,7 +124,9 @@ class RunFolder:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write `value` as indented JSON, all or nothing: a crash leaves the previous file as it was."""
+    """Write `value` as indented JSON, all or nothing: a crash leaves the previous file as it
+    was.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(path.name + ".part")
     draft.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -158,7 +166,9 @@ def append_lines(path: Path, values: Sequence[dict[str, Any]]) -> None:
 
 
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """Every complete JSON line of `path`; nothing when it is missing; a last line cut by a crash is left out."""
+    """Every complete JSON line of `path`; nothing when it is missing; a last line cut by a
+    crash is left out.
+    """
     if not path.exists():
         return
     with path.open(encoding="utf-8") as file:

@@ -1,4 +1,6 @@
-"""Learning rates over a stage, as settings: the shape they follow, and the search for their height."""
+"""Learning rates over a stage, as settings: the shape they follow, and the search for their
+height.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,9 @@ class DecayConfig(Config):
 
 
 class SearchConfig(Config):
-    """Learning-rate search (AdaLRS): raise the rate, keep it if the loss falls faster, else go back and lower it."""
+    """Learning-rate search (AdaLRS): raise the rate, keep it if the loss falls faster, else go
+    back and lower it.
+    """
 
     base: Shape = "wsd"
     """The schedule whose rate is multiplied by the factor that the search finds."""
@@ -38,9 +42,11 @@ class SearchConfig(Config):
     raise_by: AboveOne = 3.0
     """Factor of a trial raise (alpha)."""
     lower_by: AboveOne = 2.0
-    """Divisor after a raise that made things worse (beta); shares no factor with `raise_by`, so no rate comes twice."""
+    """Divisor after a raise that made things worse (beta); shares no factor with `raise_by`, so
+    no rate comes twice."""
     shrink: Inside = 0.9
-    """What both factors are multiplied by after every change of the rate, down to 1 (lambda)."""
+    """What both factors are multiplied by after every change of the rate, down to 1
+    (lambda)."""
     errors: Positive = 2.0
     """Mean errors of the two slopes by which they must differ for a decision."""
     until: Share = 0.5
@@ -70,7 +76,8 @@ class ScheduleConfig(Config):
     """Learning rate over a stage, as a function of the share of its length that is done."""
 
     name: Literal["cosine", "linear", "constant", "wsd", "adalrs"] = "cosine"
-    """Shape after warm-up; `adalrs` searches for the height of another shape while it trains."""
+    """Shape after warm-up; `adalrs` searches for the height of another shape while it
+    trains."""
     warmup: Share = 0.03
     """Share of the stage over which the rate rises linearly from 0."""
     final: Share = 0.0
@@ -91,7 +98,9 @@ class ScheduleConfig(Config):
     @model_validator(mode="before")
     @classmethod
     def _defaults_of_the_named(cls, value: Any) -> Any:
-        """Fill in the settings that the named schedule has, so that a resolved recipe shows them."""
+        """Fill in the settings that the named schedule has, so that a resolved recipe shows
+        them.
+        """
         if not isinstance(value, dict):
             return value
         name, search = value.get("name"), value.get("search")
@@ -130,7 +139,9 @@ class ScheduleConfig(Config):
 
 
 def share_a_factor(a: float, b: float) -> bool:
-    """Whether two numbers above 1 are powers of one number or, where whole, have a common divisor."""
+    """Whether two numbers above 1 are powers of one number or, where whole, have a common
+    divisor.
+    """
     if a.is_integer() and b.is_integer():
         return math.gcd(int(a), int(b)) > 1
     return any(math.isclose(a**i, b**j, rel_tol=1e-9) for i in range(1, 5) for j in range(1, 5))

@@ -1,4 +1,6 @@
-"""Seeds derived from names, so that every random choice has its own stream and none depends on call order."""
+"""Seeds derived from names, so that every random choice has its own stream and none depends on
+call order.
+"""
 
 import hashlib
 

@@ -7,6 +7,8 @@ from pathlib import Path
 
 
 def cache_folder(what: str) -> Path:
-    """The folder of one kind of thing, below `$SAILVIT_CACHE`, else `$XDG_CACHE_HOME/sailvit`, `~/.cache/sailvit`."""
+    """The folder of one kind of thing, below `$SAILVIT_CACHE`, else `$XDG_CACHE_HOME/sailvit`,
+    `~/.cache/sailvit`.
+    """
     base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sailvit"
     return Path(os.environ.get("SAILVIT_CACHE") or base) / what

@@ -1,4 +1,6 @@
-"""Many jobs for several processes: results in the order of the jobs, few of them at hand at any time."""
+"""Many jobs for several processes: results in the order of the jobs, few of them at hand at any
+time.
+"""
 
 from __future__ import annotations
 
@@ -21,16 +23,18 @@ Handle = TypeVar("Handle")
 _PREFETCH = 4
 """Jobs per process that are handed out before the oldest result is taken."""
 _TASK: list[Callable[[Any], Any]] = []
-"""In a process of a pool: what it does with a job. Sent once, as it may hold a source and a tokenizer."""
+"""In a process of a pool: what it does with a job. Sent once, as it may hold a source and a
+tokenizer."""
 
 
 def map_ordered(
     task: Callable[[Job], Result], jobs: Iterable[Job], *, workers: int
 ) -> Iterator[Result]:
-    """`task(job)` for every job, in their order; below two workers in this process, else in fresh ones.
+    """`task(job)` for every job, in their order; below two workers in this process, else in
+    fresh ones.
 
-    They are forked from a server that has imported what the task needs, once; this process may hold threads and
-    devices, which do not survive a fork.
+    They are forked from a server that has imported what the task needs, once; this process may
+    hold threads and devices, which do not survive a fork.
     """
     if workers < 2:
         yield from map(task, jobs)
@@ -69,7 +73,9 @@ def in_order(
 
 
 def _start(task: Callable[[Any], Any]) -> None:
-    """Prepare a process of the pool: Ctrl-C is the parent's to handle, and without a parent there is no more to do."""
+    """Prepare a process of the pool: Ctrl-C is the parent's to handle, and without a parent
+    there is no more to do.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     _TASK[:] = [task]

@@ -38,7 +38,9 @@ def turn_flags(turn: Turn) -> dict[str, Any]:
 
 
 def encoded(image: ImageLike) -> tuple[bytes, str]:
-    """An image as the bytes of a file, and their kind (`png`, `jpeg`, ...); drawn and decoded ones become PNG."""
+    """An image as the bytes of a file, and their kind (`png`, `jpeg`, ...); drawn and decoded
+    ones become PNG.
+    """
     if isinstance(image, Path | bytes):
         data = _read(image) if isinstance(image, Path) else image
         kind = next((kind for magic, kind in MAGIC.items() if data.startswith(magic)), None)
@@ -51,7 +53,8 @@ def encoded(image: ImageLike) -> tuple[bytes, str]:
 def portable(image: ImageLike) -> tuple[bytes, str]:
     """An image as a file that every program decodes to the pixels that training sees.
 
-    What is rotated, transparent, deep, animated or CMYK becomes PNG, several times a JPEG's size.
+    What is rotated, transparent, deep, animated or CMYK becomes PNG, several times a JPEG's
+    size.
     """
     data, kind = encoded(image)
     if looks_alike_everywhere(data):

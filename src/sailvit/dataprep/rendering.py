@@ -1,4 +1,6 @@
-"""A drawn source as files: PNG images and one JSONL of LLaVA rows, written by several processes, resumable."""
+"""A drawn source as files: PNG images and one JSONL of LLaVA rows, written by several
+processes, resumable.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,8 @@ from sailvit.core.run import read_json, write_json
 from sailvit.dataprep.llava_rows import encoded, llava_row
 
 _PORTION = 250
-"""Records per task and per folder of images: a few seconds' work, so that a killed run loses little."""
+"""Records per task and per folder of images: a few seconds' work, so that a killed run loses
+little."""
 _PREFETCH = 2
 """Tasks waiting per process; more would only fill memory with futures."""
 
@@ -56,8 +59,8 @@ def render(
 ) -> Path:
     """The JSONL `out/name.jsonl` with every record of `source`, its images in `out/images`.
 
-    What an earlier call has written is kept, and the files do not depend on the number of workers. `report` is told
-    how many records have been added, first those that were there.
+    What an earlier call has written is kept, and the files do not depend on the number of
+    workers. `report` is told how many records have been added, first those that were there.
     """
     rows = out / f"{name}.jsonl"
     _claim(out, source)

@@ -40,7 +40,9 @@ def process_group() -> Iterator[None]:
 
 
 def barrier() -> None:
-    """Wait until every process is here; before one of them changes files that the others look at."""
+    """Wait until every process is here; before one of them changes files that the others look
+    at.
+    """
     if world() > 1:
         dist.barrier()
 
@@ -135,7 +137,9 @@ def sum_values(values: list[float], device: torch.device) -> list[float]:
 
 
 def gather_rows(rows: torch.Tensor) -> torch.Tensor:
-    """float[N, D] of all processes in rank order, from this one's float[n, D]; n may differ, and no gradient passes."""
+    """float[N, D] of all processes in rank order, from this one's float[n, D]; n may differ,
+    and no gradient passes.
+    """
     rows = rows.detach()
     if world() == 1:
         return rows
@@ -150,11 +154,13 @@ def gather_rows(rows: torch.Tensor) -> torch.Tensor:
 
 
 def sum_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
-    """Add up every parameter's gradient over all processes; one without a gradient here takes part with zeros.
+    """Add up every parameter's gradient over all processes; one without a gradient here takes
+    part with zeros.
 
-    A process whose packs hold no image has no gradient for the tower; it must join the sum all the same, or the others
-    would wait for it forever. A parameter without a gradient on any process keeps none, so that the optimizer lets it
-    rest, as it does with one process. Sharded gradients were added up in the backward pass.
+    A process whose packs hold no image has no gradient for the tower; it must join the sum all
+    the same, or the others would wait for it forever. A parameter without a gradient on any
+    process keeps none, so that the optimizer lets it rest, as it does with one process. Sharded
+    gradients were added up in the backward pass.
     """
     listed = [parameter for parameter in parameters if not isinstance(parameter, DTensor)]
     if world() == 1 or not listed:
@@ -169,6 +175,8 @@ def sum_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
 
 
 def rows_before(count: int, device: torch.device) -> int:
-    """Number of rows that lower ranks contribute to `gather_rows` when this one contributes `count`."""
+    """Number of rows that lower ranks contribute to `gather_rows` when this one contributes
+    `count`.
+    """
     counts = sum_counts([count if index == rank() else 0 for index in range(world())], device)
     return sum(counts[: rank()])

@@ -14,10 +14,10 @@ from torch.nn.parallel import DistributedDataParallel
 class Replicas:
     """A loss whose gradients become the sum over all processes, each of which holds all weights.
 
-    DistributedDataParallel sends them in buckets, each as soon as the backward pass has filled it.
-    A weight that some processes do not use, such as a tower's where packs hold no image, counts as
-    zeros there; one that none uses keeps no gradient, so that the optimizer lets it rest, as it
-    does with one process. The buckets take as much memory as the gradients.
+    DistributedDataParallel sends them in buckets, each as soon as the backward pass has filled
+    it. A weight that some processes do not use, such as a tower's where packs hold no image,
+    counts as zeros there; one that none uses keeps no gradient, so that the optimizer lets it
+    rest, as it does with one process. The buckets take as much memory as the gradients.
     """
 
     def __init__(
@@ -58,8 +58,8 @@ class _Loss(nn.Module):
         super().__init__()
         self.loss = loss
         self.trained = nn.ParameterList(trained)
-        # Belongs to no optimizer. Where no weight has a gradient, as for text alone before frozen
-        # parts, the process still needs a backward pass to meet the others in.
+        # Belongs to no optimizer. Where no weight has a gradient, as for text alone before
+        # frozen parts, the process still needs a backward pass to meet the others in.
         self.anchor = nn.Parameter(torch.zeros((), device=self.trained[0].device))
 
     def forward(self, *given: Any) -> tuple[torch.Tensor, list[torch.Tensor]]:

@@ -1,4 +1,6 @@
-"""Sharded tensors: whole values out of them and into them, and norms over them. Plain tensors pass as they are."""
+"""Sharded tensors: whole values out of them and into them, and norms over them. Plain tensors
+pass as they are.
+"""
 
 from __future__ import annotations
 
@@ -38,14 +40,18 @@ def whole(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def whole_state(module: nn.Module) -> dict[str, torch.Tensor]:
-    """A state dict of unsharded values, tied ones sharing their memory as in the module; every process must ask."""
+    """A state dict of unsharded values, tied ones sharing their memory as in the module; every
+    process must ask.
+    """
     made: dict[int, torch.Tensor] = {}
     state = module.state_dict(keep_vars=True)
     return {name: made.setdefault(id(tensor), whole(tensor)) for name, tensor in state.items()}
 
 
 def square_sum(tensor: torch.Tensor) -> torch.Tensor:
-    """The share of a tensor's sum of squares that is this process's, float[]; those of all processes add up to it."""
+    """The share of a tensor's sum of squares that is this process's, float[]; those of all
+    processes add up to it.
+    """
     held, copies = tensor.detach(), world()
     if isinstance(tensor, DTensor):
         mesh = tensor.device_mesh
@@ -72,7 +78,9 @@ def fill_all(tensors: Mapping[str, torch.Tensor], values: Mapping[str, torch.Ten
 
 
 def clip_gradients(parameters: Iterable[torch.nn.Parameter], limit: float | None) -> float:
-    """The norm of all gradients before they are scaled down to norm `limit`; sharded and plain ones count alike."""
+    """The norm of all gradients before they are scaled down to norm `limit`; sharded and plain
+    ones count alike.
+    """
     held = [parameter for parameter in parameters if parameter.grad is not None]
     kinds = [kind for kind in (_of_kind(held, sharded=True), _of_kind(held, sharded=False)) if kind]
     if not kinds:

@@ -18,10 +18,11 @@ from sailvit.models.structure.answering import Answering, generate_whole, genera
 def answer(
     bundle: ModelBundle, records: Sequence[Record], *, batch: int = 64, longest: int = 32
 ) -> list[str]:
-    """The model's answers, one per record, of at most `longest` tokens; special tokens and outer space are left out.
+    """The model's answers, one per record, of at most `longest` tokens; special tokens and
+    outer space are left out.
 
-    An answer ends with the turn: at a token that the generation config, the tokenizer or the chat template ends it
-    with. Nothing else of the generation config is applied.
+    An answer ends with the turn: at a token that the generation config, the tokenizer or the
+    chat template ends it with. Nothing else of the generation config is applied.
     """
     processor = Processor(bundle.tokenizer, bundle.layout, longest=1 << 30, day=bundle.day)
     ends = end_tokens(bundle.mllm.language, bundle.tokenizer, processor.encoder.ends())
@@ -74,6 +75,8 @@ def _generate(
 
 
 def _until(tokens: list[int], ends: Sequence[int]) -> list[int]:
-    """The tokens before the first end; an end need not be a special token, which decoding leaves out."""
+    """The tokens before the first end; an end need not be a special token, which decoding
+    leaves out.
+    """
     at = next((place for place, token in enumerate(tokens) if token in ends), len(tokens))
     return tokens[:at]

@@ -44,7 +44,9 @@ class Gain:
 
 
 def same_text(task: str, prediction: str, answer: str) -> bool:
-    """Whether both texts are equal, apart from white space; the comparer for answers that are not sets."""
+    """Whether both texts are equal, apart from white space; the comparer for answers that are
+    not sets.
+    """
     return prediction.split() == answer.split()
 
 
@@ -65,7 +67,9 @@ def task_scores(tasks: Sequence[str], correct: Sequence[bool]) -> dict[str, floa
 
 
 def mean_score(scores: Mapping[str, float]) -> float:
-    """Unweighted mean over tasks, so that a task with more questions counts no more; 0 without tasks."""
+    """Unweighted mean over tasks, so that a task with more questions counts no more; 0 without
+    tasks.
+    """
     return sum(scores.values()) / len(scores) if scores else 0.0
 
 
@@ -78,7 +82,8 @@ def gain(
     draws: int = 2000,
     level: float = 0.95,
 ) -> Gain:
-    """Gain of `refined` over `base` with a paired bootstrap interval: questions are redrawn within each task.
+    """Gain of `refined` over `base` with a paired bootstrap interval: questions are redrawn
+    within each task.
 
     It covers the choice of questions only, not the noise between training seeds.
     """
@@ -104,7 +109,8 @@ def evaluation_json(
     seed: int = 0,
     shown: int = 2,
 ) -> dict[str, Any]:
-    """The value of evaluation.json: scores per model, `shown` examples per task, and the gain of `refined` over `base`.
+    """The value of evaluation.json: scores per model, `shown` examples per task, and the gain
+    of `refined` over `base`.
 
     Examples are drawn at random, not chosen, so that they show what the scores show.
     """

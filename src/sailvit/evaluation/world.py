@@ -17,7 +17,9 @@ from sailvit.synthetic.world.source import WorldSource
 
 
 def held_out(tasks: Sequence[str], per_task: int, seed: int) -> list[tuple[str, Record]]:
-    """`per_task` held-out records of every task, with the task's name; no training scene is among them."""
+    """`per_task` held-out records of every task, with the task's name; no training scene is
+    among them.
+    """
     sources = {task: WorldSource("held_out", task, per_task, seed) for task in tasks}
     return [
         (task, source[position]) for task, source in sources.items() for position in range(per_task)
@@ -33,7 +35,9 @@ def as_question(task: str, record: Record) -> Question:
 
 @torch.no_grad()
 def image_features(bundle: ModelBundle, records: Sequence[Record]) -> NDArray[np.float32]:
-    """float[N, D]: the mean visual token of every record's first image, in the language's embedding space."""
+    """float[N, D]: the mean visual token of every record's first image, in the language's
+    embedding space.
+    """
     processor = Processor(bundle.tokenizer, bundle.layout, longest=1 << 30, day=bundle.day)
     rows = []
     for record in records:

@@ -25,7 +25,8 @@ def asks_for_balance(config: Any) -> float | None:
 
 
 def balance(language: PreTrainedModel, layers: tuple[torch.Tensor, ...]) -> torch.Tensor:
-    """The auxiliary loss float[] of scores float[T, E] per layer, by the function of the language's own family.
+    """The auxiliary loss float[] of scores float[T, E] per layer, by the function of the
+    language's own family.
 
     Raises:
         ModelError: the family has none, or does not name its experts in its config.

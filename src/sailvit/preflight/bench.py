@@ -1,4 +1,6 @@
-"""How fast a recipe trains here: every stage for a few steps, with random weights and, where need be, invented data."""
+"""How fast a recipe trains here: every stage for a few steps, with random weights and, where
+need be, invented data.
+"""
 
 from __future__ import annotations
 
@@ -63,7 +65,8 @@ class StageSpeed:
     padding: float
     """Share of padding, on average over the steps."""
     peak_bytes: int
-    """Most memory in use: of this process's device, or on the CPU of this process without its loaders."""
+    """Most memory in use: of this process's device, or on the CPU of this process without its
+    loaders."""
 
 
 @dataclass(frozen=True)
@@ -91,11 +94,12 @@ class Speed:
 def bench(
     recipe: Recipe, *, device: torch.device, steps: int = 10, warmup: int = 3, packs: int = 8
 ) -> Speed:
-    """The speed of every stage of `recipe`, in steps of its `global_batch` but of at most `packs` packs per process.
+    """The speed of every stage of `recipe`, in steps of its `global_batch` but of at most
+    `packs` packs per process.
 
     Raises:
-        ModelError: a config cannot be found, grid and connector do not fit, or weights and optimizer state alone are
-            more than the memory that is free.
+        ModelError: a config cannot be found, grid and connector do not fit, or weights and
+            optimizer state alone are more than the memory that is free.
     """
     recipe = settled(recipe, device)
     _refuse_too_large(recipe, device)

@@ -1,4 +1,6 @@
-"""Data to measure speed with: the first records of a recipe's sources, or invented ones where a source is not here."""
+"""Data to measure speed with: the first records of a recipe's sources, or invented ones where a
+source is not here.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,9 @@ class BenchData:
 
 
 def gather(recipe: Recipe, bundle: ModelBundle) -> BenchData:
-    """Data for every stage of `recipe`; a source that cannot be opened is replaced by an invented one."""
+    """Data for every stage of `recipe`; a source that cannot be opened is replaced by an
+    invented one.
+    """
     processor = Processor(bundle.tokenizer, bundle.layout, recipe.sequence, day=bundle.day)
     sources: dict[str, Source] = {}
     invented = []

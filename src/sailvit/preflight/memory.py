@@ -1,9 +1,13 @@
 """How much device memory a stage needs, estimated part by part.
 
-Weights are fp32, and so are gradients and the two moments of AdamW, for what trains. Under bf16 autocast every matrix
-that gradients pass through is also kept in bf16 until the backward pass. Activations are counted per token from the
-values that flow into and out of the matrices; how many bytes autograd keeps per such value was measured with
-saved-tensor hooks on Qwen3, Llama and AIMv2 (within 15 % of each other). Kernels' work space and fragmentation come on
+Weights are fp32, and so are gradients and the two moments of AdamW, for what trains. Under bf16
+    autocast every matrix
+that gradients pass through is also kept in bf16 until the backward pass. Activations are
+    counted per token from the
+values that flow into and out of the matrices; how many bytes autograd keeps per such value was
+    measured with
+saved-tensor hooks on Qwen3, Llama and AIMv2 (within 15 % of each other). Kernels' work space
+    and fragmentation come on
 top: leave a fifth of the device free.
 """
 
@@ -39,7 +43,8 @@ class Memory:
     moments: float
     """AdamW's two, of what trains."""
     snapshot: float
-    """The way back of a learning-rate search: weights and moments of what trains, unless it is kept on the CPU."""
+    """The way back of a learning-rate search: weights and moments of what trains, unless it is
+    kept on the CPU."""
     activations: float
     """Kept for the backward pass of one micro-batch, with the head's scores."""
     features: float
@@ -125,7 +130,9 @@ def _planned(precision: Precision) -> Precision:
 
 
 def _scores(model: MLLM, answers: float) -> float:
-    """Bytes of scores over the vocabulary held at once: those of a chunk of answers where the head is plain."""
+    """Bytes of scores over the vocabulary held at once: those of a chunk of answers where the
+    head is plain.
+    """
     elements: float = answers * model.language.get_output_embeddings().weight.shape[0]
     return PER_SCORE * (min(elements, CHUNK) if model.plain_head else elements)
 
@@ -141,7 +148,9 @@ def _size(model: nn.Module) -> _Size:
 
 
 def _kept_layers(model: nn.Module) -> list[nn.Linear]:
-    """Layers that hold a graph: from the first trained block on; in a frozen part all, as gradients pass through."""
+    """Layers that hold a graph: from the first trained block on; in a frozen part all, as
+    gradients pass through.
+    """
     blocks = find_blocks(model)[1] or [model]
     trained = [block for block in blocks if any(p.requires_grad for p in block.parameters())]
     return [

@@ -1,4 +1,6 @@
-"""The plan of a run, made without weights: what trains, what it costs, how long it takes, what is wrong."""
+"""The plan of a run, made without weights: what trains, what it costs, how long it takes, what
+is wrong.
+"""
 
 from __future__ import annotations
 
@@ -85,7 +87,8 @@ class Plan:
     remarks: tuple[str, ...]
     """What is allowed and rarely meant."""
     storage: Storage | None = None
-    """What states and parts take; none when the model cannot be put together, or a stage not be planned."""
+    """What states and parts take; none when the model cannot be put together, or a stage not be
+    planned."""
 
     @property
     def flops(self) -> float | None:
@@ -95,7 +98,7 @@ class Plan:
 
 
 def plan(recipe: Recipe) -> Plan:
-    """The plan of `recipe`, from config files and whatever sources exist; never raises for what is wrong in it."""
+    """The plan of `recipe`, from config files and what sources exist; no fault in it raises."""
     problems = list(file_problems(recipe))
     try:
         model = sketch(recipe.model)
@@ -258,7 +261,9 @@ def _judged(
 def _looked_at(
     recipe: Recipe, sources: Mapping[str, Source], model: Sketch
 ) -> tuple[dict[str, CostTable], list[str]]:
-    """What records of every source cost, all of them or many spread over it; and what is wrong with the tokenizer."""
+    """What records of every source cost, all of them or many spread over it; and what is wrong
+    with the tokenizer.
+    """
     if model.tokenizer is None:
         return {}, []
     if refused := tokenizer_problems(recipe):
@@ -282,7 +287,9 @@ def _mixture(
     model: Sketch,
     sequence: int,
 ) -> MeanSample:
-    """The stage's mean sample; what cannot be read counts as the assumed one, or as the mean of what can."""
+    """The stage's mean sample; what cannot be read counts as the assumed one, or as the mean of
+    what can.
+    """
     known = [name for name in stage.data if name in samples]
     if not known:
         return assumed_sample(model, sequence)

@@ -1,4 +1,6 @@
-"""An invented source: records of a wanted shape, to measure speed where the real ones are not at hand."""
+"""An invented source: records of a wanted shape, to measure speed where the real ones are not
+at hand.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,9 @@ _SPREAD = 0.6
 
 
 class InventedSource:
-    """Conversations about one image each, of one tile up to the layout's most; `words` per turn, on average."""
+    """Conversations about one image each, of one tile up to the layout's most; `words` per
+    turn, on average.
+    """
 
     def __init__(
         self, layout: VisualLayout, *, count: int, words: int, kind: str = "chat", seed: int = 0

@@ -1,4 +1,6 @@
-"""What a stage's mean sample looks like: read from its sources where they exist, otherwise assumed and said so."""
+"""What a stage's mean sample looks like: read from its sources where they exist, otherwise
+assumed and said so.
+"""
 
 from __future__ import annotations
 
@@ -13,11 +15,13 @@ from sailvit.data.processing.processor import Processor
 from sailvit.models.loading.sketch import Sketch
 
 LOOK = 48
-"""Records read per source, evenly spaced; their lengths vary by a few percent of the mean with that many."""
+"""Records read per source, evenly spaced; their lengths vary by a few percent of the mean with
+that many."""
 ASSUMED_TEXT = 256
 """Text tokens of a sample that cannot be read, half of them answers."""
 CHARACTERS = 4.0
-"""Characters per token where the language's tokenizer is not on this machine; English through a 150k vocabulary."""
+"""Characters per token where the language's tokenizer is not on this machine; English through a
+150k vocabulary."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +37,8 @@ class MeanSample:
     answers: float
     """Tokens with loss."""
     captions: float
-    """Share of samples that are captions of one image, so usable by the contrastive objective."""
+    """Share of samples that are captions of one image, so usable by the contrastive
+    objective."""
     basis: str
     """Where the figures come from, in words."""
 

@@ -24,7 +24,8 @@ class Storage:
     state: int
     """The largest state of any stage."""
     states: int
-    """How many there are at most: those kept, the best if it is wanted, and the one in writing."""
+    """How many there are at most: those kept, the best if it is wanted, and the one in
+    writing."""
     parts: int
     """The folders of all stages' parts; parts that stay the same are there once."""
 
@@ -35,14 +36,18 @@ class Storage:
 
     @property
     def copy(self) -> int:
-        """Host memory that a save takes on an accelerator, where that is free; on the CPU it takes none."""
+        """Host memory that a save takes on an accelerator, where that is free; on the CPU it
+        takes none.
+        """
         return self.state
 
 
 def estimate_storage(
     recipe: Recipe, parameters: dict[Part, int], trained: list[dict[Part, int]]
 ) -> Storage:
-    """What `recipe` needs, from the parameters of its parts and how many of them train in each stage."""
+    """What `recipe` needs, from the parameters of its parts and how many of them train in each
+    stage.
+    """
     changed: set[Part] = set()
     states, parts = [], 0
     for index, (stage, trains) in enumerate(zip(recipe.stages, trained, strict=True)):

@@ -1,4 +1,6 @@
-"""The YAML that recipes are written in: what PyYAML reads, except that `1e-4` is a number and keys are unique."""
+"""The YAML that recipes are written in: what PyYAML reads, except that `1e-4` is a number and
+keys are unique.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,8 @@ from sailvit.core.errors import RecipeError
 
 FLOAT_TAG = "tag:yaml.org,2002:float"
 EXPONENT = re.compile(r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)[eE][-+]?[0-9]+\Z")
-"""YAML 1.1 asks for a dot and a signed exponent (`1.0e-4`) and reads every other form as a string."""
+"""YAML 1.1 asks for a dot and a signed exponent (`1.0e-4`) and reads every other form as a
+string."""
 
 UNICODE_BREAK = re.compile("[\x85\u2028\u2029]")
 
@@ -54,7 +57,9 @@ def _write_text(writer: Any, data: str) -> Any:
 
 
 class _Writer(yaml.SafeDumper):
-    """PyYAML's safe dumper that quotes whatever `_Reader` would take for a number, and writes tuples as lists."""
+    """PyYAML's safe dumper that quotes whatever `_Reader` would take for a number, and writes
+    tuples as lists.
+    """
 
     yaml_implicit_resolvers = _resolvers(yaml.SafeDumper)
     yaml_representers = {**yaml.SafeDumper.yaml_representers, tuple: _write_tuple, str: _write_text}

@@ -29,10 +29,11 @@ def shipped_recipes() -> dict[str, Path]:
 
 
 def load_recipe(path_or_name: str | Path, overrides: Sequence[str] = ()) -> Recipe:
-    """The recipe in a file, or the shipped recipe of that name, with `path=value` overrides applied.
+    """The recipe in a file, or the shipped recipe of that name, with `path=value` overrides
+    applied.
 
-    Relative paths in a file start at the file's folder; those of a shipped recipe and of an override start at the
-    current folder. All come out absolute.
+    Relative paths in a file start at the file's folder; those of a shipped recipe and of an
+    override start at the current folder. All come out absolute.
     """
     path = _find(path_or_name)
     document = read_yaml(_text(path), str(path))
@@ -84,7 +85,8 @@ def checked_recipe(document: Any, origin: str, folder: Path) -> Recipe:
     """The recipe of a mapping, its relative paths starting at `folder`.
 
     Raises:
-        RecipeError: it is none; the message begins with `origin` and has a line per wrong setting.
+        RecipeError: it is none; the message begins with `origin` and has a line per wrong
+            setting.
     """
     try:
         return _checked(document, folder)
@@ -133,7 +135,9 @@ def _anchored(document: Any, folder: Path) -> Any:
 
 
 def _replaced(value: Any, keys: Sequence[str], change: Callable[[str], str]) -> Any:
-    """`value` with `change` applied to the strings at `keys` (`*` is every key or index); malformed parts stay."""
+    """`value` with `change` applied to the strings at `keys` (`*` is every key or index);
+    malformed parts stay.
+    """
     if not keys:
         return change(value) if isinstance(value, str) else value
     first, rest = keys[0], keys[1:]

@@ -13,8 +13,8 @@ from sailvit.recipes.problems import nearest
 def override(document: Any, setting: str) -> Any:
     """A copy of `document` that holds the value of `path=value`.
 
-    Path items are keys, list indices, or the `name` of a list's item. Keys are not checked here: a wrong one is
-    refused, with the nearest right name, when the recipe is built.
+    Path items are keys, list indices, or the `name` of a list's item. Keys are not checked
+    here: a wrong one is refused, with the nearest right name, when the recipe is built.
     """
     path, equals, text = setting.partition("=")
     keys = path.strip().split(".")

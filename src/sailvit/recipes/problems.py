@@ -1,4 +1,6 @@
-"""pydantic's validation errors as sentences: where, what was found, what was expected, the nearest right name."""
+"""pydantic's validation errors as sentences: where, what was found, what was expected, the
+nearest right name.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +48,8 @@ def explain(error: ValidationError, root: type[BaseModel]) -> list[str]:
 
 
 def _location(raw: Location) -> Location:
-    # pydantic adds the branch of a union (`dict[str,...]`) and `[key]` for a mapping's key; neither is in the file.
+    # pydantic adds the branch of a union (`dict[str,...]`) and `[key]` for a mapping's key;
+    # neither is in the file.
     return tuple(item for item in raw if not (isinstance(item, str) and "[" in item))
 
 

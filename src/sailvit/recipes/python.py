@@ -17,7 +17,8 @@ def made_recipe(
 ) -> Recipe:
     """The recipe, with overrides applied; relative paths come out absolute.
 
-    Relative paths of a recipe made in Python start at the current folder, those of a file at its.
+    Relative paths of a recipe made in Python start at the current folder, those of a file at
+    its.
 
     Raises:
         RecipeError: it does not hold together; the message names the settings.

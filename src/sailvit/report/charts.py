@@ -37,7 +37,8 @@ MODEL_STYLES = (
     (THIRD, "D", THIRD),
     (FOURTH, "s", FOURTH),
 )
-"""Colour, marker and fill per model, in order: the first is hollow, so colour is never the only difference."""
+"""Colour, marker and fill per model, in order: the first is hollow, so colour is never the only
+difference."""
 
 SCATTERED = 400
 """Most points drawn per set; each costs some 100 bytes of the page."""
@@ -67,7 +68,9 @@ def loss_chart(stage: str, objective: str, step: Series, loss: Series) -> Chart:
 
 
 def _loss_limits(y: Series, average: Series) -> tuple[float, float]:
-    """Vertical range of all but the highest half percent and of the average: one spike shall not flatten the curve."""
+    """Vertical range of all but the highest half percent and of the average: one spike shall
+    not flatten the curve.
+    """
     if not len(y):
         return 0.0, 1.0
     low, high = float(y.min()), max(float(np.quantile(y, 0.995)), float(average.max()))
@@ -135,7 +138,9 @@ def _median(values: Series, *, percent: bool) -> str:
 
 
 def task_chart(models: Mapping[str, Mapping[str, Any]]) -> Chart:
-    """Score per task: a row per task, a marker per model, the change from first to last model at the end of the row."""
+    """Score per task: a row per task, a marker per model, the change from first to last model
+    at the end of the row.
+    """
     names = list(models)
     tasks = list(dict.fromkeys(task for model in models.values() for task in model["tasks"]))
     rows = [*((task, [models[name]["tasks"].get(task) for name in names]) for task in tasks)]
@@ -211,7 +216,9 @@ def _task_row(axes: Axes, height: int, values: Sequence[float | None]) -> None:
 def feature_charts(
     models: Mapping[str, Mapping[str, Any]], labels: Mapping[str, str]
 ) -> list[Chart]:
-    """A scatter per model of visual and text features in their PCA plane, all with the same limits."""
+    """A scatter per model of visual and text features in their PCA plane, all with the same
+    limits.
+    """
     sets = {
         name: [_points(model[kind]) for kind in ("visual", "text")]
         for name, model in models.items()

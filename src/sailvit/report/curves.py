@@ -1,4 +1,6 @@
-"""Curves made small enough to draw: thousands of steps become some hundred points that look the same."""
+"""Curves made small enough to draw: thousands of steps become some hundred points that look the
+same.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""One page about data sets: charts of what they hold, and pictures; opens from disk and runs no script."""
+"""One page about data sets: charts of what they hold, and pictures; opens from disk and runs no
+script.
+"""
 
 from __future__ import annotations
 
@@ -37,8 +39,11 @@ def render_stats(
     pictures: Sequence[Mapping[str, Any]],
     pairs: Sequence[Mapping[str, Any]],
 ) -> str:
-    """The page as HTML, from figures, sample pictures and pairs of copies, which the data side gives as JSON values."""
-    # Texts and names come from strangers' data: everything is escaped except our own CSS and SVG.
+    """The page as HTML, from figures, sample pictures and pairs of copies, which the data side
+    gives as JSON values.
+    """
+    # Texts and names come from strangers' data: everything is escaped except our own CSS and
+    # SVG.
     environment = Environment(
         loader=PackageLoader("sailvit", "report"),
         autoescape=True,
@@ -70,7 +75,9 @@ def render_stats(
 
 
 def histogram(name: str, title: str, axis: str, found: Mapping[str, Any]) -> Chart:
-    """How often a measure has which value; on a logarithmic axis unless it is a small whole number."""
+    """How often a measure has which value; on a logarithmic axis unless it is a small whole
+    number.
+    """
     with canvas() as (figure, axes):
         lows, highs, counts = np.array(found["bins"], dtype=np.float64).T
         if not found["whole"] and highs[-1] > 0:
@@ -150,7 +157,9 @@ def phrase_counts(ngrams: Mapping[str, Any]) -> dict[str, int]:
 
 
 def _log_ticks(low: float, high: float) -> list[float]:
-    """Round numbers over a range: one, two, five times powers of ten where few enough to be read, else fewer."""
+    """Round numbers over a range: one, two, five times powers of ten where few enough to be
+    read, else fewer.
+    """
     powers = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
     for steps in ((1, 2, 5), (1, 3), (1,)):
         ticks = [step * 10.0**power for power in powers for step in steps]

@@ -1,4 +1,6 @@
-"""How charts look, and how a figure becomes a small inline SVG that follows the page's light or dark colours."""
+"""How charts look, and how a figure becomes a small inline SVG that follows the page's light or
+dark colours.
+"""
 
 from __future__ import annotations
 
@@ -33,10 +35,12 @@ COLOURS = {
     THIRD: "third",
     FOURTH: "fourth",
 }
-"""Colours of the light page with the CSS variable that replaces each in the SVG; report.css defines both schemes."""
+"""Colours of the light page with the CSS variable that replaces each in the SVG; report.css
+defines both schemes."""
 
 WIDTH, HEIGHT = 360, 240
-"""Natural size of a chart, in CSS pixels: a phone shows it nearly 1:1, so its text stays readable."""
+"""Natural size of a chart, in CSS pixels: a phone shows it nearly 1:1, so its text stays
+readable."""
 
 STYLE = {
     "axes.axisbelow": True,
@@ -67,7 +71,8 @@ STYLE = {
     "ytick.color": FAINT,
     "ytick.major.size": 0,
 }
-"""Text stays text (`svg.fonttype`), in the page's font; names of stages and tasks are never parsed as formulas."""
+"""Text stays text (`svg.fonttype`), in the page's font; names of stages and tasks are never
+parsed as formulas."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +94,9 @@ def canvas(width: int = WIDTH, height: int = HEIGHT) -> Iterator[tuple[Figure, A
 
 
 def label(axes: Axes, title: str, x: str, y: str) -> None:
-    """Title, horizontal axis label, and the vertical one lying above its axis, where it reads without tilting."""
+    """Title, horizontal axis label, and the vertical one lying above its axis, where it reads
+    without tilting.
+    """
     axes.set_title(title, pad=22 if y else 8)
     axes.set_xlabel(x)
     if y:
@@ -104,7 +111,9 @@ def label(axes: Axes, title: str, x: str, y: str) -> None:
 
 
 def to_svg(figure: Figure, name: str, alt: str) -> Markup:
-    """The figure as an inline element: no prologue, no metadata, ids that no other chart shares, colours from CSS."""
+    """The figure as an inline element: no prologue, no metadata, ids that no other chart
+    shares, colours from CSS.
+    """
     buffer = io.StringIO()
     no_metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
     with mpl.rc_context({"svg.hashsalt": name, **STYLE}):
@@ -114,7 +123,8 @@ def to_svg(figure: Figure, name: str, alt: str) -> Markup:
     svg = re.sub(r"<!--.*?-->\s*|<metadata>.*?</metadata>\s*", "", svg, flags=re.DOTALL)
     svg = re.sub(r'<g id="[^"]*"', "<g", svg)
     svg = re.sub("|".join(COLOURS), lambda match: f"var(--{COLOURS[match[0]]})", svg)
-    # Matplotlib's own size attributes are in points; the page sizes charts through CSS and the view box.
+    # Matplotlib's own size attributes are in points; the page sizes charts through CSS and the
+    # view box.
     svg = re.sub(
         r'(<svg[^>]*?) width="[^"]*pt"| height="[^"]*pt"',
         lambda match: match[1] or "",

@@ -1,4 +1,6 @@
-"""A run folder followed from outside while it grows: reads files only, and of the growing ones only what is new."""
+"""A run folder followed from outside while it grows: reads files only, and of the growing ones
+only what is new.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,8 @@ class StageSoFar:
     finished: bool = False
     """Whether its parts are saved."""
     columns: dict[str, list[float]] = field(default_factory=dict)
-    """Per step: losses as `loss/<objective>`, the measures, and `wait`, the share of the step spent waiting."""
+    """Per step: losses as `loss/<objective>`, the measures, and `wait`, the share of the step
+    spent waiting."""
     last: dict[str, Any] = field(default_factory=dict)
     """The last step's line; empty before the first."""
     seconds: float = 0.0
@@ -184,7 +187,8 @@ class Follower:
             raise RunError(
                 f"{self._run.path} holds no run yet: there is no {self._run.manifest.name}; is it a run folder?"
             )
-        # Before the manifest: a run that ends between the two is then seen as complete, not stopped.
+        # Before the manifest: a run that ends between the two is then seen as complete, not
+        # stopped.
         held = is_held(self._run.path / LOCK)
         manifest = read_json(self._run.manifest)
         self._follow_steps()
@@ -227,7 +231,9 @@ class Follower:
         return [self._stages[index] for index in sorted(self._stages)]
 
     def _complete(self, manifest: dict[str, Any], stages: list[StageSoFar]) -> bool:
-        """Whether every stage is finished; a run that wrote down no plan is over when its state is gone."""
+        """Whether every stage is finished; a run that wrote down no plan is over when its state
+        is gone.
+        """
         over = bool(stages) and all(stage.finished for stage in stages)
         return over and ("plan" in manifest or not self._run.state.exists())
 

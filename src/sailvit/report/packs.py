@@ -1,4 +1,6 @@
-"""One page about packs as the model sees them; opens from disk, needs no network and runs no script."""
+"""One page about packs as the model sees them; opens from disk, needs no network and runs no
+script.
+"""
 
 from __future__ import annotations
 

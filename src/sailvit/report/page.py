@@ -29,7 +29,8 @@ MEASURES = (
     ("wait", "Waiting for data", "share of the step's time", True),
     ("mfu", "Model FLOPs utilisation", "share of the device's peak", True),
 )
-"""What is drawn over the run: measure, title, unit, whether it is a share. The table beside it has all medians."""
+"""What is drawn over the run: measure, title, unit, whether it is a share. The table beside it
+has all medians."""
 
 EXAMPLES = 24
 """Most sample predictions shown."""
@@ -50,7 +51,9 @@ class LossGroup:
 
 
 def write_report(run: RunFolder, evaluation_run: RunFolder | None = None) -> Path:
-    """Path of the written `report.html`; scores and affinity come from `evaluation_run` when given."""
+    """Path of the written `report.html`; scores and affinity come from `evaluation_run` when
+    given.
+    """
     html = render(read_run(run, evaluation_run))
     refuse_foreign_file(run.report)
     write_output(run.report, html)
@@ -59,7 +62,8 @@ def write_report(run: RunFolder, evaluation_run: RunFolder | None = None) -> Pat
 
 def render(data: RunData) -> str:
     """The page as HTML."""
-    # Model output, file names and data are untrusted: everything is escaped except our own CSS and SVG.
+    # Model output, file names and data are untrusted: everything is escaped except our own CSS
+    # and SVG.
     environment = Environment(
         loader=PackageLoader("sailvit", "report"),
         autoescape=True,
@@ -105,7 +109,9 @@ def _losses(stages: list[StageRun]) -> list[LossGroup]:
 
 
 def _extents(stages: list[StageRun]) -> list[tuple[str, int, int]]:
-    """Every stage with the steps of the run at which it begins and ends; its place in the list is its index."""
+    """Every stage with the steps of the run at which it begins and ends; its place in the list
+    is its index.
+    """
     ends = list(accumulate(stage.steps for stage in stages))
     return [(stage.name, end - stage.steps, end) for stage, end in zip(stages, ends, strict=True)]
 
@@ -129,7 +135,9 @@ def _medians(stage: StageRun) -> dict[str, float]:
 
 
 def _examples(data: RunData) -> list[dict[str, Any]]:
-    """The first examples, each with its image only if that is plain bitmap data and fits the page's budget."""
+    """The first examples, each with its image only if that is plain bitmap data and fits the
+    page's budget.
+    """
     left, shown = IMAGE_BUDGET, []
     for example in (data.evaluation or {}).get("examples", [])[:EXAMPLES]:
         image = example.get("image") or ""

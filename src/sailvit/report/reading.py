@@ -1,4 +1,6 @@
-"""A run folder's files as plain values for the page; the only module here that knows their layout."""
+"""A run folder's files as plain values for the page; the only module here that knows their
+layout.
+"""
 
 from __future__ import annotations
 
@@ -62,7 +64,8 @@ class StageRun:
     index: int
     """Its place, from 0."""
     finished: bool
-    """Whether the manifest lists it; a stage that was stopped is known from its metrics alone."""
+    """Whether the manifest lists it; a stage that was stopped is known from its metrics
+    alone."""
     train: dict[str, float]
     """Share of the learning rate per part that trained."""
     start: dict[str, str]
@@ -106,7 +109,9 @@ class RunData:
 
 
 def read_run(run: RunFolder, evaluation_run: RunFolder | None = None) -> RunData:
-    """What `run` holds; scores and affinity come from `evaluation_run` when given, since another run may measure it."""
+    """What `run` holds; scores and affinity come from `evaluation_run` when given, since
+    another run may measure it.
+    """
     measured = evaluation_run or run
     manifest = read_json(run.manifest)
     with _expecting(run.path):
@@ -134,7 +139,8 @@ def _read_stages(run: RunFolder, listed: list[dict[str, Any]]) -> list[StageRun]
     """Finished stages of the manifest, then a stopped one that only metrics.jsonl knows."""
     lines: dict[int, dict[int, dict[str, Any]]] = {}
     for line in read_lines(run.metrics):
-        # A resumed run repeats the steps after its last save; the later line is the one that led to the weights.
+        # A resumed run repeats the steps after its last save; the later line is the one that
+        # led to the weights.
         lines.setdefault(line["stage_index"], {})[line["step"]] = line
     proofs: dict[int, list[Proof]] = {}
     for line in read_lines(run.proofs):

@@ -1,4 +1,6 @@
-"""What all drawn sources share: named shares in their options, and the error for options that do not hold."""
+"""What all drawn sources share: named shares in their options, and the error for options that
+do not hold.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +19,8 @@ Options = TypeVar("Options", bound=Config)
 def named_shares(value: Any, known: Collection[str], lacks: str) -> Any:
     """Shares by name; a bare name or a list of names stands for equal shares.
 
-    ValueError, which begins with `lacks`, for a name that is not known; other types pass, as the
-    field's own check refuses them.
+    ValueError, which begins with `lacks`, for a name that is not known; other types pass, as
+    the field's own check refuses them.
     """
     names = [value] if isinstance(value, str) else value
     shares = dict.fromkeys(names, 1.0) if isinstance(names, list | tuple) else names

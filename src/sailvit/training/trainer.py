@@ -1,4 +1,4 @@
-"""The trainer: a recipe's stages in order, each started, run, proved and saved; and continued where it stopped."""
+"""The trainer: a recipe's stages in order, each started, run, proved, saved; and resumed."""
 
 from __future__ import annotations
 
@@ -117,7 +117,8 @@ class Trainer:
         self._callbacks: list[Callback] = []
         self._saver = SaveState(self._checkpoints, self._journal, self._callbacks)
         self._callbacks += self._make_callbacks(callbacks)
-        # Every stage is set up once, so that a mistake in the last shows before the first has trained for days.
+        # Every stage is set up once, so that a mistake in the last shows before the first has
+        # trained for days.
         for index in range(len(recipe.stages)):
             self._stage_run(index)
 
@@ -148,9 +149,10 @@ class Trainer:
                 yield unread_line(name, costs.unread)
 
     def _make_callbacks(self, given: Sequence[Callback]) -> list[Callback]:
-        # Signals first, so that a step's record, proof and save all see the request to stop; the proof before the save,
-        # so that no state is kept of a stage that did something else than planned; between them recovery and
-        # the search, whose decisions are about the next step and belong to the state.
+        # Signals first, so that a step's record, proof and save all see the request to stop;
+        # the proof before the save, so that no state is kept of a stage that did something else
+        # than planned; between them recovery and the search, whose decisions are about the next
+        # step and belong to the state.
         loggers = Loggers(self.recipe, self.folder, self._announce) if rank() == 0 else None
         return [
             self._signals,
@@ -173,7 +175,8 @@ class Trainer:
         `claim` is the hold on the run folder where the caller has it already.
 
         Raises:
-            InterruptedRunError: a signal asked to stop; the state is saved and the message says how to go on.
+            InterruptedRunError: a signal asked to stop; the state is saved and the message says
+                how to go on.
             ProofError: a stage trained something else than planned.
             RunError: the folder already holds a run, or none to resume.
         """
@@ -223,7 +226,7 @@ class Trainer:
         return saved
 
     def _note_changes(self, saved: Saved) -> None:
-        """Refuse a recipe that would learn something else than the run has so far; note what else differs."""
+        """Refuse a recipe that would learn something else than the run; note what else differs."""
         known = manifest_of(self.folder.path).get("recipe")
         # Read before the first process writes.
         barrier()
@@ -276,7 +279,7 @@ class Trainer:
         export_stage(run, token)
 
     def _export_before(self, saved: Saved) -> None:
-        """Export what is missing of the stage that a state at the beginning of the next one comes after."""
+        """Export what is missing of the stage before, where a state is at a stage's beginning."""
         finished, index = saved.values.get("finished"), saved.values["stage"] - 1
         if finished is None or saved.values["step"]:
             return
@@ -322,14 +325,16 @@ class Trainer:
         )
 
     def _note_change(self, source: str) -> None:
-        """Say once that a source is not as it was measured, and have it measured again at the next start."""
+        """Say once that a source is not as it was measured, and have it measured again at the
+        next start.
+        """
         if source not in self._changed:
             self._changed.add(source)
             self._announce({"note": mark_stale(source, self.sources[source], self._processor)})
 
 
 def keep_lines(path: Path, stage: int, step: int) -> None:
-    """Drop the lines of steps after the state that a run resumes from: those steps are done again."""
+    """Drop the lines of steps after the state that a run resumes from: they are done again."""
     if not path.exists():
         return
     kept = []

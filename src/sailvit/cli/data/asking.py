@@ -1,4 +1,6 @@
-"""What `sailvit data judge` and `sailvit data qa` share: which model is asked, and what it has cost."""
+"""What `sailvit data judge` and `sailvit data qa` share: which model is asked, and what it has
+cost.
+"""
 
 from __future__ import annotations
 

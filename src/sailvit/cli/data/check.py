@@ -40,7 +40,7 @@ def check(  # noqa: PLR0913, PLR0917 - the options of a command
     workers: Workers = 0,
     overwrite: Overwrite = False,
 ) -> None:
-    """Read every record, decode its images, and list what is wrong; the exit code is 1 if anything is."""
+    """Read every record, decode its images, and list faults; exit with 1 if there are any."""
     from rich.console import Console
 
     from sailvit.cli.data.opening import open_named, processor_of

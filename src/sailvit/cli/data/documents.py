@@ -1,4 +1,6 @@
-"""`sailvit data documents`: write drawn pages of text with transcriptions and questions as files."""
+"""`sailvit data documents`: write drawn pages of text with transcriptions and questions as
+files.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,8 @@ def documents(  # noqa: PLR0913, PLR0917 - one option each
 ) -> None:
     """Draw pages, receipts, tables, forms and signs, with transcriptions and questions.
 
-    In a recipe, format `documents` gives the same records without files, drawn when they are read.
+    In a recipe, format `documents` gives the same records without files, drawn when they are
+    read.
     """
     from sailvit.core.recipe import SourceConfig
     from sailvit.synthetic.documents.source import open_documents

@@ -1,4 +1,6 @@
-"""`sailvit data index DIR`: an index of tars or Parquet files where they are, or of prepared shards for a recipe."""
+"""`sailvit data index DIR`: an index of tars or Parquet files where they are, or of prepared
+shards for a recipe.
+"""
 
 from __future__ import annotations
 

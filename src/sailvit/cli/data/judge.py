@@ -1,4 +1,6 @@
-"""`sailvit data judge SRC`: score records by a model's judgement, for the `scores` filter of `sailvit data curate`."""
+"""`sailvit data judge SRC`: score records by a model's judgement, for the `scores` filter of
+`sailvit data curate`.
+"""
 
 from __future__ import annotations
 
@@ -50,7 +52,7 @@ def judge(  # noqa: PLR0913, PLR0917 - the options of a command
     cache: Cache = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Ask a model how rich a caption is, or how well it fits its image, and write a score per record.
+    """Ask a model how rich or fitting each caption is, and write a score per record.
 
     Start the same command again to go on: replies are kept, and only what is missing is asked.
     """

@@ -1,4 +1,6 @@
-"""Data named on the command line: paths whose format is told from what lies there, and a recipe to count with."""
+"""Data named on the command line: paths whose format is told from what lies there, and a recipe
+to count with.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +46,9 @@ def source_config(path: str, format_name: str | None, images: str | None) -> Sou
 def open_named(
     paths: Sequence[str], format_name: str | None, images: str | None
 ) -> dict[str, Source]:
-    """The sources at some paths, called by their last part, or by the whole path where that is not enough."""
+    """The sources at some paths, called by their last part, or by the whole path where that is
+    not enough.
+    """
     from sailvit.data.sources import open_source
 
     short = [Path(path).stem for path in paths]
@@ -56,7 +60,9 @@ def open_named(
 
 
 def fault_lines(sources: Mapping[str, Source]) -> list[str]:
-    """What the sources found damaged when they opened and go on without, a line for each, as markup."""
+    """What the sources found damaged when they opened and go on without, a line for each, as
+    markup.
+    """
     from rich.markup import escape
 
     from sailvit.core.records import faults_of
@@ -69,7 +75,9 @@ def fault_lines(sources: Mapping[str, Source]) -> list[str]:
 
 
 def day_of(recipe: Recipe, path: str | Path) -> date:
-    """The day that dated chat templates write: the run's, where the recipe lies in a run's folder."""
+    """The day that dated chat templates write: the run's, where the recipe lies in a run's
+    folder.
+    """
     from sailvit.core.run import RunFolder
     from sailvit.training.output.manifest import run_day
 
@@ -79,7 +87,9 @@ def day_of(recipe: Recipe, path: str | Path) -> date:
 
 
 def processor_of(recipe: Path | None) -> Processor | None:
-    """What counts tokens and tiles as a recipe's model does, without its weights; None without a recipe."""
+    """What counts tokens and tiles as a recipe's model does, without its weights; None without
+    a recipe.
+    """
     if recipe is None:
         return None
     from sailvit.core.errors import DataError

@@ -58,7 +58,7 @@ def prepare(  # noqa: PLR0913, PLR0917 - the options of a command
     workers: Workers = 0,
     ray: Ray = False,
 ) -> None:
-    """Write data as plain WebDataset tars with checksums and sizes, in parallel; a killed run goes on when repeated."""
+    """Write data as plain WebDataset tars, in parallel; a killed run goes on when repeated."""
     # torch takes seconds to import; `sailvit --help` should not wait for it.
     from rich.console import Console
 

@@ -47,7 +47,7 @@ def qa(  # noqa: PLR0913, PLR0917 - the options of a command
     cache: Cache = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Ask a model for questions and answers that follow from each record's caption, and write them as LLaVA rows.
+    """Ask a model for questions and answers that follow from captions; write LLaVA rows.
 
     Start the same command again to go on: replies are kept, and only what is missing is asked.
     """

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 _OF_LINES = (".jsonl", ".json", ".tsv")
 """Endings of files in which a place is a line; elsewhere it is a row or a byte."""
 Line = Mapping[str, Any]
-"""A record that was left out: stage, step, source, position, id, kind, reason, and shard and offset where known."""
+"""A record that was left out: stage, step, source, position, id, kind, reason, and shard and
+offset where known."""
 
 
 def quarantine(

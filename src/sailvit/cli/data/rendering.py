@@ -1,4 +1,6 @@
-"""What `sailvit data charts` and `sailvit data documents` share: writing a drawn source under a progress bar."""
+"""What `sailvit data charts` and `sailvit data documents` share: writing a drawn source under a
+progress bar.
+"""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ def view(  # noqa: PLR0913, PLR0917 - the options of a command
     images: Images = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Write a page of packs: tiles, tokens, which of them are trained on, and where samples begin."""
+    """Write a page of packs: tiles, tokens, which are trained on, where samples begin."""
     # torch takes seconds to import; `sailvit --help` should not wait for it.
     from rich.console import Console
 
@@ -82,7 +82,9 @@ def view(  # noqa: PLR0913, PLR0917 - the options of a command
 
 
 def is_recipe(source: str) -> bool:
-    """Whether a command's argument names a recipe and not data: a YAML file, or a shipped recipe."""
+    """Whether a command's argument names a recipe and not data: a YAML file, or a shipped
+    recipe.
+    """
     from sailvit.recipes.loader import shipped_recipes
 
     return Path(source).suffix in (".yaml", ".yml") or (
@@ -120,7 +122,9 @@ def _of_recipe(recipe: Recipe, stage: str | None) -> tuple[dict[str, Source], Lo
 
 
 def _of_data(recipe: Recipe, sources: dict[str, Source]) -> LoaderConfig:
-    """A loader config of data alone, each record once, in packs as the recipe's first stage makes them."""
+    """A loader config of data alone, each record once, in packs as the recipe's first stage
+    makes them.
+    """
     from sailvit.data.sampling.loader_config import LoaderConfig
 
     return LoaderConfig(

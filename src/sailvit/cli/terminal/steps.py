@@ -13,7 +13,9 @@ if TYPE_CHECKING:
 
 @contextmanager
 def steps_shown(console: Console) -> Iterator[Callable[[str, int, int], None]]:
-    """Takes a step's name, how many records it has done and how many it has to do; draws on terminals only."""
+    """Takes a step's name, how many records it has done and how many it has to do; draws on
+    terminals only.
+    """
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,

@@ -1,4 +1,6 @@
-"""The recipe: every setting of a run as one frozen value. Stages are values too; no code compares their names."""
+"""The recipe: every setting of a run as one frozen value. Stages are values too; no code
+compares their names.
+"""
 
 from __future__ import annotations
 
@@ -68,20 +70,22 @@ class Recipe(Config):
     """Length of a pack, in tokens."""
     precision: Precision = "auto"
     """`bf16` runs forward and backward under autocast; weights and optimizer state are fp32 in
-    both. `auto` takes bf16 where the device multiplies such matrices faster, and fp32 elsewhere;
-    the run's recipe names what was taken."""
+    both. `auto` takes bf16 where the device multiplies such matrices faster, and fp32
+    elsewhere; the run's recipe names what was taken."""
     sources: dict[str, SourceConfig]
     """Named sources, mixed by the stages."""
     stages: list[Stage] = Field(min_length=1)
     """Run in order."""
     proof_steps: Count = 10
-    """Steps after which a stage's first proof of training compares what moved with what was planned."""
+    """Steps after which a stage's first proof of training compares what moved with what was
+    planned."""
     checkpoint: CheckpointConfig = CheckpointConfig()
     """When the training state is saved, and which states are kept."""
     recovery: RecoveryConfig = RecoveryConfig()
     """What happens when losses or gradients are not finite, or jump."""
     resume: Literal["never", "auto"] = "never"
-    """`auto` continues a run that is there, as `--resume` does, so that schedulers may start the same command again."""
+    """`auto` continues a run that is there, as `--resume` does, so that schedulers may start
+    the same command again."""
     quarantine: QuarantineConfig = QuarantineConfig()
     """How many unreadable records the run puts up with."""
     parallel: ParallelConfig = ParallelConfig()

@@ -16,7 +16,8 @@ class SourceConfig(Config):
     format: str
     """Name of the reader: `llava`, `captions`, `world`, ..."""
     path: str | None = None
-    """File or folder, for readers that read one; relative paths start at the recipe's folder."""
+    """File or folder, for readers that read one; relative paths start at the recipe's
+    folder."""
     images: str | None = None
     """Folder that relative image paths start from; None means the folder of `path`."""
     options: dict[str, Any] = {}
@@ -29,11 +30,14 @@ class PortionConfig(Config):
     share: Positive
     """Share of the samples, in any unit."""
     epochs: Positive | None = None
-    """Most passes over the source; once it has had them, the others go on in their own proportion."""
+    """Most passes over the source; once it has had them, the others go on in their own
+    proportion."""
 
 
 class QuarantineConfig(Config):
-    """How many unreadable records a run puts up with; each is left out of its pack, and the order stays as it was."""
+    """How many unreadable records a run puts up with; each is left out of its pack, and the
+    order stays as it was.
+    """
 
     share: Share = 0.01
     """Largest share of the records read, per source and rank."""

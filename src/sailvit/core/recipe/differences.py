@@ -1,4 +1,6 @@
-"""What differs between the recipe that a run was started with and the one it is to go on with, by value."""
+"""What differs between the recipe that a run was started with and the one it is to go on with,
+by value.
+"""
 
 from __future__ import annotations
 
@@ -33,8 +35,8 @@ FREE = (
     "stages.*.save",
     "stages.*.micro_batch",
 )
-"""Settings that change no number that is learnt, so that they may differ when a run goes on. All others may not: a
-setting that is new counts as one that may not until it is listed here."""
+"""Settings that change no number that is learnt, so that they may differ when a run goes on.
+All others may not: a setting that is new counts as one that may not until it is listed here."""
 
 _SHOWN = 120
 """Most characters of a value in a message."""
@@ -73,7 +75,9 @@ class Difference:
 
 
 def differences(old: Recipe, new: Recipe) -> list[Difference]:
-    """Every setting whose value differs; the order of keys, and two names of one file or folder, do not count."""
+    """Every setting whose value differs; the order of keys, and two names of one file or
+    folder, do not count.
+    """
     drawn = {name for recipe in (old, new) for stage in recipe.stages for name in stage.data}
     values = old.model_dump(mode="json"), new.model_dump(mode="json")
     return [
@@ -83,9 +87,11 @@ def differences(old: Recipe, new: Recipe) -> list[Difference]:
 
 
 def going_on(old: Recipe, new: Recipe, place: str) -> tuple[Recipe, list[Difference]]:
-    """The recipe that the run in `place` goes on with, and how it differs from the one that it was started with.
+    """The recipe that the run in `place` goes on with, and how it differs from the one that it
+    was started with.
 
-    It is the old one with what may differ taken from the new one, so that not even the order of keys changes.
+    It is the old one with what may differ taken from the new one, so that not even the order of
+    keys changes.
 
     Raises:
         RunError: settings differ that change what is learnt; the message lists them all.

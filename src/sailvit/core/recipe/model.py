@@ -16,11 +16,14 @@ class ConnectorConfig(Config):
     hidden: Count | None = None
     """Width between the two linear layers; None means the language's width."""
     source: str | None = None
-    """Folder of a trained connector to start from; None means fresh weights drawn from the recipe's seed."""
+    """Folder of a trained connector to start from; None means fresh weights drawn from the
+    recipe's seed."""
 
 
 class ImageConfig(Config):
-    """How images become tiles; whatever is left out comes from the tower's own preprocessor config."""
+    """How images become tiles; whatever is left out comes from the tower's own preprocessor
+    config.
+    """
 
     size: Count | None = None
     """Height and width of a tile, in pixels."""
@@ -29,7 +32,8 @@ class ImageConfig(Config):
     std: tuple[float, float, float] | None = None
     """Channel standard deviations, for pixels in 0..1."""
     max_tiles: Count = 1
-    """Most crops per image (InternVL2 rule: the grid of closest aspect ratio); 1 is fixed resolution."""
+    """Most crops per image (InternVL2 rule: the grid of closest aspect ratio); 1 is fixed
+    resolution."""
     thumbnail: bool = True
     """Whether an image cut into several tiles also gets one tile of the whole."""
 
@@ -38,7 +42,8 @@ class ModelConfig(Config):
     """The three parts and how they join."""
 
     tower: str
-    """Hub id or local folder of any vision tower that `AutoModel` loads; `sailvit:` names a shipped checkpoint."""
+    """Hub id or local folder of any vision tower that `AutoModel` loads; `sailvit:` names a
+    shipped checkpoint."""
     language: str
     """Hub id or local folder of any causal language model that `AutoModelForCausalLM` loads."""
     connector: ConnectorConfig = ConnectorConfig()
@@ -46,11 +51,13 @@ class ModelConfig(Config):
     image: ImageConfig = ImageConfig()
     """Tiles, and overrides of the tower's preprocessor config."""
     feature_layer: int = -1
-    """Which hidden state of the tower feeds the connector; -1 is the last, -2 the one before."""
+    """Which hidden state of the tower feeds the connector; -1 is the last, -2 the one
+    before."""
     placeholder: str = "<|image_pad|>"
     """Token that stands for one visual token; added to the tokenizer when missing."""
     chat_date: datetime.date | None = None
-    """Date that dated chat templates write (`2026-01-31`); None means the day on which the run began."""
+    """Date that dated chat templates write (`2026-01-31`); None means the day on which the run
+    began."""
     revision: dict[Part, str] = {}
     """Hub revision per part, to pin a download."""
     trust_remote_code: bool = False

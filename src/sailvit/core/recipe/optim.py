@@ -19,9 +19,9 @@ class TrainConfig(Config):
     """Train only the last k transformer blocks that features come from, and what follows them;
     None: all blocks train."""
     layer_decay: Annotated[float, Field(gt=0, le=1)] | None = None
-    """Factor on the rate per layer down from what follows the blocks, which trains at the part's full rate: the k-th
-    block from the end at its k-th power, embeddings one power below the first block; None: all layers have
-    the same rate."""
+    """Factor on the rate per layer down from what follows the blocks, which trains at the
+    part's full rate: the k-th block from the end at its k-th power, embeddings one power below
+    the first block; None: all layers have the same rate."""
 
 
 class OptimConfig(Config):

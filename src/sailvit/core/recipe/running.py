@@ -13,13 +13,15 @@ from sailvit.core.recipe.types import Count, Part, Positive
 class CheckpointConfig(Config):
     """When the training state is saved, and which states are kept.
 
-    Whatever stands here, it is saved at stage ends and before every stop that leaves time for it.
+    Whatever stands here, it is saved at stage ends and before every stop that leaves time for
+    it.
     """
 
     minutes: Positive | None = 20.0
     """Minutes between saves, by the first process's clock; null saves by steps alone."""
     first_minutes: Positive = 5.0
-    """Minutes from the first step of a start or a resume to its first save, where that is sooner than `minutes`."""
+    """Minutes from the first step of a start or a resume to its first save, where that is
+    sooner than `minutes`."""
     every: Count | None = None
     """Steps between saves, beside those by time; null saves by time alone."""
     keep: Count = 2
@@ -36,7 +38,8 @@ class RecoveryConfig(Config):
     rollbacks: Annotated[int, Field(ge=0)] = 2
     """Times per stage that it may; then it stops and names the samples."""
     spike: Positive = 8.0
-    """Robust z-score over the last 100 losses from which a loss is noted as a spike, with its samples."""
+    """Robust z-score over the last 100 losses from which a loss is noted as a spike, with its
+    samples."""
 
 
 Packing = Literal["auto", "packed", "rows"]
@@ -47,30 +50,34 @@ class ParallelConfig(Config):
     """How the processes of a run share the model's state; they always share the data."""
 
     mode: Literal["replicate", "shard", "hybrid"] = "replicate"
-    """`replicate`: each holds the whole model; `shard`: weights, gradients and moments are split over all (FSDP2);
-    `hybrid`: split within groups of `group` processes, replicated between them (HSDP)."""
+    """`replicate`: each holds the whole model; `shard`: weights, gradients and moments are
+    split over all (FSDP2); `hybrid`: split within groups of `group` processes, replicated
+    between them (HSDP)."""
     group: Count | None = None
     """Processes per group of `hybrid`; None: those of one machine."""
     recompute: dict[Part, Literal["selective", "full"]] = {}
-    """Activation checkpointing per part: `full` keeps each block's input alone, `selective` its matrix products too."""
+    """Activation checkpointing per part: `full` keeps each block's input alone, `selective` its
+    matrix products too."""
     compile: bool = False
     """Whether every transformer block is compiled."""
     kernels: Literal["auto", "plain"] = "auto"
-    """`auto` uses liger-kernel's fused ones for the language on a GPU where they are installed, unless blocks are
-    compiled, which fuses too; `plain` does not."""
+    """`auto` uses liger-kernel's fused ones for the language on a GPU where they are installed,
+    unless blocks are compiled, which fuses too; `plain` does not."""
     kept_features: Annotated[float, Field(ge=0)] = 2.0
     """GiB per process for a frozen tower's features, kept within an accumulated step whose
     objectives ask for them twice; those without room are computed twice, to the same bits."""
     reduce: Literal["each", "last"] = "each"
-    """When gradients of shards are added up over processes: after `each` micro-batch, which holds
-    no more than shards of them, or after a step's `last`, which sends less and holds them whole.
-    With `replicate` they are always sent once, during the last."""
+    """When gradients of shards are added up over processes: after `each` micro-batch, which
+    holds no more than shards of them, or after a step's `last`, which sends less and holds them
+    whole. With `replicate` they are always sent once, during the last."""
     packing: Packing = "auto"
-    """How samples of a pack are read: `packed` side by side in one row, refused where the model at hand lets them see
-    each other; `rows` as padded rows of similar length, which every causal language can; `auto` the first of both that
-    is proved on the model. Packs and order are the same for all."""
+    """How samples of a pack are read: `packed` side by side in one row, refused where the model
+    at hand lets them see each other; `rows` as padded rows of similar length, which every
+    causal language can; `auto` the first of both that is proved on the model. Packs and order
+    are the same for all."""
     offload: bool = False
-    """Whether shards and their optimizer state live in CPU memory (with `shard` or `hybrid`)."""
+    """Whether shards and their optimizer state live in CPU memory (with `shard` or
+    `hybrid`)."""
 
     @model_validator(mode="after")
     def _does_something(self) -> ParallelConfig:

@@ -45,21 +45,26 @@ class Stage(Config):
     name: str = Field(pattern=r"^[A-Za-z0-9_-]+$")
     """Names the stage's folder, curves and lines; nothing else depends on it."""
     train: dict[Part, TrainConfig]
-    """The parts that train; a bare number is the share of the learning rate. Parts left out are frozen."""
+    """The parts that train; a bare number is the share of the learning rate. Parts left out are
+    frozen."""
     data: dict[str, PortionConfig] | list[str]
-    """Sources with their shares of the samples (or just a number), or a list of sources mixed by their sizes."""
+    """Sources with their shares of the samples (or just a number), or a list of sources mixed
+    by their sizes."""
     temperature: Positive = 1.0
-    """For a list of sources: shares go with size ** (1 / temperature), so that above 1 small sources count for more."""
+    """For a list of sources: shares go with size ** (1 / temperature), so that above 1 small
+    sources count for more."""
     pack_tiles: Count | None = None
-    """Most tiles in one pack, which bounds the tower's memory; None: only the sequence length sets a bound."""
+    """Most tiles in one pack, which bounds the tower's memory; None: only the sequence length
+    sets a bound."""
     window: Count | None = None
     """Shards that are shuffled together, so that only they need be at hand;
     None: each source is shuffled as a whole."""
     objectives: dict[str, Positive] = {"next_token": 1.0}
     """Registered objectives with their weights in the loss."""
     negatives: Literal["step", "micro_batch"] = "step"
-    """Where negatives of the contrastive objective come from, over all processes: from the whole
-    `step`, for which a tower that trains runs forward twice, or from each `micro_batch` alone."""
+    """Where negatives of the contrastive objective come from, over all processes: from the
+    whole `step`, for which a tower that trains runs forward twice, or from each `micro_batch`
+    alone."""
     optim: OptimConfig
     """Optimizer settings."""
     schedule: ScheduleConfig = ScheduleConfig()
@@ -71,7 +76,8 @@ class Stage(Config):
     micro_batch: Count = 1
     """Packs per forward pass; the rest is accumulated, exactly."""
     start_from: dict[Part, str] = {}
-    """Weights to start a part from: `previous` (default), `recipe` (what the model section names) or a folder."""
+    """Weights to start a part from: `previous` (default), `recipe` (what the model section
+    names) or a folder."""
     save: tuple[Part, ...] = PARTS
     """Parts written as Hugging Face folders at the end of the stage."""
 

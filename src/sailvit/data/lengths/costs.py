@@ -27,9 +27,11 @@ class Costs(Protocol):
         """Number of records."""
 
     def at(self, positions: NDArray[np.int64]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-        """Tokens, placeholders included and uncut, int32[n], and tiles, int32[n], of the records at int64[n].
+        """Tokens, placeholders included and uncut, int32[n], and tiles, int32[n], of the
+        records at int64[n].
 
-        A record that could not be measured costs nothing; `bad` of a `CostTable` and reading it say why.
+        A record that could not be measured costs nothing; `bad` of a `CostTable` and reading it
+        say why.
         """
 
 
@@ -57,7 +59,8 @@ class CostTable:
     unread: Mapping[str, int] = field(default_factory=dict)
     """Keys of the source's rows that hold something and are not read, with how many records."""
     firsts: NDArray[np.int32] | None = None
-    """int32[n]: position of each record's first token with loss, -1 for bad ones; None where that is not known."""
+    """int32[n]: position of each record's first token with loss, -1 for bad ones; None where
+    that is not known."""
     pairs: NDArray[np.int32] | None = None
     """int32[n]: 1 for captions of one image; None where that is not known."""
     bad: tuple[Unusable, ...] = ()

@@ -1,4 +1,6 @@
-"""Files of counts: what every record of a source takes in a pack, and the keys of its rows that are not read."""
+"""Files of counts: what every record of a source takes in a pack, and the keys of its rows that
+are not read.
+"""
 
 from __future__ import annotations
 

@@ -15,11 +15,13 @@ if TYPE_CHECKING:
     from sailvit.data.processing.text import FastTokenizer
 
 VERSION = 2
-"""Raised whenever the same record, tokenizer and layout give other counts, or files of counts another form."""
+"""Raised whenever the same record, tokenizer and layout give other counts, or files of counts
+another form."""
 
 
 def tokenizer_fingerprint(tokenizer: FastTokenizer, day: date | None = None) -> str:
-    """Hash of everything that turns a conversation into ids: vocabulary, rules, special tokens, chat template.
+    """Hash of everything that turns a conversation into ids: vocabulary, rules, special tokens,
+    chat template.
 
     Of a template that writes the date, what it writes on `day`, or today, is a part.
     Truncation and padding are left out: they are settings of whoever uses the tokenizer.

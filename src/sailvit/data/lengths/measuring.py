@@ -1,4 +1,6 @@
-"""What every record of a source costs, measured once per tokenizer and visual layout, and kept on disk."""
+"""What every record of a source costs, measured once per tokenizer and visual layout, and kept
+on disk.
+"""
 
 from __future__ import annotations
 
@@ -53,11 +55,13 @@ def measure(
     cache: Path | None = None,
     progress: Progress | None = None,
 ) -> CostTable:
-    """Tokens, uncut, and tiles of every record, read from the source's index or from `cache` where they are known.
+    """Tokens, uncut, and tiles of every record, read from the source's index or from `cache`
+    where they are known.
 
-    Bad records cost nothing, or what they would if mended, and are measured again at every call, as they may have
-    been mended. The counts do not depend on the number of workers. Without index and `cache` all is measured again at
-    every call. DataError when an index was counted with another tokenizer or layout.
+    Bad records cost nothing, or what they would if mended, and are measured again at every
+    call, as they may have been mended. The counts do not depend on the number of workers.
+    Without index and `cache` all is measured again at every call. DataError when an index was
+    counted with another tokenizer or layout.
     """
     file = None if cache is None else cache / counts_name(source, cost_basis(processor))
     shards = shards_of(source)
@@ -82,7 +86,9 @@ def stale_mark(file: Path) -> Path:
 
 
 def mark_stale(name: str, source: Source, processor: Processor) -> str:
-    """Have a source measured anew at the next start, as one of its records has changed; says so in a sentence."""
+    """Have a source measured anew at the next start, as one of its records has changed; says so
+    in a sentence.
+    """
     file = cache_folder("costs") / counts_name(source, cost_basis(processor))
     # Where counts cannot be kept, they are measured at every start.
     with suppress(OSError):
@@ -102,11 +108,13 @@ def measure_all(
     cache: Path | None = None,
     progress: Progress | None = None,
 ) -> dict[str, CostTable]:
-    """The costs of every source; of the processes on a machine the first one measures, the others read what it found.
+    """The costs of every source; of the processes on a machine the first one measures, the
+    others read what it found.
 
-    They wait for its files and not at a barrier, which gives up after some minutes. The folder is `costs` in the
-    program's cache unless `cache` names another. Counts that some process of an earlier run found to be out of date
-    are thrown away first. DataError when processes do not come to the same counts.
+    They wait for its files and not at a barrier, which gives up after some minutes. The folder
+    is `costs` in the program's cache unless `cache` names another. Counts that some process of
+    an earlier run found to be out of date are thrown away first. DataError when processes do
+    not come to the same counts.
     """
     cache = cache or cache_folder("costs")
     _forget_stale(sources, processor, cache)
@@ -126,7 +134,9 @@ def measure_all(
 
 
 def _forget_stale(sources: Mapping[str, Source], processor: Processor, cache: Path) -> None:
-    """Remove the counts of sources that have changed, on every machine before any process reads them."""
+    """Remove the counts of sources that have changed, on every machine before any process reads
+    them.
+    """
     basis = cost_basis(processor)
     files = {name: cache / counts_name(source, basis) for name, source in sources.items()}
     marked = [name for name, file in files.items() if stale_mark(file).exists()]
@@ -141,7 +151,9 @@ def _forget_stale(sources: Mapping[str, Source], processor: Processor, cache: Pa
 
 
 def _refuse_differences(costs: Mapping[str, CostTable]) -> None:
-    """DataError unless all processes plan with the same costs; they would train on different packs."""
+    """DataError unless all processes plan with the same costs; they would train on different
+    packs.
+    """
     digests = {
         name: blake2b(np.stack([table.tokens, table.tiles]).tobytes(), digest_size=8).hexdigest()
         for name, table in costs.items()
@@ -169,7 +181,9 @@ def indexed_costs(name: str, source: Source, processor: Processor) -> CostTable 
 
 
 def cost_basis(processor: Processor) -> str:
-    """Hash of all that counts depend on beside the records: tokenizer, layout, and the version of the counting."""
+    """Hash of all that counts depend on beside the records: tokenizer, layout, and the version
+    of the counting.
+    """
     return digest(
         [
             VERSION,
@@ -194,8 +208,8 @@ class Measurer:
     """Tokenizes them."""
 
     def measure(self, stretch: Iterable[int]) -> tuple[Counts, list[Unusable], Counter[str]]:
-        """`Facts`, int32[4, n], of the records at these positions, with `first` BAD for bad ones; what is wrong with
-        these; and how many records hold each key that is not read.
+        """`Facts`, int32[4, n], of the records at these positions, with `first` BAD for bad
+        ones; what is wrong with these; and how many records hold each key that is not read.
         """
         bad, unread = list[Unusable](), Counter[str]()
         found = [self._facts(position, bad, unread) for position in stretch]
@@ -214,7 +228,9 @@ class Measurer:
             return self._planned(record)
 
     def _planned(self, record: Record | None) -> Facts:
-        """What a bad record takes in its pack: what it would when mended, where that is known; else nothing."""
+        """What a bad record takes in its pack: what it would when mended, where that is known;
+        else nothing.
+        """
         if record is not None:
             with suppress(*UNUSABLE):
                 return Facts(*self.processor.cost(record), first=BAD, pair=0)
@@ -230,7 +246,9 @@ def _fill(
     workers: int,
     progress: Progress | None,
 ) -> tuple[tuple[Unusable, ...], dict[str, int]]:
-    """Measure a source into int32[4, n]; returns its bad records, and the keys that are not read."""
+    """Measure a source into int32[4, n]; returns its bad records, and the keys that are not
+    read.
+    """
     total, bad, unread = len(source), list[Unusable](), Counter[str]()
     stretches = (range(start, min(start + _CHUNK, total)) for start in range(0, total, _CHUNK))
     done = 0
@@ -249,9 +267,11 @@ def _fill(
 def _again(
     file: Path | None, counts: Counts, unread: dict[str, int], measurer: Measurer
 ) -> tuple[Counts, tuple[Unusable, ...]]:
-    """The counts with records measured again that were bad, and those that still are; what was mended is kept.
+    """The counts with records measured again that were bad, and those that still are; what was
+    mended is kept.
 
-    Every process does so by itself: they are few, and what is found depends on the records alone.
+    Every process does so by itself: they are few, and what is found depends on the records
+    alone.
     """
     positions = np.flatnonzero(counts[2] == BAD)
     if not len(positions):

@@ -1,1 +1,3 @@
-"""Reading: planned packs as batches, in worker processes, with bad records left out and accounted for."""
+"""Reading: planned packs as batches, in worker processes, with bad records left out and
+accounted for.
+"""

@@ -1,4 +1,6 @@
-"""The loader: a stage's steps, planned in this process and read in others, with a cursor to continue from exactly."""
+"""The loader: a stage's steps, planned in this process and read in others, with a cursor to
+continue from exactly.
+"""
 
 from __future__ import annotations
 
@@ -27,21 +29,25 @@ from sailvit.data.sampling.loader_config import LoaderConfig
 from sailvit.data.sampling.planner import PackPlan
 
 _Planned = deque[tuple[int, dict[str, Any]]]
-"""For every step that is planned and not read yet: the number of its batches, and the cursor after it."""
+"""For every step that is planned and not read yet: the number of its batches, and the cursor
+after it."""
 _Value = TypeVar("_Value")
 
 _FORKS = sys.platform == "linux"
 """Whether workers are forked, and so share memory that was made before."""
 _BYTES_PER_TOKEN = 64
-"""Four int64 per token, and at most three numbers per image or boundary, of which there are fewer."""
+"""Four int64 per token, and at most three numbers per image or boundary, of which there are
+fewer."""
 
 
 class Loader:
-    """Iterates over this rank's steps; `load` a cursor first to continue after the step that carried it.
+    """Iterates over this rank's steps; `load` a cursor first to continue after the step that
+    carried it.
 
-    All ranks plan the same packs from the costs; each reads its own, one batch per task, so that several workers share
-    one step. A record that cannot be read is left out of its pack and reported; nothing else moves.
-    `changed` is told sources of which a record was read that is not as it was measured.
+    All ranks plan the same packs from the costs; each reads its own, one batch per task, so
+    that several workers share one step. A record that cannot be read is left out of its pack
+    and reported; nothing else moves. `changed` is told sources of which a record was read that
+    is not as it was measured.
     """
 
     def __init__(
@@ -75,7 +81,9 @@ class Loader:
         self._cursor = dict(cursor)
 
     def __iter__(self) -> Iterator[Step]:
-        """The steps from the cursor on, the next one made while one is used; leaving the loop ends the workers."""
+        """The steps from the cursor on, the next one made while one is used; leaving the loop
+        ends the workers.
+        """
         planned: _Planned = deque()
         quarantine = Quarantine(self._loader_config.quarantine, self._report)
         steps = self._steps(iter(self._readings(planned)), planned)
@@ -109,8 +117,8 @@ class Loader:
         )
         # One step ahead, so that it is read while the one before trains.
         prefetch = self._prefetch or max(2, -(-batches // max(1, loader_config.workers)))
-        # Beside those on their way, the step in training holds slots, the next one too, and the one after it while they
-        # change places.
+        # Beside those on their way, the step in training holds slots, the next one too, and the
+        # one after it while they change places.
         memory = (
             SharedMemory(prefetch * loader_config.workers + 3 * batches, self._most_bytes())
             if loader_config.workers and _FORKS
@@ -150,7 +158,9 @@ class Loader:
         )
 
     def _tasks(self, planned: _Planned, memory: SharedMemory | None) -> Iterator[BatchTask]:
-        """The tasks of this rank, ahead of what is trained on; cursors go another way, as no worker needs them."""
+        """The tasks of this rank, ahead of what is trained on; cursors go another way, as no
+        worker needs them.
+        """
         size = self._loader_config.micro_batch
         due = dict.fromkeys(self._sources if self._loader_config.window else (), 0)
         for step in self._plan.steps(self._cursor):
@@ -162,7 +172,9 @@ class Loader:
                 yield BatchTask(step.cursor["steps"], chunk, memory.claim() if memory else None)
 
     def _fetch(self, drawn: Mapping[str, int], due: dict[str, int]) -> None:
-        """Have the shards of this window and the next fetched, once the draws of a source have come to it."""
+        """Have the shards of this window and the next fetched, once the draws of a source have
+        come to it.
+        """
         for name in [name for name, nth in due.items() if drawn.get(name, -1) >= nth]:
             source = self._sources[name]
             if isinstance(source, Fetched):

@@ -11,10 +11,11 @@ _Item = TypeVar("_Item")
 
 
 class Prefetch(Generic[_Item]):
-    """Items of an iterator, each made in a thread of its own while the one before is used; one, and not more.
+    """Items of an iterator, each made in a thread of its own while the one before is used; one,
+    and not more.
 
-    What the iterator raises is raised where the item was wanted. Leaving the context waits for the item that is being
-    made, ends the thread and lets go of the iterator.
+    What the iterator raises is raised where the item was wanted. Leaving the context waits for
+    the item that is being made, ends the thread and lets go of the iterator.
     """
 
     def __init__(self, items: Iterator[_Item]) -> None:

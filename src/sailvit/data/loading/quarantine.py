@@ -1,4 +1,6 @@
-"""Quarantine: the account of records that could not be read, and when there are too many of them."""
+"""Quarantine: the account of records that could not be read, and when there are too many of
+them.
+"""
 
 from __future__ import annotations
 
@@ -34,8 +36,8 @@ class BadRecord:
     shard: str | None = None
     """The file it lies in, where its source tells."""
     offset: int | None = None
-    """Where in that file, where its source tells: the line of files of lines, the row of Parquet and Arrow,
-    the byte of tars."""
+    """Where in that file, where its source tells: the line of files of lines, the row of
+    Parquet and Arrow, the byte of tars."""
 
     def __str__(self) -> str:
         name = f"record {self.position}{f' ({self.id})' if self.id else ''} of source {self.source}"
@@ -60,7 +62,9 @@ class _Account:
 
 
 class Quarantine:
-    """Counts what was read on this rank; DataError once a source has more bad records than are put up with."""
+    """Counts what was read on this rank; DataError once a source has more bad records than are
+    put up with.
+    """
 
     def __init__(self, config: QuarantineConfig, report: Callable[[BadRecord], None]) -> None:
         self._config = config
@@ -79,11 +83,15 @@ class Quarantine:
             self._report(record)
 
     def check(self) -> None:
-        """DataError when a source is over its limits, or nothing could be read so far; for after each step."""
+        """DataError when a source is over its limits, or nothing could be read so far; for
+        after each step.
+        """
         self._check(_ENOUGH)
 
     def close(self) -> None:
-        """DataError when the loader has come to its end and not one of its records could be read."""
+        """DataError when the loader has come to its end and not one of its records could be
+        read.
+        """
         self._check(1)
 
     def _check(self, enough: int) -> None:

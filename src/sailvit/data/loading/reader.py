@@ -1,4 +1,6 @@
-"""The reader: planned packs as a batch, with bad records left out. It is what runs in worker processes."""
+"""The reader: planned packs as a batch, with bad records left out. It is what runs in worker
+processes.
+"""
 
 from __future__ import annotations
 
@@ -61,7 +63,9 @@ class Reading:
 
 
 class Reader(Dataset[Reading]):
-    """Batches by task. Records are read anew each time; without shared memory it can go to any process."""
+    """Batches by task. Records are read anew each time; without shared memory it can go to any
+    process.
+    """
 
     def __init__(
         self,
@@ -99,8 +103,8 @@ class Reader(Dataset[Reading]):
     ) -> tuple[list[Sample | BadRecord], tuple[str, ...]]:
         """What became of each draw, and the sources that have changed.
 
-        All records are read, then all images: pixels drive the code that reads records out of the processor's caches,
-        and taking turns made that code half as fast.
+        All records are read, then all images: pixels drive the code that reads records out of
+        the processor's caches, and taking turns made that code half as fast.
         """
         draws = list(chain.from_iterable(task.packs))
         with Limit(self._timeout) as limit:
@@ -117,7 +121,9 @@ class Reader(Dataset[Reading]):
         return samples, tuple(sorted(changed))
 
     def _has_changed(self, draw: Drawn, draft: Draft | BadRecord) -> bool:
-        """Whether a record costs something else than was planned; one that is bad now is none of these."""
+        """Whether a record costs something else than was planned; one that is bad now is none
+        of these.
+        """
         if isinstance(draft, BadRecord):
             return draft.kind == CHANGED
         return min(draft.whole, self._processor.longest) != draw.tokens
@@ -140,7 +146,9 @@ class Reader(Dataset[Reading]):
     def _sample(
         self, step: int, draw: Drawn, draft: Draft | BadRecord, limit: Limit, tiler: Tiler
     ) -> Sample | BadRecord:
-        """The draft with its tiles; an image that several of a task's records show is decoded once."""
+        """The draft with its tiles; an image that several of a task's records show is decoded
+        once.
+        """
         if isinstance(draft, BadRecord):
             return draft
         used = tiler.used

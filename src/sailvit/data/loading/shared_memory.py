@@ -1,8 +1,8 @@
 """Handing batches over: memory that is shared with workers once, and used again and again.
 
-Fresh shared memory costs a page fault per 4 KB on either side, for tiles about as much as decoding them; slots that are
-used again cost the copy alone. They are anonymous, so that a container's small /dev/shm does not matter, and only what
-is touched is taken from the machine.
+Fresh shared memory costs a page fault per 4 KB on either side, for tiles about as much as
+decoding them; slots that are used again cost the copy alone. They are anonymous, so that a
+container's small /dev/shm does not matter, and only what is touched is taken from the machine.
 """
 
 from __future__ import annotations
@@ -74,9 +74,12 @@ class SharedMemory:
         return SharedBatch(id(self), slot, places, values)
 
     def take(self, shared: SharedBatch) -> Batch:
-        """The batch in its slot, which is free again when the last tensor that looks into it is gone."""
+        """The batch in its slot, which is free again when the last tensor that looks into it is
+        gone.
+        """
         window = memoryview(self._slots[shared.slot])
-        # Storages hold the window, so its end is the end of the last tensor, views that autograd keeps included.
+        # Storages hold the window, so its end is the end of the last tensor, views that
+        # autograd keeps included.
         weakref.finalize(window, self._free.append, shared.slot)
         tensors: dict[str, Any] = {
             name: _view(window, *place) for name, place in shared.places.items()
@@ -85,11 +88,14 @@ class SharedMemory:
 
 
 _MEMORIES: weakref.WeakValueDictionary[int, SharedMemory] = weakref.WeakValueDictionary()
-"""Every shared memory in use, by its number: threads that pin memory are given batches and nothing else."""
+"""Every shared memory in use, by its number: threads that pin memory are given batches and
+nothing else."""
 
 
 def _view(space: Any, kind: torch.dtype, shape: tuple[int, ...], at: int) -> torch.Tensor:
-    """The tensor that lies in `space` from byte `at` on; one of four axes channels-last, as tiles are."""
+    """The tensor that lies in `space` from byte `at` on; one of four axes channels-last, as
+    tiles are.
+    """
     if 0 in shape:
         return torch.empty(shape, dtype=kind)
     flat = torch.frombuffer(space, dtype=kind, count=torch.Size(shape).numel(), offset=at)

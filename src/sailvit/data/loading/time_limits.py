@@ -14,14 +14,17 @@ _Value = TypeVar("_Value")
 
 
 class _Late(BaseException):
-    """The time is up; no Exception, so that no library on the way takes it for damage of its own."""
+    """The time is up; no Exception, so that no library on the way takes it for damage of its
+    own.
+    """
 
 
 class Limit:
     """Gives up calls after so many seconds, while it is entered.
 
-    It is an alarm signal, so it ends waiting (for a disk, a pipe, a network) and Python code, but not a computation
-    inside a library before that returns. Outside the main thread, and where the alarm is in use, there is no limit.
+    It is an alarm signal, so it ends waiting (for a disk, a pipe, a network) and Python code,
+    but not a computation inside a library before that returns. Outside the main thread, and
+    where the alarm is in use, there is no limit.
     """
 
     def __init__(self, seconds: float | None) -> None:

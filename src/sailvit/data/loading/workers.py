@@ -24,7 +24,8 @@ def start_worker(_: int) -> None:
     torch.set_num_threads(1)
     # Not an open file per tensor: large steps would run into the limit of open files.
     torch.multiprocessing.set_sharing_strategy("file_system")  # type: ignore[no-untyped-call]
-    # A signal to all processes of a run, as Ctrl-C and cluster managers send it, is the main process's to answer.
+    # A signal to all processes of a run, as Ctrl-C and cluster managers send it, is the main
+    # process's to answer.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     threading.Thread(target=_attend, args=(multiprocessing.parent_process(),), daemon=True).start()
@@ -34,14 +35,15 @@ def start_worker(_: int) -> None:
 def naming_deaths() -> Iterator[None]:
     """DataError that says what to do, where torch raises RuntimeError because a worker was killed.
 
-    torch notices such deaths by a signal, so at any point of the program; inside, that handler's error is changed too.
-    Enter it after the workers have started.
+    torch notices such deaths by a signal, so at any point of the program; inside, that
+    handler's error is changed too. Enter it after the workers have started.
     """
     if threading.current_thread() is not threading.main_thread():
         with _named():
             yield
         return
-    # Local names, as an interpreter that ends may have cleared the others when the loop is given up.
+    # Local names, as an interpreter that ends may have cleared the others when the loop is
+    # given up.
     install, death, told = signal.signal, signal.SIGCHLD, signal.getsignal(signal.SIGCHLD)
 
     def tell_of_death(number: int, frame: FrameType | None) -> None:

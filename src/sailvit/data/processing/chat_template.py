@@ -1,12 +1,14 @@
 """The text around the turns of a conversation, found once per shape of conversation.
 
-A chat template may rewrite history (Qwen3 removes earlier thinking), so rendering growing prefixes does not tell where
-an answer stands. Instead the template is rendered once with a sentinel in place of every text; what lies between the
-sentinels depends on the roles alone and is kept. That also keeps Jinja (0.1 to 1 ms per conversation) out of the loop.
+A chat template may rewrite history (Qwen3 removes earlier thinking), so rendering growing
+prefixes does not tell where an answer stands. Instead the template is rendered once with a
+sentinel in place of every text; what lies between the sentinels depends on the roles alone and
+is kept. That also keeps Jinja (0.1 to 1 ms per conversation) out of the loop.
 
-A template may also look into texts: Qwen3 splits answers at `</think>`. Strings it looks for are found in its source;
-they stay in the text that is rendered, and the stretches between them get sentinels of their own. That nothing else
-is done to texts is proved once per shape, with texts in which most changes would show.
+A template may also look into texts: Qwen3 splits answers at `</think>`. Strings it looks for
+are found in its source; they stay in the text that is rendered, and the stretches between them
+get sentinels of their own. That nothing else is done to texts is proved once per shape, with
+texts in which most changes would show.
 """
 
 from __future__ import annotations
@@ -42,13 +44,15 @@ _REFUSED = (
     ArithmeticError,
     RuntimeError,
 )
-"""What a template raises on a conversation that it was not written for: by itself, or from within Python."""
+"""What a template raises on a conversation that it was not written for: by itself, or from
+within Python."""
 _PROBE = f""" It's <b>&"{{{{ x }}}}" \\n\n\n  \tÜBER 1. 中 {"word " * 60}end"""
 """A text in which changes of case, blanks, lines, quotes, marks or length would show."""
 _TALK = ("user", "assistant", "user", "assistant")
 
 Shape = tuple[tuple[str, str], ...]
-"""Role and text of every turn, with a NUL for each stretch that the template does not look into."""
+"""Role and text of every turn, with a NUL for each stretch that the template does not look
+into."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +66,8 @@ class Slot:
     opens: int | None
     """Characters before it where an answer begins; None when it begins no answer."""
     closes: int | None
-    """Characters after it where an answer ends, its end-of-turn token included; None when it ends no answer."""
+    """Characters after it where an answer ends, its end-of-turn token included; None when it
+    ends no answer."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +85,9 @@ class Skeleton:
         return all(a.stretch < b.stretch for a, b in zip(self.slots, self.slots[1:], strict=False))
 
     def fill(self, stretches: Sequence[str]) -> tuple[str, list[tuple[int, int]]]:
-        """The conversation with its stretches of text in place, and the character spans of its answers."""
+        """The conversation with its stretches of text in place, and the character spans of its
+        answers.
+        """
         pieces, spans, at, begin = [], [], 0, 0
         for slot in self.slots:
             stretch = stretches[slot.stretch]
@@ -114,7 +121,9 @@ class Template:
         self._pieces = bool(source) and self._wants_pieces()
 
     def split(self, text: str) -> tuple[str, list[str]]:
-        """A turn's text with a NUL for each stretch that the template does not look into, and these stretches."""
+        """A turn's text with a NUL for each stretch that the template does not look into, and
+        these stretches.
+        """
         pieces = self._controls.split(text)
         stretches = [core for piece in pieces[::2] if (core := piece.strip())]
         if len(pieces) == 1 or not stretches:
@@ -159,7 +168,9 @@ class Template:
         return self._dates
 
     def ends(self) -> tuple[str, str]:
-        """The tokens that end an answer inside a conversation, and one that ends it; empty where there is none."""
+        """The tokens that end an answer inside a conversation, and one that ends it; empty
+        where there is none.
+        """
         for roles in (_TALK, ("system", *_TALK)):
             try:
                 text, spans = self.skeleton(tuple((role, _HOLE) for role in roles)).fill(
@@ -172,7 +183,9 @@ class Template:
         return "", ""
 
     def _written(self, roles: Sequence[str], texts: Sequence[str], *, pieces: bool) -> str:
-        """What the chat template makes of turns whose content is text, or a list with one piece of text."""
+        """What the chat template makes of turns whose content is text, or a list with one piece
+        of text.
+        """
         turns = [
             {"role": role, "content": [{"type": "text", "text": text}] if pieces else text}
             for role, text in zip(roles, texts, strict=True)
@@ -185,7 +198,9 @@ class Template:
         )
 
     def _wants_pieces(self) -> bool:
-        """Whether the template shows turns only as lists of pieces, as those of image-text models may."""
+        """Whether the template shows turns only as lists of pieces, as those of image-text
+        models may.
+        """
 
         def shown(*, pieces: bool) -> bool:
             """Whether both texts of a short conversation appear."""
@@ -198,7 +213,9 @@ class Template:
         return not shown(pieces=False) and shown(pieces=True)
 
     def _plain(self, roles: Sequence[str], texts: Sequence[str]) -> str:
-        """`USER: ...` and `ASSISTANT: ...` on lines of their own, an end-of-text token after every answer."""
+        """`USER: ...` and `ASSISTANT: ...` on lines of their own, an end-of-text token after
+        every answer.
+        """
         tokenizer = self._tokenizer
         if not tokenizer.eos_token:
             raise DataError(
@@ -267,7 +284,8 @@ class Template:
     def _lead(self, literal: str, text: str) -> int:
         """How much of the literal before an answer is learnt with it.
 
-        That is what the answer itself begins with (`<think>`), or spaces, which tokenizers join to the first word.
+        That is what the answer itself begins with (`<think>`), or spaces, which tokenizers join
+        to the first word.
         """
         opening = text[: text.index(_HOLE)]
         return (
@@ -277,13 +295,16 @@ class Template:
         )
 
     def _tail(self, literal: str) -> int:
-        """How far the end-of-turn token reaches into the literal after an answer; 0 when there is none."""
+        """How far the end-of-turn token reaches into the literal after an answer; 0 when there
+        is none.
+        """
         found = self._end_of_turn.match(literal)
         return found.end() if found else 0
 
 
 def _check_shown(roles: Sequence[str], shown: Sequence[int], owners: Sequence[int]) -> None:
-    """Each turn's last stretch must be shown once, in order; earlier ones (thinking) may be dropped from history.
+    """Each turn's last stretch must be shown once, in order; earlier ones (thinking) may be
+    dropped from history.
 
     A system text may stand elsewhere: some templates put it into the last question.
     """
@@ -300,7 +321,9 @@ def _check_shown(roles: Sequence[str], shown: Sequence[int], owners: Sequence[in
 
 
 def _looked_for(template: str) -> set[str]:
-    """The strings that a template's source looks for in texts; plain words are names of its own fields."""
+    """The strings that a template's source looks for in texts; plain words are names of its own
+    fields.
+    """
     found = (match["called"] or match["tested"] or "" for match in _LOOKED_FOR.finditer(template))
     controls = {text.replace(r"\n", "\n").strip() for text in found}
     return {control for control in controls if re.search(r"\W", control)}

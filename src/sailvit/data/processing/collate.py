@@ -1,4 +1,6 @@
-"""Packing: the samples of planned packs side by side as the rows of a batch, so that no sample sees another."""
+"""Packing: the samples of planned packs side by side as the rows of a batch, so that no sample
+sees another.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,8 @@ def collate(
     length: int | None = None,
     padding_id: int = 0,
 ) -> Batch:
-    """A batch of packs, its rows as long as the longest pack or `length`; an empty pack becomes a row of padding.
+    """A batch of packs, its rows as long as the longest pack or `length`; an empty pack becomes
+    a row of padding.
 
     `caption_of` covers the answer tokens of a caption, its end-of-turn token included.
     """
@@ -55,7 +58,8 @@ def collate(
 
 
 def _images(segments: Sequence[Sample]) -> tuple[torch.Tensor, ...]:
-    """All tiles, the image each was cut from, the images' ids, and the image each segment describes.
+    """All tiles, the image each was cut from, the images' ids, and the image each segment
+    describes.
 
     The last is -1 for segments that are no captions.
     """

@@ -1,10 +1,11 @@
 """Colour modes: whatever Pillow has decoded as 8-bit RGB, by stated rules and not by clipping.
 
 - Transparency shows white. Colour profiles are not applied.
-- Whole numbers deeper than 8 bits are grey of 8, 10, 12 or 16 bits: of the smallest of these depths
-  that holds the image's largest value. So 12-bit data in 16 or 32 bits do not come out black.
-- What has no known range is refused: floats, negative numbers, values above 65535, and colours of
-  16 bits of which nothing is left in the upper 8.
+- Whole numbers deeper than 8 bits are grey of 8, 10, 12 or 16 bits: of the smallest of these
+  depths that holds the image's largest value. So 12-bit data in 16 or 32 bits do not come out
+  black.
+- What has no known range is refused: floats, negative numbers, values above 65535, and colours
+  of 16 bits of which nothing is left in the upper 8.
 """
 
 from __future__ import annotations
@@ -20,11 +21,14 @@ _DEPTHS = (8, 10, 12, 16)
 _BLACK = 16
 """Below this upper byte everywhere, 16-bit colours hold 12 bits at most."""
 _GREY_SCALE = {"L;2": 85, "L;4": 17}
-"""What Pillow multiplies PNG greys of 2 and 4 bits by, though not the grey that is transparent."""
+"""What Pillow multiplies PNG greys of 2 and 4 bits by, though not the grey that is
+transparent."""
 
 
 def stored_form(image: Image.Image) -> str:
-    """How the file holds its pixels (`RGB;16B`, `L;4`, ...); Pillow says so until it decodes them."""
+    """How the file holds its pixels (`RGB;16B`, `L;4`, ...); Pillow says so until it decodes
+    them.
+    """
     tiles = getattr(image, "tile", None)
     stored = tiles[0].args if tiles else ""
     return str(stored[0] if isinstance(stored, tuple) and stored else stored)
@@ -74,7 +78,9 @@ def _highest(image: Image.Image) -> int:
 
 
 def _scale_transparent_colour(image: Image.Image, stored: str) -> None:
-    """A PNG's transparent colour in the range of decoded pixels; Pillow keeps it as it is stored."""
+    """A PNG's transparent colour in the range of decoded pixels; Pillow keeps it as it is
+    stored.
+    """
     clear = image.info.get("transparency")
     if isinstance(clear, int) and stored in _GREY_SCALE:
         image.info["transparency"] = clear * _GREY_SCALE[stored]

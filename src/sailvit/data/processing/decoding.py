@@ -41,7 +41,8 @@ def decode(image: Path | bytes, max_pixels: int) -> Pixels:
     """Upright RGB uint8[H, W, 3].
 
     Raises:
-        DataError: the image is damaged, larger than `max_pixels`, or of an unknown range of values.
+        DataError: the image is damaged, larger than `max_pixels`, or of an unknown range of
+            values.
     """
     return _past_long_text(image, lambda file, name: _decoded(file, name, max_pixels))
 
@@ -54,15 +55,17 @@ def decoded_size(image: Path | bytes, max_pixels: int) -> tuple[int, int]:
 def reads_alike(image: bytes, max_pixels: int) -> bool:
     """Whether any program's decoder gives the pixels of `decode`.
 
-    So it is with one upright, opaque picture of 8-bit grey or RGB as JPEG, PNG or WebP; rotation,
-    transparency, depth and further pictures are read in other ways elsewhere.
+    So it is with one upright, opaque picture of 8-bit grey or RGB as JPEG, PNG or WebP;
+    rotation, transparency, depth and further pictures are read in other ways elsewhere.
     """
     return _past_long_text(image, lambda file, name: _is_plain(file, name, max_pixels))
 
 
 @cache
 def jpeg_decoder() -> Any:
-    """The decoder of simplejpeg, twice as fast as Pillow, identical pixels; None when it is not installed."""
+    """The decoder of simplejpeg, twice as fast as Pillow, identical pixels; None when it is not
+    installed.
+    """
     try:
         return import_module("simplejpeg").decode_jpeg
     except ImportError:
@@ -166,8 +169,8 @@ def _open(image: Path | bytes, name: str, max_pixels: int) -> ImageFile:
 def _jpeg(opened: ImageFile) -> Pixels | None:
     """A JPEG's pixels by the fast decoder; None where Pillow has to do it.
 
-    That is for CMYK, whose conversion is Pillow's, and where simplejpeg refuses what libjpeg only warns of: then both
-    installations accept the same files.
+    That is for CMYK, whose conversion is Pillow's, and where simplejpeg refuses what libjpeg
+    only warns of: then both installations accept the same files.
     """
     fast = jpeg_decoder()
     if fast is None or opened.format not in _JPEG or opened.mode not in ("RGB", "L"):

@@ -14,7 +14,8 @@ from sailvit.core.records import ImageLike
 
 
 def as_image(given: Any) -> ImageLike:
-    """A path, encoded bytes, a PIL image, or pixels uint8[H, W, 3] or uint8[H, W] as an image of a record.
+    """A path, encoded bytes, a PIL image, or pixels uint8[H, W, 3] or uint8[H, W] as an image
+    of a record.
 
     Raises:
         DataError: it is something else.
@@ -35,7 +36,9 @@ def as_image(given: Any) -> ImageLike:
 
 
 def _encoded(image: Image.Image) -> bytes:
-    """The image as a file, so that depth, transparency and rotation are read by the rules for all files."""
+    """The image as a file, so that depth, transparency and rotation are read by the rules for
+    all files.
+    """
     file = io.BytesIO()
     try:
         # TIFF holds every mode of Pillow's that PNG has no form for.

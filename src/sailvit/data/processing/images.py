@@ -19,11 +19,14 @@ from sailvit.core.records import ImageLike
 from sailvit.data.processing.decoding import Pixels, decode, decoded_size, reads_alike
 
 MAX_PIXELS = 80_000_000
-"""Largest image decoded: 240 MB as RGB, and below Pillow's own warning, so that one rule decides."""
+"""Largest image decoded: 240 MB as RGB, and below Pillow's own warning, so that one rule
+decides."""
 
 
 def load_image(image: ImageLike, *, max_pixels: int = MAX_PIXELS) -> Pixels:
-    """RGB pixels uint8[H, W, 3], upright by EXIF, transparency laid on white; DataError when it cannot be decoded."""
+    """RGB pixels uint8[H, W, 3], upright by EXIF, transparency laid on white; DataError when it
+    cannot be decoded.
+    """
     if isinstance(image, Path | bytes):
         return decode(image, max_pixels)
     return _checked_array(image if isinstance(image, np.ndarray) else image.pixels())
@@ -51,10 +54,11 @@ def looks_alike_everywhere(image: bytes, *, max_pixels: int = MAX_PIXELS) -> boo
 
 
 def tile_grid(width: int, height: int, layout: VisualLayout) -> tuple[int, int]:
-    """Columns and rows an image is cut into: the grid of closest aspect ratio with at most `max_tiles` cells.
+    """Columns and rows an image is cut into: the grid of closest aspect ratio with at most
+    `max_tiles` cells.
 
-    Among equally close grids the largest one is taken that the image fills by more than half, else the smallest
-    (the rule of InternVL2).
+    Among equally close grids the largest one is taken that the image fills by more than half,
+    else the smallest (the rule of InternVL2).
     """
     grids = _grids(layout.max_tiles)
     distances = [abs(width / height - i / j) for i, j in grids]
@@ -66,7 +70,9 @@ def tile_grid(width: int, height: int, layout: VisualLayout) -> tuple[int, int]:
 
 
 def tile_count(image: ImageLike, layout: VisualLayout) -> int:
-    """Number of tiles `tile_image` will make, without decoding; at fixed resolution without opening the file."""
+    """Number of tiles `tile_image` will make, without decoding; at fixed resolution without
+    opening the file.
+    """
     if layout.max_tiles == 1:
         return 1
     columns, rows = tile_grid(*image_size(image), layout)
@@ -76,10 +82,11 @@ def tile_count(image: ImageLike, layout: VisualLayout) -> int:
 def tile_image(
     image: Pixels, layout: VisualLayout, room: torch.Tensor | None = None
 ) -> torch.Tensor:
-    """Tiles uint8[I, 3, H, W] of an image uint8[H, W, 3]: the grid's cells row by row, then the thumbnail.
+    """Tiles uint8[I, 3, H, W] of an image uint8[H, W, 3]: the grid's cells row by row, then the
+    thumbnail.
 
-    They lie channels-last, as decoded pixels do: planes would take as long again as resizing. With `room`, uint8[n],
-    they are made there, from its first byte on.
+    They lie channels-last, as decoded pixels do: planes would take as long again as resizing.
+    With `room`, uint8[n], they are made there, from its first byte on.
     """
     pixels = torch.from_numpy(image).permute(2, 0, 1)
     columns, rows = tile_grid(image.shape[1], image.shape[0], layout)
@@ -104,7 +111,9 @@ def _empty(count: int, height: int, width: int, room: torch.Tensor | None = None
 
 
 def join_tiles(cuts: Sequence[torch.Tensor]) -> torch.Tensor:
-    """uint8[I, C, H, W]: the tiles of all cuts; nothing is copied where these lie one behind the other in memory."""
+    """uint8[I, C, H, W]: the tiles of all cuts; nothing is copied where these lie one behind
+    the other in memory.
+    """
     first = cuts[0]
     ends = list(accumulate((cut.nbytes for cut in cuts), initial=first.data_ptr()))
     storage = first.untyped_storage().data_ptr()
@@ -115,9 +124,11 @@ def join_tiles(cuts: Sequence[torch.Tensor]) -> torch.Tensor:
 
 
 def _resize(pixels: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
-    """`out`, uint8[3, H, W], filled with pixels of another size: antialiased bicubic on bytes, 4 times Pillow's speed.
+    """`out`, uint8[3, H, W], filled with pixels of another size: antialiased bicubic on bytes,
+    4 times Pillow's speed.
 
-    This is `interpolate` with a place to write to, which it does not take; it would turn the result into planes.
+    This is `interpolate` with a place to write to, which it does not take; it would turn the
+    result into planes.
     """
     if pixels.shape == out.shape:
         return out.copy_(pixels)

@@ -10,7 +10,8 @@ ORIENTED = (b"Raw profile type exif", b"XML:com.adobe.xmp")
 """Keywords of the texts that may hold an image's orientation."""
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _TEXTS = (b"tEXt", b"zTXt", b"iTXt", b"iCCP")
-"""Kinds of chunks whose length Pillow limits; iCCP is a colour profile, which is not applied."""
+"""Kinds of chunks whose length Pillow limits; iCCP is a colour profile, which is not
+applied."""
 _MOST = 1 << 20
 """Longest text kept, in bytes: what Pillow decompresses."""
 

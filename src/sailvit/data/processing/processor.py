@@ -1,4 +1,6 @@
-"""Samples: a record tokenized first (a draft, cheap and enough to plan packs), decoded when its pack is dealt."""
+"""Samples: a record tokenized first (a draft, cheap and enough to plan packs), decoded when its
+pack is dealt.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,8 @@ UNUSABLE = (
     RecursionError,
     MemoryError,
 )
-"""What reading, tokenizing and decoding raise on bad records; libraries let some of these through."""
+"""What reading, tokenizing and decoding raise on bad records; libraries let some of these
+through."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,8 @@ class Facts(NamedTuple):
 class Tiler:
     """Tiles of images; a file or byte string that was tiled before is not decoded again.
 
-    With `room`, uint8[n], the tiles of all calls are put there one behind the other, while they are in the cache.
+    With `room`, uint8[n], the tiles of all calls are put there one behind the other, while they
+    are in the cache.
     """
 
     def __init__(self, layout: VisualLayout, room: torch.Tensor | None = None) -> None:
@@ -113,12 +117,15 @@ class Tiler:
 
 
 def _glance(image: Path | bytes) -> Path | bytes:
-    """What images that are equal have in common, and others hardly ever: hashing all bytes would cost more."""
+    """What images that are equal have in common, and others hardly ever: hashing all bytes
+    would cost more.
+    """
     return image if isinstance(image, Path) else image[len(image) // 2 : len(image) // 2 + 64]
 
 
 class Processor:
-    """Makes samples of at most `longest` tokens from records, for one tokenizer and one visual layout.
+    """Makes samples of at most `longest` tokens from records, for one tokenizer and one visual
+    layout.
 
     Chat templates that ask for the date are given `day`; today, unless one is named.
     """
@@ -140,10 +147,13 @@ class Processor:
         self.padding_id: int = next(
             token for token in spare if token is not None and token != layout.placeholder_id
         )
-        """Token id that fills rows; any id but the placeholder will do, as padding is a segment of its own."""
+        """Token id that fills rows; any id but the placeholder will do, as padding is a segment
+        of its own."""
 
     def __call__(self, source: str, record: Record) -> Sample:
-        """The sample of a record: tokens int64[T] and tiles uint8[I, C, H, W], shape (tiles, 3, size, size)."""
+        """The sample of a record: tokens int64[T] and tiles uint8[I, C, H, W], shape (tiles, 3,
+        size, size).
+        """
         return self.finish(self.draft(source, record))
 
     def cost(self, record: Record) -> tuple[int, int]:
@@ -152,7 +162,9 @@ class Processor:
         return len(self.encoder.encode(record, tiles)), sum(tiles)
 
     def facts(self, record: Record) -> Facts:
-        """What planning and its checks need to know of a record; reads the headers of its images, nothing else."""
+        """What planning and its checks need to know of a record; reads the headers of its
+        images, nothing else.
+        """
         sizes = [image_size(image) for image in record.images]
         tiles = [tile_count(image, self.layout) for image in record.images]
         text = self.encoder.encode(record, tiles)
@@ -163,7 +175,9 @@ class Processor:
         return Facts(len(text), sum(tiles), int(learnt[0]), int(pair))
 
     def draft(self, source: str, record: Record, *, most_tiles: int | None = None) -> Draft:
-        """The record as tokens, images beyond `most_tiles` cut off; reads at most the headers of its images."""
+        """The record as tokens, images beyond `most_tiles` cut off; reads at most the headers
+        of its images.
+        """
         tiles = [tile_count(image, self.layout) for image in record.images]
         text = self.encoder.encode(record, tiles)
         return Draft(f"{source}/{record.id}", record, self._cut(text, most_tiles), len(text))
@@ -175,7 +189,9 @@ class Processor:
         return self.finish(Draft(f"{source}/{record.id}", record, text, len(text)))
 
     def finish(self, draft: Draft, tiler: Tiler | None = None) -> Sample:
-        """The sample of a draft, its images decoded and tiled; a `tiler` shared by drafts decodes each image once."""
+        """The sample of a draft, its images decoded and tiled; a `tiler` shared by drafts
+        decodes each image once.
+        """
         size = self.layout.tile_size
         cuts = list(map(tiler or Tiler(self.layout), draft.record.images[: len(draft.text.runs)]))
         return Sample(
@@ -188,7 +204,9 @@ class Processor:
         )
 
     def _cut(self, text: Tokenized, most_tiles: int | None) -> Tokenized:
-        """At most `longest` tokens: the end is cut off, and an image's placeholders go together or not at all."""
+        """At most `longest` tokens: the end is cut off, and an image's placeholders go together
+        or not at all.
+        """
         last = self.longest
         if most_tiles is not None:
             last = min(last, _room(text, most_tiles * self.layout.tokens_per_tile))
@@ -207,7 +225,9 @@ class Processor:
 
 
 def _room(text: Tokenized, placeholders: int) -> int:
-    """Tokens up to the first image that would bring the placeholders above a number; all when none does."""
+    """Tokens up to the first image that would bring the placeholders above a number; all when
+    none does.
+    """
     counts = np.cumsum([end - start for start, end in text.runs])
     beyond = np.flatnonzero(counts > placeholders)
     return text.runs[beyond[0]][0] if len(beyond) else len(text)

@@ -8,7 +8,8 @@ from typing import Any
 from sailvit.core.errors import DataError
 
 _THOUGHT = "<think>\n{}\n</think>\n\n{}"
-"""An answer that begins with its reasoning, as models write it that were taught to think aloud."""
+"""An answer that begins with its reasoning, as models write it that were taught to think
+aloud."""
 
 
 def with_reasoning(reasoning: str, text: str) -> str:
@@ -19,8 +20,8 @@ def with_reasoning(reasoning: str, text: str) -> str:
 def joins_reasoning(render: Callable[[Sequence[dict[str, Any]]], str]) -> bool:
     """Whether a template shows reasoning that is given apart as it shows reasoning in the text.
 
-    Then it may be put into the text, where everything else is proved; else it would be left out,
-    or learnt in another form than the model is asked in.
+    Then it may be put into the text, where everything else is proved; else it would be left
+    out, or learnt in another form than the model is asked in.
     """
     asked = {"role": "user", "content": "zq0qz"}
     apart = {"role": "assistant", "content": "zq1qz", "reasoning_content": "zq2qz"}

@@ -1,7 +1,9 @@
-"""The Jinja source of a tokenizer's chat template: the one that transformers renders, with its date fixed.
+"""The Jinja source of a tokenizer's chat template: the one that transformers renders, with its
+date fixed.
 
-A template may ask for today's date (`strftime_now`). Rendered on two days it gives two texts, so a run that is resumed
-or repeated would train on another. Here the date is a given one, in every rendering.
+A template may ask for today's date (`strftime_now`). Rendered on two days it gives two texts,
+so a run that is resumed or repeated would train on another. Here the date is a given one, in
+every rendering.
 """
 
 from __future__ import annotations
@@ -29,7 +31,8 @@ _MACRO = (
 
 
 def template_source(tokenizer: PreTrainedTokenizerBase) -> str:
-    """The source that a plain conversation is rendered with, as transformers chooses it; empty without a template.
+    """The source that a plain conversation is rendered with, as transformers chooses it; empty
+    without a template.
 
     Of several named templates that is `default`. DataError when there is none of that name.
     """
@@ -53,7 +56,8 @@ def is_dated(source: str) -> bool:
 def fix_date(source: str, day: date) -> str:
     """The source with the current date replaced by midnight of a given day.
 
-    transformers turns functions among a template's variables into text, so the function becomes a macro of the source.
+    transformers turns functions among a template's variables into text, so the function becomes
+    a macro of the source.
     """
     if not is_dated(source):
         return source
@@ -67,7 +71,9 @@ def fix_date(source: str, day: date) -> str:
 
 
 def written_dates(source: str, day: date) -> list[str]:
-    """What a template writes of the day; the whole day where the source does not show in what form."""
+    """What a template writes of the day; the whole day where the source does not show in what
+    form.
+    """
     literals = [found[2] for found in _LITERAL.finditer(source)]
     if len(literals) < len(_CALL.findall(source)) or not literals:
         return [day.isoformat()] if is_dated(source) else []

@@ -51,9 +51,10 @@ class Tokenized:
 class TextEncoder:
     """Tokenizes conversations for one tokenizer and one visual layout.
 
-    Turns are stripped of surrounding blanks, so that templates that do so and those that do not agree. The whole text
-    is tokenized once and character offsets say which tokens are answers: training and generation see the same ids.
-    Templates that ask for the date are given `day`; today, unless one is named.
+    Turns are stripped of surrounding blanks, so that templates that do so and those that do not
+    agree. The whole text is tokenized once and character offsets say which tokens are answers:
+    training and generation see the same ids. Templates that ask for the date are given `day`;
+    today, unless one is named.
     """
 
     def __init__(
@@ -77,7 +78,9 @@ class TextEncoder:
             )
 
     def encode(self, record: Record, tiles: Sequence[int]) -> Tokenized:
-        """All tokens, labelled on assistant turns and their end-of-turn tokens; `tiles` counts each image's tiles."""
+        """All tokens, labelled on assistant turns and their end-of-turn tokens; `tiles` counts
+        each image's tiles.
+        """
         text, spans = self.render(record)
         if not spans:
             raise DataError(
@@ -95,14 +98,18 @@ class TextEncoder:
         return self._tokenize(text, spans, tiles)
 
     def encode_prompt(self, record: Record, tiles: Sequence[int]) -> Tokenized:
-        """The tokens up to the last assistant turn's text, where generation starts; nothing is labelled."""
+        """The tokens up to the last assistant turn's text, where generation starts; nothing is
+        labelled.
+        """
         if record.turns[-1].role != "assistant":
             record = replace(record, turns=(*record.turns, Turn("assistant", "")))
         text, spans = self.render(record)
         return self._tokenize(text[: spans[-1][0]], [], tiles)
 
     def render(self, record: Record) -> tuple[str, list[tuple[int, int]]]:
-        """The conversation as text, a placeholder token per image, and the character spans of its answers."""
+        """The conversation as text, a placeholder token per image, and the character spans of
+        its answers.
+        """
         parts = [self._template.split(content) for content in self._contents(record)]
         skeleton = self._template.skeleton(
             tuple((t.role, part[0]) for t, part in zip(record.turns, parts, strict=True))
@@ -118,7 +125,9 @@ class TextEncoder:
         return skeleton.fill([stretch for part in parts for stretch in part[1]])
 
     def ends(self) -> tuple[int | None, int | None]:
-        """The tokens that end an answer inside a conversation, and one that ends it; None where nothing is learnt."""
+        """The tokens that end an answer inside a conversation, and one that ends it; None where
+        nothing is learnt.
+        """
         inside, last = (
             self._backend.token_to_id(text) if text else None for text in self._template.ends()
         )
@@ -178,7 +187,8 @@ class TextEncoder:
         ids, offsets = np.array(encoding.ids, dtype=np.int64), encoding.offsets
         answers = np.full(len(ids), IGNORED, dtype=np.int64)
         for start, end in spans:
-            # Both ends of tokens only ever grow, so the tokens that reach into a span need no look at all the others.
+            # Both ends of tokens only ever grow, so the tokens that reach into a span need no
+            # look at all the others.
             inside = slice(
                 bisect_right(offsets, start, key=_END), bisect_left(offsets, end, key=_START)
             )

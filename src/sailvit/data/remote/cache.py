@@ -28,14 +28,16 @@ from sailvit.data.remote.roots import (
 )
 
 _HOLD = 60.0
-"""Seconds for which a file that could not be had is not asked for again: every record of it would wait anew."""
+"""Seconds for which a file that could not be had is not asked for again: every record of it
+would wait anew."""
 
 
 class ShardCache:
-    """Complete local files of a root, fetched whole when they are asked for; a plain folder's files are given as such.
+    """Complete local files of a root, fetched whole when they are asked for; a plain folder's
+    files are given as such.
 
-    Any number of processes and threads of a machine may share `folder`: one fetches a shard, the others wait for it. It
-    can be forked and pickled.
+    Any number of processes and threads of a machine may share `folder`: one fetches a shard,
+    the others wait for it. It can be forked and pickled.
     """
 
     def __init__(
@@ -54,10 +56,12 @@ class ShardCache:
         self._prefetched: set[Path] = set()
 
     def path(self, name: str, *, size: int | None = None, crc32: int | None = None) -> Path:
-        """The file, complete on this machine, of the size and checksum given; DataError when it cannot be had.
+        """The file, complete on this machine, of the size and checksum given; DataError when it
+        cannot be had.
 
-        Of a plain folder's file only the size is compared: reading it all would cost more than the checksums of its
-        records. Open it soon: another process may need the space (`open` takes care of that).
+        Of a plain folder's file only the size is compared: reading it all would cost more than
+        the checksums of its records. Open it soon: another process may need the space (`open`
+        takes care of that).
         """
         shard = RemoteFile(name, size, crc32)
         if not self._remote:
@@ -68,7 +72,9 @@ class ShardCache:
         return path
 
     def open(self, name: str, *, size: int | None = None, crc32: int | None = None) -> BinaryIO:
-        """The file, open for reading; it can be read to its end even if it leaves the cache meanwhile."""
+        """The file, open for reading; it can be read to its end even if it leaves the cache
+        meanwhile.
+        """
         while True:
             path = self.path(name, size=size, crc32=crc32)
             try:
@@ -97,8 +103,8 @@ class ShardCache:
     def prefetch(self, shards: Iterable[RemoteFile]) -> None:
         """Begins to fetch the next shards, in the order of their need, and returns at once.
 
-        Only as many as the limit holds, where a shard of unknown size counts a quarter of it. What fails here fails
-        again, with its message, when it is asked for.
+        Only as many as the limit holds, where a shard of unknown size counts a quarter of it.
+        What fails here fails again, with its message, when it is asked for.
         """
         if not self._remote:
             return
@@ -118,7 +124,9 @@ class ShardCache:
         return {**self.__dict__, "_clients": {}, "_failed": {}, "_prefetched": set()}
 
     def _place(self, shard: RemoteFile) -> Path:
-        """Where a shard is kept; its checksum belongs to that, so one that is replaced is not taken for the old one."""
+        """Where a shard is kept; its checksum belongs to that, so one that is replaced is not
+        taken for the old one.
+        """
         if place := self._places.get(shard):
             return place
         checked_name(shard.name)
@@ -142,7 +150,8 @@ class ShardCache:
 
     def _submit(self, shard: RemoteFile, path: Path, *, prefetch: bool = False) -> Future[None]:
         config = CacheConfig(self._root, str(self._folder), self._limit, self._access)
-        # One per process: after a fork the parent's answers do not come here. setdefault is atomic among threads.
+        # One per process: after a fork the parent's answers do not come here. setdefault is
+        # atomic among threads.
         client = self._clients.setdefault(os.getpid(), DownloadClient(config))
         return client.submit(
             FetchRequest(
@@ -155,6 +164,8 @@ class ShardCache:
 
 
 def _waits(access: Access, name: str) -> list[float]:
-    """Seconds between tries: doubling up to half a minute, each shortened at random, so that processes spread out."""
+    """Seconds between tries: doubling up to half a minute, each shortened at random, so that
+    processes spread out.
+    """
     chance = numpy_generator(os.getpid(), "remote", name).uniform(0.5, 1.0, access.tries - 1)
     return [min(access.wait * 2**n, 30.0) * float(share) for n, share in enumerate(chance)]

@@ -1,7 +1,8 @@
 """The near end of the process that downloads.
 
-A process of its own, started by exec: obstore's threads do not survive a fork, and after one in the middle of its work
-a forked loader worker would hang. It also keeps checksums and writing out of the worker's Python.
+A process of its own, started by exec: obstore's threads do not survive a fork, and after one in
+the middle of its work a forked loader worker would hang. It also keeps checksums and writing
+out of the worker's Python.
 """
 
 from __future__ import annotations
@@ -29,7 +30,9 @@ process's own."""
 
 
 class DownloadClient:
-    """Takes requests from any thread of one process; it starts with the first request and again should it ever die."""
+    """Takes requests from any thread of one process; it starts with the first request and again
+    should it ever die.
+    """
 
     def __init__(self, config: CacheConfig) -> None:
         self._command = [sys.executable, "-I", "-c", _START, json.dumps(asdict(config)), *sys.path]
@@ -53,8 +56,8 @@ class DownloadClient:
     def _stdin(self) -> IO[bytes]:
         """Where requests go; starts the process if there is none."""
         if self._process is None or self._process.poll() is not None:
-            # Unbuffered, since a fork would copy what waits in a buffer; in a session of its own, so that Ctrl-C
-            # reaches only the process that can explain it.
+            # Unbuffered, since a fork would copy what waits in a buffer; in a session of its
+            # own, so that Ctrl-C reaches only the process that can explain it.
             self._process = subprocess.Popen(
                 self._command,
                 stdin=subprocess.PIPE,
@@ -78,7 +81,9 @@ class DownloadClient:
 def _listen(
     process: subprocess.Popen[bytes], waiting: dict[int, Future[None]], lock: threading.Lock
 ) -> None:
-    """Hands answers to those who wait for them; knows no DownloadClient, so that one can go out of use."""
+    """Hands answers to those who wait for them; knows no DownloadClient, so that one can go out
+    of use.
+    """
     assert process.stdout is not None
     with process.stdout as answers:
         for line in answers:

@@ -6,7 +6,8 @@ import re
 from typing import NamedTuple
 
 _CREDENTIALS = re.compile(r"status code: 40[13]\b|//169\.254\.169\.254|//metadata\.google")
-"""Marks a generic error as one of access; the addresses are a cloud machine's own, asked where nothing else is set."""
+"""Marks a generic error as one of access; the addresses are a cloud machine's own, asked where
+nothing else is set."""
 
 
 class OtherBytes(Exception):  # noqa: N818 - never leaves this package; what does is a DataError

@@ -45,7 +45,9 @@ class _Progress:
     """Checksum of a whole download that was not the one requested."""
 
     def options(self) -> GetOptions:
-        """How to ask for the rest; for everything, where nothing guards against a file replaced in between."""
+        """How to ask for the rest; for everything, where nothing guards against a file replaced
+        in between.
+        """
         if not self.etag:
             self.restart()
         return {"range": {"offset": self.done}, "if_match": self.etag} if self.done else {}
@@ -66,7 +68,9 @@ class Fetcher:
         return open_store(self._config)
 
     async def fetch(self, request: FetchRequest) -> None:
-        """Returns once the requested file is at its path, whoever fetched it; DataError after the last try."""
+        """Returns once the requested file is at its path, whoever fetched it; DataError after
+        the last try.
+        """
         path = Path(request.path)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -16,10 +16,12 @@ PART = ".part"
 
 @contextmanager
 def try_lock(part: Path) -> Iterator[BinaryIO | None]:
-    """The open file `part`, locked against other processes and threads, or None while another one has it.
+    """The open file `part`, locked against other processes and threads, or None while another
+    one has it.
 
-    A partial file is its own lock (`flock`), so a killed process leaves none behind and no lock files gather. Whoever
-    held it may have renamed or removed it between opening and locking; that counts as held by another.
+    A partial file is its own lock (`flock`), so a killed process leaves none behind and no lock
+    files gather. Whoever held it may have renamed or removed it between opening and locking;
+    that counts as held by another.
     """
     with part.open("ab") as file:
         try:
@@ -39,22 +41,27 @@ def lies_at(file: BinaryIO, path: Path) -> bool:
 
 
 def touch(path: Path) -> bool:
-    """Whether `path` is there; notes this use for `evict`, also where the disk keeps no access times by itself."""
+    """Whether `path` is there; notes this use for `evict`, also where the disk keeps no access
+    times by itself.
+    """
     try:
         os.utime(path, ns=(time.time_ns(), path.stat().st_mtime_ns))
     except (FileNotFoundError, NotADirectoryError):
         return False
     except PermissionError:
-        # A cache that was filled by somebody else; who may not write there removes nothing either.
+        # A cache that was filled by somebody else; who may not write there removes nothing
+        # either.
         return True
     return True
 
 
 def evict(folder: Path, most: int) -> None:
-    """Removes files below `folder`, least recently used first, until they take at most `most` bytes.
+    """Removes files below `folder`, least recently used first, until they take at most `most`
+    bytes.
 
-    A reader that has a file open goes on reading it: POSIX frees the bytes when the last one closes it. Two processes
-    at once remove the same files, so neither needs to wait for the other.
+    A reader that has a file open goes on reading it: POSIX frees the bytes when the last one
+    closes it. Two processes at once remove the same files, so neither needs to wait for the
+    other.
     """
     found = sorted(_files(folder), key=lambda entry: entry[0])
     total = sum(size for _, size, _ in found)

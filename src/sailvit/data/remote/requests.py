@@ -1,4 +1,6 @@
-"""What the process that downloads is told: once where from and where to, then one request per file."""
+"""What the process that downloads is told: once where from and where to, then one request per
+file.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +12,15 @@ class Access:
     """How a remote root is reached; credentials come from the environment alone."""
 
     public: bool = False
-    """Whether requests go unsigned, as public buckets want it; `AWS_SKIP_SIGNATURE=true` says so too."""
+    """Whether requests go unsigned, as public buckets want it; `AWS_SKIP_SIGNATURE=true` says
+    so too."""
     endpoint: str | None = None
     """URL of an S3-compatible server; None: `AWS_ENDPOINT_URL`, or AWS itself."""
     tries: int = 5
     """Requests for one file before it is given up."""
     wait: float = 1.0
-    """Seconds before the second request; each further wait is twice as long, and shortened at random by up to half."""
+    """Seconds before the second request; each further wait is twice as long, and shortened at
+    random by up to half."""
     timeout: float = 60.0
     """Seconds without a single byte after which a request counts as failed."""
 

@@ -1,4 +1,6 @@
-"""Roots and names below them: which are remote, which are refused, and the files of a root that is a plain folder."""
+"""Roots and names below them: which are remote, which are refused, and the files of a root that
+is a plain folder.
+"""
 
 from __future__ import annotations
 

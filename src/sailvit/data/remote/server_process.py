@@ -1,4 +1,6 @@
-"""The process that downloads: requests come in as JSON lines, answers leave in the order they are ready."""
+"""The process that downloads: requests come in as JSON lines, answers leave in the order they
+are ready.
+"""
 
 from __future__ import annotations
 
@@ -12,11 +14,14 @@ from sailvit.data.remote.fetching import Fetcher
 from sailvit.data.remote.requests import Access, CacheConfig, FetchRequest
 
 _PREFETCH = 2
-"""Files fetched at the same time that nobody waits for yet; those that are waited for all start at once."""
+"""Files fetched at the same time that nobody waits for yet; those that are waited for all start
+at once."""
 
 
 def serve(config: str) -> None:
-    """Works until standard input ends, which it does when the process at its other end goes away."""
+    """Works until standard input ends, which it does when the process at its other end goes
+    away.
+    """
     told = json.loads(config)
     asyncio.run(_serve(Fetcher(CacheConfig(**{**told, "access": Access(**told["access"])}))))
 
@@ -45,7 +50,9 @@ async def _fetch(fetcher: Fetcher, request: FetchRequest, prefetched: asyncio.Se
 
 
 def _answer(task: asyncio.Task[None]) -> None:
-    """Every request is answered, also after an error that nobody thought of: somebody waits for it."""
+    """Every request is answered, also after an error that nobody thought of: somebody waits for
+    it.
+    """
     if task.cancelled():
         return
     error = task.exception()

@@ -36,7 +36,8 @@ def _open(config: CacheConfig) -> Store:
 
     client = {
         "connect_timeout": timedelta(seconds=min(10, config.access.timeout)),
-        # obstore bounds a whole download by this, 30 s by default; the fetcher watches for progress instead.
+        # obstore bounds a whole download by this, 30 s by default; the fetcher watches for
+        # progress instead.
         "timeout": timedelta(days=1),
         "allow_http": _unencrypted(config),
     }
@@ -59,7 +60,9 @@ def _endpoint(access: Access) -> dict[str, Any]:
 
 
 def _unencrypted(config: CacheConfig) -> bool:
-    """Whether the user named a server by `http://`; nothing else may go over the line unencrypted."""
+    """Whether the user named a server by `http://`; nothing else may go over the line
+    unencrypted.
+    """
     named = [
         config.root,
         config.access.endpoint,
@@ -69,7 +72,9 @@ def _unencrypted(config: CacheConfig) -> bool:
 
 
 def _profile() -> dict[str, Any]:
-    """A provider that reads AWS profiles, which obstore alone does not; nothing where the environment has keys."""
+    """A provider that reads AWS profiles, which obstore alone does not; nothing where the
+    environment has keys.
+    """
     files = [Path.home() / ".aws" / name for name in ("credentials", "config")]
     wanted = "AWS_PROFILE" in os.environ or any(file.exists() for file in files)
     if not wanted or os.environ.keys() & {"AWS_ACCESS_KEY_ID", "AWS_SKIP_SIGNATURE"}:

@@ -22,8 +22,8 @@ from sailvit.data.rows.row import RowOptions
 from sailvit.data.rows.turns import Talk, has_turns, may_hold_images, read_talk, system_text
 
 Mark = Literal["strict", "prepend"]
-"""What becomes of a conversation with images and no mark: it is refused, or its images go before
-the first question."""
+"""What becomes of a conversation with images and no mark: it is refused, or its images go
+before the first question."""
 
 Images = tuple[Path | bytes, ...]
 """Files or encoded bytes."""
@@ -39,10 +39,11 @@ class RecordOptions(RowOptions):
     """Kind of the records whose row has no `kind`; None takes `caption` for captions and `chat`
     for conversations."""
     prompts: Annotated[list[str], Field(min_length=1)] = ["Describe the image."]
-    """What asks for a caption; row n takes prompt n modulo their number. The image stands before it."""
+    """What asks for a caption; row n takes prompt n modulo their number. The image stands
+    before it."""
     mark: Mark = "strict"
-    """Whether a conversation with images and without any `<image>` is refused, or gets its marks at
-    the start."""
+    """Whether a conversation with images and without any `<image>` is refused, or gets its
+    marks at the start."""
 
 
 def row_record(

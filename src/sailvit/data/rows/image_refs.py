@@ -26,8 +26,9 @@ _SHOWN = 80
 def image_path(folder: Path, name: str) -> Path:
     """The path of an image named by a row; DataError when it leads out of `folder`.
 
-    Relative names start at `folder`. An absolute one is taken when it lies in `folder`, as it is
-    written or after links are followed. Links inside the folder are followed wherever they lead.
+    Relative names start at `folder`. An absolute one is taken when it lies in `folder`, as it
+    is written or after links are followed. Links inside the folder are followed wherever they
+    lead.
     """
     if "\0" in name or any(
         len(part.encode(errors="replace")) > _LONGEST_NAME for part in name.split("/")

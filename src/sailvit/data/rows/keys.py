@@ -33,7 +33,8 @@ _FOREIGN = re.compile(
     r"<(?P<element>video|audio)>|<img>|<ref-object>|<bbox>|<speech>|<IMG_CONTEXT>"
     r"|<image[_ ]?\d+>|<\|(?:image|video|audio)_pad\|>|<\|vision_(?:start|end)\|>"
 )
-"""Marks of other layouts that stand for something else; as text they would be learnt as words."""
+"""Marks of other layouts that stand for something else; as text they would be learnt as
+words."""
 _GROUNDING = re.compile(r"<(?:ref|box|quad|poly|point|loc)>|<\|(?:object_ref|box|quad)_start\|>")
 """Grounding tags whose text says everything itself, as in Qwen-VL and InternVL."""
 

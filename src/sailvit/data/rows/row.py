@@ -49,9 +49,10 @@ def read_options(kind: type[Options], config: SourceConfig) -> Options:
 class RowFile:
     """JSON objects by position.
 
-    A file of lines is indexed by byte offsets (8 bytes per row in memory) and read row by row; an array is held whole,
-    as JSON has no offsets. Which it is tells the first character, whatever the file is called: sets named `.json` often
-    hold lines. Every read opens the file anew, so forked loaders never share a file position.
+    A file of lines is indexed by byte offsets (8 bytes per row in memory) and read row by row;
+    an array is held whole, as JSON has no offsets. Which it is tells the first character,
+    whatever the file is called: sets named `.json` often hold lines. Every read opens the file
+    anew, so forked loaders never share a file position.
     """
 
     def __init__(self, config: SourceConfig, folder: Path, options: RowOptions) -> None:
@@ -95,7 +96,9 @@ class RowFile:
         return digest.hexdigest()
 
     def place(self, position: int) -> tuple[str, int | None]:
-        """The file, and the line of the row, counted from 1; None for an array, which has no lines."""
+        """The file, and the line of the row, counted from 1; None for an array, which has no
+        lines.
+        """
         return str(self.path), self._line_number(position) if self._rows is None else None
 
     def _line_number(self, position: int) -> int:
@@ -122,7 +125,9 @@ class RowFile:
 
 
 def _is_array(path: Path) -> bool:
-    """Whether a file holds one JSON value and not lines; a lone object counts, so that reading it says what it is."""
+    """Whether a file holds one JSON value and not lines; a lone object counts, so that reading
+    it says what it is.
+    """
     with path.open("rb") as file:
         start = file.read(1 << 16).lstrip(_BLANK)
         if path.suffix != ".json" or start.startswith(b"["):
@@ -149,7 +154,9 @@ def _read_array(path: Path) -> list[Any]:
 
 
 def _line_offsets(path: Path) -> tuple[array[int], array[int]]:
-    """Where each line that is not blank starts, in bytes, and before which row each blank line stands."""
+    """Where each line that is not blank starts, in bytes, and before which row each blank line
+    stands.
+    """
     offsets, blanks, at = array("q"), array("q"), 0
     with path.open("rb") as file:
         for line in file:

@@ -35,7 +35,8 @@ PAIRS = {
     "response": ("query", "prompt"),
     "completion": ("prompt",),
 }
-"""Answers of rows without turns, and the keys whose texts ask for them: Alpaca, ms-swift, TRL."""
+"""Answers of rows without turns, and the keys whose texts ask for them: Alpaca, ms-swift,
+TRL."""
 _SAID = (*TURNS, *PAIRS, *dict.fromkeys(key for asked in PAIRS.values() for key in asked))
 """Keys of a row under which somebody may speak."""
 SYSTEMS = ("system", "system_prompt", "system_message")

@@ -17,7 +17,8 @@ _EVEN = 1.01
 
 
 def deal(packs: Sequence[Pack], world: int) -> list[list[Pack]]:
-    """Each rank's packs: equally many, of about equally many tiles in sum, heaviest first; empty packs fill up.
+    """Each rank's packs: equally many, of about equally many tiles in sum, heaviest first;
+    empty packs fill up.
 
     Ranks run their packs side by side, so heaviest first also lets packs of like weight meet.
     """
@@ -46,7 +47,9 @@ def _longest_first(weights: Sequence[int], world: int) -> list[list[int]]:
 
 
 def _swap(ranks: Sequence[list[int]], weights: Sequence[int]) -> list[tuple[list[int], int, int]]:
-    """What the heaviest and the lightest rank exchange to come closest: rank, place and new index; or nothing."""
+    """What the heaviest and the lightest rank exchange to come closest: rank, place and new
+    index; or nothing.
+    """
     loads = [sum(weights[index] for index in rank) for rank in ranks]
     heavy, light = loads.index(max(loads)), loads.index(min(loads))
     gap = loads[heavy] - loads[light]

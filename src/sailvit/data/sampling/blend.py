@@ -1,4 +1,6 @@
-"""The blend: which source each draw is from, as merged timetables that need no memory of what was drawn before."""
+"""The blend: which source each draw is from, as merged timetables that need no memory of what
+was drawn before.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +13,12 @@ _STAGGER = (5**0.5 - 1) / 2
 
 
 class Blend:
-    """Draws by when they are due: a source's n-th is due at `(n + phase) / share`, and the earliest goes next.
+    """Draws by when they are due: a source's n-th is due at `(n + phase) / share`, and the
+    earliest goes next.
 
-    After any number of draws a source is within two or so of its share of them. One that reaches its cap simply has no
-    more dates, so the others go on in their own proportion. Phases spread by the golden ratio keep many small sources
-    from being due all at once.
+    After any number of draws a source is within two or so of its share of them. One that
+    reaches its cap simply has no more dates, so the others go on in their own proportion.
+    Phases spread by the golden ratio keep many small sources from being due all at once.
     """
 
     def __init__(self, shares: Mapping[str, float], caps: Mapping[str, int]) -> None:
@@ -25,10 +28,11 @@ class Blend:
         self._caps = [caps.get(source) for source in self.sources]
 
     def next(self, drawn: Mapping[str, int], size: int) -> tuple[list[range], NDArray[np.int64]]:
-        """About `size` draws that follow `drawn` draws per source; None once every source has reached its cap.
+        """About `size` draws that follow `drawn` draws per source; None once every source has
+        reached its cap.
 
-        First the candidates, one range of n per source; then int64[n], which of them, counted through all ranges, are
-        drawn, in order.
+        First the candidates, one range of n per source; then int64[n], which of them, counted
+        through all ranges, are drawn, in order.
         """
         ranges, dues, horizon = [], [], np.inf
         for index, source in enumerate(self.sources):
@@ -42,7 +46,8 @@ class Blend:
             dues.append((np.arange(first, last) + self._phase(index)) / self._shares[index])
         due = np.concatenate(dues)
         order = np.argsort(due, kind="stable")
-        # A source's dates after its candidates are not in the list: only what is due before any of them is certain.
+        # A source's dates after its candidates are not in the list: only what is due before any
+        # of them is certain.
         return ranges, order[: int(np.searchsorted(due[order], horizon))]
 
     def due(self, index: int, nth: int) -> float:
@@ -50,7 +55,9 @@ class Blend:
         return (nth + self._phase(index)) / self._shares[index]
 
     def most(self, index: int, limit: int | None) -> float:
-        """How often a source will be drawn among `limit` draws, about; more often where others reach their caps."""
+        """How often a source will be drawn among `limit` draws, about; more often where others
+        reach their caps.
+        """
         cap = self._caps[index]
         total = np.inf if limit is None else limit * self._shares[index]
         return total if cap is None else min(cap, total)

@@ -17,7 +17,8 @@ from sailvit.data.sampling.loader_config import LoaderConfig
 from sailvit.data.sampling.order import DrawOrder
 
 _BLOCK = 2048
-"""Draws planned at once; numpy wants about a thousand to be cheap, and no result depends on it."""
+"""Draws planned at once; numpy wants about a thousand to be cheap, and no result depends on
+it."""
 
 
 class Drawn(NamedTuple):
@@ -30,13 +31,17 @@ class Drawn(NamedTuple):
     position: int
     """The record it means."""
     tokens: int
-    """Tokens, placeholders included; a record longer than a pack takes all of one, and its reader cuts it."""
+    """Tokens, placeholders included; a record longer than a pack takes all of one, and its
+    reader cuts it."""
     tiles: int
-    """Tiles, at most the pack's budget; the reader drops images that go beyond it, as it drops text."""
+    """Tiles, at most the pack's budget; the reader drops images that go beyond it, as it drops
+    text."""
 
 
 class Draws:
-    """The loader config's stream of draws; any part of it can be made again from the number of draws per source."""
+    """The loader config's stream of draws; any part of it can be made again from the number of
+    draws per source.
+    """
 
     def __init__(
         self, loader_config: LoaderConfig, costs: Mapping[str, Costs], block: int = _BLOCK
@@ -47,7 +52,9 @@ class Draws:
         self._reels = [_Reel(name, costs[name], loader_config) for name in self._blend.sources]
 
     def after(self, drawn: Mapping[str, int]) -> Iterator[Drawn]:
-        """The draws that follow `drawn` draws per source, up to the loader config's number of samples."""
+        """The draws that follow `drawn` draws per source, up to the loader config's number of
+        samples.
+        """
         left = None if self._limit is None else max(0, self._limit - sum(drawn.values()))
         return islice(self._endless(drawn), left)
 
@@ -63,7 +70,8 @@ class Draws:
         return [draw for *_, draw in sorted(made)]
 
     def coming(self, source: str, nth: int) -> tuple[list[int], int]:
-        """The shards of the window that a source's draw `nth` is from and of the next, and the draw to ask again at.
+        """The shards of the window that a source's draw `nth` is from and of the next, and the
+        draw to ask again at.
 
         Shards that training will hardly come to are left out.
         """
@@ -123,7 +131,9 @@ class _Reel:
         )
 
     def ahead(self, nths: range, block: int) -> NDArray[np.int64]:
-        """The same for draws in a row; reads at least a block, and again only once that is used up."""
+        """The same for draws in a row; reads at least a block, and again only once that is used
+        up.
+        """
         if nths.start < self._start or nths.stop > self._start + self._ahead.shape[1]:
             self._start = nths.start
             self._ahead = self.read(np.arange(nths.start, max(nths.stop, nths.start + block)))

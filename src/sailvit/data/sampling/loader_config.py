@@ -27,7 +27,8 @@ class LoaderConfig:
     samples: int | None = None
     """Draws after which the data end; None: it never ends."""
     caps: Mapping[str, int] = field(default_factory=dict)
-    """Most draws of a source; once it has had them, the others go on in their own proportion."""
+    """Most draws of a source; once it has had them, the others go on in their own
+    proportion."""
     tiles: int | None = None
     """Most tiles in one pack; None: only the sequence length sets a bound."""
     window: int | None = None

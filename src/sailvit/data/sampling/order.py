@@ -1,4 +1,6 @@
-"""Order as a function: the record that a source's n-th draw means, for many n at once and without storing a shuffle."""
+"""Order as a function: the record that a source's n-th draw means, for many n at once and
+without storing a shuffle.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +18,9 @@ _ROUNDS = 6
 class DrawOrder:
     """Positions of a source by draw; every epoch is a permutation of its own.
 
-    With a window, an epoch permutes the shards and then shuffles records among each `window` shards in a row, so that
-    few shards are open at a time. Memory grows with the number of shards, not of records.
+    With a window, an epoch permutes the shards and then shuffles records among each `window`
+    shards in a row, so that few shards are open at a time. Memory grows with the number of
+    shards, not of records.
     """
 
     def __init__(self, shards: Sequence[int], window: int | None, seed: int) -> None:
@@ -40,9 +43,11 @@ class DrawOrder:
         return stir(self._seed + epochs.astype(np.uint64))
 
     def coming(self, nth: int) -> tuple[list[int], list[int], int]:
-        """The shards of the window that draw `nth` falls into, those of the next one, and the first draw of that.
+        """The shards of the window that draw `nth` falls into, those of the next one, and the
+        first draw of that.
 
-        Looking up to two epochs over it costs a microsecond per shard: ask again when that draw is reached.
+        Looking up to two epochs over it costs a microsecond per shard: ask again when that draw
+        is reached.
         """
         first = nth // self._size
         shards, ends = self._rows(first, first + 1)
@@ -58,7 +63,9 @@ class DrawOrder:
         )
 
     def _windowed(self, nths: Integers) -> Integers:
-        """Places in a row of epochs, shuffled inside their windows and looked up in the shards they fall into."""
+        """Places in a row of epochs, shuffled inside their windows and looked up in the shards
+        they fall into.
+        """
         first, last = int(nths.min()) // self._size, int(nths.max()) // self._size
         shards, ends = self._rows(first, last)
         windows = np.append(0, ends[:, self._borders])
@@ -74,7 +81,9 @@ class DrawOrder:
         return self._firsts[shard] + places - (ends.ravel()[row] - self._sizes[shard])
 
     def _rows(self, first: int, last: int) -> tuple[Integers, Integers]:
-        """int64[epochs, shards] each: the order of the shards, and the records of all epochs up to each one's end."""
+        """int64[epochs, shards] each: the order of the shards, and the records of all epochs up
+        to each one's end.
+        """
         if self._known is None or self._known[0] != (first, last):
             count = len(self._sizes)
             epochs = np.repeat(np.arange(first, last + 1), count)
@@ -86,10 +95,12 @@ class DrawOrder:
 
 
 def permute(places: Integers, sizes: Integers | int, seeds: Seeds | np.uint64 | int) -> Integers:
-    """int64[n]: where a seeded permutation of `range(size)` sends each place; size and seed may differ per place.
+    """int64[n]: where a seeded permutation of `range(size)` sends each place; size and seed may
+    differ per place.
 
-    A Feistel network permutes the next power of four; values beyond the size walk on until they fall inside, fewer than
-    four times on average. About 0.2 microseconds per place in blocks of a thousand.
+    A Feistel network permutes the next power of four; values beyond the size walk on until they
+    fall inside, fewer than four times on average. About 0.2 microseconds per place in blocks of
+    a thousand.
     """
     sizes, seeds = (
         np.broadcast_to(sizes, places.shape),

@@ -1,4 +1,6 @@
-"""The packer: a bounded buffer of draws from which packs are filled, to the brim and evenly by tiles."""
+"""The packer: a bounded buffer of draws from which packs are filled, to the brim and evenly by
+tiles.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +13,13 @@ from itertools import islice
 from sailvit.data.sampling.draws import Drawn
 
 PENDING = 56
-"""Draws to choose from. More would fill packs better, but short texts go into packs sooner than their turn: with three
-records in a pack, 64 already move a blend of 1000 packs by half a percent."""
+"""Draws to choose from. More would fill packs better, but short texts go into packs sooner than
+their turn: with three records in a pack, 64 already move a blend of 1000 packs by half a
+percent."""
 
 _CHOSEN = 0.3
-"""Part of a pack that is chosen; what comes before is simply the oldest, or what fits badly would pile up."""
+"""Part of a pack that is chosen; what comes before is simply the oldest, or what fits badly
+would pile up."""
 
 _TRIES = 12
 """Draws that are tried with their best partners, to end a pack."""
@@ -27,8 +31,9 @@ _CLOSE = 0.005
 """A pack is full when less than this part of it is empty."""
 
 _TILE = 1.0
-"""How bad a tile off the even share is, in units of its own tokens left empty. With a quarter, packs would be no fuller
-at 8192 tokens (half a percent at 4096), and the heaviest of eight 6.6 % above their mean instead of 4.8 %."""
+"""How bad a tile off the even share is, in units of its own tokens left empty. With a quarter,
+packs would be no fuller at 8192 tokens (half a percent at 4096), and the heaviest of eight 6.6
+% above their mean instead of 4.8 %."""
 
 _Key = tuple[int, int, int]
 """Tokens, tiles and minus the age of a draw; of two alike the older stands behind."""
@@ -51,10 +56,11 @@ class _Open:
 
 
 class Packer:
-    """Takes packs from the draws that are pending: the oldest go first, so that none starves, and the end is chosen.
+    """Takes packs from the draws that are pending: the oldest go first, so that none starves,
+    and the end is chosen.
 
-    An end is one draw or two. Of some of them the best leaves least empty and brings the pack near its even share of
-    all pending tiles, so that the packs of a step cost the tower alike.
+    An end is one draw or two. Of some of them the best leaves least empty and brings the pack
+    near its even share of all pending tiles, so that the packs of a step cost the tower alike.
     """
 
     def __init__(self, sequence: int, tiles: int | None, pending: Iterable[Drawn] = ()) -> None:
@@ -76,7 +82,9 @@ class Packer:
         return numbers
 
     def take(self, draws: Iterator[Drawn]) -> tuple[Drawn, ...]:
-        """The next pack, drawing on `draws` to keep the buffer full; empty when both have run out."""
+        """The next pack, drawing on `draws` to keep the buffer full; empty when both have run
+        out.
+        """
         self._refill(draws)
         pack = self._begin(draws)
         while end := self._end(pack):
@@ -86,7 +94,9 @@ class Packer:
         return tuple(pack.draws)
 
     def _begin(self, draws: Iterator[Drawn]) -> _Open:
-        """A pack with the oldest draw, and those that follow while they leave enough room to choose its end."""
+        """A pack with the oldest draw, and those that follow while they leave enough room to
+        choose its end.
+        """
         even = self._sequence * self._tiles / max(1, self._tokens)
         pack = _Open(self._sequence, min(even, self._budget), self._budget)
         long = self._sorted[len(self._sorted) * 3 // 4][0] if self._sorted else 0
@@ -102,7 +112,9 @@ class Packer:
         return pack
 
     def _end(self, pack: _Open) -> list[_Key]:
-        """The one or two draws that suit the pack best; None when it is full or nothing more improves it."""
+        """The one or two draws that suit the pack best; None when it is full or nothing more
+        improves it.
+        """
         room, even, most, full = pack.room, pack.even, pack.most, _CLOSE * self._sequence
         if room <= full:
             return []

@@ -27,10 +27,12 @@ class PlannedStep:
 
 
 class PackPlan:
-    """Which records make which pack of which step: a function of the loader config and of what its records cost.
+    """Which records make which pack of which step: a function of the loader config and of what
+    its records cost.
 
-    Ranks, workers and micro-batches do not enter it, so each may change between a cursor and its use. Neither does the
-    global batch change which packs there are, only how they are grouped into steps.
+    Ranks, workers and micro-batches do not enter it, so each may change between a cursor and
+    its use. Neither does the global batch change which packs there are, only how they are
+    grouped into steps.
     """
 
     def __init__(self, loader_config: LoaderConfig, costs: Mapping[str, Costs]) -> None:
@@ -39,7 +41,9 @@ class PackPlan:
         self._identity = _identity(loader_config, costs)
 
     def steps(self, cursor: Mapping[str, Any] | None = None) -> Iterator[PlannedStep]:
-        """The steps after the one that carried `cursor`, or all; a cursor of another loader config is refused."""
+        """The steps after the one that carried `cursor`, or all; a cursor of another loader
+        config is refused.
+        """
         if cursor is None:
             cursor = {
                 **dict.fromkeys(_COUNTS, 0),

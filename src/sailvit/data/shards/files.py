@@ -17,7 +17,9 @@ from sailvit.data.shards.manifest import refuse_unfinished
 
 
 class Faults:
-    """Faults as they are found: one per shard and kind, so that their number does not grow with the records."""
+    """Faults as they are found: one per shard and kind, so that their number does not grow with
+    the records.
+    """
 
     def __init__(self) -> None:
         self._found: dict[tuple[str, str], Fault] = {}
@@ -50,7 +52,9 @@ class Faults:
 
 
 def shard_paths(config: SourceConfig, folder: Path, suffix: str) -> list[Path]:
-    """The files that `path` names, sorted: one file, a glob, or all `suffix` files below a folder."""
+    """The files that `path` names, sorted: one file, a glob, or all `suffix` files below a
+    folder.
+    """
     if config.path is None:
         raise DataError(
             f"no `path`; format {config.format} needs a {suffix} file, a folder of them, or a glob"

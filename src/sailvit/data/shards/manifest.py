@@ -72,9 +72,11 @@ class ShardMark(FileMark):
     index: FileMark
     """The file `index/<name>.npy`."""
     unread: dict[str, int] = {}
-    """Keys of its rows, or of those it was made from, that were not read, with their records."""
+    """Keys of its rows, or of those it was made from, that were not read, with their
+    records."""
     modified: int | None = None
-    """When the shard was last changed, in ns since 1970; None for shards written here, whose crc32 tells."""
+    """When the shard was last changed, in ns since 1970; None for shards written here, whose
+    crc32 tells."""
 
     @field_validator("name")
     @classmethod
@@ -110,7 +112,8 @@ class Manifest(Config):
     root: str = "."
     """Folder of the shards, from the manifest's own."""
     images: str | None = None
-    """Folder that relative image paths of Parquet rows start from; None means the shard's own."""
+    """Folder that relative image paths of Parquet rows start from; None means the shard's
+    own."""
     options: dict[str, Any] = {}
     """Options of the format's reader."""
     samples: int

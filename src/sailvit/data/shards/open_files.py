@@ -13,7 +13,8 @@ _MOST = 64
 class OpenFiles:
     """Reads stretches of files; the one not asked for longest is closed when a new one is needed.
 
-    A file that is replaced stays the old one until then. It can be forked, pickled and shared by threads.
+    A file that is replaced stays the old one until then. It can be forked, pickled and shared
+    by threads.
     """
 
     def __init__(self, most: int = _MOST) -> None:
@@ -31,7 +32,9 @@ class OpenFiles:
 
 
 class _Open:
-    """A file that is open as long as somebody holds it, so no other thread can close it on the way."""
+    """A file that is open as long as somebody holds it, so no other thread can close it on the
+    way.
+    """
 
     def __init__(self, path: str) -> None:
         self.number = os.open(path, os.O_RDONLY | os.O_CLOEXEC)

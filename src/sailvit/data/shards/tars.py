@@ -1,4 +1,6 @@
-"""Tars read member by member: what may be read, where damage starts, and whether a file is still the one it was."""
+"""Tars read member by member: what may be read, where damage starts, and whether a file is
+still the one it was.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,9 @@ class DamageError(DataError):
 
 
 def members(file: IO[bytes], start: int) -> Iterator[tarfile.TarInfo]:
-    """The members of a tar from the header at byte `start`; DamageError when it is damaged or has no end."""
+    """The members of a tar from the header at byte `start`; DamageError when it is damaged or
+    has no end.
+    """
     file.seek(start)
     at = start
     try:
@@ -83,9 +87,11 @@ def content_of(file: IO[bytes], member: tarfile.TarInfo) -> bytes:
 
 
 def plain_files(content: bytes) -> list[tuple[str, slice]] | None:
-    """Names of the members in a whole stretch of a tar, and where they lie; None unless every header is plain.
+    """Names of the members in a whole stretch of a tar, and where they lie; None unless every
+    header is plain.
 
-    For stretches whose checksum is known to be right; it takes an eighth of the time that `tarfile` does.
+    For stretches whose checksum is known to be right; it takes an eighth of the time that
+    `tarfile` does.
     """
     found, at = [], 0
     try:

@@ -1,4 +1,6 @@
-"""Formats: readers that turn files into records. To add one, write its module and name its opener in `FORMATS`."""
+"""Formats: readers that turn files into records. To add one, write its module and name its
+opener in `FORMATS`.
+"""
 
 from __future__ import annotations
 
@@ -55,7 +57,8 @@ FORMATS: dict[str, Opener] = {
 ABILITIES = ("__len__", "__getitem__", "fingerprint")
 """What every source has."""
 RENAMED = {"saved": "arrow", "frames": "video_frames", "pages": "documents"}
-"""Names that formats had in earlier versions; recipes and selections of that time still hold them."""
+"""Names that formats had in earlier versions; recipes and selections of that time still hold
+them."""
 
 
 def open_source(name: str, config: SourceConfig, folder: Path) -> Source:
@@ -79,7 +82,9 @@ def open_source(name: str, config: SourceConfig, folder: Path) -> Source:
 
 
 def _open_own(name: str, config: SourceConfig) -> Source:
-    """A source of the user's own: its class is called with `path`, `images` where given, and the options."""
+    """A source of the user's own: its class is called with `path`, `images` where given, and
+    the options.
+    """
     cls = own_class(config.format, DataError)
     places = {"path": config.path, "images": config.images}
     settings = {

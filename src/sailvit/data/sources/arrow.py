@@ -1,4 +1,6 @@
-"""Folders written by `save_to_disk` of Hugging Face datasets: Arrow streams, listed by `state.json`."""
+"""Folders written by `save_to_disk` of Hugging Face datasets: Arrow streams, listed by
+`state.json`.
+"""
 
 from __future__ import annotations
 
@@ -20,8 +22,9 @@ from sailvit.data.shards.files import Faults, Spans
 class ArrowSource:
     """Rows of Arrow streams as records, by position.
 
-    Only the byte offset and the first row of each record batch are kept. A read maps the file into memory and takes one
-    row out of its batch, so the other rows of the batch are not read from disk.
+    Only the byte offset and the first row of each record batch are kept. A read maps the file
+    into memory and takes one row out of its batch, so the other rows of the batch are not read
+    from disk.
     """
 
     def __init__(self, folder: Path, images: Path, options: RecordOptions) -> None:
@@ -87,7 +90,9 @@ def open_arrow(config: SourceConfig, folder: Path) -> ArrowSource:
 
 
 def _read_state(folder: Path) -> tuple[list[Path], str]:
-    """The Arrow files of a set that save_to_disk wrote, in order, and the fingerprint that its writer gave it."""
+    """The Arrow files of a set that save_to_disk wrote, in order, and the fingerprint that its
+    writer gave it.
+    """
     if (folder / "dataset_dict.json").is_file():
         splits = sorted(path.parent.name for path in folder.glob("*/state.json"))
         raise DataError(

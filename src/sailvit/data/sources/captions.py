@@ -18,7 +18,8 @@ class CaptionsOptions(RowOptions):
     """Options of format `captions`."""
 
     prompts: Annotated[list[str], Field(min_length=1)] = ["Describe the image."]
-    """What asks for the caption; row n takes prompt n modulo their number. The image stands before it."""
+    """What asks for the caption; row n takes prompt n modulo their number. The image stands
+    before it."""
 
 
 class CaptionsSource:

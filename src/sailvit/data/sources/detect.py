@@ -1,4 +1,6 @@
-"""The format of a path, told from what lies there, so that a command line needs no more than the path."""
+"""The format of a path, told from what lies there, so that a command line needs no more than
+the path.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +47,9 @@ _READABLE = (
 
 
 def detect(path: Path | str, *, images: str | None = None) -> SourceConfig:
-    """The source that lies at `path`, a file, folder, glob or URL; DataError when it is none or several kinds."""
+    """The source that lies at `path`, a file, folder, glob or URL; DataError when it is none or
+    several kinds.
+    """
     if (url := _url(path)) is not None:
         return SourceConfig(format="indexed", path=url, images=images)
     found, where = _kind(Path(path))
@@ -53,7 +57,9 @@ def detect(path: Path | str, *, images: str | None = None) -> SourceConfig:
 
 
 def _url(path: Path | str) -> str | None:
-    """The URL in `path`, its slashes mended where a Path has merged them; None when it is not a URL."""
+    """The URL in `path`, its slashes mended where a Path has merged them; None when it is not a
+    URL.
+    """
     scheme = re.match(r"([a-z][a-z0-9+]+):/+", str(path))
     return None if scheme is None else f"{scheme[1]}://{str(path)[scheme.end() :]}"
 
@@ -90,7 +96,9 @@ def _file_kind(path: Path) -> str:
 
 
 def _folder_kind(folder: Path) -> tuple[str, Path]:
-    """Format of a folder by what it holds; a single file of rows speaks for its folder of images."""
+    """Format of a folder by what it holds; a single file of rows speaks for its folder of
+    images.
+    """
     for name, kind in MARKERS.items():
         if (folder / name).is_file():
             return kind, folder
@@ -108,7 +116,8 @@ def _loose_kind(folder: Path, files: list[Path]) -> tuple[str, Path] | None:
         tables = {file.parent for file in files if file.name in TABLES}
         if tables or not _rows(files):
             return ("folder", (tables or {folder}).pop()) if len(tables) < 2 else None
-    # Tars and Parquet files are shards of one set; each table, and each file of rows, is a set of its own.
+    # Tars and Parquet files are shards of one set; each table, and each file of rows, is a set
+    # of its own.
     match sorted(told - {"tsv"}), _rows(files) + [file for file in files if file.suffix == ".tsv"]:
         case [kind], []:
             return kind, folder
@@ -118,7 +127,9 @@ def _loose_kind(folder: Path, files: list[Path]) -> tuple[str, Path] | None:
 
 
 def _telling(files: list[Path]) -> list[Path]:
-    """The files without those that describe a tar: img2dataset writes a `.parquet` and a `_stats.json` beside each."""
+    """The files without those that describe a tar: img2dataset writes a `.parquet` and a
+    `_stats.json` beside each.
+    """
     tars = {file.with_suffix("") for file in files if file.suffix == ".tar"}
     return [
         f
@@ -156,7 +167,9 @@ def _unknown(path: Path, endings: Counter[str]) -> DataError:
 
 
 def _first_row(path: Path) -> Any:
-    """The first row of a file of lines, or the first element of an array, without reading the rest."""
+    """The first row of a file of lines, or the first element of an array, without reading the
+    rest.
+    """
     size = 1 << 16
     while True:
         with path.open("rb") as file:

@@ -22,7 +22,8 @@ from sailvit.data.sources.detect import IMAGES, TABLES
 from sailvit.data.sources.webdataset import sample_row
 
 SIDECARS = {".json": "json", ".caption": "txt", ".txt": "txt"}
-"""Endings of captions beside their image, and what they hold: an object with turns, `caption` or `text`; plain text."""
+"""Endings of captions beside their image, and what they hold: an object with turns, `caption`
+or `text`; plain text."""
 
 
 class FolderOptions(RecordOptions):
@@ -33,7 +34,9 @@ class FolderOptions(RecordOptions):
 
 
 class Names(Sequence[str]):
-    """Strings held as one run of bytes: a million paths of 40 characters take 48 MB, as a list they take 90."""
+    """Strings held as one run of bytes: a million paths of 40 characters take 48 MB, as a list
+    they take 90.
+    """
 
     def __init__(self, names: Iterable[str]) -> None:
         self._bytes = bytearray()
@@ -55,7 +58,8 @@ class Names(Sequence[str]):
 class FolderSource:
     """Images with captions beside them as records, sorted by path.
 
-    Paths are kept as bytes, so a million images take some 50 MB. Captions are read with their record.
+    Paths are kept as bytes, so a million images take some 50 MB. Captions are read with their
+    record.
     """
 
     def __init__(self, folder: Path, options: FolderOptions) -> None:
@@ -85,7 +89,9 @@ class FolderSource:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Hash of the options, and of the paths and sizes of images and captions: a copy has the same one."""
+        """Hash of the options, and of the paths and sizes of images and captions: a copy has
+        the same one.
+        """
         digest = blake2b(self._options.model_dump_json().encode(), digest_size=8)
         for name in self._names:
             digest.update(name.encode(errors="surrogateescape"))
@@ -95,7 +101,9 @@ class FolderSource:
 
 
 class TableSource:
-    """Rows of `metadata.jsonl` or `metadata.csv` as records; `file_name` names the image, as in Hugging Face sets."""
+    """Rows of `metadata.jsonl` or `metadata.csv` as records; `file_name` names the image, as in
+    Hugging Face sets.
+    """
 
     def __init__(self, rows: RowFile | CsvFile, folder: Path, options: FolderOptions) -> None:
         self._rows = rows
@@ -160,7 +168,9 @@ class CsvFile:
 
 
 def open_folder(config: SourceConfig, folder: Path) -> FolderSource | TableSource:
-    """The images in the folder that `path` names; its table of captions speaks for them when it has one."""
+    """The images in the folder that `path` names; its table of captions speaks for them when it
+    has one.
+    """
     options = read_options(FolderOptions, config)
     path = folder / (config.path or "")
     if config.path is None or not path.is_dir():

@@ -1,4 +1,6 @@
-"""Shards with a manifest and an index: any record by one read, checked against its crc32, and nothing read to open."""
+"""Shards with a manifest and an index: any record by one read, checked against its crc32, and
+nothing read to open.
+"""
 
 from __future__ import annotations
 
@@ -57,7 +59,9 @@ class IndexedOptions(RowOptions):
 
 
 class Folder:
-    """Files that are on this machine, called as those of a `ShardCache`; their content is checked record by record."""
+    """Files that are on this machine, called as those of a `ShardCache`; their content is
+    checked record by record.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -90,8 +94,9 @@ Files: TypeAlias = "Folder | ShardCache"
 class IndexedSource:
     """Records of indexed shards, by position.
 
-    Opening reads the manifest alone. A record costs one small read in the index and one in its shard; 8 bytes per shard
-    stay in memory. A missing or damaged shard is the error of its records, not of the source.
+    Opening reads the manifest alone. A record costs one small read in the index and one in its
+    shard; 8 bytes per shard stay in memory. A missing or damaged shard is the error of its
+    records, not of the source.
     """
 
     def __init__(
@@ -122,7 +127,9 @@ class IndexedSource:
         return self._spans.lengths
 
     def counts(self, *, tokenizer: str, layout: str) -> NDArray[np.int32]:
-        """Tokens and tiles of all records, int32[2, n], mapped; DataError when they are for other fingerprints."""
+        """Tokens and tiles of all records, int32[2, n], mapped; DataError when they are for
+        other fingerprints.
+        """
         measured = self.manifest.measured
         if measured is None:
             raise DataError("its tokens were not counted; " + _AGAIN, kind="counts")
@@ -171,7 +178,9 @@ class IndexedSource:
         return shard.name, int(entry["offset"])
 
     def fetch(self, shards: Sequence[int]) -> None:
-        """Begin to fetch these shards and their index, in this order, where they are not on this machine."""
+        """Begin to fetch these shards and their index, in this order, where they are not on
+        this machine.
+        """
         lengths = self.shards
         marks = [self.manifest.shards[number] for number in shards if lengths[number]]
         self._files.prefetch(map(_index_of, marks))

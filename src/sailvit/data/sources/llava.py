@@ -1,4 +1,6 @@
-"""LLaVA-style conversations: JSON or JSONL rows of `conversations` (or `messages`) with `image` or `images`."""
+"""LLaVA-style conversations: JSON or JSONL rows of `conversations` (or `messages`) with `image`
+or `images`.
+"""
 
 from __future__ import annotations
 
@@ -14,9 +16,11 @@ class LlavaOptions(RowOptions):
     """Options of format `llava`."""
 
     kind: str = "chat"
-    """Kind of the records whose row has no `kind`; `caption` lets the contrastive objective use them."""
+    """Kind of the records whose row has no `kind`; `caption` lets the contrastive objective use
+    them."""
     mark: Mark = "strict"
-    """Whether a conversation with images and without any `<image>` is refused, or gets its marks at the start."""
+    """Whether a conversation with images and without any `<image>` is refused, or gets its
+    marks at the start."""
 
 
 class LlavaSource:

@@ -72,8 +72,8 @@ class RowGroups:
 class ParquetSource:
     """Rows of Parquet files as records, by position.
 
-    Parquet is read by row group: one row costs its whole group unless that is among the groups kept. Footers are read
-    when the source opens; 16 bytes per row group stay in memory.
+    Parquet is read by row group: one row costs its whole group unless that is among the groups
+    kept. Footers are read when the source opens; 16 bytes per row group stay in memory.
     """
 
     def __init__(self, paths: list[Path], images: Path | None, options: ParquetOptions) -> None:

@@ -26,7 +26,8 @@ class SelectedOptions(RowOptions):
     """Options of format `selected`."""
 
     path: str | None = None
-    """Where the inner source's data are now; None means where they were when the selection was made."""
+    """Where the inner source's data are now; None means where they were when the selection was
+    made."""
     images: str | None = None
     """Where its images are now."""
 
@@ -66,7 +67,9 @@ class SelectedSource:
 
 
 def open_selected(config: SourceConfig, folder: Path) -> SelectedSource:
-    """The records that the folder `path` selects; DataError when their source is not what it was."""
+    """The records that the folder `path` selects; DataError when their source is not what it
+    was.
+    """
     options = read_options(SelectedOptions, config)
     if config.path is None:
         raise DataError(

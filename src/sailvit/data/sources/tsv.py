@@ -23,7 +23,8 @@ from sailvit.data.rows.keys import grounding_marks, refuse_keys, refuse_marks, u
 from sailvit.data.rows.row import RowOptions, read_options
 
 _REFERENCE = 64
-"""Cells of `image` up to this length are the `index` of the row that holds the image, as VLMEvalKit decides it."""
+"""Cells of `image` up to this length are the `index` of the row that holds the image, as
+VLMEvalKit decides it."""
 _LONGEST_CELL = 1 << 30
 """Characters a cell may have; csv's own limit of 131072 is below a photograph."""
 _NUMBERED = re.compile(r"<image (\d)>")
@@ -44,14 +45,15 @@ class TsvOptions(RowOptions):
     ask: str = "Please select the correct answer from the options above."
     """Stands under the options of a row that has some."""
     without_image: Literal["drop", "keep"] = "drop"
-    """Whether rows with an empty image are left out, as VLMEvalKit does, or read as text alone."""
+    """Whether rows with an empty image are left out, as VLMEvalKit does, or read as text
+    alone."""
 
 
 class TsvSource:
     """Rows as records of one question and one answer.
 
-    Three numbers per row stay in memory: where it starts in the file, its line, and where the row
-    that holds its image starts.
+    Three numbers per row stay in memory: where it starts in the file, its line, and where the
+    row that holds its image starts.
     """
 
     def __init__(self, path: Path, images: Path, options: TsvOptions) -> None:
@@ -105,7 +107,9 @@ class TsvSource:
                 ) from error
 
     def _pictures(self, row: Row, holder: Row) -> list[Path | bytes]:
-        """The row's images: decoded from base64 of the row that holds them, else by `image_path`."""
+        """The row's images: decoded from base64 of the row that holds them, else by
+        `image_path`.
+        """
         if holder.get("image"):
             return [_decoded(cell) for cell in _listed(holder["image"])]
         return [image_path(self._images, name) for name in _listed(row.get("image_path", ""))]
@@ -127,7 +131,9 @@ def _reader(lines: Iterable[bytes]) -> Iterator[list[str]]:
 
 
 class _Lines:
-    """Lines of a file, counted, so that the start of each row is known although cells may hold line breaks."""
+    """Lines of a file, counted, so that the start of each row is known although cells may hold
+    line breaks.
+    """
 
     def __init__(self, file: IO[bytes], digest: blake2b) -> None:
         self._file = file
@@ -177,7 +183,9 @@ def _checked_columns(columns: list[str], path: Path) -> list[str]:
 
 
 def _index(path: Path, options: TsvOptions, digest: blake2b) -> tuple[list[str], NDArray[np.int64]]:
-    """The columns, and int64[rows, 3]: a row's byte, its line, and the byte of the row that holds its image."""
+    """The columns, and int64[rows, 3]: a row's byte, its line, and the byte of the row that
+    holds its image.
+    """
     columns: list[str] = []
     places: list[tuple[int, int, str]] = []
     holders: dict[str, int] = {}
@@ -252,7 +260,9 @@ def _question(row: Row, ask: str) -> str:
 
 
 def _placed(text: str, images: int) -> tuple[str, list[int]]:
-    """The text with its marks, and which image each mark shows: where `<image k>` stands, else all before the text."""
+    """The text with its marks, and which image each mark shows: where `<image k>` stands, else
+    all before the text.
+    """
     if IMAGE_MARK in text:
         raise DataError(
             f"the question contains {IMAGE_MARK}; expected plain text or numbered marks: remove the mark",

@@ -1,4 +1,6 @@
-"""Videos as frames: rows with a folder (`video`) or a list (`frames`) of images, and turns or a caption."""
+"""Videos as frames: rows with a folder (`video`) or a list (`frames`) of images, and turns or a
+caption.
+"""
 
 from __future__ import annotations
 
@@ -30,13 +32,16 @@ class VideoFramesOptions(RecordOptions):
     """Options of format `video_frames`."""
 
     kind: str | None = "video"
-    """Kind of the records whose row has no `kind`; `caption` makes a contrastive pair only of a single frame."""
+    """Kind of the records whose row has no `kind`; `caption` makes a contrastive pair only of a
+    single frame."""
     frames: Annotated[int, Field(ge=1)] = 8
-    """Most frames of a video, picked evenly: the middle ones of as many equal stretches, in their order."""
+    """Most frames of a video, picked evenly: the middle ones of as many equal stretches, in
+    their order."""
     fps: Positive | None = None
     """Frames per second at which the frames were taken, for rows without `fps`."""
     label: str = ""
-    """Stands before each frame; `{number}` is its number from 1 on, `{seconds}` its time by `fps`."""
+    """Stands before each frame; `{number}` is its number from 1 on, `{seconds}` its time by
+    `fps`."""
 
 
 class VideoFramesSource:
@@ -105,19 +110,25 @@ class VideoFramesSource:
 
 
 def open_video_frames(config: SourceConfig, folder: Path) -> VideoFramesSource:
-    """The videos in the file of rows that `path` names; their folders and frames start at `images`."""
+    """The videos in the file of rows that `path` names; their folders and frames start at
+    `images`.
+    """
     options = read_options(VideoFramesOptions, config)
     return VideoFramesSource(RowFile(config, folder, options), options)
 
 
 def pick(count: int, most: int) -> list[int]:
-    """Which of `count` frames are shown: the middle ones of `most` equal stretches, or all when they are fewer."""
+    """Which of `count` frames are shown: the middle ones of `most` equal stretches, or all when
+    they are fewer.
+    """
     shown = min(count, most)
     return [(2 * index + 1) * count // (2 * shown) for index in range(shown)]
 
 
 def _frames(row: dict[str, Any], folder: Path) -> list[Any]:
-    """The frames of a row: its list, or the images of its folder, ordered by the numbers in their names."""
+    """The frames of a row: its list, or the images of its folder, ordered by the numbers in
+    their names.
+    """
     listed = row.get("frames")
     if isinstance(listed, list) and listed:
         return listed

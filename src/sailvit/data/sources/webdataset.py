@@ -1,4 +1,6 @@
-"""WebDataset shards: tars whose members share a key, `<key>.jpg` with `<key>.txt` or `<key>.json`."""
+"""WebDataset shards: tars whose members share a key, `<key>.jpg` with `<key>.txt` or
+`<key>.json`.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,8 @@ from sailvit.data.shards.tars import (
 _TEXTS = ("txt", "json")
 _IMAGE_ENDINGS = ("jpg", "jpeg", "png", "webp")
 _IMAGE = re.compile(rf"(?:(\d+)\.)?(?:{'|'.join(_IMAGE_ENDINGS)})")
-"""Endings of images. A number before it orders several of one sample; `seg.png` is no such image and not read."""
+"""Endings of images. A number before it orders several of one sample; `seg.png` is no such
+image and not read."""
 _RULE = (
     "A name up to its first dot is a sample's key, and the rest its ending; expected .jpg, .jpeg,"
     " .png or .webp with .txt or .json, and .0.jpg, .1.jpg, ... for several images. Names with more"
@@ -58,9 +61,10 @@ class Files(dict[str, bytes]):
 class WebDatasetSource:
     """Records of tar shards, by position.
 
-    Only the byte offset of each sample's first header is kept (8 bytes per sample). A read opens the shard there and
-    walks the headers of that sample; members with other endings are skipped over and never read. Damage found when the
-    shards open is kept as faults: what comes before it in its shard is used, and so are all other shards.
+    Only the byte offset of each sample's first header is kept (8 bytes per sample). A read
+    opens the shard there and walks the headers of that sample; members with other endings are
+    skipped over and never read. Damage found when the shards open is kept as faults: what comes
+    before it in its shard is used, and so are all other shards.
     """
 
     def __init__(self, paths: list[Path], options: RecordOptions) -> None:
@@ -231,7 +235,9 @@ class _Samples:
             self._faults.add(self._path, offset, "endings", reason)
 
     def drop_last(self) -> str:
-        """The key of the last sample, which no longer counts, as members of it may be lost; empty without any."""
+        """The key of the last sample, which no longer counts, as members of it may be lost;
+        empty without any.
+        """
         if self.offsets:
             self.offsets.pop()
         return self._last
@@ -246,7 +252,9 @@ class _Samples:
 
 
 def _index(path: Path, digest: blake2b, faults: Faults) -> tuple[Stamp, NDArray[np.int64]]:
-    """A shard's stamp, and where its samples start; the digest takes every member's name, offset and size."""
+    """A shard's stamp, and where its samples start; the digest takes every member's name,
+    offset and size.
+    """
     samples = _Samples(path, faults)
     stamp: Stamp = (-1, -1)
     try:
@@ -297,7 +305,9 @@ def _split(path: str) -> tuple[str, str]:
 
 
 def _read_shard(path: Path, at: int, stamp: Stamp) -> tuple[str, Files]:
-    """Key and files of the sample at byte `at`; DataError when the shard is not what it was when it was opened."""
+    """Key and files of the sample at byte `at`; DataError when the shard is not what it was
+    when it was opened.
+    """
     try:
         with path.open("rb") as file:
             if stamp_of(file) != stamp:

@@ -15,7 +15,9 @@ from sailvit.dataprep.llava_rows import portable
 
 
 class ReplyCache:
-    """Replies in one SQLite file, each written as it comes: a killed run has everything it has paid for."""
+    """Replies in one SQLite file, each written as it comes: a killed run has everything it has
+    paid for.
+    """
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -28,7 +30,8 @@ class ReplyCache:
                 raise DataError(
                     f"{path} is a database of another program; name another file for the replies"
                 )
-            # One process writes at a time; the journal keeps the file whole when that process is killed.
+            # One process writes at a time; the journal keeps the file whole when that process
+            # is killed.
             self._connection.execute("PRAGMA journal_mode=WAL")
             self._connection.execute(
                 "CREATE TABLE IF NOT EXISTS replies (key TEXT PRIMARY KEY, reply TEXT NOT NULL)"
@@ -61,7 +64,9 @@ class ReplyCache:
 
 
 def question_key(model: str, record: Record) -> str:
-    """Hash of a model's identity, a record's turns and the bytes of its images; its id does not matter."""
+    """Hash of a model's identity, a record's turns and the bytes of its images; its id does not
+    matter.
+    """
     digest = hashlib.sha256(
         json.dumps([model, [(turn.role, turn.text) for turn in record.turns]]).encode()
     )

@@ -17,7 +17,8 @@ from sailvit.dataprep.annotate.transport import EndpointError, RejectedError, Tr
 from sailvit.dataprep.annotate.wire import EndpointConfig, read_reply, request_body
 
 PATIENCE = 20
-"""Records in a row that may fail before the run stops: a server that is gone would fail all that are left."""
+"""Records in a row that may fail before the run stops: a server that is gone would fail all
+that are left."""
 _LONGEST_WAIT = 60.0
 """Most seconds between two attempts."""
 _PREFETCH = 4
@@ -40,7 +41,8 @@ class Endpoint:
         """One reply per record, in order.
 
         Raises:
-            EndpointError: the server refuses every request, cannot be reached, or failed too often in a row.
+            EndpointError: the server refuses every request, cannot be reached, or failed too
+                often in a row.
         """
         failures = 0
         self._stop.clear()

@@ -1,4 +1,6 @@
-"""The caption judge: a score for every record of a source, as JSONL that the `scores` filter reads."""
+"""The caption judge: a score for every record of a source, as JSONL that the `scores` filter
+reads.
+"""
 
 from __future__ import annotations
 
@@ -57,10 +59,11 @@ def judge(
     positions: Iterable[int] | None = None,
     report: Callable[[], None] = lambda: None,
 ) -> JudgeCounts:
-    """Judge the records of `source`, which is called `name`, and write a line per record to `out`, in order.
+    """Judge the records of `source`, which is called `name`, and write a line per record to
+    `out`, in order.
 
-    The file appears when it is whole. A bad answer is kept as it is, without a score; so is a failure. `report` is
-    called once per record.
+    The file appears when it is whole. A bad answer is kept as it is, without a score; so is a
+    failure. `report` is called once per record.
     """
     chosen = range(len(source)) if positions is None else positions
     counts, draft = JudgeCounts(), out.with_name(out.name + ".part")
@@ -78,7 +81,8 @@ def judge(
 
 
 def _line(item: Asked, name: str, criterion: Criterion, counts: JudgeCounts) -> dict[str, Any]:
-    # A record that cannot be read has no id; an empty one keeps all lines alike for those who look records up by id.
+    # A record that cannot be read has no id; an empty one keeps all lines alike for those who
+    # look records up by id.
     line: dict[str, Any] = {
         "source": name,
         "position": item.position,
@@ -102,7 +106,9 @@ def _line(item: Asked, name: str, criterion: Criterion, counts: JudgeCounts) -> 
 
 
 def _digit(text: str) -> int | None:
-    """The only number from 1 to 5 in a text; `4/5` and `4 out of 5` are 4, and a text with other numbers has none."""
+    """The only number from 1 to 5 in a text; `4/5` and `4 out of 5` are 4, and a text with
+    other numbers has none.
+    """
     plain = re.sub(r"(?<=\d)\s*(?:/|out of)\s*5\b", "", text)
     numbers = set(re.findall(r"\d+(?:\.\d+)?", plain))
     return int(numbers.pop()) if len(numbers) == 1 and numbers <= set("12345") else None

@@ -62,7 +62,9 @@ class LocalModel:
         return key, reply
 
     def _replies(self, records: Sequence[Record]) -> list[Reply]:
-        """Replies of the model; a record that it cannot take does not spoil the others of its batch."""
+        """Replies of the model; a record that it cannot take does not spoil the others of its
+        batch.
+        """
         if not records:
             return []
         self.usage.add("requests")

@@ -76,10 +76,12 @@ def write_pairs(
     positions: Iterable[int] | None = None,
     report: Callable[[], None] = lambda: None,
 ) -> Harvest:
-    """Ask for questions about every record of `source` and write them to `out`, in order, as one row per record.
+    """Ask for questions about every record of `source` and write them to `out`, in order, as
+    one row per record.
 
-    The file appears when it is whole; its images lie in the folder `<name>-images` beside it. What gave no questions
-    is listed in `<name>-bad.jsonl` with the reason. `report` is called once per record.
+    The file appears when it is whole; its images lie in the folder `<name>-images` beside it.
+    What gave no questions is listed in `<name>-bad.jsonl` with the reason. `report` is called
+    once per record.
     """
     chosen = range(len(source)) if positions is None else positions
     harvest, draft, bad = (
@@ -107,7 +109,9 @@ def write_pairs(
 
 
 def read_pairs(text: str) -> list[Pair]:
-    """The pairs in a model's reply, which may stand in a code block; ValueError when there is no such list."""
+    """The pairs in a model's reply, which may stand in a code block; ValueError when there is
+    no such list.
+    """
     begin, end = text.find("["), text.rfind("]")
     if begin < 0 or end < begin:
         raise ValueError("no JSON list")
@@ -148,7 +152,9 @@ def _row(
 
 
 def _keep(image: ImageLike, out: Path) -> str:
-    """The image's name beside the rows, after its content: a link where it is a file, which costs no room."""
+    """The image's name beside the rows, after its content: a link where it is a file, which
+    costs no room.
+    """
     data, kind = encoded(image)
     name = f"{out.stem}-images/{blake2b(data, digest_size=16).hexdigest()}.{kind}"
     path = out.parent / name
@@ -162,7 +168,9 @@ def _keep(image: ImageLike, out: Path) -> str:
 
 
 def _linked(image: Path, path: Path, size: int) -> bool:
-    """Whether `path` could be made a link to a file of `size` bytes; another file system, say, cannot be linked to."""
+    """Whether `path` could be made a link to a file of `size` bytes; another file system, say,
+    cannot be linked to.
+    """
     try:
         same = image.stat().st_size == size
         if same:

@@ -55,7 +55,9 @@ _BETWEEN = "\n---\n"
 
 
 def read_prompts(path: Path) -> tuple[str, ...]:
-    """The prompts in a text file, with a line of `---` between them; each must say where the caption goes."""
+    """The prompts in a text file, with a line of `---` between them; each must say where the
+    caption goes.
+    """
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -73,7 +75,9 @@ def read_prompts(path: Path) -> tuple[str, ...]:
 
 
 def prompt_record(record: Record, prompt: str) -> Record:
-    """The record that asks `prompt` about another one's images and text; DataError when that has none."""
+    """The record that asks `prompt` about another one's images and text; DataError when that
+    has none.
+    """
     if not record.images:
         raise DataError(f"record {record.id} has no image to ask about", kind="no image")
     # Not `format`: captions and prompts may hold braces of their own.

@@ -1,4 +1,6 @@
-"""What every model that is asked has in common: records go in, replies come out in the same order."""
+"""What every model that is asked has in common: records go in, replies come out in the same
+order.
+"""
 
 from __future__ import annotations
 
@@ -85,9 +87,11 @@ def ask_about(
     responder: Responder,
     positions: Iterable[int],
 ) -> Iterator[Asked]:
-    """Every position with its reply, in order; a record that cannot be read or asked about costs no request.
+    """Every position with its reply, in order; a record that cannot be read or asked about
+    costs no request.
 
-    `prompt` makes the record that is sent of the one that lies at a position; it may raise DataError.
+    `prompt` makes the record that is sent of the one that lies at a position; it may raise
+    DataError.
     """
     waiting: deque[Asked] = deque()
 

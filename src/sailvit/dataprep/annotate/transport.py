@@ -1,7 +1,8 @@
 """One HTTP request: its body, or what became of it in terms of whether asking again can help.
 
-The standard library's client does: huggingface_hub has changed its HTTP library between releases that this project
-supports, a model's answer takes seconds, and retries have to be decided here in any case.
+The standard library's client does: huggingface_hub has changed its HTTP library between
+releases that this project supports, a model's answer takes seconds, and retries have to be
+decided here in any case.
 """
 
 from __future__ import annotations
@@ -69,7 +70,9 @@ def post(url: str, body: bytes, *, key: str | None, timeout: float) -> bytes:
 
 
 def _opener() -> urllib.request.OpenerDirector:
-    """A client that knows proxies but follows no redirect: that would hand the key to another host."""
+    """A client that knows proxies but follows no redirect: that would hand the key to another
+    host.
+    """
     opener = urllib.request.OpenerDirector()
     for handler in (
         urllib.request.ProxyHandler(),
@@ -83,7 +86,9 @@ def _opener() -> urllib.request.OpenerDirector:
 
 
 def _read(response: http.client.HTTPResponse, deadline: float) -> bytes:
-    """The whole body. The library's time-out is per read, so a server that drips needs a deadline of its own."""
+    """The whole body. The library's time-out is per read, so a server that drips needs a
+    deadline of its own.
+    """
     body = bytearray()
     while block := response.read1(1 << 16):
         body += block
@@ -111,7 +116,9 @@ def _judged(url: str, error: urllib.error.HTTPError) -> Exception:
 
 
 def _seconds(headers: Message) -> float | None:
-    """What `Retry-After` asks for, if it gives seconds; its other form, a date, is rare and left to the backoff."""
+    """What `Retry-After` asks for, if it gives seconds; its other form, a date, is rare and
+    left to the backoff.
+    """
     try:
         return max(0.0, float(headers.get("Retry-After", "")))
     except ValueError:

@@ -1,4 +1,6 @@
-"""OpenAI-style chat completions: a record as a request's body, and a reply out of a response's body."""
+"""OpenAI-style chat completions: a record as a request's body, and a reply out of a response's
+body.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,8 @@ class EndpointConfig(Config):
     model: str
     """The model's name on that server."""
     key_variable: str | None = None
-    """Name of the environment variable that holds the key; None: no key is sent. The key itself is never written."""
+    """Name of the environment variable that holds the key; None: no key is sent. The key itself
+    is never written."""
     concurrency: Count = 8
     """Requests under way at a time."""
     timeout: Positive = 120.0
@@ -77,7 +80,9 @@ class _Completion(BaseModel):
 
 
 def request_body(config: EndpointConfig, record: Record) -> bytes:
-    """The request that asks the model to answer a record's last turn, images as data URIs in their places."""
+    """The request that asks the model to answer a record's last turn, images as data URIs in
+    their places.
+    """
     images = iter(record.images)
     messages = [{"role": turn.role, "content": _content(turn, images)} for turn in record.turns]
     settings = {"temperature": config.temperature, "max_tokens": config.longest}

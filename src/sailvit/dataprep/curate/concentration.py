@@ -20,7 +20,9 @@ _CANDIDATES = 1024
 
 @dataclass(frozen=True)
 class NgramChunk:
-    """The n-grams of some texts; each counts once per text, so that one text cannot make it frequent."""
+    """The n-grams of some texts; each counts once per text, so that one text cannot make it
+    frequent.
+    """
 
     texts: int
     """Texts counted."""
@@ -50,7 +52,8 @@ def count_ngrams(texts: Iterable[str], n: int) -> NgramChunk:
 class NgramCounts:
     """How many texts have each n-gram; 17 MB whatever is added.
 
-    Chunks are added in a fixed order (that of their positions), so nothing depends on who counted them.
+    Chunks are added in a fixed order (that of their positions), so nothing depends on who
+    counted them.
     """
 
     def __init__(self, n: int, *, width: int = 1 << 20) -> None:
@@ -112,7 +115,9 @@ class NgramCounts:
         return list(zip(keys[order].tolist(), counts[order].tolist(), strict=True))
 
     def _entropy(self) -> float:
-        """Bits per n-gram; the frequent ones by the sketch, and the rest by the sample of kinds unless it has all."""
+        """Bits per n-gram; the frequent ones by the sketch, and the rest by the sample of kinds
+        unless it has all.
+        """
         if not self.total:
             return 0.0
         sample = self._sample

@@ -1,4 +1,6 @@
-"""Which records of a source stay: filters one after the other, each over what the ones before it kept."""
+"""Which records of a source stay: filters one after the other, each over what the ones before
+it kept.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +44,8 @@ Progress = Callable[[str, int, int], None]
 Result = TypeVar("Result")
 
 _CHUNK = 256
-"""Places per job; also what the counting of n-grams depends on, so it is the same for any number of workers."""
+"""Places per job; also what the counting of n-grams depends on, so it is the same for any
+number of workers."""
 _TOP = 20
 """N-grams in the table of before and after."""
 
@@ -72,8 +75,8 @@ def curate(
 ) -> Curated:
     """What the filters and the resampling leave; the same for any number of workers.
 
-    `scorer` opens the model that a similarity filter names. A record takes a byte of memory, and hashes of copies go to
-    temporary files where they are many.
+    `scorer` opens the model that a similarity filter names. A record takes a byte of memory,
+    and hashes of copies go to temporary files where they are many.
     """
     return _Curator(source, curation, scorer, workers, progress).run()
 
@@ -183,7 +186,9 @@ class _Curator:
 
 
 def compared(before: NgramCounts, after: NgramCounts) -> dict[str, Any]:
-    """Figures of n-grams before and after, and the shares of those that were the most frequent, as JSON values."""
+    """Figures of n-grams before and after, and the shares of those that were the most frequent,
+    as JSON values.
+    """
     top = [
         {
             "words": name,

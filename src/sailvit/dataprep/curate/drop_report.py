@@ -41,7 +41,9 @@ class DropReport:
             noted.append(drop)
 
     def accounts(self) -> list[dict[str, Any]]:
-        """Per step: records that reached it, kept and dropped ones, reasons and examples, as JSON values."""
+        """Per step: records that reached it, kept and dropped ones, reasons and examples, as
+        JSON values.
+        """
         left, accounts = len(self._source), []
         for name, why, examples in zip(self._steps, self._why, self._examples, strict=True):
             dropped = why.total()

@@ -1,4 +1,6 @@
-"""Rows in buckets by a key: in memory while they are few, in files beyond, so that memory is bounded."""
+"""Rows in buckets by a key: in memory while they are few, in files beyond, so that memory is
+bounded.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,9 @@ class ExternalBuckets:
         self._spilled = False
 
     def add(self, keys: NDArray[np.uint64], rows: Rows) -> None:
-        """Take rows with their keys uint64[n], of which the upper bits choose the bucket: stir them first."""
+        """Take rows with their keys uint64[n], of which the upper bits choose the bucket: stir
+        them first.
+        """
         self._held.append((keys, rows))
         self._count += len(rows)
         if self._count >= self._most:

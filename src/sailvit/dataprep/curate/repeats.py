@@ -19,19 +19,22 @@ ROW = np.dtype([("high", "u8"), ("low", "u8"), ("position", "i8"), ("total", "u2
 _CLASS = np.dtype([("high", "u8"), ("low", "u8"), ("position", "i8"), ("number", "i8")])
 """A hash that occurs, the first record that has it, and its number."""
 REPEAT = np.dtype([("position", "i8"), ("first", "i8"), ("total", "u2")])
-"""A hash that was there before: its record, the earlier one, and how many hashes its record has."""
+"""A hash that was there before: its record, the earlier one, and how many hashes its record
+has."""
 
 _WINDOW = 256
-"""Most hashes that share bits which each is compared with; more of them are pictures that show next to nothing."""
+"""Most hashes that share bits which each is compared with; more of them are pictures that show
+next to nothing."""
 
 
 class Repeats:
     """Collects hashes of records in any order, and finds those that an earlier record has too.
 
-    Memory is bounded: 26 bytes per hash lie in `folder` once there are more than a million, and 32 more during a search
-    for near copies; what grows is the number of copies found. Near copies are found without comparing all pairs: of
-    `distance` + 4 bands of bits in three groups, two of one group are equal in any two hashes that differ by at most
-    `distance` bits, so only hashes that share such a pair are compared.
+    Memory is bounded: 26 bytes per hash lie in `folder` once there are more than a million, and
+    32 more during a search for near copies; what grows is the number of copies found. Near
+    copies are found without comparing all pairs: of `distance` + 4 bands of bits in three
+    groups, two of one group are equal in any two hashes that differ by at most `distance` bits,
+    so only hashes that share such a pair are compared.
     """
 
     def __init__(self, folder: Path, *, distance: int = 0, most: int = 1 << 20) -> None:
@@ -47,7 +50,8 @@ class Repeats:
     def find(self) -> Rows:
         """The hashes that an earlier record has too, of type `REPEAT`, by position.
 
-        A near copy of a near copy is none, unless it is near to the first: chains of small steps are not followed.
+        A near copy of a near copy is none, unless it is near to the first: chains of small
+        steps are not followed.
         """
         led = self._leaders() if self._distance else {}
         leaders = np.array(list(led.items()), dtype=np.int64).reshape(-1, 2)
@@ -68,7 +72,9 @@ class Repeats:
         return every[np.lexsort((every["first"], every["position"]))]
 
     def _classes(self) -> Iterator[tuple[Rows, Rows, NDArray[np.int64]]]:
-        """Per bucket: rows sorted by hash and position, the first row of every hash, and where those stand."""
+        """Per bucket: rows sorted by hash and position, the first row of every hash, and where
+        those stand.
+        """
         for bucket in self._rows.buckets():
             rows = bucket[np.lexsort((bucket["position"], bucket["low"], bucket["high"]))]
             new = np.ones(len(rows), dtype=bool)
@@ -79,7 +85,9 @@ class Repeats:
             yield rows, rows[starts], starts
 
     def _leaders(self) -> dict[int, int]:
-        """For every hash that is near to an earlier one: the number of the hash, and the earlier record."""
+        """For every hash that is near to an earlier one: the number of the hash, and the
+        earlier record.
+        """
         near: dict[tuple[int, int], set[tuple[int, int]]] = defaultdict(set)
         for index, (high, low) in enumerate(_masks(self._distance)):
             buckets = ExternalBuckets(_CLASS, self._folder / f"bands{index}", most=self._most)
@@ -115,7 +123,9 @@ def rows_of(position: int, hashes: Sequence[Hash]) -> Rows:
 
 
 def repeated_records(repeats: Rows) -> Iterator[tuple[int, int]]:
-    """Records all of whose hashes an earlier record has, each with the first of those; by position."""
+    """Records all of whose hashes an earlier record has, each with the first of those; by
+    position.
+    """
     positions, starts, counts = np.unique(
         repeats["position"], return_index=True, return_counts=True
     )
@@ -126,7 +136,9 @@ def repeated_records(repeats: Rows) -> Iterator[tuple[int, int]]:
 def _near_pairs(
     classes: Rows, keys: Hashes, distance: int
 ) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:
-    """Pairs of (position, number), the earlier first, of hashes with equal key and few different bits."""
+    """Pairs of (position, number), the earlier first, of hashes with equal key and few
+    different bits.
+    """
     order = np.lexsort((classes["low"], classes["high"], keys))
     classes, keys = classes[order], keys[order]
     for step in range(1, _WINDOW + 1):

@@ -43,7 +43,9 @@ def write_selection(folder: Path, config: SourceConfig, source: Source, curated:
 
 
 def refuse_foreign_selection(folder: Path) -> None:
-    """RunError for a folder that holds anything but a selection of ours, which may be made again."""
+    """RunError for a folder that holds anything but a selection of ours, which may be made
+    again.
+    """
     refuse_foreign_folder(folder, SOURCE)
     if folder.is_dir() and (found := set(others(folder)) - {POSITIONS, REPORT, SOURCE}):
         raise RunError(

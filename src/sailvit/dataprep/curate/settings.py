@@ -40,15 +40,16 @@ FILTERS: dict[str, type[Filter]] = {
     "duplicate": Duplicate,
     "near_duplicate": NearDuplicate,
 }
-"""Filters by the name that a file of settings gives. To add one, write its class and name it here."""
+"""Filters by the name that a file of settings gives. To add one, write its class and name it
+here."""
 
 
 class Curation(Config):
     """Filters and resampling.
 
-    Filters that look at records alone come first, in the order given; then those that need a model, those that look for
-    copies among what is left, and resampling last. So of two copies one that is dropped for another reason never counts
-    as the first.
+    Filters that look at records alone come first, in the order given; then those that need a
+    model, those that look for copies among what is left, and resampling last. So of two copies
+    one that is dropped for another reason never counts as the first.
     """
 
     filters: list[SerializeAsAny[Filter]] = []
@@ -116,7 +117,9 @@ def _build(entry: Any) -> Filter:
 
 
 def _anchored(entry: Any, folder: Path) -> Any:
-    """An entry with the files and folders it names starting at `folder`; hub ids stay as they are."""
+    """An entry with the files and folders it names starting at `folder`; hub ids stay as they
+    are.
+    """
     if not isinstance(entry, Mapping):
         return entry
     moved = {}

@@ -1,4 +1,6 @@
-"""Counts of very many things in fixed memory: a count-min sketch, and a sample of kinds counted exactly."""
+"""Counts of very many things in fixed memory: a count-min sketch, and a sample of kinds counted
+exactly.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +18,8 @@ _DEPTH = 4
 class CountMin:
     """How often each hash was added, never too low.
 
-    Too high by more than e / width of all additions for one hash in 55 (e ** -depth); with 2 ** 20 columns that is 2.6
-    in a million. It is a sum, so the order of additions does not matter.
+    Too high by more than e / width of all additions for one hash in 55 (e ** -depth); with 2 **
+    20 columns that is 2.6 in a million. It is a sum, so the order of additions does not matter.
     """
 
     def __init__(self, width: int = 1 << 20) -> None:
@@ -51,9 +53,9 @@ class CountMin:
 class KindSample:
     """Exact counts of a random sample of the different hashes, from which their number follows.
 
-    The sample holds the `most` smallest hashes. One that belongs to it in the end has belonged to it ever since it was
-    first added, so no count is missing, whatever the order. The number of kinds is exact up to `most`, and beyond that
-    within 1 / sqrt(most).
+    The sample holds the `most` smallest hashes. One that belongs to it in the end has belonged
+    to it ever since it was first added, so no count is missing, whatever the order. The number
+    of kinds is exact up to `most`, and beyond that within 1 / sqrt(most).
     """
 
     def __init__(self, most: int = 1 << 16) -> None:

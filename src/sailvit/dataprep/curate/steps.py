@@ -1,4 +1,6 @@
-"""What is done with stretches of a source, one class per step; each goes to the processes of a pool."""
+"""What is done with stretches of a source, one class per step; each goes to the processes of a
+pool.
+"""
 
 from __future__ import annotations
 
@@ -107,7 +109,9 @@ class HashStep:
     """Gives their hashes."""
 
     def apply(self, positions: Positions) -> tuple[Rows, Dropped]:
-        """Hashes, rows of type `ROW`, of the records at these positions, int64[n], and what cannot be read of them."""
+        """Hashes, rows of type `ROW`, of the records at these positions, int64[n], and what
+        cannot be read of them.
+        """
         rows: list[Rows] = [np.zeros(0, ROW)]
         dropped: Dropped = []
         for position in positions.tolist():

@@ -12,7 +12,9 @@ from sailvit.data.processing.processor import UNUSABLE, Processor
 
 
 class LazyCosts:
-    """Costs of the records that are drawn, so that a few packs of a large source can be planned at once."""
+    """Costs of the records that are drawn, so that a few packs of a large source can be planned
+    at once.
+    """
 
     def __init__(self, source: Source, processor: Processor) -> None:
         self._source = source
@@ -27,7 +29,9 @@ class LazyCosts:
         return len(self._source)
 
     def at(self, positions: NDArray[np.int64]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-        """Tokens int32[n] and tiles int32[n] of the records at int64[n]; records that cannot be read cost nothing."""
+        """Tokens int32[n] and tiles int32[n] of the records at int64[n]; records that cannot be
+        read cost nothing.
+        """
         found = [self.of(int(position)) for position in positions]
         costs = np.array(found, dtype=np.int32).reshape(-1, 2)
         return costs[:, 0], costs[:, 1]

@@ -1,4 +1,6 @@
-"""Packs as the model sees them, as JSON values: text per token, what is trained on, tiles, borders and padding."""
+"""Packs as the model sees them, as JSON values: text per token, what is trained on, tiles,
+borders and padding.
+"""
 
 from __future__ import annotations
 
@@ -21,9 +23,12 @@ from sailvit.dataprep.inspect.segments import Segment, segments
 def view_packs(
     sources: Mapping[str, Source], processor: Processor, loader_config: LoaderConfig, *, packs: int
 ) -> dict[str, Any]:
-    """The first `packs` packs of a loader as JSON values, taken from the very batches that training gets."""
+    """The first `packs` packs of a loader as JSON values, taken from the very batches that
+    training gets.
+    """
     costs = {name: LazyCosts(sources[name], processor) for name in loader_config.shares}
-    # How packs are grouped into steps does not change them; planning whole steps would measure far more records.
+    # How packs are grouped into steps does not change them; planning whole steps would measure
+    # far more records.
     steps = PackPlan(replace(loader_config, global_batch=1, micro_batch=1), costs).steps()
     viewer = _Viewer(sources, costs, processor, loader_config)
     shown = [viewer.pack(number, step.packs[0]) for number, step in enumerate(islice(steps, packs))]

@@ -27,7 +27,9 @@ class Album:
         """Tiles that had no room."""
 
     def add(self, tile: torch.Tensor) -> str | None:
-        """A tile uint8[C, H, W] as a `data:` URI, exact when it is small; None when there is no room left."""
+        """A tile uint8[C, H, W] as a `data:` URI, exact when it is small; None when there is no
+        room left.
+        """
         picture = _picture(tile) if self._room > 0 else None
         self._room -= len(picture or "")
         self.left_out += picture is None

@@ -77,7 +77,9 @@ class Segment:
         return [text for text, wrong in found.items() if wrong]
 
     def stretches(self) -> list[dict[str, Any]]:
-        """Where image, learnt and other tokens lie: kind, first position in the pack, and length."""
+        """Where image, learnt and other tokens lie: kind, first position in the pack, and
+        length.
+        """
         names = np.where(self.visual, "image", np.where(self.trained, "trained", "given"))
         made, at = [], self.start
         for name, group in groupby(names.tolist()):
@@ -89,7 +91,9 @@ class Segment:
     def pieces(
         self, tokenizer: FastTokenizer, album: Album, grids: Sequence[tuple[int, int]]
     ) -> list[dict[str, Any]]:
-        """The sample in reading order: text as chips, and images as tiles by the grid that they were cut into."""
+        """The sample in reading order: text as chips, and images as tiles by the grid that they
+        were cut into.
+        """
         made: list[dict[str, Any]] = []
         images = zip(self.images, grids, strict=True)
         at = 0

@@ -16,10 +16,11 @@ _CUT = "\N{REPLACEMENT CHARACTER}"
 def chips(
     tokenizer: FastTokenizer, tokens: Sequence[int], trained: Sequence[bool], *, start: int
 ) -> list[dict[str, Any]]:
-    """Consecutive tokens as chips: text, whether it is trained on, position of the first token, ids.
+    """Consecutive tokens as chips: text, whether it is trained on, position of the first token,
+    ids.
 
-    A chip is one token, or as many as make up one character. Text is what the tokenizer gives back in context, so
-    joined chips are the decoded text.
+    A chip is one token, or as many as make up one character. Text is what the tokenizer gives
+    back in context, so joined chips are the decoded text.
     """
     special = set(tokenizer.all_special_ids)
     made = []
@@ -35,8 +36,8 @@ def _pieces(
 ) -> Iterator[tuple[int, int, str]]:
     """Begin, end and text of each chip.
 
-    Decoding a token alone loses the blanks that some tokenizers put between words, so each is decoded behind the chip
-    before it, and what is added is its text.
+    Decoding a token alone loses the blanks that some tokenizers put between words, so each is
+    decoded behind the chip before it, and what is added is its text.
     """
     before, begin = 0, 0
     for end in range(1, len(tokens) + 1):

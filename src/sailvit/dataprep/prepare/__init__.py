@@ -1,1 +1,3 @@
-"""The index: what every record costs in a pack, and where it lies, so that planning reads no record."""
+"""The index: what every record costs in a pack, and where it lies, so that planning reads no
+record.
+"""

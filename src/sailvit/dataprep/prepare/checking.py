@@ -1,4 +1,6 @@
-"""Everything that is wrong with a source, found by reading it: counts by kind, and the first few of each."""
+"""Everything that is wrong with a source, found by reading it: counts by kind, and the first
+few of each.
+"""
 
 from __future__ import annotations
 
@@ -56,7 +58,8 @@ class CheckReport(Config):
     examples: list[Finding]
     """The first few of each kind."""
     unread: dict[str, dict[str, int]] = {}
-    """Per source, the keys of its rows that hold something and are not read, with their records."""
+    """Per source, the keys of its rows that hold something and are not read, with their
+    records."""
 
 
 Read: TypeAlias = tuple[int, list[Finding], Counter[str]]
@@ -105,10 +108,11 @@ def check(
     workers: int = 0,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> CheckReport:
-    """Read, decode and, with `builder`, tokenize all records, or about `samples` of them drawn by a fixed seed.
+    """Read, decode and, with `builder`, tokenize all records, or about `samples` of them drawn
+    by a fixed seed.
 
-    `most` examples of each kind are kept. `progress` is told a source's name, the records done, and how many there are
-    to do. The report does not depend on the number of workers.
+    `most` examples of each kind are kept. `progress` is told a source's name, the records done,
+    and how many there are to do. The report does not depend on the number of workers.
     """
     total = sum(map(len, sources.values()))
     counts = _ReadCounts(most)

@@ -1,4 +1,6 @@
-"""Many jobs for the machines of a Ray cluster; what `process_pool` does for the processes of one."""
+"""Many jobs for the machines of a Ray cluster; what `process_pool` does for the processes of
+one.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,8 @@ _PREFETCH = 2
 
 
 def map_on_cluster(task: Callable[[Job], Result], jobs: Iterable[Job]) -> Iterator[Result]:
-    """`task(job)` for every job, in their order, on the cluster that `$RAY_ADDRESS` names, else on this machine.
+    """`task(job)` for every job, in their order, on the cluster that `$RAY_ADDRESS` names, else
+    on this machine.
 
     All machines need this package and see the same files at the same paths.
     """

@@ -31,7 +31,8 @@ class BadRecord(Config):
     source: str
     """Its source, or its shard."""
     position: int | None
-    """Its place there; None where a whole shard, or a part that makes no record, was left out."""
+    """Its place there; None where a whole shard, or a part that makes no record, was left
+    out."""
     id: str | None = None
     """Its id, where that could be read."""
     kind: str
@@ -73,7 +74,9 @@ class Entries:
         return len(self._rows)
 
     def facts(self, record: Record) -> dict[str, int]:
-        """Image sizes and counts of a record, by the names of `ENTRY`; reads headers of images only."""
+        """Image sizes and counts of a record, by the names of `ENTRY`; reads headers of images
+        only.
+        """
         sizes = [image_size(image) for image in record.images]
         count_unread(self.unread, record.unread)
         width, height = max(sizes, key=lambda size: size[0] * size[1], default=(0, 0))
@@ -110,7 +113,9 @@ class Entries:
 
 
 def write_costs(path: Path, indexes: Iterable[Path], records: int) -> FileMark:
-    """Write the tokens and tiles of all shards' indexes as one int32[2, n]; one index at a time is in memory."""
+    """Write the tokens and tiles of all shards' indexes as one int32[2, n]; one index at a time
+    is in memory.
+    """
     part = path.with_name(path.name + ".part")
     file: Any = (
         np.lib.format.open_memmap(part, mode="w+", dtype=np.int32, shape=(2, records))

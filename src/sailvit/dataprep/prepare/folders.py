@@ -1,4 +1,6 @@
-"""What completes a folder of shards: the counts of all, the list of what was left out, and last the manifest."""
+"""What completes a folder of shards: the counts of all, the list of what was left out, and last
+the manifest.
+"""
 
 from __future__ import annotations
 
@@ -44,10 +46,11 @@ def complete(
     counted: dict[str, Any] | None,
     settings: dict[str, Any],
 ) -> Manifest:
-    """Write counts, bad records and manifest of finished shards into `folder`; `settings` are fields of the manifest.
+    """Write counts, bad records and manifest of finished shards into `folder`; `settings` are
+    fields of the manifest.
 
-    `counted` is what `counted_by` gives, where tokens were counted. Shards without a record are left out. The manifest
-    comes last, so a folder that has one is complete.
+    `counted` is what `counted_by` gives, where tokens were counted. Shards without a record are
+    left out. The manifest comes last, so a folder that has one is complete.
     """
     shards = [mark for mark in marks if mark.samples]
     samples = sum(mark.samples for mark in shards)

@@ -94,7 +94,9 @@ class Indexer:
 def index_config(
     folder: Path, *, out: Path | None = None, images: Path | None = None, kind: str | None = None
 ) -> IndexConfig:
-    """What to index below `folder`, told from what lies there, and from its manifest where it has one."""
+    """What to index below `folder`, told from what lies there, and from its manifest where it
+    has one.
+    """
     refuse_unfinished(folder)
     options = {} if kind is None else {"kind": kind}
     old = before(out or folder)
@@ -128,11 +130,13 @@ def index(
     force: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Manifest:
-    """Write the index and manifest of the shards below `config.root`; with `builder` tokens and tiles are counted too.
+    """Write the index and manifest of the shards below `config.root`; with `builder` tokens and
+    tiles are counted too.
 
-    Shards that did not change since they were indexed are not read again, unless `force` says so; nor are those that a
-    killed run has finished. Records that cannot be used are no part of the index, and listed in `bad.jsonl`. `progress`
-    is told how many shards are done, of how many.
+    Shards that did not change since they were indexed are not read again, unless `force` says
+    so; nor are those that a killed run has finished. Records that cannot be used are no part of
+    the index, and listed in `bad.jsonl`. `progress` is told how many shards are done, of how
+    many.
     """
     names, old = _names(config), before(config.out)
     counted = None if processor is None else counted_by(processor)

@@ -30,7 +30,9 @@ class File:
 
 
 def sample_files(record: Record) -> list[File]:
-    """The files of a record: images in order, then its JSON; DataError when it could not be read back."""
+    """The files of a record: images in order, then its JSON; DataError when it could not be
+    read back.
+    """
     images = [_image_file(image) for image in record.images]
     row: dict[str, Any] = {
         "id": record.id,
@@ -55,12 +57,16 @@ def sample_files(record: Record) -> list[File]:
 
 
 def tar_bytes(key: str, files: list[File]) -> bytes:
-    """The members of a sample as they stand in a tar; equal for equal files, as nothing else is written."""
+    """The members of a sample as they stand in a tar; equal for equal files, as nothing else is
+    written.
+    """
     return b"".join(_member(f"{key}.{file.ending}", file.content) for file in files)
 
 
 def _image_file(image: ImageLike) -> File:
-    """The image as it lies on disk, drawings and decoded ones as PNG, with the ending that its first bytes tell."""
+    """The image as it lies on disk, drawings and decoded ones as PNG, with the ending that its
+    first bytes tell.
+    """
     content, kind = encoded(image)
     if kind not in _ENDINGS:
         return File("png", png(load_image(content)))

@@ -1,7 +1,9 @@
-"""Any sources as plain WebDataset tars with a manifest and an index, written shard by shard by several processes.
+"""Any sources as plain WebDataset tars with a manifest and an index, written shard by shard by
+several processes.
 
-A finished shard is noted in `.prepare/`, so a run that was killed goes on where it stopped. What is written depends on
-the sources and settings alone: neither on the number of processes nor on interruptions.
+A finished shard is noted in `.prepare/`, so a run that was killed goes on where it stopped.
+What is written depends on the sources and settings alone: neither on the number of processes
+nor on interruptions.
 """
 
 from __future__ import annotations
@@ -65,11 +67,13 @@ class PrepareConfig(Config):
     """How sources become shards."""
 
     shard_bytes: int = 256_000_000
-    """About how large a shard is; estimated from a few records, so that all shards can be written at once."""
+    """About how large a shard is; estimated from a few records, so that all shards can be
+    written at once."""
     shard_samples: int | None = None
     """Records per shard, instead."""
     decode: bool = False
-    """Whether every image is decoded, so that damaged ones are found now; else only its header is read."""
+    """Whether every image is decoded, so that damaged ones are found now; else only its header
+    is read."""
 
 
 @dataclass(frozen=True)
@@ -161,10 +165,12 @@ def prepare(
     workers: Workers = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> Manifest:
-    """Write the records of `sources` as tars into `out`, or go on doing so; the manifest tells what was written.
+    """Write the records of `sources` as tars into `out`, or go on doing so; the manifest tells
+    what was written.
 
-    With `builder` tokens and tiles are counted too. Records that cannot be used are left out and listed in `bad.jsonl`.
-    `workers` may be a Ray cluster instead of processes. `progress` is told how many records are done, and of how many.
+    With `builder` tokens and tiles are counted too. Records that cannot be used are left out
+    and listed in `bad.jsonl`. `workers` may be a Ray cluster instead of processes. `progress`
+    is told how many records are done, and of how many.
     """
     config = config or PrepareConfig()
     shards = plan_shards(sources, config)

@@ -1,6 +1,8 @@
-"""What is known of shards that were indexed before: which are as they were, and what was left out of them.
+"""What is known of shards that were indexed before: which are as they were, and what was left
+out of them.
 
-While a run renews an index, the manifest and a note of every shard that is finished stand in `.index/`.
+While a run renews an index, the manifest and a note of every shard that is finished stand in
+`.index/`.
 """
 
 from __future__ import annotations
@@ -98,7 +100,9 @@ def _fits(old: Manifest, config: IndexConfig, counted: dict[str, Any] | None) ->
 
 
 def _unchanged(config: IndexConfig, mark: ShardMark) -> ShardMark | None:
-    """The mark of a shard that is as it was indexed; one that was only copied is known by its checksum."""
+    """The mark of a shard that is as it was indexed; one that was only copied is known by its
+    checksum.
+    """
     path, index_file = config.root / mark.name, config.out / index_name(mark.name)
     if not path.is_file() or not index_file.is_file() or path.stat().st_size != mark.bytes:
         return None
@@ -111,7 +115,9 @@ def _unchanged(config: IndexConfig, mark: ShardMark) -> ShardMark | None:
 
 
 def still_counted(old: Manifest, changed: list[str]) -> dict[str, Any] | None:
-    """What counted the tokens of shards that did not change, if anything; DataError when others have none."""
+    """What counted the tokens of shards that did not change, if anything; DataError when others
+    have none.
+    """
     if old.measured is None:
         return None
     if changed:
@@ -128,9 +134,11 @@ def _identity(config: IndexConfig, counted: dict[str, Any] | None) -> str:
 
 
 def begin(config: IndexConfig, counted: dict[str, Any] | None) -> None:
-    """Take the manifest aside, since index files change now, and forget what was done for other settings.
+    """Take the manifest aside, since index files change now, and forget what was done for other
+    settings.
 
-    DataError, before anything is written, where files of the same names are not of an index of ours.
+    DataError, before anything is written, where files of the same names are not of an index of
+    ours.
     """
     _refuse_foreign(config.out)
     work, identity = config.out / WORK, _identity(config, counted)
@@ -181,7 +189,9 @@ def _read_note(path: Path) -> ShardResult:
 
 
 def bad_of(out: Path, names: list[str], old: Manifest | None) -> Iterator[BadRecord]:
-    """What is left out now: of shards indexed before as it was noted then, of the others as it was found."""
+    """What is left out now: of shards indexed before as it was noted then, of the others as it
+    was found.
+    """
     renewed = {name for name in names if note(out, name).exists()}
     gone = {mark.name for mark in old.shards} - set(names) if old is not None else set()
     if old is not None:

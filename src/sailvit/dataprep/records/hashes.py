@@ -17,7 +17,8 @@ Hash = tuple[int, int]
 
 _LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 _FLAT = 0.5
-"""Standard deviation of cells, in grey levels, below which there is nothing to compare; a picture of bricks has 1.5."""
+"""Standard deviation of cells, in grey levels, below which there is nothing to compare; a
+picture of bricks has 1.5."""
 
 
 def content_hash(*contents: bytes) -> Hash:
@@ -29,11 +30,13 @@ def content_hash(*contents: bytes) -> Hash:
 
 
 def picture_hash(pixels: NDArray[np.uint8]) -> Hash | None:
-    """A hash of uint8[H, W, 3] in which copies of other size, quality or brightness differ by few bits.
+    """A hash of uint8[H, W, 3] in which copies of other size, quality or brightness differ by
+    few bits.
 
-    Of the grey picture in 9 x 8 and in 8 x 9 cells: whether it grows brighter to the right, and downwards. On 19
-    photographs, copies of 0.3 to 1.5 times the size or of JPEG quality 20 differ by at most 7 of 128 bits, mostly by
-    none, and different photographs by at least 30. None for pictures of a single colour.
+    Of the grey picture in 9 x 8 and in 8 x 9 cells: whether it grows brighter to the right, and
+    downwards. On 19 photographs, copies of 0.3 to 1.5 times the size or of JPEG quality 20
+    differ by at most 7 of 128 bits, mostly by none, and different photographs by at least 30.
+    None for pictures of a single colour.
     """
     grey = torch.from_numpy(pixels @ _LUMA)[None, None]
     wide = _cells(grey, 9, 8)

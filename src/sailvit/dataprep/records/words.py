@@ -35,7 +35,9 @@ def ngrams(text: list[str], n: int) -> Hashes:
 
 
 def stir(values: Hashes) -> Hashes:
-    """The same integers, uint64[n], with every bit depending on all of theirs (the finalizer of SplitMix64)."""
+    """The same integers, uint64[n], with every bit depending on all of theirs (the finalizer of
+    SplitMix64).
+    """
     values = values + np.uint64(0x9E3779B97F4A7C15)
     values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

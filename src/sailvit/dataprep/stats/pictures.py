@@ -21,7 +21,9 @@ _SIDE = 192
 
 
 def sample_pictures(sources: Mapping[str, Source], count: int = 24) -> list[dict[str, Any]]:
-    """Records spread over the sources, each as its position, text and first image; unreadable ones are left out."""
+    """Records spread over the sources, each as its position, text and first image; unreadable
+    ones are left out.
+    """
     joined = Joined(sources)
     places = evenly(len(joined), min(count, len(joined)))
     return [shown for place in places if (shown := _shown(joined, place))]

@@ -25,9 +25,11 @@ Progress = Callable[[int, int], None]
 """Is told how many records are done, and of how many."""
 
 DISTANCE = 6
-"""Bits in which the hashes of near copies differ at most: twice what a copy at JPEG quality 50 differs by."""
+"""Bits in which the hashes of near copies differ at most: twice what a copy at JPEG quality 50
+differs by."""
 _CHUNK = 256
-"""Records per job; also what the counting of n-grams depends on, so it is the same for any number of workers."""
+"""Records per job; also what the counting of n-grams depends on, so it is the same for any
+number of workers."""
 _EXAMPLES = 8
 """Copies of each kind that are named."""
 
@@ -44,7 +46,8 @@ def survey(
 ) -> dict[str, Any]:
     """Everything that is counted, as JSON values; the same for any number of workers.
 
-    Of `samples` records, evenly spaced, or of all. Tokens and tiles need a `builder`; `near` decodes every image.
+    Of `samples` records, evenly spaced, or of all. Tokens and tiles need a `builder`; `near`
+    decodes every image.
     """
     source = Joined(sources)
     read = min(len(source), samples or len(source))

@@ -1,4 +1,6 @@
-"""What is wrong with the files of a checkpoint folder, found without a library and before anything is loaded."""
+"""What is wrong with the files of a checkpoint folder, found without a library and before
+anything is loaded.
+"""
 
 from __future__ import annotations
 
@@ -29,9 +31,11 @@ _UNDONE = {
     "mxfp4": "Mxfp4Config",
     "compressed-tensors": "CompressedTensorsConfig",
 }
-"""Quantisation that transformers undoes while it loads, on any device, and the config that asks for it."""
+"""Quantisation that transformers undoes while it loads, on any device, and the config that asks
+for it."""
 _UNDONE_LATER = ("bitsandbytes", "higgs")
-"""Quantisation that it undoes once a model is loaded, with the method's package and mostly a GPU."""
+"""Quantisation that it undoes once a model is loaded, with the method's package and mostly a
+GPU."""
 
 
 def refuse_damaged(part: Part, folder: str) -> None:
@@ -78,7 +82,9 @@ def folder_problems(part: Part, source: str, *, bare: bool = False) -> Iterator[
 
 
 def quantised(part: Part, config: dict[str, Any], source: str = "FOLDER") -> str | None:
-    """Why a quantised checkpoint is refused, and how it is undone; None when its weights are plain."""
+    """Why a quantised checkpoint is refused, and how it is undone; None when its weights are
+    plain.
+    """
     given = config.get("quantization_config")
     nested = [value for value in config.values() if isinstance(value, dict)]
     given = given or next(
@@ -98,7 +104,9 @@ def quantised(part: Part, config: dict[str, Any], source: str = "FOLDER") -> str
 
 
 def _undoing(part: Part, method: str, source: str) -> str:
-    """The command that makes plain weights of quantised ones; nothing where transformers has none."""
+    """The command that makes plain weights of quantised ones; nothing where transformers has
+    none.
+    """
     auto = _AUTO.get(part, "AutoModel")
     if method in _UNDONE:
         given = f"{source!r}, quantization_config=Q(dequantize=True)"

@@ -40,7 +40,9 @@ _TELLING = (OSError, ValueError, ImportError, RuntimeError, SafetensorError, Str
 
 
 class ForeignErrors:
-    """A block of library calls: what they raise leaves it as a `ModelError` that says what was being done."""
+    """A block of library calls: what they raise leaves it as a `ModelError` that says what was
+    being done.
+    """
 
     def __init__(self, doing: str, advice: str = "") -> None:
         self._doing = doing
@@ -90,7 +92,9 @@ class Loading(ForeignErrors):
 
 
 def reason(error: BaseException) -> str:
-    """What `error` says in one line, without lists of class names, with the kind where the text needs it."""
+    """What `error` says in one line, without lists of class names, with the kind where the text
+    needs it.
+    """
     # What the hub's client says after its first line is advice about its own settings.
     told = str(error).strip()
     text = " ".join((told.partition("\n")[0] if isinstance(error, OSError) else told).split())

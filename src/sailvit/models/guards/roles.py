@@ -1,4 +1,6 @@
-"""Whether a checkpoint's config is one of a tower or of a language, told before any weight is read."""
+"""Whether a checkpoint's config is one of a tower or of a language, told before any weight is
+read.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,8 @@ def vision_config(whole: Any, source: str) -> Any:
     """The config of the vision model in a checkpoint: its own, or that of its vision half.
 
     Raises:
-        ModelError: the checkpoint holds no vision model that can be made, or one that reads something else.
+        ModelError: the checkpoint holds no vision model that can be made, or one that reads
+            something else.
     """
     # A checkpoint of two towers (CLIP, SigLIP) carries the config of its vision half.
     vision = getattr(whole, "vision_config", None) or whole

@@ -11,7 +11,9 @@ from torch import nn
 
 @contextmanager
 def untouched(model: nn.Module) -> Iterator[None]:
-    """A block without gradients, after which modes, buffers and torch's random streams are as they were before."""
+    """A block without gradients, after which modes, buffers and torch's random streams are as
+    they were before.
+    """
     modes = {module: module.training for module in model.modules()}
     buffers = {buffer: buffer.clone() for buffer in model.buffers()}
     devices = sorted({p.device.index or 0 for p in model.parameters() if p.is_cuda})

@@ -1,4 +1,6 @@
-"""Greedy decoding that is nothing but greedy, whatever a checkpoint's generation config asks for."""
+"""Greedy decoding that is nothing but greedy, whatever a checkpoint's generation config asks
+for.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +13,11 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerB
 def end_tokens(
     language: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, learnt: Collection[int | None]
 ) -> list[int]:
-    """The tokens after which an answer is over: those `learnt` as ends of a turn, and what config and tokenizer name.
+    """The tokens after which an answer is over: those `learnt` as ends of a turn, and what
+    config and tokenizer name.
 
-    Ends that a generation config only took over from the model's config may be a default that means another token of
-    this tokenizer, so of these only special and added tokens count.
+    Ends that a generation config only took over from the model's config may be a default that
+    means another token of this tokenizer, so of these only special and added tokens count.
     """
     config = language.generation_config
     named = config.eos_token_id
@@ -29,10 +32,11 @@ def end_tokens(
 def plain_greedy(
     language: PreTrainedModel, *, longest: int, ends: Collection[int], padding: int
 ) -> Iterator[GenerationConfig]:
-    """The config of greedy decoding of at most `longest` tokens; the language's own is put aside meanwhile.
+    """The config of greedy decoding of at most `longest` tokens; the language's own is put
+    aside meanwhile.
 
-    `generate` fills what a given config leaves open from the language's own (repetition penalty, bad words, forced
-    tokens, beams), and scores would then tell of these.
+    `generate` fills what a given config leaves open from the language's own (repetition
+    penalty, bad words, forced tokens, beams), and scores would then tell of these.
     """
     own = language.generation_config
     plain = GenerationConfig(

@@ -1,4 +1,6 @@
-"""The language's head: scores over the vocabulary at answer positions, and the loss without holding them all."""
+"""The language's head: scores over the vocabulary at answer positions, and the loss without
+holding them all.
+"""
 
 from __future__ import annotations
 
@@ -19,8 +21,9 @@ from sailvit.models.packing.proof import FAULTS, untouched
 from sailvit.models.packing.segments import Segments
 
 CHUNK = 1 << 27
-"""Most scores held at once on a GPU: 256 MiB in bf16, 880 positions of a vocabulary of 150,000. With a tenth of that,
-reading the weight and adding to its gradient in every chunk would take longer than the products."""
+"""Most scores held at once on a GPU: 256 MiB in bf16, 880 positions of a vocabulary of 150,000.
+With a tenth of that, reading the weight and adding to its gradient in every chunk would take
+longer than the products."""
 
 CPU_CHUNK = 1 << 25
 """The same on the CPU: 64 MiB in bf16, and twice that in float32."""
@@ -29,12 +32,14 @@ PIECE = 1 << 25
 """Most scores on a GPU that are in float32 at the same time, 128 MiB."""
 
 CPU_PIECE = 1 << 20
-"""The same on the CPU, where 4 MiB stay in the cache: softmax of 64 MiB took 3.3 times as long per score."""
+"""The same on the CPU, where 4 MiB stay in the cache: softmax of 64 MiB took 3.3 times as long
+per score."""
 
 ALIGNED = 64
-"""Rows of scores start at multiples of so many numbers, in vocabularies from `ALIGNED_FROM` on: matrix
-products read and write rows of an odd size slower, and one placeholder makes 49,153 of SmolLM2's 49,152.
-What lies between the rows belongs to no score, so nothing else has to know of it."""
+"""Rows of scores start at multiples of so many numbers, in vocabularies from `ALIGNED_FROM` on:
+matrix products read and write rows of an odd size slower, and one placeholder makes 49,153 of
+SmolLM2's 49,152. What lies between the rows belongs to no score, so nothing else has to know of
+it."""
 
 ALIGNED_FROM = 4096
 """Smaller vocabularies lie in the cache whatever their size is."""
@@ -42,10 +47,13 @@ ALIGNED_FROM = 4096
 
 @dataclass(frozen=True)
 class Scores:
-    """Scores over the vocabulary at A positions, as the hidden states they come from or as they are."""
+    """Scores over the vocabulary at A positions, as the hidden states they come from or as they
+    are.
+    """
 
     hidden: torch.Tensor | None = None
-    """float[A, D]: what a plain linear head turns into scores; none where the head does more than that."""
+    """float[A, D]: what a plain linear head turns into scores; none where the head does more
+    than that."""
     weight: torch.Tensor | None = None
     """float[N, D]: the plain head's weight."""
     bias: torch.Tensor | None = None
@@ -53,7 +61,8 @@ class Scores:
     given: torch.Tensor | None = None
     """float[A, N]: scores of a head that is not plain."""
     dtype: torch.dtype | None = None
-    """What a plain head's products run in, wherever the scores are used; none is what the tensors have."""
+    """What a plain head's products run in, wherever the scores are used; none is what the
+    tensors have."""
 
     @property
     def logits(self) -> torch.Tensor:
@@ -68,7 +77,9 @@ class Scores:
         return linear(hidden, weight, bias)
 
     def loss(self, labels: torch.Tensor) -> torch.Tensor:
-        """Cross-entropy summed over int64[A] labels, float[]; a plain head never holds more than `CHUNK` scores."""
+        """Cross-entropy summed over int64[A] labels, float[]; a plain head never holds more
+        than `CHUNK` scores.
+        """
         if self.given is not None:
             return cross_entropy(self.given.float(), labels, reduction="sum")
         dtype = self.dtype or product_dtype(labels.device)
@@ -86,7 +97,8 @@ def product_dtype(device: torch.device) -> torch.dtype | None:
 
 
 def has_plain_head(language: PreTrainedModel) -> bool:
-    """Whether the scores are a linear map of the last hidden states, found by comparing both on noise.
+    """Whether the scores are a linear map of the last hidden states, found by comparing both on
+    noise.
 
     Some models cap or scale their scores; those go through their own forward.
 
@@ -126,8 +138,9 @@ def _refuse_without_embeddings(language: PreTrainedModel) -> None:
 class _ChunkedLoss(torch.autograd.Function):
     """Cross-entropy of a linear head, chunk by chunk, with the gradients made on the way.
 
-    Backward has nothing left to compute but a product with the incoming gradient, so no score outlives its chunk.
-    Weight gradients are summed in float32, also where the products run in bf16.
+    Backward has nothing left to compute but a product with the incoming gradient, so no score
+    outlives its chunk. Weight gradients are summed in float32, also where the products run in
+    bf16.
     """
 
     @staticmethod
@@ -140,7 +153,8 @@ class _ChunkedLoss(torch.autograd.Function):
     ) -> torch.Tensor:
         """float[], of shape (): the sum of the asked labels' losses, int64[A].
 
-        From hidden float[A, D], weight float[N, D] and bias float[N], with products in the asked precision.
+        From hidden float[A, D], weight float[N, D] and bias float[N], with products in the
+        asked precision.
         """
         labels, dtype = asked
         # Once for all chunks: the weight is the largest tensor here.
@@ -163,7 +177,9 @@ class _ChunkedLoss(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *incoming: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        """Gradients float[A, D], float[N, D] and float[N] from the incoming float[]; once, as they are handed over."""
+        """Gradients float[A, D], float[N, D] and float[N] from the incoming float[]; once, as
+        they are handed over.
+        """
         made, ctx.made = ctx.made, None
         return (
             *(
@@ -175,7 +191,9 @@ class _ChunkedLoss(torch.autograd.Function):
 
 
 class _Gradients:
-    """Gradients in float32 of those of hidden, weight and bias that need one, summed up over stretches of positions."""
+    """Gradients in float32 of those of hidden, weight and bias that need one, summed up over
+    stretches of positions.
+    """
 
     def __init__(
         self,
@@ -186,7 +204,8 @@ class _Gradients:
     ) -> None:
         self._hidden, self._weight, self._bias = given = hidden, weight, bias
         self._weight_needed = needed[1]
-        # The weight's is as large as the weight, so it begins as its first product; or as zeros, when there is none.
+        # The weight's is as large as the weight, so it begins as its first product; or as
+        # zeros, when there is none.
         wanted = needed[0], needed[1] and not len(hidden), needed[2]
         self.made = [
             torch.zeros_like(tensor, dtype=torch.float32) if tensor is not None and want else None
@@ -225,9 +244,11 @@ class _Gradients:
 def _loss_and_slope(
     scores: torch.Tensor, targets: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The summed loss float[] of scores float[a, N] for targets int64[a, 1], and its slope float32[a, N].
+    """The summed loss float[] of scores float[a, N] for targets int64[a, 1], and its slope
+    float32[a, N].
 
-    One softmax gives both: the normaliser is the highest score less the logarithm of its share, which is never small.
+    One softmax gives both: the normaliser is the highest score less the logarithm of its share,
+    which is never small.
     """
     exact = scores.float()
     highest = exact.amax(dim=-1)
@@ -240,8 +261,8 @@ def _loss_and_slope(
 def _room(rows: int, width: int, *, like: torch.Tensor) -> torch.Tensor:
     """float[rows, width] with anything in it, which the next call may give away again.
 
-    On the CPU it is the same memory every time: a fresh block of this size costs a page fault per 4 KiB, an eighth of
-    the time of the whole loss.
+    On the CPU it is the same memory every time: a fresh block of this size costs a page fault
+    per 4 KiB, an eighth of the time of the whole loss.
     """
     whole = width if width < ALIGNED_FROM else -(-width // ALIGNED) * ALIGNED
     if like.is_cuda:

@@ -1,4 +1,6 @@
-"""Languages whose positions come from a table of some length: found on the model, not by its family's name."""
+"""Languages whose positions come from a table of some length: found on the model, not by its
+family's name.
+"""
 
 from __future__ import annotations
 
@@ -14,17 +16,21 @@ from sailvit.models.packing.proof import FAULTS, untouched
 from sailvit.models.packing.segments import Segments
 
 _BEYOND = 16
-"""Entries that a table may have beyond the config's number: OPT's first two stand for nothing."""
+"""Entries that a table may have beyond the config's number: OPT's first two stand for
+nothing."""
 
 
 def table_length(language: PreTrainedModel, wanted: int) -> int | None:
-    """How long a sample may be where that is less than `wanted` tokens; None where a table does not end before.
+    """How long a sample may be where that is less than `wanted` tokens; None where a table does
+    not end before.
 
-    With weights on the CPU a sample of two tokens is read at its last two positions. On the meta
-    device, where no index is out of range, and for a forward without position ids, it is what the
-    config says, if there is a table of that size. On an accelerator a wrong index would end the process.
+    With weights on the CPU a sample of two tokens is read at its last two positions. On the
+    meta device, where no index is out of range, and for a forward without position ids, it is
+    what the config says, if there is a table of that size. On an accelerator a wrong index
+    would end the process.
     """
-    # A rotation has no end; some rotations take note of the furthest position that they have seen.
+    # A rotation has no end; some rotations take note of the furthest position that they have
+    # seen.
     if any(name.endswith("inv_freq") for name, _ in language.named_buffers()):
         return None
     model = language.base_model

@@ -1,4 +1,6 @@
-"""The language of a checkpoint that loads as a multimodal model: its text model alone, proved to be that."""
+"""The language of a checkpoint that loads as a multimodal model: its text model alone, proved
+to be that.
+"""
 
 from __future__ import annotations
 
@@ -22,10 +24,12 @@ _EQUAL = 1e-4
 
 
 def text_config(whole: Any, source: str) -> Any:
-    """The config of the causal language model in a checkpoint; `whole` itself where it is one already.
+    """The config of the causal language model in a checkpoint; `whole` itself where it is one
+    already.
 
     Raises:
-        ModelError: the text model has no causal language model class that could be saved and loaded by itself.
+        ModelError: the text model has no causal language model class that could be saved and
+            loaded by itself.
     """
     with Loading("language", source):
         text = whole.get_text_config()
@@ -53,7 +57,8 @@ def text_note(whole: Any, text: Any) -> str:
 
 
 def _alike(text: Any) -> Any:
-    """The config of a language of which `text` is a variant for images (qwen2_vl_text: qwen2); None without one.
+    """The config of a language of which `text` is a variant for images (qwen2_vl_text: qwen2);
+    None without one.
 
     That both compute the same on text is proved when weights are there.
     """
@@ -69,10 +74,12 @@ def _alike(text: Any) -> Any:
 def load_text_model(
     source: str, whole: Any, text: PretrainedConfig, options: dict[str, Any]
 ) -> tuple[PreTrainedModel, dict[str, Any]]:
-    """The text model with the checkpoint's weights and its own head, in fp32, and what loading it found.
+    """The text model with the checkpoint's weights and its own head, in fp32, and what loading
+    it found.
 
     Raises:
-        ModelError: it cannot be taken out, or gives other scores than the whole model does on text.
+        ModelError: it cannot be taken out, or gives other scores than the whole model does on
+            text.
     """
     made = MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING.get(type(whole), None)
     made = made or MODEL_FOR_CAUSAL_LM_MAPPING.get(type(whole), None)

@@ -55,11 +55,13 @@ class ModelBundle:
     day: date = field(default_factory=date.today)
     """The day that the tokenizer's chat template is given as today's."""
     notes: tuple[str, ...] = ()
-    """What was found unusual about the parts, and how they run therefore; the run says it once."""
+    """What was found unusual about the parts, and how they run therefore; the run says it
+    once."""
 
 
 def build(config: ModelConfig, seed: int, packing: Packing = "auto") -> ModelBundle:
-    """Load tower and language, make or load the connector, join them, and prove how samples of a pack are read.
+    """Load tower and language, make or load the connector, join them, and prove how samples of
+    a pack are read.
 
     Raises:
         ModelError: a part cannot be found or loaded whole, or grid and connector do not fit.
@@ -82,7 +84,9 @@ def _language_notes(config: ModelConfig) -> tuple[str, ...]:
 
 
 def resolve_source(source: str) -> str:
-    """A hub id or folder as transformers takes it; `sailvit:` names become folders inside the package."""
+    """A hub id or folder as transformers takes it; `sailvit:` names become folders inside the
+    package.
+    """
     if not source.startswith(SHIPPED):
         return source
     folder = Path(str(files("sailvit"))) / "assets" / source.removeprefix(SHIPPED)
@@ -128,7 +132,9 @@ def _tower(
     *,
     attention: str | None,
 ) -> tuple[Tower, set[str]]:
-    """The tower with one implementation of attention, and the names of weights that the checkpoint lacks."""
+    """The tower with one implementation of attention, and the names of weights that the
+    checkpoint lacks.
+    """
     with Loading("tower", source):
         model, info = AutoModel.from_pretrained(
             source,
@@ -145,7 +151,9 @@ def _tower(
 def load_language(
     config: ModelConfig, seed: int
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, int]:
-    """The language with its own attention, its tokenizer, and the id of the placeholder token in both."""
+    """The language with its own attention, its tokenizer, and the id of the placeholder token
+    in both.
+    """
     register_attention()
     source = resolve_source(config.language)
     options = hub_options(config, "language")
@@ -229,7 +237,9 @@ def load_connector(
 
 
 def load_preprocessor(source: str, options: dict[str, Any], image: ImageConfig) -> dict[str, Any]:
-    """The tower's preprocessor config; an empty one when there is none but the recipe gives size, mean and std."""
+    """The tower's preprocessor config; an empty one when there is none but the recipe gives
+    size, mean and std.
+    """
     try:
         preprocessor: dict[str, Any] = ImageProcessingMixin.get_image_processor_dict(
             source, **options
@@ -250,7 +260,9 @@ def load_preprocessor(source: str, options: dict[str, Any], image: ImageConfig) 
 
 
 def apply_image_config(preprocessor: dict[str, Any], image: ImageConfig) -> dict[str, Any]:
-    """The preprocessor config with the recipe's overrides written into it, as it is saved beside a refined tower."""
+    """The preprocessor config with the recipe's overrides written into it, as it is saved
+    beside a refined tower.
+    """
     changed = dict(preprocessor)
     if image.size:
         changed.pop("crop_size", None)
@@ -263,7 +275,9 @@ def apply_image_config(preprocessor: dict[str, Any], image: ImageConfig) -> dict
 
 
 def hub_options(config: ModelConfig, part: Part) -> dict[str, Any]:
-    """What every `from_pretrained` of `part` is given: its revision, if pinned, and whether remote code may run."""
+    """What every `from_pretrained` of `part` is given: its revision, if pinned, and whether
+    remote code may run.
+    """
     pinned = {"revision": config.revision[part]} if part in config.revision else {}
     return {"trust_remote_code": config.trust_remote_code, **pinned}
 

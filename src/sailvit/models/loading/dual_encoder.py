@@ -1,4 +1,6 @@
-"""How well images and texts agree, by a model with a vision and a text tower such as CLIP or SigLIP."""
+"""How well images and texts agree, by a model with a vision and a text tower such as CLIP or
+SigLIP.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,9 @@ from sailvit.models.loading.build import resolve_source
 
 
 class DualEncoder:
-    """Cosines of images and texts. Texts are cut to what the text tower was made for, 64 to 77 tokens."""
+    """Cosines of images and texts. Texts are cut to what the text tower was made for, 64 to 77
+    tokens.
+    """
 
     def __init__(self, source: str, *, device: torch.device | None = None) -> None:
         folder = resolve_source(source)
@@ -39,7 +43,9 @@ class DualEncoder:
 
     @torch.inference_mode()
     def __call__(self, images: Sequence[NDArray[np.uint8]], texts: Sequence[str]) -> list[float]:
-        """Cosine float[I], of shape (I), of each image uint8[H, W, 3] with the text of the same place."""
+        """Cosine float[I], of shape (I), of each image uint8[H, W, 3] with the text of the same
+        place.
+        """
         pixels = self._processor(
             list(images), return_tensors="pt", input_data_format="channels_last"
         )

@@ -27,10 +27,12 @@ def save_part(
     same_as: Path | None = None,
     trust_remote_code: bool = False,
 ) -> None:
-    """Write `part` to `folder` in its original architecture; an older copy is replaced only when the new one is whole.
+    """Write `part` to `folder` in its original architecture; an older copy is replaced only
+    when the new one is whole.
 
-    Every process calls it, as shards have to be put together; the first one writes. With `same_as`, a folder that holds
-    the same weights, its files are linked, or copied where links are not to be had.
+    Every process calls it, as shards have to be put together; the first one writes. With
+    `same_as`, a folder that holds the same weights, its files are linked, or copied where links
+    are not to be had.
 
     Raises:
         ModelError: the tower, reloaded with `AutoModel`, does not give bit-equal features.
@@ -77,7 +79,9 @@ def _link(source: str, target: str) -> str:
 
 
 def _replace(folder: Path, draft: Path) -> None:
-    """Give the draft its name once it is on the disk, whatever happens to the machine; the old folder goes last."""
+    """Give the draft its name once it is on the disk, whatever happens to the machine; the old
+    folder goes last.
+    """
     for path in draft.rglob("*"):
         if path.is_file():
             with path.open("rb") as file:
@@ -92,7 +96,9 @@ def _replace(folder: Path, draft: Path) -> None:
 
 @torch.no_grad()
 def prove_tower(tower: Tower, folder: Path, *, trust_remote_code: bool = False) -> None:
-    """Reload the tower from `folder` and compare its features of a noise tile bit by bit with those in memory."""
+    """Reload the tower from `folder` and compare its features of a noise tile bit by bit with
+    those in memory.
+    """
     size = tower.preprocessing.size
     noise = torch.randint(
         0, 256, (1, 3, size, size), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
@@ -116,7 +122,9 @@ def prove_tower(tower: Tower, folder: Path, *, trust_remote_code: bool = False) 
 
 
 def _plain(tower: Tower, state: dict[str, torch.Tensor]) -> Tower:
-    """The tower as one process without compilation holds it: bits can be compared with nothing else."""
+    """The tower as one process without compilation holds it: bits can be compared with nothing
+    else.
+    """
     model = type(tower.model)(tower.model.config)
     model.load_state_dict(state)
     return tower.around(model).to(tower.mean.device)

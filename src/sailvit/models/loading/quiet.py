@@ -7,7 +7,9 @@ from contextlib import contextmanager
 
 
 def quiet_libraries() -> None:
-    """Silence the progress bars and hints of the model libraries; their errors still come through."""
+    """Silence the progress bars and hints of the model libraries; their errors still come
+    through.
+    """
     import os
     import warnings
 

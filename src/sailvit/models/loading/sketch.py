@@ -1,4 +1,6 @@
-"""The model of a recipe without its weights: same modules, same checks, on the meta device, from config files alone."""
+"""The model of a recipe without its weights: same modules, same checks, on the meta device,
+from config files alone.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,8 @@ from sailvit.models.towers.preprocessing import read_preprocessing
 from sailvit.models.towers.tower import Tower
 
 CONFIGS = Path(__file__).parents[1] / "configs"
-"""Config files of the towers and languages that shipped recipes name, by hub id with `--` for `/`."""
+"""Config files of the towers and languages that shipped recipes name, by hub id with `--` for
+`/`."""
 
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
 """Files of which a folder with a tokenizer holds one."""
@@ -50,7 +53,8 @@ class Sketch:
     mllm: MLLM
     """The three parts on the meta device."""
     layout: VisualLayout
-    """How images become tiles and placeholder runs; the id is the tokenizer's, or 0 without one."""
+    """How images become tiles and placeholder runs; the id is the tokenizer's, or 0 without
+    one."""
     tokenizer: PreTrainedTokenizerBase | None
     """The language's tokenizer with the placeholder; none when it is not on this machine."""
     day: date = field(default_factory=date.today)
@@ -58,7 +62,8 @@ class Sketch:
 
 
 def sketch(config: ModelConfig) -> Sketch:
-    """The model without weights; configs are looked for in local folders, shipped files, the hub's cache, the hub.
+    """The model without weights; configs are looked for in local folders, shipped files, the
+    hub's cache, the hub.
 
     Raises:
         ModelError: a config cannot be found, or grid and connector do not fit.
@@ -83,7 +88,9 @@ def sketch(config: ModelConfig) -> Sketch:
 
 
 def config_source(source: str) -> str:
-    """Where the config of a tower or language is: a folder when there is one, otherwise the hub id itself."""
+    """Where the config of a tower or language is: a folder when there is one, otherwise the hub
+    id itself.
+    """
     shipped = CONFIGS / source.replace("/", "--")
     return (
         str(shipped) if shipped.is_dir() and not Path(source).is_dir() else resolve_source(source)

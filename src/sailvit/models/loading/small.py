@@ -1,4 +1,6 @@
-"""Small towers and languages with random weights, saved as Hugging Face folders: where the demo's base parts begin."""
+"""Small towers and languages with random weights, saved as Hugging Face folders: where the
+demo's base parts begin.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,9 @@ HEADS = 2
 
 
 def save_small_tower(folder: Path, *, size: int, patch: int, seed: int) -> None:
-    """Write a SigLIP tower with random weights for tiles of `size` px, and its preprocessor config."""
+    """Write a SigLIP tower with random weights for tiles of `size` px, and its preprocessor
+    config.
+    """
     config = SiglipVisionConfig(
         hidden_size=WIDTH,
         num_hidden_layers=BLOCKS,
@@ -54,7 +58,9 @@ def save_small_tower(folder: Path, *, size: int, patch: int, seed: int) -> None:
 
 
 def save_small_language(folder: Path, tokenizer: PreTrainedTokenizerBase, *, seed: int) -> None:
-    """Write a Llama language with random weights for the tokenizer's vocabulary, and the tokenizer."""
+    """Write a Llama language with random weights for the tokenizer's vocabulary, and the
+    tokenizer.
+    """
     config = LlamaConfig(
         hidden_size=WIDTH,
         num_hidden_layers=BLOCKS,

@@ -1,4 +1,6 @@
-"""A recipe's model with random weights: made from configs alone, to measure speed without a download."""
+"""A recipe's model with random weights: made from configs alone, to measure speed without a
+download.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,8 @@ from sailvit.models.towers.tower import Tower
 def unlearned(
     config: ModelConfig, seed: int, device: torch.device, packing: Packing = "auto"
 ) -> ModelBundle:
-    """The model on `device` in fp32, every weight drawn at random, with the recipe's tokenizer or a stand-in.
+    """The model on `device` in fp32, every weight drawn at random, with the recipe's tokenizer
+    or a stand-in.
 
     Raises:
         ModelError: a config cannot be found, or grid and connector do not fit.
@@ -59,7 +62,9 @@ def unlearned(
 
 
 def stand_in_tokenizer(placeholder: str) -> PreTrainedTokenizerBase:
-    """A tokenizer that takes every word and mark as one unknown token: right in number, about, if not in kind."""
+    """A tokenizer that takes every word and mark as one unknown token: right in number, about,
+    if not in kind.
+    """
     names = ["[UNK]", "[PAD]", "[END]", placeholder]
     core = Tokenizer(
         models.WordLevel({name: index for index, name in enumerate(names)}, unk_token="[UNK]")

@@ -17,7 +17,8 @@ PAD, UNKNOWN, USER, ASSISTANT, END, IMAGE = (
     "<|end|>",
     "<|image_pad|>",
 )
-"""Special tokens: padding, a word outside the world, who speaks, end of a turn, one visual token."""
+"""Special tokens: padding, a word outside the world, who speaks, end of a turn, one visual
+token."""
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}"

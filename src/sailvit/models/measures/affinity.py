@@ -1,8 +1,10 @@
-"""Feature affinity: how far visual features lie from the language's embeddings, in a joint 2-d picture.
+"""Feature affinity: how far visual features lie from the language's embeddings, in a joint 2-d
+picture.
 
-Both sets are projected by one PCA fitted on their union, then compared there by three distances, as the SAILViT paper
-does in its Table 7. The paper leaves out how the sets are drawn and how the transport problem is solved; here every
-visual feature and every embedding row that is passed in counts, except in the Wasserstein distance, see `_wasserstein`.
+Both sets are projected by one PCA fitted on their union, then compared there by three
+distances, as the SAILViT paper does in its Table 7. The paper leaves out how the sets are drawn
+and how the transport problem is solved; here every visual feature and every embedding row that
+is passed in counts, except in the Wasserstein distance, see `_wasserstein`.
 """
 
 from __future__ import annotations
@@ -22,16 +24,20 @@ from sailvit.core.seeding import numpy_generator
 Points = NDArray[np.float64]
 
 TRANSPORTED = 1000
-"""Most points per set in the optimal transport; assignment is cubic at worst: 1000 take under a second on one core."""
+"""Most points per set in the optimal transport; assignment is cubic at worst: 1000 take under a
+second on one core."""
 ROWS_AT_ONCE = 256
-"""Visual points per block of the mean distance, so that a 150k-row vocabulary needs 300 MB and not N x as much."""
+"""Visual points per block of the mean distance, so that a 150k-row vocabulary needs 300 MB and
+not N x as much."""
 DRAWN = 500
 """Most points per set written for the picture."""
 
 
 @dataclass(frozen=True)
 class Affinity:
-    """Two point sets in their joint PCA plane and three distances between them; smaller is closer."""
+    """Two point sets in their joint PCA plane and three distances between them; smaller is
+    closer.
+    """
 
     visual: Points
     """float64[N, 2]: projected visual features."""
@@ -40,11 +46,13 @@ class Affinity:
     nearest: float
     """Mean distance from a visual point to its nearest text point."""
     wasserstein: float
-    """Least mean distance that turns one set into the other (1-Wasserstein, Euclidean ground distance)."""
+    """Least mean distance that turns one set into the other (1-Wasserstein, Euclidean ground
+    distance)."""
     mean: float
     """Mean distance over all visual-text pairs."""
     explained: tuple[float, float]
-    """Shares of the union's variance along the two axes; what they leave out, no distance here sees."""
+    """Shares of the union's variance along the two axes; what they leave out, no distance here
+    sees."""
 
     def to_json(self) -> dict[str, Any]:
         """One model's entry of affinity.json, with at most 500 evenly taken points per set."""
@@ -62,7 +70,9 @@ class Affinity:
 
 
 def affinity(visual: NDArray[Any], text: NDArray[Any], *, seed: int = 0) -> Affinity:
-    """Affinity of float[N, D] visual features and float[M, D] embedding rows; the same arguments give the same bits."""
+    """Affinity of float[N, D] visual features and float[M, D] embedding rows; the same
+    arguments give the same bits.
+    """
     _check(visual, text)
     union = np.concatenate([visual, text]).astype(np.float64)
     plane, (across, along) = _plane(union)
@@ -78,10 +88,11 @@ def affinity(visual: NDArray[Any], text: NDArray[Any], *, seed: int = 0) -> Affi
 
 
 def _plane(union: Points) -> tuple[Points, tuple[float, float]]:
-    """float64[N, 2]: the rows of float64[N, D] along their two widest directions, whose shares of the variance follow.
+    """float64[N, 2]: the rows of float64[N, D] along their two widest directions, whose shares
+    of the variance follow.
 
-    By eigenvectors of the D x D covariance: exact, and linear in the number of rows. Each points to where its largest
-    entry is positive.
+    By eigenvectors of the D x D covariance: exact, and linear in the number of rows. Each
+    points to where its largest entry is positive.
     """
     centred = union - union.mean(axis=0)
     variances, directions = np.linalg.eigh(centred.T @ centred)
@@ -112,9 +123,10 @@ def _check(visual: NDArray[Any], text: NDArray[Any]) -> None:
 def _wasserstein(visual: Points, text: Points, seed: int) -> float:
     """Mean cost of the best one-to-one assignment between equal-size samples.
 
-    For equal-size sets of equal weight this assignment *is* the optimal transport, solved exactly and with scipy alone.
-    A sliced distance would be cheaper, but is another number, about 2/3 of this one in 2-d, and so not comparable with
-    the paper's. Sets that differ in size, or exceed the limit, are sampled without replacement, seeded.
+    For equal-size sets of equal weight this assignment *is* the optimal transport, solved
+    exactly and with scipy alone. A sliced distance would be cheaper, but is another number,
+    about 2/3 of this one in 2-d, and so not comparable with the paper's. Sets that differ in
+    size, or exceed the limit, are sampled without replacement, seeded.
     """
     size = min(len(visual), len(text), TRANSPORTED)
     rng = numpy_generator(seed, "affinity", "wasserstein")

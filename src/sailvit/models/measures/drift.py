@@ -6,10 +6,12 @@ import torch
 
 
 def linear_cka(features: torch.Tensor, base: torch.Tensor) -> float:
-    """Linear CKA (arXiv 1905.00414) of float[N, D] and float[N, E], rows of the same things: 1 alike, 0 unrelated.
+    """Linear CKA (arXiv 1905.00414) of float[N, D] and float[N, E], rows of the same things: 1
+    alike, 0 unrelated.
 
-    It does not see rotations and a change of scale, which a connector undoes. With fewer rows than a few times the
-    width it is too high; N should be well above D. NaN where one side does not vary at all.
+    It does not see rotations and a change of scale, which a connector undoes. With fewer rows
+    than a few times the width it is too high; N should be well above D. NaN where one side does
+    not vary at all.
     """
     one, other = (side.double() - side.double().mean(dim=0) for side in (features, base))
     shared, own, others = (

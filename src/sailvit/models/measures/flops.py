@@ -1,8 +1,10 @@
-"""FLOPs of a training step, counted from the model's own matrices, with frozen parts at what they really cost.
+"""FLOPs of a training step, counted from the model's own matrices, with frozen parts at what
+they really cost.
 
-Per part, F is what its matrices and attention cost forward. A multiplication and addition are two FLOPs, so a matrix
-costs 2 x its size per token, and attention 4 x heads x head width per layer and pair of positions (half of the pairs
-when causal; a sliding window is counted as if it were full). Then
+Per part, F is what its matrices and attention cost forward. A multiplication and addition are
+two FLOPs, so a matrix costs 2 x its size per token, and attention 4 x heads x head width per
+layer and pair of positions (half of the pairs when causal; a sliding window is counted as if it
+were full). Then
 
     forward               F
     gradient of weights   F of the matrices that train
@@ -48,12 +50,15 @@ class PartFlops:
     weights: Work
     """Gradients of the weights that train."""
     inputs: Work
-    """Gradients of activations that the part's own training needs; nothing when the part is frozen."""
+    """Gradients of activations that the part's own training needs; nothing when the part is
+    frozen."""
     trains: bool
     """Whether any of its parameters trains."""
 
     def step(self, tokens: float, squares: float = 0.0, *, trained_below: bool) -> float:
-        """FLOPs of a step; `trained_below` says whether gradients must pass through to what feeds the part."""
+        """FLOPs of a step; `trained_below` says whether gradients must pass through to what
+        feeds the part.
+        """
         whole = Work(self.forward.per_token, 2 * self.forward.per_square)
         inputs = whole if trained_below else self.inputs
         return sum(work.flops(tokens, squares) for work in (self.forward, self.weights, inputs))
@@ -100,7 +105,9 @@ class FlopsModel:
 
 
 def flops_model(model: MLLM, *, language_runs: bool = True) -> FlopsModel:
-    """The FLOPs of `model` as it stands: what trains is what requires a gradient. Works on the meta device."""
+    """The FLOPs of `model` as it stands: what trains is what requires a gradient. Works on the
+    meta device.
+    """
     language, tower = model.language, model.tower
     head = language.get_output_embeddings()
     head_work = Work(2.0 * head.weight.numel())

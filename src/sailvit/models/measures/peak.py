@@ -29,11 +29,14 @@ BF16_PEAKS: dict[str, float] = {
     "RTX 3090": 71e12,
     "MI300X": 1307e12,
 }
-"""Dense bf16 FLOP/s with fp32 accumulation from the makers' datasheets, by a part of the device's name."""
+"""Dense bf16 FLOP/s with fp32 accumulation from the makers' datasheets, by a part of the
+device's name."""
 
 
 def device_peak(device: torch.device, precision: Precision, seconds: float = 0.3) -> float:
-    """Peak FLOP/s of `device`: the datasheet's where it is known, otherwise what a large matmul reaches right now."""
+    """Peak FLOP/s of `device`: the datasheet's where it is known, otherwise what a large matmul
+    reaches right now.
+    """
     listed = datasheet_peak(torch.cuda.get_device_name(device)) if device.type == "cuda" else None
     if listed is not None and precision == "bf16":
         return listed
@@ -41,7 +44,9 @@ def device_peak(device: torch.device, precision: Precision, seconds: float = 0.3
 
 
 def datasheet_peak(name: str) -> float | None:
-    """Dense bf16 FLOP/s of a device by its name; none when it is not listed. The longest name that fits counts."""
+    """Dense bf16 FLOP/s of a device by its name; none when it is not listed. The longest name
+    that fits counts.
+    """
     fitting = [
         known for known in BF16_PEAKS if set(known.split()) <= set(name.replace("-", " ").split())
     ]
@@ -51,8 +56,9 @@ def datasheet_peak(name: str) -> float | None:
 def faster_in_bf16(device: torch.device) -> bool:
     """Whether `device` multiplies bf16 matrices clearly faster than fp32 ones.
 
-    CPUs differ by a factor of 200 here: 4 times as fast with AVX512_BF16 or AMX, 60 times slower
-    with AVX2 alone, where every number is converted one by one. So it is measured, in some 50 ms.
+    CPUs differ by a factor of 200 here: 4 times as fast with AVX512_BF16 or AMX, 60 times
+    slower with AVX2 alone, where every number is converted one by one. So it is measured, in
+    some 50 ms.
     """
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))

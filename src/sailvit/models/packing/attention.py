@@ -1,15 +1,16 @@
 """Packed attention: many samples in one row, none sees another.
 
-Registered once with transformers' attention interface under the name `PACKED`, so every model whose attention goes
-through that interface packs, unmodified. The caller passes `segments=Segments(...)` to the language's forward; the
-model hands it down to each attention layer as it does with any other keyword.
+Registered once with transformers' attention interface under the name `PACKED`, so every model
+whose attention goes through that interface packs, unmodified. The caller passes
+`segments=Segments(...)` to the language's forward; the model hands it down to each attention
+layer as it does with any other keyword.
 
-On CUDA one `varlen_attn` call covers the row. On the CPU, and where scores are capped, have sinks or are masked in
-chunks, segments of similar length share one padded causal call: no mask over the pack is ever built, and right padding
-under a causal mask changes nothing that is kept.
+On CUDA one `varlen_attn` call covers the row. On the CPU, and where scores are capped, have
+sinks or are masked in chunks, segments of similar length share one padded causal call: no mask
+over the pack is ever built, and right padding under a causal mask changes nothing that is kept.
 
-What a language asks of its attention and is not known here is refused, never left out: `models.packing` then takes
-another way.
+What a language asks of its attention and is not known here is refused, never left out:
+`models.packing` then takes another way.
 """
 
 from __future__ import annotations
@@ -36,7 +37,8 @@ ROWS = "sailvit_rows"
 """Name of transformers' SDPA, told to refuse what it would leave out in silence."""
 
 TOWER = "sailvit_tower"
-"""Name of the towers' implementation: transformers' SDPA, with a faster way for short bf16 rows on the CPU."""
+"""Name of the towers' implementation: transformers' SDPA, with a faster way for short bf16 rows
+on the CPU."""
 
 _SHORT = 512
 """Longest row of scores, in positions, that is cheaper written out than fused on the CPU."""
@@ -45,7 +47,8 @@ _WIDEST = 256
 """Widest heads, in channels, that the fused CUDA kernel takes."""
 
 Row = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
-"""Query float[T, H, D], key float[T, G, D] and value float[T, G, C], whose width C may be another one."""
+"""Query float[T, H, D], key float[T, G, D] and value float[T, G, C], whose width C may be
+another one."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,8 +77,8 @@ _IGNORED = {
     *("dropout", "is_causal", "position_ids", "cache_position", "position_embeddings"),
     *("cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k", "seq_idx"),
 }
-"""What attention may be handed and need not look at: causal and without dropout it is anyway, and others use the
-rest."""
+"""What attention may be handed and need not look at: causal and without dropout it is anyway,
+and others use the rest."""
 
 
 def packed_attention(  # noqa: PLR0913 - the signature is transformers'
@@ -92,13 +95,15 @@ def packed_attention(  # noqa: PLR0913 - the signature is transformers'
     s_aux: torch.Tensor | None = None,
     **keywords: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Causal attention within segments, float[1, T, H, C], of query float[1, H, T, D], key float[1, G, T, D] and value
-    float[1, G, T, C]; `softcap` caps scores, `s_aux` are sinks float[H].
+    """Causal attention within segments, float[1, T, H, C], of query float[1, H, T, D], key
+    float[1, G, T, D] and value float[1, G, T, C]; `softcap` caps scores, `s_aux` are sinks
+    float[H].
 
     A language's attention dropout is not applied; current ones are made without.
 
     Raises:
-        ModelError: the language does not hand keywords down to its attention, or asks for what is not known here.
+        ModelError: the language does not hand keywords down to its attention, or asks for what
+            is not known here.
     """
     if segments is None:
         raise ModelError(
@@ -112,7 +117,8 @@ def packed_attention(  # noqa: PLR0913 - the signature is transformers'
     scoring = _Scoring(scaling, sliding_window, attention_mask, softcap, s_aux)
     fused = query.is_cuda and scoring.plain and query.shape[-1] <= _WIDEST
     attend = _attend_cuda if fused else _attend_buckets
-    # Under autocast rotary embeddings leave query and key in fp32 while the value is in bf16, which decides.
+    # Under autocast rotary embeddings leave query and key in fp32 while the value is in bf16,
+    # which decides.
     row = (
         query[0].transpose(0, 1).to(value.dtype),
         key[0].transpose(0, 1).to(value.dtype),
@@ -134,7 +140,8 @@ def _attend_cuda(row: Row, segments: Segments, scoring: _Scoring) -> torch.Tenso
 
     query, key, value = row
     boundaries, longest = segments.boundaries, segments.longest
-    # The kernel counts a window as the tokens to the left; transformers counts the query itself too.
+    # The kernel counts a window as the tokens to the left; transformers counts the query itself
+    # too.
     window = scoring.window
     reach = (-1 if window is None or window >= longest else window - 1, 0)
     half = query.dtype if query.dtype in (torch.bfloat16, torch.float16) else torch.bfloat16
@@ -225,8 +232,8 @@ def short_attention(
 ) -> torch.Tensor:
     """Attention float[S, H, L, D] on the CPU, by what is fastest there; `allowed` is bool[L, L].
 
-    In bf16 and up to 512 positions two batched matrix products beat the fused CPU kernel 1.2 to 8 times, forward and
-    backward (`benchmarks/cpu_attention.py`).
+    In bf16 and up to 512 positions two batched matrix products beat the fused CPU kernel 1.2 to
+    8 times, forward and backward (`benchmarks/cpu_attention.py`).
     """
     length = query.shape[2]
     if query.dtype != torch.bfloat16 or length > _SHORT:
@@ -248,7 +255,8 @@ def tower_attention(
     *rest: Any,
     **keywords: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Attention among all tokens of a tile, float[I, T, H, D], of query, key and value float[I, H, T, D].
+    """Attention among all tokens of a tile, float[I, T, H, D], of query, key and value float[I,
+    H, T, D].
 
     transformers' own, but for the short bf16 case on the CPU.
     """
@@ -275,7 +283,8 @@ def rows_attention(
     """Transformers' SDPA, float[S, L, H, D] of query, key and value float[S, H, L, D].
 
     Raises:
-        ModelError: the language asks for what SDPA would leave out: capped scores, sinks, anything not known here.
+        ModelError: the language asks for what SDPA would leave out: capped scores, sinks,
+            anything not known here.
     """
     if keywords.get("softcap") is not None or keywords.get("s_aux") is not None:
         raise ModelError(f"{type(module).__name__} caps its scores or has attention sinks")

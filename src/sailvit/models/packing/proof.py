@@ -1,7 +1,9 @@
-"""The proof that samples of a pack do not see each other: a few tokens through the model's own weights.
+"""The proof that samples of a pack do not see each other: a few tokens through the model's own
+weights.
 
-One sample is changed: the others' outputs must stay. The last token of every sample is changed: earlier outputs must
-stay. And samples together must come out as one at a time through the model's own plain attention.
+One sample is changed: the others' outputs must stay. The last token of every sample is changed:
+earlier outputs must stay. And samples together must come out as one at a time through the
+model's own plain attention.
 """
 
 from __future__ import annotations
@@ -23,12 +25,13 @@ _CHANGED = 1
 """The sample that is changed: others lie before and after it."""
 
 _SAME = (1e-5, 5e-3)
-"""Largest error of outputs that nothing may change, relative to their size, in float32 and with kernels in bf16. Equal
-inputs give almost equal bits; experts see their tokens in other numbers then, which moves the last digits."""
+"""Largest error of outputs that nothing may change, relative to their size, in float32 and with
+kernels in bf16. Equal inputs give almost equal bits; experts see their tokens in other numbers
+then, which moves the last digits."""
 
 _ALONE = (1e-4, 5e-2)
-"""The same of outputs that another kernel computes. In bf16 the median counts, as a token near the border between two
-experts may go to the other one."""
+"""The same of outputs that another kernel computes. In bf16 the median counts, as a token near
+the border between two experts may go to the other one."""
 
 FAULTS = (
     *(ArithmeticError, AssertionError, AttributeError, ImportError, LookupError, NameError),
@@ -85,7 +88,9 @@ def read_alone(read: Read, tokens: torch.Tensor) -> torch.Tensor:
 
 
 def measure(read: Read, tokens: torch.Tensor, alone: torch.Tensor, vocabulary: int) -> Evidence:
-    """What changes of the proof's tokens do to outputs; `alone` are those of one sample at a time."""
+    """What changes of the proof's tokens do to outputs; `alone` are those of one sample at a
+    time.
+    """
     segments = segments_of(LENGTHS, tokens.device)
     bounds = segments.boundaries.long()
     before = read(tokens, segments)
@@ -113,7 +118,9 @@ def _errors(found: torch.Tensor, expected: torch.Tensor) -> torch.Tensor:
 
 @contextmanager
 def untouched(model: nn.Module) -> Iterator[None]:
-    """A stretch in inference mode of modules that leaves no trace: modes, buffers and random numbers are put back."""
+    """A stretch in inference mode of modules that leaves no trace: modes, buffers and random
+    numbers are put back.
+    """
     modes = [(module, module.training) for module in model.modules()]
     buffers = [
         (module, name, buffer, buffer.clone())

@@ -11,10 +11,12 @@ import torch
 from torch.nn.functional import pad
 
 _SMALL = 64
-"""Segments up to this many positions share a call whatever their lengths: calls cost more than padding there."""
+"""Segments up to this many positions share a call whatever their lengths: calls cost more than
+padding there."""
 
 _WASTE = 1.25
-"""Most padded over shortest length within a bucket; more buckets are more calls, longer ones more padding."""
+"""Most padded over shortest length within a bucket; more buckets are more calls, longer ones
+more padding."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,8 @@ class Segments:
 
     @cached_property
     def buckets(self) -> tuple[torch.Tensor, ...]:
-        """Per group of similar length int64[S, L]: positions of each segment, its last one repeated up to L.
+        """Per group of similar length int64[S, L]: positions of each segment, its last one
+        repeated up to L.
 
         Made once per batch and shared by all layers.
         """
@@ -47,7 +50,8 @@ class Segments:
     def inverse(self) -> torch.Tensor:
         """int64[T]: where each position of the row lies in the concatenated, flattened buckets."""
         rows = torch.cat([rows.flatten() for rows in self.buckets])
-        # A segment's last position occurs again in its padding, where the causal output is another one.
+        # A segment's last position occurs again in its padding, where the causal output is
+        # another one.
         first = torch.cat(
             [pad(rows.diff(dim=1) > 0, (1, 0), value=True).flatten() for rows in self.buckets]
         )
@@ -64,7 +68,9 @@ def _positions(starts: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
 
 @dataclass(frozen=True, eq=False)
 class PackedMask:
-    """What a layer may look at besides what is causal: the last `size` positions, or those of its own chunk."""
+    """What a layer may look at besides what is causal: the last `size` positions, or those of
+    its own chunk.
+    """
 
     function: Callable[..., Any]
     """transformers' mask function over batch, head, query and key indices."""

@@ -1,8 +1,9 @@
 """The ways in which a language reads the samples of a pack, each on its own.
 
-`packed`: one row, through packed attention. `own`: one row, and the model is also told where samples begin, for layers
-that mix tokens outside attention. `rows`: a padded row per sample, samples of similar length in one call, through
-transformers' own attention; right padding lies ahead of what is causal, so it changes nothing that is kept.
+`packed`: one row, through packed attention. `own`: one row, and the model is also told where
+samples begin, for layers that mix tokens outside attention. `rows`: a padded row per sample,
+samples of similar length in one call, through transformers' own attention; right padding lies
+ahead of what is causal, so it changes nothing that is kept.
 """
 
 from __future__ import annotations
@@ -59,7 +60,8 @@ class Reading:
     """What a language made of a row."""
 
     outputs: torch.Tensor
-    """float[A, W]: hidden states where the head is plain, otherwise scores over the vocabulary."""
+    """float[A, W]: hidden states where the head is plain, otherwise scores over the
+    vocabulary."""
     routers: tuple[torch.Tensor, ...] = ()
     """float[T, E] per layer with experts: their scores, where asked for."""
 
@@ -78,7 +80,9 @@ class Reader:
     """Whether other processes wait in every call, so that all must call equally often."""
 
     def read(self, row: Row, *, routers: bool = False) -> Reading:
-        """The outputs that `row` asks for, in its order; with `routers` also the scores of experts."""
+        """The outputs that `row` asks for, in its order; with `routers` also the scores of
+        experts.
+        """
         if self.way.kind == "rows":
             return self._read_rows(row, routers=routers)
         given = {
@@ -152,7 +156,9 @@ def use_attention(language: PreTrainedModel, name: str | None) -> None:
 
 
 def exchangeable(language: PreTrainedModel) -> bool:
-    """Whether the language goes through transformers' attention interface, or has no attention at all."""
+    """Whether the language goes through transformers' attention interface, or has no attention
+    at all.
+    """
     return bool(language._can_set_attn_implementation())
 
 
@@ -184,7 +190,9 @@ def _accepted(model: nn.Module, given: dict[str, Any]) -> dict[str, Any]:
 
 @contextmanager
 def _narrowed(head: nn.Module | None, keep: torch.Tensor) -> Iterator[list[bool]]:
-    """A stretch in which the head sees the kept positions alone; what is given is empty where it saw all."""
+    """A stretch in which the head sees the kept positions alone; what is given is empty where
+    it saw all.
+    """
     seen: list[bool] = []
 
     def narrow(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:

@@ -1,7 +1,9 @@
-"""How a language answers prompts of different lengths, proved on the model at hand before its first answer.
+"""How a language answers prompts of different lengths, proved on the model at hand before its
+first answer.
 
-The fast way pads prompts on the left and keeps a cache. A model that padding moves gets prompts of one length at a
-time; one whose cache gives other scores than reading the whole text again reads the whole text for every token.
+The fast way pads prompts on the left and keeps a cache. A model that padding moves gets prompts
+of one length at a time; one whose cache gives other scores than reading the whole text again
+reads the whole text for every token.
 """
 
 from __future__ import annotations
@@ -30,7 +32,8 @@ _ANSWER = 3
 """Tokens of its answers."""
 
 _NEAR = 1e-3
-"""Largest error of scores, relative to their size, that a cache may add in float32; half precision adds more."""
+"""Largest error of scores, relative to their size, that a cache may add in float32; half
+precision adds more."""
 
 _NEAR_HALF = 5e-2
 
@@ -44,7 +47,8 @@ class Answering:
     padded: bool
     """Whether prompts of different lengths share a batch, padded on the left."""
     cached: bool
-    """Whether earlier positions are kept; otherwise the whole text is read again for every token."""
+    """Whether earlier positions are kept; otherwise the whole text is read again for every
+    token."""
 
     def batches(
         self, order: Sequence[int], lengths: Sequence[int], size: int
@@ -60,7 +64,8 @@ class Answering:
 
 @contextmanager
 def generating(model: MLLM) -> Iterator[Answering]:
-    """Put the model into inference: no dropout, and the attention and batches that are proved to answer as they must.
+    """Put the model into inference: no dropout, and the attention and batches that are proved
+    to answer as they must.
 
     Raises:
         ModelError: there is no way in which the language reads.
@@ -80,7 +85,9 @@ def generating(model: MLLM) -> Iterator[Answering]:
 def generate_whole(
     model: MLLM, prompts: Sequence[torch.Tensor], longest: int, ends: Collection[int]
 ) -> list[list[int]]:
-    """Greedy answers to prompts float[T, D], each of at most `longest` tokens, the whole text read for every one."""
+    """Greedy answers to prompts float[T, D], each of at most `longest` tokens, the whole text
+    read for every one.
+    """
     texts, answers = list(prompts), [list[int]() for _ in prompts]
     open_ = list(range(len(texts)))
     table = model.language.get_input_embeddings()
@@ -160,7 +167,9 @@ def _is_right(model: MLLM, how: Answering) -> bool:
 
 
 def _generate(model: MLLM, texts: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Scores float[B, A, N] and tokens int64[B, A] of cached answers to prompts float[T, D], padded on the left."""
+    """Scores float[B, A, N] and tokens int64[B, A] of cached answers to prompts float[T, D],
+    padded on the left.
+    """
     widest = max(len(text) for text in texts)
     places = torch.arange(widest, device=model.device)
     with plain_greedy(model.language, longest=_ANSWER, ends=(), padding=0) as config:

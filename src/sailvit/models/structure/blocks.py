@@ -6,7 +6,9 @@ from torch import nn
 
 
 def find_blocks(model: nn.Module) -> tuple[str, list[nn.Module]]:
-    """Name and content of the longest list of modules in `model`; an empty name and list when it has none."""
+    """Name and content of the longest list of modules in `model`; an empty name and list when
+    it has none.
+    """
     lists = [
         (name, list(module))
         for name, module in model.named_modules()

@@ -39,14 +39,18 @@ class Connector(PreTrainedModel):
         self.post_init()
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """Visual tokens float[I, V, D], of shape (tiles, tokens, language width), of patch features float[I, P, D]."""
+        """Visual tokens float[I, V, D], of shape (tiles, tokens, language width), of patch
+        features float[I, P, D].
+        """
         merged = pixel_unshuffle(features, self.config.merge)
         down: torch.Tensor = self.down(nn.functional.gelu(self.up(self.norm(merged))))
         return down
 
 
 def pixel_unshuffle(features: torch.Tensor, merge: int) -> torch.Tensor:
-    """float[I, P / merge^2, merge^2 * D] from float[I, P, D]: each merge x merge neighbourhood side by side."""
+    """float[I, P / merge^2, merge^2 * D] from float[I, P, D]: each merge x merge neighbourhood
+    side by side.
+    """
     tiles, patches, width = features.shape
     side = round(patches**0.5)
     grid = features.reshape(tiles, side // merge, merge, side // merge, merge, width)

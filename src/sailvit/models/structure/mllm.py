@@ -27,7 +27,8 @@ class Activations:
     visual: torch.Tensor
     """float[I, V, D]: the connector's output for every tile."""
     scores: Scores | None
-    """Over the vocabulary, at the A positions with a label, in order; none when not asked for."""
+    """Over the vocabulary, at the A positions with a label, in order; none when not asked
+    for."""
     routers: tuple[torch.Tensor, ...] = ()
     """float[B * T, E] per layer with experts: their scores, where asked for."""
 
@@ -50,13 +51,15 @@ class MLLM(nn.Module):
         self.placeholder_id = placeholder_id
         self.plain_head = has_plain_head(language)
         self.chosen = Chosen()
-        """How the language reads the samples of a pack; `models.packing.choosing.choose_way` proves and sets it."""
+        """How the language reads the samples of a pack; `models.packing.choosing.choose_way`
+        proves and sets it."""
         self.answering: Answering | None = None
         """How it answers; proved before its first answer."""
         self.rewritten = False
         """Whether the forward is no longer the plain one: sharded or compiled."""
         self.everywhere = False
-        """Whether tower and connector run in every pass, image or none, because other processes may wait in them."""
+        """Whether tower and connector run in every pass, image or none, because other processes
+        may wait in them."""
 
     def part(self, part: Part) -> nn.Module:
         """The Hugging Face model behind `part`: what trains, and what is saved."""
@@ -68,10 +71,12 @@ class MLLM(nn.Module):
         return modules[part]
 
     def forward(self, batch: Batch, *, logits: bool = True, routers: bool = False) -> Activations:
-        """Visual tokens float[I, V, D] and, if asked, logits float[A, N] at the labels of int64[B, T] tokens.
+        """Visual tokens float[I, V, D] and, if asked, logits float[A, N] at the labels of
+        int64[B, T] tokens.
 
-        Without `logits` the language does not run at all. Only labelled positions reach the language's head, so no
-        scores are ever computed for prompt and image tokens. With `routers` scores of experts come too.
+        Without `logits` the language does not run at all. Only labelled positions reach the
+        language's head, so no scores are ever computed for prompt and image tokens. With
+        `routers` scores of experts come too.
         """
         visual = self._visual(batch.tiles, batch.features)
         if not logits:
@@ -86,7 +91,9 @@ class MLLM(nn.Module):
         return Activations(visual, self._scores(reading), reading.routers)
 
     def read(self, tokens: torch.Tensor, segments: Segments, way: Way) -> torch.Tensor:
-        """Outputs float[T, W] of the language at all of int64[T] tokens without images, read in `way`."""
+        """Outputs float[T, W] of the language at all of int64[T] tokens without images, read in
+        `way`.
+        """
         embedded = self.language.get_input_embeddings()(tokens)
         return self._read(embedded, segments, torch.arange(len(tokens)).to(tokens), way).outputs
 
@@ -129,7 +136,8 @@ class MLLM(nn.Module):
     def features(self, tiles: torch.Tensor) -> torch.Tensor | None:
         """The tower's float[I, P, D] of tiles uint8[I, C, H, W]; None where no tower has to run.
 
-        Without a tile they are those of a blank one, where the parts run all the same (`everywhere`).
+        Without a tile they are those of a blank one, where the parts run all the same
+        (`everywhere`).
         """
         return self._features(tiles) if len(tiles) or self.everywhere else None
 
@@ -156,7 +164,9 @@ class MLLM(nn.Module):
         return self.tower.patches // int(self.connector.config.merge) ** 2
 
     def embed(self, tokens: torch.Tensor, visual: torch.Tensor) -> torch.Tensor:
-        """float[T, D]: input embeddings of int64[T] tokens, placeholders replaced by float[I, V, D] visual tokens."""
+        """float[T, D]: input embeddings of int64[T] tokens, placeholders replaced by float[I,
+        V, D] visual tokens.
+        """
         embedded: torch.Tensor = self.language.get_input_embeddings()(tokens)
         places = (tokens == self.placeholder_id).nonzero().flatten()
         features = visual.flatten(0, 1).to(embedded.dtype)

@@ -128,7 +128,9 @@ def _name(way: Way) -> str:
 
 
 class _Alone:
-    """Outputs of the proof's samples one at a time, through the model's own plain attention; made when asked for."""
+    """Outputs of the proof's samples one at a time, through the model's own plain attention;
+    made when asked for.
+    """
 
     def __init__(self, model: MLLM) -> None:
         self._model = model

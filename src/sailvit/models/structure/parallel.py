@@ -1,4 +1,6 @@
-"""Parallelism as a function of the single-device model, in a fixed order: fuse, recompute, compile, shard."""
+"""Parallelism as a function of the single-device model, in a fixed order: fuse, recompute,
+compile, shard.
+"""
 
 from __future__ import annotations
 
@@ -37,9 +39,11 @@ _KEPT = {torch.ops.aten.mm.default, torch.ops.aten.addmm.default, torch.ops.aten
 
 
 def settle(model: MLLM, config: ParallelConfig, device: torch.device, *, bf16: bool) -> Chosen:
-    """Bring the model to its device and into its form for several processes; returns how it reads packs there.
+    """Bring the model to its device and into its form for several processes; returns how it
+    reads packs there.
 
-    That is proved again, as kernels differ between devices and compiled or sharded blocks are other code.
+    That is proved again, as kernels differ between devices and compiled or sharded blocks are
+    other code.
     """
     model.to(device)
     if device.type != "cpu":
@@ -51,10 +55,12 @@ def settle(model: MLLM, config: ParallelConfig, device: torch.device, *, bf16: b
 
 
 def parallelize(model: MLLM, config: ParallelConfig, device: torch.device, *, bf16: bool) -> MLLM:
-    """The same model, changed in place for this recipe and number of processes; parameter names stay as they are.
+    """The same model, changed in place for this recipe and number of processes; parameter names
+    stay as they are.
 
     Raises:
-        RecipeError: the processes do not divide into groups as the recipe wants, or there is no GPU to offload from.
+        RecipeError: the processes do not divide into groups as the recipe wants, or there is no
+            GPU to offload from.
     """
     _refuse_offload(config, device)
     if config.kernels == "auto" and not config.compile:
@@ -78,10 +84,12 @@ def parallelize(model: MLLM, config: ParallelConfig, device: torch.device, *, bf
 
 
 def shard(model: MLLM, mesh: DeviceMesh, *, bf16: bool, offload: bool) -> None:
-    """Split every block of tower and language as a unit of its own, and all the rest as one (FSDP2).
+    """Split every block of tower and language as a unit of its own, and all the rest as one
+    (FSDP2).
 
-    The rest holds the embeddings, which objectives look up outside the language's own forward, and which may be tied to
-    its head: being the root, it is gathered from the first use of a step to the end of its backward pass.
+    The rest holds the embeddings, which objectives look up outside the language's own forward,
+    and which may be tied to its head: being the root, it is gathered from the first use of a
+    step to the end of its backward pass.
     """
     policy = MixedPrecisionPolicy(
         param_dtype=torch.bfloat16 if bf16 else None,
@@ -127,13 +135,17 @@ def is_sharded(model: nn.Module) -> bool:
 
 
 def let_go(model: nn.Module) -> None:
-    """Give back what a pass without backward has gathered of a sharded model; others stay as they are."""
+    """Give back what a pass without backward has gathered of a sharded model; others stay as
+    they are.
+    """
     if isinstance(model, FSDPModule):
         model.reshard()
 
 
 def hold_gradients(model: nn.Module, *, hold: bool) -> None:
-    """Whether the next backward pass of a sharded model keeps its gradients whole and sends none."""
+    """Whether the next backward pass of a sharded model keeps its gradients whole and sends
+    none.
+    """
     if isinstance(model, FSDPModule):
         model.set_requires_gradient_sync(not hold)
 
@@ -141,8 +153,8 @@ def hold_gradients(model: nn.Module, *, hold: bool) -> None:
 def note_trained(model: nn.Module) -> None:
     """Tell a sharded model that other parts train now.
 
-    FSDP2 settles in which precision a unit adds gradients up when that is first gathered, and settles nothing for one
-    in which nothing trains. Gathering it anew settles it anew.
+    FSDP2 settles in which precision a unit adds gradients up when that is first gathered, and
+    settles nothing for one in which nothing trains. Gathering it anew settles it anew.
     """
     for unit in model.modules():
         if isinstance(unit, FSDPModule):

@@ -18,7 +18,9 @@ def plain_pixels(pixels: torch.Tensor, patch: int) -> dict[str, torch.Tensor | N
 
 
 def patch_pixels(pixels: torch.Tensor, patch: int) -> dict[str, torch.Tensor | None]:
-    """The tower's inputs for pixels float[I, C, H, W]: flattened patches float[I, P, patch*patch*C] and their grid."""
+    """The tower's inputs for pixels float[I, C, H, W]: flattened patches float[I, P,
+    patch*patch*C] and their grid.
+    """
     tiles, channels, height, width = pixels.shape
     rows, columns = height // patch, width // patch
     patches = pixels.reshape(tiles, channels, rows, patch, columns, patch)
@@ -65,4 +67,5 @@ FAMILIES: dict[str, Family] = {
     "siglip2_vision_model": Family(pixels=patch_pixels),
     "vit": Family(prefix=_cls, interpolates=True),
 }
-"""By `config.model_type`; one that is not listed is taken as plain pixels, its CLS tokens found by counting."""
+"""By `config.model_type`; one that is not listed is taken as plain pixels, its CLS tokens found
+by counting."""

@@ -1,4 +1,6 @@
-"""Position tables: a tower at another size than its config's, so that its folder says what it is."""
+"""Position tables: a tower at another size than its config's, so that its folder says what it
+is.
+"""
 
 from __future__ import annotations
 
@@ -13,9 +15,10 @@ from transformers import PreTrainedModel
 def at_size(model: PreTrainedModel, size: int) -> PreTrainedModel:
     """The model with its position table interpolated once to tiles of `size` px, and its config.
 
-    The family's own code interpolates, as it would at every forward pass; what is trained and saved
-    afterwards is the new table, and `AutoModel` needs no flag to use it. A model that is of this size,
-    that takes any size by itself, or whose tables are no plain ones comes back as it is.
+    The family's own code interpolates, as it would at every forward pass; what is trained and
+    saved afterwards is the new table, and `AutoModel` needs no flag to use it. A model that is
+    of this size, that takes any size by itself, or whose tables are no plain ones comes back as
+    it is.
     """
     known = getattr(model.config, "image_size", None)
     if not isinstance(known, int) or known == size:

@@ -1,8 +1,8 @@
 """Preprocessor configs: read exactly or refused, and written so that they say what was trained.
 
-Training resizes an image to a square, bicubic, without a crop, and normalises it. A config that says
-otherwise about size, crop or filter is written anew for the refined tower, and the processor that
-transformers makes of it is compared with what training fed.
+Training resizes an image to a square, bicubic, without a crop, and normalises it. A config that
+says otherwise about size, crop or filter is written anew for the refined tower, and the
+processor that transformers makes of it is compared with what training fed.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ _TOLERANCE = 1e-4
 def read_preprocessing(preprocessor: dict[str, Any], tower: str) -> Preprocessing:
     """Tile size and normalisation from a preprocessor config in any of the spellings in use.
 
-    `do_rescale`, `rescale_factor` and `do_normalize` are honoured; ModelError for what cannot be.
+    `do_rescale`, `rescale_factor` and `do_normalize` are honoured; ModelError for what cannot
+    be.
     """
     if refused := [name for name in _REFUSED if preprocessor.get(name)]:
         raise ModelError(
@@ -66,7 +67,9 @@ def _numbers(values: Any) -> bool:
 
 
 def _colours(preprocessor: dict[str, Any]) -> tuple[Any, Any]:
-    """Mean and std as the config gives them: those that change nothing where it does not normalise."""
+    """Mean and std as the config gives them: those that change nothing where it does not
+    normalise.
+    """
     if preprocessor.get("do_normalize") is False:
         return (0.0,) * 3, (1.0,) * 3
     found = (preprocessor.get("image_mean"), preprocessor.get("image_std"))
@@ -77,7 +80,9 @@ def _colours(preprocessor: dict[str, Any]) -> tuple[Any, Any]:
 def trained_preprocessor(
     preprocessor: dict[str, Any], tower: Tower, processor_type: str | None = None
 ) -> dict[str, Any]:
-    """The preprocessor config that says how the tower's tiles were made, every setting written out."""
+    """The preprocessor config that says how the tower's tiles were made, every setting written
+    out.
+    """
     said = tower.preprocessing
     kept = {
         name: value
@@ -108,8 +113,8 @@ def trained_preprocessor(
 def save_preprocessor(preprocessor: dict[str, Any], tower: Tower, folder: Path) -> None:
     """Write `preprocessor_config.json` beside a saved tower, proved by loading it as a user would.
 
-    A config whose own processor is unknown or gives other pixels than training fed is written for
-    one of transformers' plainest processors.
+    A config whose own processor is unknown or gives other pixels than training fed is written
+    for one of transformers' plainest processors.
 
     Raises:
         ModelError: these do not give the pixels either.
@@ -129,7 +134,9 @@ def save_preprocessor(preprocessor: dict[str, Any], tower: Tower, folder: Path) 
 
 
 def _difference(tower: Tower, folder: Path) -> str:
-    """What is wrong with the folder's own image processor; empty when it gives the tower's pixels."""
+    """What is wrong with the folder's own image processor; empty when it gives the tower's
+    pixels.
+    """
     size = tower.preprocessing.size
     noise = numpy_generator(0, "preprocessor").integers(0, 256, (size, size, 3), dtype=np.uint8)
     try:

@@ -1,4 +1,5 @@
-"""The proof of a tower: no tile sees another, and patch tokens are the patches, found on its own weights.
+"""The proof of a tower: no tile sees another, and patch tokens are the patches, found on its
+own weights.
 
 It costs eleven tiles forward in fp32. How a tower is made is never asked, only what it does.
 """
@@ -13,20 +14,25 @@ from sailvit.models.guards.untouched import untouched
 from sailvit.models.towers.tower import Tower
 
 _EQUAL = 1e-5
-"""Most that features may differ, by their norm, in a batch of the same shape: the same sums in the same order."""
+"""Most that features may differ, by their norm, in a batch of the same shape: the same sums in
+the same order."""
 _CLOSE = 1e-3
-"""The same between batches of other shapes, where sums run in another order through all blocks."""
+"""The same between batches of other shapes, where sums run in another order through all
+blocks."""
 _CLEAR = 3.0
-"""How much more another token than the expected one has to answer to a patch, to call the order wrong."""
+"""How much more another token than the expected one has to answer to a patch, to call the order
+wrong."""
 
 
 def prove_tiles(tower: Tower) -> None:
-    """Try `tower` on a few tiles and set how it is to run: in batches or tile by tile, and from which token on.
+    """Try `tower` on a few tiles and set how it is to run: in batches or tile by tile, and from
+    which token on.
 
     What had to be set otherwise than usual is in `tower.notes` afterwards.
 
     Raises:
-        ModelError: it gives other features for the same tile each time, or tokens that are not its patches.
+        ModelError: it gives other features for the same tile each time, or tokens that are not
+            its patches.
     """
     name = tower.model.config.model_type
     tiles, other = _tiles(tower)
@@ -49,12 +55,16 @@ def prove_tiles(tower: Tower) -> None:
 
 
 def changed_patches(side: int) -> tuple[int, ...]:
-    """Patches whose places differ in any other order of rows, columns or windows; none for a single patch."""
+    """Patches whose places differ in any other order of rows, columns or windows; none for a
+    single patch.
+    """
     return () if side < 2 else (side - 1, side)
 
 
 def _tiles(tower: Tower) -> tuple[torch.Tensor, torch.Tensor]:
-    """A tile, the same with one patch changed, twice, and another tile, uint8[4, C, H, W]; and one more of these."""
+    """A tile, the same with one patch changed, twice, and another tile, uint8[4, C, H, W]; and
+    one more of these.
+    """
     size, patch = tower.preprocessing.size, tower.patch
     noise = torch.randint(
         0,
@@ -107,16 +117,19 @@ def _alone(tower: Tower, tiles: torch.Tensor, name: str) -> torch.Tensor:
 
 
 def _offset(tower: Tower, found: torch.Tensor, tiles: torch.Tensor) -> int | None:
-    """How many tokens precede the patches, by which token answers to a changed patch; None when that is not clear.
+    """How many tokens precede the patches, by which token answers to a changed patch; None when
+    that is not clear.
 
     Raises:
-        ModelError: other tokens answer clearly, in no order that puts one prefix before all patches.
+        ModelError: other tokens answer clearly, in no order that puts one prefix before all
+            patches.
     """
     places = changed_patches(tower.side)
     if not places:
         return tower.prefix
     moved = (found[1:3] - found[0]).norm(dim=-1)
-    # A token that moves whatever changes says nothing; the floor keeps still tokens from saying more.
+    # A token that moves whatever changes says nothing; the floor keeps still tokens from saying
+    # more.
     other = moved.flip(0)
     answer = moved / (other + other.mean(dim=1, keepdim=True)).clamp_min(1e-12)
     first = answer.argmax(dim=1)

@@ -1,4 +1,6 @@
-"""The tower: any Hugging Face vision model, from uint8 tiles to patch features in row-major order."""
+"""The tower: any Hugging Face vision model, from uint8 tiles to patch features in row-major
+order.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,9 @@ class Preprocessing:
 
 
 class Tower(nn.Module):
-    """A vision model seen as `tiles -> patch features`; the model itself stays what `from_pretrained` made."""
+    """A vision model seen as `tiles -> patch features`; the model itself stays what
+    `from_pretrained` made.
+    """
 
     mean: torch.Tensor
     std: torch.Tensor
@@ -54,7 +58,8 @@ class Tower(nn.Module):
         self.alone = False
         """Whether tiles run one by one, because in a batch they would see each other."""
         self.still = False
-        """Whether the model stays in evaluation mode, because in training mode tiles would see each other."""
+        """Whether the model stays in evaluation mode, because in training mode tiles would see
+        each other."""
         self.notes: tuple[str, ...] = ()
         """What is unusual about how this tower runs, a sentence each."""
         listed = FAMILIES.get(model.config.model_type)
@@ -82,14 +87,17 @@ class Tower(nn.Module):
         return self.side**2
 
     def forward(self, tiles: torch.Tensor) -> torch.Tensor:
-        """Patch features float[I, P, D], of shape (tiles, patches, width), of tiles uint8[I, C, H, W].
+        """Patch features float[I, P, D], of shape (tiles, patches, width), of tiles uint8[I, C,
+        H, W].
 
         CLS and register tokens are left out.
         """
         return self.tokens(tiles)[:, self.prefix : self.prefix + self.patches]
 
     def tokens(self, tiles: torch.Tensor) -> torch.Tensor:
-        """All tokens float[I, N, D] of tiles uint8[I, C, H, W], CLS and register tokens included."""
+        """All tokens float[I, N, D] of tiles uint8[I, C, H, W], CLS and register tokens
+        included.
+        """
         pixels = self.normalised(tiles)
         if self.alone and len(pixels) > 1:
             return torch.cat([self._tokens(each[None], self.model) for each in pixels])
@@ -139,10 +147,12 @@ class Tower(nn.Module):
     def _probe(
         self, *, counted: bool, prefix: int | None = None
     ) -> tuple[int, int, frozenset[str]]:
-        """Prefix length, width, and the names of parameters that features do not depend on, from a pass without data.
+        """Prefix length, width, and the names of parameters that features do not depend on,
+        from a pass without data.
 
-        On the meta device, so it costs milliseconds for any size. Pooling heads, mask tokens and norms after the chosen
-        layer get no gradient here, nor would they in training: they are kept as they are and never planned to train.
+        On the meta device, so it costs milliseconds for any size. Pooling heads, mask tokens
+        and norms after the chosen layer get no gradient here, nor would they in training: they
+        are kept as they are and never planned to train.
         """
         self._check_size()
         size, name = self.preprocessing.size, self.model.config.model_type
@@ -152,7 +162,8 @@ class Tower(nn.Module):
         try:
             tokens, weights = self._passed(torch.device("meta"))
         except FOREIGN:
-            # Some models read sizes back from their tensors, which meta ones do not have; then one tile of zeros runs.
+            # Some models read sizes back from their tensors, which meta ones do not have; then
+            # one tile of zeros runs.
             with ForeignErrors(f"the tower ({name}) cannot run on a tile of {size} px"):
                 tokens, weights = self._passed(torch.device("cpu"))
         found = tokens.shape[1]
@@ -221,7 +232,9 @@ def _called(model: nn.Module, state: dict[str, torch.Tensor], **inputs: Any) -> 
 
 
 def _leaves(tensor: torch.Tensor) -> set[int]:
-    """Identities of the tensors from whose graph `tensor` was made; found without computing a gradient."""
+    """Identities of the tensors from whose graph `tensor` was made; found without computing a
+    gradient.
+    """
     nodes, seen, leaves = [tensor.grad_fn], set(), set()
     while nodes:
         node = nodes.pop()

@@ -68,7 +68,8 @@ def head(figure: Figure, axes: Axes, title: str, style: Style) -> None:
     letter = (style.type + 2) * DPI / 72 * 0.62
     room = (0.5 if style.legend_right else 0.8) * style.width
     text = fill(title, max(12, int(room / letter)))
-    # Layouts leave no room above axes of a fixed shape, and a title that belongs to those could run out of the image.
+    # Layouts leave no room above axes of a fixed shape, and a title that belongs to those could
+    # run out of the image.
     if axes.get_aspect() == 1:
         figure.suptitle(text, fontsize=style.type + 2)
     else:

@@ -26,7 +26,9 @@ _GROUPS = ("brands", "cities", "teams", "crops", "animals", "methods")
 
 @dataclass(frozen=True)
 class Cloud:
-    """A scatter plot's content. All points lie on grid lines or half-way between two, each in a place of its own."""
+    """A scatter plot's content. All points lie on grid lines or half-way between two, each in a
+    place of its own.
+    """
 
     title: str
     """Stands above it."""

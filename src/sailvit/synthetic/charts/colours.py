@@ -1,4 +1,6 @@
-"""Colours of bars, lines and slices: some have names that can be asked for, others come from a colour map."""
+"""Colours of bars, lines and slices: some have names that can be asked for, others come from a
+colour map.
+"""
 
 from __future__ import annotations
 

@@ -38,7 +38,9 @@ _ONE_AT_A_TIME = threading.Lock()
 
 @dataclass(frozen=True)
 class ChartDrawing:
-    """A chart that is drawn when its pixels are asked for; the same pixels at every call of one matplotlib version."""
+    """A chart that is drawn when its pixels are asked for; the same pixels at every call of one
+    matplotlib version.
+    """
 
     chart: Table | Cloud
     """What it shows."""
@@ -59,7 +61,9 @@ class ChartDrawing:
             return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
     def figure(self) -> Figure:
-        """The figure, laid out but not rendered; sets matplotlib's settings, so call it inside `rc_context`."""
+        """The figure, laid out but not rendered; sets matplotlib's settings, so call it inside
+        `rc_context`.
+        """
         mpl.rcParams.update(self.style.settings)
         inches = (self.style.width / DPI, self.style.height / DPI)
         figure = Figure(

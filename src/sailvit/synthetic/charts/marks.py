@@ -1,4 +1,5 @@
-"""The marks of every kind of chart: bars, lines, slices, cells, boxes and points, in matplotlib's axes.
+"""The marks of every kind of chart: bars, lines, slices, cells, boxes and points, in
+matplotlib's axes.
 
 Values are drawn as the integers they are; only the labels of ticks put the decimal point in.
 """
@@ -46,7 +47,9 @@ def draw_bars(axes: Axes, table: Table, style: Style) -> None:
 def _print_values(
     axes: Axes, bars: Any, table: Table, values: tuple[int, ...], *, style: Style, slot: float
 ) -> None:
-    """Numbers at the ends of bars, with room on the axis for them; upright where bars are narrow."""
+    """Numbers at the ends of bars, with room on the axis for them; upright where bars are
+    narrow.
+    """
     longest = max(style.text_width(table.text(value)) for row in table.values for value in row)
     flat = table.kind == "horizontal"
     upright = not flat and longest > slot / len(values) * style.width * 0.75
@@ -156,8 +159,11 @@ def draw_pie(axes: Axes, table: Table, style: Style) -> None:
 
 
 def pie_radius(table: Table, style: Style) -> float | None:
-    """Radius that leaves room for names beside the slices; None when they have to go into a legend."""
-    # The axes reach from -1.25 to 1.25 and take about three quarters of the shorter side; names stand at 1.1 radii.
+    """Radius that leaves room for names beside the slices; None when they have to go into a
+    legend.
+    """
+    # The axes reach from -1.25 to 1.25 and take about three quarters of the shorter side; names
+    # stand at 1.1 radii.
     widest = (
         2.5 * max(map(style.text_width, table.labels)) / (0.75 * min(style.width, style.height))
     )
@@ -220,7 +226,8 @@ def draw_points(axes: Axes, cloud: Cloud, style: Style) -> None:
 
 def contrast(colour: str | tuple[float, ...]) -> str:
     """Dark or light, whichever is better read on `colour`."""
-    # Relative luminance as in WCAG 2; at 0.18 black and white are told apart from it equally well.
+    # Relative luminance as in WCAG 2; at 0.18 black and white are told apart from it equally
+    # well.
     linear = np.where(
         (srgb := np.array(to_rgb(colour))) <= 0.04, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4
     )

@@ -1,4 +1,6 @@
-"""Questions about tables. Each has exactly one answer, which can be read off the chart; others are not asked."""
+"""Questions about tables. Each has exactly one answer, which can be read off the chart; others
+are not asked.
+"""
 
 from __future__ import annotations
 

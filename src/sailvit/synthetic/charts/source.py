@@ -1,4 +1,6 @@
-"""Charts as a source of records: captions, and conversations of several questions about one chart."""
+"""Charts as a source of records: captions, and conversations of several questions about one
+chart.
+"""
 
 from __future__ import annotations
 
@@ -69,7 +71,8 @@ class ChartsSource:
         self.options = options
         self._names = sorted(options.kinds)
         self._limits = list(accumulate(options.kinds[name] for name in self._names))
-        # Other mixtures get other streams: two sources of one seed must not show the same charts in the same order.
+        # Other mixtures get other streams: two sources of one seed must not show the same
+        # charts in the same order.
         self._stream = derive_seed(options.seed, "charts", *map(str, sorted(options.kinds.items())))
 
     def __len__(self) -> int:

@@ -1,4 +1,6 @@
-"""How a chart looks: size, font, grid and frame, drawn at random and independent of what it shows."""
+"""How a chart looks: size, font, grid and frame, drawn at random and independent of what it
+shows.
+"""
 
 from __future__ import annotations
 

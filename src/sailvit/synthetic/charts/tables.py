@@ -1,4 +1,6 @@
-"""What a chart shows, as a table of exact numbers that can be read off it: printed, or on a grid line or half-way."""
+"""What a chart shows, as a table of exact numbers that can be read off it: printed, or on a
+grid line or half-way.
+"""
 
 from __future__ import annotations
 
@@ -56,7 +58,9 @@ _BINNED = (
 
 @dataclass(frozen=True)
 class Table:
-    """A chart's content. Values are whole multiples of the last decimal, so arithmetic on them is exact."""
+    """A chart's content. Values are whole multiples of the last decimal, so arithmetic on them
+    is exact.
+    """
 
     kind: TableKind
     """How it is drawn."""
@@ -79,7 +83,8 @@ class Table:
     top: int
     """End of the value axis, which starts at 0."""
     printed: bool
-    """Whether every value stands beside its mark; otherwise all lie on grid lines or half-way between two."""
+    """Whether every value stands beside its mark; otherwise all lie on grid lines or half-way
+    between two."""
     colours: Colours
     """Of the series, or of the slices of a pie."""
 

@@ -1,4 +1,6 @@
-"""What happens to a page between printing and reading: paper, ink, a slant, blur and JPEG's traces."""
+"""What happens to a page between printing and reading: paper, ink, a slant, blur and JPEG's
+traces.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +43,9 @@ class Degradation:
 
 @dataclass(frozen=True)
 class PageDrawing:
-    """A page that is drawn when its pixels are asked for; the same pixels at every call of one Pillow version."""
+    """A page that is drawn when its pixels are asked for; the same pixels at every call of one
+    Pillow version.
+    """
 
     page: Page
     """What is written."""

@@ -42,7 +42,9 @@ def shipped_faces() -> tuple[str, ...]:
 
 @cache
 def faces_in(folder: str) -> tuple[str, ...]:
-    """The fonts of a folder and its subfolders that can write plain English; DataError when there are none."""
+    """The fonts of a folder and its subfolders that can write plain English; DataError when
+    there are none.
+    """
     paths = sorted(str(path) for path in Path(folder).rglob("*") if path.suffix.lower() in _ENDINGS)
     usable = tuple(path for path in paths if _writes(path))
     if not usable:
@@ -55,7 +57,9 @@ def faces_in(folder: str) -> tuple[str, ...]:
 
 @cache
 def font(face: str, size: int) -> FreeTypeFont:
-    """A face at a size in pixels. Plain layout: with shaping, the same text would depend on the shaper's version."""
+    """A face at a size in pixels. Plain layout: with shaping, the same text would depend on the
+    shaper's version.
+    """
     if face == BUILT_IN:
         built_in = ImageFont.load_default(size)
         if not isinstance(built_in, FreeTypeFont):

@@ -1,4 +1,6 @@
-"""A page being set: text goes down from the top, wrapped to its column, and stops where the page ends."""
+"""A page being set: text goes down from the top, wrapped to its column, and stops where the
+page ends.
+"""
 
 from __future__ import annotations
 
@@ -106,9 +108,11 @@ class Sheet:
         mark: str = "",
         indent: int = 0,
     ) -> int:
-        """Set a text in as many lines as it needs, as far as the page goes; returns how many lines were set.
+        """Set a text in as many lines as it needs, as far as the page goes; returns how many
+        lines were set.
 
-        `mark` stands in the indentation of the first line. A last sentence may be cut at the end of a line.
+        `mark` stands in the indentation of the first line. A last sentence may be cut at the
+        end of a line.
         """
         size, before = size or self.size, len(self.rows)
         for index, line in enumerate(wrap(text, self.face, size, self.column - indent)):
@@ -134,7 +138,9 @@ class Sheet:
         size: int | None = None,
         text: str | None = None,
     ) -> None:
-        """Set one line of several pieces at these places, counted from the column's left end; as one row `text`."""
+        """Set one line of several pieces at these places, counted from the column's left end;
+        as one row `text`.
+        """
         size = size or self.size
         self.spans += [
             Span(piece, self.x + left, self.y, self.face, size)
@@ -177,7 +183,9 @@ class Sheet:
 
 
 def wrap(text: str, face: str, size: int, width: float) -> list[str]:
-    """The lines of a text in a column of `width` pixels; a word that is wider stands alone, cut to what fits."""
+    """The lines of a text in a column of `width` pixels; a word that is wider stands alone, cut
+    to what fits.
+    """
     lines: list[list[str]] = []
     taken, space = 0.0, _length(" ", face, size)
     for word in text.split():
@@ -196,7 +204,8 @@ def wrap(text: str, face: str, size: int, width: float) -> list[str]:
 
 @lru_cache(maxsize=1 << 14)
 def _length(text: str, face: str, size: int) -> float:
-    """Width in pixels: of the ink where it reaches beyond the last letter's own width, as in italics.
+    """Width in pixels: of the ink where it reaches beyond the last letter's own width, as in
+    italics.
 
     Remembered, as most words come again, and asking FreeType is most of what a page costs.
     """

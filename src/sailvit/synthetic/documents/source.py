@@ -1,4 +1,6 @@
-"""Pages as a source of records: whole transcriptions, and questions about single fields and lines."""
+"""Pages as a source of records: whole transcriptions, and questions about single fields and
+lines.
+"""
 
 from __future__ import annotations
 
@@ -50,13 +52,15 @@ class DocumentsOptions(Config):
     kinds: Annotated[dict[str, Positive], Field(min_length=1)] = dict.fromkeys(LAYOUTS, 1.0)
     """Shares of the kinds of pages; a bare name or a list of names stands for equal shares."""
     transcriptions: Share = 0.5
-    """Share of the records that ask for all text; the others ask about parts of it, where a page has such."""
+    """Share of the records that ask for all text; the others ask about parts of it, where a
+    page has such."""
     questions: Count = 3
     """Most questions about one page."""
     worn: Share = 0.7
     """Share of the pages that are slanted, blurred, grainy and compressed."""
     fonts: str | None = None
-    """Folder of .ttf and .otf files to use instead of those that come with Pillow and matplotlib."""
+    """Folder of .ttf and .otf files to use instead of those that come with Pillow and
+    matplotlib."""
     text: str | None = None
     """UTF-8 file whose lines fill the paragraphs; None: sentences are made up."""
 

@@ -1,4 +1,6 @@
-"""What pages say: sentences of a small grammar, names, codes, dates and amounts; or lines of the user's own text."""
+"""What pages say: sentences of a small grammar, names, codes, dates and amounts; or lines of
+the user's own text.
+"""
 
 from __future__ import annotations
 
@@ -101,7 +103,9 @@ class Writer:
         return f"{self.rng.integers(1, 29)} {self.one(_MONTHS)} {self.rng.integers(1980, 2031)}"
 
     def code(self) -> str:
-        """Letters and digits as on a ticket, without O and I, which many fonts draw like 0 and 1."""
+        """Letters and digits as on a ticket, without O and I, which many fonts draw like 0 and
+        1.
+        """
         letters = "".join(
             self.one("ABCDEFGHJKLMNPQRSTUVWXYZ") for _ in range(int(self.rng.integers(2, 4)))
         )

@@ -1,1 +1,3 @@
-"""The embedded demo world: small procedural pictures whose every fact is known, and questions about them."""
+"""The embedded demo world: small procedural pictures whose every fact is known, and questions
+about them.
+"""

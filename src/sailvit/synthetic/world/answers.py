@@ -14,7 +14,9 @@ def normalise(text: str) -> str:
 
 
 def is_correct(task: str, prediction: str, answer: str) -> bool:
-    """Whether `prediction` answers a question of `task`; captions may name their phrases in any order."""
+    """Whether `prediction` answers a question of `task`; captions may name their phrases in any
+    order.
+    """
     if TASKS[task.removeprefix(READ)].kind == "caption":
         return _phrases(prediction) == _phrases(answer)
     return normalise(prediction) == normalise(answer)

@@ -1,6 +1,8 @@
-"""Pictures of scenes: 64x64 pixels with cells of 16 or 32, so that a patch or a visual token never spans two cells.
+"""Pictures of scenes: 64x64 pixels with cells of 16 or 32, so that a patch or a visual token
+never spans two cells.
 
-Drawing is a paste of cached coverage masks: no picture costs more than a tenth of a millisecond.
+Drawing is a paste of cached coverage masks: no picture costs more than a tenth of a
+millisecond.
 """
 
 from __future__ import annotations
@@ -42,7 +44,9 @@ _GLYPH_SCALE = 4
 
 
 def draw(scene: Scene, rng: np.random.Generator) -> np.ndarray:
-    """uint8[64, 64, 3]: the picture of `scene`; `rng` only moves things by a pixel or two and tints them a little."""
+    """uint8[64, 64, 3]: the picture of `scene`; `rng` only moves things by a pixel or two and
+    tints them a little.
+    """
     canvas = np.full((SIDE, SIDE, 3), rng.integers(226, 250), dtype=np.float32)
     if isinstance(scene, Objects | Crowd):
         _draw_things(canvas, scene, rng)
@@ -71,8 +75,9 @@ def _draw_things(canvas: np.ndarray, scene: Objects | Crowd, rng: np.random.Gene
 
 
 def _draw_writing(canvas: np.ndarray, scene: Writing, rng: np.random.Generator) -> None:
-    # Two glyphs a line, each in its 32-pixel cell. In one line of three, glyphs fall differently on the 16-pixel visual
-    # tokens; an attention readout trained on 10,000 such pictures read 19 % of them, and 93 % of these.
+    # Two glyphs a line, each in its 32-pixel cell. In one line of three, glyphs fall
+    # differently on the 16-pixel visual tokens; an attention readout trained on 10,000 such
+    # pictures read 19 % of them, and 93 % of these.
     ink = _RGB[scene.ink] + _tints(rng, 1)[0]
     down, right = rng.integers(-2, 3, size=2).tolist()
     for cell, character in enumerate(scene.glyphs):

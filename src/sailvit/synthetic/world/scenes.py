@@ -1,4 +1,6 @@
-"""Scenes as values: what a picture shows, exactly, and how that reads as text. Nothing is drawn here."""
+"""Scenes as values: what a picture shows, exactly, and how that reads as text. Nothing is drawn
+here.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,9 @@ class Scene(Protocol):
     """Facts that a description states in full and a gist only roughly."""
 
     def gist(self) -> tuple[str, ...]:
-        """Coarse words: what kind of picture, which colours, which shapes; no place, size, number or order."""
+        """Coarse words: what kind of picture, which colours, which shapes; no place, size,
+        number or order.
+        """
 
     def phrases(self) -> tuple[str, ...]:
         """The description, phrase by phrase: all that questions ask for."""
@@ -79,7 +83,9 @@ class Objects:
 
 @dataclass(frozen=True)
 class Crowd:
-    """Two groups of one to four small things each, told apart by one attribute, in the cells of a 4x4 grid."""
+    """Two groups of one to four small things each, told apart by one attribute, in the cells of
+    a 4x4 grid.
+    """
 
     things: tuple[Thing, ...]
     """In reading order."""
@@ -226,7 +232,9 @@ def draw_sum(rng: np.random.Generator) -> Sum:
 
 
 def split_of(scene: Scene) -> Split:
-    """The split that may show `scene`: a function of its content, so the two splits never share one."""
+    """The split that may show `scene`: a function of its content, so the two splits never share
+    one.
+    """
     return "train" if crc32(repr(scene).encode()) % HELD_OUT_SHARE else "held_out"
 
 

@@ -31,7 +31,8 @@ class WorldOptions(Config):
     """What determines the records of a world."""
 
     tasks: Annotated[dict[str, Positive], Field(min_length=1)]
-    """Shares of the records per task; a bare name or a list of names stands for equal shares."""
+    """Shares of the records per task; a bare name or a list of names stands for equal
+    shares."""
     size: Count
     """Number of records."""
     split: Split = "train"
@@ -47,12 +48,15 @@ class WorldOptions(Config):
 
 @dataclass(frozen=True, eq=False)
 class Picture:
-    """A scene that is drawn when its pixels are asked for; drawing is two thirds of what a record costs."""
+    """A scene that is drawn when its pixels are asked for; drawing is two thirds of what a
+    record costs.
+    """
 
     scene: Scene
     """What it shows."""
     rng: np.random.Generator
-    """Where the record's random choices have come to; never advanced, so that every drawing is the same."""
+    """Where the record's random choices have come to; never advanced, so that every drawing is
+    the same."""
 
     @property
     def size(self) -> tuple[int, int]:
@@ -72,7 +76,8 @@ class WorldSource:
     ) -> None:
         given = tasks if isinstance(tasks, str) else dict(tasks)
         self.options = _options({"split": split, "tasks": given, "size": size, "seed": seed})
-        # Other mixtures get other streams: two sources of one seed must not show the same scenes in the same order.
+        # Other mixtures get other streams: two sources of one seed must not show the same
+        # scenes in the same order.
         self._stream = derive_seed(
             seed, "world", split, *map(str, sorted(self.options.tasks.items()))
         )
@@ -122,6 +127,7 @@ def _record(name: str, task: Task, split: Split, rng: np.random.Generator) -> Re
 def _scene(task: Task, split: Split, rng: np.random.Generator) -> Scene:
     while True:
         scene = pick(rng, task.scenes)(rng)
-        # The few sums of two digits are facts to know, not scenes to generalise over: both splits ask all of them.
+        # The few sums of two digits are facts to know, not scenes to generalise over: both
+        # splits ask all of them.
         if isinstance(scene, Sum) or split_of(scene) == split:
             return scene

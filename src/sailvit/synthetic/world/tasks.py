@@ -1,4 +1,6 @@
-"""The tasks: which scenes a task shows and what it asks about them. Every question has exactly one answer."""
+"""The tasks: which scenes a task shows and what it asks about them. Every question has exactly
+one answer.
+"""
 
 from __future__ import annotations
 
@@ -84,7 +86,8 @@ def _where(scene: Objects, rng: np.random.Generator) -> tuple[str, str]:
 
 
 def _beside(scene: Objects, rng: np.random.Generator) -> tuple[str, str]:
-    # A side with a single thing on it always exists, and asking only for such sides leaves no second answer.
+    # A side with a single thing on it always exists, and asking only for such sides leaves no
+    # second answer.
     sides = {
         (thing, side): _on_side(scene, thing, side) for thing in scene.things for side in _SIDES
     }
@@ -174,4 +177,5 @@ READING_TASKS = tuple(READ + name for name in IMAGE_TASKS)
 TEXT_TASKS = ("sum",)
 """Text-only tasks that are about no picture."""
 EVAL_TASKS = ("fine", "ocr", "colour", "shape", "where", "beside", "count", "tallest", "height")
-"""Tasks that measure a tower: no coarse captions, and nothing that a coin answers half of the time."""
+"""Tasks that measure a tower: no coarse captions, and nothing that a coin answers half of the
+time."""

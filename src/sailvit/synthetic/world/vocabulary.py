@@ -1,9 +1,12 @@
-"""The closed vocabulary of the world: every word that a question, an answer or a description can hold."""
+"""The closed vocabulary of the world: every word that a question, an answer or a description
+can hold.
+"""
 
 from __future__ import annotations
 
 COLOURS = ("red", "green", "blue", "yellow", "purple", "black")
-"""Colours of things, bars and ink; far apart in RGB, so that a small jitter never confuses two."""
+"""Colours of things, bars and ink; far apart in RGB, so that a small jitter never confuses
+two."""
 SHAPES = ("circle", "square", "triangle", "cross")
 """Outlines of things."""
 SIZES = ("small", "large")

@@ -1,8 +1,10 @@
-"""A run's claim on its folder: one run writes there at a time, and what it replaces is kept until it has begun.
+"""A run's claim on its folder: one run writes there at a time, and what it replaces is kept
+until it has begun.
 
-A run that is replaced is moved into `.previous` inside the folder, so that a link to the folder, a mount point or a
-current directory stay what they are, and removed once the new run has taken its first step. Whatever ends the new run
-before that puts the old one back: at once, or, after a kill, when the folder is used next.
+A run that is replaced is moved into `.previous` inside the folder, so that a link to the
+folder, a mount point or a current directory stay what they are, and removed once the new run
+has taken its first step. Whatever ends the new run before that puts the old one back: at once,
+or, after a kill, when the folder is used next.
 """
 
 from __future__ import annotations
@@ -34,7 +36,8 @@ from sailvit.training.stages.callback import Callback
 from sailvit.training.stages.stage_run import StageRun, StepRecord
 
 Wish = Literal["start", "overwrite", "resume", "auto"]
-"""What is wanted of a folder; `auto` resumes what can be resumed, and starts over what was never saved."""
+"""What is wanted of a folder; `auto` resumes what can be resumed, and starts over what was
+never saved."""
 Deed = Literal["start", "overwrite", "resume", "nothing"]
 """What comes of it: of a complete run, `auto` wants nothing more."""
 
@@ -45,7 +48,9 @@ _SHOWN = 5
 
 
 class Claim:
-    """One run's hold on its folder. With several processes, all of them make every call, and the first acts."""
+    """One run's hold on its folder. With several processes, all of them make every call, and
+    the first acts.
+    """
 
     def __init__(self, folder: RunFolder, wish: Wish, stages: int) -> None:
         self.deed: Deed = "nothing"
@@ -62,7 +67,8 @@ class Claim:
         """Lock the folder, mend what a killed start has left, and settle what is to be done.
 
         Raises:
-            RunError: another process writes there, or the folder holds something that must not be touched.
+            RunError: another process writes there, or the folder holds something that must not
+                be touched.
         """
         self.deed, self.notes = _first_acts(self._take)
 
@@ -110,7 +116,9 @@ class Claim:
             raise RunError(f"{self._given} cannot be used ({error})") from error
 
     def _refuse_other_things(self) -> None:
-        """RunError, before anything is written, for a file, or a folder that is neither empty nor a run's."""
+        """RunError, before anything is written, for a file, or a folder that is neither empty
+        nor a run's.
+        """
         if self._path.exists() and not self._path.is_dir():
             raise RunError(f"{self._given} is a file; give a folder with --run")
         if not self._path.is_dir():
@@ -122,7 +130,9 @@ class Claim:
             raise RunError(self._told(found))
 
     def _refuse_busy_inside(self) -> None:
-        """RunError when a run that the demo keeps inside its own is being written, by a process that outlived it."""
+        """RunError when a run that the demo keeps inside its own is being written, by a process
+        that outlived it.
+        """
         for lock in self._path.glob(f"target/*/{LOCK}"):
             if (holder := living_holder(lock)) is not None:
                 raise RunError(f"{lock.parent} is being written by {holder}; stop it first")
@@ -161,7 +171,9 @@ class Claim:
         return len(manifest_of(self._path).get("stages", ())) == self._stages
 
     def _refuse_remains(self, *, was_left: bool) -> None:
-        """Take away what a start has left that was killed before its manifest; RunError for anything else."""
+        """Take away what a start has left that was killed before its manifest; RunError for
+        anything else.
+        """
         found = [name for name in others(self._path) if not name.startswith(LOCK)]
         if found and (not was_left or strangers(self._path)):
             raise RunError(self._told(found))
@@ -205,7 +217,9 @@ class Claim:
             ) from error
 
     def _undo(self) -> None:
-        """After a start that failed before its first step: the old run again, or, without manifest, nothing."""
+        """After a start that failed before its first step: the old run again, or, without
+        manifest, nothing.
+        """
         if (self._path / ASIDE).is_dir():
             self._put_back()
         elif not is_run(self._path):
@@ -225,7 +239,9 @@ class Claim:
 
 
 class KeepClaim(Callback):
-    """Lets the old run go with the first step of the new one, and stops when another process has taken over."""
+    """Lets the old run go with the first step of the new one, and stops when another process
+    has taken over.
+    """
 
     def __init__(self, claim: Claim) -> None:
         self._claim = claim
@@ -239,10 +255,12 @@ class KeepClaim(Callback):
 
 @contextmanager
 def claimed(folder: RunFolder, wish: Wish, stages: int) -> Iterator[Claim]:
-    """The folder, locked for a run of so many stages; in the end it is let go, and what was replaced is gone or back.
+    """The folder, locked for a run of so many stages; in the end it is let go, and what was
+    replaced is gone or back.
 
     Raises:
-        RunError: another process writes there, or the folder holds something that must not be touched.
+        RunError: another process writes there, or the folder holds something that must not be
+            touched.
     """
     claim = Claim(folder, wish, stages)
     claim.take()
@@ -255,7 +273,9 @@ def claimed(folder: RunFolder, wish: Wish, stages: int) -> Iterator[Claim]:
 
 
 def _first_acts(act: Callable[[], Result]) -> Result:
-    """What `act` gives in the first process, in all of them; so does the RunError that it raises."""
+    """What `act` gives in the first process, in all of them; so does the RunError that it
+    raises.
+    """
     outcome: tuple[Result | None, str | None] = (None, None)
     if rank() == 0:
         try:

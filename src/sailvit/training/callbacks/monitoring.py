@@ -46,7 +46,9 @@ class Budget:
 
     @contextmanager
     def spend(self) -> Iterator[None]:
-        """A stretch that belongs to a point; the first of several of one point comes after `begin`."""
+        """A stretch that belongs to a point; the first of several of one point comes after
+        `begin`.
+        """
         began = self._clock()
         try:
             yield
@@ -62,8 +64,8 @@ class Budget:
 class MonitoringCallback(Callback):
     """Measures the run at its start, every so many steps and at stage ends, into monitoring.jsonl.
 
-    Monitoring changes nothing: training gives the same bits with it as without. Every process takes
-    part, at steps that all come to together; only rank 0 writes.
+    Monitoring changes nothing: training gives the same bits with it as without. Every process
+    takes part, at steps that all come to together; only rank 0 writes.
     """
 
     def __init__(
@@ -72,7 +74,9 @@ class MonitoringCallback(Callback):
         loggers: Loggers | None = None,
         announce: Callable[[dict[str, Any]], None] = lambda line: None,
     ) -> None:
-        """`choose` gives what to measure on when the run has not chosen yet; `loggers` get the numbers."""
+        """`choose` gives what to measure on when the run has not chosen yet; `loggers` get the
+        numbers.
+        """
         self._choose = choose
         self._loggers = loggers
         self._announce = announce
@@ -114,7 +118,9 @@ class MonitoringCallback(Callback):
             self._measure(run, {})
 
     def _prepare(self, run: StageRun, *, fresh: bool) -> None:
-        """Choose what to measure on, or load what the run has chosen; no monitoring where neither works."""
+        """Choose what to measure on, or load what the run has chosen; no monitoring where
+        neither works.
+        """
         assert self._budget is not None
         file = run.folder.monitoring_data
         there = bool(broadcast(file.exists())) and not fresh
@@ -134,7 +140,9 @@ class MonitoringCallback(Callback):
             self._measure(run, {"monitored": {**given, "texts_from": self._data.texts_from}})
 
     def _chosen(self, file: Path) -> bool:
-        """Whether what is measured on has been chosen and written, the same answer on every process."""
+        """Whether what is measured on has been chosen and written, the same answer on every
+        process.
+        """
         problem = self._kept(self._choose(), file) if rank() == 0 else None
         problem = broadcast(problem)
         if problem:
@@ -146,7 +154,9 @@ class MonitoringCallback(Callback):
         return problem is None
 
     def _kept(self, data: MonitoringData, file: Path) -> str | None:
-        """Write what is measured on; why that failed, if it did. Monitoring is no reason to stop a run."""
+        """Write what is measured on; why that failed, if it did. Monitoring is no reason to
+        stop a run.
+        """
         try:
             data.save(file)
         except DISK_ERRORS as error:
@@ -156,7 +166,9 @@ class MonitoringCallback(Callback):
         return None
 
     def _before_step(self, run: StageRun) -> None:
-        """Called by the optimizer, when gradients are whole and clipped: decide whether to measure this step."""
+        """Called by the optimizer, when gradients are whole and clipped: decide whether to
+        measure this step.
+        """
         every = run.recipe.monitoring.every
         assert every is not None
         assert self._budget is not None
@@ -197,7 +209,9 @@ class MonitoringCallback(Callback):
             self._loggers.add(run, logged_values({**known, **seen, **cost}))
 
     def _measured_now(self, run: StageRun) -> dict[str, Any]:
-        """Drift, perplexity and affinity, complete on rank 0; the first point keeps the base tower's features."""
+        """Drift, perplexity and affinity, complete on rank 0; the first point keeps the base
+        tower's features.
+        """
         assert self._data is not None
         with undisturbed(run):
             features = model_features(run, self._data)
@@ -206,7 +220,8 @@ class MonitoringCallback(Callback):
             self._data = replace(self._data, base=features.tower.cpu())
             self._unwritten = True
         if self._unwritten and rank() == 0:
-            # Tried again at the next point, as without it a resumed run would measure drift from elsewhere.
+            # Tried again at the next point, as without it a resumed run would measure drift
+            # from elsewhere.
             self._unwritten = self._kept(self._data, run.folder.monitoring_data) is not None
         base = self._data.base
         if features is None or base is None or rank() != 0:
@@ -216,7 +231,9 @@ class MonitoringCallback(Callback):
 
 
 def logged_values(line: dict[str, Any]) -> dict[str, float]:
-    """A line's numbers by the names for loggers: `monitoring/cka`, `monitoring/gradient/tower`, ..."""
+    """A line's numbers by the names for loggers: `monitoring/cka`, `monitoring/gradient/tower`,
+    ...
+    """
     nested = [(name, line.get(name) or {}) for name in ("gradient", "update", "affinity")]
     found = {
         f"monitoring/{name}/{key}": value

@@ -1,7 +1,9 @@
-"""The proof of training: what moved is compared with what the stage planned, and a mismatch stops the run.
+"""The proof of training: what moved is compared with what the stage planned, and a mismatch
+stops the run.
 
-Freezing that does nothing, parameters no optimizer group holds and rates that never arrive all leave the loss curve
-looking plausible. Bits do not: every weight is fingerprinted before the first step, and again later.
+Freezing that does nothing, parameters no optimizer group holds and rates that never arrive all
+leave the loss curve looking plausible. Bits do not: every weight is fingerprinted before the
+first step, and again later.
 """
 
 from __future__ import annotations
@@ -26,7 +28,8 @@ AS_PLANNED = "as planned"
 """Verdict of a part that did what it should."""
 
 _VISIBLE = 1e-6
-"""Learning rate from which steps show in float32 weights around 1, which are 6e-8 to 1.2e-7 apart."""
+"""Learning rate from which steps show in float32 weights around 1, which are 6e-8 to 1.2e-7
+apart."""
 
 _CHUNK = 1 << 22
 """Elements fingerprinted at a time: bounds the temporary int64 copies to 64 MiB."""
@@ -34,7 +37,9 @@ _CHUNK = 1 << 22
 
 @dataclass
 class Evidence:
-    """What the proof of training has seen of a stage; kept in checkpoints, so that a stage is proved as a whole."""
+    """What the proof of training has seen of a stage; kept in checkpoints, so that a stage is
+    proved as a whole.
+    """
 
     before: dict[str, dict[str, str]] = field(default_factory=dict)
     """Fingerprint of every weight when the stage began, by part and name."""
@@ -71,7 +76,9 @@ class ProofRow:
 
 
 def fingerprint(tensor: torch.Tensor) -> str:
-    """Two sums over a float32 tensor's bits, plain and weighted by position; equal bits give equal sums."""
+    """Two sums over a float32 tensor's bits, plain and weighted by position; equal bits give
+    equal sums.
+    """
     bits = whole(tensor).contiguous().flatten().view(torch.int32)
     plain = weighted = 0
     for start in range(0, len(bits), _CHUNK):
@@ -91,10 +98,14 @@ def fingerprints(run: StageRun) -> dict[str, dict[str, str]]:
 
 
 class ProofCallback(Callback):
-    """Proves a stage after its first steps and at its end; raises ProofError when a part did something else."""
+    """Proves a stage after its first steps and at its end; raises ProofError when a part did
+    something else.
+    """
 
     def __init__(self, announce: Callable[[dict[str, Any]], None] = lambda line: None) -> None:
-        """`announce` is given every line that is written to proofs.jsonl, before a mismatch stops the run."""
+        """`announce` is given every line that is written to proofs.jsonl, before a mismatch
+        stops the run.
+        """
         self._announce = announce
         self._evidence = Evidence()
 
@@ -103,7 +114,9 @@ class ProofCallback(Callback):
     _done: float
 
     def stage_started(self, run: StageRun) -> None:
-        """Write down what should train, and fingerprint every weight unless a resumed stage brings that along."""
+        """Write down what should train, and fingerprint every weight unless a resumed stage
+        brings that along.
+        """
         frozen, self._planned = TrainConfig(lr=0.0), {}
         self._shares = {
             id(p): 1.0 for objective in run.objectives.values() for p in objective.parameters()
@@ -149,7 +162,8 @@ class ProofCallback(Callback):
         self._evidence = Evidence(**state)
 
     def _would_show(self, run: StageRun) -> bool:
-        """Whether all that trains has had reason to move: an image if it looks at one, and rates above a slow start's.
+        """Whether all that trains has had reason to move: an image if it looks at one, and
+        rates above a slow start's.
 
         Rates that went astray are no reason to wait.
         """
@@ -225,7 +239,9 @@ class ProofCallback(Callback):
         return dataclasses.replace(row, verdict=self._verdict(self._evidence, part, changed, held))
 
     def _held(self, run: StageRun, part: Part) -> dict[str, int]:
-        """How many optimizer slots hold each parameter of `part`; those that none holds are left out."""
+        """How many optimizer slots hold each parameter of `part`; those that none holds are
+        left out.
+        """
         slots = [id(p) for group in run.optimizer.param_groups for p in group["params"]]
         counts = {name: slots.count(id(p)) for name, p in run.model.part(part).named_parameters()}
         return {name: count for name, count in counts.items() if count}

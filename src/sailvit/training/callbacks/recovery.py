@@ -1,4 +1,6 @@
-"""Recovery: steps that are not finite are skipped; too many in a row lead back to the last checkpoint, or to a stop."""
+"""Recovery: steps that are not finite are skipped; too many in a row lead back to the last
+checkpoint, or to a stop.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,8 @@ _NAMED = 64
 class RecoveryCallback(Callback):
     """Checks losses; writes what is unusual, with the samples it came with, to events.jsonl.
 
-    Data always goes on: a stretch that led to a rollback is behind the cursor and is not read again.
+    Data always goes on: a stretch that led to a rollback is behind the cursor and is not read
+    again.
     """
 
     def __init__(
@@ -59,7 +62,8 @@ class RecoveryCallback(Callback):
         """Note a spike; after too many skipped steps in a row go back, or stop.
 
         Raises:
-            RunError: no checkpoint of this stage to go back to, or it has been done as often as the recipe allows.
+            RunError: no checkpoint of this stage to go back to, or it has been done as often as
+                the recipe allows.
         """
         loss = sum(run.stage.objectives[name] * value for name, value in record.loss.items())
         if record.skipped:
@@ -139,7 +143,9 @@ class RecoveryCallback(Callback):
 
 
 def robust_score(value: float, before: deque[float]) -> float:
-    """How many standard deviations `value` lies above the others, by median and median absolute deviation; 0 if few."""
+    """How many standard deviations `value` lies above the others, by median and median absolute
+    deviation; 0 if few.
+    """
     if len(before) < _ENOUGH:
         return 0.0
     middle = statistics.median(before)

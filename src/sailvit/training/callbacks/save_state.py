@@ -47,7 +47,9 @@ class Timer:
 
 
 class SaveState(Callback):
-    """Saves the training state; the last callback, so that what others make of a step is part of it."""
+    """Saves the training state; the last callback, so that what others make of a step is part
+    of it.
+    """
 
     def __init__(
         self,
@@ -72,7 +74,9 @@ class SaveState(Callback):
         self._note_sound(run)
 
     def step_ended(self, run: StageRun, record: StepRecord) -> None:
-        """Save when it is time and the step was sound, or when this is the last step before a stop."""
+        """Save when it is time and the step was sound, or when this is the last step before a
+        stop.
+        """
         assert self._timer is not None
         self._losses.append(sum(record.loss.values()))
         if not run.skipped_in_row or self._interventions() != self._tried:
@@ -83,16 +87,20 @@ class SaveState(Callback):
             self._save(run, stage_values(run, self._callbacks), wait=run.stop)
 
     def save_end(self, run: StageRun, finished: dict[str, Any]) -> None:
-        """Save the state to go on with the next stage; `finished` is what its export needs to know of this one."""
+        """Save the state to go on with the next stage; `finished` is what its export needs to
+        know of this one.
+        """
         values = {"stage": run.index + 1, "step": 0, "finished": finished}
         values["callbacks"] = callback_states(self._callbacks)
         self._write(run, changed_weights(run), values, wait=True)
 
     def save_before_stop(self, run: StageRun, error: SailvitError) -> Path | None:
-        """Save the newest sound state before `error` stops the run; returns its folder, None: nothing is new.
+        """Save the newest sound state before `error` stops the run; returns its folder, None:
+        nothing is new.
 
-        A state that failed its proof is kept under a name from which nothing resumes. Steps that were not finite
-        changed no weight, so the state is that after the last one that was, and their data are read again.
+        A state that failed its proof is kept under a name from which nothing resumes. Steps
+        that were not finite changed no weight, so the state is that after the last one that
+        was, and their data are read again.
 
         Raises:
             RunError: it could not be written.
@@ -117,8 +125,8 @@ class SaveState(Callback):
             return None
         if self._sound.get("step") == run.step or run.skipped_in_row:
             return self._sound
-        # A callback failed before this one saw the step. Those between may have changed weights or rate
-        # after it, and half of that is no state to go on from.
+        # A callback failed before this one saw the step. Those between may have changed weights
+        # or rate after it, and half of that is no state to go on from.
         passive = all(each is None for each in self._interventions())
         return stage_values(run, self._callbacks) if passive else None
 

@@ -1,4 +1,6 @@
-"""The learning-rate search at work: shows it the loss of every step, and carries out what it decides."""
+"""The learning-rate search at work: shows it the loss of every step, and carries out what it
+decides.
+"""
 
 from __future__ import annotations
 
@@ -18,10 +20,12 @@ from sailvit.training.stages.stage_run import StageRun, StepRecord
 
 
 class SearchCallback(Callback):
-    """Raises, keeps or takes back the rate as the stage's search says; parameters and moments go back with it.
+    """Raises, keeps or takes back the rate as the stage's search says; parameters and moments
+    go back with it.
 
-    Data does not: it goes on in order, so what a trial that was taken back has read is not read again. The loss is the
-    one that is logged, the same on every process, so that all decide alike.
+    Data does not: it goes on in order, so what a trial that was taken back has read is not read
+    again. The loss is the one that is logged, the same on every process, so that all decide
+    alike.
     """
 
     def __init__(self, announce: Callable[[dict[str, Any]], None] = lambda line: None) -> None:
@@ -39,7 +43,9 @@ class SearchCallback(Callback):
         run.rate_factor = 1.0 if self.search is None else self.search.factor
 
     def step_ended(self, run: StageRun, record: StepRecord) -> None:
-        """Show the step's weighted loss to the search once the rate has warmed up, and do what follows."""
+        """Show the step's weighted loss to the search once the rate has warmed up, and do what
+        follows.
+        """
         done = run.share_done(run.samples, run.tokens)
         if self.search is None or done <= run.stage.schedule.warmup:
             return
@@ -65,7 +71,9 @@ class SearchCallback(Callback):
     def load_state_dict(
         self, run: StageRun, state: dict[str, Any], tensors: Mapping[str, torch.Tensor]
     ) -> None:
-        """Go on, also in the middle of a trial; a stage without a search has nothing to go on with."""
+        """Go on, also in the middle of a trial; a stage without a search has nothing to go on
+        with.
+        """
         config = run.stage.schedule.search
         if config is None:
             return
@@ -99,7 +107,9 @@ class SearchCallback(Callback):
 
 
 def event_line(run: StageRun, event: Event) -> dict[str, Any]:
-    """One line of events.jsonl: what the search did to the rate after which step, and the slopes that made it."""
+    """One line of events.jsonl: what the search did to the rate after which step, and the
+    slopes that made it.
+    """
     return {
         "stage": run.stage.name,
         "stage_index": run.index,

@@ -13,14 +13,18 @@ from sailvit.training.stages.stage_run import StageRun, StepRecord
 
 
 class StopOnSignal(Callback):
-    """Turns Ctrl-C and SIGTERM into a stop after the step in progress; a second one is not held back."""
+    """Turns Ctrl-C and SIGTERM into a stop after the step in progress; a second one is not held
+    back.
+    """
 
     def __init__(self) -> None:
         self.received: str | None = None
         self._previous: dict[signal.Signals, Any] = {}
 
     def stage_started(self, run: StageRun) -> None:
-        """Listen, once; outside the main thread Python gives no signals, so nobody is asked there."""
+        """Listen, once; outside the main thread Python gives no signals, so nobody is asked
+        there.
+        """
         if not self._previous and threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
                 self._previous[number] = signal.signal(number, self._receive)

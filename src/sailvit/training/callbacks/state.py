@@ -18,7 +18,9 @@ _PLACE = ("step", "samples", "tokens", "seconds", "cursor", "skipped", "skipped_
 
 
 def stage_values(run: StageRun, callbacks: Sequence[Callback]) -> dict[str, Any]:
-    """Where a stage stands beside its tensors, as JSON; steps to come do not change what was given."""
+    """Where a stage stands beside its tensors, as JSON; steps to come do not change what was
+    given.
+    """
     return {
         **{name: getattr(run, name) for name in _PLACE},
         "callbacks": callback_states(callbacks),
@@ -32,7 +34,9 @@ def callback_states(callbacks: Sequence[Callback]) -> dict[str, Any]:
 
 
 def changed_weights(run: StageRun) -> dict[str, torch.Tensor]:
-    """The weights of every part that some stage so far has trained or replaced; others are what the recipe names."""
+    """The weights of every part that some stage so far has trained or replaced; others are what
+    the recipe names.
+    """
     changed = {
         part
         for known in run.recipe.stages[: run.index + 1]
@@ -76,7 +80,9 @@ def roll_back(run: StageRun, callbacks: Sequence[Callback], saved: Saved) -> Non
 
 
 def restore_callbacks(run: StageRun, callbacks: Sequence[Callback], saved: Saved) -> None:
-    """Give callbacks their states from a checkpoint at the beginning of a stage, without tensors."""
+    """Give callbacks their states from a checkpoint at the beginning of a stage, without
+    tensors.
+    """
     for callback, state in _states(callbacks, saved):
         callback.load_state_dict(run, state, {})
 

@@ -1,4 +1,6 @@
-"""Stops that the program itself decides: what is good of the state is saved before the error goes on its way."""
+"""Stops that the program itself decides: what is good of the state is saved before the error
+goes on its way.
+"""
 
 from __future__ import annotations
 
@@ -15,14 +17,16 @@ from sailvit.training.callbacks.save_state import SaveState
 from sailvit.training.stages.stage_run import StageRun
 
 _NO_MEMORY = "DefaultCPUAllocator"
-"""What torch's error says when the machine's own memory is used up; it has no type of its own."""
+"""What torch's error says when the machine's own memory is used up; it has no type of its
+own."""
 
 
 @contextmanager
 def stopping_safely(
     run: StageRun, saver: SaveState, announce: Callable[[dict[str, Any]], None]
 ) -> Iterator[None]:
-    """A stretch of training; when it stops with an error that all processes share, the state is saved before.
+    """A stretch of training; when it stops with an error that all processes share, the state is
+    saved before.
 
     Raises:
         RunError: there was not enough memory; otherwise what the stretch raised.

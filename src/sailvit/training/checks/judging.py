@@ -1,4 +1,6 @@
-"""Judgement of a run's data before its first step: everything that would stop a stage, however late, at once."""
+"""Judgement of a run's data before its first step: everything that would stop a stage, however
+late, at once.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,8 @@ NO_PAIRS = (
 def open_sources(recipe: Recipe, *, files: bool = True) -> dict[str, Source]:
     """The sources of all stages, after everything that can be checked before weights are loaded.
 
-    Without `files`, as in a run that goes on, the folders that the recipe names are not looked for.
+    Without `files`, as in a run that goes on, the folders that the recipe names are not looked
+    for.
 
     Raises:
         SailvitError: the only problem, or RecipeError with all of them.
@@ -56,7 +59,9 @@ def open_sources(recipe: Recipe, *, files: bool = True) -> dict[str, Source]:
 
 
 def tokenizer_problems(recipe: Recipe) -> list[SailvitError]:
-    """Why the language's tokenizer cannot write conversations; nothing where it is not on this machine yet."""
+    """Why the language's tokenizer cannot write conversations; nothing where it is not on this
+    machine yet.
+    """
     config = recipe.model
     try:
         tokenizer = find_tokenizer(config)
@@ -90,8 +95,8 @@ def judge(
 ) -> list[SailvitError]:
     """What measured records say against the recipe.
 
-    `sizes` counts all records of sources that were only sampled, `positions` those of a language
-    whose table of them is shorter than the recipe's sequence.
+    `sizes` counts all records of sources that were only sampled, `positions` those of a
+    language whose table of them is shorter than the recipe's sequence.
     """
     problems: list[SailvitError] = []
     used = dict.fromkeys(name for stage in recipe.stages for name in stage.data)
@@ -165,7 +170,9 @@ def _too_long(table: CostTable, sequence: int) -> NDArray[np.int64]:
 
 
 def _pair_problems(stage: Stage, costs: Mapping[str, CostTable]) -> Iterator[str]:
-    """Sources that give the contrastive objective nothing, where nothing else is learnt from them."""
+    """Sources that give the contrastive objective nothing, where nothing else is learnt from
+    them.
+    """
     if "contrastive" not in stage.objectives:
         return
     without = [name for name in stage.data if _has_no_pairs(costs.get(name))]

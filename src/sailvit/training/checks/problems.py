@@ -1,4 +1,6 @@
-"""What is wrong with a recipe, found without training. Each problem would stop a run, or make it do nothing."""
+"""What is wrong with a recipe, found without training. Each problem would stop a run, or make
+it do nothing.
+"""
 
 from __future__ import annotations
 
@@ -17,11 +19,14 @@ from sailvit.models.loading.sketch import Sketch
 from sailvit.training.objectives.base import objective_problems
 
 _WINDOWS = 6
-"""Windows in which a search can come from ten times too low or too high, if none is undecided."""
+"""Windows in which a search can come from ten times too low or too high, if none is
+undecided."""
 
 
 def file_problems(recipe: Recipe) -> Iterator[str]:
-    """Files and folders that the recipe names and that are not there. Sources are checked by opening them."""
+    """Files and folders that the recipe names and that are not there. Sources are checked by
+    opening them.
+    """
     connector = recipe.model.connector.source
     if connector is not None and not _there(connector):
         yield f"model.connector.source: {connector} does not exist; train a connector first, or leave it out"

@@ -20,7 +20,8 @@ from sailvit.training.monitoring.monitored import MonitoringData, packs
 from sailvit.training.stages.stage_run import StageRun
 
 _ROWS = 4096
-"""Most patch features that are compared; for towers up to 1024 wide enough to keep CKA honest."""
+"""Most patch features that are compared; for towers up to 1024 wide enough to keep CKA
+honest."""
 _WORDS = 2000
 """Most rows of the embedding table that affinity compares."""
 
@@ -39,7 +40,9 @@ class ModelFeatures:
 
 @contextmanager
 def undisturbed(run: StageRun) -> Iterator[None]:
-    """A stretch in which the model runs as in training, but for good: no graph, no dropout, no random number drawn."""
+    """A stretch in which the model runs as in training, but for good: no graph, no dropout, no
+    random number drawn.
+    """
     model, device = run.model, run.device
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
@@ -61,7 +64,9 @@ def undisturbed(run: StageRun) -> Iterator[None]:
 
 
 def model_features(run: StageRun, data: MonitoringData) -> ModelFeatures | None:
-    """What the model makes of the tiles, which are shared among the processes; None without tiles."""
+    """What the model makes of the tiles, which are shared among the processes; None without
+    tiles.
+    """
     if not len(data.tiles):
         return None
     layout = run.bundle.layout
@@ -78,7 +83,9 @@ def model_features(run: StageRun, data: MonitoringData) -> ModelFeatures | None:
 
 
 def perplexity(run: StageRun, data: MonitoringData) -> float | None:
-    """Exp of the mean loss on the answers of the texts, which are shared among the processes; None without texts."""
+    """Exp of the mean loss on the answers of the texts, which are shared among the processes;
+    None without texts.
+    """
     filled = packs(data.texts, run.recipe.sequence)
     if not filled:
         return None
@@ -100,9 +107,11 @@ def distances(features: ModelFeatures) -> dict[str, float]:
 
 
 def _one_pass(model: MLLM, tiles: torch.Tensor, rows: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Evenly taken patch features float[I * R, D] and mean visual tokens float[I, E] of tiles uint8[I, C, H, W].
+    """Evenly taken patch features float[I * R, D] and mean visual tokens float[I, E] of tiles
+    uint8[I, C, H, W].
 
-    The tower's output is caught while the whole visual side runs: of a sharded model no part can run by itself.
+    The tower's output is caught while the whole visual side runs: of a sharded model no part
+    can run by itself.
     """
     caught: list[torch.Tensor] = []
     handle = model.tower.register_forward_hook(
@@ -136,6 +145,8 @@ def _each(count: int) -> int:
 
 
 def _own(count: int) -> list[int]:
-    """Which of `count` things this process measures: the same number on each, the last one again where they run out."""
+    """Which of `count` things this process measures: the same number on each, the last one
+    again where they run out.
+    """
     start = rank() * _each(count)
     return [min(index, count - 1) for index in range(start, start + _each(count))]

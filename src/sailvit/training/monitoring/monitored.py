@@ -82,7 +82,8 @@ def choose(
     costs: Mapping[str, Costs],
     processor: Processor,
 ) -> MonitoringData:
-    """Tiles and texts for a run of `recipe`, from the source that it names for this or from its stages' own.
+    """Tiles and texts for a run of `recipe`, from the source that it names for this or from its
+    stages' own.
 
     The same recipe and data give the same choice. Records that cannot be read are passed over.
     """
@@ -128,7 +129,9 @@ def _samples(
     *,
     kind: Literal["pictures", "texts"],
 ) -> Iterator[Sample]:
-    """Samples of the source's records with or without images, in a random order; nothing is read in advance."""
+    """Samples of the source's records with or without images, in a random order; nothing is
+    read in advance.
+    """
     # The name of the stream is part of the choice: another would choose other records.
     rng = numpy_generator(seed, "watch", name)
     few = len(source) <= _CANDIDATES

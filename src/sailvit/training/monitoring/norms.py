@@ -26,10 +26,11 @@ def gradient_norms(optimizer: torch.optim.Optimizer, device: torch.device) -> di
 
 @torch.no_grad()
 def update_norms(optimizer: torch.optim.AdamW, device: torch.device) -> dict[str, float]:
-    """Norm of the last step's change of the weights relative to that of the weights, by part; every process must ask.
+    """Norm of the last step's change of the weights relative to that of the weights, by part;
+    every process must ask.
 
-    What AdamW changed follows from its moments, so no copy of the weights is needed from before the step, only room for
-    the largest of them.
+    What AdamW changed follows from its moments, so no copy of the weights is needed from before
+    the step, only room for the largest of them.
     """
     changes: dict[str, list[torch.Tensor]] = {}
     weights: dict[str, list[torch.Tensor]] = {}
@@ -46,7 +47,9 @@ def update_norms(optimizer: torch.optim.AdamW, device: torch.device) -> dict[str
 def _change(
     group: Mapping[str, Any], parameter: torch.Tensor, state: Mapping[str, torch.Tensor]
 ) -> torch.Tensor:
-    """How far AdamW's last step moved each weight, away from where it is now: sharded like the parameter."""
+    """How far AdamW's last step moved each weight, away from where it is now: sharded like the
+    parameter.
+    """
     (first, second), rate = group["betas"], group["lr"]
     steps = float(state["step"])
     spread = (state["exp_avg_sq"] / (1 - second**steps)).sqrt_().add_(group["eps"])

@@ -1,7 +1,8 @@
-"""Objectives: loss terms that are sums over units, divided by the count of those units in the whole step.
+"""Objectives: loss terms that are sums over units, divided by the count of those units in the
+whole step.
 
-Because numerator and denominator are both global, one batch of eight packs, eight accumulated batches of one and eight
-processes with one each give the same gradient.
+Because numerator and denominator are both global, one batch of eight packs, eight accumulated
+batches of one and eight processes with one each give the same gradient.
 """
 
 from __future__ import annotations
@@ -29,14 +30,17 @@ class Objective(nn.Module):
     needs_routers = False
     """Whether the scores of the language's experts are needed."""
     looks_ahead = False
-    """Whether `prepare` asks for the visual tokens of every micro-batch, a second pass over them."""
+    """Whether `prepare` asks for the visual tokens of every micro-batch, a second pass over
+    them."""
 
     def units(self, batch: Batch) -> int:
         """Number of terms this batch adds to the sum."""
         raise NotImplementedError
 
     def prepare(self, model: MLLM, batches: Sequence[Batch]) -> None:
-        """Look at the step's micro-batches before the first of them runs; most objectives need nothing."""
+        """Look at the step's micro-batches before the first of them runs; most objectives need
+        nothing.
+        """
 
     def forward(self, model: MLLM, activations: Activations, batch: Batch) -> torch.Tensor:
         """The batch's sum of terms: float[], a scalar of shape ()."""
@@ -60,12 +64,14 @@ class NextToken(Objective):
 
 
 class Contrastive(Objective):
-    """Sigmoid loss between images and captions, with every other image of the global batch as a negative.
+    """Sigmoid loss between images and captions, with every other image of the global batch as a
+    negative.
 
-    An image is the mean connector output of its tiles, a caption the mean input embedding of its tokens: the loss pulls
-    visual features towards the very space that the affinity measure looks at. Sigmoid loss after SigLIP
-    (arXiv 2303.15343), with its initial scale 10 and bias -10. Captions that are the same bag of tokens are no
-    negatives of each other, nor are several captions of the same image.
+    An image is the mean connector output of its tiles, a caption the mean input embedding of
+    its tokens: the loss pulls visual features towards the very space that the affinity measure
+    looks at. Sigmoid loss after SigLIP (arXiv 2303.15343), with its initial scale 10 and bias
+    -10. Captions that are the same bag of tokens are no negatives of each other, nor are
+    several captions of the same image.
     """
 
     looks_ahead = True
@@ -85,10 +91,10 @@ class Contrastive(Objective):
     def prepare(self, model: MLLM, batches: Sequence[Batch]) -> None:
         """Embed all pairs of an accumulated step, so that negatives span every micro-batch.
 
-        With this bank every micro-batch has its share of the whole step's gradient, as in GradCache
-        (arXiv 2101.06983), for one more forward pass without a graph: of tower and connector, or
-        of the connector alone where the tower's features are kept. Batches with a seed have the
-        same dropout in both passes.
+        With this bank every micro-batch has its share of the whole step's gradient, as in
+        GradCache (arXiv 2101.06983), for one more forward pass without a graph: of tower and
+        connector, or of the connector alone where the tower's features are kept. Batches with a
+        seed have the same dropout in both passes.
         """
         self._bank = None
         if len(batches) == 1:
@@ -100,10 +106,12 @@ class Contrastive(Objective):
         self._bank = gather_rows(images), gather_rows(captions), gather_rows(ids)
 
     def forward(self, model: MLLM, activations: Activations, batch: Batch) -> torch.Tensor:
-        """Sum over this batch's images of their terms, float[] of shape (), from visual tokens float[I, V, D].
+        """Sum over this batch's images of their terms, float[] of shape (), from visual tokens
+        float[I, V, D].
 
-        The value counts each image against all captions. Its gradient also holds the terms of this batch's captions
-        against all images, so that summed over micro-batches and processes it is the gradient of the whole.
+        The value counts each image against all captions. Its gradient also holds the terms of
+        this batch's captions against all images, so that summed over micro-batches and
+        processes it is the gradient of the whole.
         """
         images, captions = self.pairs(model, activations.visual, batch)
         ids = _captioned_ids(batch)
@@ -163,10 +171,12 @@ def _captioned_ids(batch: Batch) -> torch.Tensor:
 
 
 class LoadBalancing(Objective):
-    """The auxiliary loss of a language with experts, as its own family computes it: least when all are used alike.
+    """The auxiliary loss of a language with experts, as its own family computes it: least when
+    all are used alike.
 
-    Over all tokens but padding. It is not linear in them, so a step's loss is the mean of its micro-batches' on every
-    process, each weighted by its tokens: 1 x 8 differs from 8 x 1 by that alone.
+    Over all tokens but padding. It is not linear in them, so a step's loss is the mean of its
+    micro-batches' on every process, each weighted by its tokens: 1 x 8 differs from 8 x 1 by
+    that alone.
     """
 
     needs_logits = needs_routers = True

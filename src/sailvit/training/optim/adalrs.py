@@ -1,17 +1,20 @@
-"""AdaLRS: a search for the learning rate that watches nothing but how fast the loss falls (arXiv 2506.13274).
+"""AdaLRS: a search for the learning rate that watches nothing but how fast the loss falls
+(arXiv 2506.13274).
 
-Window by window, a line is fitted through the losses. After one at the rate in force the rate is raised by
-alpha' = max(lambda^t alpha, 1) for one window more. If the loss then falls faster by more than 2e, e being the error of
-the slopes, the raise is kept; if it falls more slowly by more than 2e, everything goes back to before the raise and the
-rate is divided by beta' = max(lambda^t beta, 1); otherwise the rate is what it was, and training goes on. t counts the
+Window by window, a line is fitted through the losses. After one at the rate in force the rate
+is raised by alpha' = max(lambda^t alpha, 1) for one window more. If the loss then falls faster
+by more than 2e, e being the error of the slopes, the raise is kept; if it falls more slowly by
+more than 2e, everything goes back to before the raise and the rate is divided by beta' =
+max(lambda^t beta, 1); otherwise the rate is what it was, and training goes on. t counts the
 changes of the rate, so both factors shrink to 1 and the search ends by itself.
 
-Four rules are this project's own. Every loss falls ever more slowly, so a raise that looks slower than the window
-before it is not blamed yet: after the way back comes a control, the same parameters at the old rate, and the raise is
-judged against that. A raise that leaves the loss higher than it found it is worse at once, whatever its slope: far too
-high a rate jumps to a plateau, and a plateau is flat. So is one that makes the loss no number. And an undecided trial
-doubles the window, because the error of a slope falls with the window to the power of 1.5: a window that is long enough
-need not be known beforehand.
+Four rules are this project's own. Every loss falls ever more slowly, so a raise that looks
+slower than the window before it is not blamed yet: after the way back comes a control, the same
+parameters at the old rate, and the raise is judged against that. A raise that leaves the loss
+higher than it found it is worse at once, whatever its slope: far too high a rate jumps to a
+plateau, and a plateau is flat. So is one that makes the loss no number. And an undecided trial
+doubles the window, because the error of a slope falls with the window to the power of 1.5: a
+window that is long enough need not be known beforehand.
 """
 
 from __future__ import annotations
@@ -25,8 +28,8 @@ from sailvit.core.schedule import SearchConfig
 from sailvit.training.optim.slopes import Line, fit_line
 
 Kind = Literal["raised", "kept", "left", "taken back", "lowered", "found"]
-"""What became of the rate: a trial begins; its raise is kept; nothing is decided; all is as before the raise; the rate
-is divided; the search is over."""
+"""What became of the rate: a trial begins; its raise is kept; nothing is decided; all is as
+before the raise; the rate is divided; the search is over."""
 
 _SETTLED = 1.02
 """A raise by less than this is not worth a trial."""
@@ -86,7 +89,9 @@ class RateSearch:
         return self.state.before is not None
 
     def observe(self, done: float, loss: float) -> list[Event]:
-        """What follows from the loss of one step after warm-up, the share `done` of the stage being over."""
+        """What follows from the loss of one step after warm-up, the share `done` of the stage
+        being over.
+        """
         state = self.state
         if state.ended:
             return []

@@ -1,4 +1,6 @@
-"""The layers of a part from its features down: which blocks train, and at which share of the rate."""
+"""The layers of a part from its features down: which blocks train, and at which share of the
+rate.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,9 @@ from sailvit.models.structure.blocks import find_blocks
 
 
 def from_block(module: nn.Module, names: list[str], blocks: int) -> list[str]:
-    """Of `names`, those from the k-th last block on that has any: those blocks, and norms and heads after them."""
+    """Of `names`, those from the k-th last block on that has any: those blocks, and norms and
+    heads after them.
+    """
     used, stack = _used_blocks(module, names, "last_blocks")
     if blocks > len(used):
         idle = (
@@ -27,11 +31,12 @@ def from_block(module: nn.Module, names: list[str], blocks: int) -> list[str]:
 
 
 def layer_shares(module: nn.Module, names: list[str], decay: float) -> dict[str, float]:
-    """Share of the part's rate for every one of `names`: full after the blocks, and times `decay` per layer below.
+    """Share of the part's rate for every one of `names`: full after the blocks, and times
+    `decay` per layer below.
 
-    As in BEiT and timm: the last block is at decay, the first of n at decay ** n, what comes before it at
-    decay ** (n + 1). Blocks are counted from the last that has any of `names`, so a share does not depend on how many
-    of them train.
+    As in BEiT and timm: the last block is at decay, the first of n at decay ** n, what comes
+    before it at decay ** (n + 1). Blocks are counted from the last that has any of `names`, so
+    a share does not depend on how many of them train.
     """
     used, _ = _used_blocks(module, names, "layer_decay")
     layers = [
@@ -49,7 +54,9 @@ def layer_shares(module: nn.Module, names: list[str], decay: float) -> dict[str,
 
 
 def _used_blocks(module: nn.Module, names: Sequence[str], setting: str) -> tuple[list[str], int]:
-    """What the names of every block that has any of `names` start with, and how many blocks there are."""
+    """What the names of every block that has any of `names` start with, and how many blocks
+    there are.
+    """
     prefix, stack = find_blocks(module)
     if not stack:
         raise RecipeError(

@@ -18,7 +18,8 @@ from sailvit.training.optim.layer_decay import from_block, layer_shares
 def planned_names(model: MLLM, part: Part, train: TrainConfig) -> list[str]:
     """Names, within the part's model, of the parameters that a stage means to train.
 
-    Weights that the features do not depend on (pooling heads, mask tokens, blocks after the chosen layer) are never
+    Weights that the features do not depend on (pooling heads, mask tokens, blocks after the
+        chosen layer) are never
     planned: they would get no gradient, only decay.
 
     Raises:
@@ -39,7 +40,9 @@ def planned_names(model: MLLM, part: Part, train: TrainConfig) -> list[str]:
 
 
 def planned_shares(model: MLLM, part: Part, train: TrainConfig) -> dict[str, float]:
-    """Share of the stage's learning rate for every parameter that it means to train, by name within the part."""
+    """Share of the stage's learning rate for every parameter that it means to train, by name
+    within the part.
+    """
     names = planned_names(model, part, train)
     if train.layer_decay is None or not names:
         return dict.fromkeys(names, train.lr)
@@ -48,7 +51,9 @@ def planned_shares(model: MLLM, part: Part, train: TrainConfig) -> dict[str, flo
 
 
 def freeze(model: MLLM, stage: Stage) -> None:
-    """Set what trains in `stage`; everything else takes part in no graph, and a frozen part drops nothing out."""
+    """Set what trains in `stage`; everything else takes part in no graph, and a frozen part
+    drops nothing out.
+    """
     for part in PARTS:
         planned = planned_shares(model, part, stage.train.get(part, TrainConfig(lr=0.0)))
         for name, parameter in model.part(part).named_parameters():
@@ -59,7 +64,9 @@ def freeze(model: MLLM, stage: Stage) -> None:
 
 
 def make_optimizer(model: MLLM, objectives: Iterable[Objective], stage: Stage) -> torch.optim.AdamW:
-    """AdamW with one group per part, share of the rate and decay; each group carries its part's name and its share."""
+    """AdamW with one group per part, share of the rate and decay; each group carries its part's
+    name and its share.
+    """
     groups = []
     for part in PARTS:
         shares = planned_shares(model, part, stage.train.get(part, TrainConfig(lr=0.0)))
@@ -80,7 +87,9 @@ def make_optimizer(model: MLLM, objectives: Iterable[Objective], stage: Stage) -
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> dict[str, float]:
-    """Give every group its share of `rate` for this step; returns the rates in force by part, the highest of each."""
+    """Give every group its share of `rate` for this step; returns the rates in force by part,
+    the highest of each.
+    """
     highest: dict[str, float] = {}
     for group in optimizer.param_groups:
         group["lr"] = rate * group["share"]

@@ -30,7 +30,9 @@ def _constant(schedule: ScheduleConfig, done: float) -> float:
 
 
 def _wsd(schedule: ScheduleConfig, done: float) -> float:
-    """Stable, then a fall over the last share: the rate for runs whose length may still change (arXiv 2404.06395)."""
+    """Stable, then a fall over the last share: the rate for runs whose length may still change
+    (arXiv 2404.06395).
+    """
     assert schedule.decay is not None
     begins = 1.0 - schedule.decay.share
     return FALLS[schedule.decay.shape](_left(begins, done)) if done > begins else 1.0

@@ -14,7 +14,8 @@ class Line:
     slope: float
     """Loss per step; negative while the loss falls."""
     slope_error: float
-    """Its standard error: how far the scatter of the losses alone could have turned the line."""
+    """Its standard error: how far the scatter of the losses alone could have turned the
+    line."""
     end: float
     """The line's value at the last step."""
     end_error: float

@@ -10,7 +10,9 @@ from torch.distributed.tensor import DTensor
 
 
 class Snapshot:
-    """Copies of an optimizer's parameters and of its state: 12 bytes per parameter that trains, with AdamW in fp32."""
+    """Copies of an optimizer's parameters and of its state: 12 bytes per parameter that trains,
+    with AdamW in fp32.
+    """
 
     def __init__(
         self,
@@ -75,5 +77,7 @@ def _copy(tensor: torch.Tensor, keep: Literal["cpu", "device"]) -> torch.Tensor:
 
 
 def _local(tensor: torch.Tensor) -> torch.Tensor:
-    """What this process holds of `tensor`: the shard of a sharded one, which copies between devices as it is."""
+    """What this process holds of `tensor`: the shard of a sharded one, which copies between
+    devices as it is.
+    """
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor

@@ -1,8 +1,9 @@
-"""Exports: the parts of a finished stage as folders, written after its state is safe, so that a failure loses nothing.
+"""Exports: the parts of a finished stage as folders, written after its state is safe, so that a
+failure loses nothing.
 
-state/exported.json notes which parts of which finished stage are there, and how their files looked. A run that was
-stopped in between exports the others when it is resumed. A part that no stage has changed since its last export is
-linked instead of written.
+state/exported.json notes which parts of which finished stage are there, and how their files
+looked. A run that was stopped in between exports the others when it is resumed. A part that no
+stage has changed since its last export is linked instead of written.
 """
 
 from __future__ import annotations
@@ -36,17 +37,20 @@ FAILURES = (
     TypeError,
     ValueError,
 )
-"""What disks, transformers and a model's own code raise while a part is saved and loaded again."""
+"""What disks, transformers and a model's own code raise while a part is saved and loaded
+again."""
 
 
 def export_stage(run: StageRun, token: str) -> None:
-    """Write the folders of the stage's parts that are not there yet, then the stage into the manifest.
+    """Write the folders of the stage's parts that are not there yet, then the stage into the
+    manifest.
 
-    Every process calls it. One part's failure does not keep the others from being written. `token` differs between two
-    times that the stage was trained to its end.
+    Every process calls it. One part's failure does not keep the others from being written.
+    `token` differs between two times that the stage was trained to its end.
 
     Raises:
-        RunError: a part could not be exported; the state is kept, and a resumed run tries again.
+        RunError: a part could not be exported; the state is kept, and a resumed run tries
+            again.
     """
     missing: dict[Part, str | None] = broadcast(_missing(run, token) if rank() == 0 else None)
     problems: dict[str, str] = {
@@ -77,7 +81,9 @@ def _missing(run: StageRun, token: str) -> dict[Part, str | None]:
 
 
 def same_weights(recipe: Recipe, index: int, part: Part) -> list[int]:
-    """Earlier stages, the last first, that save `part` with the very weights that it has after stage `index`."""
+    """Earlier stages, the last first, that save `part` with the very weights that it has after
+    stage `index`.
+    """
     found = []
     for number in range(index, 0, -1):
         stage = recipe.stages[number]
@@ -90,7 +96,9 @@ def same_weights(recipe: Recipe, index: int, part: Part) -> list[int]:
 
 
 def _same(run: StageRun, part: Part) -> str | None:
-    """Folder of an earlier stage that holds the same weights and is as it was written; none where there is none."""
+    """Folder of an earlier stage that holds the same weights and is as it was written; none
+    where there is none.
+    """
     for number in same_weights(run.recipe, run.index, part):
         folder = run.folder.stage(number, run.recipe.stages[number].name) / part
         known = _record(run.folder).get(str(number), {}).get("parts", {}).get(part)
@@ -108,7 +116,8 @@ def _export(run: StageRun, token: str, part: Part, source: str | None) -> None:
         lambda: save_part(run.bundle, part, target, same_as=Path(source), trust_remote_code=remote)
     )
     if not linked:
-        # What was linked may have been changed from outside since: then it fails the gate, and is written.
+        # What was linked may have been changed from outside since: then it fails the gate, and
+        # is written.
         save_part(run.bundle, part, target, trust_remote_code=remote)
     if rank() == 0:
         unchanged = str(Path(source).relative_to(run.folder.path)) if source and linked else None
@@ -135,7 +144,9 @@ def _problem(action: Callable[[], None]) -> str | None:
 
 
 def _signature(folder: Path) -> dict[str, list[int]] | None:
-    """Size and time of every file of a part: links to a file share both; none when it is not there."""
+    """Size and time of every file of a part: links to a file share both; none when it is not
+    there.
+    """
     if not folder.is_dir():
         return None
     files = sorted(path for path in folder.rglob("*") if path.is_file())

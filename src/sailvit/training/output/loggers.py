@@ -36,8 +36,8 @@ class Logger(Protocol):
 class Loggers:
     """All loggers that a run's recipe names; they are opened with the first values.
 
-    A logger that fails later (its disk is full, its server gone) is left out until the next stage:
-    the run's own files hold all that it would have been given.
+    A logger that fails later (its disk is full, its server gone) is left out until the next
+    stage: the run's own files hold all that it would have been given.
     """
 
     def __init__(
@@ -129,7 +129,9 @@ class _TensorBoard:
 
 
 class _Logged:
-    """What wandb and trackio have in common: a run object that logs dictionaries, over steps of the run."""
+    """What wandb and trackio have in common: a run object that logs dictionaries, over steps of
+    the run.
+    """
 
     _run: Any
 
@@ -166,7 +168,9 @@ class _Wandb(_Logged):
 
 
 class _Trackio(_Logged):
-    """Trackio, in files of its own on this machine (TRACKIO_DIR) unless its settings name a Space."""
+    """Trackio, in files of its own on this machine (TRACKIO_DIR) unless its settings name a
+    Space.
+    """
 
     def __init__(self, recipe: Recipe, folder: RunFolder) -> None:
         trackio = importlib.import_module("trackio")

@@ -54,7 +54,9 @@ def start_manifest(
 
 
 def run_day(folder: RunFolder, recipe: Recipe) -> date:
-    """The day that dated chat templates write in a run: the recipe's, or else the one on which the run began."""
+    """The day that dated chat templates write in a run: the recipe's, or else the one on which
+    the run began.
+    """
     if recipe.model.chat_date is None and folder.manifest.is_file():
         values = read_json(folder.manifest)
         if begun := values.get("chat_date") or values.get("created", "")[:10]:
@@ -75,7 +77,9 @@ def note_resume(folder: RunFolder, run: StageRun) -> None:
 def note_changes(
     folder: RunFolder, recipe: Recipe, found: Sequence[Difference], *, stage: int, step: int
 ) -> None:
-    """Add to the manifest which settings the run goes on with differently, from where on; nothing if none do."""
+    """Add to the manifest which settings the run goes on with differently, from where on;
+    nothing if none do.
+    """
     if not found:
         return
     values = read_json(folder.manifest)
@@ -120,7 +124,8 @@ def note_stage(
         **({"unchanged": dict(unchanged)} if unchanged else {}),
         "files": sorted(name for path in parts.values() for name in files_below(path, folder.path)),
     }
-    # A run stopped between this note and the next state repeats the end of the stage; the later note replaces it.
+    # A run stopped between this note and the next state repeats the end of the stage; the later
+    # note replaces it.
     values["stages"] = [
         *(known for known in values["stages"] if known["index"] != run.index),
         stage,
@@ -139,7 +144,9 @@ def _planned(stage: Stage) -> dict[str, Any]:
 
 
 def _parents(recipe: Recipe) -> dict[str, str]:
-    """Where weights come from: by part, and by `stage/part` for folders that a stage starts from."""
+    """Where weights come from: by part, and by `stage/part` for folders that a stage starts
+    from.
+    """
     model = recipe.model
     fresh = f"fresh, seed {recipe.seed}"
     begun = {
@@ -172,7 +179,9 @@ def machine() -> dict[str, Any]:
 
 
 def fingerprint_folder(source: str) -> str | None:
-    """A hash of a local checkpoint's weights and config; none for a hub id, which its revision identifies."""
+    """A hash of a local checkpoint's weights and config; none for a hub id, which its revision
+    identifies.
+    """
     folder = Path(resolve_source(source))
     files = (
         sorted([*folder.glob("*.safetensors"), *folder.glob("config.json")])

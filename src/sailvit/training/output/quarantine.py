@@ -16,7 +16,9 @@ from sailvit.training.stages.journal import Journal
 
 
 class QuarantineLog:
-    """Writes this process's lines: rank 0 to quarantine.jsonl, the others to quarantine-<rank>.jsonl."""
+    """Writes this process's lines: rank 0 to quarantine.jsonl, the others to
+    quarantine-<rank>.jsonl.
+    """
 
     def __init__(self, folder: RunFolder, journal: Journal | None = None) -> None:
         self._folder = folder
@@ -45,7 +47,9 @@ class QuarantineLog:
                 )
 
     def files(self) -> Iterator[Path]:
-        """The files that this process keeps in order: its own, and rank 0 also those of ranks that are no more."""
+        """The files that this process keeps in order: its own, and rank 0 also those of ranks
+        that are no more.
+        """
         yield self._path(rank())
         if rank() == 0:
             gone = {*self._folder.quarantines} - {self._path(number) for number in range(world())}

@@ -13,9 +13,9 @@ from sailvit.training.stages.stage_run import StageRun, StepRecord
 class Callback:
     """Base of all callbacks: does nothing at any moment and has no state.
 
-    One with a state overrides `state_dict` and `load_state_dict`: checkpoints hold what it gives and
-    hand it back, under the name of its class, before `stage_started` of a resumed stage (`run.step` is
-    then above 0). A stage that begins anew has step 0.
+    One with a state overrides `state_dict` and `load_state_dict`: checkpoints hold what it
+    gives and hand it back, under the name of its class, before `stage_started` of a resumed
+    stage (`run.step` is then above 0). A stage that begins anew has step 0.
     """
 
     def stage_started(self, run: StageRun) -> None:
@@ -35,7 +35,9 @@ class Callback:
         return {}
 
     def state_tensors(self, run: StageRun) -> dict[str, torch.Tensor]:
-        """Tensors of the state. One named `key/parameter` comes back sharded as that parameter is."""
+        """Tensors of the state. One named `key/parameter` comes back sharded as that parameter
+        is.
+        """
         del run
         return {}
 
@@ -50,4 +52,6 @@ class Callback:
         """Weights and moments are those of an earlier step, with this state then; data goes on."""
 
     def intervention(self) -> Any:
-        """A value that changes with all that the callback does to weights or rates; None: nothing."""
+        """A value that changes with all that the callback does to weights or rates; None:
+        nothing.
+        """

@@ -1,4 +1,6 @@
-"""The journal: lines about a run that outlive a full disk, as they wait in memory until there is room."""
+"""The journal: lines about a run that outlive a full disk, as they wait in memory until there
+is room.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,8 @@ from sailvit.models.loading.build import ModelBundle
 
 
 class Journal:
-    """Writes this process's lines of a run, in order. A run goes on without its lines, but no state is saved ahead of
+    """Writes this process's lines of a run, in order. A run goes on without its lines, but no
+        state is saved ahead of
     them: a resumed run would have a gap where they should be.
     """
 

@@ -34,7 +34,8 @@ def make_loader_config(recipe: Recipe, index: int, sizes: Mapping[str, int]) -> 
 def samples_of(stage: Stage, sizes: Mapping[str, int]) -> int | None:
     """Records that the stage draws; none when its length is given in tokens.
 
-    That is its length, or what its sources have where each ends after some epochs: so schedules end with the data.
+    That is its length, or what its sources have where each ends after some epochs: so schedules
+    end with the data.
     """
     asked = stage.length.samples
     if stage.length.epochs is not None:

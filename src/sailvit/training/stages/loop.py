@@ -46,9 +46,11 @@ def run_stage(run: StageRun, callbacks: Sequence[Callback]) -> None:
 
 
 def _agreed_steps(run: StageRun) -> Iterator[Step]:
-    """The loader's steps. What stops one process's loader is raised by all of them after the same step.
+    """The loader's steps. What stops one process's loader is raised by all of them after the
+    same step.
 
-    Otherwise the others would wait for it in their next sum, and no state could be saved before the run stops.
+    Otherwise the others would wait for it in their next sum, and no state could be saved before
+    the run stops.
     """
     if world() == 1:
         yield from run.loader
@@ -69,12 +71,16 @@ def _agreed_steps(run: StageRun) -> Iterator[Step]:
 
 
 def train_step(run: StageRun, step: Step, began: float, arrived: float) -> StepRecord:
-    """One optimizer step over the whole global batch; `began` and `arrived` are clock readings around the loader."""
-    # Counted before they move: on a GPU every number asked for waits until all that was started before is done.
+    """One optimizer step over the whole global batch; `began` and `arrived` are clock readings
+    around the loader.
+    """
+    # Counted before they move: on a GPU every number asked for waits until all that was started
+    # before is done.
     counts = _global_counts(run, step.batches)
     batches = [batch.to(run.device) for batch in step.batches]
     samples, tokens = run.samples + counts["samples"], run.tokens + counts["tokens"]
-    # The rate belongs to the middle of the step, so that the first one already moves and the last is not zero.
+    # The rate belongs to the middle of the step, so that the first one already moves and the
+    # last is not zero.
     done = (run.share_done(run.samples, run.tokens) + run.share_done(samples, tokens)) / 2
     rates = set_rate(run.optimizer, run.rate(done))
     # Dropout draws from the global generator; seeded by step, a resumed run draws the same.
@@ -116,13 +122,16 @@ def train_step(run: StageRun, step: Step, began: float, arrived: float) -> StepR
 
 
 def accumulate(run: StageRun, batches: Sequence[Batch], counts: dict[str, int]) -> dict[str, float]:
-    """Gradients of the weighted objectives over all micro-batches; returns their means over the global batch."""
+    """Gradients of the weighted objectives over all micro-batches; returns their means over the
+    global batch.
+    """
     bf16 = torch.autocast(run.device.type, torch.bfloat16, enabled=run.recipe.precision == "bf16")
     plain = torch.autocast(run.device.type, enabled=False)
     sums = {
         name: torch.zeros((), dtype=torch.float64, device=run.device) for name in run.objectives
     }
-    # Apart, as what weights are cast to is kept until autocast ends: here without a graph, below with one.
+    # Apart, as what weights are cast to is kept until autocast ends: here without a graph,
+    # below with one.
     with bf16:
         batches = look_ahead(run, batches)
     with bf16:
@@ -143,7 +152,8 @@ def _sum_gradients(
     if run.replicas is None:
         sum_gradients(trained)
     if run.model.everywhere and not counts["images"]:
-        # No process had an image: blank tiles left zeros where otherwise there is no gradient, and the optimizer rests.
+        # No process had an image: blank tiles left zeros where otherwise there is no gradient,
+        # and the optimizer rests.
         for part in ("tower", "connector"):
             run.model.part(part).zero_grad(set_to_none=True)
 
@@ -158,7 +168,9 @@ def _flops(run: StageRun, counts: dict[str, int]) -> float:
 
 
 def _global_counts(run: StageRun, batches: Sequence[Batch]) -> dict[str, int]:
-    """What the step holds, over all micro-batches and processes; objectives count their own units."""
+    """What the step holds, over all micro-batches and processes; objectives count their own
+    units.
+    """
     local = {
         "samples": sum(len(batch.sample_ids) for batch in batches),
         "tokens": sum(batch.tokens.numel() - batch.padding for batch in batches),

@@ -36,7 +36,8 @@ def _loss(
     logits = any(objective.needs_logits for objective in run.objectives.values())
     routers = any(objective.needs_routers for objective in run.objectives.values())
     if batch.seed is not None:
-        # The language draws after the tower, so here the tower draws what it drew in the pass before.
+        # The language draws after the tower, so here the tower draws what it drew in the pass
+        # before.
         torch.manual_seed(batch.seed)
     activations = run.model(batch, logits=logits, routers=routers)
     totals = []

@@ -27,7 +27,8 @@ def look_ahead(run: StageRun, batches: Sequence[Batch]) -> list[Batch]:
         if run.stage.negatives == "step" or not objective.looks_ahead
     ]
     if len(made) > 1 and any(objective.looks_ahead for objective in asked):
-        # Dropout has to be the same in both passes: else the gradient is that of no loss at all.
+        # Dropout has to be the same in both passes: else the gradient is that of no loss at
+        # all.
         made = [dataclasses.replace(batch, seed=_seed(run, at)) for at, batch in enumerate(made)]
         made = _with_features(model, made, run.recipe.parallel.kept_features * 2**30)
     for objective in asked:

@@ -59,7 +59,8 @@ class StageRun:
     rate_factor: float = 1.0
     """What callbacks multiply the schedule's learning rate by."""
     replicas: Replicas | None = None
-    """The loss with gradients of all processes, once a step with replicated weights was taken."""
+    """The loss with gradients of all processes, once a step with replicated weights was
+    taken."""
     skipped: int = 0
     """Steps of this stage that changed nothing, because a loss or gradient was not finite."""
     skipped_in_row: int = 0

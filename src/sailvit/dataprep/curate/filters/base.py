@@ -1,4 +1,6 @@
-"""What a filter is. One that looks at records alone gives an objection or none; others are given what they need."""
+"""What a filter is. One that looks at records alone gives an objection or none; others are
+given what they need.
+"""
 
 from __future__ import annotations
 
@@ -30,13 +32,16 @@ class Filter(Config):
     """Settings of a filter, and the filter itself."""
 
     FILES: ClassVar[tuple[str, ...]] = ()
-    """Fields that name a file or folder; relative ones start at the folder of the file of settings."""
+    """Fields that name a file or folder; relative ones start at the folder of the file of
+    settings."""
 
     kinds: list[str] | None = None
     """Kinds of records that it looks at; it lets all others pass. None: all kinds."""
 
     def check(self) -> None:
-        """Do what can fail for all records, so that it fails before the first: read files, find libraries."""
+        """Do what can fail for all records, so that it fails before the first: read files, find
+        libraries.
+        """
 
     def applies_to(self, view: RecordView) -> bool:
         """Whether it has a say about this record."""
@@ -62,7 +67,9 @@ class ScoredFilter(Filter):
     """Images per forward pass."""
 
     def judge(self, view: RecordView, scores: Sequence[float]) -> Objection | None:
-        """Why the record is dropped, given the score of every image with the record's text; None: it is kept."""
+        """Why the record is dropped, given the score of every image with the record's text;
+        None: it is kept.
+        """
         raise NotImplementedError
 
 

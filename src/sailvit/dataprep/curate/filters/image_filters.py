@@ -81,7 +81,8 @@ class Duplicate(CopyFilter):
     why = "copy of an earlier record"
 
     of: Literal["record", "image", "text"] = "record"
-    """What has to be equal: images and text, all images (then questions about one image are copies), or the text."""
+    """What has to be equal: images and text, all images (then questions about one image are
+    copies), or the text."""
 
     def hashes(self, view: RecordView) -> Sequence[Hash]:
         """One of the record or its text, or one per image."""
@@ -91,9 +92,11 @@ class Duplicate(CopyFilter):
 
 
 class NearDuplicate(CopyFilter):
-    """Drops records whose images look like those of earlier ones: scaled, compressed again, brightened.
+    """Drops records whose images look like those of earlier ones: scaled, compressed again,
+    brightened.
 
-    Documents look alike at the 9 x 8 cells that are compared: restrict it with `kinds`, or leave those out.
+    Documents look alike at the 9 x 8 cells that are compared: restrict it with `kinds`, or
+    leave those out.
     """
 
     why = "looks like an earlier record"
@@ -101,13 +104,15 @@ class NearDuplicate(CopyFilter):
     distance: Annotated[int, Field(ge=0, le=16)] = 6
     """Most different bits, of 128."""
     text: bool = False
-    """Whether the text has to be equal too; otherwise several questions about one image are copies."""
+    """Whether the text has to be equal too; otherwise several questions about one image are
+    copies."""
 
     def hashes(self, view: RecordView) -> Sequence[Hash]:
         """One per image."""
         if not self.text:
             return view.picture_hashes
-        # Texts that differ move the hash by some 64 bits, equal ones leave distances as they are.
+        # Texts that differ move the hash by some 64 bits, equal ones leave distances as they
+        # are.
         high, low = view.text_hash
         return [(one ^ high, other ^ low) for one, other in view.picture_hashes]
 
@@ -120,7 +125,8 @@ class Similarity(ScoredFilter):
     """Keeps records whose text fits their images."""
 
     at_least: float
-    """Least cosine of image and text; 0.2 is usual for CLIP, whose scores lie between 0.1 and 0.4."""
+    """Least cosine of image and text; 0.2 is usual for CLIP, whose scores lie between 0.1 and
+    0.4."""
 
     def judge(self, view: RecordView, scores: Sequence[float]) -> Objection | None:
         """The image that fits worst."""

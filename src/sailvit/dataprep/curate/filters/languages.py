@@ -20,7 +20,9 @@ _LOOKED_AT = 1000
 
 
 def language(text: str) -> str:
-    """ISO 639-1 code of a text's language with py3langid (extra `curate`), otherwise its script as `script:latin`."""
+    """ISO 639-1 code of a text's language with py3langid (extra `curate`), otherwise its script
+    as `script:latin`.
+    """
     text = text[:_LOOKED_AT]
     scripts = Counter(_script(letter) for letter in text if letter.isalpha())
     if scripts.total() + 3 * scripts["cjk"] < _LETTERS:
@@ -37,7 +39,8 @@ def recognizer() -> str:
 
 @cache
 def _classify() -> Callable[[str], tuple[str, float]]:
-    # The model is a file of the package (139 languages, 5 MB, BSD); it takes a second to load, once per process.
+    # The model is a file of the package (139 languages, 5 MB, BSD); it takes a second to load,
+    # once per process.
     from py3langid.langid import MODEL_FILE, LanguageIdentifier
 
     identifier = LanguageIdentifier.from_model_file(MODEL_FILE)

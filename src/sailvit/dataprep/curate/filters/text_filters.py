@@ -1,4 +1,6 @@
-"""Filters by text: length, repetition, language, what is read from the image, and scores that somebody gave."""
+"""Filters by text: length, repetition, language, what is read from the image, and scores that
+somebody gave.
+"""
 
 from __future__ import annotations
 
@@ -97,8 +99,9 @@ class Language(RecordFilter):
 class ReadText(RecordFilter):
     """Keeps records by how much of their answers is read from the image.
 
-    That is the share of the answers' characters that stand in quotation marks, as captions quote what they read; all of
-    it in records of kind `ocr`. Records carry no field that marks read text, so nothing else is looked at.
+    That is the share of the answers' characters that stand in quotation marks, as captions
+    quote what they read; all of it in records of kind `ocr`. Records carry no field that marks
+    read text, so nothing else is looked at.
     """
 
     at_least: Share | None = None
@@ -119,7 +122,8 @@ class ScoresFilter(RecordFilter):
     FILES = ("file",)
 
     file: str
-    """JSONL of `{score}` with `id` or `position`, as `sailvit data judge` writes it; a record's last line counts."""
+    """JSONL of `{score}` with `id` or `position`, as `sailvit data judge` writes it; a record's
+    last line counts."""
     at_least: float | None = None
     """Least score; yes is 1 and no is 0."""
     at_most: float | None = None
