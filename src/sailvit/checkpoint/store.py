@@ -54,7 +54,7 @@ class Saved:
     path: Path
     """Its folder."""
     values: dict[str, Any]
-    """What it holds beside tensors."""
+    """Its state that is not tensors."""
 
     def shapes(self) -> dict[str, torch.Size]:
         """Shape of every tensor in it, by name."""
@@ -96,15 +96,14 @@ class Checkpoints:
         wait: bool,
         aside: str | None = None,
     ) -> Path:
-        """Write the state at `place`, a stage's index and a step; returns the folder that it gets.
+        """Write the state at `place`, a stage's index and a step; returns its folder.
 
-        Tensors are streamed from where they are, and training waits for that. Those of an
-        accelerator are copied to this machine's memory instead, where it has room, and written
-        in the background. Checksums, publishing and the removal of old ones always go on in the
-        background, unless `wait`. An earlier save is finished first. `values["score"]`, if
-        there, is what the best checkpoint has least of. With `aside` the state is kept under a
-        name that begins with it, from which nothing resumes, and which is the only one of its
-        kind.
+        An earlier save is finished first. Tensors are streamed from where they are, and
+        training waits for that; tensors of an accelerator are copied to host memory instead,
+        where it has room, and written in the background. Checksums, publishing and the removal
+        of old checkpoints always run in the background, unless `wait`. The best checkpoint is
+        the one with the lowest `values["score"]`. With `aside` the folder's name begins with
+        that word: nothing resumes from it, and it replaces an earlier one of that word.
 
         Raises:
             RunError: this or the earlier save could not be written; complete checkpoints are as
@@ -115,6 +114,7 @@ class Checkpoints:
         final = self.folder / (f"{aside}-{name}" if aside else name)
         draft = final.with_name(final.name + ".part")
         live = {name: tensor.detach() for name, tensor in tensors.items()}
+        # It is the barrier too: no rank writes before rank 0 has made the folder.
         with self._agreed_problem():
             if rank() == 0:
                 shutil.rmtree(draft, ignore_errors=True)
@@ -136,6 +136,7 @@ class Checkpoints:
             "process_group": self._group,
             "no_dist": world() == 1,
         }
+        # All ranks or none: both ways of saving have collectives, and not the same ones.
         if all(gather_objects(_may_copy(tensors))):
             copied = async_save(tensors, **given)
             assert isinstance(copied, Future)
@@ -151,13 +152,13 @@ class Checkpoints:
                 pending.result()
 
     def has(self, place: tuple[int, int]) -> bool:
-        """Whether the state at `place` is there and complete; to be asked after `wait`."""
+        """Whether there is a complete state at `place`; ask after `wait`."""
         found = self.folder / f"{place[0]:02d}-{place[1]:08d}" / "complete.json"
         return bool(broadcast(found.exists()))
 
     @contextmanager
     def _agreed_problem(self) -> Iterator[None]:
-        """A stretch that ends when every process is through; RunError on all of them when one
+        """A context that ends when every process has left it; RunError on all of them when one
         could not write.
         """
         problem: RunError | None = None
@@ -171,19 +172,16 @@ class Checkpoints:
             raise problem or RunError(told[0])
 
     def newest(self) -> tuple[Saved | None, list[str]]:
-        """The newest checkpoint that is as it was written, and a sentence for each newer one
-        that is not.
-        """
+        """The newest undamaged checkpoint, and a sentence for each damaged newer one."""
         self.wait()
-        name, notes = broadcast(self._look() if rank() == 0 else None)
+        name, notes = broadcast(self._newest_sound() if rank() == 0 else None)
         found = self.folder / name if name else None
         return (Saved(found, read_json(found / "values.json")) if found else None), notes
 
     def clear(self) -> None:
-        """Remove every checkpoint, finished or not, when the run is complete; the best one, if
-        wanted, becomes `best`.
+        """Remove every checkpoint, finished or not, when the run is complete.
 
-        Under that name nothing resumes from it.
+        The best one, if wanted, is renamed to `best`; nothing resumes from that name.
         """
         self.wait()
         if rank() != 0:
@@ -208,13 +206,14 @@ class Checkpoints:
             if old != draft:
                 shutil.rmtree(old, ignore_errors=True)
         if final.exists():
-            # Saved again after a resume; the same state, so nothing is lost between these two
-            # lines.
+            # Saved again after a resume. It is the same state: a crash between the next two
+            # lines loses steps that are repeated to the bit.
             shutil.rmtree(final)
         draft.rename(final)
         self._prune()
 
-    def _look(self) -> tuple[str | None, list[str]]:
+    def _newest_sound(self) -> tuple[str | None, list[str]]:
+        """Its folder's name, if there is one, and the sentences of `newest`."""
         notes: list[str] = []
         for path in reversed(_complete(self.folder)):
             if (problem := _problem(path)) is None:
@@ -235,7 +234,7 @@ class Checkpoints:
             shutil.rmtree(doomed, ignore_errors=True)
 
     def _best(self, paths: list[Path]) -> Path | None:
-        """The checkpoint with the least score; none when it is not wanted."""
+        """The checkpoint with the lowest score; None when not wanted or none has a score."""
         scores = (
             {path: read_json(path / "values.json").get("score") for path in paths}
             if self._keep_best
@@ -259,7 +258,7 @@ def _complete(folder: Path) -> list[Path]:
 
 
 def _problem(path: Path) -> str | None:
-    """What differs from the checkpoint as it was written, if anything does."""
+    """What differs from the checkpoint as it was written; None when nothing does."""
     try:
         files: dict[str, Any] = read_json(path / "complete.json")["files"]
         return next(
@@ -294,10 +293,10 @@ def _reader(path: Path) -> Any:
 
 
 def _may_copy(tensors: Mapping[str, torch.Tensor]) -> bool:
-    """Whether this process's tensors are an accelerator's, and this machine's memory has room
-    for a copy of them.
+    """Whether this process's tensors are on an accelerator, and host memory has room for a copy
+    of them.
 
-    On the CPU a copy would take as much as what trains itself, for seconds per save.
+    On the CPU a copy would take as much memory as the state itself, for seconds per save.
     """
     held = [t.to_local() if isinstance(t, DTensor) else t for t in tensors.values()]
     free = free_memory(torch.device("cpu"))
@@ -308,7 +307,7 @@ def _may_copy(tensors: Mapping[str, torch.Tensor]) -> bool:
 
 @contextmanager
 def _removed_on_failure(draft: Path) -> Iterator[None]:
-    """A stretch that fills `draft`, which gives its room back when the disk is full."""
+    """A context that fills `draft`; a failed write removes it, which frees its space."""
     try:
         yield
     except (OSError, SafetensorError, CheckpointException):

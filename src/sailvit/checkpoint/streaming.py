@@ -1,8 +1,9 @@
-"""Tensors to a safetensors file one after the other: a save takes the memory of one of them at
-most.
+"""Tensors written to a safetensors file one after the other, so that a save takes the memory of
+one tensor at most.
 
 torch's own writer for this format makes the whole file in memory first, from a copy of all
-tensors.
+tensors: for a state of 1539 MiB it took 4622 MiB more where this one took 11, and 22 s instead
+of 10 (benchmarks/checkpoint_memory.py).
 """
 
 from __future__ import annotations
@@ -70,8 +71,8 @@ class StreamingWriter(HuggingFaceStorageWriter):
         super().__init__(str(folder), save_distributed=True)
 
     def write_data(self, plan: SavePlan, planner: SavePlanner) -> Future[list[WriteResult]]:
-        """Write this process's pieces; the future is done, as streaming from memory that trains
-        cannot wait.
+        """Write this process's pieces; the future that comes back is done already, as the next
+        optimizer step would change what is still to be written.
         """
         written: Future[list[WriteResult]] = Future()
         if plan.items:
@@ -119,5 +120,6 @@ def _bytes(tensor: torch.Tensor) -> Any:
     """The tensor's bytes: its own memory where it lies on the CPU in one piece, else a copy of
     this one alone.
     """
+    # Flat, as a scalar cannot be viewed as bytes; as bytes, since numpy knows no bfloat16.
     flat = tensor.detach().cpu().contiguous().reshape(-1)
     return flat.view(torch.uint8).numpy().data

@@ -27,9 +27,11 @@ class Batch:
     """int64[B, T]: position ids, starting at 0 in every sample."""
     labels: torch.Tensor
     """int64[B, T]: the token to predict after each position, or -100."""
+    # int32: kernels for rows of several sequences take their starts in no other type.
     boundaries: torch.Tensor
     """int32[S + 1]: where segments start in the flattened B*T positions, and B*T; a row's
     padding is a segment."""
+    # A number, not a tensor: read off the device it would make every step wait for it.
     longest: int
     """Length of the longest segment, in tokens."""
     tiles: torch.Tensor
@@ -51,8 +53,8 @@ class Batch:
     features: torch.Tensor | None = None
     """float[I, P, D]: features of the tiles where they are known; None runs the tower."""
     seed: int | None = None
-    """Of the random numbers of its passes, where it takes several; None draws them as they
-    come."""
+    """Seed of dropout in its forward passes, so that a second pass repeats the first; None: the
+    global generator goes on."""
 
     @property
     def answer_tokens(self) -> int:
@@ -67,6 +69,7 @@ class Batch:
 
     def to(self, device: torch.device) -> Batch:
         """The same batch with every tensor on `device`."""
+        # Only from pinned memory does the copy run beside the computation.
         return self._mapped(lambda tensor: tensor.to(device, non_blocking=True))
 
     def pin_memory(self) -> Batch:

@@ -16,8 +16,8 @@ system says."""
 
 @contextmanager
 def explained(what: str, advice: str = "continue with --resume") -> Iterator[None]:
-    """A stretch that writes; RunError says that `what` could not be written, why, and what to
-    do.
+    """A context for code that writes `what`: a disk error leaves it as a RunError that says
+    what could not be written, why, and what to do.
     """
     try:
         yield

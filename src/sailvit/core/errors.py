@@ -11,6 +11,7 @@ def one_line(text: object, longest: int = LONGEST_REASON) -> str:
     line = " ".join(str(text).split()).encode(errors="backslashreplace").decode()
     if len(line) <= longest:
         return line
+    # The end is kept too: messages of libraries often name the file or the cause last.
     end = longest // 4
     return f"{line[: longest - end - 5]} ... {line[-end:]}"
 
@@ -40,7 +41,7 @@ class ModelError(SailvitError):
 
 
 class ProofError(SailvitError):
-    """Training that did something else than the recipe planned; raised by the proof of training."""
+    """Training did something other than the recipe planned; raised by the proof of training."""
 
 
 class RunError(SailvitError):
@@ -53,5 +54,5 @@ class InterruptedRunError(SailvitError):
     def __init__(self, message: str, *, preempted: bool = False) -> None:
         super().__init__(message)
         self.preempted = preempted
-        """Whether a scheduler asked for it, and may start the same command again, rather than a
-        person."""
+        """Whether a scheduler sent the signal, which may start the same command again; False: a
+        person did."""

@@ -1,10 +1,10 @@
-"""The lock on a run folder: a file that names the host and process that write there, and beats
-while they live.
+"""The lock on a run folder: a file that names the process that writes there and its host, and
+whose modification time is that process's heartbeat.
 
-`flock` is not relied on, as shared file systems may keep it to one machine. The file appears
-whole by a hard link, which NFS does as one step; its time of change is the heartbeat. A lock is
-left behind by a process that was killed: on the same machine the process is looked up,
-elsewhere its heartbeat is watched for a while.
+`flock` is not relied on, as some shared file systems apply it on one machine only. The file
+appears whole by a hard link, which NFS makes in one step. A process that was killed leaves its
+lock behind: on the same machine the process is looked up, from another machine its heartbeat is
+watched for a while.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from sailvit.core.errors import RunError
 
 HEARTBEAT = 10.0
 """Seconds between two beats."""
+# Three beats and some delay of a busy file server: one late beat must not cost a run its lock.
 PATIENCE = 35.0
 """Seconds without a beat after which a process of another machine is taken for dead."""
 _POLL = 0.5
@@ -67,7 +68,7 @@ class RunLock:
         self._lost = False
 
     def acquire(self) -> bool:
-        """Take the lock; whether it was one that a dead process had left.
+        """Take the lock; the result says whether it was one that a dead process had left.
 
         Raises:
             RunError: a living process holds it, or the folder cannot be written.
@@ -84,17 +85,19 @@ class RunLock:
         except RunError:
             self._remove_folder()
             raise
+        # A daemon: a run that crashes must not live on, and beat on, in this thread.
         threading.Thread(target=self._beat, name="run-lock", daemon=True).start()
         return took_over
 
     def check(self) -> None:
-        """RunError when another process has taken the lock, as this one was not seen to live
-        for long.
+        """RunError when another process has taken the lock, because this one's heartbeat had
+        stopped.
         """
         if self._lost:
             raise RunError(
                 f"{self.path.parent} was taken over by {_read(self.path) or 'another process'}, as"
-                " this process did not beat; it stops, so that the run is written by one alone"
+                " this process's heartbeat had stopped; this one ends, so that only one process"
+                " writes the run"
             )
 
     def release(self) -> None:
@@ -109,11 +112,13 @@ class RunLock:
         while not self._stop.wait(HEARTBEAT):
             holder = _read(self.path)
             if holder is None or holder.token != self._me.token:
+                # While this thread waited, `release` may have removed the file.
                 self._lost = not self._stop.is_set()
                 return
             try:
                 os.utime(self.path)
             except OSError:
+                # A file server that is away for a moment; the next beat tries again.
                 continue
 
     def _make_folder(self) -> None:
@@ -130,18 +135,20 @@ class RunLock:
 
 
 def living_holder(path: Path) -> Holder | None:
-    """Who holds the lock at `path` and lives, as far as this machine knows without waiting;
-    None when nobody.
+    """The living process that holds the lock at `path`; None when there is none.
+
+    Nothing is waited for: a holder on another machine counts as living.
     """
     holder = _read(path)
     return None if holder is None or _dead(holder) else holder
 
 
 def is_held(path: Path) -> bool | None:
-    """Whether the process that holds the lock at `path` lives, told at once; None when nobody does.
+    """Whether the process that holds the lock at `path` lives; None when nobody holds it.
 
-    A process of another machine is judged by its last beat. Clocks of two machines may differ,
-    so it gets three times the patience of one that wants the lock and can watch it beat.
+    The answer comes at once: a process of another machine is judged by the age of its last
+    beat. Clocks of two machines may differ, so that age may be three times `PATIENCE`, which is
+    the limit for a process that wants the lock and has time to watch the beats.
     """
     holder = _read(path)
     if holder is None:
@@ -153,8 +160,8 @@ def is_held(path: Path) -> bool | None:
 
 
 def _take(path: Path, me: Holder) -> bool:
-    """Make `path` name `me`; whether a dead process had to make way. RunError when a living one
-    holds it.
+    """Make `path` name `me`; the result says whether a dead process's lock was replaced.
+    RunError when a living one holds it.
     """
     for attempt in range(_TRIES):
         if _appear(path, me):
@@ -189,7 +196,7 @@ def _replace(path: Path, stale: Holder | None, me: Holder) -> None:
 
 
 def _appear(path: Path, me: Holder) -> bool:
-    """Whether `path` could be made, whole, where nothing was."""
+    """Whether `path` was created, with all its content, where there was no file."""
     draft = _written(path, me)
     try:
         os.link(draft, path)
@@ -230,11 +237,13 @@ def _read(path: Path) -> Holder | None:
 
 
 def _is_stale(path: Path, holder: Holder | None) -> bool:
-    """Whether the holder is dead: looked up on this machine, else its heartbeat is watched
-    until it beats or not.
+    """Whether the holder is dead: looked up on this machine, else its heartbeat is watched for
+    `PATIENCE` seconds.
     """
     if holder is not None and holder.machine == _machine():
         return _dead(holder)
+    # Only a change of the time counts, never its distance from this machine's clock: clocks
+    # of two machines differ.
     first, until = _time_of(path), time.monotonic() + PATIENCE
     while time.monotonic() < until:
         time.sleep(_POLL)
@@ -253,11 +262,15 @@ def _dead(holder: Holder) -> bool:
     if began is not None:
         return began != holder.began
     try:
+        # Signal 0 sends nothing and only checks that the process exists (man 2 kill).
         os.kill(holder.pid, 0)
     except ProcessLookupError:
         return True
     except PermissionError:
+        # It exists and belongs to another user.
         return False
+    # Where /proc is, it gave no start, so the process is a zombie. Elsewhere (macOS) the number
+    # is all that is known, and in doubt the run is left alone.
     return Path("/proc/self/stat").exists()
 
 
@@ -283,8 +296,8 @@ def _this_process() -> Holder:
 
 
 def _machine() -> str:
-    """Names the machine since it booted, and the space of its process numbers; containers share
-    host names.
+    """Names the machine, its last boot and the namespace of its process numbers, as containers
+    may share a host name.
     """
     return " ".join([socket.gethostname(), _boot(), _process_space()])
 
@@ -311,7 +324,7 @@ def _began(pid: int) -> str | None:
         text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return None
-    # The name, in parentheses, may hold anything; a zombie has ended and only waits to be
-    # fetched.
+    # Field 22 (man 5 proc). The name, in parentheses, may hold anything; a zombie (Z) has ended
+    # and only waits for its parent.
     fields = text.rpartition(")")[2].split()
     return None if fields[0] in "ZX" else fields[19]

@@ -26,6 +26,7 @@ def free_memory(device: torch.device) -> int | None:
         return torch.cuda.mem_get_info(device)[0]
     found = []
     with suppress(OSError, StopIteration):
+        # MemFree would not do: it leaves out the file cache, which the kernel gives back.
         lines = Path(_MEMINFO).read_text(encoding="utf-8").splitlines()
         found.append(
             next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
@@ -67,5 +68,6 @@ class PeakMemory:
         try:
             lines = Path(_PROC, "status").read_text(encoding="utf-8").splitlines()
         except OSError:
+            # In KiB, and never reset: the peak of the whole process (man 2 getrusage).
             return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))

@@ -22,9 +22,8 @@ class MonitoringConfig(Config):
     """Largest share of the run's time that monitoring may take: a point that would exceed it is
     left out; None: no limit."""
     source: str | None = None
-    """Source of the images and texts to measure on. One that no stage draws from makes them
-        held out;
-    None: they come from the stages' own sources."""
+    """Source of the images and texts to measure on; they are held out when no stage draws from
+    it. None: they come from the stages' own sources."""
     tiles: Annotated[int, Field(ge=2)] = 64
     """Tiles that the tower's features are compared on, one per image."""
     texts: Annotated[int, Field(ge=1)] = 64

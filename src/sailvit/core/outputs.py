@@ -1,8 +1,8 @@
-"""Files and folders that commands write where the user says: none that sailvit has not made is
-ever overwritten.
+"""Files and folders that commands write where the user says, without ever overwriting what
+sailvit did not make.
 
-A file that is there is replaced when it carries our mark, or when the user asked for it. Pages
-carry a `generator`; JSON and JSON lines are known by the keys that the command writes.
+An existing file is replaced when it carries sailvit's mark, or when the user asks for it. HTML
+pages carry a `generator`; JSON and JSON lines are known by the keys that the command writes.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ _HEAD = 1 << 16
 def refuse_foreign_file(
     path: Path, mark: Mapping[str, Any] | None = None, *, overwrite: bool = False
 ) -> None:
-    """RunError for a path that must not be written: a folder, or a file that sailvit has not made.
+    """RunError for a path that must not be written: a folder, or a file sailvit did not make.
 
-    `mark` is what a JSON file of the command has, keys with values or None for any; without it
-    a page is expected. To be called before the work, so that it is not done in vain. Devices
-    and pipes are no files, and may be written.
+    `mark` holds the keys of the command's JSON files, each with its value or None for any
+    value; without `mark` an HTML page is expected. Call it before the work, so that no work is
+    lost. Devices and pipes may always be written.
     """
     if path.is_dir():
         raise RunError(f"{path} is a folder; give the name of a file")
@@ -42,8 +42,8 @@ def refuse_foreign_file(
 
 
 def refuse_foreign_folder(path: Path, mark: str) -> None:
-    """RunError for a folder that holds something else than what the command wrote, known by its
-    file `mark`.
+    """RunError for a folder that holds files and was not written by the command, whose folders
+    are known by their file `mark`.
     """
     if path.exists() and not path.is_dir():
         raise RunError(f"{path} is a file; give a folder")
@@ -55,14 +55,15 @@ def refuse_foreign_folder(path: Path, mark: str) -> None:
 
 
 def write_output(path: Path, text: str) -> None:
-    """Write `text`, all or nothing, into a folder that is made if need be; RunError when that
-    cannot be.
+    """Write `text`, all or nothing, and make the folder if need be; RunError when it cannot be
+    written.
     """
     try:
+        # A pipe or device such as /dev/stdout: nothing can be renamed onto it.
         if path.exists() and not path.is_file():
             path.write_text(text, encoding="utf-8")
             return
-        # A link stays, and what it leads to is replaced.
+        # A symbolic link stays one: the file that it leads to is replaced.
         real = path.resolve()
         real.parent.mkdir(parents=True, exist_ok=True)
         draft = real.with_name(real.name + ".part")
@@ -82,13 +83,15 @@ def _is_page(path: Path) -> bool:
 
 
 def _is_ours(path: Path, mark: Mapping[str, Any]) -> bool:
-    """Whether the file is JSON lines whose first, or indented JSON that, has these keys, and
-    values that are given.
+    """Whether the file has the keys of `mark`, and the values given there: in the first of its
+    JSON lines, or at the top of indented JSON.
     """
     head = _head(path)
     try:
         first = json.loads(head.partition("\n")[0])
     except ValueError:
+        # Indented JSON may go on beyond the head, so it is not parsed: keys are searched for in
+        # the form in which `write_json` writes them.
         return head.startswith("{") and all(f'\n "{key}":' in head for key in mark)
     known = isinstance(first, dict) and mark.keys() <= first.keys()
     return known and all(first[key] == value for key, value in mark.items() if value is not None)

@@ -10,15 +10,15 @@ from sailvit.core.errors import SailvitError
 
 
 def is_own(name: str) -> bool:
-    """Whether a name in a recipe is that of a class of the user's own."""
+    """Whether a name in a recipe names a class of the user's own."""
     return ":" in name
 
 
 def own_class(name: str, error: type[SailvitError]) -> type:
     """The class that `module:Class` names; its module must lie where Python finds it.
 
-    Never looked for beside a recipe: a recipe of somebody else's can name only what is
-    installed here or lies in the current folder.
+    It is never looked for in the recipe's folder, so a recipe from somebody else can only run
+    code that is installed here or lies in the current folder.
 
     Raises:
         SailvitError: of the kind `error`, when there is no such module or class. What the

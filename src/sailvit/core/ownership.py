@@ -1,9 +1,8 @@
-"""What in a folder is sailvit's own: only that is ever moved or removed, and other things are
-never written among.
+"""Which files of a folder are sailvit's own: only these are ever moved or removed, and sailvit
+never writes among other files.
 
-A folder is a run's when its manifest is one that sailvit wrote. In it, what is ours is known by
-name and place; in saved parts, whose files their model chooses, by the list that the manifest
-keeps.
+A folder is a run's when its manifest is one that sailvit wrote. Our files in it are known by
+name and place; those of saved parts, whose names the model chooses, by the manifest's list.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from sailvit.core.run import RunFolder
 
 
 class Kind(Enum):
-    """What a name in a run's folder is, where it is no folder with rules of its own."""
+    """What a file or folder in a run's folder is; folders with rules of their own are trees."""
 
     FILE = "a file of ours"
     FREE = "a folder in which a library writes what it likes"
@@ -107,8 +106,8 @@ def manifest_of(folder: Path) -> dict[str, Any]:
 
 
 def strangers(folder: Path, tree: Tree = _FOLDER) -> list[str]:
-    """Paths in a run's folder, or one of other rules, that sailvit did not write; a whole
-    folder is one.
+    """Paths in a run's folder, or in one with the rules of another `tree`, that sailvit did not
+    write; a folder with nothing of ours is named once.
     """
     return sorted(_Scan(folder).strange(tree))
 
@@ -131,8 +130,8 @@ def own_entries(folder: Path) -> list[Path]:
 
 
 def remove_own(folder: Path) -> None:
-    """Remove what of a run's folder is the run's own, file by file, and the folders that this
-    leaves empty.
+    """Remove the run's own files from its folder, one by one, and the folders that are then
+    empty.
     """
     scan = _Scan(folder)
     for path in own_entries(folder):
@@ -162,6 +161,7 @@ class _Scan:
     """A run's folder as it is compared with what sailvit writes."""
 
     def __init__(self, folder: Path) -> None:
+        # Resolved once: whether a link leaves the run is a comparison with this path.
         self.root = Path(os.path.realpath(folder))
         self._listed: set[str] = set()
         self._parts: set[str] = set()
@@ -210,8 +210,8 @@ class _Scan:
                 yield from self._strange(inner, self.kind(inner, kind))
 
     def _part_file(self, path: Path, found: Kind | Tree) -> Kind | Tree:
-        """By the manifest's list, for a part that it has noted; by its name for one that was
-        not finished.
+        """What a part's file is: by the manifest's list for a part that it names; by the file's
+        name for a part that was not finished.
         """
         part = path.parent.relative_to(self.root).as_posix()
         if part in self._parts and any(name.startswith(f"{part}/") for name in self._listed):

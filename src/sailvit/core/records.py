@@ -33,7 +33,7 @@ class Turn:
 
 
 class Rendering(Protocol):
-    """An image that is drawn when somebody looks at it: planning needs its size only."""
+    """An image that is drawn when its pixels are asked for: planning needs its size only."""
 
     @property
     def size(self) -> tuple[int, int]:
@@ -62,8 +62,8 @@ class Record:
     """`caption` makes the pair usable by the contrastive objective; otherwise free (`ocr`,
     `qa`, `text`, ...)."""
     unread: tuple[str, ...] = field(default=(), compare=False)
-    """Keys of its row that hold something and were not read, and grounding marks (`<box>`) that
-    are learnt as words; for people to look at."""
+    """Keys of its row that hold a value and were not read, and grounding marks (`<box>`) that
+    are learnt as plain words; shown to people, never used."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,9 @@ class Sample:
 
 
 class Source(Protocol):
-    """Records by position. A format implements this, and of what stands below what it can."""
+    """Records by position. A format implements this, and those of the protocols below that it
+    can.
+    """
 
     def __len__(self) -> int:
         """Number of records."""
@@ -100,8 +102,8 @@ class Source(Protocol):
         """A short hash of the content or of what determines it; stored in the run's manifest."""
 
 
-# What a source may be able to do beside. A class has an ability when it has the members:
-# nothing is registered, so that a format of the user's own needs no import of ours.
+# Optional abilities of a source. A class has an ability when it has the members: nothing is
+# registered, so that a format of the user's own needs no import of ours.
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,9 @@ def seconds_ahead(
     """Seconds for stages of these lengths at the pace of one that took `seconds` for `samples`
     and `tokens`.
 
-    None where a length is in neither samples nor tokens, or nothing is done yet. What a stage
-    trains changes its pace, mostly by less than a factor of two, so this is a first guess: it
-    is exact for the stage in progress alone, which the caller adds.
+    None where a length is in neither samples nor tokens, or nothing is done yet. It is a first
+    guess: stages that train other parts run at another pace, mostly within a factor of two. The
+    stage in progress is not among `lengths`; the caller adds it.
     """
     total = 0.0
     for length in lengths:

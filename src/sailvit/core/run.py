@@ -71,8 +71,8 @@ class RunFolder:
 
     @property
     def logs(self) -> tuple[Path, ...]:
-        """The files with a line per moment of a stage, from which a resumed run drops what it
-        does again.
+        """The files whose lines each belong to a step of a stage: a resumed run drops the lines
+        of the steps that it repeats.
         """
         return self.metrics, self.proofs, self.events, self.monitoring
 
@@ -88,8 +88,8 @@ class RunFolder:
 
     @property
     def quarantines(self) -> list[Path]:
-        """The quarantine's files: that of rank 0 and, `quarantine-<rank>.jsonl`, those of the
-        others that have one.
+        """The quarantine's files: `quarantine.jsonl` of rank 0 and `quarantine-<rank>.jsonl` of
+        every other rank that has one.
         """
         return sorted(self.path.glob(f"{self.quarantine.stem}*{self.quarantine.suffix}"))
 
@@ -128,6 +128,7 @@ def write_json(path: Path, value: Any) -> None:
     was.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    # Beside the file, not in /tmp: a rename is atomic on one file system only.
     draft = path.with_name(path.name + ".part")
     draft.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     draft.replace(path)
@@ -153,6 +154,7 @@ def append_line(path: Path, value: dict[str, Any]) -> None:
 def append_lines(path: Path, values: Sequence[dict[str, Any]]) -> None:
     """Append a JSON line for each value, all or nothing: OSError leaves the file as it was."""
     text = "".join(json.dumps(value, ensure_ascii=False) + "\n" for value in values)
+    # Unbuffered: a buffer may fail at close, when what was written can no longer be cut off.
     with path.open("ab", buffering=0) as file:
         before = file.seek(0, os.SEEK_END)
         try:
@@ -160,7 +162,7 @@ def append_lines(path: Path, values: Sequence[dict[str, Any]]) -> None:
             while view:
                 view = view[file.write(view) :]
         except OSError:
-            # What a full disk took of a line would spoil the next one.
+            # A part of a line, as a full disk leaves it, would spoil the next one.
             file.truncate(before)
             raise
 

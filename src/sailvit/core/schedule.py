@@ -56,7 +56,8 @@ class SearchConfig(Config):
     most: Positive = 100.0
     """Highest rate, as a factor on the given one."""
     keep: Literal["cpu", "device"] = "cpu"
-    """Where a trial's way back is kept: a copy of all that trains and of its two moments."""
+    """Where the copy is kept that a trial returns to: all weights that train, with both
+    moments."""
 
     @model_validator(mode="after")
     def _holds_together(self) -> SearchConfig:
@@ -89,7 +90,7 @@ class ScheduleConfig(Config):
 
     @property
     def shape(self) -> Shape:
-        """What the rate follows: that of the search's base, or the schedule's own."""
+        """The shape that the rate follows: the schedule's own, or that of the search's base."""
         if self.name == "adalrs":
             assert self.search is not None
             return self.search.base
@@ -125,6 +126,7 @@ class ScheduleConfig(Config):
             raise ValueError(
                 f"schedule {self.shape} has no `decay`; take the shape wsd, or leave `decay` out"
             )
+        # 1e-9 below: 1 - 0.2 and the like are not exact in binary.
         stable = 1.0 if self.decay is None else 1.0 - self.decay.share
         if self.warmup > stable + 1e-9 and self.decay is not None:
             raise ValueError(

@@ -9,7 +9,9 @@ import numpy as np
 
 def derive_seed(seed: int, *names: str | int) -> int:
     """A 63-bit seed that depends on `seed` and every name, and on nothing else."""
+    # Not Python's hash(), which is salted anew in every process.
     text = "/".join(str(name) for name in (seed, *names))
+    # 63 bits: some generators take signed 64-bit seeds.
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
 
 

@@ -1,6 +1,6 @@
-"""One process among its peers: rank, world size, and the few sums and gathers that training needs.
+"""The process group: rank, world size, and the few sums and gathers that training needs.
 
-Every function is the identity with one process, so callers never ask whether a group exists.
+With one process every function is the identity, so callers never ask whether a group exists.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from torch.distributed.tensor import DTensor
 from sailvit.core.errors import RunError
 
 PATIENCE = timedelta(minutes=30)
-"""How long processes wait for each other: one may read all data of a run before it comes."""
+"""How long processes wait for each other: one may have to measure all data of a run first."""
 
 
 @contextmanager
 def process_group() -> Iterator[None]:
-    """A stretch of code inside the process group that a launcher such as torchrun announces.
+    """A context inside the process group that a launcher such as torchrun announces.
 
     A no-op without torchrun. No collective waits longer than `PATIENCE`.
     """
@@ -31,6 +31,7 @@ def process_group() -> Iterator[None]:
         yield
         return
     if torch.cuda.is_available():
+        # Before NCCL starts, which binds to the current device: without this all ranks take 0.
         torch.cuda.set_device(local_rank())
     dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo", timeout=PATIENCE)
     try:
@@ -40,8 +41,8 @@ def process_group() -> Iterator[None]:
 
 
 def barrier() -> None:
-    """Wait until every process is here; before one of them changes files that the others look
-    at.
+    """Wait until every process is here; for use before one of them changes files that others
+    read.
     """
     if world() > 1:
         dist.barrier()
@@ -55,7 +56,8 @@ def arrive(place: str, within: timedelta = PATIENCE) -> None:
     """
     if world() == 1:
         return
-    # NCCL has no barrier that names who is missing, so a GPU run makes a gloo group for it.
+    # monitored_barrier names the missing ranks and exists for gloo alone (torch.distributed
+    # docs), so a GPU run makes a gloo group for it.
     own = None if dist.get_backend() == "gloo" else dist.new_group(backend="gloo", timeout=within)
     try:
         dist.monitored_barrier(own, timeout=within, wait_all_ranks=True)
@@ -143,6 +145,7 @@ def gather_rows(rows: torch.Tensor) -> torch.Tensor:
     rows = rows.detach()
     if world() == 1:
         return rows
+    # all_gather takes tensors of one shape, so shorter ones are padded and cut again.
     counts = sum_counts(
         [len(rows) if index == rank() else 0 for index in range(world())], rows.device
     )
@@ -175,8 +178,6 @@ def sum_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
 
 
 def rows_before(count: int, device: torch.device) -> int:
-    """Number of rows that lower ranks contribute to `gather_rows` when this one contributes
-    `count`.
-    """
+    """Where this process's `count` rows begin in the result of `gather_rows`."""
     counts = sum_counts([count if index == rank() else 0 for index in range(world())], device)
     return sum(counts[: rank()])

@@ -1,4 +1,4 @@
-"""Gradients of replicas, added up over processes by torch while the backward pass still runs."""
+"""Gradients of replicas, summed over processes by torch while the backward pass still runs."""
 
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
@@ -58,8 +58,8 @@ class _Loss(nn.Module):
         super().__init__()
         self.loss = loss
         self.trained = nn.ParameterList(trained)
-        # Belongs to no optimizer. Where no weight has a gradient, as for text alone before
-        # frozen parts, the process still needs a backward pass to meet the others in.
+        # Belongs to no optimizer. A process whose packs leave no gradient, as text alone before
+        # a frozen language does, still needs a backward pass to take part in the all-reduce.
         self.anchor = nn.Parameter(torch.zeros((), device=self.trained[0].device))
 
     def forward(self, *given: Any) -> tuple[torch.Tensor, list[torch.Tensor]]:
@@ -68,7 +68,8 @@ class _Loss(nn.Module):
         return loss if loss.requires_grad else loss + 0.0 * self.anchor, rest
 
 
-# The engine looks at these very annotations, so that this file cannot have them as text.
+# DistributedDataParallel compares these annotations with types, so this file cannot import
+# annotations from __future__, which makes them strings.
 def _add_up(
     state: None,
     bucket: dist.GradBucket,  # type: ignore[name-defined]

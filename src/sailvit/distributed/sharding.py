@@ -1,5 +1,5 @@
-"""Sharded tensors: whole values out of them and into them, and norms over them. Plain tensors
-pass as they are.
+"""Sharded tensors: reading and writing their whole values, and norms over them. Plain tensors
+are taken too.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ def make_mesh(device: str, mode: str, group: int | None) -> DeviceMesh:
 
 
 def whole(tensor: torch.Tensor) -> torch.Tensor:
-    """The unsharded value; every process must ask."""
+    """The unsharded value; every process must call it."""
     if not isinstance(tensor, DTensor):
         return tensor.detach()
     return tensor.full_tensor().detach()
 
 
 def whole_state(module: nn.Module) -> dict[str, torch.Tensor]:
-    """A state dict of unsharded values, tied ones sharing their memory as in the module; every
-    process must ask.
+    """A state dict of unsharded values; tied ones share their memory as in the module. Every
+    process must call it.
     """
     made: dict[int, torch.Tensor] = {}
     state = module.state_dict(keep_vars=True)
@@ -49,9 +49,10 @@ def whole_state(module: nn.Module) -> dict[str, torch.Tensor]:
 
 
 def square_sum(tensor: torch.Tensor) -> torch.Tensor:
-    """The share of a tensor's sum of squares that is this process's, float[]; those of all
-    processes add up to it.
+    """The process's share of a tensor's sum of squares, float[]; the shares of all processes
+    add up to it.
     """
+    # A replicated value is on every process, so each counts only its fraction of it.
     held, copies = tensor.detach(), world()
     if isinstance(tensor, DTensor):
         mesh = tensor.device_mesh
@@ -82,6 +83,7 @@ def clip_gradients(parameters: Iterable[torch.nn.Parameter], limit: float | None
     ones count alike.
     """
     held = [parameter for parameter in parameters if parameter.grad is not None]
+    # Apart, as torch's foreach kernels refuse lists that mix DTensors with tensors.
     kinds = [kind for kind in (_of_kind(held, sharded=True), _of_kind(held, sharded=False)) if kind]
     if not kinds:
         return 0.0

@@ -87,11 +87,11 @@ class Recipe(Config):
     """`auto` continues a run that is there, as `--resume` does, so that schedulers may start
     the same command again."""
     quarantine: QuarantineConfig = QuarantineConfig()
-    """How many unreadable records the run puts up with."""
+    """How many unreadable records the run tolerates."""
     parallel: ParallelConfig = ParallelConfig()
     """How the processes of a run share the model."""
     monitoring: MonitoringConfig = MonitoringConfig()
-    """What the run looks at beside its losses, and where its curves go."""
+    """What is measured beside the losses, and where the numbers are logged."""
     workers: Annotated[int, Field(ge=0)] = 1
     """Loader processes per rank; 0 loads in the training process."""
 

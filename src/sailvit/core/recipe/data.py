@@ -30,13 +30,13 @@ class PortionConfig(Config):
     share: Positive
     """Share of the samples, in any unit."""
     epochs: Positive | None = None
-    """Most passes over the source; once it has had them, the others go on in their own
-    proportion."""
+    """Most passes over the source; after them the other sources go on in their own
+    proportions."""
 
 
 class QuarantineConfig(Config):
-    """How many unreadable records a run puts up with; each is left out of its pack, and the
-    order stays as it was.
+    """How many unreadable records a run tolerates; each is left out of its pack, and the order
+    of the others stays as it was.
     """
 
     share: Share = 0.01

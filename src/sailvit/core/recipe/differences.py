@@ -1,5 +1,5 @@
-"""What differs between the recipe that a run was started with and the one it is to go on with,
-by value.
+"""The settings whose values differ between the recipe that a run was started with and the one
+that it is resumed with.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ FREE = (
     "stages.*.save",
     "stages.*.micro_batch",
 )
-"""Settings that change no number that is learnt, so that they may differ when a run goes on.
-All others may not: a setting that is new counts as one that may not until it is listed here."""
+"""Settings that change no number that is learnt, so that they may differ on resume. All others
+may not: a new setting is refused until it is listed here."""
 
 _SHOWN = 120
 """Most characters of a value in a message."""
@@ -87,11 +87,11 @@ def differences(old: Recipe, new: Recipe) -> list[Difference]:
 
 
 def going_on(old: Recipe, new: Recipe, place: str) -> tuple[Recipe, list[Difference]]:
-    """The recipe that the run in `place` goes on with, and how it differs from the one that it
-    was started with.
+    """The recipe that the run in `place` is resumed with, and its differences from the one that
+    it was started with.
 
-    It is the old one with what may differ taken from the new one, so that not even the order of
-    keys changes.
+    It is the old recipe with the free settings taken from the new one, so that not even the
+    order of keys changes.
 
     Raises:
         RunError: settings differ that change what is learnt; the message lists them all.
@@ -149,12 +149,15 @@ def _compared(
 
 
 def _are_settings(value: Any) -> bool:
+    # Lists of numbers or names are one value; lists of stages are compared stage by stage.
     return isinstance(value, list) and bool(value) and all(isinstance(v, dict) for v in value)
 
 
 def _same(old: Any, new: Any) -> bool:
+    # 1 == True in Python, but as settings they are two values.
     if isinstance(old, bool) or isinstance(new, bool):
         return old is new
+    # Only absolute paths: a relative string may just as well be a hub id or a name.
     if isinstance(old, str) and isinstance(new, str) and old != new:
         absolute = all(os.path.isabs(os.path.expanduser(value)) for value in (old, new))  # noqa: PTH111, PTH117
         return absolute and _real(old) == _real(new)

@@ -16,12 +16,13 @@ class TrainConfig(Config):
     lr: NotNegative = 1.0
     """Share of the stage's learning rate; 0 freezes the part."""
     last_blocks: Count | None = None
-    """Train only the last k transformer blocks that features come from, and what follows them;
-    None: all blocks train."""
+    """Train only the last k transformer blocks that the features pass through, and what follows
+    them; None: all blocks train."""
     layer_decay: Annotated[float, Field(gt=0, le=1)] | None = None
-    """Factor on the rate per layer down from what follows the blocks, which trains at the
-    part's full rate: the k-th block from the end at its k-th power, embeddings one power below
-    the first block; None: all layers have the same rate."""
+    """Factor on the learning rate per layer, from the top down. What follows the blocks trains
+    at the part's full rate, the k-th block from the end at the k-th power of the factor times
+    that, the embeddings at one power more than the first block. None: all layers have the same
+    rate."""
 
 
 class OptimConfig(Config):

@@ -13,8 +13,7 @@ from sailvit.core.recipe.types import Count, Part, Positive
 class CheckpointConfig(Config):
     """When the training state is saved, and which states are kept.
 
-    Whatever stands here, it is saved at stage ends and before every stop that leaves time for
-    it.
+    Besides, it is always saved at stage ends and before every stop that leaves time for it.
     """
 
     minutes: Positive | None = 20.0
@@ -36,7 +35,7 @@ class RecoveryConfig(Config):
     streak: Count = 5
     """Skipped steps in a row after which the run goes back to its last checkpoint."""
     rollbacks: Annotated[int, Field(ge=0)] = 2
-    """Times per stage that it may; then it stops and names the samples."""
+    """Rollbacks per stage at most; the next failure stops the run and names the samples."""
     spike: Positive = 8.0
     """Robust z-score over the last 100 losses from which a loss is noted as a spike, with its
     samples."""
@@ -61,8 +60,8 @@ class ParallelConfig(Config):
     compile: bool = False
     """Whether every transformer block is compiled."""
     kernels: Literal["auto", "plain"] = "auto"
-    """`auto` uses liger-kernel's fused ones for the language on a GPU where they are installed,
-    unless blocks are compiled, which fuses too; `plain` does not."""
+    """`auto` uses liger-kernel's fused kernels for the language on a GPU where the package is
+    installed, unless blocks are compiled, which fuses too; `plain` never uses them."""
     kept_features: Annotated[float, Field(ge=0)] = 2.0
     """GiB per process for a frozen tower's features, kept within an accumulated step whose
     objectives ask for them twice; those without room are computed twice, to the same bits."""
@@ -71,10 +70,10 @@ class ParallelConfig(Config):
     holds no more than shards of them, or after a step's `last`, which sends less and holds them
     whole. With `replicate` they are always sent once, during the last."""
     packing: Packing = "auto"
-    """How samples of a pack are read: `packed` side by side in one row, refused where the model
-    at hand lets them see each other; `rows` as padded rows of similar length, which every
-    causal language can; `auto` the first of both that is proved on the model. Packs and order
-    are the same for all."""
+    """How the language reads the samples of a pack. `packed`: side by side in one row, refused
+    where the proof finds that samples see each other; `rows`: as padded rows of similar length,
+    which works for every causal language; `auto`: the first of both that the proof accepts.
+    Which samples share a pack, and their order, do not depend on it."""
     offload: bool = False
     """Whether shards and their optimizer state live in CPU memory (with `shard` or
     `hybrid`)."""

@@ -57,7 +57,7 @@ class Stage(Config):
     """Most tiles in one pack, which bounds the tower's memory; None: only the sequence length
     sets a bound."""
     window: Count | None = None
-    """Shards that are shuffled together, so that only they need be at hand;
+    """Shards that are shuffled together, so that only these have to be on this machine;
     None: each source is shuffled as a whole."""
     objectives: dict[str, Positive] = {"next_token": 1.0}
     """Registered objectives with their weights in the loss."""
@@ -111,6 +111,7 @@ class Stage(Config):
         """The mixture: a share for every source, given how many records each has."""
         if isinstance(self.data, dict):
             return {name: portion.share for name, portion in self.data.items()}
+        # The temperature-scaled mixing of T5 (arXiv 1910.10683, section 3.5.2).
         return {name: float(sizes[name]) ** (1 / self.temperature) for name in self.data}
 
     def caps(self, sizes: Mapping[str, int]) -> dict[str, int]:
