@@ -18,11 +18,11 @@ from sailvit.models.structure.answering import Answering, generate_whole, genera
 def answer(
     bundle: ModelBundle, records: Sequence[Record], *, batch: int = 64, longest: int = 32
 ) -> list[str]:
-    """The model's answers, one per record, of at most `longest` tokens; special tokens and
-    outer space are left out.
+    """The model's answers, one per record, of at most `longest` tokens, without special tokens
+    and surrounding white space.
 
-    An answer ends with the turn: at a token that the generation config, the tokenizer or the
-    chat template ends it with. Nothing else of the generation config is applied.
+    An answer ends at any token that the generation config, the tokenizer or the chat template
+    ends a turn with. Nothing else of the generation config is applied.
     """
     processor = Processor(bundle.tokenizer, bundle.layout, longest=1 << 30, day=bundle.day)
     ends = end_tokens(bundle.mllm.language, bundle.tokenizer, processor.encoder.ends())
@@ -47,7 +47,7 @@ def _generate(
     ends: Sequence[int],
     how: Answering,
 ) -> list[list[int]]:
-    """Tokens of the answers, with whatever follows their ends."""
+    """Tokens of the answers, and what follows the end of an answer in its row."""
     mllm, tokenizer = bundle.mllm, bundle.tokenizer
     device = mllm.language.device
     lengths = [len(prompt.tokens) for prompt in prompts]
@@ -64,6 +64,7 @@ def _generate(
         .long()
         .to(device)
     )
+    # generate needs one for rows that have ended; `_until` cuts it off, so any will do.
     spare = (tokenizer.pad_token_id, tokenizer.eos_token_id, *ends, 0)
     padding = next(token for token in spare if token is not None)
     with plain_greedy(mllm.language, longest=longest, ends=ends, padding=padding) as config:
@@ -75,8 +76,8 @@ def _generate(
 
 
 def _until(tokens: list[int], ends: Sequence[int]) -> list[int]:
-    """The tokens before the first end; an end need not be a special token, which decoding
-    leaves out.
+    """The tokens before the first end. Decoding would not do: it leaves out special tokens, and
+    an end need not be one.
     """
     at = next((place for place, token in enumerate(tokens) if token in ends), len(tokens))
     return tokens[:at]

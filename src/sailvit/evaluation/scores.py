@@ -87,6 +87,8 @@ def gain(
 
     It covers the choice of questions only, not the noise between training seeds.
     """
+    # Paired: a question that is hard for both models cancels out, so the interval is narrower
+    # than that of two separate scores.
     rng = numpy_generator(seed, "evaluation", "bootstrap")
     differences = _by_task(tasks, [float(r) - float(b) for b, r in zip(base, refined, strict=True)])
     if not differences:

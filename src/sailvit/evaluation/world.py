@@ -1,4 +1,4 @@
-"""The demo world's held-out questions, and the features that show where a model puts its images."""
+"""The demo world's held-out questions, and the features from which affinity is measured."""
 
 from __future__ import annotations
 

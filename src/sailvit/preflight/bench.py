@@ -1,5 +1,5 @@
-"""How fast a recipe trains here: every stage for a few steps, with random weights and, where
-need be, invented data.
+"""How fast a recipe trains here: every stage runs for a few steps, with random weights and, for
+sources that are not on this machine, with invented data.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _ENDLESS = 1 << 50
 
 @dataclass(frozen=True)
 class StageSpeed:
-    """What one stage did in its steady steps, over all processes."""
+    """The speed of one stage in its steady steps, over all processes."""
 
     name: str
     """The stage's name."""
@@ -55,7 +55,8 @@ class StageSpeed:
     tiles_per_s: float
     """Tiles per second."""
     flops_per_s: float
-    """FLOP/s that went into the model; frozen parts count as what they cost."""
+    """FLOP/s of the model's own work; frozen parts count without the gradients that they are
+    spared."""
     mfu: float
     """Their share of the measured peak."""
     mfu_datasheet: float | None
@@ -71,16 +72,16 @@ class StageSpeed:
 
 @dataclass(frozen=True)
 class Speed:
-    """What a recipe's stages did."""
+    """The speed of a recipe's stages."""
 
     recipe: str
-    """Its name."""
+    """The recipe's name."""
     device: str
     """What it ran on."""
     processes: int
-    """On how many of them."""
+    """Number of processes."""
     precision: str
-    """Of forward and backward pass."""
+    """Precision of forward and backward pass."""
     measured_peak: float
     """FLOP/s of a large matrix product here and now, per device."""
     datasheet_peak: float | None
@@ -94,8 +95,8 @@ class Speed:
 def bench(
     recipe: Recipe, *, device: torch.device, steps: int = 10, warmup: int = 3, packs: int = 8
 ) -> Speed:
-    """The speed of every stage of `recipe`, in steps of its `global_batch` but of at most
-    `packs` packs per process.
+    """The speed of every stage of `recipe`, in steps of its `global_batch`, but at most `packs`
+    packs per process.
 
     Raises:
         ModelError: a config cannot be found, grid and connector do not fit, or weights and
@@ -106,6 +107,7 @@ def bench(
     recipe = _shortened(recipe, packs * world())
     bf16 = recipe.precision == "bf16"
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    # Before the model is made, whose memory and caches would slow the product down.
     measured = matmul_rate(device, torch.bfloat16 if bf16 else torch.float32)
     listed = datasheet_peak(name) if bf16 else None
     bundle = unlearned(recipe.model, recipe.seed, device)
@@ -131,12 +133,16 @@ def bench(
 
 
 def _refuse_too_large(recipe: Recipe, device: torch.device) -> None:
-    """Better a sentence than a process killed for its memory."""
+    """ModelError where the weights and optimizer state of a stage are more than the free
+    memory.
+    """
+    # The kernel or the allocator would end the process with less to go on than this message.
     free, mllm = free_memory(device), sketch(recipe.model).mllm
     for stage in recipe.stages:
         freeze(mllm, stage)
         need = 4 * sum(parameter.numel() for parameter in mllm.parameters())
         if recipe.parallel.mode == "replicate" and not recipe.parallel.offload:
+            # A gradient and AdamW's two moments, in fp32.
             need += 12 * sum(
                 parameter.numel() for parameter in mllm.parameters() if parameter.requires_grad
             )
@@ -164,6 +170,7 @@ class _Watch(Callback):
 
     def step_ended(self, run: StageRun, record: StepRecord) -> None:
         """Note the step."""
+        # The first steps also load kernels, compile, and fill caches and the loader's prefetch.
         if record.step <= self._warmup:
             self._begin = (record.samples, record.tokens)
         else:

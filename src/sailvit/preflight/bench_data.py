@@ -30,11 +30,11 @@ class BenchData:
     sources: Mapping[str, Source]
     """By name."""
     costs: Mapping[str, Costs]
-    """Of the same."""
+    """Costs of their records, by the same names."""
     processor: Processor
-    """For the model's tokenizer and layout."""
+    """Processor of the model's tokenizer and layout."""
     invented: tuple[str, ...]
-    """Names of the sources that are not here."""
+    """Names of the sources that could not be opened and were invented."""
 
 
 def gather(recipe: Recipe, bundle: ModelBundle) -> BenchData:

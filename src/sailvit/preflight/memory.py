@@ -1,13 +1,10 @@
 """How much device memory a stage needs, estimated part by part.
 
-Weights are fp32, and so are gradients and the two moments of AdamW, for what trains. Under bf16
-    autocast every matrix
-that gradients pass through is also kept in bf16 until the backward pass. Activations are
-    counted per token from the
-values that flow into and out of the matrices; how many bytes autograd keeps per such value was
-    measured with
-saved-tensor hooks on Qwen3, Llama and AIMv2 (within 15 % of each other). Kernels' work space
-    and fragmentation come on
+Weights are fp32, and so are the gradients and AdamW's two moments of what trains. Under bf16
+autocast every matrix that gradients pass through is also kept in bf16 until the backward pass.
+Activations are counted per token, from the values that flow into and out of the matrices. How
+many bytes autograd keeps per such value was measured with saved-tensor hooks on Qwen3, Llama
+and AIMv2, which lie within 15 % of each other. Kernels' work space and fragmentation come on
 top: leave a fifth of the device free.
 """
 
@@ -43,8 +40,8 @@ class Memory:
     moments: float
     """AdamW's two, of what trains."""
     snapshot: float
-    """The way back of a learning-rate search: weights and moments of what trains, unless it is
-    kept on the CPU."""
+    """The copy that a learning-rate search returns to, weights and moments of what trains; 0
+    when it is kept on the CPU."""
     activations: float
     """Kept for the backward pass of one micro-batch, with the head's scores."""
     features: float
@@ -67,6 +64,8 @@ def estimate_memory(
     tower, connector, language = (
         _size(part) for part in (model.tower.model, model.connector, model.language)
     )
+    # Tokens that a graph is kept for. Gradients reach a part through everything above it, so
+    # a frozen language keeps activations when the connector trains; a frozen tower keeps none.
     seen = {
         "tower": tiles * (model.tower.patches + model.tower.prefix) * tower.trains,
         "connector": tiles * model.visual_tokens * (tower.trains or connector.trains),
@@ -74,12 +73,14 @@ def estimate_memory(
     }
     parts = {"tower": tower, "connector": connector, "language": language}
     precision = _planned(recipe.precision)
+    # autocast casts a weight once and holds the copy for the backward pass.
     copies = 2.0 * sum(parts[name].matrices for name in parts if seen[name]) * (precision == "bf16")
     activations = sum(
         parts[name].values * seen[name] * KEPT[precision, parts[name].trains] for name in parts
     )
     scores = language_runs * _scores(model, samples * sample.answers)
     trained = sum(part.trained for part in parts.values())
+    # Per parameter in fp32: weight 4, gradient 4, two moments 8 bytes.
     return Memory(
         weights=4.0 * sum(part.parameters for part in parts.values()) + copies,
         gradients=4.0 * trained,
@@ -92,7 +93,7 @@ def estimate_memory(
 
 @dataclass(frozen=True)
 class _Size:
-    """What of one part takes room."""
+    """The figures of one part that its memory depends on."""
 
     parameters: int
     """All of them."""
@@ -110,7 +111,7 @@ class _Size:
 
 
 def _features(model: MLLM, recipe: Recipe, stage: Stage, tiles: float) -> float:
-    """Bytes of features that a step keeps when each of its micro-batches has so many tiles."""
+    """Bytes of features that a step keeps, when each of its micro-batches has `tiles` tiles."""
     spans = any(each.looks_ahead for each in known_objectives(stage.objectives))
     batches = stage.global_batch / (world() * stage.micro_batch)
     if not spans or stage.negatives == "micro_batch" or batches <= 1:
@@ -125,13 +126,13 @@ def _keeps_way_back(stage: Stage) -> bool:
 
 
 def _planned(precision: Precision) -> Precision:
-    """`auto` is planned as what a GPU takes."""
+    """The precision to plan with: `auto` is taken for bf16, as on a GPU."""
     return "bf16" if precision == "auto" else precision
 
 
 def _scores(model: MLLM, answers: float) -> float:
-    """Bytes of scores over the vocabulary held at once: those of a chunk of answers where the
-    head is plain.
+    """Bytes of scores over the vocabulary that are held at once: of one chunk of answers where
+    the head is plain, of all answers elsewhere.
     """
     elements: float = answers * model.language.get_output_embeddings().weight.shape[0]
     return PER_SCORE * (min(elements, CHUNK) if model.plain_head else elements)

@@ -1,5 +1,5 @@
-"""The plan of a run, made without weights: what trains, what it costs, how long it takes, what
-is wrong.
+"""The plan of a run, made without weights: what trains, what that costs, how long it takes, and
+what is wrong with the recipe.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from sailvit.training.optim.optimizer import freeze
 from sailvit.training.stages.loader_config import samples_of, supply
 
 JUDGED = 1000
-"""Records looked at per source to judge it; training judges all."""
+"""Records measured per source to judge it; training judges all of them."""
 
 
 @dataclass(frozen=True)
@@ -51,13 +51,13 @@ class StagePlan:
     sample: MeanSample
     """Its mean sample, and where that comes from."""
     samples: int | None
-    """Records drawn; none when the length is in epochs of sources that are not there."""
+    """Records drawn; None when the length is in epochs of sources that are not there."""
     tokens: float | None
     """Packed tokens, without padding."""
     steps: int | None
     """Optimizer steps, about."""
     flops: float | None
-    """Forward and backward over the whole stage."""
+    """FLOPs of the whole stage, forward and backward."""
     memory: Memory
     """Per device, without sharding."""
 
@@ -68,12 +68,12 @@ class StagePlan:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a recipe amounts to."""
+    """The plan of a recipe."""
 
     name: str
     """The recipe's name."""
     parameters: dict[Part, int]
-    """Of each part; empty when the model cannot be put together."""
+    """Parameters of each part; empty when the model cannot be built."""
     tile_size: int
     """Height and width of a tile, in pixels; 0 without a model."""
     tokens_per_tile: int
@@ -81,24 +81,24 @@ class Plan:
     most_tiles: int
     """Most tiles of one image, its thumbnail included."""
     stages: tuple[StagePlan, ...]
-    """In order; empty when the model cannot be put together."""
+    """In order; empty when the model cannot be built."""
     problems: tuple[str, ...]
     """What would stop the run."""
     remarks: tuple[str, ...]
-    """What is allowed and rarely meant."""
+    """What is allowed but rarely intended."""
     storage: Storage | None = None
-    """What states and parts take; none when the model cannot be put together, or a stage not be
+    """Disk space of states and parts; None when the model cannot be built or a stage cannot be
     planned."""
 
     @property
     def flops(self) -> float | None:
-        """Over all stages; none when one of them is not known."""
+        """FLOPs of all stages; None when those of a stage are not known."""
         known = [stage.flops for stage in self.stages if stage.flops is not None]
         return sum(known) if known and len(known) == len(self.stages) else None
 
 
 def plan(recipe: Recipe) -> Plan:
-    """The plan of `recipe`, from config files and what sources exist; no fault in it raises."""
+    """The plan of `recipe`; its faults become problems of the plan, so all are seen at once."""
     problems = list(file_problems(recipe))
     try:
         model = sketch(recipe.model)
@@ -108,7 +108,7 @@ def plan(recipe: Recipe) -> Plan:
     sources, found = _open_sources(recipe)
     samples, unreadable = _mean_samples(recipe, sources, model)
     sizes = {name: len(source) for name, source in sources.items()}
-    tables, refused = _looked_at(recipe, sources, model)
+    tables, refused = _measured(recipe, sources, model)
     problems += found + (refused or _judged(recipe, sources, tables, unreadable, model))
     remarks = [*model_remarks(recipe, model), *source_remarks(recipe), *_unread(tables)]
     stages = []
@@ -182,7 +182,7 @@ def _parameters(model: Sketch) -> dict[Part, int]:
 
 
 def _storage(recipe: Recipe, model: Sketch, stages: list[StagePlan]) -> Storage | None:
-    """What states and parts take; none while a stage cannot be planned."""
+    """Disk space of states and parts; None when a stage cannot be planned."""
     if len(stages) < len(recipe.stages):
         return None
     return estimate_storage(recipe, _parameters(model), [stage.trains for stage in stages])
@@ -195,7 +195,7 @@ def _packs(recipe: Recipe, stage: Stage, sample: MeanSample) -> float:
 
 
 def _short_supply(stage: Stage, sizes: Mapping[str, int]) -> list[str]:
-    """A stage whose sources end before it."""
+    """A sentence for a stage whose sources end before it does."""
     asked = stage.length.samples
     if asked is None or any(name not in sizes for name in stage.data):
         return []
@@ -239,7 +239,7 @@ def _mean_samples(
 
 
 def _unread(tables: Mapping[str, CostTable]) -> list[str]:
-    """What the records that were looked at hold and nothing reads, a sentence per source."""
+    """A sentence for each source whose measured records hold keys that nothing reads."""
     return [unread_line(name, table.unread) for name, table in tables.items() if table.unread]
 
 
@@ -250,7 +250,9 @@ def _judged(
     unreadable: Mapping[str, str],
     model: Sketch,
 ) -> list[str]:
-    """What is wrong with the sources that could be judged, and with all others."""
+    """The problems of all sources: from their costs where these were measured, otherwise the
+    error that reading them raised.
+    """
     sizes = {name: len(source) for name, source in sources.items()}
     problems = [text for name, text in unreadable.items() if name not in tables]
     ends = table_length(model.mllm.language, recipe.sequence)
@@ -258,10 +260,10 @@ def _judged(
     return problems + [str(error) for error in found]
 
 
-def _looked_at(
+def _measured(
     recipe: Recipe, sources: Mapping[str, Source], model: Sketch
 ) -> tuple[dict[str, CostTable], list[str]]:
-    """What records of every source cost, all of them or many spread over it; and what is wrong
+    """The costs of up to `JUDGED` records per source, evenly spread over it; and what is wrong
     with the tokenizer.
     """
     if model.tokenizer is None:
@@ -287,8 +289,8 @@ def _mixture(
     model: Sketch,
     sequence: int,
 ) -> MeanSample:
-    """The stage's mean sample; what cannot be read counts as the assumed one, or as the mean of
-    what can.
+    """The stage's mean sample, over the sources that can be read; the assumed one when none
+    can.
     """
     known = [name for name in stage.data if name in samples]
     if not known:
@@ -302,7 +304,9 @@ def _mixture(
 def _pair_problems(
     stage: Stage, sample: MeanSample, samples: Mapping[str, MeanSample], judged: set[str]
 ) -> list[str]:
-    """No pairs for the contrastive objective, in a stage whose records could not all be judged."""
+    """A sentence when the contrastive objective would have no pairs, for a stage whose sources
+    could not all be judged.
+    """
     readable = all(name in samples for name in stage.data) and not judged.issuperset(stage.data)
     if "contrastive" in stage.objectives and readable and sample.captions == 0:
         return [f"{NO_PAIRS} its sources"]

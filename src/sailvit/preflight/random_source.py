@@ -1,5 +1,5 @@
-"""An invented source: records of a wanted shape, to measure speed where the real ones are not
-at hand.
+"""An invented source: records of a given size, to measure speed where the real ones are not on
+this machine.
 """
 
 from __future__ import annotations
@@ -78,6 +78,7 @@ def _tile_counts(most: int) -> list[int]:
 
 def _text(words: int, generator: np.random.Generator) -> str:
     """Words; `words` of them on average."""
+    # The mean of a log-normal distribution is exp(mu + sigma^2 / 2).
     mean = math.log(max(words, 1)) - _SPREAD**2 / 2
     count = max(1, round(generator.lognormal(mean, _SPREAD)))
     return " ".join(generator.choice(WORDS, size=count))
@@ -89,6 +90,7 @@ def _picture(layout: VisualLayout, tiles: int, seed: int) -> bytes:
     size = (layout.tile_size * tiles, layout.tile_size)
     soft = Image.fromarray(generator.integers(0, 256, (8, 8 * tiles, 3), dtype=np.uint8))
     pixels = np.asarray(soft.resize(size, Image.Resampling.BICUBIC), dtype=np.int16)
+    # Without grain a JPEG is so small that it decodes faster than a photograph would.
     grain = generator.integers(-12, 13, (*pixels.shape[:2], 1), dtype=np.int16)
     file = io.BytesIO()
     Image.fromarray((pixels + grain).clip(0, 255).astype(np.uint8)).save(

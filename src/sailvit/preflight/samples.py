@@ -1,5 +1,5 @@
-"""What a stage's mean sample looks like: read from its sources where they exist, otherwise
-assumed and said so.
+"""The mean sample of a stage: read from its sources where they exist, otherwise assumed, and
+marked as assumed.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from sailvit.data.processing.images import tile_count
 from sailvit.data.processing.processor import Processor
 from sailvit.models.loading.sketch import Sketch
 
-LOOK = 48
-"""Records read per source, evenly spaced; their lengths vary by a few percent of the mean with
-that many."""
+READ = 48
+"""Records read per source, evenly spaced; with that many the mean length is right to a few
+percent."""
 ASSUMED_TEXT = 256
 """Text tokens of a sample that cannot be read, half of them answers."""
 CHARACTERS = 4.0
-"""Characters per token where the language's tokenizer is not on this machine; English through a
-150k vocabulary."""
+"""Characters per token, assumed where the language's tokenizer is not on this machine: English
+text with a vocabulary of 150,000."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,8 @@ class MeanSample:
     tokens: float
     """Tokens, cut to the pack."""
     squares: float
-    """Squared tokens, for attention."""
+    """Squared length in tokens, which the cost of attention grows with; its mean is more than
+    the square of the mean length."""
     answers: float
     """Tokens with loss."""
     captions: float
@@ -54,7 +55,7 @@ def assumed_sample(model: Sketch, sequence: int) -> MeanSample:
 
 def read_sample(source: Source, model: Sketch, sequence: int) -> MeanSample:
     """The mean of records spread over a source; DataError when none of them can be read."""
-    count = min(LOOK, len(source))
+    count = min(READ, len(source))
     measure = _measurer(model, sequence)
     rows, failure = [], None
     for place in range(count):
@@ -104,7 +105,7 @@ def _measurer(model: Sketch, sequence: int) -> Callable[[Record], Row]:
         processor = Processor(tokenizer, layout, sequence, day=model.day)
 
     def measure(record: Record) -> Row:
-        """What one record amounts to."""
+        """Tiles, tokens and answer tokens of one record, and whether it is a caption."""
         caption = float(record.kind == "caption" and len(record.images) == 1)
         if processor is not None:
             text = processor.draft("plan", record).text

@@ -1,4 +1,4 @@
-"""What a run needs on disk, and beside what trains in memory, for its states and its parts."""
+"""How much space a run's states and parts need on disk, and a state's copy in host memory."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ WEIGHT = 4
 MOMENTS = 8
 """Bytes of AdamW's two moments."""
 WAY_BACK = 12
-"""Bytes of what a learning-rate search goes back to: a weight and its moments."""
+"""Bytes per weight of the copy that a learning-rate search returns to: it and its moments."""
 
 
 @dataclass(frozen=True)
@@ -24,20 +24,20 @@ class Storage:
     state: int
     """The largest state of any stage."""
     states: int
-    """How many there are at most: those kept, the best if it is wanted, and the one in
-    writing."""
+    """How many there are at most: those kept, the best if it is wanted, and the one that is
+    being written."""
     parts: int
-    """The folders of all stages' parts; parts that stay the same are there once."""
+    """The folders of all stages' parts; a part that a stage leaves as it was counts once."""
 
     @property
     def disk(self) -> int:
-        """Everything together, when it is most."""
+        """The most that all of it takes at one time."""
         return self.states * self.state + self.parts
 
     @property
     def copy(self) -> int:
-        """Host memory that a save takes on an accelerator, where that is free; on the CPU it
-        takes none.
+        """Host memory that the copy of an accelerator's state takes during a save; on the CPU
+        nothing is copied.
         """
         return self.state
 
@@ -51,6 +51,7 @@ def estimate_storage(
     changed: set[Part] = set()
     states, parts = [], 0
     for index, (stage, trains) in enumerate(zip(recipe.stages, trained, strict=True)):
+        # States hold only the parts that no longer are what the recipe names.
         changed |= {*stage.train, *stage.start_from}
         weights = WEIGHT * sum(parameters[part] for part in PARTS if part in changed)
         per_trained = MOMENTS + WAY_BACK * (stage.schedule.search is not None)
