@@ -241,7 +241,8 @@ def test_scores_are_shown_per_task():
 def test_the_worlds_base_parts_are_made_from_nothing(cli: Cli, tmp_path: Path):
     stages = load_recipe("world-base").stages
     short = [f"--set=stages.{index}.length={{samples: 64}}" for index in range(len(stages))]
-    code, _, said = cli("world", "pretrain", "base", *short, "--set=workers=0")
+    few = [f"--set=sources.{name}.options.size=600" for name in ("text", "gist")]
+    code, _, said = cli("world", "pretrain", "base", *short, *few, "--set=workers=0")
     assert (code, said) == (0, "")
     for part in ("tower", "language"):
         assert (tmp_path / "base" / part / "model.safetensors").exists()
