@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from copies import copies
 from house_rules import FILE_RULES, PACKAGE, ROOT, Module, Rule, modules
 from layers import folder_cycles, layer_breaks, place_breaks, unplaced
 
@@ -35,6 +36,14 @@ def test_every_module_keeps(rule: Rule):
 
 def test_no_folders_import_each_other():
     show(folder_cycles(modules()))
+
+
+def test_no_two_places_share_twelve_lines():
+    tests = [
+        Module(path.relative_to(PACKAGE.parent.parent).as_posix(), path.read_text(encoding="utf-8"))
+        for path in sorted((ROOT / "tests").rglob("*.py"))
+    ]
+    show(copies([*modules(), *tests]))
 
 
 def backward_calls(given: list[Module]) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import house_rules as house
 import pytest
+from copies import copies
 from house_rules import FILE_RULES, Module, Rule
 from layers import folder_cycles, layer_breaks, place_breaks, unplaced
 from test_house_rules import EVERY_RULE, FOREIGN, backward_calls, code_lines, readme_faults
@@ -144,6 +145,28 @@ LAZY = Module("core/a.py", "def f():\n    from sailvit.core.low.a import x\n")
 def test_folders_that_import_each_other_are_found(given: list[Module], places: list[str]):
     found = [text.split(": ")[0] for text in folder_cycles(given)]
     assert found == [f"src/sailvit/core/{place}" for place in places]
+
+
+COPY = "\n\n".join(f"    x = f(x, {number})  # {number}" for number in range(7)) + "\n"
+
+
+@pytest.mark.parametrize(
+    ("one", "two", "places"),
+    [
+        (f"def f(x):\n{COPY}", f"class A:\n  def g(self, x):\n{COPY}", ["a.py:2-14 and b.py:3-15"]),
+        (
+            f"def f(x):\n{COPY}    y = 1\n",
+            f"def g(x):\n{COPY}    y = 1\n",
+            ["a.py:2-15 and b.py:2-15"],
+        ),
+        (f"def f(x):\n{COPY}\n{COPY}", "", ["a.py:2-14 and a.py:16-28"]),
+        ("import a\n" * 12, "import a\n" * 12, []),
+        (f'"""A{COPY}"""\n', f'"""A{COPY}"""\n', []),
+        ("x = 1\ny = 2\n" * 5, "z = 1\n", []),
+    ],
+)
+def test_copies_are_found(one: str, two: str, places: list[str]):
+    assert copies([Module("a.py", one), Module("b.py", two)]) == places
 
 
 def test_backward_calls_are_counted():

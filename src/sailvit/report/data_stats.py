@@ -5,17 +5,15 @@ script.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from importlib.resources import files
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
 from matplotlib.ticker import MaxNLocator
 
 from sailvit.report import wording
 from sailvit.report.curves import Series
 from sailvit.report.drawing import FAINT, REFINED, WIDTH, Chart, canvas, label, to_svg
+from sailvit.report.templates import template
 
 CHARTS = (
     ("width", "Image width", "pixels"),
@@ -42,20 +40,9 @@ def render_stats(
     """The page as HTML, from figures, sample pictures and pairs of copies, which the data side
     gives as JSON values.
     """
-    # Texts and names come from strangers' data: everything is escaped except our own CSS and
-    # SVG.
-    environment = Environment(
-        loader=PackageLoader("sailvit", "report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(wording.FILTERS)
     measures = values["measures"]
-    return environment.get_template("data_stats.html").render(
+    return template("data_stats.html").render(
         values=values,
-        css=Markup(files("sailvit.report").joinpath("report.css").read_text(encoding="utf-8")),
         total=sum(source["records"] for source in values["sources"]),
         charts=[
             histogram(name, title, axis, measures[name])

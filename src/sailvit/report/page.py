@@ -5,23 +5,20 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
-from importlib.resources import files
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
 
 from sailvit.core.outputs import refuse_foreign_file, write_output
 from sailvit.core.recipe import PARTS
 from sailvit.core.run import RunFolder
-from sailvit.report import wording
 from sailvit.report.charts import feature_charts, loss_chart, run_chart, task_chart
 from sailvit.report.drawing import Chart
 from sailvit.report.monitoring import monitoring_charts
 from sailvit.report.reading import RunData, StageRun, read_run
+from sailvit.report.templates import template
 
 MEASURES = (
     ("samples_per_s", "Samples per second", "samples/s", False),
@@ -62,21 +59,10 @@ def write_report(run: RunFolder, evaluation_run: RunFolder | None = None) -> Pat
 
 def render(data: RunData) -> str:
     """The page as HTML."""
-    # Model output, file names and data are untrusted: everything is escaped except our own CSS
-    # and SVG.
-    environment = Environment(
-        loader=PackageLoader("sailvit", "report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(wording.FILTERS)
     models = data.evaluation["models"] if data.evaluation else {}
     labels = {name: model.get("label", name) for name, model in models.items()}
-    return environment.get_template("report.html").render(
+    return template("report.html").render(
         data=data,
-        css=Markup(files("sailvit.report").joinpath("report.css").read_text(encoding="utf-8")),
         parts=PARTS,
         losses=_losses(data.stages),
         throughput=_throughput(data.stages),

@@ -10,7 +10,7 @@ from difflib import get_close_matches
 from functools import cached_property
 from hashlib import blake2b
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Generic, TypeVar
 
 from pydantic import Field, ValidationError
 
@@ -122,6 +122,22 @@ class RowFile:
                 " expected one object per line: correct that line",
                 kind="text",
             ) from error
+
+
+class RowSource(Generic[Options]):
+    """What sources of rows share; a subclass says what a row becomes."""
+
+    def __init__(self, rows: RowFile, options: Options) -> None:
+        self._rows = rows
+        self._options = options
+        self.fingerprint = rows.fingerprint
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def place(self, position: int) -> tuple[str, int | None]:
+        """File and line of the record at `position`."""
+        return self._rows.place(position)
 
 
 def _is_array(path: Path) -> bool:

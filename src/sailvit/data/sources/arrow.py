@@ -16,10 +16,11 @@ from sailvit.data.rows.columns import COLUMNS, DAMAGE, arrow, column_record, kno
 from sailvit.data.rows.conversations import RecordOptions
 from sailvit.data.rows.image_refs import image_path
 from sailvit.data.rows.row import read_options
-from sailvit.data.shards.files import Faults, Spans
+from sailvit.data.shards.files import Faults
+from sailvit.data.sources.column_files import ColumnFiles
 
 
-class ArrowSource:
+class ArrowSource(ColumnFiles):
     """Rows of Arrow streams as records, by position.
 
     Only the byte offset and the first row of each record batch are kept. A read maps the file
@@ -32,31 +33,12 @@ class ArrowSource:
         digest = blake2b((options.model_dump_json() + mark).encode(), digest_size=8)
         faults = Faults()
         indexes = [_index(path, digest, faults) for path in paths]
-        self._paths = paths
         self._schemas = [schema for schema, _, _ in indexes]
         self._offsets = [offsets for _, offsets, _ in indexes]
-        self._files = Spans([len(offsets) for offsets in self._offsets])
-        self._rows = Spans([rows for _, _, sizes in indexes for rows in sizes], options.limit)
-        faults.refuse_nothing_left(len(self._rows))
-        self._sizes = [sum(sizes) for _, _, sizes in indexes]
         self._images = images
         self._options = options
-        self.faults = faults.all()
-        """Files that were left out when the source opened."""
-        self.fingerprint = digest.hexdigest()
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    @property
-    def shards(self) -> tuple[int, ...]:
-        """Records per file."""
-        return Spans(self._sizes, self._options.limit).lengths
-
-    def place(self, position: int) -> tuple[str, int]:
-        """File of the record at `position`, and its row there."""
-        file, row = Spans(self._sizes).find(position)
-        return str(self._paths[file]), row
+        groups, found = [sizes for _, _, sizes in indexes], digest.hexdigest()
+        super().__init__(paths, groups, options.limit, faults=faults, fingerprint=found)
 
     def __getitem__(self, position: int) -> Record:
         batch, row = self._rows.find(position)

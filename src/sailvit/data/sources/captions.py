@@ -11,7 +11,7 @@ from sailvit.core.errors import DataError, one_line
 from sailvit.core.recipe import SourceConfig
 from sailvit.core.records import Record
 from sailvit.data.rows.conversations import caption_record, row_images, row_name
-from sailvit.data.rows.row import RowFile, RowOptions, read_options
+from sailvit.data.rows.row import RowFile, RowOptions, RowSource, read_options
 
 
 class CaptionsOptions(RowOptions):
@@ -22,20 +22,8 @@ class CaptionsOptions(RowOptions):
     before it."""
 
 
-class CaptionsSource:
+class CaptionsSource(RowSource[CaptionsOptions]):
     """Image and caption pairs as records of kind `caption`."""
-
-    def __init__(self, rows: RowFile, options: CaptionsOptions) -> None:
-        self._rows = rows
-        self._prompts = options.prompts
-        self.fingerprint = rows.fingerprint
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def place(self, position: int) -> tuple[str, int | None]:
-        """File and line of the record at `position`."""
-        return self._rows.place(position)
 
     def __getitem__(self, position: int) -> Record:
         row = self._rows[position]
@@ -47,10 +35,12 @@ class CaptionsSource:
                 f"found keys {one_line(', '.join(row) or 'none', 200)}; expected one `image`, and a `text` or `caption`"
                 " that is not blank"
             )
-        prompt = self._prompts[position % len(self._prompts)]
+        prompts = self._options.prompts
         kind = str(row.get("kind") or "caption")
         name = row_name(row, position)
-        return caption_record(row, images, key, prompt, name=name, kind=kind)
+        return caption_record(
+            row, images, key, prompts[position % len(prompts)], name=name, kind=kind
+        )
 
 
 def open_captions(config: SourceConfig, folder: Path) -> CaptionsSource:

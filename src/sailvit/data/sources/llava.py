@@ -9,7 +9,7 @@ from pathlib import Path
 from sailvit.core.recipe import SourceConfig
 from sailvit.core.records import Record
 from sailvit.data.rows.conversations import Mark, conversation_record, row_images, row_name
-from sailvit.data.rows.row import RowFile, RowOptions, read_options
+from sailvit.data.rows.row import RowFile, RowOptions, RowSource, read_options
 
 
 class LlavaOptions(RowOptions):
@@ -23,20 +23,8 @@ class LlavaOptions(RowOptions):
     marks at the start."""
 
 
-class LlavaSource:
+class LlavaSource(RowSource[LlavaOptions]):
     """Conversations as records."""
-
-    def __init__(self, rows: RowFile, options: LlavaOptions) -> None:
-        self._rows = rows
-        self._options = options
-        self.fingerprint = rows.fingerprint
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def place(self, position: int) -> tuple[str, int | None]:
-        """File and line of the record at `position`."""
-        return self._rows.place(position)
 
     def __getitem__(self, position: int) -> Record:
         row = self._rows[position]

@@ -14,7 +14,8 @@ from sailvit.core.records import Record
 from sailvit.data.rows.columns import COLUMNS, DAMAGE, arrow, column_record, known_columns
 from sailvit.data.rows.conversations import RecordOptions
 from sailvit.data.rows.row import read_options
-from sailvit.data.shards.files import Faults, Spans, shard_names, shard_paths
+from sailvit.data.shards.files import Faults, shard_names, shard_paths
+from sailvit.data.sources.column_files import ColumnFiles
 
 
 class ParquetOptions(RecordOptions):
@@ -69,7 +70,7 @@ class RowGroups:
         return table
 
 
-class ParquetSource:
+class ParquetSource(ColumnFiles):
     """Rows of Parquet files as records, by position.
 
     Parquet is read by row group: one row costs its whole group unless that is among the groups
@@ -82,30 +83,11 @@ class ParquetSource:
         )
         faults = Faults()
         sizes = [_group_sizes(path, digest, faults) for path in paths]
-        self._paths = paths
-        self._sizes = [sum(groups) for groups in sizes]
-        self._files = Spans([len(groups) for groups in sizes])
-        self._rows = Spans([rows for groups in sizes for rows in groups], options.limit)
-        faults.refuse_nothing_left(len(self._rows))
         self._images = images
         self._options = options
         self._groups = RowGroups(options.groups)
-        self.faults = faults.all()
-        """Files that were left out when the source opened."""
-        self.fingerprint = digest.hexdigest()
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    @property
-    def shards(self) -> tuple[int, ...]:
-        """Records per file."""
-        return Spans(self._sizes, self._options.limit).lengths
-
-    def place(self, position: int) -> tuple[str, int]:
-        """File of the record at `position`, and its row there."""
-        file, row = Spans(self._sizes).find(position)
-        return str(self._paths[file]), row
+        found = digest.hexdigest()
+        super().__init__(paths, sizes, options.limit, faults=faults, fingerprint=found)
 
     def group(self, position: int) -> tuple[int, int]:
         """Row group of the record at `position`, counted over all files, and its row there."""

@@ -18,7 +18,7 @@ from sailvit.core.records import IMAGE_MARK, Record, Turn
 from sailvit.data.rows.conversations import RecordOptions, put_first, row_name, unread
 from sailvit.data.rows.image_refs import image_from, image_path
 from sailvit.data.rows.keys import refuse_keys, refuse_marks
-from sailvit.data.rows.row import RowFile, read_options
+from sailvit.data.rows.row import RowFile, RowSource, read_options
 from sailvit.data.rows.turns import Talk, has_turns, read_talk, system_text
 from sailvit.data.sources.detect import IMAGES
 
@@ -44,16 +44,8 @@ class VideoFramesOptions(RecordOptions):
     `fps`."""
 
 
-class VideoFramesSource:
+class VideoFramesSource(RowSource[VideoFramesOptions]):
     """Videos as records of several images."""
-
-    def __init__(self, rows: RowFile, options: VideoFramesOptions) -> None:
-        self._rows = rows
-        self._options = options
-        self.fingerprint = rows.fingerprint
-
-    def __len__(self) -> int:
-        return len(self._rows)
 
     def __getitem__(self, position: int) -> Record:
         row, options = self._rows[position], self._options
