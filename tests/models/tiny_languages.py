@@ -148,6 +148,32 @@ def language_of(family: str, **settings: Any) -> PreTrainedModel:
     return tiny_language(CONFIG_MAPPING[family], **settings)
 
 
+LIMIT = 20
+_DYNAMIC = {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 4.0}
+_LONGROPE = {
+    "rope_type": "longrope", "rope_theta": 1e4, "original_max_position_embeddings": LIMIT,
+    "short_factor": [1.0] * 4, "long_factor": [3.0] * 4,
+}  # fmt: skip
+VARYING: dict[str, dict[str, Any]] = {
+    "llama": {"max_position_embeddings": LIMIT, "rope_parameters": _DYNAMIC},
+    "phi3": {"original_max_position_embeddings": LIMIT, "rope_parameters": _LONGROPE},
+    "phimoe": {"rope_parameters": {**_LONGROPE, "short_mscale": 1.1, "long_mscale": 1.3}},
+    "gemma3_text": {
+        "max_position_embeddings": LIMIT,
+        "rope_parameters": {
+            "full_attention": _DYNAMIC,
+            "sliding_attention": {"rope_type": "default", "rope_theta": 1e4},
+        },
+    },
+}
+"""Families whose rotations change with texts longer than the limit, and the settings for it."""
+
+
+def varying_language(family: str) -> PreTrainedModel:
+    """A tiny language of one of these families."""
+    return language_of(family, **VARYING[family])
+
+
 def model_of(language: PreTrainedModel, packing: Packing = "auto") -> MLLM:
     """The language in a model with a tower and a connector, its way of reading chosen."""
     config = SiglipVisionConfig(
@@ -181,26 +207,34 @@ def text_sample(tokens: torch.Tensor) -> Sample:
     )
 
 
+def plain_copy(language: PreTrainedModel) -> PreTrainedModel:
+    """The same weights with transformers' own plain attention and nothing of ours."""
+    plain = copy.deepcopy(language)
+    if plain._can_set_attn_implementation():
+        plain.set_attn_implementation("eager")
+    for module in plain.modules():
+        module._forward_hooks.clear()
+    return plain
+
+
 def worst_errors(model: MLLM) -> tuple[float, float]:
     """Largest errors of logits and of gradients of a pack against its samples one at a time, relative to the largest.
 
     The samples go through a copy of the language with transformers' own plain attention, nothing of ours.
     """
-    reference = copy.deepcopy(model.language)
-    if reference._can_set_attn_implementation():
-        reference.set_attn_implementation("eager")
+    reference = plain_copy(model.language)
     generator = torch.Generator().manual_seed(3)
     texts = [torch.randint(3, VOCABULARY - 1, (n,), generator=generator) for n in LENGTHS]
     found = model(collate([[text_sample(text) for text in texts]])).logits
     assert found is not None
     weights = torch.randn(found.shape, generator=generator)
     embeddings = reference.get_input_embeddings()
-    expected = torch.cat(
-        [
-            reference(inputs_embeds=embeddings(text)[None], use_cache=False).logits[0]
-            for text in texts
-        ]
-    )
+    # The shortest first, as some rotations remember the longest text so far.
+    alone = {
+        place: reference(inputs_embeds=embeddings(texts[place])[None], use_cache=False).logits[0]
+        for place in sorted(range(len(texts)), key=LENGTHS.__getitem__)
+    }
+    expected = torch.cat([alone[place] for place in range(len(texts))])
     (expected * weights).sum().backward()
     (found * weights).sum().backward()
     pairs = zip(model.language.named_parameters(), reference.parameters(), strict=True)

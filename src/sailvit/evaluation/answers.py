@@ -28,10 +28,11 @@ def answer(
     ends = end_tokens(bundle.mllm.language, bundle.tokenizer, processor.encoder.ends())
     prompts = [processor.prompt("asked", record) for record in records]
     # Prompts of similar length share a batch, so that little of it is padding.
-    order = sorted(range(len(prompts)), key=lambda index: len(prompts[index].tokens))
+    lengths = [len(prompt.tokens) for prompt in prompts]
+    order = sorted(range(len(prompts)), key=lengths.__getitem__)
     answers = [""] * len(prompts)
-    with generating(bundle.mllm) as how:
-        for chosen in how.batches(order, [len(prompt.tokens) for prompt in prompts], batch):
+    with generating(bundle.mllm, max(lengths, default=0) + longest) as how:
+        for chosen in how.batches(order, lengths, batch):
             picked = [prompts[index] for index in chosen]
             ids = _generate(bundle, picked, longest, ends, how)
             for index, tokens in zip(chosen, ids, strict=True):

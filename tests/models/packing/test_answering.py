@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-import copy
-
 import pytest
 import torch
-from tiny_languages import VOCABULARY, language_of, model_of
+from tiny_languages import (
+    LIMIT,
+    VARYING,
+    VOCABULARY,
+    language_of,
+    model_of,
+    plain_copy,
+    varying_language,
+)
 from torch.nn.functional import pad
 from transformers import PreTrainedModel
 
@@ -19,9 +25,7 @@ LONGEST = 6
 
 def by_hand(language: PreTrainedModel, prompt: torch.Tensor) -> list[int]:
     """The most likely token, one at a time, without cache, padding or anything of ours."""
-    plain = copy.deepcopy(language)
-    if plain._can_set_attn_implementation():
-        plain.set_attn_implementation("eager")
+    plain = plain_copy(language)
     text, answer = prompt, []
     for _ in range(LONGEST):
         scores = plain(inputs_embeds=text[None], use_cache=False).logits[0, -1]
@@ -34,7 +38,7 @@ def by_hand(language: PreTrainedModel, prompt: torch.Tensor) -> list[int]:
 def answers(model: MLLM, prompts: list[torch.Tensor]) -> tuple[list[list[int]], Answering]:
     found: list[list[int]] = [[] for _ in prompts]
     lengths = [len(prompt) for prompt in prompts]
-    with generating(model) as how:
+    with generating(model, max(lengths) + LONGEST) as how:
         order = sorted(range(len(prompts)), key=lambda index: lengths[index])
         for chosen in how.batches(order, lengths, 8):
             picked = [prompts[index] for index in chosen]
@@ -63,15 +67,27 @@ def answers(model: MLLM, prompts: list[torch.Tensor]) -> tuple[list[list[int]], 
         *("gpt2", "mamba2", "stablelm", "rwkv", "mistral"),
     ],
 )
-@torch.no_grad()
 def test_answers_are_those_of_each_prompt_alone(family: str):
-    model = model_of(language_of(family))
+    assert_answered(model_of(language_of(family)))
+
+
+@pytest.mark.parametrize("family", VARYING)
+def test_answers_are_those_of_each_prompt_alone_where_length_turns_tokens(family: str):
+    """Prompts below and above the length, and one whose answer crosses it."""
+    model = model_of(varying_language(family))
+    assert model.same_up_to == LIMIT
+    assert_answered(model, (3, 9, LIMIT - 3, LIMIT + 9))
+    assert_answered(model)
+
+
+@torch.no_grad()
+def assert_answered(model: MLLM, lengths: tuple[int, ...] = (3, 9, 3, 14)) -> None:
     before = model.language.config._attn_implementation
     generator = torch.Generator().manual_seed(5)
     table = model.language.get_input_embeddings()
     prompts = [
         table(torch.randint(3, VOCABULARY - 1, (length,), generator=generator))
-        for length in (3, 9, 3, 14)
+        for length in lengths
     ]
     found, how = answers(model, prompts)
     assert found == [by_hand(model.language, prompt) for prompt in prompts], how

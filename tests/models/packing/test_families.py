@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tiny_languages import language_of, model_of, worst_errors
+from tiny_languages import LIMIT, VARYING, language_of, model_of, varying_language, worst_errors
 from torch.nn.functional import pad
 
 from sailvit.core.errors import ModelError
+from sailvit.core.recipe import Packing
 from sailvit.models.structure.packing_choice import choose_way
 
 EXPECTED = {
@@ -37,6 +38,19 @@ def test_rows_are_exact_where_they_are_asked_for(family: str):
     logits, gradients = worst_errors(model)
     assert logits < 1e-5
     assert gradients < 1e-5
+
+
+@pytest.mark.parametrize("packing", ["packed", "rows"])
+@pytest.mark.parametrize("family", VARYING)
+def test_a_long_sample_turns_no_other_one(family: str, packing: Packing):
+    """Where transformers takes the frequencies of a whole call by its longest position."""
+    model = model_of(varying_language(family), packing)
+    assert model.same_up_to == LIMIT
+    for _ in range(2):  # `dynamic` remembers the longest sample of earlier calls.
+        model.zero_grad()
+        logits, gradients = worst_errors(model)
+        assert logits < 1e-5
+        assert gradients < 1e-5
 
 
 @pytest.mark.parametrize("family", ["lfm2", "bloom", "mamba2"])

@@ -78,6 +78,8 @@ class Reader:
     """Whether hidden states are the outputs, as the head is a linear map of them."""
     together: bool = False
     """Whether other processes wait in every call, so that all must call equally often."""
+    placed: bool = False
+    """Whether padded rows come with their positions, as rotations depend on their lengths."""
 
     def read(self, row: Row, *, routers: bool = False) -> Reading:
         """The outputs that `row` asks for, in its order; with `routers` also the scores of
@@ -106,6 +108,8 @@ class Reader:
             given = {"inputs_embeds": embedded.reshape(*rows.shape, -1), "use_cache": False}
             if self.way.masked:
                 given["attention_mask"] = pad(rows.diff(dim=1) > 0, (1, 0), value=True).long()
+            if self.placed:
+                given["position_ids"] = rows - rows[:, :1]
             outputs, scores = self._call(given, places[chosen] - starts, routers=routers)
             parts.append(outputs)
             order.append(chosen)

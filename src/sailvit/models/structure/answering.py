@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import TYPE_CHECKING
 
@@ -63,9 +63,9 @@ class Answering:
 
 
 @contextmanager
-def generating(model: MLLM) -> Iterator[Answering]:
+def generating(model: MLLM, longest: int) -> Iterator[Answering]:
     """Put the model into inference: no dropout, and the attention and batches that are proved
-    to answer as they must.
+    to answer as they must, with texts of up to `longest` tokens.
 
     Raises:
         ModelError: there is no way in which the language reads.
@@ -73,6 +73,9 @@ def generating(model: MLLM) -> Iterator[Answering]:
     training, before = model.training, model.language.config._attn_implementation
     model.eval()
     how = _prove(model)
+    if model.same_up_to is not None and longest > model.same_up_to:
+        # A cache keeps what was turned as in a shorter text.
+        how = replace(how, cached=False)
     use_attention(model.language, how.attention)
     try:
         yield how

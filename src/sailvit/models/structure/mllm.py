@@ -12,6 +12,7 @@ from sailvit.core.batch import IGNORED, Batch
 from sailvit.core.errors import ModelError
 from sailvit.core.recipe import Part
 from sailvit.models.languages.head import Scores, has_plain_head, product_dtype
+from sailvit.models.packing.rotations import separate_rotations
 from sailvit.models.packing.segments import Segments
 from sailvit.models.packing.ways import Reader, Reading, Row, Way
 from sailvit.models.structure.answering import Answering
@@ -50,6 +51,8 @@ class MLLM(nn.Module):
         self.language = language
         self.placeholder_id = placeholder_id
         self.plain_head = has_plain_head(language)
+        self.same_up_to = separate_rotations(language)
+        """Length up to which samples have the same rotations; None where length never matters."""
         self.chosen = Chosen()
         """How the language reads the samples of a pack; `models.packing.choosing.choose_way`
         proves and sets it."""
@@ -112,7 +115,8 @@ class MLLM(nn.Module):
         return self._reader(way).read(Row(embedded, positions, segments, keep))
 
     def _reader(self, way: Way) -> Reader:
-        return Reader(self.language, way, self.plain_head, together=self.everywhere)
+        placed = self.same_up_to is not None
+        return Reader(self.language, way, self.plain_head, together=self.everywhere, placed=placed)
 
     def _scores(self, reading: Reading) -> Scores:
         if not self.plain_head:
