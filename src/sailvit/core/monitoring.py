@@ -20,7 +20,7 @@ class MonitoringConfig(Config):
     monitored."""
     share: Annotated[float, Field(gt=0, le=1)] | None = 0.02
     """Largest share of the run's time that monitoring may take: a point that would exceed it is
-    left out; None: no limit."""
+    left out, but for those at the start and end of a stage; None: no limit."""
     source: str | None = None
     """Source of the images and texts to measure on; they are held out when no stage draws from
     it. None: they come from the stages' own sources."""

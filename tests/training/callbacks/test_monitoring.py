@@ -85,16 +85,35 @@ def same(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> b
     )
 
 
-def test_a_look_is_taken_first_at_the_cadence_and_at_stage_ends(whole: tuple):
+def test_points_are_at_the_cadence_and_where_stages_start_and_end(whole: tuple):
     folder, _, seen = whole
     places = [(line["stage_index"], line["step"]) for line in lines(folder / "monitoring.jsonl")]
     steps = [[r.step for r in seen.records if r.stage_index == index] for index in range(3)]
-    assert places == [(0, 0)] + [
+    assert places == [
         (index, step)
         for index in range(3)
-        for step in steps[index]
+        for step in (0, *steps[index])
         if step % 2 == 0 or step == steps[index][-1]
     ]
+
+
+def test_a_stage_starts_where_the_one_before_ended_and_is_not_measured_twice(whole: tuple):
+    written = lines(whole[0] / "monitoring.jsonl")
+    for before, after in pairwise(written):
+        if after["stage_index"] > before["stage_index"]:
+            names = ("cka", "perplexity", "affinity")
+            assert [after[name] for name in names] == [before[name] for name in names]
+            assert after["step"] == after["seconds"] == 0
+
+
+def test_a_stage_that_starts_from_other_weights_is_measured_anew(
+    parts: Parts, sources: dict, tmp_path: Path
+):
+    stages = [stage(), stage(name="again", start_from={"tower": "recipe"})]
+    train(recipe(parts, sources, stages, monitoring=ALWAYS), tmp_path)
+    started = [line for line in lines(tmp_path / "monitoring.jsonl") if line["step"] == 0]
+    assert [line["cka"] for line in started] == pytest.approx([1, 1], abs=1e-9)
+    assert started[1]["seconds"] > 0
 
 
 def test_lines_say_what_the_stages_did(whole: tuple):
@@ -206,6 +225,25 @@ def test_a_resumed_run_is_watched_as_if_nothing_had_happened(
     )
 
 
+def test_a_run_killed_between_a_stages_last_point_and_its_end_does_not_repeat_the_point(
+    parts: Parts, sources: dict, whole: tuple, tmp_path: Path
+):
+    class Lost(Callback):
+        def stage_ended(self, stage_run: StageRun) -> None:
+            raise KeyboardInterrupt
+
+    # States at the cadence of points, so that the newest is one after a point.
+    made = recipe(
+        parts, sources, three_stages(), monitoring={**ALWAYS, "every": 1}, checkpoint={"every": 1}
+    )
+    with pytest.raises(KeyboardInterrupt):
+        train(made, tmp_path, Lost())
+    train(made, tmp_path, resume=True)
+    places = [(line["stage_index"], line["step"]) for line in lines(tmp_path / "monitoring.jsonl")]
+    assert len(places) == len(set(places))
+    assert {index for index, step in places if step == 0} == {0, 1, 2}
+
+
 def test_a_lost_base_is_made_anew_and_said(watched: Recipe, tmp_path: Path):
     with pytest.raises(InterruptedRunError):
         train(watched, tmp_path, Stop(2, 1))
@@ -274,9 +312,12 @@ def test_cheap_looks_keep_the_cadence_and_no_share_means_no_limit():
         assert free.allows()
 
 
-def test_a_short_run_takes_its_first_look_and_no_more(parts: Parts, sources: dict, tmp_path: Path):
+def test_a_short_run_has_the_points_of_its_stages_and_no_more(
+    parts: Parts, sources: dict, tmp_path: Path
+):
     train(recipe(parts, sources, [stage()], monitoring={"every": 1, "share": 1e-9}), tmp_path)
-    assert [line["step"] for line in lines(tmp_path / "monitoring.jsonl")] == [0]
+    last = lines(tmp_path / "metrics.jsonl")[-1]["step"]
+    assert [line["step"] for line in lines(tmp_path / "monitoring.jsonl")] == [0, last]
 
 
 def test_without_images_and_texts_there_are_norms_alone(parts: Parts, tmp_path: Path):

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sailvit.core.disk import DISK_ERRORS, reason
 from sailvit.distributed.processes import broadcast, rank
@@ -19,6 +19,9 @@ from sailvit.training.monitoring.norms import gradient_norms, update_norms
 from sailvit.training.output.loggers import Loggers
 from sailvit.training.stages.callback import Callback
 from sailvit.training.stages.stage_run import StageRun, StepRecord
+
+if TYPE_CHECKING:
+    import torch
 
 
 class Budget:
@@ -62,7 +65,8 @@ class Budget:
 
 
 class MonitoringCallback(Callback):
-    """Measures the run at its start, every so many steps and at stage ends, into monitoring.jsonl.
+    """Measures the run as every stage starts and ends and every so many steps between, into
+    monitoring.jsonl.
 
     Monitoring changes nothing: training gives the same bits with it as without. Every process
     takes part, at steps that all come to together; only rank 0 writes.
@@ -84,12 +88,13 @@ class MonitoringCallback(Callback):
         self._data: MonitoringData | None = None
         self._gradients: dict[str, float] | None = None
         self._measured: tuple[int, int] | None = None
+        self._seen: dict[str, Any] | None = None
         self._handle: Any = None
         self._unwritten = False
 
     def stage_started(self, run: StageRun) -> None:
-        """Choose what to measure on and take the first point, unless a resumed run has; follow the
-        optimizer.
+        """Choose what to measure on and take the stage's first point, unless it goes on after a
+        resume; follow the optimizer.
         """
         if run.recipe.monitoring.every is None:
             return
@@ -98,6 +103,9 @@ class MonitoringCallback(Callback):
             self._prepare(run, fresh=run.index == 0 and run.step == 0)
         if self._data is None:
             return
+        if run.step == 0 and self._measured != (run.index, 0):
+            # The last stage's end saw these weights, if no part was given others since.
+            self._measure(run, {}, seen=None if run.stage.start_from else self._seen)
         self._handle = run.optimizer.register_step_pre_hook(lambda *given: self._before_step(run))
 
     def step_ended(self, run: StageRun, record: StepRecord) -> None:
@@ -107,15 +115,27 @@ class MonitoringCallback(Callback):
         self._gradients = None
 
     def stage_ended(self, run: StageRun) -> None:
-        """Take a last point where there is time; a stage that was stopped goes on later."""
+        """Take a last point, however short the time: without it the next stage's first point
+        would be joined to one before this stage changed the model. A stage that was stopped goes
+        on later.
+        """
         if self._handle is not None:
             self._handle.remove()
             self._handle = None
-        due = not run.stop and self._measured != (run.index, run.step)
-        due = due and self._data is not None
-        if due and self._budget is not None and self._budget.allows():
+        missing = self._measured != (run.index, run.step)
+        if missing and not run.stop and self._data is not None and self._budget is not None:
             self._budget.begin()
             self._measure(run, {})
+
+    def state_dict(self) -> dict[str, Any]:
+        """The place of the last point, so that a resumed run does not take it again."""
+        return {"measured": list(self._measured)} if self._measured else {}
+
+    def load_state_dict(
+        self, run: StageRun, state: dict[str, Any], tensors: Mapping[str, torch.Tensor]
+    ) -> None:
+        """Take over the place of the last point."""
+        self._measured = (state["measured"][0], state["measured"][1])
 
     def _prepare(self, run: StageRun, *, fresh: bool) -> None:
         """Choose what to measure on, or load what the run has chosen; no monitoring where
@@ -190,11 +210,17 @@ class MonitoringCallback(Callback):
             "update": update,
         }
 
-    def _measure(self, run: StageRun, known: dict[str, Any]) -> None:
+    def _measure(
+        self, run: StageRun, known: dict[str, Any], seen: dict[str, Any] | None = None
+    ) -> None:
+        """Write a point; `seen` is what would be measured, where that is known."""
         assert self._budget is not None
-        with self._budget.spend():
-            seen = self._measured_now(run)
-        self._measured = (run.index, run.step)
+        seconds = 0.0
+        if seen is None:
+            with self._budget.spend():
+                seen = self._measured_now(run)
+            seconds = round(self._budget.last, 4)
+        self._measured, self._seen = (run.index, run.step), seen
         if rank() != 0:
             return
         place = {
@@ -203,7 +229,7 @@ class MonitoringCallback(Callback):
             "step": run.step,
             "samples": run.samples,
         }
-        cost = {"seconds": round(self._budget.last, 4), "share": round(self._budget.used, 5)}
+        cost = {"seconds": seconds, "share": round(self._budget.used, 5)}
         run.journal.write(run.folder.monitoring, {**place, **known, **seen, **cost})
         if self._loggers is not None:
             self._loggers.add(run, logged_values({**known, **seen, **cost}))
