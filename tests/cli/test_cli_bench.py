@@ -35,12 +35,12 @@ def test_the_table_names_both_peaks_where_both_are_known():
     rows = [list(column.cells) for column in table.columns]
     assert [cells[0] for cells in rows] == [
         "coarse",
-        "12.0",
+        "12",
         "1,234",
-        "40.0%",
-        "25.0%",
+        "40.0 %",
+        "25.0 %",
         "3.0 GiB",
-        "1.0%",
+        "1.0 %",
     ]
     assert table.title == "tiny on 8 x H200"
 

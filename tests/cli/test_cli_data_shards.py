@@ -92,7 +92,7 @@ def test_bad_records_above_a_share_are_an_exit_code(cli, tmp_path):
     )
     assert code == 1
     assert "34 left out: out/bad.jsonl says why" in said
-    assert "more than 50.00% of the records are bad" in said
+    assert "more than 50.00 % of the records are bad" in said
     assert load_manifest(tmp_path / "out").samples == 6
     assert (
         cli("prepare", "rows.jsonl", "--images", "data/images", "--out", "out", "--max-bad", 0.9)[0]

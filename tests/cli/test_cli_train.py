@@ -125,7 +125,7 @@ def test_train_writes_the_run_and_its_report(cli: Cli, tiny: Path, tmp_path: Pat
     for expected in (
         "writes to runs/named, trains on the CPU",
         "loads tower /",
-        "parameters: tower 0.",
+        "parameters: tower ",
         "stage 1/2 coarse trains connector x1",
         "peak rate 0.0005",
         "holds",

@@ -174,5 +174,5 @@ def test_several_sources_are_counted_together(shards: Path, tmp_path: Path):
     text = run("stats", shards, rows, "--words", "2")
     assert "shards, talk: 12 records, 9 images" in text
     assert "phrases of 2 words" in text
-    assert "chat 25.0%" in text
+    assert "chat 25.0 %" in text
     assert "2 texts" in text

@@ -62,8 +62,8 @@ def test_stats_as_table_json_and_page(rows: Path, tmp_path: Path):
     for expected in (
         "rows: 12 records, 11 images",
         "image height",
-        "caption 100.0%",
-        "en 81.8%, de 18.2%",
+        "caption 100.0 %",
+        "en 81.8 %, de 18.2 %",
     ):
         assert expected in text
     assert "1 images byte for byte" in text

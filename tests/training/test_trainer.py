@@ -442,7 +442,7 @@ def test_announcements_are_the_parts_the_way_of_packing_and_the_proofs(
     told: list[dict[str, Any]] = []
     Trainer(recipe(parts, sources, [stage()]), RunFolder(tmp_path), announce=told.append).run()
     assert set(told[0]["parts"]) == {"tower", "connector", "language"}
-    assert told[0]["note"].startswith("parameters: tower 0.")
+    assert told[0]["note"].startswith("parameters: tower ")
     assert told[1]["note"].startswith("packing: packed (no attention and no layer crosses")
     assert told[2:] == lines(tmp_path / "proofs.jsonl")
     shutil.rmtree(tmp_path)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sailvit.cli.terminal.options import Set
-from sailvit.core.formatting import counted
+from sailvit.core.formatting import counted, flop_rate, percent, rate, size
 from sailvit.core.outputs import refuse_foreign_file, write_output
 from sailvit.recipes.loader import load_recipe
 
@@ -77,8 +77,6 @@ def speed_table(speed: Speed) -> Table:
     """One row per stage."""
     from rich.table import Table
 
-    from sailvit.cli.plan import size
-
     table = Table(
         title=f"{speed.recipe} on {speed.processes} x {speed.device}", title_justify="left"
     )
@@ -92,26 +90,24 @@ def speed_table(speed: Speed) -> Table:
         shares = [stage.mfu] if stage.mfu_datasheet is None else [stage.mfu, stage.mfu_datasheet]
         table.add_row(
             stage.name,
-            f"{stage.samples_per_s:,.1f}",
-            f"{stage.answer_tokens_per_s:,.0f}",
-            *(f"{share:.1%}" for share in shares),
+            rate(stage.samples_per_s),
+            rate(stage.answer_tokens_per_s),
+            *map(percent, shares),
             size(stage.peak_bytes),
-            f"{stage.waiting:.1%}",
+            percent(stage.waiting),
         )
     return table
 
 
 def notes(speed: Speed) -> list[str]:
     """What the table's figures rest on."""
-    listed = (
-        f", by its datasheet {speed.datasheet_peak / 1e12:,.4g}" if speed.datasheet_peak else ""
-    )
+    listed = f", by its datasheet {flop_rate(speed.datasheet_peak)}" if speed.datasheet_peak else ""
     stages = "; ".join(
         f"{stage.name} {counted(stage.steps, 'step')} of {counted(stage.packs, 'pack')}"
         for stage in speed.stages
     )
     lines = [
-        f"Peak per device: {speed.measured_peak / 1e12:,.3g} TFLOP/s in {speed.precision}, measured on a large matrix"
+        f"Peak per device: {flop_rate(speed.measured_peak)} in {speed.precision}, measured on a large matrix"
         f" product just before{listed}.",
         f"Weights are random. Measured: {stages}.",
     ]

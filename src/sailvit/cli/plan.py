@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sailvit.cli.terminal.options import Set
-from sailvit.core.formatting import counted
+from sailvit.core.formatting import MISSING, counted, duration, flop_rate, short, size
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -60,7 +60,7 @@ def plan(
         peak = tflops * 1e12 if tflops else _measured_peak(loaded.precision)
         _show(console, made, peak * mfu * devices)
         source = "given" if tflops else "measured here"
-        console.print(f"Time at {peak / 1e12:,.3g} TFLOP/s ({source}) x {devices} x MFU {mfu:g}.")
+        console.print(f"Time at {flop_rate(peak)} ({source}) x {devices} x MFU {mfu:g}.")
     proved = not weights or _prove(console, loaded)
     if made.problems:
         told = counted(len(made.problems), "problem")
@@ -121,7 +121,7 @@ def parts_table(made: Plan) -> Table:
         table.add_column(heading, justify="right", overflow="fold")
     for part, count in made.parameters.items():
         trained = [stage.trains.get(part, 0) for stage in made.stages]
-        table.add_row(part, number(count), *(number(t) if t else "frozen" for t in trained))
+        table.add_row(part, short(count), *(short(t) if t else "frozen" for t in trained))
     return table
 
 
@@ -138,11 +138,11 @@ def stages_table(made: Plan, speed: float) -> Table:
     for stage in made.stages:
         table.add_row(
             stage.name,
-            number(stage.samples),
+            short(stage.samples),
             f"{stage.sample.tokens:,.0f}",
-            number(stage.tokens),
-            "-" if stage.steps is None else f"{stage.steps:,}",
-            "-" if stage.flops is None else f"{stage.flops:.2e}",
+            short(stage.tokens),
+            MISSING if stage.steps is None else f"{stage.steps:,}",
+            MISSING if stage.flops is None else f"{stage.flops:.2e}",
             size(stage.memory.total),
             duration(stage.seconds(speed)),
         )
@@ -158,27 +158,6 @@ def storage_line(storage: Storage) -> str:
         f" and parts of {size(storage.parts)}. Host memory of a save: none on the CPU, as it streams; on an accelerator"
         f" a copy of {size(storage.copy)} where there is room for two, else none, and training waits."
     )
-
-
-def number(value: float | None) -> str:
-    """A count with three digits and a unit: 8.66 M."""
-    for size, unit in ((1e12, " T"), (1e9, " B"), (1e6, " M"), (1e3, " k")):
-        if value is not None and value >= size:
-            return f"{value / size:.3g}{unit}"
-    return "-" if value is None else f"{value:.0f}"
-
-
-def size(count: float) -> str:
-    """A number of bytes in GiB, or in MiB when that is less than one."""
-    return f"{count / 2**30:,.1f} GiB" if count >= 2**30 else f"{count / 2**20:.0f} MiB"
-
-
-def duration(seconds: float | None) -> str:
-    """A duration in its largest fitting unit: 3.6 h."""
-    for size, unit in ((86400, " d"), (3600, " h"), (60, " min")):
-        if seconds is not None and seconds >= size:
-            return f"{seconds / size:,.1f}{unit}"
-    return "-" if seconds is None else f"{seconds:.0f} s"
 
 
 def _for_this_device(recipe: Recipe) -> Recipe:

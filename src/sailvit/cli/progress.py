@@ -17,11 +17,10 @@ from rich.table import Table
 
 from sailvit.cli.live import LiveLines
 from sailvit.cli.terminal.steps import steps_shown
-from sailvit.core.formatting import counted
+from sailvit.core.formatting import counted, duration, percent
 from sailvit.core.recipe import Recipe, TrainConfig
 from sailvit.core.remaining import seconds_ahead
 from sailvit.distributed.processes import world
-from sailvit.report.wording import duration
 from sailvit.training.output.quarantine import left_out
 from sailvit.training.stages.callback import Callback
 from sailvit.training.stages.stage_run import StageRun, StepRecord
@@ -88,7 +87,7 @@ class ProgressCallback(Callback):
             lines.facts = self._facts(record)
         elif done >= self._next:
             self._console.print(
-                f"  {done:4.0%} {'  '.join(self._facts(record))}  {duration(left)} left",
+                f"  {percent(done, 0):>5} {'  '.join(self._facts(record))}  {duration(left)} left",
                 highlight=False,
                 soft_wrap=True,
             )
@@ -141,8 +140,8 @@ class ProgressCallback(Callback):
             *(f"{name} {shown[f'loss/{name}']:.3f}" for name in record.loss),
             f"{shown['answers']:,.0f} answer tokens/s",
             f"{shown['samples']:,.0f} samples/s",
-            f"MFU {shown['mfu']:.0%}",
-            f"padding {shown['padding']:.1%}",
+            f"MFU {percent(shown['mfu'], 0)}",
+            f"padding {percent(shown['padding'])}",
         ]
 
 

@@ -16,10 +16,9 @@ from rich.table import Table
 from rich.text import Text
 
 from sailvit.cli.live import fitting
-from sailvit.core.formatting import counted
+from sailvit.core.formatting import counted, duration, percent, short
 from sailvit.core.run import RunFolder
 from sailvit.report.following import RunSoFar, StageSoFar
-from sailvit.report.wording import duration, short
 
 _ENDED = {
     "complete": "[green]complete[/green]",
@@ -151,7 +150,7 @@ def _progress(run: RunSoFar, width: int) -> Iterable[RenderableType]:
         later = any(each.index > stage.index for each in run.stages)
         facts += [f"run ETA {duration(run.left)}"] if later and run.left else []
     facts += [
-        f"{_count(last['tokens'])} tokens",
+        f"{short(last['tokens'])} tokens",
         counted(last["samples"], "sample"),
         f"{duration(stage.seconds)} in steps",
     ]
@@ -161,7 +160,7 @@ def _progress(run: RunSoFar, width: int) -> Iterable[RenderableType]:
     bar = Table.grid(padding=(0, 1, 0, 0))
     bar.add_row(
         ProgressBar(total=1.0, completed=done, width=max(10, width - 6)),
-        Text(f"{100 * done:.0f} %"),
+        Text(percent(done, 0)),
     )
     return [bar, text, Text()]
 
@@ -183,11 +182,11 @@ def _speed(
     """Throughput and what it is lost to; `brief` leaves the latter out."""
     columns = dict(_columns(stage))
     shown = {
-        "samples_per_s": ("samples/s", _count),
-        "answer_tokens_per_s": ("answer tokens/s", _count),
-        "mfu": ("MFU", _percent),
-        "padding": ("padding", _percent),
-        "wait": ("waiting for data", _percent),
+        "samples_per_s": ("samples/s", short),
+        "answer_tokens_per_s": ("answer tokens/s", short),
+        "mfu": ("MFU", percent),
+        "padding": ("padding", percent),
+        "wait": ("waiting for data", percent),
         "grad_norm": ("gradient norm", lambda value: f"{value:.3g}"),
     }
     rows = [
@@ -232,7 +231,7 @@ def _looks(run: RunSoFar, width: int) -> Iterable[RenderableType]:
     for label, found in series.items():
         values = [value for value in found if value is not None]
         rows += [(label, f"{values[-1]:.4g}", values)] if values else []
-    return _lines(f"{len(run.looks)} looks, {_percent(last['share'])} of the time", rows, width)
+    return _lines(f"{len(run.looks)} looks, {percent(last['share'])} of the time", rows, width)
 
 
 def _happenings(run: RunSoFar) -> Iterable[RenderableType]:
@@ -302,12 +301,3 @@ def _columns(stage: StageSoFar | None) -> list[tuple[str, list[float]]]:
 def _recent(values: Sequence[float]) -> float:
     last = [value for value in values[-RECENT:] if math.isfinite(value)]
     return sum(last) / len(last) if last else math.nan
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f} %"
-
-
-def _count(value: float) -> str:
-    """A number in about three digits."""
-    return short(value) if value >= 10 else f"{value:.3g}"

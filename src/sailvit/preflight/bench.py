@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from sailvit.core.errors import ModelError
+from sailvit.core.formatting import size
 from sailvit.core.memory import PeakMemory, free_memory
 from sailvit.core.recipe import Length, Recipe
 from sailvit.core.run import RunFolder
@@ -148,8 +149,8 @@ def _refuse_too_large(recipe: Recipe, device: torch.device) -> None:
             )
         if free is not None and need > free:
             raise ModelError(
-                f"stage {stage.name}: weights, gradients and moments take {need / 2**30:,.1f} GiB in fp32, but only"
-                f" {free / 2**30:,.1f} GiB are free on {device}; choose a smaller model or a larger device, shard it"
+                f"stage {stage.name}: weights, gradients and moments take {size(need)} in fp32, but only"
+                f" {size(free)} are free on {device}; choose a smaller model or a larger device, shard it"
                 " over several (parallel.mode=shard), or see `sailvit plan` for an estimate without running"
             )
 

@@ -6,6 +6,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+from sailvit.core.formatting import size
 from sailvit.core.recipe import PARTS, Part, Recipe
 from sailvit.training.output.exports import same_weights
 
@@ -71,7 +72,7 @@ def storage_remarks(storage: Storage | None, folder: Path) -> list[str]:
     if free >= storage.disk:
         return []
     return [
-        f"the disk of {there} has {free / 2**30:,.1f} GiB free; states and parts take up to"
-        f" {storage.disk / 2**30:,.1f} GiB: make room, give another folder with --run, lower checkpoint.keep, or save"
+        f"the disk of {there} has {size(free)} free; states and parts take up to"
+        f" {size(storage.disk)}: make room, give another folder with --run, lower checkpoint.keep, or save"
         " fewer parts (`save` of a stage)"
     ]

@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from sailvit.report import wording
+from sailvit.core import formatting
 from sailvit.report.curves import Series, envelope, evenly, finite, smoothed, thinned
 from sailvit.report.drawing import (
     BASE,
@@ -54,7 +54,7 @@ def loss_chart(stage: str, objective: str, step: Series, loss: Series) -> Chart:
         axes.plot(*thinned(x, average), color=REFINED, linewidth=2, label="smoothed")
         axes.set_ylim(*_loss_limits(y, average))
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-        axes.xaxis.set_major_formatter(lambda value, _: wording.count(value))
+        axes.xaxis.set_major_formatter(lambda value, _: formatting.count(value))
         axes.yaxis.set_major_locator(MaxNLocator(5))
         label(axes, stage, "optimizer step of the stage", unit)
         axes.legend(loc="upper right", borderpad=0)
@@ -95,7 +95,7 @@ def run_chart(
         axes.set_ylim(0, (max(tops, default=0.0) or (0.01 if share else 1.0)) * 1.22)
         axes.set_xlim(0, max(total, 1))
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-        axes.xaxis.set_major_formatter(lambda value, _: wording.count(value))
+        axes.xaxis.set_major_formatter(lambda value, _: formatting.count(value))
         axes.yaxis.set_major_locator(MaxNLocator(5))
         axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.4g}")
         if share:
@@ -134,7 +134,7 @@ def _median(values: Series, *, percent: bool) -> str:
     """Median of the finite values as text."""
     kept = values[np.isfinite(values)]
     middle = float(np.median(kept)) if len(kept) else float("nan")
-    return wording.percent(middle) if percent else wording.rate(middle)
+    return formatting.percent(middle) if percent else formatting.rate(middle)
 
 
 def task_chart(models: Mapping[str, Mapping[str, Any]]) -> Chart:
@@ -178,7 +178,7 @@ def task_chart(models: Mapping[str, Mapping[str, Any]]) -> Chart:
 def _scored(names: Sequence[str], values: Sequence[float | None]) -> list[str]:
     """`model score` for every model that has one."""
     return [
-        f"{name} {wording.score(value)}"
+        f"{name} {formatting.score(value)}"
         for name, value in zip(names, values, strict=True)
         if value is not None
     ]
@@ -270,5 +270,5 @@ def _axis_names(explained: Sequence[float] | None) -> tuple[str, str]:
     """Names of the two components, with their shares of the variance where stored."""
     if not explained:
         return "first component", "second component"
-    first, second = (wording.percent(share) for share in explained)
+    first, second = (formatting.percent(share) for share in explained)
     return f"first component ({first} of variance)", f"second component ({second})"

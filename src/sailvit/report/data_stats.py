@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from matplotlib.ticker import MaxNLocator
 
-from sailvit.report import wording
+from sailvit.core import formatting
 from sailvit.report.curves import Series
 from sailvit.report.drawing import FAINT, REFINED, WIDTH, Chart, canvas, label, to_svg
 from sailvit.report.templates import template
@@ -78,7 +78,7 @@ def histogram(name: str, title: str, axis: str, found: Mapping[str, Any]) -> Cha
             axes.set_xlim(lows[0] - 0.6, highs[-1] + 0.6)
             axes.xaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
         axes.bar(lows, counts, width=highs - lows, align="edge", color=REFINED, edgecolor="none")
-        axes.yaxis.set_major_formatter(lambda value, _: wording.short(value))
+        axes.yaxis.set_major_formatter(lambda value, _: formatting.short(value))
         axes.grid(visible=False, axis="x")
         label(
             axes,
@@ -86,8 +86,8 @@ def histogram(name: str, title: str, axis: str, found: Mapping[str, Any]) -> Cha
             axis,
             "images" if name in ("width", "height", "aspect", "bytes") else "records",
         )
-        middle, most = wording.rate(found["median"]), wording.rate(found["max"])
-        text = f"median {middle}, 95 % up to {wording.rate(found['p95'])}, largest {most}"
+        middle, most = formatting.rate(found["median"]), formatting.rate(found["max"])
+        text = f"median {middle}, 95 % up to {formatting.rate(found['p95'])}, largest {most}"
         return Chart(
             to_svg(figure, f"histogram-{name}", f"{title}: {text}."),
             f"{text[0].upper()}{text[1:]}.",
@@ -116,21 +116,21 @@ def ranking(title: str, counts: Mapping[str, int], total: int) -> Chart | None:
         axes.barh(list(places), shares, height=0.62, color=REFINED)
         for place, share in zip(places, shares, strict=True):
             axes.annotate(
-                wording.percent(share),
+                formatting.percent(share),
                 (share, place),
                 (4, 0),
                 textcoords="offset points",
                 va="center",
                 color=FAINT,
             )
-        axes.set_yticks(list(places), [wording.clipped(str(name), 34) for name, _ in rows])
+        axes.set_yticks(list(places), [formatting.clipped(str(name), 34) for name, _ in rows])
         axes.set_xlim(0, 1.25 * max(shares))
         axes.set_xticks([])
         axes.grid(visible=False)
         axes.spines["bottom"].set_visible(False)
         label(axes, title, "", "")
         named = ", ".join(
-            f"{name} {wording.percent(share)}"
+            f"{name} {formatting.percent(share)}"
             for (name, _), share in zip(rows, shares, strict=True)
         )
         rest = len(counts) - len(rows)

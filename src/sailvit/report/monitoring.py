@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
-from sailvit.report import wording
+from sailvit.core import formatting
 from sailvit.report.charts import MODEL_STYLES, band
 from sailvit.report.curves import Series, finite
 from sailvit.report.drawing import Chart, canvas, label, to_svg
@@ -96,7 +96,7 @@ def _chart(
             band(axes, number, name, (begin, end, total))
         axes.set_xlim(0, max(total, 1))
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-        axes.xaxis.set_major_formatter(lambda value, _: wording.count(value))
+        axes.xaxis.set_major_formatter(lambda value, _: formatting.count(value))
         label(axes, panel.title, "optimizer step of the run", panel.unit)
         if len(curves) > 1:
             figure.legend(

@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from sailvit.report.templates import template
-from sailvit.report.wording import FILTERS
 
 _STYLES = ("report.css", "packs.css")
 
@@ -16,8 +15,9 @@ _STYLES = ("report.css", "packs.css")
 def render_packs(values: Mapping[str, Any]) -> str:
     """The page as HTML, from what `dataprep.inspect.packs.view_packs` gives."""
     packs = values["packs"]
-    return template("packs.html", _STYLES, {**FILTERS, "visible": visible}).render(
+    return template("packs.html", _STYLES).render(
         values=values,
+        visible=visible,
         packs=packs,
         totals={
             name: sum(pack[name] for pack in packs)

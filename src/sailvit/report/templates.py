@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from importlib.resources import files
-from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
-from sailvit.report.wording import FILTERS
+from sailvit.core import formatting
+
+_FILTERS = ("count", "short", "duration", "percent", "score", "points", "rate", "plain", "clipped")
+"""Of the formatters, by the names that the templates use."""
 
 
-def template(
-    name: str,
-    styles: Sequence[str] = ("report.css",),
-    filters: Mapping[str, Callable[..., Any]] = FILTERS,
-) -> Template:
-    """A template that knows the filters, and the text of its style sheets as `css`."""
+def template(name: str, styles: Sequence[str] = ("report.css",)) -> Template:
+    """A template that knows the formatters, and the text of its style sheets as `css`."""
     # Model output, texts and names come from strangers' data: everything is escaped except our
     # own CSS and SVG.
     environment = Environment(
@@ -27,7 +25,7 @@ def template(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(filters)
+    environment.filters.update({each: getattr(formatting, each) for each in _FILTERS})
     sheets = [
         files("sailvit.report").joinpath(sheet).read_text(encoding="utf-8") for sheet in styles
     ]

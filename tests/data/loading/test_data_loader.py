@@ -298,7 +298,7 @@ def test_too_many_bad_records_stop_the_run_with_the_worst_source(load, workers):
 def test_up_to_the_allowed_number_the_share_does_not_count(load):
     loader_config = replace(FEED, quarantine=QuarantineConfig(share=0, allow=50))
     assert len(list(load(loader_config, BROKEN))) > 5
-    with pytest.raises(DataError, match=r"at most 0, or 0\.00%, are left out"):
+    with pytest.raises(DataError, match=r"at most 0, or 0\.00 %, are left out"):
         list(load(replace(FEED, quarantine=QuarantineConfig(share=0, allow=0)), BROKEN))
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sailvit.cli.data.opening import Format, Images, Workers
+from sailvit.core.formatting import percent
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -127,7 +128,7 @@ def accounts_table(report: Mapping[str, Any]) -> Table:
             account["filter"],
             f"{account['seen']:,}",
             f"{account['dropped']:,}",
-            f"{share:.1%}",
+            percent(share),
             why,
         )
     return table
@@ -139,7 +140,7 @@ def ngrams_table(ngrams: Mapping[str, Any]) -> Table:
 
     before, after = ngrams["before"], ngrams["after"]
     table = Table(
-        title=f"n-grams of {before['n']} words, {ngrams['kept']:.1%} of the records kept",
+        title=f"n-grams of {before['n']} words, {percent(ngrams['kept'])} of the records kept",
         title_justify="left",
     )
     table.add_column("measure")
@@ -147,16 +148,16 @@ def ngrams_table(ngrams: Mapping[str, Any]) -> Table:
     table.add_column("after", justify="right")
     table.add_row("records", f"{before['texts']:,}", f"{after['texts']:,}")
     table.add_row(
-        "distinct n-grams", f"{before['distinct_share']:.1%}", f"{after['distinct_share']:.1%}"
+        "distinct n-grams", percent(before["distinct_share"]), percent(after["distinct_share"])
     )
     table.add_row("bits per n-gram", f"{before['entropy']:.2f}", f"{after['entropy']:.2f}")
     for name, label in (
         ("top10_share", "share of the 10 most frequent"),
         ("top100_share", "share of the 100"),
     ):
-        table.add_row(label, f"{before[name]:.1%}", f"{after[name]:.1%}")
+        table.add_row(label, percent(before[name]), percent(after[name]))
     for row in ngrams["top"][:10]:
         table.add_row(
-            f"records with {row['words']!r}", f"{row['before']:.1%}", f"{row['after']:.1%}"
+            f"records with {row['words']!r}", percent(row["before"]), percent(row["after"])
         )
     return table

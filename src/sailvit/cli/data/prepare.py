@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sailvit.cli.data.opening import Format, Images, Workers
+from sailvit.core.formatting import counted, percent
 
 if TYPE_CHECKING:
     from sailvit.data.shards.manifest import Manifest
@@ -86,7 +87,7 @@ def prepare(  # noqa: PLR0913, PLR0917 - the options of a command
     wrong = (
         "no record is left"
         if not manifest.samples
-        else f"more than {max_bad:.2%} of the records are bad"
+        else f"more than {percent(max_bad, 2)} of the records are bad"
     )
     if not manifest.samples or manifest.bad > max(
         ALLOWED, max_bad * (manifest.samples + manifest.bad)
@@ -109,7 +110,7 @@ def summary(manifest: Manifest, out: Path) -> list[str]:
     held = ", ".join(
         f"{count:,} {kind}" for kind, count in sorted(kinds.items(), key=lambda item: -item[1])
     )
-    shards = f"{len(manifest.shards):,} shard{'s' * (len(manifest.shards) != 1)}, {size / MEGABYTE:,.1f} MB"
+    shards = f"{counted(len(manifest.shards), 'shard')}, {size / MEGABYTE:,.1f} MB"
     lines = [f"{manifest.samples:,} records ({held or 'none'}) in {shards}"]
     if manifest.bad:
         lines.append(

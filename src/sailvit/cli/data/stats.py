@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sailvit.cli.data.opening import Format, Images, Overwrite, Workers
+from sailvit.core.formatting import percent, rate
 from sailvit.core.outputs import refuse_foreign_file, write_output
 
 if TYPE_CHECKING:
@@ -146,16 +147,12 @@ def measures_table(measures: Mapping[str, Mapping[str, Any] | None]) -> Table:
         found = measures.get(name)
         if found is not None:
             figures = [found[key] for key in ("min", "p5", "median", "p95", "max", "mean")]
-            table.add_row(label, f"{found['count']:,}", *map(_figure, figures))
+            table.add_row(label, f"{found['count']:,}", *map(rate, figures))
     return table
 
 
-def _figure(value: float) -> str:
-    return f"{value:,.0f}" if value >= 100 or value == int(value) else f"{value:.3g}"
-
-
 def _shares(counts: Mapping[str, int], total: int, most: int = 8) -> str:
-    shown = [f"{name} {count / total:.1%}" for name, count in list(counts.items())[:most]]
+    shown = [f"{name} {percent(count / total)}" for name, count in list(counts.items())[:most]]
     more = len(counts) - most
     return ", ".join([*shown, *([f"and {more} more"] if more > 0 else [])]) or "none"
 
@@ -176,7 +173,7 @@ def _phrases(ngrams: Mapping[str, Any]) -> str:
         return f"phrases of {ngrams['n']} words: none"
     first = ngrams["top"][0]
     return (
-        f"phrases of {ngrams['n']} words: {ngrams['distinct_share']:.1%} distinct, {ngrams['entropy']:.1f} bits each;"
-        f" the 100 most frequent are {ngrams['top100_share']:.1%} of all; {first['words']!r} is in"
-        f" {first['share']:.1%} of the records"
+        f"phrases of {ngrams['n']} words: {percent(ngrams['distinct_share'])} distinct,"
+        f" {ngrams['entropy']:.1f} bits each; the 100 most frequent are {percent(ngrams['top100_share'])} of all;"
+        f" {first['words']!r} is in {percent(first['share'])} of the records"
     )

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from sailvit.core.errors import DataError
+from sailvit.core.formatting import percent
 from sailvit.core.recipe import QuarantineConfig
 
 _SHOWN = 3
@@ -118,6 +119,6 @@ def _message(source: str, account: _Account, config: QuarantineConfig) -> str:
     shown = "\n".join(f"  {record}" for record in account.first)
     return (
         f"{account.bad} of {account.read} records of source {source} could not be read ({kinds}); at most"
-        f" {config.allow}, or {config.share:.2%}, are left out. Mend or remove them, or raise `quarantine` in the"
-        f" recipe. The first:\n{shown}"
+        f" {config.allow}, or {percent(config.share, 2)}, are left out. Mend or remove them,"
+        f" or raise `quarantine` in the recipe. The first:\n{shown}"
     )

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sailvit.core.errors import DataError
+from sailvit.core.formatting import percent
 from sailvit.core.records import Source
 from sailvit.dataprep.curate.concentration import NgramChunk, NgramCounts, count_ngrams
 from sailvit.dataprep.curate.drop_report import Drop
@@ -163,7 +164,7 @@ class KeepStep:
             if chance(self.seed, view.record.id) < probability:
                 texts.append(view.answers)
             else:
-                found = f"an n-gram of many, and {probability:.1%} of such records are kept"
+                found = f"an n-gram of many, and {percent(probability)} of such records are kept"
                 dropped.append((0, Drop(view.position, "over-represented n-gram", found)))
         return dropped, count_ngrams(texts, self.resampling.n)
 

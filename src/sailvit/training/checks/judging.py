@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sailvit.core.errors import DataError, ModelError, RecipeError, SailvitError
+from sailvit.core.formatting import percent
 from sailvit.core.layout import VisualLayout
 from sailvit.core.recipe import Recipe, Stage
 from sailvit.core.records import Source
@@ -155,9 +156,9 @@ def _told(
             " lengthen the recipe's `sequence`, allow fewer tiles, or shorten the prompt"
         )
     return (
-        f"{kinds.total()} of {where} cannot be used ({told}); at most {config.allow}, or {config.share:.2%}, are left"
-        " out. Mend or remove them, or raise `quarantine` in the recipe. The first:"
-        + "".join(f"\n      {line}" for line in first)
+        f"{kinds.total()} of {where} cannot be used ({told}); at most {config.allow},"
+        f" or {percent(config.share, 2)}, are left out. Mend or remove them, or raise"
+        " `quarantine` in the recipe. The first:" + "".join(f"\n      {line}" for line in first)
     )
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from sailvit.core.disk import reason
 from sailvit.core.errors import RunError
+from sailvit.core.formatting import short
 from sailvit.core.recipe import PARTS
 from sailvit.core.run import append_lines
 from sailvit.distributed.processes import gather_objects
@@ -68,5 +69,5 @@ def parts_note(bundle: ModelBundle) -> dict[str, Any]:
         part: sum(parameter.numel() for parameter in bundle.mllm.part(part).parameters())
         for part in PARTS
     }
-    told = ", ".join(f"{part} {count / 1e6:,.3g} M" for part, count in counts.items())
+    told = ", ".join(f"{part} {short(count)}" for part, count in counts.items())
     return {"note": f"parameters: {told}", "parts": counts}
