@@ -29,7 +29,7 @@ import torch
 from publish import publish
 
 from sailvit.core.recipe import Recipe
-from sailvit.models.loading.sketch import config_source
+from sailvit.models.loading.configs import config_source
 from sailvit.recipes.loader import load_recipe
 
 RECIPES = {"large": "sailvit-large", "huge": "sailvit-huge"}

@@ -25,9 +25,8 @@ from sailvit.core.batch import IGNORED
 from sailvit.core.memory import PeakMemory
 from sailvit.core.recipe import Recipe
 from sailvit.core.records import Sample
-from sailvit.models.loading.build import ModelBundle
-from sailvit.models.loading.sketch import read_config, sketch
-from sailvit.models.loading.unlearned import stand_in_tokenizer
+from sailvit.models.loading.build import ModelBundle, build
+from sailvit.models.loading.configs import read_config, stand_in_tokenizer
 from sailvit.models.measures.flops import flops_model
 from sailvit.preflight.bench_data import BenchData, gather
 from sailvit.training.optim.optimizer import freeze
@@ -53,7 +52,7 @@ def trainer_speed(
     recipe: Recipe, index: int, window: Window, device: torch.device, folder: Path
 ) -> dict[str, Any]:
     """Answers and useful FLOP/s of the Trainer in stage `index`, and its peak memory."""
-    drawn = sketch(recipe.model)
+    drawn = build(recipe.model, weights="meta")
     tokenizer = drawn.tokenizer or stand_in_tokenizer(recipe.model.placeholder)
     layout = dataclasses.replace(
         drawn.layout, placeholder_id=tokenizer.convert_tokens_to_ids(recipe.model.placeholder)

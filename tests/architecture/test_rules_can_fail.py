@@ -80,6 +80,7 @@ PLANTED: list[tuple[Rule, str, str, int]] = [
 RIGHT: list[tuple[Rule, str, str]] = [
     (house.short_functions, "core/a.py", "def f():\n" + "    x = 1\n" * 49),
     (house.documented, "core/a.py", '"""M."""\ndef _f():\n    pass\n'),
+    (house.documented, "core/a.py", '"""M."""\n@overload\ndef f(a: int) -> int: ...\n'),
     (house.documented_fields, "core/a.py", FIELDS + '    """C."""\n'),
     (house.shaped, "models/a.py", 'def forward(self):\n    """Features float[I, P, D]."""\n'),
     (house.shaped, "data/a.py", 'def __call__(self, name: str) -> str:\n    """A name."""\n'),

@@ -10,7 +10,7 @@ from sailvit.api.demo import DemoSize, TrainingBeside, run_demo
 from sailvit.api.screen import Screen
 from sailvit.core.errors import RunError
 from sailvit.core.run import RunFolder, read_json, read_lines
-from sailvit.models.loading.build import resolve_source
+from sailvit.models.loading.parts import resolve_source
 from sailvit.recipes.loader import load_recipe
 from sailvit.synthetic.world.tasks import EVAL_TASKS
 

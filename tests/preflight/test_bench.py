@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from sailvit.core.errors import ModelError
-from sailvit.models.loading.sketch import sketch
+from sailvit.models.loading.build import build
 from sailvit.preflight import bench as module
 from sailvit.preflight.bench import bench
 from tiny_parts import Parts
@@ -75,11 +75,17 @@ def test_a_model_that_does_not_fit_is_refused_before_it_is_made(
     parts: Parts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     made = recipe(parts, write_data(tmp_path), three_stages())
-    mllm = sketch(made.model).mllm
+    mllm = build(made.model, weights="meta").mllm
     numbers, language = (
         sum(p.numel() for p in part.parameters()) for part in (mllm, mllm.language)
     )
-    monkeypatch.setattr(module, "unlearned", lambda *_: pytest.fail("weights were made"))
+    monkeypatch.setattr(
+        module,
+        "build",
+        lambda config, *_, weights, **__: (
+            build(config, weights="meta") if weights == "meta" else pytest.fail("weights were made")
+        ),
+    )
     monkeypatch.setattr(module, "free_memory", lambda device: 4 * numbers + 1)
     with pytest.raises(
         ModelError,

@@ -14,7 +14,7 @@ from sailvit.core.recipe import ModelConfig
 from sailvit.core.run import RunFolder
 from sailvit.data.processing.given import as_image
 from sailvit.data.processing.images import load_image, tile_image
-from sailvit.models.loading.build import load_tower as build_tower
+from sailvit.models.loading.parts import load_tower as build_tower
 from sailvit.models.loading.quiet import quietly
 from sailvit.models.towers.tower import Tower
 

@@ -16,9 +16,7 @@ from sailvit.core.recipe import Length, Recipe
 from sailvit.core.run import RunFolder
 from sailvit.data.loading.loader import Loader
 from sailvit.distributed.processes import world
-from sailvit.models.loading.build import ModelBundle
-from sailvit.models.loading.sketch import sketch
-from sailvit.models.loading.unlearned import unlearned
+from sailvit.models.loading.build import ModelBundle, build
 from sailvit.models.measures.flops import flops_model
 from sailvit.models.measures.peak import datasheet_peak, matmul_rate
 from sailvit.models.structure.parallel import parallelize
@@ -111,7 +109,7 @@ def bench(
     # Before the model is made, whose memory and caches would slow the product down.
     measured = matmul_rate(device, torch.bfloat16 if bf16 else torch.float32)
     listed = datasheet_peak(name) if bf16 else None
-    bundle = unlearned(recipe.model, recipe.seed, device)
+    bundle = build(recipe.model, recipe.seed, weights="random", device=device)
     data = gather(recipe, bundle)
     parallelize(bundle.mllm, recipe.parallel, device, bf16=bf16)
     bundle.mllm.train()
@@ -138,7 +136,7 @@ def _refuse_too_large(recipe: Recipe, device: torch.device) -> None:
     memory.
     """
     # The kernel or the allocator would end the process with less to go on than this message.
-    free, mllm = free_memory(device), sketch(recipe.model).mllm
+    free, mllm = free_memory(device), build(recipe.model, weights="meta").mllm
     for stage in recipe.stages:
         freeze(mllm, stage)
         need = 4 * sum(parameter.numel() for parameter in mllm.parameters())

@@ -18,7 +18,7 @@ from sailvit.data.processing.processor import Processor
 from sailvit.data.rows.keys import unread_line
 from sailvit.data.sources import open_source
 from sailvit.models.languages.positions import table_length
-from sailvit.models.loading.sketch import Sketch, sketch
+from sailvit.models.loading.build import MetaModel, build
 from sailvit.models.measures.flops import flops_model
 from sailvit.preflight.memory import Memory, estimate_memory
 from sailvit.preflight.samples import MeanSample, assumed_sample, mixed_sample, read_sample
@@ -101,7 +101,7 @@ def plan(recipe: Recipe) -> Plan:
     """The plan of `recipe`; its faults become problems of the plan, so all are seen at once."""
     problems = list(file_problems(recipe))
     try:
-        model = sketch(recipe.model)
+        model = build(recipe.model, weights="meta")
     except ModelError as error:
         problems += [f"model: {error}", *_open_sources(recipe)[1]]
         return Plan(recipe.name, {}, 0, 0, 0, (), tuple(problems), ())
@@ -150,7 +150,11 @@ def plan(recipe: Recipe) -> Plan:
 
 
 def _plan_stage(
-    recipe: Recipe, stage: Stage, model: Sketch, sample: MeanSample, sources: Mapping[str, Source]
+    recipe: Recipe,
+    stage: Stage,
+    model: MetaModel,
+    sample: MeanSample,
+    sources: Mapping[str, Source],
 ) -> StagePlan:
     runs = any(each.needs_logits for each in known_objectives(stage.objectives))
     flops = flops_model(model.mllm, language_runs=runs)
@@ -177,11 +181,11 @@ def _plan_stage(
     )
 
 
-def _parameters(model: Sketch) -> dict[Part, int]:
+def _parameters(model: MetaModel) -> dict[Part, int]:
     return {part: _count(model, part) for part in PARTS}
 
 
-def _storage(recipe: Recipe, model: Sketch, stages: list[StagePlan]) -> Storage | None:
+def _storage(recipe: Recipe, model: MetaModel, stages: list[StagePlan]) -> Storage | None:
     """Disk space of states and parts; None when a stage cannot be planned."""
     if len(stages) < len(recipe.stages):
         return None
@@ -227,7 +231,7 @@ def _open_sources(recipe: Recipe) -> tuple[dict[str, Source], list[str]]:
 
 
 def _mean_samples(
-    recipe: Recipe, sources: Mapping[str, Source], model: Sketch
+    recipe: Recipe, sources: Mapping[str, Source], model: MetaModel
 ) -> tuple[dict[str, MeanSample], dict[str, str]]:
     samples, problems = {}, {}
     for name, source in sources.items():
@@ -248,7 +252,7 @@ def _judged(
     sources: Mapping[str, Source],
     tables: Mapping[str, CostTable],
     unreadable: Mapping[str, str],
-    model: Sketch,
+    model: MetaModel,
 ) -> list[str]:
     """The problems of all sources: from their costs where these were measured, otherwise the
     error that reading them raised.
@@ -261,7 +265,7 @@ def _judged(
 
 
 def _measured(
-    recipe: Recipe, sources: Mapping[str, Source], model: Sketch
+    recipe: Recipe, sources: Mapping[str, Source], model: MetaModel
 ) -> tuple[dict[str, CostTable], list[str]]:
     """The costs of up to `JUDGED` records per source, evenly spread over it; and what is wrong
     with the tokenizer.
@@ -286,7 +290,7 @@ def _mixture(
     stage: Stage,
     samples: Mapping[str, MeanSample],
     sources: Mapping[str, Source],
-    model: Sketch,
+    model: MetaModel,
     sequence: int,
 ) -> MeanSample:
     """The stage's mean sample, over the sources that can be read; the assumed one when none
@@ -313,7 +317,7 @@ def _pair_problems(
     return []
 
 
-def _count(model: Sketch, part: Part, *, trained: bool = False) -> int:
+def _count(model: MetaModel, part: Part, *, trained: bool = False) -> int:
     return sum(
         p.numel() for p in model.mllm.part(part).parameters() if p.requires_grad or not trained
     )

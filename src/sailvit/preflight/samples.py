@@ -12,7 +12,7 @@ from sailvit.core.errors import DataError
 from sailvit.core.records import Record, Source, Turn
 from sailvit.data.processing.images import tile_count
 from sailvit.data.processing.processor import Processor
-from sailvit.models.loading.sketch import Sketch
+from sailvit.models.loading.build import MetaModel
 
 READ = 48
 """Records read per source, evenly spaced; with that many the mean length is right to a few
@@ -44,7 +44,7 @@ class MeanSample:
     """Where the figures come from, in words."""
 
 
-def assumed_sample(model: Sketch, sequence: int) -> MeanSample:
+def assumed_sample(model: MetaModel, sequence: int) -> MeanSample:
     """One image of half the allowed tiles and its thumbnail, and some text."""
     layout = model.layout
     tiles = 1.0 if layout.max_tiles == 1 else (layout.max_tiles + 1) // 2 + 1.0 + layout.thumbnail
@@ -53,7 +53,7 @@ def assumed_sample(model: Sketch, sequence: int) -> MeanSample:
     return MeanSample(tiles, tokens, tokens**2, ASSUMED_TEXT / 2, 0.0, basis)
 
 
-def read_sample(source: Source, model: Sketch, sequence: int) -> MeanSample:
+def read_sample(source: Source, model: MetaModel, sequence: int) -> MeanSample:
     """The mean of records spread over a source; DataError when none of them can be read."""
     count = min(READ, len(source))
     measure = _measurer(model, sequence)
@@ -98,7 +98,7 @@ Row = tuple[float, float, float, float]
 """Tiles, tokens, answer tokens, and 1 for a caption."""
 
 
-def _measurer(model: Sketch, sequence: int) -> Callable[[Record], Row]:
+def _measurer(model: MetaModel, sequence: int) -> Callable[[Record], Row]:
     layout, tokenizer = model.layout, model.tokenizer
     processor = None
     if tokenizer is not None:

@@ -25,10 +25,7 @@ from sailvit.data.processing.processor import Processor
 from sailvit.data.rows.keys import unread_line
 from sailvit.distributed.processes import arrive, barrier, broadcast, rank, world
 from sailvit.models.languages.positions import table_length
-from sailvit.models.loading.build import (
-    ModelBundle,
-    build,
-)
+from sailvit.models.loading.build import ModelBundle, build
 from sailvit.models.measures.flops import flops_model
 from sailvit.models.measures.peak import device_peak
 from sailvit.models.structure.parallel import settle

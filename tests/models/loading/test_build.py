@@ -25,8 +25,9 @@ from transformers import (
 from sailvit.core.errors import ModelError
 from sailvit.core.recipe import ConnectorConfig, ImageConfig
 from sailvit.data.processing.collate import collate
-from sailvit.models.loading.build import build, resolve_source
+from sailvit.models.loading.build import build
 from sailvit.models.loading.folders import save_part
+from sailvit.models.loading.parts import resolve_source
 from sailvit.models.towers.preprocessing import read_preprocessing
 from tiny_parts import (
     LANGUAGES,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from functools import partial
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,6 @@ from sailvit.core.errors import ModelError
 from sailvit.models.guards.checkpoint_files import _UNDONE, refuse_quantised
 from sailvit.models.loading.build import build
 from sailvit.models.loading.folders import save_part
-from sailvit.models.loading.sketch import sketch
 from tiny_parts import LANGUAGES, PREPROCESSOR, TOWERS, Parts
 
 TEXT: dict[str, Any] = {**LANGUAGES["llama"].to_dict(), "head_dim": 8}
@@ -70,7 +70,7 @@ def test_the_text_model_of_a_multimodal_checkpoint_is_the_language(
     whole.save_pretrained(tmp_path / "whole")
     byte_tokenizer(CHATML).save_pretrained(tmp_path / "whole")
     asked = parts.config().model_copy(update={"language": str(tmp_path / "whole")})
-    assert sketch(asked).mllm.language.config.model_type != config.model_type
+    assert build(asked, weights="meta").mllm.language.config.model_type != config.model_type
     made = build(asked, 0)
     assert any(f"of a {config.model_type}" in note for note in made.notes)
     save_part(made, "language", tmp_path / "language")
@@ -94,7 +94,7 @@ def test_no_language(parts: Parts, tmp_path: Path, config: Any, message: str):
     config.save_pretrained(tmp_path)
     asked = parts.config().model_copy(update={"language": str(tmp_path)})
     with pytest.raises(ModelError, match=message) as raised:
-        sketch(asked)
+        build(asked, weights="meta")
     assert len(str(raised.value)) < 400
 
 
@@ -114,13 +114,13 @@ def test_no_tower(parts: Parts, tmp_path: Path, config: Any, message: str):
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(PREPROCESSOR))
     asked = parts.config().model_copy(update={"tower": str(tmp_path)})
     with pytest.raises(ModelError, match=message) as raised:
-        sketch(asked)
+        build(asked, weights="meta")
     assert len(str(raised.value)) < 400
 
 
 @pytest.mark.parametrize("layer", [3, -4, 30])
 def test_a_feature_layer_that_is_not_there(parts: Parts, layer: int):
-    for made in (sketch, lambda config: build(config, 0)):
+    for made in (partial(build, weights="meta"), partial(build, seed=0)):
         with pytest.raises(ModelError, match=f"feature_layer is {layer}, but .* has 2 blocks"):
             made(parts.config(tower="clip", feature_layer=layer))
 
@@ -211,7 +211,7 @@ def test_files_that_are_no_tokenizer(parts: Parts, tmp_path: Path, kind: str):
     shutil.copytree(parts.config().language, tmp_path / "copy")
     NO_TOKENIZER[kind](tmp_path / "copy")
     asked = parts.config().model_copy(update={"language": str(tmp_path / "copy")})
-    for make in (sketch, lambda config: build(config, 0)):
+    for make in (partial(build, weights="meta"), partial(build, seed=0)):
         with pytest.raises(ModelError, match="cannot load the tokenizer of the language from the"):
             make(asked)
 
@@ -232,4 +232,4 @@ def test_a_damaged_preprocessor_config_is_not_called_missing(
     (tmp_path / "copy/preprocessor_config.json").write_text(text)
     asked = parts.config().model_copy(update={"tower": str(tmp_path / "copy")})
     with pytest.raises(ModelError, match=message):
-        sketch(asked)
+        build(asked, weights="meta")

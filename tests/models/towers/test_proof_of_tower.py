@@ -21,7 +21,6 @@ from transformers import (
 from sailvit.core.errors import ModelError, RecipeError
 from sailvit.core.recipe import ParallelConfig
 from sailvit.models.loading.build import build
-from sailvit.models.loading.sketch import sketch
 from sailvit.models.structure.blocks import find_blocks
 from sailvit.models.structure.parallel import parallelize
 from sailvit.models.towers.proof import prove_tiles
@@ -227,7 +226,7 @@ def test_features_that_are_not_finite_are_refused():
 def test_a_tower_that_reads_sizes_from_its_tensors_is_planned_and_trained(parts: Parts, tmp_path):
     save_tower(Idefics3VisionConfig(**VISION), tmp_path / "tower")
     config = parts.config().model_copy(update={"tower": str(tmp_path / "tower")})
-    planned, trained = sketch(config).mllm.tower, build(config, 0).mllm.tower
+    planned, trained = build(config, weights="meta").mllm.tower, build(config, 0).mllm.tower
     assert (planned.prefix, planned.width, planned.idle) == (0, 32, trained.idle)
     assert_apart(trained.eval())
 

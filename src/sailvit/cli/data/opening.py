@@ -94,13 +94,13 @@ def processor_of(recipe: Path | None) -> Processor | None:
         return None
     from sailvit.core.errors import DataError
     from sailvit.data.processing.processor import Processor
+    from sailvit.models.loading.build import build
     from sailvit.models.loading.quiet import quiet_libraries
-    from sailvit.models.loading.sketch import sketch
     from sailvit.recipes.loader import load_recipe
 
     quiet_libraries()
     loaded = load_recipe(recipe)
-    model = sketch(loaded.model)
+    model = build(loaded.model, weights="meta")
     if model.tokenizer is None:
         raise DataError(
             f"the tokenizer of {loaded.model.language} is not on this machine, so tokens cannot be counted: download it"

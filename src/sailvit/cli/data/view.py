@@ -142,9 +142,9 @@ def _of_data(recipe: Recipe, sources: dict[str, Source]) -> LoaderConfig:
 def _processor(recipe: Recipe, day: date) -> Processor:
     from sailvit.core.errors import DataError
     from sailvit.data.processing.processor import Processor
-    from sailvit.models.loading.sketch import sketch
+    from sailvit.models.loading.build import build
 
-    model = sketch(recipe.model)
+    model = build(recipe.model, weights="meta")
     if model.tokenizer is None:
         raise DataError(
             f"the tokenizer of {recipe.model.language} is not on this machine; download it once"

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
 
 from sailvit.core.errors import ModelError
-from sailvit.models.loading.build import resolve_source
+from sailvit.models.loading.parts import resolve_source
 
 
 class DualEncoder:

@@ -19,7 +19,7 @@ from sailvit.core.records import Source
 from sailvit.data.lengths.costs import CostTable
 from sailvit.data.processing.text import TextEncoder
 from sailvit.data.sources import open_source
-from sailvit.models.loading.sketch import find_tokenizer
+from sailvit.models.loading.configs import find_tokenizer
 from sailvit.training.checks.problems import file_problems
 from sailvit.training.objectives.base import objective_problems
 

@@ -15,7 +15,7 @@ from sailvit.data.processing.text import TextEncoder
 from sailvit.models.experts import asks_for_balance
 from sailvit.models.guards.checkpoint_files import folder_problems
 from sailvit.models.languages.positions import table_length
-from sailvit.models.loading.sketch import Sketch
+from sailvit.models.loading.build import MetaModel
 from sailvit.training.objectives.base import objective_problems
 
 _WINDOWS = 6
@@ -123,7 +123,7 @@ def position_remarks(recipe: Recipe, language: Any) -> Iterator[str]:
         )
 
 
-def model_remarks(recipe: Recipe, model: Sketch) -> Iterator[str]:
+def model_remarks(recipe: Recipe, model: MetaModel) -> Iterator[str]:
     """What the parts' configs say against the recipe's sizes."""
     layout = model.layout
     most = layout.max_tiles + (layout.thumbnail and layout.max_tiles > 1)

@@ -19,7 +19,8 @@ from sailvit.core.recipe.differences import Absent, Difference
 from sailvit.core.records import Source
 from sailvit.core.run import RunFolder, read_json, write_json
 from sailvit.core.version import __version__
-from sailvit.models.loading.build import ModelBundle, resolve_source
+from sailvit.models.loading.build import ModelBundle
+from sailvit.models.loading.parts import resolve_source
 from sailvit.training.stages.stage_run import StageRun
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from sailvit.core.errors import ModelError
 from sailvit.distributed.sharding import fill_all
-from sailvit.models.loading.build import load_connector, load_language, load_tower
+from sailvit.models.loading.parts import load_connector, load_language, load_tower
 
 if TYPE_CHECKING:
     import torch

@@ -8,15 +8,14 @@ from pathlib import Path
 import torch
 
 from sailvit.core.records import Record, Turn
-from sailvit.models.loading.unlearned import stand_in_tokenizer, unlearned
+from sailvit.models.loading.build import build
+from sailvit.models.loading.configs import stand_in_tokenizer
 from tiny_parts import Parts, mixed_records, samples, single_batches
-
-CPU = torch.device("cpu")
 
 
 def test_shapes_are_those_of_the_recipe_and_weights_are_not(parts: Parts):
     config, built = parts.config(), parts.build()
-    made = unlearned(config, 0, CPU)
+    made = build(config, 0, weights="random")
     assert made.layout == built.layout
     found, expected = made.mllm.state_dict(), built.mllm.state_dict()
     assert {name: tensor.shape for name, tensor in found.items()} == {
@@ -32,7 +31,7 @@ def test_shapes_are_those_of_the_recipe_and_weights_are_not(parts: Parts):
 def test_it_is_the_same_for_the_same_seed_and_leaves_the_generator_alone(parts: Parts):
     state = torch.get_rng_state()
     first, again, other = (
-        unlearned(parts.config(), seed, CPU).mllm.state_dict() for seed in (0, 0, 1)
+        build(parts.config(), seed, weights="random").mllm.state_dict() for seed in (0, 0, 1)
     )
     assert torch.equal(torch.get_rng_state(), state)
     assert all(torch.equal(first[name], again[name]) for name in first)
@@ -44,7 +43,7 @@ def test_no_weight_file_is_needed(parts: Parts, tmp_path: Path):
         shutil.copytree(getattr(parts.config(), name), tmp_path / name)
         (tmp_path / name / "model.safetensors").unlink()
     config = parts.config().model_copy(update={n: str(tmp_path / n) for n in ("tower", "language")})
-    made = unlearned(config, 0, CPU)
+    made = build(config, 0, weights="random")
     for batch in single_batches(samples(made, mixed_records())):
         assert torch.isfinite(made.mllm(batch).logits).all()
 
@@ -54,7 +53,7 @@ def test_without_a_tokenizer_words_are_counted(parts: Parts, tmp_path: Path):
     for file in (tmp_path / "language").glob("*token*"):
         file.unlink()
     config = parts.config().model_copy(update={"language": str(tmp_path / "language")})
-    made = unlearned(config, 0, CPU)
+    made = build(config, 0, weights="random")
     record = Record("r", (Turn("user", "what is it?"), Turn("assistant", "a red circle")))
     (sample,) = samples(made, [record])
     assert int((sample.labels >= 0).sum()) == len(["a", "red", "circle", "[END]"])

@@ -1,0 +1,93 @@
+"""What config and tokenizer files alone tell of a recipe's model, before any weight is read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import AutoConfig, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+from sailvit.core.errors import ModelError
+from sailvit.core.recipe import ModelConfig, Part
+from sailvit.models.guards.checkpoint_files import refuse_quantised
+from sailvit.models.guards.errors import Loading
+from sailvit.models.guards.roles import refuse_language, vision_config
+from sailvit.models.languages.text_model import text_config
+from sailvit.models.loading.parts import hub_options, load_tokenizer, resolve_source
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+"""Config files of the towers and languages that shipped recipes name, by hub id with `--` for
+`/`."""
+
+_TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
+"""Files of which a folder with a tokenizer holds one."""
+
+
+def config_source(source: str) -> str:
+    """Where the config of a tower or language is: a folder when there is one, otherwise the hub
+    id itself.
+    """
+    shipped = CONFIGS / source.replace("/", "--")
+    return (
+        str(shipped) if shipped.is_dir() and not Path(source).is_dir() else resolve_source(source)
+    )
+
+
+def read_config(config: ModelConfig, part: Part) -> Any:
+    """The config of tower or language, from a folder, a shipped file, the hub's cache or the hub.
+
+    Raises:
+        ModelError: it cannot be read, or it is not one of such a part.
+    """
+    source = getattr(config, part)
+    with Loading(part, source):
+        whole = AutoConfig.from_pretrained(config_source(source), **hub_options(config, part))
+    refuse_quantised(part, whole.to_dict(), source)
+    if part == "tower":
+        return vision_config(whole, source)
+    text = text_config(whole, source)
+    refuse_language(text, source)
+    return text
+
+
+def find_tokenizer(config: ModelConfig) -> PreTrainedTokenizerBase | None:
+    """The language's tokenizer with the placeholder; none when it is not on this machine.
+
+    Raises:
+        ModelError: there are files of a tokenizer, and they are no tokenizer.
+    """
+    source = resolve_source(config.language)
+    try:
+        options = {"local_files_only": True, **hub_options(config, "language")}
+        tokenizer = load_tokenizer(source, options)
+    except ModelError as error:
+        # The first two kinds also say that there are no files, here or in the hub's cache.
+        held = any((Path(source) / name).is_file() for name in _TOKENIZERS)
+        if held or not isinstance(error.__cause__, OSError | ValueError):
+            raise
+        return None
+    # A folder without tokenizer files gives an empty tokenizer, not an error.
+    if set(tokenizer.get_vocab()) <= set(tokenizer.all_special_tokens):
+        return None
+    if config.placeholder not in tokenizer.get_vocab():
+        tokenizer.add_tokens([config.placeholder], special_tokens=True)
+    return tokenizer
+
+
+def stand_in_tokenizer(placeholder: str) -> PreTrainedTokenizerBase:
+    """A tokenizer that takes every word and mark as one unknown token: right in number, about,
+    if not in kind.
+    """
+    names = ["[UNK]", "[PAD]", "[END]", placeholder]
+    core = Tokenizer(
+        models.WordLevel({name: index for index, name in enumerate(names)}, unk_token="[UNK]")
+    )
+    core.pre_tokenizer = pre_tokenizers.Whitespace()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=core,
+        unk_token="[UNK]",
+        pad_token="[PAD]",
+        eos_token="[END]",
+        additional_special_tokens=[placeholder],
+    )

@@ -1,0 +1,266 @@
+"""The parts of a recipe's model, each from its folder or hub id."""
+
+from __future__ import annotations
+
+from functools import partial
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.image_processing_base import ImageProcessingMixin
+
+from sailvit.core.errors import ModelError
+from sailvit.core.layout import VisualLayout
+from sailvit.core.recipe import ImageConfig, ModelConfig, Part
+from sailvit.core.seeding import derive_seed
+from sailvit.models.guards.checkpoint_files import refuse_damaged, refuse_quantised
+from sailvit.models.guards.errors import ForeignErrors, Loading, reason
+from sailvit.models.guards.roles import refuse_language, vision_config
+from sailvit.models.languages.text_model import load_text_model, text_config, text_note
+from sailvit.models.packing.attention import TOWER, register_attention
+from sailvit.models.structure.connector import Connector, MergeConnectorConfig
+from sailvit.models.structure.mllm import MLLM
+from sailvit.models.towers.preprocessing import read_preprocessing
+from sailvit.models.towers.proof import prove_tiles
+from sailvit.models.towers.tower import Preprocessing, Tower
+
+SHIPPED = "sailvit:"
+"""Prefix of checkpoints that come with the package."""
+
+
+def language_notes(config: ModelConfig) -> tuple[str, ...]:
+    """What is unusual about the language, and how it runs therefore."""
+    source = resolve_source(config.language)
+    with Loading("language", source):
+        whole = AutoConfig.from_pretrained(source, **hub_options(config, "language"))
+    text = text_config(whole, source)
+    return () if text is whole else (text_note(whole, text),)
+
+
+def resolve_source(source: str) -> str:
+    """A hub id or folder as transformers takes it; `sailvit:` names become folders inside the
+    package.
+    """
+    if not source.startswith(SHIPPED):
+        return source
+    folder = Path(str(files("sailvit"))) / "assets" / source.removeprefix(SHIPPED)
+    if not folder.is_dir():
+        shipped = sorted(path.name for path in folder.parent.glob("*") if path.is_dir())
+        raise ModelError(
+            f"no shipped checkpoint {source!r}; shipped are: {', '.join(shipped) or 'none'}"
+        )
+    return str(folder)
+
+
+def load_tower(config: ModelConfig) -> tuple[Tower, dict[str, Any]]:
+    """The tower and its preprocessor config, with the recipe's image settings applied to both."""
+    register_attention()
+    source = resolve_source(config.tower)
+    options = hub_options(config, "tower")
+    refuse_damaged("tower", source)
+    with Loading("tower", source):
+        whole = AutoConfig.from_pretrained(source, **options)
+    refuse_quantised("tower", whole.to_dict(), source)
+    vision = vision_config(whole, source)
+    preprocessor = apply_image_config(
+        load_preprocessor(source, options, config.image), config.image
+    )
+    preprocessing = read_preprocessing(preprocessor, config.tower)
+    load = partial(_tower, source, vision, options, preprocessing, config.feature_layer)
+    try:
+        tower, missing = load(attention=TOWER)
+    except ModelError:
+        # Models that do not know transformers' attention interface run with their own.
+        tower, missing = load(attention=None)
+    _refuse_missing(missing - tower.idle, config.tower)
+    prove_tiles(tower)
+    return tower, preprocessor
+
+
+def _tower(
+    source: str,
+    vision: Any,
+    options: dict[str, Any],
+    preprocessing: Preprocessing,
+    feature_layer: int,
+    *,
+    attention: str | None,
+) -> tuple[Tower, set[str]]:
+    """The tower with one implementation of attention, and the names of weights that the
+    checkpoint lacks.
+    """
+    with Loading("tower", source):
+        model, info = AutoModel.from_pretrained(
+            source,
+            config=vision,
+            dtype=torch.float32,
+            attn_implementation=attention,
+            use_safetensors=True,
+            output_loading_info=True,
+            **options,
+        )
+    return Tower(model, preprocessing, feature_layer), set(info["missing_keys"])
+
+
+def load_language(
+    config: ModelConfig, seed: int
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, int]:
+    """The language with its own attention, its tokenizer, and the id of the placeholder token
+    in both.
+    """
+    register_attention()
+    source = resolve_source(config.language)
+    options = hub_options(config, "language")
+    refuse_damaged("language", source)
+    with Loading("language", source):
+        whole = AutoConfig.from_pretrained(source, **options)
+    refuse_quantised("language", whole.to_dict(), source)
+    tokenizer = load_tokenizer(source, options)
+    text = text_config(whole, source)
+    refuse_language(text, source)
+    if text is whole:
+        with Loading("language", source):
+            model, info = AutoModelForCausalLM.from_pretrained(
+                source,
+                dtype=torch.float32,
+                use_safetensors=True,
+                output_loading_info=True,
+                **options,
+            )
+    else:
+        model, info = load_text_model(source, whole, text, options)
+    _refuse_missing(set(info["missing_keys"]), config.language)
+    if config.placeholder not in tokenizer.get_vocab():
+        tokenizer.add_tokens([config.placeholder], special_tokens=True)
+    placeholder_id = tokenizer.convert_tokens_to_ids(config.placeholder)
+    if len(tokenizer) > model.get_input_embeddings().num_embeddings:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive_seed(seed, "placeholder"))
+            model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    return model, tokenizer, placeholder_id
+
+
+def load_tokenizer(source: str, options: dict[str, Any]) -> PreTrainedTokenizerBase:
+    """The tokenizer of the language in a folder or of a hub id, without the placeholder.
+
+    Raises:
+        ModelError: its files are no tokenizer, or there are none.
+    """
+    loading = (
+        ForeignErrors(
+            f"cannot load the tokenizer of the language from the folder {source}",
+            "; its tokenizer files are none, or damaged: download them again",
+        )
+        if Path(source).is_dir()
+        else Loading("language", source)
+    )
+    with loading:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(source, **options)
+    return tokenizer
+
+
+def load_connector(
+    config: ModelConfig, tower: Tower, language: PreTrainedModel, seed: int
+) -> Connector:
+    """The connector of `config`: from its folder, or fresh weights drawn from the recipe's seed."""
+    merge = config.connector.merge
+    if tower.side % merge:
+        fits = tower.patch * merge
+        raise ModelError(
+            f"the tower's grid of {tower.side} x {tower.side} patches cannot be merged {merge} x {merge};"
+            f" set model.image.size to a multiple of {fits} px ({tower.preprocessing.size // fits * fits} or"
+            f" {(tower.preprocessing.size // fits + 1) * fits}), or model.connector.merge to a divisor of {tower.side}"
+        )
+    width = language.get_input_embeddings().weight.shape[1]
+    wanted = {"tower_width": tower.width, "language_width": width, "merge": merge}
+    if config.connector.source is not None:
+        source = resolve_source(config.connector.source)
+        with Loading("connector", source):
+            connector: Connector = Connector.from_pretrained(
+                source, dtype=torch.float32, use_safetensors=True
+            )
+        found = {name: getattr(connector.config, name) for name in wanted}
+        if found != wanted:
+            raise ModelError(
+                f"the connector in {config.connector.source} has {found}; tower and language need {wanted}"
+            )
+        return connector
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive_seed(seed, "connector"))
+        return Connector(MergeConnectorConfig(**wanted, hidden=config.connector.hidden or width))
+
+
+def load_preprocessor(source: str, options: dict[str, Any], image: ImageConfig) -> dict[str, Any]:
+    """The tower's preprocessor config; an empty one when there is none but the recipe gives
+    size, mean and std.
+    """
+    try:
+        preprocessor: dict[str, Any] = ImageProcessingMixin.get_image_processor_dict(
+            source, **options
+        )[0]
+    except OSError as error:
+        if image.size and image.mean and image.std:
+            return {}
+        if (Path(source) / "preprocessor_config.json").is_file():
+            raise ModelError(
+                f"cannot read the preprocessor_config.json of the tower {source!r}: {reason(error)};"
+                " download it again"
+            ) from error
+        raise ModelError(
+            f"the tower {source!r} has no preprocessor_config.json, so its image size, mean and std are unknown;"
+            " add the file or set model.image.size, model.image.mean and model.image.std"
+        ) from error
+    return preprocessor
+
+
+def apply_image_config(preprocessor: dict[str, Any], image: ImageConfig) -> dict[str, Any]:
+    """The preprocessor config with the recipe's overrides written into it, as it is saved
+    beside a refined tower.
+    """
+    changed = dict(preprocessor)
+    if image.size:
+        changed.pop("crop_size", None)
+        changed.update(size={"height": image.size, "width": image.size}, do_center_crop=False)
+    if image.mean:
+        changed["image_mean"] = list(image.mean)
+    if image.std:
+        changed["image_std"] = list(image.std)
+    return changed
+
+
+def hub_options(config: ModelConfig, part: Part) -> dict[str, Any]:
+    """What every `from_pretrained` of `part` is given: its revision, if pinned, and whether
+    remote code may run.
+    """
+    pinned = {"revision": config.revision[part]} if part in config.revision else {}
+    return {"trust_remote_code": config.trust_remote_code, **pinned}
+
+
+def layout_of(mllm: MLLM, config: ModelConfig) -> VisualLayout:
+    """How images become tiles and placeholder runs for this model."""
+    return VisualLayout(
+        tile_size=mllm.tower.preprocessing.size,
+        tokens_per_tile=mllm.visual_tokens,
+        placeholder_id=mllm.placeholder_id,
+        placeholder=config.placeholder,
+        max_tiles=config.image.max_tiles,
+        thumbnail=config.image.thumbnail,
+    )
+
+
+def _refuse_missing(missing: set[str], source: str) -> None:
+    if missing:
+        names = ", ".join(sorted(missing)[:3])
+        raise ModelError(
+            f"the checkpoint {source!r} lacks {len(missing)} weights that this architecture uses ({names}, ...);"
+            " training would start from random ones; use a complete checkpoint"
+        )
