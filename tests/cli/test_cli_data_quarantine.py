@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 
 import pytest
 import typer
 from typer.testing import CliRunner
 
-from sailvit.cli.data.quarantine import counts, quarantine, read_quarantine
+from sailvit.cli.data.quarantine import counts, quarantine
+from sailvit.core.bad_records import read_quarantine
 from sailvit.core.errors import RunError
 from sailvit.core.run import RunFolder, append_line
 
@@ -27,6 +29,7 @@ def run(*arguments: str) -> str:
 def line(step, position, kind="image", source="photos", stage="fine", **more):
     fields = {
         "stage": stage,
+        "stage_index": int(stage != "fine"),
         "step": step,
         "source": source,
         "position": position,
@@ -47,7 +50,7 @@ def folder(tmp_path):
         line(1, 2, "crc", shard="a/0.tar", offset=12288),
     ):
         append_line(here.quarantine, entry)
-    append_line(tmp_path / "quarantine-1.jsonl", line(2, 4))
+    append_line(tmp_path / "quarantine-1.jsonl", line(2, 4, rank=1))
     append_line(
         tmp_path / "quarantine-1.jsonl", line(1, 1, "text", source="chat", stage="full", id="")
     )
@@ -56,8 +59,7 @@ def folder(tmp_path):
 
 def test_lines_of_all_ranks_come_in_the_order_of_steps(folder):
     found = [
-        (entry["stage"], entry["step"], entry["position"])
-        for entry in read_quarantine(RunFolder(folder))
+        (entry.stage, entry.step, entry.position) for entry in read_quarantine(RunFolder(folder))
     ]
     assert found == [("fine", 1, 2), ("fine", 2, 4), ("fine", 3, 7), ("fine", 9, 7), ("full", 1, 1)]
 
@@ -86,7 +88,7 @@ def test_the_table_and_one_example_of_each(folder):
 
 def test_json_is_for_programs(folder):
     lines = [json.loads(text) for text in run(str(folder), "--json").splitlines()]
-    assert lines == read_quarantine(RunFolder(folder))
+    assert lines == [asdict(bad) for bad in read_quarantine(RunFolder(folder))]
 
 
 def test_runs_without_bad_records_and_folders_that_are_none(tmp_path):
@@ -120,7 +122,7 @@ def test_damage_without_a_position_is_told_apart_by_its_place_and_kind(tmp_path)
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path):
     with pytest.raises(RunError, match="expected the folder of a run"):
-        read_quarantine(RunFolder(tmp_path))
+        run(str(tmp_path))
 
 
 @pytest.mark.parametrize(("shard", "place"), [("d.jsonl", "at line 9"), ("p.parquet", "at 9")])

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from sailvit.core.bad_records import BadRecord
 from sailvit.core.records import (
-    Fault,
     Faulted,
     Fetched,
     Placed,
     Record,
     Sharded,
     faults_of,
+    place_of,
     shards_of,
 )
 
-FAULT = Fault("a.tar", 512, "cut shard", "it ends early")
+FAULT = BadRecord(shard="a.tar", offset=512, kind="cut shard", reason="it ends early")
 
 
 class Plain:
@@ -43,9 +44,12 @@ class Able(Plain):
 
 def test_a_source_that_can_do_nothing_beside_has_plain_answers():
     assert (faults_of(Plain()), shards_of(Plain())) == ((), (5,))
+    assert place_of(Plain(), 3) == (None, None)
     assert not isinstance(Plain(), Faulted | Sharded | Placed | Fetched)
 
 
 def test_abilities_are_told_by_members():
     assert (faults_of(Able()), shards_of(Able())) == ((FAULT,), (2, 3))
+    assert [fault.source for fault in faults_of(Able(), "tars")] == ["tars"]
+    assert place_of(Able(), 3) == ("a.tar", 3)
     assert all(isinstance(Able(), ability) for ability in (Faulted, Sharded, Placed, Fetched))

@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from sailvit.core.bad_records import BadRecord
 from sailvit.core.recipe import QuarantineConfig, SourceConfig
 from sailvit.data.lengths.costs import CostTable
 from sailvit.data.lengths.measuring import measure
 from sailvit.data.loading.loader import Loader
-from sailvit.data.loading.quarantine import BadRecord
 from sailvit.data.sampling.loader_config import LoaderConfig
 from sailvit.data.sources import open_source
 

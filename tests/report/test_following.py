@@ -139,10 +139,11 @@ def test_what_was_left_out_is_counted_over_all_ranks(tmp_path: Path):
     follower = Follower(run)
     assert follower.look().left_out == {}
     bad: dict[str, Any] = {"stage_index": 0, "step": 1, "source": "web", "kind": "image"}
+    bad |= {"position": 7, "reason": "it is cut"}
     append_line(run.path / "quarantine.jsonl", bad)
-    append_line(run.path / "quarantine-3.jsonl", {**bad, "count": 4})
+    append_line(run.path / "quarantine-3.jsonl", {**bad, "count": 4, "rank": 3})
     assert follower.look().left_out == {"web": {"image": 5}}
-    append_line(run.path / "quarantine-3.jsonl", {**bad, "kind": "text"})
+    append_line(run.path / "quarantine-3.jsonl", {**bad, "kind": "text", "rank": 3})
     assert follower.look().left_out == {"web": {"image": 5, "text": 1}}
 
 

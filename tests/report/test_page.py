@@ -194,7 +194,8 @@ def test_the_command_names_the_file(run):
 
 def test_what_was_left_out_is_in_the_page(run):
     assert "Records left out" not in write_report(run).read_text(encoding="utf-8")
-    line = {"stage": "coarse", "source": "photos <b>", "kind": "cut shard"}
+    line = {"stage": "coarse", "step": 0, "source": "photos <b>", "kind": "cut shard"}
+    line["reason"] = "it ends early"
     append_line(run.quarantine, {**line, "count": 1200})
     append_line(run.quarantine.with_stem("quarantine-1"), {**line, "kind": "crc"})
     html = write_report(run).read_text(encoding="utf-8")

@@ -17,11 +17,11 @@ from rich.table import Table
 
 from sailvit.cli.live import LiveLines
 from sailvit.cli.terminal.steps import steps_shown
+from sailvit.core.bad_records import left_out, read_quarantine
 from sailvit.core.formatting import counted, duration, percent
 from sailvit.core.recipe import Recipe, TrainConfig
 from sailvit.core.remaining import seconds_ahead
 from sailvit.distributed.processes import world
-from sailvit.training.output.quarantine import left_out
 from sailvit.training.stages.callback import Callback
 from sailvit.training.stages.stage_run import StageRun, StepRecord
 
@@ -107,7 +107,8 @@ class ProgressCallback(Callback):
         self._console.print(
             f"  {counts} in {duration(run.seconds)} ({rate:,.0f} samples/s)", highlight=False
         )
-        for source, kinds in left_out(run.folder, run.index).items():
+        bad = [each for each in read_quarantine(run.folder) if each.stage_index == run.index]
+        for source, kinds in left_out(bad).items():
             shown = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
             self._console.print(
                 f"  [yellow]left out of {source}: {shown}[/yellow] ({run.folder.quarantine.name})",

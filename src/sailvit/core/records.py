@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, runtime_checkable
+
+from sailvit.core.bad_records import UNUSABLE, BadRecord
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -106,35 +108,13 @@ class Source(Protocol):
 # registered, so that a format of the user's own needs no import of ours.
 
 
-@dataclass(frozen=True)
-class Fault:
-    """Damage found when a source opened; what it names is left out, and all else is used."""
-
-    shard: str
-    """File that is damaged."""
-    offset: int | None
-    """Byte where the first damage of this kind stands; None when the file cannot be read at
-    all."""
-    kind: str
-    """What it is, in a word or two that counts can be kept by: `cut shard`, `link`,
-    `duplicate`, ..."""
-    reason: str
-    """What was found, what was expected, and what becomes of it."""
-    count: int = 1
-    """How often this kind was found in this shard; only the first is described."""
-
-    def __str__(self) -> str:
-        more = f" (and {self.count - 1:,} more)" if self.count > 1 else ""
-        return f"{self.shard}: {self.reason}{more}"
-
-
 @runtime_checkable
 class Faulted(Protocol):
     """A source that leaves out what it finds damaged when it opens."""
 
     @property
-    def faults(self) -> tuple[Fault, ...]:
-        """What was left out."""
+    def faults(self) -> tuple[BadRecord, ...]:
+        """What was left out, without the source's name: one per file and kind of damage."""
 
 
 @runtime_checkable
@@ -162,11 +142,24 @@ class Fetched(Protocol):
         """Begin to fetch these shards, in this order, without waiting for them."""
 
 
-def faults_of(source: Source) -> tuple[Fault, ...]:
-    """What the source left out when it opened; empty for one that cannot tell."""
-    return tuple(source.faults) if isinstance(source, Faulted) else ()
+def faults_of(source: Source, name: str = "") -> tuple[BadRecord, ...]:
+    """What the source, which is called `name`, left out when it opened; empty for one that cannot
+    tell.
+    """
+    faults = source.faults if isinstance(source, Faulted) else ()
+    return tuple(replace(fault, source=name) for fault in faults)
 
 
 def shards_of(source: Source) -> tuple[int, ...]:
     """Records per file; all in one for a source that knows of no files."""
     return (tuple(source.shards) if isinstance(source, Sharded) else ()) or (len(source),)
+
+
+def place_of(source: Source, position: int) -> tuple[str | None, int | None]:
+    """The file of a record and its place there, if that is known; what tells it may be damaged
+    too.
+    """
+    try:
+        return source.place(position) if isinstance(source, Placed) else (None, None)
+    except UNUSABLE:
+        return None, None

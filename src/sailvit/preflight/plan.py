@@ -279,7 +279,7 @@ def _measured(
     for name, source in sources.items():
         count = min(JUDGED, len(source))
         positions = [place * len(source) // count for place in range(count)]
-        counts, bad, unread = Measurer(source, processor).measure(positions)
+        counts, bad, unread = Measurer(name, source, processor).measure(positions)
         tables[name] = CostTable(
             counts[0], counts[1], unread=unread, firsts=counts[2], pairs=counts[3], bad=tuple(bad)
         )

@@ -9,9 +9,11 @@ import os
 import time
 from collections import Counter
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from sailvit.core.bad_records import left_out, met_once
 from sailvit.core.errors import RunError
 from sailvit.core.lock import is_held
 from sailvit.core.ownership import LOCK
@@ -246,15 +248,12 @@ class Follower:
 
     def _left_out(self) -> dict[str, Counter[str]]:
         """Counts over the files of all ranks."""
-        main = self._run.quarantine
-        for path in sorted(main.parent.glob(f"{main.stem}*{main.suffix}")):
+        for path in self._run.quarantines:
             file, lines = self._quarantine.get(path) or (Growing(path), [])
             self._quarantine[path] = file, _extended(lines, file)
-        counts: dict[str, Counter[str]] = {}
-        for _, lines in self._quarantine.values():
-            for line in lines:
-                counts.setdefault(line["source"], Counter())[line["kind"]] += line.get("count", 1)
-        return counts
+        return left_out(
+            met_once(chain.from_iterable(lines for _, lines in self._quarantine.values()))
+        )
 
 
 def _extended(known: list[dict[str, Any]], file: Growing) -> list[dict[str, Any]]:

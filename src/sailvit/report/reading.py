@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sailvit.core.bad_records import read_quarantine
 from sailvit.core.errors import RunError
 from sailvit.core.run import RunFolder, read_json, read_lines
 
@@ -130,8 +131,8 @@ def read_run(run: RunFolder, evaluation_run: RunFolder | None = None) -> RunData
 
 def _read_left_out(run: RunFolder) -> list[tuple[str, str, str, int]]:
     found: Counter[tuple[str, str, str]] = Counter()
-    for line in chain.from_iterable(map(read_lines, run.quarantines)):
-        found[line["stage"], line["source"], line["kind"]] += line.get("count", 1)
+    for bad in read_quarantine(run):
+        found[bad.stage, bad.source, bad.kind] += bad.count
     return [(*key, count) for key, count in found.items()]
 
 

@@ -10,9 +10,10 @@ import pytest
 import torch
 from small_tokenizers import CHATML, byte_tokenizer
 
+from sailvit.core.bad_records import BadRecord
 from sailvit.core.batch import IGNORED
 from sailvit.core.layout import VisualLayout
-from sailvit.core.records import Fault, Record, Turn
+from sailvit.core.records import Record, Turn
 from sailvit.data.processing.collate import collate
 from sailvit.data.processing.processor import Processor
 from sailvit.data.sampling.loader_config import LoaderConfig
@@ -36,7 +37,11 @@ class Records:
     """A source of given records; an error in place of one is raised."""
 
     fingerprint = "f"
-    faults = (Fault("s.tar", 512, "link", "member 'a' is a link: it is left out"),)
+    faults = (
+        BadRecord(
+            shard="s.tar", offset=512, kind="link", reason="member 'a' is a link: it is left out"
+        ),
+    )
 
     def __init__(self, *records):
         self._records = records

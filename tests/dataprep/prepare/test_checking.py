@@ -9,8 +9,9 @@ import pytest
 from many_formats import WRITERS, indexed, opened, picture, write_llava
 from small_tokenizers import layout_for
 
+from sailvit.core.bad_records import BadRecord
 from sailvit.core.recipe import SourceConfig
-from sailvit.core.records import Fault, Record, Turn
+from sailvit.core.records import Record, Turn
 from sailvit.data.processing.processor import Processor
 from sailvit.dataprep.prepare import checking
 from sailvit.dataprep.prepare.checking import check
@@ -112,8 +113,8 @@ def test_damage_of_indexed_shards_has_its_place(tmp_path):
 def test_damage_found_when_a_source_opened_counts_too(tmp_path):
     source = opened(write_llava(tmp_path))
     source.faults = (
-        Fault("a.tar", 512, "link", "a link", 3),
-        Fault("b.tar", None, "cut shard", "cut"),
+        BadRecord(shard="a.tar", offset=512, kind="link", reason="a link", count=3),
+        BadRecord(shard="b.tar", kind="cut shard", reason="cut"),
     )
     report = check({"set": source})
     assert report.bad == {"link": 3, "cut shard": 1}

@@ -15,14 +15,13 @@ import torch
 from rich.console import Console
 
 from sailvit.cli.progress import ProgressCallback
+from sailvit.core.bad_records import BadRecord, QuarantinedRecord, left_out, read_quarantine
 from sailvit.core.errors import DataError, InterruptedRunError
 from sailvit.core.recipe import Stage
-from sailvit.core.records import Fault
 from sailvit.core.run import RunFolder
-from sailvit.data.loading.quarantine import BadRecord
 from sailvit.training import trainer
 from sailvit.training.output import quarantine as module
-from sailvit.training.output.quarantine import QuarantineLog, left_out
+from sailvit.training.output.quarantine import QuarantineLog
 from sailvit.training.stages.callback import Callback
 from sailvit.training.stages.stage_run import StageRun, StepRecord
 from tiny_parts import Parts
@@ -130,8 +129,8 @@ def test_steps_without_a_readable_record_do_no_harm(parts: Parts, tmp_path: Path
     assert all(math.isfinite(step["loss"]["next_token"]) for step in steps)
 
 
-def bad(step: int = 1, kind: str = "image") -> BadRecord:
-    return BadRecord(
+def bad(step: int = 1, kind: str = "image") -> QuarantinedRecord:
+    return QuarantinedRecord(
         step=step, source="pairs", position=4, id="é", kind=kind, reason="half of it is missing"
     )
 
@@ -153,11 +152,14 @@ def test_every_rank_writes_its_own_lines_and_all_are_counted(
     ]
     assert lines(tmp_path / "quarantine-3.jsonl")[0] == {
         "stage": "fine", "stage_index": 1, "rank": 3, "step": 4, "source": "pairs", "position": 4, "id": "é",
-        "kind": "image", "reason": "half of it is missing", "shard": None, "offset": None,
+        "kind": "image", "reason": "half of it is missing", "shard": None, "offset": None, "count": 1,
     }  # fmt: skip
-    assert left_out(folder, 1) == {"pairs": Counter(image=3)}
-    assert left_out(folder, 0) == {"pairs": Counter(timeout=3)}
-    assert left_out(folder, 2) == {}
+    found = read_quarantine(folder)
+    assert [(each.stage_index, each.step, each.rank) for each in found] == [
+        *((0, 1, rank) for rank in (1, 3, 0)),
+        *((1, rank + 1, rank) for rank in (0, 1, 3)),
+    ]
+    assert left_out(found) == {"pairs": Counter(image=3, timeout=3)}
 
 
 def test_files_of_ranks_that_are_no_more_belong_to_the_first(
@@ -175,7 +177,15 @@ def test_files_of_ranks_that_are_no_more_belong_to_the_first(
 
 def test_what_sources_found_damaged_when_they_opened_is_written_first(tmp_path: Path):
     class Faulty:
-        faults = (Fault("a.tar", 512, "cut shard", "it ends after 600 of 9000 bytes", count=2),)
+        faults = (
+            BadRecord(
+                shard="a.tar",
+                offset=512,
+                kind="cut shard",
+                reason="it ends after 600 of 9000 bytes",
+                count=2,
+            ),
+        )
 
     QuarantineLog(RunFolder(tmp_path)).note_faults(
         Stage.model_validate(stage("fine")), {"tars": Faulty()}
@@ -187,4 +197,4 @@ def test_what_sources_found_damaged_when_they_opened_is_written_first(tmp_path: 
         "tars",
         "a.tar",
     )
-    assert left_out(RunFolder(tmp_path), 0) == {"tars": Counter({"cut shard": 2})}
+    assert left_out(read_quarantine(RunFolder(tmp_path))) == {"tars": Counter({"cut shard": 2})}

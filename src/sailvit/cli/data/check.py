@@ -15,7 +15,8 @@ from sailvit.core.outputs import refuse_foreign_file, write_output
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from sailvit.dataprep.prepare.checking import CheckReport, Finding
+    from sailvit.core.bad_records import BadRecord
+    from sailvit.dataprep.prepare.checking import CheckReport
 
 MARK = dict.fromkeys(("records", "checked", "images", "bad"))
 """Keys of a report of this command."""
@@ -103,7 +104,7 @@ def show_unread(console: Console, unread: Mapping[str, Mapping[str, int]]) -> No
         console.print(text, highlight=False, soft_wrap=True)
 
 
-def where(finding: Finding) -> str:
+def where(finding: BadRecord) -> str:
     """Source, position, file and id of what is wrong, as far as they are known."""
     position = None if finding.position is None else f"position {finding.position}"
     name = None if finding.id is None else f"record {finding.id}"

@@ -70,7 +70,7 @@ def fault_lines(sources: Mapping[str, Source]) -> list[str]:
     return [
         f"[yellow]{escape(fault.kind)}[/yellow] in {escape(f'{name}, {fault}')}"
         for name, source in sources.items()
-        for fault in faults_of(source)
+        for fault in faults_of(source, name)
     ]
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sailvit.core.bad_records import BadRecord
 from sailvit.core.errors import DataError
 
 
@@ -35,17 +36,6 @@ class Costs(Protocol):
         """
 
 
-class Unusable(NamedTuple):
-    """A record that could not be measured."""
-
-    position: int
-    """Its position in its source."""
-    kind: str
-    """What is wrong with it, in a word or two."""
-    reason: str
-    """What was found, what was expected, what to do."""
-
-
 @dataclass(frozen=True)
 class CostTable:
     """Costs held as arrays, in memory or mapped from a file."""
@@ -63,7 +53,7 @@ class CostTable:
     that is not known."""
     pairs: NDArray[np.int32] | None = None
     """int32[n]: 1 for captions of one image; None where that is not known."""
-    bad: tuple[Unusable, ...] = ()
+    bad: tuple[BadRecord, ...] = ()
     """Records that cannot be used; they are measured again at the next start."""
 
     def __post_init__(self) -> None:

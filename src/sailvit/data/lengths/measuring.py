@@ -14,10 +14,11 @@ from pathlib import Path
 
 import numpy as np
 
+from sailvit.core.bad_records import UNUSABLE, BadRecord, bad_record
 from sailvit.core.errors import DataError
 from sailvit.core.records import Record, Source, shards_of
 from sailvit.data.caches import cache_folder
-from sailvit.data.lengths.costs import CostTable, Unusable
+from sailvit.data.lengths.costs import CostTable
 from sailvit.data.lengths.counts import Counts, CountsDraft, kept_counts
 from sailvit.data.lengths.fingerprints import (
     VERSION,
@@ -26,7 +27,7 @@ from sailvit.data.lengths.fingerprints import (
     tokenizer_fingerprint,
 )
 from sailvit.data.process_pool import map_ordered
-from sailvit.data.processing.processor import UNUSABLE, Facts, Processor
+from sailvit.data.processing.processor import Facts, Processor
 from sailvit.data.rows.keys import count_unread
 from sailvit.data.sources.indexed import IndexedSource
 from sailvit.distributed.processes import barrier, gather_objects, local_rank, world
@@ -36,8 +37,6 @@ Progress = Callable[[str, int, int], None]
 
 BAD = -1
 """Stands for the first token with loss of a record that cannot be used."""
-_LONGEST_REASON = 300
-"""Characters kept of what is wrong with a record."""
 _CHUNK = 1024
 """Records per job."""
 _SMALL = 20_000
@@ -67,7 +66,7 @@ def measure(
     shards = shards_of(source)
     if file is not None and (kept := kept_counts(file, len(source))) is not None:
         counts, unread = kept
-        counts, bad = _again(file, counts, unread, Measurer(source, processor))
+        counts, bad = _again(file, counts, unread, Measurer(name, source, processor))
         return CostTable(counts[0], counts[1], shards, unread, counts[2], counts[3], bad)
     indexed = indexed_costs(name, source, processor)
     if indexed is not None and not (file and stale_mark(file).exists()):
@@ -202,29 +201,30 @@ def counts_name(source: Source, basis: str) -> str:
 class Measurer:
     """Costs of stretches of a source; goes to the processes of a pool."""
 
+    name: str
+    """The source's name."""
     source: Source
     """Gives the records."""
     processor: Processor
     """Tokenizes them."""
 
-    def measure(self, stretch: Iterable[int]) -> tuple[Counts, list[Unusable], Counter[str]]:
+    def measure(self, stretch: Iterable[int]) -> tuple[Counts, list[BadRecord], Counter[str]]:
         """`Facts`, int32[4, n], of the records at these positions, with `first` BAD for bad
         ones; what is wrong with these; and how many records hold each key that is not read.
         """
-        bad, unread = list[Unusable](), Counter[str]()
+        bad, unread = list[BadRecord](), Counter[str]()
         found = [self._facts(position, bad, unread) for position in stretch]
         facts = np.array(found, dtype=np.int32).reshape(-1, len(Facts._fields)).T
         return facts, bad, unread
 
-    def _facts(self, position: int, bad: list[Unusable], unread: Counter[str]) -> tuple[int, ...]:
+    def _facts(self, position: int, bad: list[BadRecord], unread: Counter[str]) -> tuple[int, ...]:
         record = None
         try:
             record = self.source[position]
             count_unread(unread, record.unread)
             return self.processor.facts(record)
         except UNUSABLE as error:
-            kind = error.kind if isinstance(error, DataError) else "unreadable"
-            bad.append(Unusable(position, kind, str(error)[:_LONGEST_REASON]))
+            bad.append(bad_record(self.name, position, error))
             return self._planned(record)
 
     def _planned(self, record: Record | None) -> Facts:
@@ -245,15 +245,17 @@ def _fill(
     *,
     workers: int,
     progress: Progress | None,
-) -> tuple[tuple[Unusable, ...], dict[str, int]]:
+) -> tuple[tuple[BadRecord, ...], dict[str, int]]:
     """Measure a source into int32[4, n]; returns its bad records, and the keys that are not
     read.
     """
-    total, bad, unread = len(source), list[Unusable](), Counter[str]()
+    total, bad, unread = len(source), list[BadRecord](), Counter[str]()
     stretches = (range(start, min(start + _CHUNK, total)) for start in range(0, total, _CHUNK))
     done = 0
     for found, wrong, left in map_ordered(
-        Measurer(source, processor).measure, stretches, workers=workers if total > _SMALL else 0
+        Measurer(name, source, processor).measure,
+        stretches,
+        workers=workers if total > _SMALL else 0,
     ):
         counts[:, done : done + found.shape[1]] = found
         done += found.shape[1]
@@ -266,7 +268,7 @@ def _fill(
 
 def _again(
     file: Path | None, counts: Counts, unread: dict[str, int], measurer: Measurer
-) -> tuple[Counts, tuple[Unusable, ...]]:
+) -> tuple[Counts, tuple[BadRecord, ...]]:
     """The counts with records measured again that were bad, and those that still are; what was
     mended is kept.
 

@@ -14,12 +14,13 @@ from typing import Any, TypeVar
 import torch
 from torch.utils.data import DataLoader
 
+from sailvit.core.bad_records import QuarantinedRecord
 from sailvit.core.batch import Step
 from sailvit.core.errors import DataError
 from sailvit.core.records import Fetched, Source
 from sailvit.data.lengths.costs import Costs
 from sailvit.data.loading.prefetch import Prefetch
-from sailvit.data.loading.quarantine import BadRecord, Quarantine
+from sailvit.data.loading.quarantine import Quarantine
 from sailvit.data.loading.reader import BatchTask, Reader, Reading
 from sailvit.data.loading.shared_memory import SharedMemory
 from sailvit.data.loading.workers import naming_deaths, start_worker
@@ -57,7 +58,7 @@ class Loader:
         processor: Processor,
         loader_config: LoaderConfig,
         *,
-        report: Callable[[BadRecord], None] = lambda bad: None,
+        report: Callable[[QuarantinedRecord], None] = lambda bad: None,
         changed: Callable[[str], None] = lambda source: None,
         prefetch: int | None = None,
     ) -> None:

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from sailvit.core.bad_records import QuarantinedRecord
 from sailvit.core.errors import DataError
 from sailvit.core.formatting import percent
 from sailvit.core.recipe import QuarantineConfig
@@ -18,33 +19,6 @@ _ENOUGH = 4
 """Records that must have been read before their being bad without exception says something."""
 
 
-@dataclass(frozen=True)
-class BadRecord:
-    """A record that was left out of its pack."""
-
-    step: int
-    """The step it was planned for, counted from 1."""
-    source: str
-    """Name of its source."""
-    position: int
-    """Its position there."""
-    id: str
-    """Its id; empty when it could not be read that far."""
-    kind: str
-    """What is damaged, in a word or two: `image`, `missing file`, `timeout`, ..."""
-    reason: str
-    """What was found, what was expected, and what to do."""
-    shard: str | None = None
-    """The file it lies in, where its source tells."""
-    offset: int | None = None
-    """Where in that file, where its source tells: the line of files of lines, the row of
-    Parquet and Arrow, the byte of tars."""
-
-    def __str__(self) -> str:
-        name = f"record {self.position}{f' ({self.id})' if self.id else ''} of source {self.source}"
-        return f"{name}: {self.reason}"
-
-
 @dataclass
 class _Account:
     """What was read of one source."""
@@ -53,7 +27,7 @@ class _Account:
     """Records drawn, the bad ones included."""
     kinds: Counter[str] = field(default_factory=Counter)
     """Bad ones by kind."""
-    first: list[BadRecord] = field(default_factory=list)
+    first: list[QuarantinedRecord] = field(default_factory=list)
     """The first few of them."""
 
     @property
@@ -67,12 +41,14 @@ class Quarantine:
     put up with.
     """
 
-    def __init__(self, config: QuarantineConfig, report: Callable[[BadRecord], None]) -> None:
+    def __init__(
+        self, config: QuarantineConfig, report: Callable[[QuarantinedRecord], None]
+    ) -> None:
         self._config = config
         self._report = report
         self._accounts: dict[str, _Account] = {}
 
-    def take(self, read: Mapping[str, int], bad: Sequence[BadRecord]) -> None:
+    def take(self, read: Mapping[str, int], bad: Sequence[QuarantinedRecord]) -> None:
         """Count what was drawn per source and which of it was bad; each bad record is reported."""
         for source, count in read.items():
             self._accounts.setdefault(source, _Account()).read += count

@@ -11,20 +11,18 @@ from itertools import chain, islice
 
 from torch.utils.data import Dataset
 
+from sailvit.core.bad_records import UNUSABLE, QuarantinedRecord, bad_record, quarantined
 from sailvit.core.batch import Batch
-from sailvit.core.errors import DataError, one_line
-from sailvit.core.records import Placed, Sample, Source
-from sailvit.data.loading.quarantine import BadRecord
+from sailvit.core.errors import DataError
+from sailvit.core.records import Sample, Source, place_of
 from sailvit.data.loading.shared_memory import SharedBatch, SharedMemory
 from sailvit.data.loading.time_limits import Limit
 from sailvit.data.processing.collate import collate
-from sailvit.data.processing.processor import UNUSABLE, Draft, Processor, Tiler
+from sailvit.data.processing.processor import Draft, Processor, Tiler
 from sailvit.data.sampling.draws import Drawn
 
 CHANGED = "changed"
 """Kind of records that are longer than they were when they were measured."""
-_LONGEST_NAME = 1000
-"""Characters kept of an id or of a file's path."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +45,7 @@ class Reading:
     """Its packs without bad records; a pack of bad records alone is a row of padding."""
     read: dict[str, int]
     """Records drawn per source, the bad ones included."""
-    bad: tuple[BadRecord, ...]
+    bad: tuple[QuarantinedRecord, ...]
     """Those that were left out."""
     changed: tuple[str, ...] = ()
     """Sources of which a record was read that is not as it was measured."""
@@ -95,12 +93,12 @@ class Reader(Dataset[Reading]):
         batch = collate(packs, padding_id=self._processor.padding_id)
         held = batch if memory is None or slot is None else memory.put(slot, batch)
         read = Counter(draw.source for pack in task.packs for draw in pack)
-        bad = tuple(each for each in found if isinstance(each, BadRecord))
+        bad = tuple(each for each in found if isinstance(each, QuarantinedRecord))
         return Reading(held, dict(read), bad, changed)
 
     def _samples(
         self, task: BatchTask, tiler: Tiler
-    ) -> tuple[list[Sample | BadRecord], tuple[str, ...]]:
+    ) -> tuple[list[Sample | QuarantinedRecord], tuple[str, ...]]:
         """What became of each draw, and the sources that have changed.
 
         All records are read, then all images: pixels drive the code that reads records out of
@@ -120,15 +118,15 @@ class Reader(Dataset[Reading]):
         }
         return samples, tuple(sorted(changed))
 
-    def _has_changed(self, draw: Drawn, draft: Draft | BadRecord) -> bool:
+    def _has_changed(self, draw: Drawn, draft: Draft | QuarantinedRecord) -> bool:
         """Whether a record costs something else than was planned; one that is bad now is none
         of these.
         """
-        if isinstance(draft, BadRecord):
+        if isinstance(draft, QuarantinedRecord):
             return draft.kind == CHANGED
         return min(draft.whole, self._processor.longest) != draw.tokens
 
-    def _draft(self, step: int, draw: Drawn, limit: Limit) -> Draft | BadRecord:
+    def _draft(self, step: int, draw: Drawn, limit: Limit) -> Draft | QuarantinedRecord:
         """The record of a draw as tokens."""
         names: list[str] = []
         try:
@@ -144,12 +142,12 @@ class Reader(Dataset[Reading]):
         return draft
 
     def _sample(
-        self, step: int, draw: Drawn, draft: Draft | BadRecord, limit: Limit, tiler: Tiler
-    ) -> Sample | BadRecord:
+        self, step: int, draw: Drawn, draft: Draft | QuarantinedRecord, limit: Limit, tiler: Tiler
+    ) -> Sample | QuarantinedRecord:
         """The draft with its tiles; an image that several of a task's records show is decoded
         once.
         """
-        if isinstance(draft, BadRecord):
+        if isinstance(draft, QuarantinedRecord):
             return draft
         used = tiler.used
         try:
@@ -158,9 +156,11 @@ class Reader(Dataset[Reading]):
             tiler.give_back(used)
             return self._bad(step, draw, draft.record.id, error)
 
-    def _bad(self, step: int, draw: Drawn, name: str, error: BaseException) -> BadRecord:
-        told, place = _told(error), _place(self._sources[draw.source], draw.position)
-        return BadRecord(step, draw.source, draw.position, _writable(name), *told, *place)
+    def _bad(self, step: int, draw: Drawn, name: str, error: BaseException) -> QuarantinedRecord:
+        place = place_of(self._sources[draw.source], draw.position)
+        return quarantined(
+            bad_record(draw.source, draw.position, error, name=name, place=place), step
+        )
 
 
 def _check_planned(tokens: int, draw: Drawn) -> None:
@@ -172,27 +172,3 @@ def _check_planned(tokens: int, draw: Drawn) -> None:
             " tokens is made again with `sailvit data index DIR --recipe R --force`",
             kind=CHANGED,
         )
-
-
-def _place(source: Source, position: int) -> tuple[str | None, int | None]:
-    """Where a record lies, if that is known; what tells it may be damaged too."""
-    try:
-        if isinstance(source, Placed):
-            file, offset = source.place(position)
-            return None if file is None else _writable(file), offset
-    except UNUSABLE:
-        pass
-    return None, None
-
-
-def _told(error: BaseException) -> tuple[str, str]:
-    """Kind and reason of what made a record unusable."""
-    if isinstance(error, DataError):
-        return error.kind, one_line(error)
-    kind = "unreadable" if isinstance(error, OSError) else "unexpected"
-    return kind, one_line(f"{type(error).__name__}: {error}")
-
-
-def _writable(text: str) -> str:
-    """Foreign text as a line of JSON can hold it: without lone surrogates, and not without end."""
-    return text[:_LONGEST_NAME].encode(errors="backslashreplace").decode()

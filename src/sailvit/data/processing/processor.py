@@ -25,19 +25,6 @@ from sailvit.data.processing.images import (
 )
 from sailvit.data.processing.text import FastTokenizer, TextEncoder, Tokenized
 
-UNUSABLE = (
-    DataError,
-    OSError,
-    ValueError,
-    TypeError,
-    LookupError,
-    ArithmeticError,
-    RecursionError,
-    MemoryError,
-)
-"""What reading, tokenizing and decoding raise on bad records; libraries let some of these
-through."""
-
 
 @dataclass(frozen=True)
 class Draft:

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
+from sailvit.core.bad_records import BadRecord
 from sailvit.core.errors import DataError
 from sailvit.core.recipe import SourceConfig
-from sailvit.core.records import Fault
 from sailvit.data.shards.manifest import refuse_unfinished
 
 
@@ -22,13 +22,13 @@ class Faults:
     """
 
     def __init__(self) -> None:
-        self._found: dict[tuple[str, str], Fault] = {}
+        self._found: dict[tuple[str, str], BadRecord] = {}
 
     def add(self, shard: Path, offset: int | None, kind: str, reason: str) -> None:
         """Take note of a damage."""
         first = self._found.get((str(shard), kind))
         fault = (
-            Fault(str(shard), offset, kind, reason)
+            BadRecord(shard=str(shard), offset=offset, kind=kind, reason=reason)
             if first is None
             else replace(first, count=first.count + 1)
         )
@@ -37,7 +37,7 @@ class Faults:
     def __bool__(self) -> bool:
         return bool(self._found)
 
-    def all(self) -> tuple[Fault, ...]:
+    def all(self) -> tuple[BadRecord, ...]:
         """What was found, in order."""
         return tuple(self._found.values())
 

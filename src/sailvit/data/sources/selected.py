@@ -11,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
+from sailvit.core.bad_records import BadRecord
 from sailvit.core.errors import DataError
 from sailvit.core.recipe import SourceConfig
-from sailvit.core.records import Fault, Placed, Record, Source, faults_of, shards_of
+from sailvit.core.records import Record, Source, faults_of, place_of, shards_of
 from sailvit.data.rows.row import RowOptions, read_options
 
 POSITIONS = "positions.npy"
@@ -49,15 +50,13 @@ class SelectedSource:
         return self._inner[int(self._positions[position])]
 
     @property
-    def faults(self) -> tuple[Fault, ...]:
+    def faults(self) -> tuple[BadRecord, ...]:
         """What the inner source found damaged when it opened."""
         return faults_of(self._inner)
 
     def place(self, position: int) -> tuple[str | None, int | None]:
         """File and place there of a chosen record, as the inner source tells them."""
-        if not isinstance(self._inner, Placed):
-            return None, None
-        return self._inner.place(int(self._positions[position]))
+        return place_of(self._inner, int(self._positions[position]))
 
     @property
     def shards(self) -> tuple[int, ...]:

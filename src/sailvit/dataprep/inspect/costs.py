@@ -7,8 +7,9 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
+from sailvit.core.bad_records import UNUSABLE
 from sailvit.core.records import Source, shards_of
-from sailvit.data.processing.processor import UNUSABLE, Processor
+from sailvit.data.processing.processor import Processor
 
 
 class LazyCosts:

@@ -35,7 +35,9 @@ def view_packs(
     return {
         "sources": {name: len(sources[name]) for name in loader_config.shares},
         "faults": [
-            asdict(fault) for name in loader_config.shares for fault in faults_of(sources[name])
+            asdict(fault)
+            for name in loader_config.shares
+            for fault in faults_of(sources[name], name)
         ],
         "stage": loader_config.name,
         "seed": loader_config.seed,

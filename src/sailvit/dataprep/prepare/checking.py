@@ -6,42 +6,24 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import TypeAlias
+from dataclasses import asdict, dataclass
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import field_serializer
 
+from sailvit.core.bad_records import UNUSABLE, BadRecord, bad_record
 from sailvit.core.config import Config
-from sailvit.core.records import Fault, Placed, Record, Source, faults_of
+from sailvit.core.records import Source, faults_of, place_of
 from sailvit.core.seeding import numpy_generator
 from sailvit.data.process_pool import map_ordered
 from sailvit.data.processing.images import load_image
-from sailvit.data.processing.processor import UNUSABLE, Processor
+from sailvit.data.processing.processor import Processor
 from sailvit.data.rows.keys import count_unread
-from sailvit.dataprep.prepare.entries import bad_record
 
 _CHUNK = 256
 """Records per job: few enough that a bar moves, enough that handing them out costs nothing."""
-
-
-class Finding(Config):
-    """One thing that is wrong."""
-
-    source: str
-    """The source's name."""
-    kind: str
-    """What it is, in a word or two."""
-    reason: str
-    """What was found, what was expected, what to do."""
-    position: int | None = None
-    """Of the record in its source; None for damage of a whole shard."""
-    id: str | None = None
-    """Of the record, where it could be read."""
-    place: str | None = None
-    """File or shard, with the line, row or byte where it lies."""
-    count: int = 1
-    """How often this was found in that place."""
 
 
 class CheckReport(Config):
@@ -55,14 +37,18 @@ class CheckReport(Config):
     """That were decoded."""
     bad: dict[str, int]
     """Findings by kind, the most frequent first."""
-    examples: list[Finding]
+    examples: list[BadRecord]
     """The first few of each kind."""
     unread: dict[str, dict[str, int]] = {}
     """Per source, the keys of its rows that hold something and are not read, with their
     records."""
 
+    @field_serializer("examples")
+    def _with_places(self, examples: list[BadRecord]) -> list[dict[str, Any]]:
+        return [{**asdict(bad), "place": bad.place} for bad in examples]
 
-Read: TypeAlias = tuple[int, list[Finding], Counter[str]]
+
+Read: TypeAlias = tuple[int, list[BadRecord], Counter[str]]
 """Images decoded, what is wrong, and keys that were not read, of a stretch of records."""
 
 
@@ -91,12 +77,9 @@ class Checker:
                 if self.processor is not None:
                     self.processor.draft(self.name, record)
             except UNUSABLE as error:
-                findings.append(self._finding(position, record, error))
+                name, place = record.id if record else None, place_of(self.source, position)
+                findings.append(bad_record(self.name, position, error, name=name, place=place))
         return images, findings, unread
-
-    def _finding(self, position: int, record: Record | None, error: BaseException) -> Finding:
-        bad = bad_record(self.name, position, record, error)
-        return Finding(**bad.model_dump(), place=place_of(self.source, position))
 
 
 def check(
@@ -117,8 +100,8 @@ def check(
     total = sum(map(len, sources.values()))
     counts = _ReadCounts(most)
     for name, source in sources.items():
-        for fault in faults_of(source):
-            counts.add(_of_shard(name, fault))
+        for fault in faults_of(source, name):
+            counts.add(fault)
         positions = _positions(
             name, len(source), None if samples is None else samples / max(1, total)
         )
@@ -139,7 +122,7 @@ class _ReadCounts:
         self._checked = 0
         self._images = 0
         self._bad: dict[str, int] = {}
-        self._examples: dict[str, list[Finding]] = {}
+        self._examples: dict[str, list[BadRecord]] = {}
         self._unread: dict[str, Counter[str]] = {}
 
     def take(self, source: str, records: int, found: Read) -> None:
@@ -152,7 +135,7 @@ class _ReadCounts:
         for finding in findings:
             self.add(finding)
 
-    def add(self, finding: Finding) -> None:
+    def add(self, finding: BadRecord) -> None:
         """Add one thing that is wrong."""
         self._bad[finding.kind] = self._bad.get(finding.kind, 0) + finding.count
         examples = self._examples.setdefault(finding.kind, [])
@@ -171,24 +154,6 @@ class _ReadCounts:
             examples=examples,
             unread={name: dict(counts.most_common()) for name, counts in self._unread.items()},
         )
-
-
-def place_of(source: Source, position: int) -> str | None:
-    """Where a record lies, as `file:line`, `file:row` or `file:byte`, if its source can tell."""
-    if not isinstance(source, Placed):
-        return None
-    try:
-        file, at = source.place(position)
-    except UNUSABLE:
-        return None
-    return str(file) if at is None else f"{file}:{at}"
-
-
-def _of_shard(name: str, fault: Fault) -> Finding:
-    place = fault.shard if fault.offset is None else f"{fault.shard}:{fault.offset}"
-    return Finding(
-        source=name, kind=fault.kind, reason=fault.reason, place=place, count=fault.count
-    )
 
 
 def _positions(name: str, records: int, share: float | None) -> NDArray[np.int64]:

@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from sailvit.core.bad_records import BadRecord
 from sailvit.core.config import Config
-from sailvit.core.errors import DataError, one_line
+from sailvit.core.errors import DataError
 from sailvit.core.records import Record
 from sailvit.data.processing.images import image_size
 from sailvit.data.processing.processor import Processor
@@ -23,31 +24,6 @@ _MOST_KINDS = 255
 """Kinds that one shard may hold: an entry has a byte for them."""
 _BLOCK = 1 << 20
 """Bytes read at once."""
-
-
-class BadRecord(Config):
-    """A record that was left out."""
-
-    source: str
-    """Its source, or its shard."""
-    position: int | None
-    """Its place there; None where a whole shard, or a part that makes no record, was left
-    out."""
-    id: str | None = None
-    """Its id, where that could be read."""
-    kind: str
-    """What is wrong, in a word or two."""
-    reason: str
-    """What was found, what was expected, what to do."""
-
-
-def bad_record(
-    source: str, position: int | None, record: Record | None, error: BaseException
-) -> BadRecord:
-    """The line for what reading, tokenizing or decoding refused with `error`."""
-    kind = error.kind if isinstance(error, DataError) else "unexpected"
-    name = None if record is None else record.id
-    return BadRecord(source=source, position=position, id=name, kind=kind, reason=one_line(error))
 
 
 class ShardResult(Config):

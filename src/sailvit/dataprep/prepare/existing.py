@@ -9,8 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
+from sailvit.core.bad_records import BadRecord
 from sailvit.core.errors import DataError
-from sailvit.core.records import Fault, Record
+from sailvit.core.records import Record
 from sailvit.data.rows.columns import column_record, row_crc32
 from sailvit.data.rows.conversations import RecordOptions
 from sailvit.data.shards.tars import DamageError, members
@@ -34,7 +35,7 @@ class Found(NamedTuple):
 class ExistingShard(Protocol):
     """A shard that is being indexed."""
 
-    faults: tuple[Fault, ...]
+    faults: tuple[BadRecord, ...]
     """What is wrong with it as a whole."""
 
     def __len__(self) -> int:

@@ -10,13 +10,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from sailvit.core.bad_records import BadRecord
 from sailvit.core.run import read_lines, write_json
 from sailvit.core.version import __version__
 from sailvit.data.lengths.fingerprints import layout_fingerprint, tokenizer_fingerprint
 from sailvit.data.processing.processor import Processor
 from sailvit.data.processing.template_source import is_dated, template_source
 from sailvit.data.shards.manifest import COSTS, MANIFEST, Manifest, Measured, ShardMark, index_name
-from sailvit.dataprep.prepare.entries import BadRecord, write_costs
+from sailvit.dataprep.prepare.entries import write_costs
 
 BAD = "bad.jsonl"
 """Name of the list of records left out."""
@@ -75,7 +76,7 @@ def complete(
 
 def read_bad(folder: Path) -> Iterator[BadRecord]:
     """What was left out of a folder."""
-    return map(BadRecord.model_validate, read_lines(folder / BAD))
+    return map(BadRecord.from_line, read_lines(folder / BAD))
 
 
 def _write_bad(path: Path, bad: Iterable[BadRecord]) -> int:
@@ -85,7 +86,7 @@ def _write_bad(path: Path, bad: Iterable[BadRecord]) -> int:
     # A reason may quote text that is no Unicode.
     with part.open("w", encoding="utf-8", errors="backslashreplace") as file:
         for record in bad:
-            file.write(json.dumps(record.model_dump(), ensure_ascii=False) + "\n")
+            file.write(json.dumps(asdict(record), ensure_ascii=False) + "\n")
             count += 1
     part.replace(path)
     return count

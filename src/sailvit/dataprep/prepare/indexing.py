@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from sailvit.core.bad_records import UNUSABLE, BadRecord, bad_record
 from sailvit.core.errors import DataError
 from sailvit.core.recipe import SourceConfig
 from sailvit.core.run import write_json
 from sailvit.data.process_pool import map_ordered
-from sailvit.data.processing.processor import UNUSABLE, Processor
+from sailvit.data.processing.processor import Processor
 from sailvit.data.rows.conversations import RecordOptions
 from sailvit.data.rows.row import read_options
 from sailvit.data.shards.files import shard_paths
 from sailvit.data.shards.manifest import Manifest, ShardMark, refuse_unfinished
 from sailvit.data.sources.detect import detect
-from sailvit.dataprep.prepare.entries import BadRecord, Entries, ShardResult, bad_record, mark_of
+from sailvit.dataprep.prepare.entries import Entries, ShardResult, mark_of
 from sailvit.dataprep.prepare.existing import ExistingShard, open_shard
 from sailvit.dataprep.prepare.folders import complete, counted_by
 from sailvit.dataprep.prepare.renewal import (
@@ -56,12 +57,9 @@ class Indexer:
         shard = open_shard(path, config.format, options, config.images)
         entries, bad = Entries(self.processor), list[BadRecord]()
         if isinstance(shard, DataError):
-            bad.append(bad_record(name, None, None, shard))
+            bad.append(bad_record(name, None, shard))
         else:
-            bad += [
-                BadRecord(source=name, position=None, kind=f.kind, reason=f.reason)
-                for f in shard.faults
-            ]
+            bad += [replace(fault, source=name, shard=None) for fault in shard.faults]
             self._fill(entries, shard, name, bad)
         index, file = entries.write(config.out, name), mark_of(path)
         mark = ShardMark(
@@ -88,7 +86,7 @@ class Indexer:
                 facts = entries.facts(record)
                 entries.add(record.kind, offset=offset, size=size, crc32=crc32, facts=facts)
             except UNUSABLE as error:
-                bad.append(bad_record(name, position, record, error))
+                bad.append(bad_record(name, position, error, name=record.id if record else None))
 
 
 def index_config(

@@ -18,16 +18,17 @@ from typing import Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
+from sailvit.core.bad_records import UNUSABLE, BadRecord, bad_record
 from sailvit.core.config import Config
 from sailvit.core.errors import DataError
 from sailvit.core.ownership import others
-from sailvit.core.records import ImageLike, Record, Source, faults_of
+from sailvit.core.records import ImageLike, Record, Source, faults_of, place_of
 from sailvit.core.run import read_json, write_json
 from sailvit.data.lengths.fingerprints import VERSION, digest
 from sailvit.data.lengths.measuring import cost_basis
 from sailvit.data.process_pool import map_ordered
 from sailvit.data.processing.images import load_image
-from sailvit.data.processing.processor import UNUSABLE, Processor
+from sailvit.data.processing.processor import Processor
 from sailvit.data.shards.manifest import (
     MANIFEST,
     UNFINISHED,
@@ -37,7 +38,7 @@ from sailvit.data.shards.manifest import (
     load_manifest,
 )
 from sailvit.dataprep.prepare.cluster import map_on_cluster
-from sailvit.dataprep.prepare.entries import BadRecord, Entries, ShardResult, bad_record
+from sailvit.dataprep.prepare.entries import Entries, ShardResult
 from sailvit.dataprep.prepare.folders import complete, counted_by
 from sailvit.dataprep.prepare.members import END, sample_files, tar_bytes
 
@@ -131,7 +132,8 @@ class ShardWriter:
                 record = source[position]
                 content = self._sample(record, shard, position, entries, at)
             except UNUSABLE as error:
-                bad.append(bad_record(shard.source, position, record, error))
+                name, place = record.id if record else None, place_of(source, position)
+                bad.append(bad_record(shard.source, position, error, name=name, place=place))
                 continue
             yield content
             at += len(content)
@@ -205,8 +207,7 @@ def prepare(
 def _faults(sources: Mapping[str, Source]) -> Iterator[BadRecord]:
     """What the sources left out when they opened."""
     for name, source in sources.items():
-        for fault in faults_of(source):
-            yield BadRecord(source=name, position=None, kind=fault.kind, reason=str(fault))
+        yield from (replace(fault, reason=str(fault)) for fault in faults_of(source, name))
 
 
 def _write(

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from sailvit.core.bad_records import BadRecord
 from sailvit.core.config import Config
 from sailvit.core.errors import DataError
 from sailvit.core.run import read_json, write_json
@@ -25,7 +26,7 @@ from sailvit.data.shards.manifest import (
     index_name,
     load_manifest,
 )
-from sailvit.dataprep.prepare.entries import BadRecord, ShardResult, mark_of
+from sailvit.dataprep.prepare.entries import ShardResult, mark_of
 from sailvit.dataprep.prepare.folders import BAD, read_bad
 
 WORK = ".index"

@@ -14,12 +14,13 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from sailvit.core.bad_records import UNUSABLE
 from sailvit.core.recipe import Recipe
 from sailvit.core.records import Record, Sample, Source, Turn
 from sailvit.core.seeding import numpy_generator
 from sailvit.data.lengths.costs import Costs
 from sailvit.data.lengths.measuring import measure_all
-from sailvit.data.processing.processor import UNUSABLE, Processor
+from sailvit.data.processing.processor import Processor
 from sailvit.data.sources import open_source
 
 _CANDIDATES = 4096
