@@ -1,4 +1,4 @@
-"""Languages with experts: whether they ask for an auxiliary loss, and that loss."""
+"""Languages with experts: whether their config asks for an auxiliary loss, and that loss."""
 
 from __future__ import annotations
 

@@ -188,10 +188,10 @@ def test_rows_of_scores_are_aligned_in_large_vocabularies(
     results = []
     for start in (module.ALIGNED_FROM, N):
         monkeypatch.setattr(module, "ALIGNED_FROM", start)
-        monkeypatch.setattr(module, "_ROOMS", {torch.float32: torch.full((A * 64,), math.nan)})
-        room = module._room(A, N, like=tensors["hidden"])
-        assert room.shape == (A, N)
-        assert room.stride(0) == (64 if start == N else N)
+        monkeypatch.setattr(module, "_HELD", {torch.float32: torch.full((A * 64,), math.nan)})
+        scratch = module._scratch(A, N, like=tensors["hidden"])
+        assert scratch.shape == (A, N)
+        assert scratch.stride(0) == (64 if start == N else N)
         loss = Scores(**tensors).loss(labels)
         results.append((loss, *torch.autograd.grad(loss, list(tensors.values()))))
     for expected, found in zip(*results, strict=True):

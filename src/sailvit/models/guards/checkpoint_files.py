@@ -1,4 +1,4 @@
-"""What is wrong with the files of a checkpoint folder, found without a library and before
+"""What is wrong with the files of a checkpoint folder, found from the files alone and before
 anything is loaded.
 """
 
@@ -34,12 +34,12 @@ _UNDONE = {
 """Quantisation that transformers undoes while it loads, on any device, and the config that asks
 for it."""
 _UNDONE_LATER = ("bitsandbytes", "higgs")
-"""Quantisation that it undoes once a model is loaded, with the method's package and mostly a
+"""Quantisation that it undoes after loading, with the method's package and in most cases a
 GPU."""
 
 
 def refuse_damaged(part: Part, folder: str) -> None:
-    """Nothing, for a hub id and for a folder whose files are whole.
+    """Refuse a folder with damaged files; a hub id, and a folder without damage, pass.
 
     Raises:
         ModelError: the first thing that is wrong.
@@ -49,7 +49,8 @@ def refuse_damaged(part: Part, folder: str) -> None:
 
 
 def refuse_quantised(part: Part, config: dict[str, Any], source: str) -> None:
-    """The same for the config of a hub id; of a folder `folder_problems` tells it.
+    """Refuse a hub id whose config says that its weights are quantised; of folders
+    `refuse_damaged` refuses them.
 
     Raises:
         ModelError: the weights are quantised.
@@ -104,8 +105,8 @@ def quantised(part: Part, config: dict[str, Any], source: str = "FOLDER") -> str
 
 
 def _undoing(part: Part, method: str, source: str) -> str:
-    """The command that makes plain weights of quantised ones; nothing where transformers has
-    none.
+    """The command that makes plain weights of quantised ones, as the end of a sentence; where
+    transformers has none, whose tools to use.
     """
     auto = _AUTO.get(part, "AutoModel")
     if method in _UNDONE:
@@ -150,9 +151,9 @@ def _weight_problems(part: Part, folder: Path) -> Iterator[str]:
 
 
 def refuse_misfits(part: Part, source: str, expected: Mapping[str, Sequence[int]]) -> None:
-    """Nothing, for a hub id and for a folder whose weights have the expected shapes, by name.
+    """Refuse a folder with a weight of another shape than expected under its name.
 
-    Names that only one side has are no matter here, as loading renames some of them.
+    Names that only one side has are ignored, as loading renames some of them.
 
     Raises:
         ModelError: the first weight that has another shape.
@@ -178,6 +179,8 @@ def _shapes(path: Path) -> dict[str, list[int]]:
 
 def safetensors_problem(path: Path) -> str | None:
     """What is wrong with a file of weights, by its header and size; None when it is whole."""
+    # The format: the header's length in 8 bytes, the header as JSON, and the tensors without
+    # gaps, so that the header tells the size of the file.
     size = path.stat().st_size
     with path.open("rb") as file:
         start = file.read(64)

@@ -1,4 +1,4 @@
-"""Whatever a library raises while a part is loaded or run, as one sentence with its cause."""
+"""What libraries raise while a part is loaded or run, as one sentence with its cause."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ FOREIGN: tuple[type[BaseException], ...] = (
     EntryNotFoundError,
     StrictDataclassError,
 )
-"""What model libraries and model code of others raise; our own errors are none of these."""
+"""What model libraries and models' own code raise; sailvit's errors are none of these."""
 
 _LONGEST = 240
 """Most characters of a cause that are repeated."""
@@ -40,7 +40,7 @@ _TELLING = (OSError, ValueError, ImportError, RuntimeError, SafetensorError, Str
 
 
 class ForeignErrors:
-    """A block of library calls: what they raise leaves it as a `ModelError` that says what was
+    """A context for library calls: what they raise becomes a `ModelError` that says what was
     being done.
     """
 
@@ -66,7 +66,7 @@ class ForeignErrors:
 
 
 class Loading(ForeignErrors):
-    """A block that loads `part` from `source`."""
+    """A context for code that loads `part` from `source`."""
 
     def __init__(self, part: Part, source: str) -> None:
         super().__init__(f"cannot load the {part} {source!r}")
@@ -92,10 +92,10 @@ class Loading(ForeignErrors):
 
 
 def reason(error: BaseException) -> str:
-    """What `error` says in one line, without lists of class names, with the kind where the text
-    needs it.
+    """The error's text in one line, without lists of class names, and with the error's type
+    where the text needs it.
     """
-    # What the hub's client says after its first line is advice about its own settings.
+    # After its first line the hub's client gives advice about its own settings.
     told = str(error).strip()
     text = " ".join((told.partition("\n")[0] if isinstance(error, OSError) else told).split())
     # transformers lists every class it knows, several hundred.
@@ -116,13 +116,13 @@ def reason(error: BaseException) -> str:
 
 
 def _remote_code(text: str) -> str:
-    """The setting of ours where transformers names its own."""
+    """The text, or advice for sailvit where transformers names its setting for remote code."""
     if "trust_remote_code" not in text:
         return text
     return "it is made of code of its own; read that code, then set model.trust_remote_code: true"
 
 
 def describe(value: Any) -> str:
-    """What a tower or language gave, in short: its shape, or its kind."""
+    """A value that a tower or language returned, for a message: its shape, or its type."""
     shape = getattr(value, "shape", None)
     return type(value).__name__ if shape is None else f"float{list(shape)}"

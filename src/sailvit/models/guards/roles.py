@@ -1,5 +1,5 @@
-"""Whether a checkpoint's config is one of a tower or of a language, told before any weight is
-read.
+"""Whether a checkpoint's config is one of a tower or of a language, checked before any weight
+is read.
 """
 
 from __future__ import annotations
@@ -55,13 +55,13 @@ def vision_config(whole: Any, source: str) -> Any:
 def refuse_inputs(
     forward: Any, model_type: str, given: Collection[str] | None, tower: str = "the tower"
 ) -> None:
-    """Nothing, for a model that can be run on tiles.
+    """Refuse a model that cannot run on tiles.
 
     Args:
         forward: The model's forward.
         model_type: Its config's name.
-        given: Inputs that it will be given; None when only its reading pixels is asked for.
-        tower: What to call it.
+        given: Inputs that it will be given; None: check only that it reads pixels.
+        tower: What messages call it.
 
     Raises:
         ModelError: it reads text, audio or patches of its own, or needs more than pixels.
@@ -100,7 +100,7 @@ def _inputs(forward: Any) -> tuple[list[str], list[str]]:
 
 
 def refuse_language(config: Any, source: str) -> None:
-    """Nothing, for a config from which a causal language model can be made.
+    """Refuse a config from which no causal language model can be made.
 
     Raises:
         ModelError: it is a vision or audio model, or an encoder-decoder.

@@ -11,7 +11,7 @@ from torch import nn
 
 @contextmanager
 def untouched(model: nn.Module) -> Iterator[None]:
-    """A block without gradients, after which modes, buffers and torch's random streams are as
+    """A context without gradients, after which modes, buffers and torch's random streams are as
     they were before.
     """
     modes = {module: module.training for module in model.modules()}

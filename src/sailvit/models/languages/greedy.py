@@ -1,6 +1,4 @@
-"""Greedy decoding that is nothing but greedy, whatever a checkpoint's generation config asks
-for.
-"""
+"""Plain greedy decoding, whatever a checkpoint's generation config asks for."""
 
 from __future__ import annotations
 
@@ -13,11 +11,12 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerB
 def end_tokens(
     language: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, learnt: Collection[int | None]
 ) -> list[int]:
-    """The tokens after which an answer is over: those `learnt` as ends of a turn, and what
-    config and tokenizer name.
+    """The tokens that end an answer: those `learnt` as ends of a turn, and those that the
+    generation config and the tokenizer name.
 
-    Ends that a generation config only took over from the model's config may be a default that
-    means another token of this tokenizer, so of these only special and added tokens count.
+    A generation config that was derived from the model's config may hold that config's default,
+    which can be an ordinary token of this tokenizer: of these ids only special and added tokens
+    count.
     """
     config = language.generation_config
     named = config.eos_token_id
@@ -32,11 +31,11 @@ def end_tokens(
 def plain_greedy(
     language: PreTrainedModel, *, longest: int, ends: Collection[int], padding: int
 ) -> Iterator[GenerationConfig]:
-    """The config of greedy decoding of at most `longest` tokens; the language's own is put
-    aside meanwhile.
+    """The config of greedy decoding of at most `longest` tokens, which replaces the language's
+    own meanwhile.
 
-    `generate` fills what a given config leaves open from the language's own (repetition
-    penalty, bad words, forced tokens, beams), and scores would then tell of these.
+    It has to: `generate` fills what a given config leaves open from the language's own
+    (repetition penalty, bad words, forced tokens, beams).
     """
     own = language.generation_config
     plain = GenerationConfig(

@@ -21,9 +21,9 @@ from sailvit.models.packing.proof import FAULTS, untouched
 from sailvit.models.packing.segments import Segments
 
 CHUNK = 1 << 27
-"""Most scores held at once on a GPU: 256 MiB in bf16, 880 positions of a vocabulary of 150,000.
-With a tenth of that, reading the weight and adding to its gradient in every chunk would take
-longer than the products."""
+"""Most scores held at once on a GPU: 256 MiB in bf16, or 880 positions with a vocabulary of
+150,000. With a tenth of that, reading the weight and adding to its gradient once per chunk
+would take longer than the products."""
 
 CPU_CHUNK = 1 << 25
 """The same on the CPU: 64 MiB in bf16, and twice that in float32."""
@@ -37,12 +37,12 @@ per score."""
 
 ALIGNED = 64
 """Rows of scores start at multiples of so many numbers, in vocabularies from `ALIGNED_FROM` on:
-matrix products read and write rows of an odd size slower, and one placeholder makes 49,153 of
-SmolLM2's 49,152. What lies between the rows belongs to no score, so nothing else has to know of
-it."""
+matrix products are slower on rows of an odd size, and one placeholder makes 49,153 of SmolLM2's
+49,152. The numbers between two rows belong to no score, so nothing else has to know of them
+(docs/decisions/010)."""
 
 ALIGNED_FROM = 4096
-"""Smaller vocabularies lie in the cache whatever their size is."""
+"""Smaller vocabularies fit the cache, where alignment gains nothing."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Scores:
     """
 
     hidden: torch.Tensor | None = None
-    """float[A, D]: what a plain linear head turns into scores; none where the head does more
+    """float[A, D]: what a plain linear head turns into scores; None where the head does more
     than that."""
     weight: torch.Tensor | None = None
     """float[N, D]: the plain head's weight."""
@@ -61,8 +61,7 @@ class Scores:
     given: torch.Tensor | None = None
     """float[A, N]: scores of a head that is not plain."""
     dtype: torch.dtype | None = None
-    """What a plain head's products run in, wherever the scores are used; none is what the
-    tensors have."""
+    """Precision of a plain head's products, also outside autocast; None: the tensors' own."""
 
     @property
     def logits(self) -> torch.Tensor:
@@ -81,6 +80,7 @@ class Scores:
         than `CHUNK` scores.
         """
         if self.given is not None:
+            # In float32, as transformers' own loss.
             return cross_entropy(self.given.float(), labels, reduction="sum")
         dtype = self.dtype or product_dtype(labels.device)
         total: torch.Tensor = _ChunkedLoss.apply(*self._plain, (labels, dtype))  # type: ignore[no-untyped-call]
@@ -92,7 +92,7 @@ class Scores:
 
 
 def product_dtype(device: torch.device) -> torch.dtype | None:
-    """What autocast runs matrix products in here and now; none without autocast."""
+    """The precision of autocast's matrix products here and now; None without autocast."""
     return torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else None
 
 
@@ -100,7 +100,8 @@ def has_plain_head(language: PreTrainedModel) -> bool:
     """Whether the scores are a linear map of the last hidden states, found by comparing both on
     noise.
 
-    Some models cap or scale their scores; those go through their own forward.
+    Models that cap or scale their scores (Gemma 2, Cohere, Granite) go through their own
+    forward.
 
     Raises:
         ModelError: the language takes no embeddings, so visual tokens cannot be given to it.
@@ -109,6 +110,7 @@ def has_plain_head(language: PreTrainedModel) -> bool:
     head, weight = language.get_output_embeddings(), language.get_input_embeddings().weight
     if not isinstance(head, nn.Linear) or language.base_model is language:
         return False
+    # Without weights nothing can be compared; only estimates of memory depend on the answer.
     if weight.is_meta:
         return getattr(language.config, "final_logit_softcapping", None) is None
     noise = torch.randn(1, 2, weight.shape[1], generator=torch.Generator().manual_seed(0)).to(
@@ -122,7 +124,7 @@ def has_plain_head(language: PreTrainedModel) -> bool:
             expected = language(**given).logits
             found = head(language.base_model(**given).last_hidden_state)
         except FAULTS:
-            # Whatever it is, the proof of packing meets it too and says so.
+            # The proof of packing runs into the same and reports it.
             return False
     return found.shape == expected.shape and torch.allclose(found, expected, rtol=1e-5, atol=1e-6)
 
@@ -140,7 +142,8 @@ class _ChunkedLoss(torch.autograd.Function):
 
     Backward has nothing left to compute but a product with the incoming gradient, so no score
     outlives its chunk. Weight gradients are summed in float32, also where the products run in
-    bf16.
+    bf16. With 2048 answers and a vocabulary of 151,936 it takes 535 MiB where plain
+    cross-entropy takes 3647, and three quarters of the time (benchmarks/loss_memory.py).
     """
 
     @staticmethod
@@ -170,15 +173,16 @@ class _ChunkedLoss(torch.autograd.Function):
             len(hidden), CHUNK if hidden.is_cuda else min(CHUNK, CPU_CHUNK), len(weight)
         ):
             total += gradients.add(rows, labels[rows])
-        # Not as saved tensors: those would be copied, as somebody else still held them.
+        # Not by save_for_backward: autograd takes a gradient over without a copy only when
+        # nothing else holds it.
         ctx.made = gradients.made
         ctx.dtypes = [None if tensor is None else tensor.dtype for tensor in (hidden, weight, bias)]
         return total
 
     @staticmethod
     def backward(ctx: Any, *incoming: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        """Gradients float[A, D], float[N, D] and float[N] from the incoming float[]; once, as
-        they are handed over.
+        """Gradients float[A, D], float[N, D] and float[N] from the incoming float[]; only once,
+        as they are scaled in place.
         """
         made, ctx.made = ctx.made, None
         return (
@@ -191,8 +195,8 @@ class _ChunkedLoss(torch.autograd.Function):
 
 
 class _Gradients:
-    """Gradients in float32 of those of hidden, weight and bias that need one, summed up over
-    stretches of positions.
+    """Gradients in float32 of those of hidden, weight and bias that need one, summed over
+    chunks of positions.
     """
 
     def __init__(
@@ -224,18 +228,20 @@ class _Gradients:
             total += loss
             if to_bias is not None:
                 to_bias += slope.sum(dim=0)
+            # Over the scores, which are not needed again: another tensor would double the peak.
             scores[part] = slope
         if to_hidden is not None:
             to_hidden[rows] = scores @ self._weight
         if self._weight_needed:
-            # In float32 before it is added: a sum of two precisions is slow on the CPU.
+            # In float32 before it is added: a sum of two precisions copies on the CPU, 13 ms
+            # per chunk for a weight (docs/log.md).
             product = (scores.T @ hidden).float()
             self.made[1] = product if to_weight is None else to_weight.add_(product)
         return total
 
     def _scores(self, hidden: torch.Tensor) -> torch.Tensor:
         """float[a, N] of hidden float[a, D], to be written over."""
-        out = _room(len(hidden), len(self._weight), like=hidden)
+        out = _scratch(len(hidden), len(self._weight), like=hidden)
         if self._bias is None:
             return torch.mm(hidden, self._weight.T, out=out)
         return torch.addmm(self._bias, hidden, self._weight.T, out=out)
@@ -247,8 +253,8 @@ def _loss_and_slope(
     """The summed loss float[] of scores float[a, N] for targets int64[a, 1], and its slope
     float32[a, N].
 
-    One softmax gives both: the normaliser is the highest score less the logarithm of its share,
-    which is never small.
+    One softmax gives both: log-sum-exp is the highest score less the logarithm of its share,
+    and that share is at least 1 / N, so its logarithm is exact enough.
     """
     exact = scores.float()
     highest = exact.amax(dim=-1)
@@ -258,8 +264,8 @@ def _loss_and_slope(
     return loss, shares.scatter_add_(1, targets, shares.new_full(targets.shape, -1.0))
 
 
-def _room(rows: int, width: int, *, like: torch.Tensor) -> torch.Tensor:
-    """float[rows, width] with anything in it, which the next call may give away again.
+def _scratch(rows: int, width: int, *, like: torch.Tensor) -> torch.Tensor:
+    """An uninitialised float[rows, width], valid until the next call.
 
     On the CPU it is the same memory every time: a fresh block of this size costs a page fault
     per 4 KiB, an eighth of the time of the whole loss.
@@ -267,18 +273,18 @@ def _room(rows: int, width: int, *, like: torch.Tensor) -> torch.Tensor:
     whole = width if width < ALIGNED_FROM else -(-width // ALIGNED) * ALIGNED
     if like.is_cuda:
         return like.new_empty(rows, whole)[:, :width]
-    room = _ROOMS.get(like.dtype)
-    if room is None or len(room) < rows * whole:
-        room = _ROOMS[like.dtype] = like.new_empty(rows * whole)
-    return room[: rows * whole].view(rows, whole)[:, :width]
+    held = _HELD.get(like.dtype)
+    if held is None or len(held) < rows * whole:
+        held = _HELD[like.dtype] = like.new_empty(rows * whole)
+    return held[: rows * whole].view(rows, whole)[:, :width]
 
 
-_ROOMS: dict[torch.dtype, torch.Tensor] = {}
-"""Of `_room`, one per precision."""
+_HELD: dict[torch.dtype, torch.Tensor] = {}
+"""The memory of `_scratch`, one tensor per precision."""
 
 
 def _slices(count: int, most: int, width: int) -> Iterator[slice]:
-    """Stretches of at most `most` numbers in rows of `width`."""
+    """Slices of `count` rows of `width` numbers, each of at most `most` numbers."""
     step = max(1, most // width)
     return (slice(start, min(start + step, count)) for start in range(0, count, step))
 

@@ -10,16 +10,15 @@ from transformers.integrations.liger import apply_liger_kernel
 from transformers.utils import is_liger_kernel_available
 
 OWN_LOSS = {"cross_entropy": False, "fused_linear_cross_entropy": False}
-"""What liger would do about losses: nothing, as `models.head` takes them at answer positions
-only."""
+"""Options that leave losses alone: `languages/head.py` computes them, for answers only."""
 
 
 def fuse(language: PreTrainedModel, device: torch.device) -> bool:
-    """Whether liger's kernels may now run in this language, changed in place; names of
-    parameters stay as they are.
+    """Put liger's kernels into the language, in place, where they can run; the result says
+    whether they can.
 
-    They are Triton kernels, so they need a GPU. A family that liger does not know stays as it
-    is.
+    They are Triton kernels, so they need a GPU. A family that liger does not know is left as it
+    is. Names of parameters never change.
     """
     if device.type != "cuda" or not is_liger_kernel_available():
         return False

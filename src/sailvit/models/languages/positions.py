@@ -1,4 +1,4 @@
-"""Languages whose positions come from a table of some length: found on the model, not by its
+"""Languages whose positions come from a table, which ends: found on the model, not by its
 family's name.
 """
 
@@ -16,21 +16,20 @@ from sailvit.models.packing.proof import FAULTS, untouched
 from sailvit.models.packing.segments import Segments
 
 _BEYOND = 16
-"""Entries that a table may have beyond the config's number: OPT's first two stand for
-nothing."""
+"""Entries that a table may have beyond the config's number: OPT's first two are never used."""
 
 
 def table_length(language: PreTrainedModel, wanted: int) -> int | None:
-    """How long a sample may be where that is less than `wanted` tokens; None where a table does
-    not end before.
+    """The most tokens that a sample may have, if a position table ends before `wanted`; None if
+    none does.
 
-    With weights on the CPU a sample of two tokens is read at its last two positions. On the
-    meta device, where no index is out of range, and for a forward without position ids, it is
-    what the config says, if there is a table of that size. On an accelerator a wrong index
-    would end the process.
+    With weights on the CPU it is tried out: two tokens are read at the last two positions. On
+    the meta device, where no index is out of range, and for a forward without position ids, it
+    is what the config says, if there is a table of that size; so too on an accelerator, where a
+    wrong index would end the process.
     """
-    # A rotation has no end; some rotations take note of the furthest position that they have
-    # seen.
+    # Rotary positions have no end. They are not tried either: dynamic scaling remembers the
+    # furthest position that it has seen.
     if any(name.endswith("inv_freq") for name, _ in language.named_buffers()):
         return None
     model = language.base_model
@@ -47,7 +46,7 @@ def table_length(language: PreTrainedModel, wanted: int) -> int | None:
 
 
 def _end(language: PreTrainedModel, beyond: int) -> int:
-    """The length between 2 and `beyond` that can just be read."""
+    """The greatest length from 2 to below `beyond` that can be read, by bisection."""
     known = 2
     while beyond - known > 1:
         middle = (known + beyond) // 2
@@ -59,7 +58,7 @@ def _end(language: PreTrainedModel, beyond: int) -> int:
 
 
 def _reads(language: PreTrainedModel, length: int) -> bool:
-    """Whether the last two positions of so long a sample can be read."""
+    """Whether the last two positions of a sample of this length can be read."""
     weight = language.get_input_embeddings().weight
     given: dict[str, Any] = {
         "inputs_embeds": weight.new_zeros(1, 2, weight.shape[1]),
@@ -77,7 +76,7 @@ def _reads(language: PreTrainedModel, length: int) -> bool:
 
 
 def _said(language: PreTrainedModel) -> int | None:
-    """The config's number of positions, where an embedding beside that of tokens is as large."""
+    """The config's number of positions, if an embedding other than the tokens' has it too."""
     said = getattr(language.config.get_text_config(), "max_position_embeddings", None)
     if not isinstance(said, int):
         return None

@@ -1,5 +1,5 @@
-"""The language of a checkpoint that loads as a multimodal model: its text model alone, proved
-to be that.
+"""The language of a multimodal checkpoint: its text model alone, proved to give the same scores
+on text.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from sailvit.models.guards.errors import ForeignErrors, Loading
 from sailvit.models.guards.untouched import untouched
 
 _EQUAL = 1e-4
-"""Most that the scores of both may differ, as a share of the largest."""
+"""Largest difference between the scores of both, as a share of the largest score."""
 
 
 def text_config(whole: Any, source: str) -> Any:
@@ -49,7 +49,7 @@ def text_config(whole: Any, source: str) -> Any:
 
 
 def text_note(whole: Any, text: Any) -> str:
-    """What the run says of a language that was taken out of a multimodal model."""
+    """What the run reports of a language that was taken out of a multimodal model."""
     return (
         f"the language is the text model ({text.model_type}) of a {whole.model_type}: it alone is"
         " trained and saved, with its own head; its scores on text were compared and are the same"
@@ -104,6 +104,7 @@ def load_text_model(
         _prove(model, alone, source)
     whole_names = {id(tensor): name for name, tensor in model.named_parameters()}
     read = [*model.get_decoder().parameters(), *model.get_output_embeddings().parameters()]
+    # What the checkpoint lacks was drawn at random there: it is missing here as well.
     used = {whole_names[id(parameter)] for parameter in read}
     found["missing_keys"] = set(found["missing_keys"]) | (used & set(info["missing_keys"]))
     alone.generation_config = model.generation_config
@@ -115,6 +116,7 @@ def _taken_out(model: Any, text: PretrainedConfig) -> tuple[PreTrainedModel, dic
     decoder, head = model.get_decoder(), model.get_output_embeddings()
     prefix = kind.base_model_prefix
     state = {f"{prefix}.{name}": tensor for name, tensor in decoder.state_dict().items()}
+    # Read off the tensors: the config of a part need not repeat what the whole one says.
     tied = head.weight is model.get_input_embeddings().weight
     text.tie_word_embeddings = tied
     if not tied:

@@ -1,4 +1,4 @@
-"""How well images and texts agree, by a model with a vision and a text tower such as CLIP or
+"""How well images and texts match, by a model with a vision and a text tower such as CLIP or
 SigLIP.
 """
 
@@ -16,8 +16,8 @@ from sailvit.models.loading.parts import resolve_source
 
 
 class DualEncoder:
-    """Cosines of images and texts. Texts are cut to what the text tower was made for, 64 to 77
-    tokens.
+    """Cosine similarity of images and texts; texts are cut to the length of the text tower, 64
+    to 77 tokens.
     """
 
     def __init__(self, source: str, *, device: torch.device | None = None) -> None:
@@ -49,6 +49,7 @@ class DualEncoder:
         pixels = self._processor(
             list(images), return_tensors="pt", input_data_format="channels_last"
         )
+        # SigLIP was trained on texts padded to the full length, and CLIP masks the padding.
         tokens = self._tokenizer(
             list(texts),
             padding="max_length",

@@ -38,7 +38,8 @@ def save_part(
         ModelError: the tower, reloaded with `AutoModel`, does not give bit-equal features.
     """
     module = bundle.mllm.part(part)
-    # Shards are put together only where they are looked at.
+    # Gathering shards takes the memory of the whole part: only where they are written or
+    # proved.
     needed = same_as is None or (part == "tower" and bundle.mllm.rewritten)
     state = whole_state(module) if needed else {}
     if rank() != 0:
@@ -55,7 +56,7 @@ def save_part(
             held = _plain(tower, state) if bundle.mllm.rewritten else tower
             prove_tower(held, draft, trust_remote_code=trust_remote_code)
     except DISK_ERRORS:
-        # A disk that is full needs the room.
+        # The disk may be full, and a half-written part is of no use.
         shutil.rmtree(draft, ignore_errors=True)
         raise
     _replace(folder, draft)
@@ -70,7 +71,7 @@ def _write(bundle: ModelBundle, part: Part, draft: Path, state: dict[str, torch.
 
 
 def _link(source: str, target: str) -> str:
-    """One more name for the file, or a copy where the file system has no such thing."""
+    """A hard link to the file, or a copy where the file system has none."""
     try:
         os.link(source, target)
     except OSError:
@@ -79,9 +80,7 @@ def _link(source: str, target: str) -> str:
 
 
 def _replace(folder: Path, draft: Path) -> None:
-    """Give the draft its name once it is on the disk, whatever happens to the machine; the old
-    folder goes last.
-    """
+    """Rename the draft to `folder` once it is safe on the disk; the old one is removed last."""
     for path in draft.rglob("*"):
         if path.is_file():
             with path.open("rb") as file:
@@ -107,6 +106,8 @@ def prove_tower(tower: Tower, folder: Path, *, trust_remote_code: bool = False) 
     model = AutoModel.from_pretrained(
         folder,
         dtype=torch.float32,
+        # What a user gets by default. The tower's own implementation is this one in fp32, so
+        # bits can be compared (docs/decisions/003).
         attn_implementation="sdpa",
         trust_remote_code=trust_remote_code,
     )
@@ -122,8 +123,8 @@ def prove_tower(tower: Tower, folder: Path, *, trust_remote_code: bool = False) 
 
 
 def _plain(tower: Tower, state: dict[str, torch.Tensor]) -> Tower:
-    """The tower as one process without compilation holds it: bits can be compared with nothing
-    else.
+    """The tower as one process without compilation holds it: compiled or sharded blocks give
+    other last bits.
     """
     model = type(tower.model)(tower.model.config)
     model.load_state_dict(state)

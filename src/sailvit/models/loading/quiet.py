@@ -13,8 +13,9 @@ def quiet_libraries() -> None:
     import os
     import warnings
 
-    # Saving state in one process is no mistake.
+    # A checkpoint that one process writes is no mistake.
     warnings.filterwarnings("ignore", message="torch.distributed is disabled", category=UserWarning)
+    # tokenizers warns when a process forks after using its threads, as loaders do.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     from transformers.utils import logging
 
@@ -24,7 +25,7 @@ def quiet_libraries() -> None:
 
 @contextmanager
 def quietly() -> Iterator[None]:
-    """A stretch with these libraries silent; afterwards they say what they said before."""
+    """A context in which these libraries are silent; their settings are restored after it."""
     import os
     import warnings
 

@@ -1,5 +1,5 @@
-"""Small towers and languages with random weights, saved as Hugging Face folders: where the
-demo's base parts begin.
+"""Small towers and languages with random weights, saved as Hugging Face folders: the demo's
+base parts are trained from them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ WIDTH = 128
 BLOCKS = 4
 """Transformer blocks of both parts; copying from a description takes at least two."""
 HEADS = 2
-"""Heads of 64: on the CPU attention in bf16 costs half of what four heads of 32 do."""
+"""Heads of width 64: on the CPU attention in bf16 takes half the time of four heads of 32."""
 
 
 def save_small_tower(folder: Path, *, size: int, patch: int, seed: int) -> None:

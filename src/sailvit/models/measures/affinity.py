@@ -2,9 +2,9 @@
 picture.
 
 Both sets are projected by one PCA fitted on their union, then compared there by three
-distances, as the SAILViT paper does in its Table 7. The paper leaves out how the sets are drawn
-and how the transport problem is solved; here every visual feature and every embedding row that
-is passed in counts, except in the Wasserstein distance, see `_wasserstein`.
+distances, as in Table 7 of the SAILViT paper. The paper does not say how the sets are drawn and
+how the transport problem is solved. Here every visual feature and every embedding row that is
+passed in counts, except in the Wasserstein distance, see `_wasserstein`.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from sailvit.core.seeding import numpy_generator
 Points = NDArray[np.float64]
 
 TRANSPORTED = 1000
-"""Most points per set in the optimal transport; assignment is cubic at worst: 1000 take under a
-second on one core."""
+"""Most points per set in the optimal transport: assignment is cubic at worst, and 1000 points
+take under a second on one core."""
 ROWS_AT_ONCE = 256
-"""Visual points per block of the mean distance, so that a 150k-row vocabulary needs 300 MB and
-not N x as much."""
+"""Visual points per block of the mean distance: with a vocabulary of 150,000 a block takes 300
+MB."""
 DRAWN = 500
 """Most points per set written for the picture."""
 
@@ -51,8 +51,7 @@ class Affinity:
     mean: float
     """Mean distance over all visual-text pairs."""
     explained: tuple[float, float]
-    """Shares of the union's variance along the two axes; what they leave out, no distance here
-    sees."""
+    """Shares of the union's variance along the two axes; the distances do not see the rest."""
 
     def to_json(self) -> dict[str, Any]:
         """One model's entry of affinity.json, with at most 500 evenly taken points per set."""
@@ -96,6 +95,7 @@ def _plane(union: Points) -> tuple[Points, tuple[float, float]]:
     """
     centred = union - union.mean(axis=0)
     variances, directions = np.linalg.eigh(centred.T @ centred)
+    # The sign of an eigenvector is arbitrary and differs between LAPACK builds.
     chosen = directions[:, [-1, -2]]
     chosen = chosen * np.sign(chosen[np.abs(chosen).argmax(axis=0), [0, 1]])
     total = max(float(variances.sum()), np.finfo(np.float64).tiny)

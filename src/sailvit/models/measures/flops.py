@@ -59,6 +59,9 @@ class PartFlops:
         """FLOPs of a step; `trained_below` says whether gradients must pass through to what
         feeds the part.
         """
+        # Two products behind every product of the forward pass; one of the two is a matrix's
+        # own weight gradient, but attention has no weights, so both are gradients of its
+        # inputs.
         whole = Work(self.forward.per_token, 2 * self.forward.per_square)
         inputs = whole if trained_below else self.inputs
         return sum(work.flops(tokens, squares) for work in (self.forward, self.weights, inputs))
@@ -118,6 +121,7 @@ def flops_model(model: MLLM, *, language_runs: bool = True) -> FlopsModel:
         connector=part_flops(model.connector),
         language=part_flops(
             language,
+            # Half of a tower's: a causal language attends to half of the pairs.
             pair_flops=2.0 * _attention_width(language.config.get_text_config()),
             head=head,
         ),
@@ -169,8 +173,10 @@ def _matrices(
 ) -> Iterator[tuple[str, torch.Tensor, float]]:
     """Name, parameter and FLOPs per token of everything that multiplies tokens."""
     for prefix, module in model.named_modules():
+        # Conv1D is GPT-2's linear layer, with its weight transposed.
         if isinstance(module, nn.Linear | nn.Conv2d | Conv1D) and module is not head:
             yield f"{prefix}.weight", module.weight, 2.0 * module.weight.numel()
+        # transformers holds the weights of all experts of a layer as one tensor float[E, ., .].
         elif prefix.endswith("experts"):
             for name, parameter in module.named_parameters(recurse=False):
                 if parameter.ndim == 3:

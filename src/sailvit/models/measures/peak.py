@@ -44,8 +44,8 @@ def device_peak(device: torch.device, precision: Precision, seconds: float = 0.3
 
 
 def datasheet_peak(name: str) -> float | None:
-    """Dense bf16 FLOP/s of a device by its name; none when it is not listed. The longest name
-    that fits counts.
+    """Dense bf16 FLOP/s of a device by its name; None when it is not listed. The longest listed
+    name that fits counts.
     """
     fitting = [
         known for known in BF16_PEAKS if set(known.split()) <= set(name.replace("-", " ").split())
@@ -63,7 +63,7 @@ def faster_in_bf16(device: torch.device) -> bool:
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     rates = [matmul_rate(device, dtype, 0.01, 256) for dtype in (torch.bfloat16, torch.float32)]
-    # Between the two lies what emulates bf16 about as fast as fp32: there it gains nothing.
+    # Not just faster: a CPU that emulates bf16 about as fast as fp32 gains nothing from it.
     return rates[0] > 1.5 * rates[1]
 
 
@@ -84,6 +84,7 @@ def matmul_rate(
         began = time.perf_counter()
         torch.mm(left, right)
         _wait(device)
+        # The least time: whatever else the machine does only adds to it.
         fastest = min(fastest, time.perf_counter() - began)
     return 2.0 * side**3 / fastest
 

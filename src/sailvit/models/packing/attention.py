@@ -1,4 +1,4 @@
-"""Packed attention: many samples in one row, none sees another.
+"""Packed attention: many samples in one row, and none of them sees another.
 
 Registered once with transformers' attention interface under the name `PACKED`, so every model
 whose attention goes through that interface packs, unmodified. The caller passes
@@ -9,8 +9,8 @@ On CUDA one `varlen_attn` call covers the row. On the CPU, and where scores are 
 sinks or are masked in chunks, segments of similar length share one padded causal call: no mask
 over the pack is ever built, and right padding under a causal mask changes nothing that is kept.
 
-What a language asks of its attention and is not known here is refused, never left out:
-`models.packing` then takes another way.
+What a language asks of its attention and this module does not know is refused, never ignored:
+another way of reading packs is then tried (`structure/packing_choice.py`).
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ PACKED = "sailvit_packed"
 """Name of the implementation in transformers' attention interface."""
 
 ROWS = "sailvit_rows"
-"""Name of transformers' SDPA, told to refuse what it would leave out in silence."""
+"""Name of transformers' SDPA made to refuse what it would silently ignore."""
 
 TOWER = "sailvit_tower"
 """Name of the towers' implementation: transformers' SDPA, with a faster way for short bf16 rows
@@ -47,8 +47,7 @@ _WIDEST = 256
 """Widest heads, in channels, that the fused CUDA kernel takes."""
 
 Row = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
-"""Query float[T, H, D], key float[T, G, D] and value float[T, G, C], whose width C may be
-another one."""
+"""Query float[T, H, D], key float[T, G, D] and value float[T, G, C]; C may differ from D."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,19 +55,19 @@ class _Scoring:
     """How scores are made and masked."""
 
     scaling: float | None
-    """Factor of scores; none is one over the root of the head's width."""
+    """Factor of scores; None: one over the square root of the head's width."""
     window: int | None
-    """Last positions that are looked at, the query's own included."""
+    """Positions that a query attends to, its own included; None: all up to its own."""
     mask: PackedMask | None
-    """What the model's own mask allows besides what is causal."""
+    """What the model's own mask allows of the causal positions; None: all."""
     softcap: float | None
-    """Largest size of a score."""
+    """Limit that scores are squashed below, as in Gemma 2; None: no limit."""
     sinks: torch.Tensor | None
-    """float[H]: a score per head that takes its share and gives nothing."""
+    """float[H]: a score per head that takes attention and has no value, as in gpt-oss."""
 
     @property
     def plain(self) -> bool:
-        """Whether a fused kernel that knows causal windows is enough."""
+        """Whether a fused kernel with causal windows computes it all."""
         windowed = self.mask is None or self.mask.size == self.window
         return windowed and self.softcap is None and self.sinks is None
 
@@ -77,8 +76,8 @@ _IGNORED = {
     *("dropout", "is_causal", "position_ids", "cache_position", "position_embeddings"),
     *("cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k", "seq_idx"),
 }
-"""What attention may be handed and need not look at: causal and without dropout it is anyway,
-and others use the rest."""
+"""Keywords that packed attention may ignore: it is causal and without dropout anyway, and the
+others are for other kernels."""
 
 
 def packed_attention(  # noqa: PLR0913 - the signature is transformers'
@@ -99,7 +98,7 @@ def packed_attention(  # noqa: PLR0913 - the signature is transformers'
     float[1, G, T, D] and value float[1, G, T, C]; `softcap` caps scores, `s_aux` are sinks
     float[H].
 
-    A language's attention dropout is not applied; current ones are made without.
+    A language's attention dropout is not applied; current languages have none.
 
     Raises:
         ModelError: the language does not hand keywords down to its attention, or asks for what
@@ -144,6 +143,7 @@ def _attend_cuda(row: Row, segments: Segments, scoring: _Scoring) -> torch.Tenso
     # too.
     window = scoring.window
     reach = (-1 if window is None or window >= longest else window - 1, 0)
+    # The kernel has no version for float32.
     half = query.dtype if query.dtype in (torch.bfloat16, torch.float16) else torch.bfloat16
     # torch 2.11 takes fewer heads of keys than of queries without being told.
     told: dict[str, Any] = {}
@@ -170,6 +170,7 @@ def _attend_cuda(row: Row, segments: Segments, scoring: _Scoring) -> torch.Tenso
 def _attend_buckets(row: Row, segments: Segments, scoring: _Scoring) -> torch.Tensor:
     query, key, value = row
     groups = query.shape[1] // key.shape[1]
+    # The written-out products need a key head for every query head.
     if groups > 1:
         key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
     outputs = []
@@ -185,7 +186,7 @@ def _attend_buckets(row: Row, segments: Segments, scoring: _Scoring) -> torch.Te
 
 
 def _allowed(rows: torch.Tensor, scoring: _Scoring) -> torch.Tensor:
-    """bool[L, L]: what a position may look at within segments at int64[S, L] positions."""
+    """bool[L, L]: what a position may attend to within segments at int64[S, L] positions."""
     length = rows.shape[1]
     mask, window = scoring.mask, scoring.window
     if mask is not None and mask.size < length:
@@ -210,16 +211,17 @@ def _written_attention(
     if scoring.softcap is not None:
         scores = (scores / scoring.softcap).tanh() * scoring.softcap
     scores = scores.masked_fill(~allowed, float("-inf"))
+    # Softmax in float32, as in transformers' eager attention, which the proof compares with.
     if scoring.sinks is None:
         return scores.softmax(dim=-1, dtype=torch.float32).to(value.dtype) @ value
-    # A sink takes its share of the attention and gives nothing.
+    # One more key per head, whose share of the attention is dropped.
     sinks = scoring.sinks.to(scores.dtype).reshape(1, -1, 1, 1).expand(*scores.shape[:-1], 1)
     shares = torch.cat([scores, sinks], dim=-1).softmax(dim=-1, dtype=torch.float32)[..., :-1]
     return shares.to(value.dtype) @ value
 
 
 def _take(tensor: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-    """`tensor[rows]`, float[S, L, H, D], with a backward pass four times faster than indexing's."""
+    """`tensor[rows]`, float[S, L, H, D], with a backward pass four times as fast as its own."""
     return tensor.index_select(0, rows.flatten()).reshape(*rows.shape, *tensor.shape[1:])
 
 
@@ -230,7 +232,7 @@ def short_attention(
     allowed: torch.Tensor | None = None,
     scaling: float | None = None,
 ) -> torch.Tensor:
-    """Attention float[S, H, L, D] on the CPU, by what is fastest there; `allowed` is bool[L, L].
+    """Attention float[S, H, L, D] by the fastest way on the CPU; `allowed` is bool[L, L].
 
     In bf16 and up to 512 positions two batched matrix products beat the fused CPU kernel 1.2 to
     8 times, forward and backward (`benchmarks/cpu_attention.py`).
@@ -243,6 +245,7 @@ def short_attention(
         bias.masked_fill_(~allowed, float("-inf"))
     q, k, v = (tensor.flatten(0, 1) for tensor in (query, key, value))
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    # The mask is added within the product: a pass of its own over the scores is saved.
     scores = torch.baddbmm(bias.expand(len(q), -1, -1), q, k.transpose(1, 2), alpha=scale)
     return torch.bmm(scores.softmax(dim=-1), v).reshape(*query.shape[:-1], value.shape[-1])
 
@@ -258,7 +261,7 @@ def tower_attention(
     """Attention among all tokens of a tile, float[I, T, H, D], of query, key and value float[I,
     H, T, D].
 
-    transformers' own, but for the short bf16 case on the CPU.
+    transformers' own SDPA, except for short rows in bf16 on the CPU.
     """
     mask = rest[0] if rest else keywords.get("attention_mask")
     plain = mask is None and not keywords.get("dropout")
@@ -283,8 +286,8 @@ def rows_attention(
     """Transformers' SDPA, float[S, L, H, D] of query, key and value float[S, H, L, D].
 
     Raises:
-        ModelError: the language asks for what SDPA would leave out: capped scores, sinks,
-            anything not known here.
+        ModelError: the language asks for what SDPA would ignore: capped scores, sinks, or any
+            tensor that is not known here.
     """
     if keywords.get("softcap") is not None or keywords.get("s_aux") is not None:
         raise ModelError(f"{type(module).__name__} caps its scores or has attention sinks")
@@ -302,7 +305,10 @@ def _packed_mask(
     use_vmap: bool = False,
     **__: Any,
 ) -> PackedMask | None:
-    """No mask tensor: segments carry all there is to know, but for a layer's window or chunks."""
+    """None, as segments say all that a mask would; a `PackedMask` for a layer with a window or
+    chunks.
+    """
+    # transformers sets it where a model combines the causal mask with a function of its own.
     if use_vmap:
         raise ModelError("the language masks more than what lies ahead")
     if local_size is None or mask_function is None:

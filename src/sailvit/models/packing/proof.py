@@ -1,9 +1,9 @@
-"""The proof that samples of a pack do not see each other: a few tokens through the model's own
-weights.
+"""The proof that samples of a pack do not see each other: a few tokens run through the model's
+own weights.
 
-One sample is changed: the others' outputs must stay. The last token of every sample is changed:
-earlier outputs must stay. And samples together must come out as one at a time through the
-model's own plain attention.
+One sample is changed: the others' outputs must stay as they were. The last token of every
+sample is changed: the outputs before it must stay. And samples read together must give what
+each gives alone, through the model's own plain attention.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ _CHANGED = 1
 """The sample that is changed: others lie before and after it."""
 
 _SAME = (1e-5, 5e-3)
-"""Largest error of outputs that nothing may change, relative to their size, in float32 and with
-kernels in bf16. Equal inputs give almost equal bits; experts see their tokens in other numbers
-then, which moves the last digits."""
+"""Largest relative error of outputs that must not change, in float32 and with kernels in bf16.
+Not 0: when another sample changes, experts get other numbers of tokens, and sums in another
+order move the last digits."""
 
 _ALONE = (1e-4, 5e-2)
-"""The same of outputs that another kernel computes. In bf16 the median counts, as a token near
-the border between two experts may go to the other one."""
+"""The same between two kernels. In bf16 the median counts, as a token near the border between
+two experts may go to the other one."""
 
 FAULTS = (
     *(ArithmeticError, AssertionError, AttributeError, ImportError, LookupError, NameError),
     *(RuntimeError, TypeError, ValueError, ModelError),
 )
-"""What a model raises that cannot be read in some way."""
+"""What a model raises when it cannot read in a given way."""
 
 Read = Callable[[torch.Tensor, Segments], torch.Tensor]
 """Outputs float[T, W] at all int64[T] tokens."""
@@ -45,21 +45,21 @@ Read = Callable[[torch.Tensor, Segments], torch.Tensor]
 
 @dataclass(frozen=True)
 class Evidence:
-    """What the proof saw: largest errors, relative to the size of outputs."""
+    """What the proof found: the largest errors, relative to the size of outputs."""
 
     others: float
-    """Of samples when another one changes."""
+    """Error of samples when another one changes."""
     past: float
-    """Of tokens when later ones change."""
+    """Error of tokens when later ones change."""
     alone: float
-    """Of samples together against one at a time."""
+    """Error of samples together against one at a time."""
     half: bool
     """Whether kernels compute in bf16, so that errors are larger."""
 
     @property
     def fault(self) -> str | None:
-        """What is wrong, as the end of a sentence; none when nothing is."""
-        # Written so that no number is a fault too.
+        """What is wrong, as the end of a sentence; None when nothing is."""
+        # `not a <= b`, so that NaN is a fault too.
         if not self.others <= _SAME[self.half]:
             return f"samples see each other (a change of one moves others by {self.others:.1e})"
         if not self.past <= _SAME[self.half]:
@@ -70,7 +70,7 @@ class Evidence:
 
 
 def segments_of(lengths: tuple[int, ...], device: torch.device) -> Segments:
-    """Segments of such lengths, side by side."""
+    """Segments of these lengths, side by side."""
     bounds = torch.tensor((0, *lengths)).cumsum(0).to(torch.int32)
     return Segments(bounds.to(device), max(lengths))
 
@@ -88,8 +88,8 @@ def read_alone(read: Read, tokens: torch.Tensor) -> torch.Tensor:
 
 
 def measure(read: Read, tokens: torch.Tensor, alone: torch.Tensor, vocabulary: int) -> Evidence:
-    """What changes of the proof's tokens do to outputs; `alone` are those of one sample at a
-    time.
+    """The evidence from three runs of the proof's tokens; `alone` holds the outputs of one
+    sample at a time.
     """
     segments = segments_of(LENGTHS, tokens.device)
     bounds = segments.boundaries.long()
@@ -118,8 +118,8 @@ def _errors(found: torch.Tensor, expected: torch.Tensor) -> torch.Tensor:
 
 @contextmanager
 def untouched(model: nn.Module) -> Iterator[None]:
-    """A stretch in inference mode of modules that leaves no trace: modes, buffers and random
-    numbers are put back.
+    """A context in evaluation mode and without gradients, after which modes, buffers and random
+    streams are as they were before.
     """
     modes = [(module, module.training) for module in model.modules()]
     buffers = [
@@ -134,6 +134,8 @@ def untouched(model: nn.Module) -> Iterator[None]:
         with torch.no_grad(), torch.random.fork_rng(devices=sorted(devices)):
             yield
     finally:
+        # Both the value and the tensor: transformers' dynamic rotary scaling registers a new
+        # one in the buffer's place.
         for module, name, buffer, kept in buffers:
             if not torch.equal(buffer, kept):
                 buffer.copy_(kept)

@@ -1,4 +1,4 @@
-"""Where the samples of a packed row lie, and what a layer may look at within them."""
+"""Where the samples of a packed row lie, and what a layer may attend to within them."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ _SMALL = 64
 padding there."""
 
 _WASTE = 1.25
-"""Most padded over shortest length within a bucket; more buckets are more calls, longer ones
-more padding."""
+"""Longest over shortest length within a bucket, at most: less means more calls, more means more
+padding."""
 
 
 @dataclass(frozen=True)
@@ -30,13 +30,14 @@ class Segments:
 
     @cached_property
     def buckets(self) -> tuple[torch.Tensor, ...]:
-        """Per group of similar length int64[S, L]: positions of each segment, its last one
-        repeated up to L.
+        """Groups of similar length, int64[S, L] each: the positions of every segment, its last
+        one repeated up to L.
 
         Made once per batch and shared by all layers.
         """
         starts = self.boundaries[:-1].long()
         lengths = self.boundaries.diff().long()
+        # A list: compared on the device, every segment would cost a wait for it.
         sizes = lengths.tolist()
         groups: list[list[int]] = []
         for index in lengths.argsort(stable=True).tolist():
@@ -48,10 +49,10 @@ class Segments:
 
     @cached_property
     def inverse(self) -> torch.Tensor:
-        """int64[T]: where each position of the row lies in the concatenated, flattened buckets."""
+        """int64[T]: where each position of the row lies in the flattened, joined buckets."""
         rows = torch.cat([rows.flatten() for rows in self.buckets])
-        # A segment's last position occurs again in its padding, where the causal output is
-        # another one.
+        # A segment's last position occurs again in its padding; only its first occurrence has
+        # the right causal output.
         first = torch.cat(
             [pad(rows.diff(dim=1) > 0, (1, 0), value=True).flatten() for rows in self.buckets]
         )
@@ -68,8 +69,8 @@ def _positions(starts: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
 
 @dataclass(frozen=True, eq=False)
 class PackedMask:
-    """What a layer may look at besides what is causal: the last `size` positions, or those of
-    its own chunk.
+    """What a layer may attend to of the causal positions: the last `size` of them, or those of
+    the query's own chunk.
     """
 
     function: Callable[..., Any]

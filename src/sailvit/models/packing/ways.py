@@ -1,9 +1,9 @@
-"""The ways in which a language reads the samples of a pack, each on its own.
+"""The ways in which a language can read the samples of a pack, each by itself.
 
 `packed`: one row, through packed attention. `own`: one row, and the model is also told where
 samples begin, for layers that mix tokens outside attention. `rows`: a padded row per sample,
-samples of similar length in one call, through transformers' own attention; right padding lies
-ahead of what is causal, so it changes nothing that is kept.
+samples of similar length in one call, through transformers' own attention; padding is on the
+right, after all kept positions, where a causal language does not look.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ class Way:
     """One way of reading."""
 
     kind: Literal["packed", "own", "rows"]
-    """What happens to samples, see above."""
+    """How samples are laid out, see above."""
     attention: str | None
-    """transformers' name of the attention; none is the one that the model was made with."""
+    """transformers' name of the attention; None: the one that the model was made with."""
     masked: bool = False
-    """With `rows`: whether the model is told what is padding."""
+    """With `rows`: whether the model is given a mask of the padding."""
 
 
 PACKED_WAY = Way("packed", PACKED)
-"""What any model is taken for until it is proved."""
+"""How every model is assumed to read until the proof has chosen."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Reading:
-    """What a language made of a row."""
+    """What a language gave for a row."""
 
     outputs: torch.Tensor
     """float[A, W]: hidden states where the head is plain, otherwise scores over the
@@ -71,13 +71,14 @@ class Reader:
     """A language and the way it reads."""
 
     language: PreTrainedModel
-    """The language, its attention being that of the way."""
+    """The language, set to the attention of the way."""
     way: Way
     """How it reads."""
     plain_head: bool
-    """Whether hidden states are the outputs, as the head is a linear map of them."""
+    """Whether the outputs are hidden states, because the head is a linear map of them."""
     together: bool = False
-    """Whether other processes wait in every call, so that all must call equally often."""
+    """Whether calls have collectives, as with shards, so that all processes must make equally
+    many."""
     placed: bool = False
     """Whether padded rows come with their positions, as rotations depend on their lengths."""
 
@@ -123,7 +124,7 @@ class Reader:
         if not self.together:
             return segments.buckets
         most = max(gather_objects(len(segments.buckets)))
-        # One token that nothing is kept of.
+        # A call with one token, of which nothing is kept.
         idle = torch.zeros(1, 1, dtype=torch.long, device=segments.boundaries.device)
         return [*segments.buckets, *[idle] * (most - len(segments.buckets))]
 
@@ -145,7 +146,7 @@ class Reader:
 
 
 def use_attention(language: PreTrainedModel, name: str | None) -> None:
-    """Let the language attend by transformers' implementation `name`; none leaves it as it is.
+    """Let the language attend by transformers' implementation `name`; None changes nothing.
 
     Raises:
         ModelError: the language's attention is not exchangeable.
@@ -167,10 +168,11 @@ def exchangeable(language: PreTrainedModel) -> bool:
 
 
 def _told(segments: Segments) -> dict[str, Any]:
-    """Where samples begin, in all the words that transformers' models and kernels know."""
+    """Where samples begin, by every keyword that models and kernels know for it."""
     bounds = segments.boundaries
     lengths = bounds.diff().long()
     index = torch.arange(len(lengths), dtype=torch.int32, device=bounds.device)
+    # transformers' names: FlashAttentionKwargs, and `seq_idx` of the state-space kernels.
     return {
         "cu_seq_lens_q": bounds,
         "cu_seq_lens_k": bounds,
@@ -181,11 +183,12 @@ def _told(segments: Segments) -> dict[str, Any]:
 
 
 _OPTIONAL = {"position_ids", "use_cache", "attention_mask"}
-"""What a model may do without; the proof says whether it does."""
+"""Keywords that are left out for a model that does not know them; the proof says whether it
+reads right without them."""
 
 
 def _accepted(model: nn.Module, given: dict[str, Any]) -> dict[str, Any]:
-    """`given` without what the model's forward does not know and may do without."""
+    """`given` without the optional keywords that the model's forward does not know."""
     known = inspect.signature(model.forward).parameters
     if any(one.kind is one.VAR_KEYWORD for one in known.values()):
         return given
@@ -194,9 +197,11 @@ def _accepted(model: nn.Module, given: dict[str, Any]) -> dict[str, Any]:
 
 @contextmanager
 def _narrowed(head: nn.Module | None, keep: torch.Tensor) -> Iterator[list[bool]]:
-    """A stretch in which the head sees the kept positions alone; what is given is empty where
-    it saw all.
+    """A context in which the head gets the kept positions alone; the list that it yields stays
+    empty where the head was not called.
     """
+    # At the head's input, since transformers' `logits_to_keep` takes the same positions of
+    # every row, and not every language has it.
     seen: list[bool] = []
 
     def narrow(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
@@ -205,12 +210,12 @@ def _narrowed(head: nn.Module | None, keep: torch.Tensor) -> Iterator[list[bool]
         seen.append(True)
         return (inputs[0].flatten(0, 1)[keep][None], *inputs[1:])
 
-    callback = None if head is None else head.register_forward_pre_hook(narrow)
+    handle = None if head is None else head.register_forward_pre_hook(narrow)
     try:
         yield seen
     finally:
-        if callback is not None:
-            callback.remove()
+        if handle is not None:
+            handle.remove()
 
 
 def _experts(language: PreTrainedModel, made: Any) -> tuple[torch.Tensor, ...]:

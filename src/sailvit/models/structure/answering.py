@@ -1,9 +1,9 @@
 """How a language answers prompts of different lengths, proved on the model at hand before its
 first answer.
 
-The fast way pads prompts on the left and keeps a cache. A model that padding moves gets prompts
-of one length at a time; one whose cache gives other scores than reading the whole text again
-reads the whole text for every token.
+The fast way pads prompts on the left and keeps a cache. A model whose scores change with
+padding gets prompts of one length at a time. A model whose cache gives other scores than
+reading the whole text does reads the whole text for every token.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ _ANSWER = 3
 """Tokens of its answers."""
 
 _NEAR = 1e-3
-"""Largest error of scores, relative to their size, that a cache may add in float32; half
-precision adds more."""
+"""Largest relative error of scores that a cache may add in float32."""
 
 _NEAR_HALF = 5e-2
+"""The same in half precision."""
 
 
 @dataclass(frozen=True)
@@ -43,17 +43,17 @@ class Answering:
     """How answers are made."""
 
     attention: str | None
-    """transformers' attention; none is the one that the model was made with."""
+    """transformers' attention; None: the one that the model was made with."""
     padded: bool
     """Whether prompts of different lengths share a batch, padded on the left."""
     cached: bool
-    """Whether earlier positions are kept; otherwise the whole text is read again for every
+    """Whether a cache keeps earlier positions; otherwise the whole text is read again for every
     token."""
 
     def batches(
         self, order: Sequence[int], lengths: Sequence[int], size: int
     ) -> Iterator[Sequence[int]]:
-        """Prompts that share a batch, from their order by length."""
+        """Indices of the prompts that share a batch; `order` has them by length."""
         groups = [list(order)]
         if self.cached and not self.padded:
             groups = [list(group) for _, group in groupby(order, key=lambda index: lengths[index])]
@@ -64,11 +64,11 @@ class Answering:
 
 @contextmanager
 def generating(model: MLLM, longest: int) -> Iterator[Answering]:
-    """Put the model into inference: no dropout, and the attention and batches that are proved
-    to answer as they must, with texts of up to `longest` tokens.
+    """A context for answers: no dropout, and the attention and batches that are proved to give
+    the right scores, with texts of up to `longest` tokens.
 
     Raises:
-        ModelError: there is no way in which the language reads.
+        ModelError: the language cannot be read in any way.
     """
     training, before = model.training, model.language.config._attn_implementation
     model.eval()
@@ -88,8 +88,8 @@ def generating(model: MLLM, longest: int) -> Iterator[Answering]:
 def generate_whole(
     model: MLLM, prompts: Sequence[torch.Tensor], longest: int, ends: Collection[int]
 ) -> list[list[int]]:
-    """Greedy answers to prompts float[T, D], each of at most `longest` tokens, the whole text
-    read for every one.
+    """Greedy answers to prompts float[T, D], each of at most `longest` tokens; the whole text
+    is read for every token.
     """
     texts, answers = list(prompts), [list[int]() for _ in prompts]
     open_ = list(range(len(texts)))
@@ -111,7 +111,7 @@ def generate_whole(
 
 
 def _prove(model: MLLM) -> Answering:
-    """The fastest way that gives the scores of reading the whole text."""
+    """The fastest way whose scores equal those of reading the whole text; proved once."""
     if model.answering is None:
         with untouched(model.language):
             model.answering = _fastest(model)
@@ -124,6 +124,8 @@ def _fastest(model: MLLM) -> Answering:
     if exchangeable(language):
         names = ["eager"]
         if getattr(language, "_supports_sdpa", False) and _reads(model, ROWS):
+            # generate needs stock SDPA, which silently ignores capped scores and sinks: ROWS,
+            # which refuses them, has just said that there are none.
             names = ["sdpa", "eager"]
     for name in names:
         for padded in (True, False):
@@ -134,7 +136,7 @@ def _fastest(model: MLLM) -> Answering:
 
 
 def _reads(model: MLLM, name: str) -> bool:
-    """Whether the language reads through an attention that refuses what it would leave out."""
+    """Whether the language reads through `name`, which refuses what it cannot compute."""
     way = Way("rows", name)
     tokens = torch.arange(5, device=model.device)
     try:

@@ -9,6 +9,8 @@ def find_blocks(model: nn.Module) -> tuple[str, list[nn.Module]]:
     """Name and content of the longest list of modules in `model`; an empty name and list when
     it has none.
     """
+    # Every family names its list otherwise (layers, blocks, h, layer); length tells it from the
+    # short lists inside a block.
     lists = [
         (name, list(module))
         for name, module in model.named_modules()

@@ -28,14 +28,14 @@ class Activations:
     visual: torch.Tensor
     """float[I, V, D]: the connector's output for every tile."""
     scores: Scores | None
-    """Over the vocabulary, at the A positions with a label, in order; none when not asked
+    """Scores over the vocabulary at the A positions with a label, in order; None when not asked
     for."""
     routers: tuple[torch.Tensor, ...] = ()
     """float[B * T, E] per layer with experts: their scores, where asked for."""
 
     @property
     def logits(self) -> torch.Tensor | None:
-        """float[A, N]: the scores made whole; none when not asked for."""
+        """float[A, N]: all scores at once; None when not asked for."""
         return None if self.scores is None else self.scores.logits
 
 
@@ -54,15 +54,15 @@ class MLLM(nn.Module):
         self.same_up_to = separate_rotations(language)
         """Length up to which samples have the same rotations; None where length never matters."""
         self.chosen = Chosen()
-        """How the language reads the samples of a pack; `models.packing.choosing.choose_way`
-        proves and sets it."""
+        """How the language reads the samples of a pack; `packing_choice.choose_way` proves
+        and sets it."""
         self.answering: Answering | None = None
         """How it answers; proved before its first answer."""
         self.rewritten = False
         """Whether the forward is no longer the plain one: sharded or compiled."""
         self.everywhere = False
-        """Whether tower and connector run in every pass, image or none, because other processes
-        may wait in them."""
+        """Whether tower and connector run in every pass, with or without an image, because
+        other processes may wait in their collectives."""
 
     def part(self, part: Part) -> nn.Module:
         """The Hugging Face model behind `part`: what trains, and what is saved."""
@@ -133,15 +133,15 @@ class MLLM(nn.Module):
     def visual(self, tiles: torch.Tensor, features: torch.Tensor | None = None) -> torch.Tensor:
         """Visual tokens float[I, V, D] of tiles uint8[I, C, H, W]; I may be 0.
 
-        `features` float[I, P, D], where given, are what the method of that name gave for them.
+        `features` float[I, P, D] spare the tower where they are known, from `features()`.
         """
         return self._visual(tiles, features)
 
     def features(self, tiles: torch.Tensor) -> torch.Tensor | None:
         """The tower's float[I, P, D] of tiles uint8[I, C, H, W]; None where no tower has to run.
 
-        Without a tile they are those of a blank one, where the parts run all the same
-        (`everywhere`).
+        Where the parts run in every pass (`everywhere`), no tiles give the features of a blank
+        one.
         """
         return self._features(tiles) if len(tiles) or self.everywhere else None
 

@@ -1,4 +1,4 @@
-"""The choice of a way: the first that the proof finds no fault with, the fastest tried first."""
+"""The choice of how packs are read: of all ways, fastest first, the first without a fault."""
 
 from __future__ import annotations
 
@@ -43,9 +43,9 @@ class Chosen:
     way: Way = PACKED_WAY
     """How samples are read."""
     evidence: Evidence | None = None
-    """What the proof saw of it; none before any proof."""
+    """What the proof found; None before any proof."""
     findings: tuple[str, ...] = ()
-    """What was found against the ways before it, as sentences."""
+    """Why the ways before it were not taken, a sentence each."""
     asked: Packing = "auto"
     """What the recipe asks for."""
 
@@ -86,7 +86,8 @@ def choose_way(model: MLLM, asked: Packing = "auto", *, first: Chosen | None = N
         alone = _Alone(model)
         for way in ways:
             evidence, fault = _try(model, way, alone)
-            # All processes take what the most doubtful of them can.
+            # One way for all: processes may have different kernels, and shards need equal
+            # calls.
             faults = [found for found in gather_objects(fault) if found is not None]
             if evidence is not None and not faults:
                 model.chosen = Chosen(way, evidence, tuple(findings), asked)
@@ -129,7 +130,7 @@ def _name(way: Way) -> str:
 
 class _Alone:
     """Outputs of the proof's samples one at a time, through the model's own plain attention;
-    made when asked for.
+    computed at first use.
     """
 
     def __init__(self, model: MLLM) -> None:
@@ -153,7 +154,7 @@ class _Alone:
 
 
 def _try(model: MLLM, way: Way, alone: _Alone) -> tuple[Evidence | None, str | None]:
-    """What the proof sees of a way, and its fault, if any."""
+    """The evidence on a way, None when it cannot run at all; and its fault, if any."""
     try:
         expected = alone.outputs()
         use_attention(model.language, way.attention)

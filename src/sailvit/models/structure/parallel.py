@@ -35,15 +35,14 @@ from sailvit.models.structure.mllm import MLLM
 from sailvit.models.structure.packing_choice import Chosen, choose_way
 
 _KEPT = {torch.ops.aten.mm.default, torch.ops.aten.addmm.default, torch.ops.aten.bmm.default}
-"""What `selective` keeps: results of matrix products, the dearest to compute again."""
+"""What `selective` keeps: results of matrix products, the costliest to compute again."""
 
 
 def settle(model: MLLM, config: ParallelConfig, device: torch.device, *, bf16: bool) -> Chosen:
-    """Bring the model to its device and into its form for several processes; returns how it
-    reads packs there.
+    """Move the model to its device and parallelize it; returns how it reads packs there.
 
-    That is proved again, as kernels differ between devices and compiled or sharded blocks are
-    other code.
+    That is proved again on the device and after parallelizing: kernels differ between devices,
+    and compiled or sharded blocks are other code.
     """
     model.to(device)
     if device.type != "cpu":
@@ -65,6 +64,8 @@ def parallelize(model: MLLM, config: ParallelConfig, device: torch.device, *, bf
     _refuse_offload(config, device)
     if config.kernels == "auto" and not config.compile:
         fuse(model.language, device)
+    # torchtitan's order: compile after the wrapping for recompute and before FSDP. Blocks alone
+    # are compiled, as there: equal blocks share what was compiled for the first.
     for part in PARTS:
         blocks = find_blocks(model.part(part))[1]
         for block in blocks if part in config.recompute else ():
@@ -93,6 +94,7 @@ def shard(model: MLLM, mesh: DeviceMesh, *, bf16: bool, offload: bool) -> None:
     """
     policy = MixedPrecisionPolicy(
         param_dtype=torch.bfloat16 if bf16 else None,
+        # With 8 bits of precision a sum over many processes would lose small gradients.
         reduce_dtype=torch.float32,
         # Rotary angles come in as arguments and would lose their precision.
         cast_forward_inputs=False,
@@ -135,15 +137,15 @@ def is_sharded(model: nn.Module) -> bool:
 
 
 def let_go(model: nn.Module) -> None:
-    """Give back what a pass without backward has gathered of a sharded model; others stay as
-    they are.
+    """Free the weights that a pass without backward has gathered of a sharded model; a no-op
+    for others.
     """
     if isinstance(model, FSDPModule):
         model.reshard()
 
 
 def hold_gradients(model: nn.Module, *, hold: bool) -> None:
-    """Whether the next backward pass of a sharded model keeps its gradients whole and sends
+    """Set whether the next backward pass of a sharded model keeps whole gradients and sends
     none.
     """
     if isinstance(model, FSDPModule):
@@ -153,8 +155,8 @@ def hold_gradients(model: nn.Module, *, hold: bool) -> None:
 def note_trained(model: nn.Module) -> None:
     """Tell a sharded model that other parts train now.
 
-    FSDP2 settles in which precision a unit adds gradients up when that is first gathered, and
-    settles nothing for one in which nothing trains. Gathering it anew settles it anew.
+    FSDP2 decides the precision in which a unit sums gradients when the unit is first gathered,
+    and decides nothing while nothing in it trains. Gathering it again makes it decide again.
     """
     for unit in model.modules():
         if isinstance(unit, FSDPModule):

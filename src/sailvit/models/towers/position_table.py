@@ -1,5 +1,5 @@
-"""Position tables: a tower at another size than its config's, so that its folder says what it
-is.
+"""Position tables of towers at another tile size than their config's: resized once, so that the
+saved folder needs no flag.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Training resizes an image to a square, bicubic, without a crop, and normalises it. A config that
 says otherwise about size, crop or filter is written anew for the refined tower, and the
-processor that transformers makes of it is compared with what training fed.
+processor that transformers makes of it is compared with the pixels of training.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from sailvit.models.towers.tower import Preprocessing, Tower
 _BICUBIC = 3
 """Pillow's number of the filter that tiles are resized with."""
 _REFUSED = ("do_flip_channel_order", "rescale_offset")
-"""What changes pixels in ways that tiles are not changed in."""
+"""Settings that change pixels in ways that training does not."""
 _PATCHES = "Siglip2ImageProcessor"
 """Gives flattened patches instead of pixels."""
 _PLAIN = ("ViTImageProcessor", _PATCHES)
@@ -58,7 +58,7 @@ def read_preprocessing(preprocessor: dict[str, Any], tower: str) -> Preprocessin
 
 
 def _numbers(values: Any) -> bool:
-    """Whether it is a list of some numbers; a file of somebody else may hold anything."""
+    """Whether it is a list of numbers and not empty; a config file may hold anything."""
     return bool(
         isinstance(values, list | tuple)
         and values
@@ -67,7 +67,7 @@ def _numbers(values: Any) -> bool:
 
 
 def _colours(preprocessor: dict[str, Any]) -> tuple[Any, Any]:
-    """Mean and std as the config gives them: those that change nothing where it does not
+    """Mean and std as the config gives them; 0 and 1, which change nothing, where it does not
     normalise.
     """
     if preprocessor.get("do_normalize") is False:
@@ -80,8 +80,8 @@ def _colours(preprocessor: dict[str, Any]) -> tuple[Any, Any]:
 def trained_preprocessor(
     preprocessor: dict[str, Any], tower: Tower, processor_type: str | None = None
 ) -> dict[str, Any]:
-    """The preprocessor config that says how the tower's tiles were made, every setting written
-    out.
+    """The preprocessor config that describes how the tower's tiles were made, every setting
+    written out.
     """
     said = tower.preprocessing
     kept = {
@@ -113,11 +113,11 @@ def trained_preprocessor(
 def save_preprocessor(preprocessor: dict[str, Any], tower: Tower, folder: Path) -> None:
     """Write `preprocessor_config.json` beside a saved tower, proved by loading it as a user would.
 
-    A config whose own processor is unknown or gives other pixels than training fed is written
-    for one of transformers' plainest processors.
+    A config whose own processor is unknown, or gives other pixels than those of training, is
+    written for one of transformers' plainest processors.
 
     Raises:
-        ModelError: these do not give the pixels either.
+        ModelError: these do not give the pixels of training either.
     """
     found = ""
     for processor_type in (None, *_PLAIN):
@@ -164,12 +164,13 @@ def _scale(preprocessor: dict[str, Any], tower: str) -> float:
             f"the preprocessor config of {tower!r} gives rescale_factor {factor!r}; expected a"
             " number above 0, most often 0.00392156862745098, which is 1/255"
         )
+    # 1/255 is written with few digits in some configs; a whole divisor is what was meant.
     scale = 1 / factor
     return float(round(scale)) if abs(scale - round(scale)) < 1e-4 else scale
 
 
 def _square(preprocessor: dict[str, Any], tower: str) -> Any:
-    """The side of a tile, or what stands in its place."""
+    """The side of a tile, or whatever the config has instead of a number."""
     size = preprocessor.get("crop_size") if preprocessor.get("do_center_crop") else None
     size = size or preprocessor.get("size")
     if size is None and {"max_num_patches", "patch_size"} <= preprocessor.keys():

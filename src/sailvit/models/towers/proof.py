@@ -1,7 +1,8 @@
-"""The proof of a tower: no tile sees another, and patch tokens are the patches, found on its
-own weights.
+"""The proof of a tower, on its own weights: no tile sees another, and patch tokens are the
+patches in order.
 
-It costs eleven tiles forward in fp32. How a tower is made is never asked, only what it does.
+It costs the forward pass of eleven tiles in fp32. Only what a tower does counts, not how it is
+made.
 """
 
 from __future__ import annotations
@@ -14,21 +15,21 @@ from sailvit.models.guards.untouched import untouched
 from sailvit.models.towers.tower import Tower
 
 _EQUAL = 1e-5
-"""Most that features may differ, by their norm, in a batch of the same shape: the same sums in
-the same order."""
+"""Largest relative difference of features between batches of one shape, whose sums run in the
+same order."""
 _CLOSE = 1e-3
-"""The same between batches of other shapes, where sums run in another order through all
-blocks."""
+"""The same between batches of different shapes, whose sums run in another order in every
+block."""
 _CLEAR = 3.0
-"""How much more another token than the expected one has to answer to a patch, to call the order
-wrong."""
+"""How many times more than the expected token another one has to change with a patch, to call
+the order wrong."""
 
 
 def prove_tiles(tower: Tower) -> None:
-    """Try `tower` on a few tiles and set how it is to run: in batches or tile by tile, and from
-    which token on.
+    """Try `tower` on a few tiles, and set whether it runs in batches or tile by tile and at
+    which token its patches begin.
 
-    What had to be set otherwise than usual is in `tower.notes` afterwards.
+    What is unusual about the result is in `tower.notes` afterwards.
 
     Raises:
         ModelError: it gives other features for the same tile each time, or tokens that are not
@@ -55,15 +56,15 @@ def prove_tiles(tower: Tower) -> None:
 
 
 def changed_patches(side: int) -> tuple[int, ...]:
-    """Patches whose places differ in any other order of rows, columns or windows; none for a
-    single patch.
+    """Two patches that no other order (columns, windows) has at the same two places; none in a
+    grid of one patch.
     """
     return () if side < 2 else (side - 1, side)
 
 
 def _tiles(tower: Tower) -> tuple[torch.Tensor, torch.Tensor]:
-    """A tile, the same with one patch changed, twice, and another tile, uint8[4, C, H, W]; and
-    one more of these.
+    """Tiles uint8[4, C, H, W]: one, the same with one patch changed, the same with another
+    patch changed, and a second tile; and a third tile uint8[C, H, W].
     """
     size, patch = tower.preprocessing.size, tower.patch
     noise = torch.randint(
@@ -75,13 +76,14 @@ def _tiles(tower: Tower) -> tuple[torch.Tensor, torch.Tensor]:
     ).to(tower.mean.device)
     tiles = noise[[0, 0, 0, 1]].clone()
     for index, place in enumerate(changed_patches(tower.side), start=1):
+        # Opposite colours: the largest change that a patch can have at every pixel at once.
         row, column = place // tower.side * patch, place % tower.side * patch
         tiles[index, :, row : row + patch, column : column + patch] ^= 255
     return tiles, noise[2]
 
 
 def _in_batches(tower: Tower, tiles: torch.Tensor, other: torch.Tensor) -> torch.Tensor | None:
-    """All tokens float[4, N, D] of a batch; None where tiles see each other in one."""
+    """All tokens float[4, N, D], read as one batch; None where its tiles see each other."""
     try:
         found = tower.tokens(tiles)
         again = tower.tokens(torch.cat([tiles[:3], other[None]]))
@@ -117,19 +119,19 @@ def _alone(tower: Tower, tiles: torch.Tensor, name: str) -> torch.Tensor:
 
 
 def _offset(tower: Tower, found: torch.Tensor, tiles: torch.Tensor) -> int | None:
-    """How many tokens precede the patches, by which token answers to a changed patch; None when
-    that is not clear.
+    """How many tokens precede the patches, judged by which token changes with a patch; None
+    when that is not clear.
 
     Raises:
-        ModelError: other tokens answer clearly, in no order that puts one prefix before all
-            patches.
+        ModelError: tokens clearly change in an order that no number of tokens before the
+            patches explains.
     """
     places = changed_patches(tower.side)
     if not places:
         return tower.prefix
     moved = (found[1:3] - found[0]).norm(dim=-1)
-    # A token that moves whatever changes says nothing; the floor keeps still tokens from saying
-    # more.
+    # Relative to the token's change with the other patch: a token that always changes says
+    # nothing. The mean in the divisor keeps tokens that hardly change from large quotients.
     other = moved.flip(0)
     answer = moved / (other + other.mean(dim=1, keepdim=True)).clamp_min(1e-12)
     first = answer.argmax(dim=1)

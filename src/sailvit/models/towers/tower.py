@@ -31,11 +31,11 @@ class Preprocessing:
     std: tuple[float, float, float]
     """Channel standard deviations, for pixels in 0..1."""
     scale: float = 255.0
-    """What bytes are divided by before; mean and std are of the quotients."""
+    """What bytes are divided by first; mean and std are of the quotients."""
 
 
 class Tower(nn.Module):
-    """A vision model seen as `tiles -> patch features`; the model itself stays what
+    """A vision model as a function `tiles -> patch features`; the model itself stays what
     `from_pretrained` made.
     """
 
@@ -53,6 +53,7 @@ class Tower(nn.Module):
         self.side = preprocessing.size // self.patch
         for name in ("mean", "std"):
             channels = torch.tensor(getattr(preprocessing, name)).reshape(1, -1, 1, 1)
+            # Scaled once here, so that no pass has to divide its pixels first.
             channels = channels * preprocessing.scale
             self.register_buffer(name, channels, persistent=False)
         self.alone = False
@@ -75,7 +76,7 @@ class Tower(nn.Module):
         return made.train(self.training)
 
     def train(self, mode: bool = True) -> Tower:  # noqa: FBT001, FBT002 - the signature is torch's
-        """The tower, in training mode or not; its model follows unless it has to stay as it is."""
+        """Set the mode of the tower, and of its model unless that stays in evaluation mode."""
         super().train(mode)
         if self.still:
             self.model.eval()
@@ -108,7 +109,7 @@ class Tower(nn.Module):
         self.prefix, self.width, self.idle = self._probe(counted=False, prefix=prefix)
 
     def normalised(self, tiles: torch.Tensor) -> torch.Tensor:
-        """Pixels float[I, C, H, W] as the model was taught to see tiles uint8[I, C, H, W]."""
+        """Tiles uint8[I, C, H, W] as the normalised pixels float[I, C, H, W] of the model."""
         return (tiles.to(self.mean.dtype) - self.mean) / self.std
 
     def inputs(self, tiles: torch.Tensor) -> dict[str, Any]:
@@ -147,8 +148,8 @@ class Tower(nn.Module):
     def _probe(
         self, *, counted: bool, prefix: int | None = None
     ) -> tuple[int, int, frozenset[str]]:
-        """Prefix length, width, and the names of parameters that features do not depend on,
-        from a pass without data.
+        """Prefix length, width, and the names of parameters that features do not depend on, all
+        from one pass without data.
 
         On the meta device, so it costs milliseconds for any size. Pooling heads, mask tokens
         and norms after the chosen layer get no gradient here, nor would they in training: they
@@ -232,8 +233,8 @@ def _called(model: nn.Module, state: dict[str, torch.Tensor], **inputs: Any) -> 
 
 
 def _leaves(tensor: torch.Tensor) -> set[int]:
-    """Identities of the tensors from whose graph `tensor` was made; found without computing a
-    gradient.
+    """Identities of the leaves of `tensor`'s graph, found by walking it: no gradient is
+    computed.
     """
     nodes, seen, leaves = [tensor.grad_fn], set(), set()
     while nodes:
