@@ -43,7 +43,7 @@ _CPU = torch.device("cpu")
 
 @dataclass(frozen=True)
 class ModelBundle:
-    """A model and what is needed to feed and save it."""
+    """A model, and what is needed to make its inputs and to save it."""
 
     mllm: MLLM
     """The three parts, in fp32, on the CPU."""
@@ -56,7 +56,7 @@ class ModelBundle:
     day: date = field(default_factory=date.today)
     """The day that the tokenizer's chat template is given as today's."""
     notes: tuple[str, ...] = ()
-    """What was found unusual about the parts, and how they run therefore; the run says it
+    """What is unusual about the parts and how they run because of it; the run reports it
     once."""
 
 
@@ -151,7 +151,7 @@ def _random(config: ModelConfig, seed: int, packing: Packing, device: torch.devi
 
 
 def _fresh(config: ModelConfig) -> ModelConfig:
-    """The same model with a new connector: a trained one's weights are not asked for."""
+    """The same model with a new connector, where a trained one's weights are not needed."""
     fresh = config.connector.model_copy(update={"source": None})
     return config.model_copy(update={"connector": fresh})
 

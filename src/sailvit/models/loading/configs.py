@@ -1,4 +1,4 @@
-"""What config and tokenizer files alone tell of a recipe's model, before any weight is read."""
+"""A recipe's model as far as config and tokenizer files tell, before any weight is read."""
 
 from __future__ import annotations
 
@@ -52,17 +52,17 @@ def read_config(config: ModelConfig, part: Part) -> Any:
 
 
 def find_tokenizer(config: ModelConfig) -> PreTrainedTokenizerBase | None:
-    """The language's tokenizer with the placeholder; none when it is not on this machine.
+    """The language's tokenizer with the placeholder; None when it is not on this machine.
 
     Raises:
-        ModelError: there are files of a tokenizer, and they are no tokenizer.
+        ModelError: there are tokenizer files, and they cannot be read.
     """
     source = resolve_source(config.language)
     try:
         options = {"local_files_only": True, **hub_options(config, "language")}
         tokenizer = load_tokenizer(source, options)
     except ModelError as error:
-        # The first two kinds also say that there are no files, here or in the hub's cache.
+        # OSError and ValueError are also what missing files raise, here and in the hub's cache.
         held = any((Path(source) / name).is_file() for name in _TOKENIZERS)
         if held or not isinstance(error.__cause__, OSError | ValueError):
             raise
@@ -76,8 +76,8 @@ def find_tokenizer(config: ModelConfig) -> PreTrainedTokenizerBase | None:
 
 
 def stand_in_tokenizer(placeholder: str) -> PreTrainedTokenizerBase:
-    """A tokenizer that takes every word and mark as one unknown token: right in number, about,
-    if not in kind.
+    """A tokenizer that makes one unknown token of every word and mark: their number is about
+    right, and speed depends on nothing else.
     """
     names = ["[UNK]", "[PAD]", "[END]", placeholder]
     core = Tokenizer(

@@ -81,6 +81,7 @@ def load_tower(config: ModelConfig) -> tuple[Tower, dict[str, Any]]:
     except ModelError:
         # Models that do not know transformers' attention interface run with their own.
         tower, missing = load(attention=None)
+    # Weights that features do not depend on, such as a pooling head's, may be missing.
     _refuse_missing(missing - tower.idle, config.tower)
     prove_tiles(tower)
     return tower, preprocessor
@@ -143,6 +144,8 @@ def load_language(
         tokenizer.add_tokens([config.placeholder], special_tokens=True)
     placeholder_id = tokenizer.convert_tokens_to_ids(config.placeholder)
     if len(tokenizer) > model.get_input_embeddings().num_embeddings:
+        # Visual tokens take the place of the placeholder's embedding, which is never read: it
+        # is not worth the covariance of all embeddings that mean_resizing would compute.
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(seed, "placeholder"))
             model.resize_token_embeddings(len(tokenizer), mean_resizing=False)

@@ -1,10 +1,10 @@
-"""A run's claim on its folder: one run writes there at a time, and what it replaces is kept
-until it has begun.
+"""A run's claim on its folder: one run writes there at a time, and the run that it replaces is
+kept until the new one has taken a step.
 
-A run that is replaced is moved into `.previous` inside the folder, so that a link to the
-folder, a mount point or a current directory stay what they are, and removed once the new run
-has taken its first step. Whatever ends the new run before that puts the old one back: at once,
-or, after a kill, when the folder is used next.
+A run that is replaced is moved into `.previous` inside the folder, so that links to the folder,
+mount points and current directories stay valid. It is removed after the new run's first step.
+If the new run ends before that, the old one is put back: at once or, after a kill, at the next
+start in the folder.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ from sailvit.training.stages.callback import Callback
 from sailvit.training.stages.stage_run import StageRun, StepRecord
 
 Wish = Literal["start", "overwrite", "resume", "auto"]
-"""What is wanted of a folder; `auto` resumes what can be resumed, and starts over what was
-never saved."""
+"""What the user wants; `auto` resumes a run that has a checkpoint and restarts one that has
+none."""
 Deed = Literal["start", "overwrite", "resume", "nothing"]
-"""What comes of it: of a complete run, `auto` wants nothing more."""
+"""What will be done; `nothing` where the run is complete."""
 
 Result = TypeVar("Result")
 
@@ -48,15 +48,15 @@ _SHOWN = 5
 
 
 class Claim:
-    """One run's hold on its folder. With several processes, all of them make every call, and
-    the first acts.
+    """One run's claim on its folder. With several processes all of them make every call, and
+    the first one acts.
     """
 
     def __init__(self, folder: RunFolder, wish: Wish, stages: int) -> None:
         self.deed: Deed = "nothing"
         self.notes: list[str] = []
         self._given = folder.path
-        # A folder may be reached by a link, which stays.
+        # The folder may be a symbolic link, which must stay one.
         self._path = Path(os.path.realpath(folder.path))
         self._lock = RunLock(self._path / LOCK)
         self._wish = wish
@@ -64,7 +64,7 @@ class Claim:
         self._begun = False
 
     def take(self) -> None:
-        """Lock the folder, mend what a killed start has left, and settle what is to be done.
+        """Lock the folder, repair what a killed start has left, and decide what will be done.
 
         Raises:
             RunError: another process writes there, or the folder holds something that must not
@@ -73,7 +73,7 @@ class Claim:
         self.deed, self.notes = _first_acts(self._take)
 
     def begin(self) -> None:
-        """Set the old run aside, where one is replaced: from here on the new one writes."""
+        """Set the old run aside, if one is replaced; from here on the new run writes."""
         if not self._begun:
             self._begun = True
             _first_acts(self._set_aside)
@@ -81,6 +81,7 @@ class Claim:
     def settle(self) -> None:
         """Remove the run that was set aside; the new one has begun."""
         aside = self._path / ASIDE
+        # Renamed first: a removal that is killed half-way must not be taken for a whole run.
         if self._begun and rank() == 0 and aside.is_dir():
             _remove(aside.rename(self._path / DOOMED))
 
@@ -90,7 +91,7 @@ class Claim:
             self._lock.check()
 
     def close(self, *, failed: bool) -> None:
-        """Put back what was set aside if the new run has not begun, and let the folder go."""
+        """Put back what was set aside, if the new run has not begun, and release the folder."""
         if rank() != 0:
             return
         try:
@@ -130,8 +131,8 @@ class Claim:
             raise RunError(self._told(found))
 
     def _refuse_busy_inside(self) -> None:
-        """RunError when a run that the demo keeps inside its own is being written, by a process
-        that outlived it.
+        """RunError when a run that the demo keeps inside its own is still being written: its
+        process can outlive the demo's.
         """
         for lock in self._path.glob(f"target/*/{LOCK}"):
             if (holder := living_holder(lock)) is not None:
@@ -171,8 +172,8 @@ class Claim:
         return len(manifest_of(self._path).get("stages", ())) == self._stages
 
     def _refuse_remains(self, *, was_left: bool) -> None:
-        """Take away what a start has left that was killed before its manifest; RunError for
-        anything else.
+        """Remove the files of a start that was killed before its manifest was written; RunError
+        for any others.
         """
         found = [name for name in others(self._path) if not name.startswith(LOCK)]
         if found and (not was_left or strangers(self._path)):
@@ -192,7 +193,7 @@ class Claim:
         )
 
     def _recover(self) -> list[str]:
-        """Finish what a killed process has begun with the run that it was to replace."""
+        """Finish what a killed process was doing with the run that it was to replace."""
         if (doomed := self._path / DOOMED).is_dir():
             _remove(doomed)
         if not (is_run(self._path / ASIDE) or (self._path / MOVING).is_dir()):
@@ -203,6 +204,8 @@ class Claim:
     def _set_aside(self) -> None:
         if self.deed != "overwrite":
             return
+        # Under another name until all is moved, so that a kill in between leaves no half of a
+        # run under the name of a whole one.
         moving = self._path / MOVING
         try:
             moving.mkdir()
@@ -217,8 +220,8 @@ class Claim:
             ) from error
 
     def _undo(self) -> None:
-        """After a start that failed before its first step: the old run again, or, without
-        manifest, nothing.
+        """After a start that failed before its first step: put back the old run; without one,
+        remove what has no manifest yet.
         """
         if (self._path / ASIDE).is_dir():
             self._put_back()
@@ -239,15 +242,15 @@ class Claim:
 
 
 class KeepClaim(Callback):
-    """Lets the old run go with the first step of the new one, and stops when another process
-    has taken over.
+    """Removes the old run after the new one's first step, and stops a run whose folder another
+    process has taken over.
     """
 
     def __init__(self, claim: Claim) -> None:
         self._claim = claim
 
     def step_ended(self, run: StageRun, record: StepRecord) -> None:
-        """Look, before this step is written anywhere."""
+        """Check before this step is written anywhere."""
         del run, record
         self._claim.check()
         self._claim.settle()
@@ -255,8 +258,8 @@ class KeepClaim(Callback):
 
 @contextmanager
 def claimed(folder: RunFolder, wish: Wish, stages: int) -> Iterator[Claim]:
-    """The folder, locked for a run of so many stages; in the end it is let go, and what was
-    replaced is gone or back.
+    """A context with the folder locked for a run of so many stages; at its end the folder is
+    released, and the replaced run is removed or put back.
 
     Raises:
         RunError: another process writes there, or the folder holds something that must not be
@@ -273,14 +276,13 @@ def claimed(folder: RunFolder, wish: Wish, stages: int) -> Iterator[Claim]:
 
 
 def _first_acts(act: Callable[[], Result]) -> Result:
-    """What `act` gives in the first process, in all of them; so does the RunError that it
-    raises.
-    """
+    """The first process's result of `act`, or its RunError, on all processes."""
     outcome: tuple[Result | None, str | None] = (None, None)
     if rank() == 0:
         try:
             outcome = act(), None
         except RunError as error:
+            # Raised only after the broadcast, in which the others wait.
             outcome = None, str(error)
     value, problem = broadcast(outcome)
     if problem is not None:

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 
 class Budget:
-    """Time that monitoring may take: another point is allowed if, at the cost of the last one, the
-    share is kept.
+    """The time that monitoring may take: another point is allowed if one at the last one's cost
+    keeps the share.
     """
 
     def __init__(self, share: float | None, clock: Callable[[], float] = time.perf_counter) -> None:
@@ -42,16 +42,16 @@ class Budget:
         return self.spent / max(self._clock() - self._began, 1e-9)
 
     def allows(self) -> bool:
-        """Whether there is time for another point, as rank 0 sees it; every process must ask."""
+        """Whether there is time for another point, by rank 0's clock; every process must call
+        it.
+        """
         if self.share is None:
             return True
         return bool(broadcast(self.spent + self.last <= self.share * (self._clock() - self._began)))
 
     @contextmanager
     def spend(self) -> Iterator[None]:
-        """A stretch that belongs to a point; the first of several of one point comes after
-        `begin`.
-        """
+        """A context whose time counts for the current point, which `begin` has begun."""
         began = self._clock()
         try:
             yield
@@ -60,7 +60,7 @@ class Budget:
             self.spent += self._clock() - began
 
     def begin(self) -> None:
-        """What is spent from here on belongs to another point."""
+        """Begin another point."""
         self.last = 0.0
 
 
@@ -68,8 +68,8 @@ class MonitoringCallback(Callback):
     """Measures the run as every stage starts and ends and every so many steps between, into
     monitoring.jsonl.
 
-    Monitoring changes nothing: training gives the same bits with it as without. Every process
-    takes part, at steps that all come to together; only rank 0 writes.
+    Monitoring changes nothing: training gives the same bits with it as without. All processes
+    measure at the same steps; only rank 0 writes.
     """
 
     def __init__(
@@ -78,8 +78,8 @@ class MonitoringCallback(Callback):
         loggers: Loggers | None = None,
         announce: Callable[[dict[str, Any]], None] = lambda line: None,
     ) -> None:
-        """`choose` gives what to measure on when the run has not chosen yet; `loggers` get the
-        numbers.
+        """`choose` gives the tiles and texts of a run that has not chosen them yet; `loggers`
+        get the numbers.
         """
         self._choose = choose
         self._loggers = loggers
@@ -93,8 +93,8 @@ class MonitoringCallback(Callback):
         self._unwritten = False
 
     def stage_started(self, run: StageRun) -> None:
-        """Choose what to measure on and take the stage's first point, unless it goes on after a
-        resume; follow the optimizer.
+        """Choose what to measure on and take the stage's first point, unless the stage is
+        resumed; hook into the optimizer.
         """
         if run.recipe.monitoring.every is None:
             return
@@ -115,9 +115,9 @@ class MonitoringCallback(Callback):
         self._gradients = None
 
     def stage_ended(self, run: StageRun) -> None:
-        """Take a last point, however short the time: without it the next stage's first point
-        would be joined to one before this stage changed the model. A stage that was stopped goes
-        on later.
+        """Take a last point, also when the time is used up: without it the next stage's first
+        point would be joined to one from before this stage changed the model. A stage that was
+        stopped goes on later.
         """
         if self._handle is not None:
             self._handle.remove()
@@ -174,8 +174,9 @@ class MonitoringCallback(Callback):
         return problem is None
 
     def _kept(self, data: MonitoringData, file: Path) -> str | None:
-        """Write what is measured on; why that failed, if it did. Monitoring is no reason to
-        stop a run.
+        """Write what is measured on; returns why that failed, None if it did not.
+
+        Nothing is raised, as monitoring is no reason to stop a run.
         """
         try:
             data.save(file)
@@ -186,8 +187,8 @@ class MonitoringCallback(Callback):
         return None
 
     def _before_step(self, run: StageRun) -> None:
-        """Called by the optimizer, when gradients are whole and clipped: decide whether to
-        measure this step.
+        """Called by the optimizer before its step, when gradients are complete and clipped:
+        decide whether to measure this step.
         """
         every = run.recipe.monitoring.every
         assert every is not None
@@ -198,10 +199,11 @@ class MonitoringCallback(Callback):
                 self._gradients = gradient_norms(run.optimizer, run.device)
 
     def _norms(self, run: StageRun, record: StepRecord) -> dict[str, Any]:
-        """Norms of the step by part, gradients as they were before clipping."""
+        """Norms of the step by part, those of gradients from before clipping."""
         assert self._budget is not None
         clipped = self._gradients or {}
         total = math.sqrt(sum(norm**2 for norm in clipped.values()))
+        # Clipping scaled all gradients by one factor, which the total norm gives back.
         factor = record.grad_norm / total if total else 1.0
         with self._budget.spend():
             update = update_norms(run.optimizer, run.device)
@@ -246,8 +248,8 @@ class MonitoringCallback(Callback):
             self._data = replace(self._data, base=features.tower.cpu())
             self._unwritten = True
         if self._unwritten and rank() == 0:
-            # Tried again at the next point, as without it a resumed run would measure drift
-            # from elsewhere.
+            # Tried again at the next point: without the file a resumed run would measure drift
+            # from another tower.
             self._unwritten = self._kept(self._data, run.folder.monitoring_data) is not None
         base = self._data.base
         if features is None or base is None or rank() != 0:

@@ -1,9 +1,9 @@
 """The proof of training: what moved is compared with what the stage planned, and a mismatch
 stops the run.
 
-Freezing that does nothing, parameters no optimizer group holds and rates that never arrive all
-leave the loss curve looking plausible. Bits do not: every weight is fingerprinted before the
-first step, and again later.
+Freezing without effect, parameters that no optimizer group holds and rates that are never set
+all leave a plausible loss curve. The bits of the weights show them: every weight is
+fingerprinted before the first step, and again later.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ AS_PLANNED = "as planned"
 """Verdict of a part that did what it should."""
 
 _VISIBLE = 1e-6
-"""Learning rate from which steps show in float32 weights around 1, which are 6e-8 to 1.2e-7
-apart."""
+"""Learning rate from which a step changes float32 weights around 1, which are 6e-8 to 1.2e-7
+apart: AdamW moves a weight by about the rate."""
 
 _CHUNK = 1 << 22
-"""Elements fingerprinted at a time: bounds the temporary int64 copies to 64 MiB."""
+"""Elements fingerprinted at a time, which limits the temporary int64 copies to 64 MiB."""
 
 
 @dataclass
@@ -50,7 +50,7 @@ class Evidence:
     astray: dict[str, str] = field(default_factory=dict)
     """By part, the first learning rate that was not the planned one, as a sentence."""
     proved: bool = False
-    """Whether the proof after the first steps has been given."""
+    """Whether the proof after the first steps was made."""
 
 
 @dataclass(frozen=True)
@@ -60,15 +60,15 @@ class ProofRow:
     part: Part
     """Tower, connector or language."""
     planned: int
-    """Parameters that the stage means to train."""
+    """Parameters that the stage plans to train."""
     in_optimizer: int
     """Parameters of the part that are in exactly one optimizer group."""
     moved: int
     """Planned parameters in tensors whose bits changed."""
     frozen: int
-    """Parameters that the stage means to leave alone."""
+    """Parameters that the stage plans to keep as they are."""
     frozen_identical: int
-    """Those in tensors whose every bit is the same."""
+    """Frozen parameters in tensors whose every bit is the same."""
     lr: float
     """Highest learning rate applied so far."""
     verdict: str
@@ -83,6 +83,8 @@ def fingerprint(tensor: torch.Tensor) -> str:
     plain = weighted = 0
     for start in range(0, len(bits), _CHUNK):
         chunk = bits[start : start + _CHUNK].long()
+        # By position, so that exchanged values show; int64 sums wrap around, which does no
+        # harm.
         weights = torch.arange(start, start + len(chunk), device=bits.device) % 8191 + 1
         plain += int(chunk.sum())
         weighted += int((chunk * weights).sum())
@@ -99,7 +101,7 @@ def fingerprints(run: StageRun) -> dict[str, dict[str, str]]:
 
 class ProofCallback(Callback):
     """Proves a stage after its first steps and at its end; raises ProofError when a part did
-    something else.
+    not do what was planned.
     """
 
     def __init__(self, announce: Callable[[dict[str, Any]], None] = lambda line: None) -> None:
@@ -114,8 +116,8 @@ class ProofCallback(Callback):
     _done: float
 
     def stage_started(self, run: StageRun) -> None:
-        """Write down what should train, and fingerprint every weight unless a resumed stage
-        brings that along.
+        """Note what should train, and fingerprint every weight unless a resumed stage has the
+        fingerprints already.
         """
         frozen, self._planned = TrainConfig(lr=0.0), {}
         self._shares = {
@@ -162,17 +164,17 @@ class ProofCallback(Callback):
         self._evidence = Evidence(**state)
 
     def _would_show(self, run: StageRun) -> bool:
-        """Whether all that trains has had reason to move: an image if it looks at one, and
-        rates above a slow start's.
+        """Whether all that trains must have moved by now: an image was there, if tower or
+        connector train, and warm-up has raised the rates far enough.
 
-        Rates that went astray are no reason to wait.
+        A rate that is not the planned one is no reason to wait.
         """
         evidence, peak = self._evidence, run.stage.optim.lr
         groups = run.optimizer.param_groups
         top = {
             part: max(g["share"] for g in groups if g["part"] == part) for part in evidence.highest
         }
-        # The rates of a part's layers rise together, so the highest tells the others.
+        # The rates of a part's layers keep their ratios, so the highest gives the others.
         reached = [
             (g["share"], g["share"] / top[g["part"]] * evidence.highest[g["part"]])
             for g in groups
@@ -183,7 +185,7 @@ class ProofCallback(Callback):
         return (evidence.images > 0 or not looks) and (risen or bool(evidence.astray))
 
     def _check_rates(self, run: StageRun) -> None:
-        """Compare every group's rate with the schedule, worked out anew from the recipe alone."""
+        """Compare every group's rate with the schedule, computed from the recipe alone."""
         evidence = self._evidence
         before, self._done = self._done, run.share_done(run.samples, run.tokens)
         full = run.rate((before + self._done) / 2)
@@ -239,8 +241,8 @@ class ProofCallback(Callback):
         return dataclasses.replace(row, verdict=self._verdict(self._evidence, part, changed, held))
 
     def _held(self, run: StageRun, part: Part) -> dict[str, int]:
-        """How many optimizer slots hold each parameter of `part`; those that none holds are
-        left out.
+        """How many times the optimizer's groups hold each parameter of `part`; parameters that
+        none holds are left out.
         """
         slots = [id(p) for group in run.optimizer.param_groups for p in group["params"]]
         counts = {name: slots.count(id(p)) for name, p in run.model.part(part).named_parameters()}

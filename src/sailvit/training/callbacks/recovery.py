@@ -22,18 +22,17 @@ from sailvit.training.stages.stage_run import StageRun, StepRecord
 _WINDOW = 100
 """Losses that a new one is compared with."""
 _ENOUGH = 20
-"""Losses below which nothing can be said to be unusual."""
+"""Fewest losses against which another can be called unusual."""
 _NORMAL = 1.4826
-"""Median absolute deviations per standard deviation of a normal distribution."""
+"""Standard deviation of a normal distribution, in units of its median absolute deviation."""
 _NAMED = 64
 """Most sample ids in one line."""
 
 
 class RecoveryCallback(Callback):
-    """Checks losses; writes what is unusual, with the samples it came with, to events.jsonl.
+    """Checks losses; writes unusual ones to events.jsonl, with the samples of their steps.
 
-    Data always goes on: a stretch that led to a rollback is behind the cursor and is not read
-    again.
+    Data always goes on: what led to a rollback lies before the cursor and is not read again.
     """
 
     def __init__(
@@ -42,7 +41,7 @@ class RecoveryCallback(Callback):
         callbacks: Sequence[Callback],
         announce: Callable[[dict[str, Any]], None],
     ) -> None:
-        """`callbacks` are all of the run, which are told when it goes back to a checkpoint."""
+        """`callbacks` are all callbacks of the run: a rollback concerns each of them."""
         self._checkpoints = checkpoints
         self._callbacks = callbacks
         self._announce = announce
@@ -62,8 +61,8 @@ class RecoveryCallback(Callback):
         """Note a spike; after too many skipped steps in a row go back, or stop.
 
         Raises:
-            RunError: no checkpoint of this stage to go back to, or it has been done as often as
-                the recipe allows.
+            RunError: there is no checkpoint of this stage to go back to, or the recipe allows
+                no more rollbacks.
         """
         loss = sum(run.stage.objectives[name] * value for name, value in record.loss.items())
         if record.skipped:
@@ -144,12 +143,14 @@ class RecoveryCallback(Callback):
 
 def robust_score(value: float, before: deque[float]) -> float:
     """How many standard deviations `value` lies above the others, by median and median absolute
-    deviation; 0 if few.
+    deviation; 0 if there are few.
     """
+    # Mean and standard deviation would follow earlier spikes, and hide the next one.
     if len(before) < _ENOUGH:
         return 0.0
     middle = statistics.median(before)
     spread = _NORMAL * statistics.median(abs(other - middle) for other in before)
+    # Losses that hardly scatter: a thousandth of the loss is not yet a deviation.
     return (value - middle) / max(spread, 1e-3 * abs(middle), math.ulp(1.0))
 
 

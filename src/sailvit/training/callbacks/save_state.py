@@ -24,7 +24,7 @@ from sailvit.training.stages.journal import Journal
 from sailvit.training.stages.stage_run import StageRun, StepRecord
 
 UNPROVED = "unproved"
-"""What the name of a state begins with that failed its proof."""
+"""Prefix of the name of a state that failed its proof."""
 
 
 class Timer:
@@ -36,7 +36,7 @@ class Timer:
         self._next = clock() + 60 * min(config.first_minutes, config.minutes or 0)
 
     def due(self, device: torch.device) -> bool:
-        """Whether it is time, as the first process sees it; every process must ask."""
+        """Whether it is time, by the first process's clock; every process must call it."""
         if self._minutes is None:
             return False
         return sum_counts([int(rank() == 0 and self._clock() >= self._next)], device)[0] > 0
@@ -47,8 +47,8 @@ class Timer:
 
 
 class SaveState(Callback):
-    """Saves the training state; the last callback, so that what others make of a step is part
-    of it.
+    """Saves the training state; it is the last callback, so that the state holds what the
+    others did after the step.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class SaveState(Callback):
         callbacks: Sequence[Callback],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`callbacks` are all of the run, whose states belong to the training state."""
+        """`callbacks` are all callbacks of the run, whose states are saved too."""
         self._checkpoints = checkpoints
         self._callbacks = callbacks
         self._journal = journal
@@ -87,20 +87,20 @@ class SaveState(Callback):
             self._save(run, stage_values(run, self._callbacks), wait=run.stop)
 
     def save_end(self, run: StageRun, finished: dict[str, Any]) -> None:
-        """Save the state to go on with the next stage; `finished` is what its export needs to
-        know of this one.
+        """Save the state from which the next stage begins; `finished` holds what this stage's
+        export needs.
         """
         values = {"stage": run.index + 1, "step": 0, "finished": finished}
         values["callbacks"] = callback_states(self._callbacks)
         self._write(run, changed_weights(run), values, wait=True)
 
     def save_before_stop(self, run: StageRun, error: SailvitError) -> Path | None:
-        """Save the newest sound state before `error` stops the run; returns its folder, None:
-        nothing is new.
+        """Save the newest sound state before `error` stops the run; returns its folder, None if
+        that state is saved already.
 
         A state that failed its proof is kept under a name from which nothing resumes. Steps
-        that were not finite changed no weight, so the state is that after the last one that
-        was, and their data are read again.
+        that were not finite changed no weight, so the saved state is that of the last finite
+        one, and the data after it are read again.
 
         Raises:
             RunError: it could not be written.
@@ -116,17 +116,17 @@ class SaveState(Callback):
         return self._save(run, values, wait=True)
 
     def close(self) -> None:
-        """Let the save in progress come to its end."""
+        """Wait for the save in progress."""
         self._checkpoints.wait()
 
     def _values_to_keep(self, run: StageRun) -> dict[str, Any] | None:
-        """What describes the weights as they are now; None: nothing does."""
+        """The values that belong to the weights as they are now; None when there are none."""
         if run.updating:
             return None
         if self._sound.get("step") == run.step or run.skipped_in_row:
             return self._sound
-        # A callback failed before this one saw the step. Those between may have changed weights
-        # or rate after it, and half of that is no state to go on from.
+        # A callback failed before this one was called. Those before it may have changed weights
+        # or rate, and a state with half of their changes is none to resume from.
         passive = all(each is None for each in self._interventions())
         return stage_values(run, self._callbacks) if passive else None
 
@@ -153,6 +153,8 @@ class SaveState(Callback):
         wait: bool,
         aside: str | None = None,
     ) -> Path:
+        # Lines before state: a resumed run would lack those of the steps that it does not
+        # repeat.
         self._journal.settle()
         self._losses = []
         place = (values["stage"], values["step"])

@@ -1,5 +1,5 @@
-"""The learning-rate search at work: shows it the loss of every step, and carries out what it
-decides.
+"""The learning-rate search in a run: it gets the loss of every step, and its decisions are
+carried out.
 """
 
 from __future__ import annotations
@@ -20,12 +20,11 @@ from sailvit.training.stages.stage_run import StageRun, StepRecord
 
 
 class SearchCallback(Callback):
-    """Raises, keeps or takes back the rate as the stage's search says; parameters and moments
+    """Raises, keeps or takes back the rate as the stage's search decides; weights and moments
     go back with it.
 
-    Data does not: it goes on in order, so what a trial that was taken back has read is not read
-    again. The loss is the one that is logged, the same on every process, so that all decide
-    alike.
+    The data does not go back: samples of a trial that was taken back are not read again. The
+    loss is the logged one, which is the same on every process, so all decide alike.
     """
 
     def __init__(self, announce: Callable[[dict[str, Any]], None] = lambda line: None) -> None:
@@ -43,13 +42,13 @@ class SearchCallback(Callback):
         run.rate_factor = 1.0 if self.search is None else self.search.factor
 
     def step_ended(self, run: StageRun, record: StepRecord) -> None:
-        """Show the step's weighted loss to the search once the rate has warmed up, and do what
-        follows.
+        """Give the step's weighted loss to the search, once the rate has warmed up, and carry
+        out its decisions.
         """
         done = run.share_done(run.samples, run.tokens)
         if self.search is None or done <= run.stage.schedule.warmup:
             return
-        # A step that was skipped had a gradient that is no number, whatever its loss.
+        # A step may be skipped for its gradient alone, with a loss that looks fine.
         loss = sum(run.stage.objectives[name] * value for name, value in record.loss.items())
         loss = math.nan if record.skipped else loss
         for event in self.search.observe(done, loss):
@@ -65,15 +64,13 @@ class SearchCallback(Callback):
         return {} if self.search is None else self.search.values()
 
     def state_tensors(self, run: StageRun) -> dict[str, torch.Tensor]:
-        """What the trial in progress goes back to; empty outside trials."""
+        """The copy that the trial in progress returns to; empty outside trials."""
         return {} if self.snapshot is None else dict(self.snapshot.tensors(trained_names(run)))
 
     def load_state_dict(
         self, run: StageRun, state: dict[str, Any], tensors: Mapping[str, torch.Tensor]
     ) -> None:
-        """Go on, also in the middle of a trial; a stage without a search has nothing to go on
-        with.
-        """
+        """Go on from the saved state, also in the middle of a trial."""
         config = run.stage.schedule.search
         if config is None:
             return
@@ -87,7 +84,7 @@ class SearchCallback(Callback):
     def rolled_back(
         self, run: StageRun, state: dict[str, Any], tensors: Mapping[str, torch.Tensor]
     ) -> None:
-        """The search goes back with the weights, as its windows were losses of theirs."""
+        """The search goes back too, as its windows hold losses of the weights."""
         self.load_state_dict(run, state, tensors)
 
     def intervention(self) -> Any:
@@ -107,8 +104,8 @@ class SearchCallback(Callback):
 
 
 def event_line(run: StageRun, event: Event) -> dict[str, Any]:
-    """One line of events.jsonl: what the search did to the rate after which step, and the
-    slopes that made it.
+    """One line of events.jsonl: what the search did to the rate, after which step, and the
+    slopes that decided it.
     """
     return {
         "stage": run.stage.name,

@@ -1,4 +1,4 @@
-"""The training state: what a checkpoint of a stage holds, and how a run goes on from it."""
+"""The training state: what a checkpoint of a stage holds, and how a run resumes from it."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ _PLACE = ("step", "samples", "tokens", "seconds", "cursor", "skipped", "skipped_
 
 
 def stage_values(run: StageRun, callbacks: Sequence[Callback]) -> dict[str, Any]:
-    """Where a stage stands beside its tensors, as JSON; steps to come do not change what was
-    given.
+    """The state of a stage that is not tensors, as JSON; later steps do not change the returned
+    value.
     """
     return {
         **{name: getattr(run, name) for name in _PLACE},
@@ -34,8 +34,8 @@ def callback_states(callbacks: Sequence[Callback]) -> dict[str, Any]:
 
 
 def changed_weights(run: StageRun) -> dict[str, torch.Tensor]:
-    """The weights of every part that some stage so far has trained or replaced; others are what
-    the recipe names.
+    """The weights of every part that a stage so far has trained or replaced; the others still
+    are what the recipe names.
     """
     changed = {
         part
@@ -51,7 +51,7 @@ def changed_weights(run: StageRun) -> dict[str, torch.Tensor]:
 
 
 def stage_tensors(run: StageRun, callbacks: Sequence[Callback]) -> dict[str, torch.Tensor]:
-    """What a stage holds beside the model: objectives' parameters, moments, callbacks' tensors."""
+    """The tensors of a stage besides the model: objectives' parameters, moments, callbacks'."""
     tensors = {f"moment/{n}": t for n, t in named_moments(run.optimizer, trained_names(run))}
     for name, callback in _named(callbacks):
         held = callback.state_tensors(run)
@@ -67,21 +67,21 @@ def restore_weights(run: StageRun, saved: Saved) -> None:
 
 
 def restore_stage(run: StageRun, callbacks: Sequence[Callback], saved: Saved) -> None:
-    """Give optimizer, objectives and callbacks what a checkpoint of this stage holds of them."""
+    """Load optimizer, objectives and callbacks from a checkpoint of this stage."""
     for callback, state, tensors in _restored(run, callbacks, saved):
         callback.load_state_dict(run, state, tensors)
 
 
 def roll_back(run: StageRun, callbacks: Sequence[Callback], saved: Saved) -> None:
-    """Give weights, optimizer and objectives what a checkpoint holds; the data goes on."""
+    """Load weights, optimizer and objectives from a checkpoint; the data does not go back."""
     restore_weights(run, saved)
     for callback, state, tensors in _restored(run, callbacks, saved):
         callback.rolled_back(run, state, tensors)
 
 
 def restore_callbacks(run: StageRun, callbacks: Sequence[Callback], saved: Saved) -> None:
-    """Give callbacks their states from a checkpoint at the beginning of a stage, without
-    tensors.
+    """Load callbacks from a checkpoint at the beginning of a stage, which has no tensors of
+    theirs.
     """
     for callback, state in _states(callbacks, saved):
         callback.load_state_dict(run, state, {})
@@ -114,17 +114,17 @@ def _states(
 
 def _named(callbacks: Sequence[Callback]) -> Iterator[tuple[str, Callback]]:
     """Every callback under the name of its class, numbered where several share one."""
-    met: dict[str, int] = {}
+    counts: dict[str, int] = {}
     for callback in callbacks:
         name = type(callback).__name__
-        met[name] = met.get(name, 0) + 1
-        yield (name if met[name] == 1 else f"{name}-{met[name]}"), callback
+        counts[name] = counts.get(name, 0) + 1
+        yield (name if counts[name] == 1 else f"{name}-{counts[name]}"), callback
 
 
 def restore_place(run: StageRun, values: Mapping[str, Any]) -> None:
     """Put the stage run and its loader where a checkpoint of this stage stood."""
     for name in _PLACE:
-        # States of older versions lack what they did not know.
+        # States of older versions lack the newer fields.
         setattr(run, name, values.get(name, getattr(run, name)))
     run.loader.load(run.cursor)
 
@@ -158,7 +158,7 @@ def _is_stage_state(name: str) -> bool:
 
 
 def _blank(name: str, shape: torch.Size, owners: Mapping[str, torch.Tensor]) -> torch.Tensor:
-    """Room for a saved tensor, sharded like the parameter it belongs to.
+    """An empty tensor to read a saved one into, sharded like the parameter it belongs to.
 
     Names are `moment/<key>/<parameter>` and `callback/<name>/<key>/<parameter>`.
     """

@@ -1,6 +1,4 @@
-"""Stops that the program itself decides: what is good of the state is saved before the error
-goes on its way.
-"""
+"""Stops by an error: the newest sound state is saved before the error leaves the trainer."""
 
 from __future__ import annotations
 
@@ -25,11 +23,11 @@ own."""
 def stopping_safely(
     run: StageRun, saver: SaveState, announce: Callable[[dict[str, Any]], None]
 ) -> Iterator[None]:
-    """A stretch of training; when it stops with an error that all processes share, the state is
-    saved before.
+    """A context for training: before an error that all processes share leaves it, the state is
+    saved.
 
     Raises:
-        RunError: there was not enough memory; otherwise what the stretch raised.
+        RunError: there was not enough memory; any other error passes through.
     """
     try:
         yield
@@ -40,9 +38,11 @@ def stopping_safely(
         if not _out_of_memory(error):
             raise
         told = _no_memory(run, error)
-        # The other processes wait for this one in a sum, so nothing can be saved together.
+        # With several processes the others wait for this one in an all-reduce, so no state can
+        # be saved together.
         if world() == 1:
-            # What the failed step had computed hangs on the frames of the error.
+            # The error's frames still hold the tensors of the failed step, and saving needs
+            # memory too.
             traceback.clear_frames(error.__traceback__)
             run.optimizer.zero_grad(set_to_none=True)
             announce({"note": _save(run, saver, told)})
@@ -50,7 +50,7 @@ def stopping_safely(
 
 
 def _save(run: StageRun, saver: SaveState, error: SailvitError) -> str:
-    """Save, and say what became of it."""
+    """Save the state; returns a sentence on the result."""
     try:
         path = saver.save_before_stop(run, error)
     except RunError as problem:

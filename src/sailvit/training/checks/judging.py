@@ -1,5 +1,5 @@
-"""Judgement of a run's data before its first step: everything that would stop a stage, however
-late, at once.
+"""Checks of a run's data before its first step: everything that would stop any of its stages is
+reported at once.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ _SHOWN = 3
 NO_PAIRS = (
     "the contrastive objective needs records of kind caption with one image; none was found in"
 )
-"""What a stage with the contrastive objective lacks."""
+"""What is said of a stage whose contrastive objective finds no pairs."""
 
 
 def open_sources(recipe: Recipe, *, files: bool = True) -> dict[str, Source]:
     """The sources of all stages, after everything that can be checked before weights are loaded.
 
-    Without `files`, as in a run that goes on, the folders that the recipe names are not looked
-    for.
+    With `files` False, as in a resumed run, the recipe's folders are not checked: a resumed run
+    does not need them.
 
     Raises:
         SailvitError: the only problem, or RecipeError with all of them.
@@ -94,10 +94,11 @@ def judge(
     *,
     positions: int | None = None,
 ) -> list[SailvitError]:
-    """What measured records say against the recipe.
+    """The problems that the measured records have with the recipe.
 
-    `sizes` counts all records of sources that were only sampled, `positions` those of a
-    language whose table of them is shorter than the recipe's sequence.
+    `sizes` counts all records of every source, also where `costs` is a sample of them.
+    `positions` is the length of the language's position table, if it is shorter than the
+    recipe's sequence.
     """
     problems: list[SailvitError] = []
     used = dict.fromkeys(name for stage in recipe.stages for name in stage.data)
@@ -117,7 +118,7 @@ def judge(
 def _position_problems(
     recipe: Recipe, name: str, table: CostTable, positions: int | None
 ) -> Iterator[str]:
-    """Samples that go on where the language's table of positions has ended."""
+    """A sentence when samples are longer than the language's table of positions."""
     longest = min(recipe.sequence, int(table.tokens.max(initial=0)))
     if positions is not None and longest > positions:
         yield (
@@ -135,6 +136,7 @@ def _source_problem(recipe: Recipe, table: CostTable, records: int) -> Iterator[
     long = _too_long(table, recipe.sequence)
     if len(long):
         kinds["too long"] += len(long)
+    # The sampled share of bad records stands for all records of the source.
     bad, looked, config = kinds.total(), len(table), recipe.quarantine
     many = bad > config.share * looked and bad * records / looked > config.allow
     if not many and bad < looked:
@@ -148,7 +150,7 @@ def _told(
     """How many records of a source cannot be used, why, and what to do."""
     config, looked = recipe.quarantine, len(table)
     told = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
-    where = f"{looked} records" if looked == records else f"{looked} records that were looked at"
+    where = f"{looked} records" if looked == records else f"{looked} records that were measured"
     first = [f"record {each.position}: {each.reason}" for each in table.bad[:_SHOWN]]
     if len(long) and len(first) < _SHOWN:
         first.append(
@@ -163,7 +165,7 @@ def _told(
 
 
 def _too_long(table: CostTable, sequence: int) -> NDArray[np.int64]:
-    """Positions of records whose first answer lies behind the end of a pack."""
+    """Positions of records whose first answer begins after the end of a pack."""
     if table.firsts is None:
         return np.zeros(0, dtype=np.int64)
     cut = (table.tokens > sequence) & (table.firsts >= sequence - 1)
@@ -171,8 +173,8 @@ def _too_long(table: CostTable, sequence: int) -> NDArray[np.int64]:
 
 
 def _pair_problems(stage: Stage, costs: Mapping[str, CostTable]) -> Iterator[str]:
-    """Sources that give the contrastive objective nothing, where nothing else is learnt from
-    them.
+    """Sentences on sources without pairs for the contrastive objective, where no other
+    objective learns from them.
     """
     if "contrastive" not in stage.objectives:
         return

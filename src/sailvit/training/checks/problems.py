@@ -1,5 +1,5 @@
-"""What is wrong with a recipe, found without training. Each problem would stop a run, or make
-it do nothing.
+"""What is wrong with a recipe, found without training. A problem would stop the run or make it
+do nothing; a remark would not.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from sailvit.models.loading.build import MetaModel
 from sailvit.training.objectives.base import objective_problems
 
 _WINDOWS = 6
-"""Windows in which a search can come from ten times too low or too high, if none is
-undecided."""
+"""Windows that a search needs to come from ten times too low or too high, if each is
+decided."""
 
 
 def file_problems(recipe: Recipe) -> Iterator[str]:
@@ -65,7 +65,7 @@ def stage_problems(stage: Stage, *, trained: int) -> Iterator[str]:
 
 
 def stage_remarks(stage: Stage) -> Iterator[str]:
-    """Settings of one stage that are allowed and rarely meant."""
+    """Settings of one stage that are allowed but rarely intended."""
     for part, train in stage.train.items():
         if train.lr == 0:
             yield f"`train` lists {part} with share 0, so it stays frozen; leave it out to say the same"
@@ -94,7 +94,7 @@ def balance_remarks(recipe: Recipe, language: Any) -> Iterator[str]:
 
 
 def search_remarks(stage: Stage, steps: int | None) -> Iterator[str]:
-    """A search for the learning rate that has no time to find one in a stage of so many steps."""
+    """A learning-rate search for which a stage of so many steps is too short."""
     schedule = stage.schedule
     if schedule.search is None or steps is None:
         return
@@ -124,7 +124,7 @@ def position_remarks(recipe: Recipe, language: Any) -> Iterator[str]:
 
 
 def model_remarks(recipe: Recipe, model: MetaModel) -> Iterator[str]:
-    """What the parts' configs say against the recipe's sizes."""
+    """Sizes of the recipe that do not fit the parts, and what the chat template leaves out."""
     layout = model.layout
     most = layout.max_tiles + (layout.thumbnail and layout.max_tiles > 1)
     if most * layout.tokens_per_tile >= recipe.sequence:

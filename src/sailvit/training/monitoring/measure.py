@@ -20,15 +20,15 @@ from sailvit.training.monitoring.monitored import MonitoringData, packs
 from sailvit.training.stages.stage_run import StageRun
 
 _ROWS = 4096
-"""Most patch features that are compared; for towers up to 1024 wide enough to keep CKA
-honest."""
+"""Most patch features that are compared: four times the width of a tower of 1024, as CKA is too
+high with fewer rows (`linear_cka`)."""
 _WORDS = 2000
 """Most rows of the embedding table that affinity compares."""
 
 
 @dataclass(frozen=True)
 class ModelFeatures:
-    """What the model makes of the monitored tiles; the same on every process."""
+    """The model's features of the monitored tiles; the same on every process."""
 
     tower: torch.Tensor
     """float[N, D]: the tower's features, as many patches of every tile."""
@@ -40,8 +40,8 @@ class ModelFeatures:
 
 @contextmanager
 def undisturbed(run: StageRun) -> Iterator[None]:
-    """A stretch in which the model runs as in training, but for good: no graph, no dropout, no
-    random number drawn.
+    """A context in which the model is measured and training not disturbed: no graph, no
+    dropout, no random number drawn.
     """
     model, device = run.model, run.device
     modes = [(module, module.training) for module in model.modules()]
@@ -64,7 +64,7 @@ def undisturbed(run: StageRun) -> Iterator[None]:
 
 
 def model_features(run: StageRun, data: MonitoringData) -> ModelFeatures | None:
-    """What the model makes of the tiles, which are shared among the processes; None without
+    """The model's features of the tiles, which are divided among the processes; None without
     tiles.
     """
     if not len(data.tiles):
@@ -83,8 +83,8 @@ def model_features(run: StageRun, data: MonitoringData) -> ModelFeatures | None:
 
 
 def perplexity(run: StageRun, data: MonitoringData) -> float | None:
-    """Exp of the mean loss on the answers of the texts, which are shared among the processes;
-    None without texts.
+    """Exp of the mean loss on the texts' answers; None without texts. Processes divide the
+    texts among them.
     """
     filled = packs(data.texts, run.recipe.sequence)
     if not filled:
@@ -97,6 +97,7 @@ def perplexity(run: StageRun, data: MonitoringData) -> float | None:
             loss += float(scores.loss(batch.labels[batch.labels >= 0]))
             answers += batch.answer_tokens
     loss, answers = sum_values([loss, answers], run.device)
+    # exp overflows a float above 709, and JSON has no infinity.
     return math.exp(min(loss / max(answers, 1.0), 700.0))
 
 
@@ -145,8 +146,8 @@ def _each(count: int) -> int:
 
 
 def _own(count: int) -> list[int]:
-    """Which of `count` things this process measures: the same number on each, the last one
-    again where they run out.
+    """Which of `count` things this process measures. Each process has equally many, as passes
+    of a sharded model have collectives; where they run out the last one is repeated.
     """
     start = rank() * _each(count)
     return [min(index, count - 1) for index in range(start, start + _each(count))]

@@ -24,7 +24,7 @@ from sailvit.data.processing.processor import Processor
 from sailvit.data.sources import open_source
 
 _CANDIDATES = 4096
-"""Most positions of a source among which records are chosen."""
+"""Most positions of a source that are candidates: a large source is not permuted as a whole."""
 
 PLAIN = (
     "The river rises in the hills and reaches the sea after three hundred kilometres.",
@@ -45,12 +45,12 @@ PLAIN = (
 
 @dataclass(frozen=True)
 class MonitoringData:
-    """Fixed inputs that are measured again and again."""
+    """Fixed inputs that the model is measured on at every monitoring point."""
 
     tiles: torch.Tensor
     """uint8[I, C, H, W]: tiles of as many images; I may be 0."""
     texts: tuple[Sample, ...]
-    """Texts without images, with labels on what is to be predicted."""
+    """Texts without images, with labels on their answers."""
     texts_from: str
     """Where the texts come from: `records`, or `built in`."""
     base: torch.Tensor | None = None
@@ -83,10 +83,10 @@ def choose(
     costs: Mapping[str, Costs],
     processor: Processor,
 ) -> MonitoringData:
-    """Tiles and texts for a run of `recipe`, from the source that it names for this or from its
-    stages' own.
+    """Tiles and texts to monitor a run of `recipe` on, from `monitoring.source` or from the
+    sources of its stages.
 
-    The same recipe and data give the same choice. Records that cannot be read are passed over.
+    The same recipe and data give the same choice. Records that cannot be read are skipped.
     """
     name = recipe.monitoring.source
     if name is not None:
@@ -109,7 +109,7 @@ def choose(
 
 
 def packs(texts: tuple[Sample, ...], longest: int) -> list[list[Sample]]:
-    """The texts in order, as many together as fit `longest` tokens."""
+    """The texts in order, in packs of at most `longest` tokens."""
     filled: list[list[Sample]] = []
     room = 0
     for text in texts:
@@ -150,7 +150,7 @@ def _samples(
 
 
 def _built_in(processor: Processor) -> Iterator[Sample]:
-    """The sentences as answers, those that fit a pack."""
+    """The built-in sentences as answers, as far as they fit a pack."""
     asked = Turn("user", "Write a sentence.")
     for number, text in enumerate(PLAIN):
         with suppress(*UNUSABLE):

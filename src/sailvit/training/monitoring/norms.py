@@ -16,7 +16,7 @@ Squares = Mapping[str, list[torch.Tensor]]
 
 
 def gradient_norms(optimizer: torch.optim.Optimizer, device: torch.device) -> dict[str, float]:
-    """Norm of the gradients that the optimizer is about to use, by part; every process must ask."""
+    """Norm of the gradients before the optimizer's step, by part; all processes call it."""
     squares: dict[str, list[torch.Tensor]] = {}
     for group in optimizer.param_groups:
         held = [square_sum(p.grad) for p in group["params"] if p.grad is not None]
@@ -26,11 +26,11 @@ def gradient_norms(optimizer: torch.optim.Optimizer, device: torch.device) -> di
 
 @torch.no_grad()
 def update_norms(optimizer: torch.optim.AdamW, device: torch.device) -> dict[str, float]:
-    """Norm of the last step's change of the weights relative to that of the weights, by part;
-    every process must ask.
+    """Norm of the last step's change of the weights, relative to the norm of the weights, by
+    part; every process must call it.
 
-    What AdamW changed follows from its moments, so no copy of the weights is needed from before
-    the step, only room for the largest of them.
+    AdamW's change follows from its moments, so no copy of the weights before the step is
+    needed, only memory for the largest of them.
     """
     changes: dict[str, list[torch.Tensor]] = {}
     weights: dict[str, list[torch.Tensor]] = {}
@@ -47,13 +47,12 @@ def update_norms(optimizer: torch.optim.AdamW, device: torch.device) -> dict[str
 def _change(
     group: Mapping[str, Any], parameter: torch.Tensor, state: Mapping[str, torch.Tensor]
 ) -> torch.Tensor:
-    """How far AdamW's last step moved each weight, away from where it is now: sharded like the
-    parameter.
-    """
+    """What AdamW's last step subtracted from each weight; sharded like the parameter."""
     (first, second), rate = group["betas"], group["lr"]
     steps = float(state["step"])
     spread = (state["exp_avg_sq"] / (1 - second**steps)).sqrt_().add_(group["eps"])
     moved: torch.Tensor = (state["exp_avg"] / (1 - first**steps)).div_(spread).mul_(rate)
+    # torch's AdamW: after = (1 - fade) * before - moved, solved here for before - after.
     fade = rate * group["weight_decay"]
     return moved.add_(parameter.detach() + moved, alpha=fade / (1 - fade))
 

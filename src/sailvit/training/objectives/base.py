@@ -30,16 +30,16 @@ class Objective(nn.Module):
     needs_routers = False
     """Whether the scores of the language's experts are needed."""
     looks_ahead = False
-    """Whether `prepare` asks for the visual tokens of every micro-batch, a second pass over
-    them."""
+    """Whether `prepare` computes the visual tokens of every micro-batch, so that the tower may
+    run twice."""
 
     def units(self, batch: Batch) -> int:
         """Number of terms this batch adds to the sum."""
         raise NotImplementedError
 
     def prepare(self, model: MLLM, batches: Sequence[Batch]) -> None:
-        """Look at the step's micro-batches before the first of them runs; most objectives need
-        nothing.
+        """Called with all micro-batches of a step before the first of them runs; most
+        objectives need nothing.
         """
 
     def forward(self, model: MLLM, activations: Activations, batch: Batch) -> torch.Tensor:
@@ -68,10 +68,10 @@ class Contrastive(Objective):
     negative.
 
     An image is the mean connector output of its tiles, a caption the mean input embedding of
-    its tokens: the loss pulls visual features towards the very space that the affinity measure
-    looks at. Sigmoid loss after SigLIP (arXiv 2303.15343), with its initial scale 10 and bias
-    -10. Captions that are the same bag of tokens are no negatives of each other, nor are
-    several captions of the same image.
+    its tokens: the loss pulls visual features towards the space in which affinity is measured.
+    Sigmoid loss after SigLIP (arXiv 2303.15343), with its initial scale 10 and bias -10.
+    Captions that are the same bag of tokens are no negatives of each other, nor are several
+    captions of the same image.
     """
 
     looks_ahead = True
@@ -91,10 +91,10 @@ class Contrastive(Objective):
     def prepare(self, model: MLLM, batches: Sequence[Batch]) -> None:
         """Embed all pairs of an accumulated step, so that negatives span every micro-batch.
 
-        With this bank every micro-batch has its share of the whole step's gradient, as in
-        GradCache (arXiv 2101.06983), for one more forward pass without a graph: of tower and
-        connector, or of the connector alone where the tower's features are kept. Batches with a
-        seed have the same dropout in both passes.
+        With these embeddings every micro-batch has its share of the whole step's gradient, as
+        in GradCache (arXiv 2101.06983). The price is one more forward pass without a graph: of
+        tower and connector, or of the connector alone where the tower's features are kept.
+        Batches with a seed have the same dropout in both passes.
         """
         self._bank = None
         if len(batches) == 1:
@@ -125,6 +125,7 @@ class Contrastive(Objective):
         signs = _signs(captions, all_captions, row, same_image=ids == all_ids.T)
         scale, bias = self.log_scale.exp(), self.bias
         by_image = -logsigmoid(signs * (scale * images @ all_captions.T + bias))[signs != 0].sum()
+        # Scale and bias learn from the images' terms alone, which hold every pair once.
         fixed = scale.detach() * captions @ all_images.T + bias.detach()
         by_caption = -logsigmoid(signs * fixed)[signs != 0].sum()
         return by_image + by_caption - by_caption.detach()
@@ -158,6 +159,7 @@ def _signs(
     captions: torch.Tensor, all_captions: torch.Tensor, row: int, *, same_image: torch.Tensor
 ) -> torch.Tensor:
     """float[n, N]: 1 for the pair itself, 0 for equal bags of tokens or images, -1 for the rest."""
+    # Equal bags of tokens give equal vectors but for rounding.
     signs = (captions @ all_captions.T < 1 - 1e-5).float().neg().masked_fill(same_image, 0.0)
     own = torch.arange(len(captions), device=captions.device)
     signs[own, row + own] = 1.0
@@ -171,12 +173,12 @@ def _captioned_ids(batch: Batch) -> torch.Tensor:
 
 
 class LoadBalancing(Objective):
-    """The auxiliary loss of a language with experts, as its own family computes it: least when
-    all are used alike.
+    """The auxiliary loss of a language with experts, as its own family computes it: lowest when
+    all experts are used equally.
 
-    Over all tokens but padding. It is not linear in them, so a step's loss is the mean of its
-    micro-batches' on every process, each weighted by its tokens: 1 x 8 differs from 8 x 1 by
-    that alone.
+    It counts all tokens but padding, and is not linear in them. A step's loss is therefore the
+    mean over its micro-batches on all processes, weighted by their tokens, and here alone 1 x 8
+    differs from 8 x 1.
     """
 
     needs_logits = needs_routers = True
@@ -222,7 +224,7 @@ def objective_class(name: str) -> type[Objective]:
 
 
 def objective_problems(names: Iterable[str]) -> list[str]:
-    """Why some of the objectives cannot be had; empty when all can."""
+    """Why some of the objectives do not exist; empty when all do."""
     found = []
     for name in names:
         try:
@@ -233,10 +235,10 @@ def objective_problems(names: Iterable[str]) -> list[str]:
 
 
 def known_objectives(names: Iterable[str]) -> list[type[Objective]]:
-    """Those of the objectives that can be had."""
+    """Those of the objectives that exist."""
     return [objective_class(name) for name in names if not objective_problems([name])]
 
 
 def make_objectives(names: Sequence[str]) -> dict[str, Objective]:
-    """Fresh objectives by name; RecipeError for a name that is none."""
+    """New objectives by name; RecipeError for a name that does not exist."""
     return {name: objective_class(name)() for name in names}

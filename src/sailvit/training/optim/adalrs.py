@@ -1,20 +1,20 @@
-"""AdaLRS: a search for the learning rate that watches nothing but how fast the loss falls
+"""AdaLRS: a search for the learning rate that uses nothing but how fast the loss falls
 (arXiv 2506.13274).
 
-Window by window, a line is fitted through the losses. After one at the rate in force the rate
-is raised by alpha' = max(lambda^t alpha, 1) for one window more. If the loss then falls faster
-by more than 2e, e being the error of the slopes, the raise is kept; if it falls more slowly by
-more than 2e, everything goes back to before the raise and the rate is divided by beta' =
-max(lambda^t beta, 1); otherwise the rate is what it was, and training goes on. t counts the
-changes of the rate, so both factors shrink to 1 and the search ends by itself.
+A line is fitted through the losses of each window of steps. After a window at the current rate,
+the rate is raised by alpha' = max(lambda^t alpha, 1) for one more window. If the loss then
+falls faster by more than 2e, e being the error of the slopes, the raise is kept. If it falls
+more slowly by more than 2e, everything goes back to before the raise and the rate is divided by
+beta' = max(lambda^t beta, 1). Otherwise the old rate is restored and training goes on. t counts
+the changes of the rate, so both factors shrink to 1 and the search ends by itself.
 
-Four rules are this project's own. Every loss falls ever more slowly, so a raise that looks
-slower than the window before it is not blamed yet: after the way back comes a control, the same
-parameters at the old rate, and the raise is judged against that. A raise that leaves the loss
-higher than it found it is worse at once, whatever its slope: far too high a rate jumps to a
-plateau, and a plateau is flat. So is one that makes the loss no number. And an undecided trial
-doubles the window, because the error of a slope falls with the window to the power of 1.5: a
-window that is long enough need not be known beforehand.
+Four rules are this project's own. (1) Every loss falls ever more slowly, so a raise that looks
+slower than the window before it is not yet rejected: weights go back, a control window runs
+from the same weights at the old rate, and the raise is judged against the control. (2) A raise
+that ends at a higher loss than it began with is rejected at once, whatever its slope: far too
+high a rate jumps to a plateau, and a plateau is flat. (3) So is a raise whose loss is not
+finite. (4) An undecided trial doubles the window, as the error of a slope falls with the window
+to the power of 1.5: nobody has to know beforehand which window is long enough.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from sailvit.core.schedule import SearchConfig
 from sailvit.training.optim.slopes import Line, fit_line
 
 Kind = Literal["raised", "kept", "left", "taken back", "lowered", "found"]
-"""What became of the rate: a trial begins; its raise is kept; nothing is decided; all is as
-before the raise; the rate is divided; the search is over."""
+"""What happened: a trial begins; its raise is kept; it is undecided; weights and rate go back
+to before the raise; the rate is divided; the search is over."""
 
 _SETTLED = 1.02
 """A raise by less than this is not worth a trial."""
@@ -44,9 +44,9 @@ class Event:
     factor: float
     """Factor on the schedule's rate from here on."""
     line: Line | None
-    """The last window's losses; none when they were no numbers, and at the end."""
+    """The line of the last window; None when a loss was not finite, and at the end."""
     against: Line | None
-    """What they were compared with; none where nothing was."""
+    """The line that it was compared with, if any."""
 
 
 @dataclass
@@ -58,7 +58,7 @@ class SearchState:
     factor: float = 1.0
     """Factor on the schedule's rate."""
     before: float | None = None
-    """Factor to go back to from the trial in progress; none outside trials."""
+    """Factor that the trial in progress goes back to; None outside trials."""
     changes: int = 0
     """Changes of the rate that were decided: t of the method."""
     losses: list[float] = field(default_factory=list)
@@ -66,13 +66,13 @@ class SearchState:
     base: Line | None = None
     """The last window at the rate before the trial."""
     suspect: Line | None = None
-    """A trial that looked slower, while its control is in progress; none otherwise."""
+    """The line of a trial that looked slower, while its control is in progress; else None."""
     ended: bool = False
     """Whether the search is over."""
 
 
 class RateSearch:
-    """The search as a machine: losses in, decisions out."""
+    """The search as a state machine: losses in, decisions out."""
 
     def __init__(self, config: SearchConfig) -> None:
         self.config = config
@@ -89,8 +89,8 @@ class RateSearch:
         return self.state.before is not None
 
     def observe(self, done: float, loss: float) -> list[Event]:
-        """What follows from the loss of one step after warm-up, the share `done` of the stage
-        being over.
+        """The decisions after the loss of one step, when the share `done` of the stage is over;
+        for steps after warm-up.
         """
         state = self.state
         if state.ended:
@@ -99,6 +99,7 @@ class RateSearch:
             state.ended = True
             return [Event("found", state.factor, None, None)]
         if not math.isfinite(loss):
+            # A line through a window with a gap would not compare with the others: begin anew.
             state.losses = []
             return self._blame(None, None) if self.trying else []
         state.losses.append(loss)
@@ -127,12 +128,13 @@ class RateSearch:
         )
 
     def _judge(self, line: Line, done: float) -> list[Event]:
-        """What a window says: the one before a raise, the raise itself, or its control."""
+        """The decisions after a window: before a raise, of the raise, or of its control."""
         state = self.state
         if state.suspect is not None:
             return [self._settle(state.suspect, line)]
         if not self.trying:
             return [self._try(line)]
+        # `errors` counts mean errors of two values: half of it, times the sum of both errors.
         base, needed = state.base, self.config.errors / 2
         assert base is not None
         if line.end - base.end > needed * (line.end_error + base.end_error):
@@ -150,7 +152,7 @@ class RateSearch:
         return Event("raised", state.factor, line, None)
 
     def _settle(self, raised: Line, other: Line) -> Event:
-        """The decision on a raise, against the old rate before it or from the same start."""
+        """The decision on a raise, against the window before it or against its control."""
         state = self.state
         if self._faster(other, raised):
             return self._lower(raised, other)

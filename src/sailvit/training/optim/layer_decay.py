@@ -13,8 +13,8 @@ from sailvit.models.structure.blocks import find_blocks
 
 
 def from_block(module: nn.Module, names: list[str], blocks: int) -> list[str]:
-    """Of `names`, those from the k-th last block on that has any: those blocks, and norms and
-    heads after them.
+    """Those of `names` in the last k blocks that hold any, and in the norms and heads after
+    them.
     """
     used, stack = _used_blocks(module, names, "last_blocks")
     if blocks > len(used):
@@ -31,12 +31,12 @@ def from_block(module: nn.Module, names: list[str], blocks: int) -> list[str]:
 
 
 def layer_shares(module: nn.Module, names: list[str], decay: float) -> dict[str, float]:
-    """Share of the part's rate for every one of `names`: full after the blocks, and times
-    `decay` per layer below.
+    """Share of the part's rate for each of `names`: 1 after the blocks, and times `decay` per
+    layer below.
 
-    As in BEiT and timm: the last block is at decay, the first of n at decay ** n, what comes
-    before it at decay ** (n + 1). Blocks are counted from the last that has any of `names`, so
-    a share does not depend on how many of them train.
+    As in BEiT and timm: the last of n blocks has decay, the first decay ** n, and what comes
+    before it decay ** (n + 1). Blocks are counted back from the last that holds any of `names`,
+    so a share does not depend on how many of them train.
     """
     used, _ = _used_blocks(module, names, "layer_decay")
     layers = [
@@ -54,9 +54,7 @@ def layer_shares(module: nn.Module, names: list[str], decay: float) -> dict[str,
 
 
 def _used_blocks(module: nn.Module, names: Sequence[str], setting: str) -> tuple[list[str], int]:
-    """What the names of every block that has any of `names` start with, and how many blocks
-    there are.
-    """
+    """Prefixes of the blocks that hold any of `names`; and the number of all blocks."""
     prefix, stack = find_blocks(module)
     if not stack:
         raise RecipeError(

@@ -1,4 +1,4 @@
-"""AdamW over parts: what trains, in which group, at which rate."""
+"""AdamW over parts: what trains, in which group and at which rate."""
 
 from __future__ import annotations
 
@@ -16,11 +16,10 @@ from sailvit.training.optim.layer_decay import from_block, layer_shares
 
 
 def planned_names(model: MLLM, part: Part, train: TrainConfig) -> list[str]:
-    """Names, within the part's model, of the parameters that a stage means to train.
+    """Names, within the part's model, of the parameters that a stage plans to train.
 
     Weights that the features do not depend on (pooling heads, mask tokens, blocks after the
-        chosen layer) are never
-    planned: they would get no gradient, only decay.
+    feature layer) are never planned: they would get no gradient, only decay.
 
     Raises:
         RecipeError: the part has fewer blocks than `last_blocks`, or nothing that could train.
@@ -40,7 +39,7 @@ def planned_names(model: MLLM, part: Part, train: TrainConfig) -> list[str]:
 
 
 def planned_shares(model: MLLM, part: Part, train: TrainConfig) -> dict[str, float]:
-    """Share of the stage's learning rate for every parameter that it means to train, by name
+    """Share of the stage's learning rate for every parameter that it plans to train, by name
     within the part.
     """
     names = planned_names(model, part, train)
@@ -51,21 +50,22 @@ def planned_shares(model: MLLM, part: Part, train: TrainConfig) -> dict[str, flo
 
 
 def freeze(model: MLLM, stage: Stage) -> None:
-    """Set what trains in `stage`; everything else takes part in no graph, and a frozen part
-    drops nothing out.
+    """Set what trains in `stage`; everything else is in no graph, and frozen parts have no
+    dropout.
     """
     for part in PARTS:
         planned = planned_shares(model, part, stage.train.get(part, TrainConfig(lr=0.0)))
         for name, parameter in model.part(part).named_parameters():
             parameter.requires_grad_(name in planned)
+            # One left from the stage before would be clipped and summed with this one's.
             parameter.grad = None
         model.part(part).train(bool(planned))
     note_trained(model)
 
 
 def make_optimizer(model: MLLM, objectives: Iterable[Objective], stage: Stage) -> torch.optim.AdamW:
-    """AdamW with one group per part, share of the rate and decay; each group carries its part's
-    name and its share.
+    """AdamW with a group for each part, share of the rate and weight decay; a group holds its
+    part's name and share.
     """
     groups = []
     for part in PARTS:
@@ -111,7 +111,7 @@ def load_moments(
     names: dict[torch.Tensor, str],
     tensors: dict[str, torch.Tensor],
 ) -> None:
-    """Restore what `named_moments` gave."""
+    """Load the state that `named_moments` gave."""
     for name, value in tensors.items():
         key, _, owner = name.partition("/")
         parameter = next(p for p, n in names.items() if n == owner)

@@ -9,7 +9,7 @@ from sailvit.core.schedule import ScheduleConfig
 
 
 def rate(schedule: ScheduleConfig, done: float) -> float:
-    """Factor on the peak learning rate when the share `done` (0..1) of the stage lies behind."""
+    """Factor on the peak learning rate when the share `done` (0..1) of the stage is done."""
     done = min(max(done, 0.0), 1.0)
     if done < schedule.warmup:
         return done / schedule.warmup
@@ -30,7 +30,7 @@ def _constant(schedule: ScheduleConfig, done: float) -> float:
 
 
 def _wsd(schedule: ScheduleConfig, done: float) -> float:
-    """Stable, then a fall over the last share: the rate for runs whose length may still change
+    """Stable, then a decay over the last share: for runs whose length may still change
     (arXiv 2404.06395).
     """
     assert schedule.decay is not None
@@ -39,7 +39,7 @@ def _wsd(schedule: ScheduleConfig, done: float) -> float:
 
 
 def _left(begins: float, done: float) -> float:
-    """Share left at `done` of what lies between `begins` and the end."""
+    """Share of the way from `begins` to the end that is left at `done`."""
     return (1.0 - done) / max(1.0 - begins, 1e-12)
 
 

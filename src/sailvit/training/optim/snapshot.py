@@ -1,4 +1,4 @@
-"""A snapshot of everything that trains, to go back to bit for bit."""
+"""A copy of everything that trains, to return to bit for bit."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Snapshot:
 
     @torch.no_grad()
     def restore(self, optimizer: torch.optim.Optimizer) -> None:
-        """Make parameters and state what they were; what had no state then has none again."""
+        """Restore parameters and state; a parameter that had no state then has none again."""
         for parameter, kept in self.weights.items():
             _local(parameter).copy_(_local(kept))
             if parameter not in self.moments:
@@ -58,7 +58,7 @@ class Snapshot:
         names: Mapping[torch.Tensor, str],
         keep: Literal["cpu", "device"],
     ) -> Snapshot:
-        """What `tensors` gave, under the same names."""
+        """The snapshot whose `tensors` these are, under the same names."""
         owners = {name: parameter for parameter, name in names.items()}
         made = cls({}, {})
         for name, tensor in tensors.items():

@@ -1,9 +1,9 @@
 """Exports: the parts of a finished stage as folders, written after its state is safe, so that a
 failure loses nothing.
 
-state/exported.json notes which parts of which finished stage are there, and how their files
-looked. A run that was stopped in between exports the others when it is resumed. A part that no
-stage has changed since its last export is linked instead of written.
+state/exported.json notes which parts of which finished stage are exported, with size and time
+of their files. A run that was stopped in between exports the others when it is resumed. A part
+that no stage has changed since its last export is linked instead of written.
 """
 
 from __future__ import annotations
@@ -37,16 +37,16 @@ FAILURES = (
     TypeError,
     ValueError,
 )
-"""What disks, transformers and a model's own code raise while a part is saved and loaded
-again."""
+"""What disks, transformers and a model's own code raise while a part is saved and reloaded."""
 
 
 def export_stage(run: StageRun, token: str) -> None:
     """Write the folders of the stage's parts that are not there yet, then the stage into the
     manifest.
 
-    Every process calls it. One part's failure does not keep the others from being written.
-    `token` differs between two times that the stage was trained to its end.
+    Every process calls it. A part that fails does not keep the others from being written.
+    `token` identifies this completion of the stage: after a resume it may be trained to its end
+    again, with other weights.
 
     Raises:
         RunError: a part could not be exported; the state is kept, and a resumed run tries
@@ -96,8 +96,8 @@ def same_weights(recipe: Recipe, index: int, part: Part) -> list[int]:
 
 
 def _same(run: StageRun, part: Part) -> str | None:
-    """Folder of an earlier stage that holds the same weights and is as it was written; none
-    where there is none.
+    """Folder of an earlier stage that holds the same weights and is as it was written, if there
+    is one.
     """
     for number in same_weights(run.recipe, run.index, part):
         folder = run.folder.stage(number, run.recipe.stages[number].name) / part
@@ -116,8 +116,8 @@ def _export(run: StageRun, token: str, part: Part, source: str | None) -> None:
         lambda: save_part(run.bundle, part, target, same_as=Path(source), trust_remote_code=remote)
     )
     if not linked:
-        # What was linked may have been changed from outside since: then it fails the gate, and
-        # is written.
+        # The linked files may have been changed from outside: then they fail the proof, and the
+        # part is written.
         save_part(run.bundle, part, target, trust_remote_code=remote)
     if rank() == 0:
         unchanged = str(Path(source).relative_to(run.folder.path)) if source and linked else None
@@ -144,9 +144,7 @@ def _problem(action: Callable[[], None]) -> str | None:
 
 
 def _signature(folder: Path) -> dict[str, list[int]] | None:
-    """Size and time of every file of a part: links to a file share both; none when it is not
-    there.
-    """
+    """Size and time of a part's files, which hard links share; None without the folder."""
     if not folder.is_dir():
         return None
     files = sorted(path for path in folder.rglob("*") if path.is_file())
@@ -157,7 +155,7 @@ def _signature(folder: Path) -> dict[str, list[int]] | None:
 
 
 def _done(run: StageRun, token: str) -> dict[str, Any]:
-    """What is noted of the stage's parts, as this end of it left them."""
+    """The notes on the stage's parts, as far as they are of the completion `token`."""
     known = _record(run.folder).get(str(run.index), {})
     parts: dict[str, Any] = known.get("parts", {}) if known.get("token") == token else {}
     return parts

@@ -37,7 +37,7 @@ class Loggers:
     """All loggers that a run's recipe names; they are opened with the first values.
 
     A logger that fails later (its disk is full, its server gone) is left out until the next
-    stage: the run's own files hold all that it would have been given.
+    stage: the run's own files hold all its numbers.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class Loggers:
                     self._loggers[tool] = LOGGERS[tool](self._recipe, self._folder)
 
     def add(self, run: StageRun, values: Mapping[str, float]) -> None:
-        """Show `values` as they are after the run's last step, under the name of its stage."""
+        """Log `values` for the run's last step, under the name of its stage."""
         if self._loggers is None:
             self.open()
         named = {f"{run.stage.name}/{name}": value for name, value in values.items()}
@@ -86,7 +86,7 @@ class Loggers:
 
     @contextmanager
     def _left_out(self, tool: str) -> Iterator[None]:
-        """A stretch in which a failing tool is left out, and said to be."""
+        """A context in which a tool that fails is left out, which is announced."""
         try:
             yield
         except _FAILURES as error:
@@ -196,6 +196,6 @@ def refuse_missing(recipe: Recipe) -> None:
 
 
 def _identity(folder: RunFolder) -> str:
-    """A name for the run that a resumed one has too, and no other."""
+    """An id of the run: resumed, it has the same, and no other run has it."""
     began = read_json(folder.manifest)["created"] if folder.manifest.exists() else ""
     return hashlib.blake2b(f"{folder.path.resolve()} {began}".encode(), digest_size=6).hexdigest()

@@ -1,4 +1,4 @@
-"""The manifest: where a run's weights and data come from, as a file."""
+"""The manifest: the file that says where a run's weights and data come from."""
 
 from __future__ import annotations
 
@@ -55,8 +55,8 @@ def start_manifest(
 
 
 def run_day(folder: RunFolder, recipe: Recipe) -> date:
-    """The day that dated chat templates write in a run: the recipe's, or else the one on which
-    the run began.
+    """The date that dated chat templates write in a run: the recipe's, or else that of the
+    run's start, so that a resumed run has the same prompts.
     """
     if recipe.model.chat_date is None and folder.manifest.is_file():
         values = read_json(folder.manifest)
@@ -78,8 +78,8 @@ def note_resume(folder: RunFolder, run: StageRun) -> None:
 def note_changes(
     folder: RunFolder, recipe: Recipe, found: Sequence[Difference], *, stage: int, step: int
 ) -> None:
-    """Add to the manifest which settings the run goes on with differently, from where on;
-    nothing if none do.
+    """Add to the manifest which settings differ from now on, and since which step; nothing if
+    none do.
     """
     if not found:
         return
@@ -125,8 +125,8 @@ def note_stage(
         **({"unchanged": dict(unchanged)} if unchanged else {}),
         "files": sorted(name for path in parts.values() for name in files_below(path, folder.path)),
     }
-    # A run stopped between this note and the next state repeats the end of the stage; the later
-    # note replaces it.
+    # A run that was stopped between this note and the next state ends the stage once more: the
+    # later note replaces this one.
     values["stages"] = [
         *(known for known in values["stages"] if known["index"] != run.index),
         stage,
@@ -135,7 +135,7 @@ def note_stage(
 
 
 def _planned(stage: Stage) -> dict[str, Any]:
-    """What who follows the run from outside wants to know of a stage to come."""
+    """What `watch` and the report need to know of a stage that has not run yet."""
     length = {unit: value for unit, value in stage.length.model_dump().items() if value is not None}
     return {
         "name": stage.name,
@@ -165,7 +165,7 @@ def _parents(recipe: Recipe) -> dict[str, str]:
 
 
 def versions() -> dict[str, str]:
-    """Versions of what the numbers depend on."""
+    """Versions of the software that the numbers depend on."""
     return {
         "python": platform.python_version(),
         "torch": torch.__version__,
@@ -174,13 +174,13 @@ def versions() -> dict[str, str]:
 
 
 def machine() -> dict[str, Any]:
-    """What the run ran on."""
+    """The machine that the run began on."""
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine()
     return {"device": device, "cores": os.cpu_count(), "system": platform.system()}
 
 
 def fingerprint_folder(source: str) -> str | None:
-    """A hash of a local checkpoint's weights and config; none for a hub id, which its revision
+    """A hash of a local checkpoint's weights and config; None for a hub id, which its revision
     identifies.
     """
     folder = Path(resolve_source(source))

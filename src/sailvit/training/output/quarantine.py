@@ -24,22 +24,22 @@ class QuarantineLog:
         self._journal = journal or Journal()
 
     def reporter(self, index: int, stage: Stage) -> Callable[[QuarantinedRecord], None]:
-        """What a stage's loader tells its bad records."""
+        """The function that a stage's loader calls with every bad record."""
         return lambda bad: self._journal.write(
             self._path(rank()),
             asdict(replace(bad, stage=stage.name, stage_index=index, rank=rank())),
         )
 
     def note_faults(self, stage: Stage, sources: Mapping[str, Source]) -> None:
-        """A line, before the first step, for all that sources found damaged when they opened."""
+        """Write a line for each fault that a source found when it opened."""
         report = self.reporter(0, stage)
         for name, source in sources.items():
             for fault in faults_of(source, name):
                 report(quarantined(fault, 0))
 
     def files(self) -> Iterator[Path]:
-        """The files that this process keeps in order: its own, and rank 0 also those of ranks
-        that are no more.
+        """The files from which this process drops lines on resume: its own, and on rank 0 also
+        those of ranks that no longer exist.
         """
         yield self._path(rank())
         if rank() == 0:

@@ -1,4 +1,4 @@
-"""Callbacks: side effects of training at three moments, plus a close, with a state of their own."""
+"""Callbacks: side effects of training at stage starts, steps, stage ends and the run's end."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from sailvit.training.stages.stage_run import StageRun, StepRecord
 
 
 class Callback:
-    """Base of all callbacks: does nothing at any moment and has no state.
+    """Base of all callbacks: does nothing and has no state.
 
-    One with a state overrides `state_dict` and `load_state_dict`: checkpoints hold what it
-    gives and hand it back, under the name of its class, before `stage_started` of a resumed
-    stage (`run.step` is then above 0). A stage that begins anew has step 0.
+    A callback with a state overrides `state_dict` and `load_state_dict`. Checkpoints hold the
+    state under the name of its class and load it before `stage_started` of a resumed stage,
+    where `run.step` is above 0; in a stage that begins it is 0.
     """
 
     def stage_started(self, run: StageRun) -> None:
@@ -31,12 +31,14 @@ class Callback:
         """When the run is over, however it ended."""
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed run must know, as JSON; steps to come must not change what was given."""
+        """What a resumed run must know, as JSON; later steps must not change the returned
+        value.
+        """
         return {}
 
     def state_tensors(self, run: StageRun) -> dict[str, torch.Tensor]:
-        """Tensors of the state. One named `key/parameter` comes back sharded as that parameter
-        is.
+        """Tensors of the state. One named `key/parameter` is read back with the sharding of
+        that parameter.
         """
         del run
         return {}
@@ -49,9 +51,11 @@ class Callback:
     def rolled_back(
         self, run: StageRun, state: dict[str, Any], tensors: Mapping[str, torch.Tensor]
     ) -> None:
-        """Weights and moments are those of an earlier step, with this state then; data goes on."""
+        """After weights and moments went back to an earlier step, where the callback had this
+        state; the data does not go back.
+        """
 
     def intervention(self) -> Any:
-        """A value that changes with all that the callback does to weights or rates; None:
-        nothing.
+        """A value that changes whenever the callback has changed weights or rates; None: it
+        never does.
         """

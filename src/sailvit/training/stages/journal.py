@@ -1,5 +1,5 @@
-"""The journal: lines about a run that outlive a full disk, as they wait in memory until there
-is room.
+"""The journal: lines about a run that survive a full disk, as they wait in memory until there
+is space.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ from sailvit.models.loading.build import ModelBundle
 
 
 class Journal:
-    """Writes this process's lines of a run, in order. A run goes on without its lines, but no
-        state is saved ahead of
-    them: a resumed run would have a gap where they should be.
+    """Writes this process's lines of a run, in order.
+
+    Training goes on while they cannot be written, but no state is saved ahead of them: a run
+    resumed from it would lack these lines.
     """
 
     def __init__(self, announce: Callable[[dict[str, Any]], None] = lambda line: None) -> None:
@@ -44,7 +45,7 @@ class Journal:
             self._announce({"note": f"{path.parent} can be written again; no line is lost"})
 
     def settle(self) -> None:
-        """Write what waits, on every process; RunError on all of them when one cannot."""
+        """Write the waiting lines; RunError on all processes when one cannot."""
         problems = [told for told in gather_objects(self._catch_up()) if told]
         if problems:
             raise RunError(
@@ -53,7 +54,7 @@ class Journal:
             )
 
     def _catch_up(self) -> str | None:
-        """Write all that waits; why that failed, if it did."""
+        """Write all waiting lines; returns why that failed, None if it did not."""
         try:
             for path in list(self._waiting):
                 append_lines(path, self._waiting[path])
@@ -64,7 +65,7 @@ class Journal:
 
 
 def parts_note(bundle: ModelBundle) -> dict[str, Any]:
-    """How large the parts are, as a line that is announced; nothing is written."""
+    """The parts' numbers of parameters, as a line to announce; nothing is written."""
     counts = {
         part: sum(parameter.numel() for parameter in bundle.mllm.part(part).parameters())
         for part in PARTS

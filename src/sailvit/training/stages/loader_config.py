@@ -1,4 +1,4 @@
-"""From a stage's settings to the loader's feed."""
+"""From a stage's settings to the loader's config."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from sailvit.distributed.processes import rank, world
 
 
 def make_loader_config(recipe: Recipe, index: int, sizes: Mapping[str, int]) -> LoaderConfig:
-    """The feed of stage `index`, given the number of records in each source."""
+    """The loader config of stage `index`, given the number of records in each source."""
     stage = recipe.stages[index]
     shares = stage.shares(sizes)
     return LoaderConfig(
@@ -32,10 +32,10 @@ def make_loader_config(recipe: Recipe, index: int, sizes: Mapping[str, int]) -> 
 
 
 def samples_of(stage: Stage, sizes: Mapping[str, int]) -> int | None:
-    """Records that the stage draws; none when its length is given in tokens.
+    """Records that the stage draws; None when its length is given in tokens.
 
-    That is its length, or what its sources have where each ends after some epochs: so schedules
-    end with the data.
+    That is its length or, where every source has a limit of epochs and they end earlier, what
+    the sources have: so the schedule ends with the data.
     """
     asked = stage.length.samples
     if stage.length.epochs is not None:
@@ -45,7 +45,7 @@ def samples_of(stage: Stage, sizes: Mapping[str, int]) -> int | None:
 
 
 def supply(stage: Stage, sizes: Mapping[str, int]) -> int | None:
-    """Records that the stage's sources give in all; none when one of them goes on for ever."""
+    """Records that the stage's sources give in all; None when one of them has no limit."""
     caps = stage.caps(sizes)
     return sum(caps.values()) if caps.keys() == set(stage.data) else None
 

@@ -46,10 +46,10 @@ def run_stage(run: StageRun, callbacks: Sequence[Callback]) -> None:
 
 
 def _agreed_steps(run: StageRun) -> Iterator[Step]:
-    """The loader's steps. What stops one process's loader is raised by all of them after the
-    same step.
+    """The loader's steps. An error that stops one process's loader is raised by all of them,
+    after the same step.
 
-    Otherwise the others would wait for it in their next sum, and no state could be saved before
+    Otherwise the others would wait in their next all-reduce, and no state could be saved before
     the run stops.
     """
     if world() == 1:
@@ -127,11 +127,12 @@ def accumulate(run: StageRun, batches: Sequence[Batch], counts: dict[str, int]) 
     """
     bf16 = torch.autocast(run.device.type, torch.bfloat16, enabled=run.recipe.precision == "bf16")
     plain = torch.autocast(run.device.type, enabled=False)
+    # float64: the logged loss should not depend on how the step is cut into micro-batches.
     sums = {
         name: torch.zeros((), dtype=torch.float64, device=run.device) for name in run.objectives
     }
-    # Apart, as what weights are cast to is kept until autocast ends: here without a graph,
-    # below with one.
+    # Two blocks, as autocast keeps its copies of weights until it ends, and those made here
+    # have no graph to the weights.
     with bf16:
         batches = look_ahead(run, batches)
     with bf16:
@@ -140,6 +141,7 @@ def accumulate(run: StageRun, batches: Sequence[Batch], counts: dict[str, int]) 
             for name, total in zip(sums, totals, strict=True):
                 sums[name] += total
             if loss.requires_grad:
+                # torch's documentation advises against backward passes under autocast.
                 with plain:
                     loss.backward()  # type: ignore[no-untyped-call]
     overall = sum_values([float(total) for total in sums.values()], run.device)
@@ -152,8 +154,8 @@ def _sum_gradients(
     if run.replicas is None:
         sum_gradients(trained)
     if run.model.everywhere and not counts["images"]:
-        # No process had an image: blank tiles left zeros where otherwise there is no gradient,
-        # and the optimizer rests.
+        # No process had an image. Blank tiles left gradients of zero, with which AdamW would
+        # still decay the weights and move them by their moments.
         for part in ("tower", "connector"):
             run.model.part(part).zero_grad(set_to_none=True)
 
@@ -168,7 +170,7 @@ def _flops(run: StageRun, counts: dict[str, int]) -> float:
 
 
 def _global_counts(run: StageRun, batches: Sequence[Batch]) -> dict[str, int]:
-    """What the step holds, over all micro-batches and processes; objectives count their own
+    """Counts of the step over all micro-batches and processes; objectives count their own
     units.
     """
     local = {
@@ -177,6 +179,7 @@ def _global_counts(run: StageRun, batches: Sequence[Batch]) -> dict[str, int]:
         "padding": sum(batch.padding for batch in batches),
         "answer_tokens": sum(batch.answer_tokens for batch in batches),
         "images": sum(len(batch.tiles) for batch in batches),
+        # In int64: in the boundaries' int32 the square of 46,341 tokens overflows.
         "squares": sum(int(batch.boundaries.diff().long().square().sum()) for batch in batches),
     }
     local |= {

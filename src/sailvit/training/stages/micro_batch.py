@@ -16,8 +16,8 @@ def shared_loss(
 ) -> tuple[torch.Tensor, list[torch.Tensor]]:
     """The weighted loss float[] of shape (), and each objective's sum float[] without a graph.
 
-    The backward pass of the `last` micro-batch adds up the step's gradients over all processes;
-    with shards, that of every one does unless the recipe says otherwise.
+    The backward pass of the `last` micro-batch sums the step's gradients over all processes;
+    with shards every backward pass does, unless `parallel.reduce` is `last`.
     """
     if world() == 1:
         return _loss(run, batch, counts)
@@ -36,11 +36,12 @@ def _loss(
     logits = any(objective.needs_logits for objective in run.objectives.values())
     routers = any(objective.needs_routers for objective in run.objectives.values())
     if batch.seed is not None:
-        # The language draws after the tower, so here the tower draws what it drew in the pass
-        # before.
+        # The tower's dropout is drawn first, so it is the same here as in the earlier pass, in
+        # which the language did not run.
         torch.manual_seed(batch.seed)
     activations = run.model(batch, logits=logits, routers=routers)
     totals = []
+    # Only the model runs in bf16: losses are sums of thousands of terms.
     with torch.autocast(run.device.type, enabled=False):
         loss = torch.zeros((), device=run.device)
         for name, objective in run.objectives.items():

@@ -1,4 +1,4 @@
-"""The precision of a run whose recipe leaves it to the device."""
+"""The precision of a run whose recipe says `auto`."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 
 def settled(recipe: Recipe, device: torch.device, folder: RunFolder | None = None) -> Recipe:
-    """`recipe` with `auto` replaced by what the device does best, the same on every process.
+    """`recipe` with `auto` replaced by the faster precision, the same on every process.
 
-    A run that is in `folder` keeps what it was started with, whatever this device does best.
+    A run that is in `folder` keeps the precision that it was started with, on any device.
     """
     if recipe.precision != "auto":
         return recipe

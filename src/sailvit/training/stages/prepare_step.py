@@ -1,4 +1,4 @@
-"""Before the first micro-batch of a step: objectives that span all of them look at them."""
+"""What precedes a step's first micro-batch, for objectives that span the whole step."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from sailvit.models.structure.mllm import MLLM
 from sailvit.training.stages.stage_run import StageRun
 
 BYTES_PER_FEATURE = 4
-"""Of a tower's features, which come out of a norm and so in fp32 under autocast too."""
+"""Bytes of one number of a tower's features; a norm gives them, in fp32 under autocast too."""
 
 
 def look_ahead(run: StageRun, batches: Sequence[Batch]) -> list[Batch]:
-    """The micro-batches once objectives have looked at them, with the features that are kept."""
+    """Let objectives prepare for the step; returns the micro-batches with the kept features."""
     made, model = list(batches), run.model
     asked = [
         objective
@@ -27,8 +27,7 @@ def look_ahead(run: StageRun, batches: Sequence[Batch]) -> list[Batch]:
         if run.stage.negatives == "step" or not objective.looks_ahead
     ]
     if len(made) > 1 and any(objective.looks_ahead for objective in asked):
-        # Dropout has to be the same in both passes: else the gradient is that of no loss at
-        # all.
+        # Dropout has to be the same in both passes, else the gradient belongs to no loss.
         made = [dataclasses.replace(batch, seed=_seed(run, at)) for at, batch in enumerate(made)]
         made = _with_features(model, made, run.recipe.parallel.kept_features * 2**30)
     for objective in asked:
@@ -37,18 +36,18 @@ def look_ahead(run: StageRun, batches: Sequence[Batch]) -> list[Batch]:
 
 
 def _seed(run: StageRun, place: int) -> int:
-    """Of a micro-batch, as each needs dropout of its own; a resumed run finds the same one."""
+    """Seed of a micro-batch: each has its own dropout, and a resumed run draws the same."""
     return derive_seed(run.recipe.seed, "dropout", run.index, run.step, rank(), place)
 
 
 @torch.no_grad()
 def _with_features(model: MLLM, batches: list[Batch], room: float) -> list[Batch]:
-    """The micro-batches with a frozen tower's features, from the first on as far as room goes."""
+    """The micro-batches; the first have a frozen tower's features, up to `room` bytes."""
     if any(parameter.requires_grad for parameter in model.tower.parameters()):
         return batches
     tile = BYTES_PER_FEATURE * model.tower.patches * model.tower.width
     sizes = accumulate(max(1, len(batch.tiles)) * tile for batch in batches)
-    # The same for every process: those of a sharded tower wait for each other in it.
+    # The same number on every process, as a pass of a sharded tower has collectives.
     kept = lowest(sum(size <= room for size in sizes), batches[0].tokens.device)
     return [
         dataclasses.replace(batch, features=model.features(batch.tiles)) for batch in batches[:kept]

@@ -1,4 +1,4 @@
-"""A stage in progress: what the loop drives, what callbacks look at, what a checkpoint holds."""
+"""A stage in progress: what the loop drives, callbacks see and a checkpoint holds."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class StageRun:
     target: float
     """Length of the stage in samples or, where it is given in tokens, in tokens."""
     flops: FlopsModel
-    """Counts what a step costs, frozen parts at what they really cost."""
+    """Counts the FLOPs of a step, frozen parts without the gradients that they are spared."""
     peak: float
     """FLOP/s that the device can reach: what MFU is a share of."""
     cursor: dict[str, Any] = field(default_factory=dict)
@@ -59,14 +59,15 @@ class StageRun:
     rate_factor: float = 1.0
     """What callbacks multiply the schedule's learning rate by."""
     replicas: Replicas | None = None
-    """The loss with gradients of all processes, once a step with replicated weights was
-    taken."""
+    """The loss whose gradients are summed over processes; made by the first step with
+    replicated weights."""
     skipped: int = 0
     """Steps of this stage that changed nothing, because a loss or gradient was not finite."""
     skipped_in_row: int = 0
-    """How many of them were the last ones."""
+    """How many of the latest steps in a row were skipped."""
     updating: bool = False
-    """Whether the optimizer is at work: weights and moments are then of no step."""
+    """Whether the optimizer is at work: weights and moments then belong to no step, and must
+    not be saved."""
     journal: Journal = field(default_factory=Journal)
     """Where lines about the run are written."""
     sample_ids: tuple[str, ...] = ()
@@ -85,16 +86,16 @@ class StageRun:
         return self.bundle.mllm
 
     def share_done(self, samples: int, tokens: int) -> float:
-        """Share of the stage, 0..1, that lies behind after so many samples and tokens."""
+        """Share of the stage, 0..1, that is done after so many samples and tokens."""
         done = tokens if self.stage.length.tokens is not None else samples
         return min(done / self.target, 1.0)
 
     def rate(self, done: float) -> float:
-        """Learning rate at share 1 when the share `done` of the stage lies behind."""
+        """Learning rate of a part with share 1, when the share `done` of the stage is done."""
         return self.stage.optim.lr * rate(self.stage.schedule, done) * self.rate_factor
 
     def took(self, step: Step, samples: int, tokens: int, *, skipped: bool) -> None:
-        """Stand after a step that brought the stage to so many samples and tokens."""
+        """Advance past `step`, after which the stage has this many samples and tokens."""
         self.step, self.samples, self.tokens, self.cursor = (
             self.step + 1,
             samples,
@@ -126,7 +127,7 @@ class StepRecord:
     tokens: int
     """Tokens consumed in the stage, without padding."""
     done: float
-    """Share of the stage that lies behind, 0..1."""
+    """Share of the stage that is done, 0..1."""
     answer_tokens: int
     """Tokens with loss in this step."""
     images: int

@@ -1,4 +1,4 @@
-"""The weights that a stage starts from, where those are not simply the ones at hand."""
+"""The weights that a stage starts from, where it does not go on with the stage before's."""
 
 from __future__ import annotations
 
