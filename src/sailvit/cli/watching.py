@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -181,7 +181,7 @@ def _speed(
 ) -> Iterable[RenderableType]:
     """Throughput and what it is lost to; `brief` leaves the latter out."""
     columns = dict(_columns(stage))
-    shown = {
+    shown: dict[str, tuple[str, Callable[[float], str]]] = {
         "samples_per_s": ("samples/s", short),
         "answer_tokens_per_s": ("answer tokens/s", short),
         "mfu": ("MFU", percent),

@@ -214,6 +214,7 @@ def test_a_killed_run_repeats_nothing(tmp_path):
 
 def test_the_key_comes_from_the_environment_and_goes_nowhere_else(tmp_path, monkeypatch):
     monkeypatch.setenv("EYES_KEY", "secret-word")
+    monkeypatch.setenv("OPENAI_API_KEY", "for another server")
     with ChatServer(echo) as server:
         list(
             Endpoint(config(server, key_variable="EYES_KEY"), ReplyCache(tmp_path / "cache")).ask(
@@ -226,6 +227,12 @@ def test_the_key_comes_from_the_environment_and_goes_nowhere_else(tmp_path, monk
     monkeypatch.setenv("EYES_KEY", " ")
     with pytest.raises(DataError, match="EYES_KEY is empty"):
         Endpoint(config(server, key_variable="EYES_KEY"))
+
+
+def test_without_the_client_the_extra_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "openai", None)
+    with pytest.raises(DataError, match=r"pip install 'sailvit\[annotate\]', or ask a run's model"):
+        Endpoint(EndpointConfig(url="http://localhost:1/v1", model="m"))
 
 
 def test_images_travel_as_data_uris_in_their_places(tmp_path):
@@ -332,9 +339,8 @@ def test_a_body_that_is_no_completion_says_where():
     with pytest.raises(ValueError, match=r"choices.0.message.content"):
         read_reply(b'{"choices": [{"message": {"content": 3}}]}')
     assert read_reply(b'{"choices": [{"message": {"content": "x"}}], "usage": null}').text == "x"
-    assert b'"temperature": 0.0' in request_body(
-        EndpointConfig(url="http://x", model="m"), question("a")
-    )
+    body = request_body(EndpointConfig(url="http://x", model="m"), question("a"))
+    assert body["temperature"] == 0.0
 
 
 class Batches:

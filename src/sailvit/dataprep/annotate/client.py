@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import os
 import threading
-from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
 
 from sailvit.core.errors import DataError
 from sailvit.core.records import Record
 from sailvit.core.seeding import derive_seed
+from sailvit.data.process_pool import in_order
 from sailvit.dataprep.annotate.cache import ReplyCache, question_key
 from sailvit.dataprep.annotate.replies import Reply, Usage
-from sailvit.dataprep.annotate.transport import EndpointError, RejectedError, TryAgainError, post
+from sailvit.dataprep.annotate.transport import (
+    EndpointError,
+    RejectedError,
+    Transport,
+    TryAgainError,
+)
 from sailvit.dataprep.annotate.wire import EndpointConfig, read_reply, request_body
 
 PATIENCE = 20
@@ -32,8 +38,7 @@ class Endpoint:
         self.config = config
         self.usage = Usage()
         self._cache = cache
-        self._url = config.url.rstrip("/") + "/chat/completions"
-        self._key = _key(config.key_variable)
+        self._server = Transport(config.url, key=_key(config.key_variable), timeout=config.timeout)
         self._stop = threading.Event()
         self._reached = False
 
@@ -48,26 +53,22 @@ class Endpoint:
         self._stop.clear()
         pool = ThreadPoolExecutor(self.config.concurrency, thread_name_prefix="asking")
         try:
-            for reply in self._ordered(pool, records):
+            for reply in in_order(
+                lambda record: pool.submit(self.reply, record),
+                Future.result,
+                records,
+                most=_PREFETCH * self.config.concurrency,
+            ):
                 failures = failures + 1 if reply.error is not None else 0
                 if failures >= PATIENCE:
                     raise EndpointError(
-                        f"the last {failures} records got no answer from {self._url} ({reply.error}); what came before"
-                        " is kept: start again when the server is well"
+                        f"the last {failures} records got no answer from {self._server.url}"
+                        f" ({reply.error}); what came before is kept: start again when the server is well"
                     )
                 yield reply
         finally:
             self._stop.set()
             pool.shutdown(cancel_futures=True)
-
-    def _ordered(self, pool: ThreadPoolExecutor, records: Iterable[Record]) -> Iterator[Reply]:
-        waiting: deque[Future[Reply]] = deque()
-        for record in records:
-            waiting.append(pool.submit(self.reply, record))
-            if len(waiting) >= _PREFETCH * self.config.concurrency:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
 
     def reply(self, record: Record) -> Reply:
         """The reply to one record, from the cache or the server."""
@@ -86,7 +87,7 @@ class Endpoint:
         self.usage.took(reply)
         return reply
 
-    def _asked(self, body: bytes, key: str) -> Reply:
+    def _asked(self, body: Mapping[str, Any], key: str) -> Reply:
         """The server's reply after as many attempts as it takes, or the last attempt's failure."""
         reason = "stopped"
         for attempt in range(self.config.attempts):
@@ -95,9 +96,7 @@ class Endpoint:
             self.usage.add("requests")
             self.usage.add("repeats", int(attempt > 0))
             try:
-                reply = read_reply(
-                    post(self._url, body, key=self._key, timeout=self.config.timeout)
-                )
+                reply = read_reply(self._server.post(body))
             except RejectedError as error:
                 return Reply(error=str(error))
             except (TryAgainError, ValueError) as error:
@@ -112,7 +111,7 @@ class Endpoint:
         """Wait before the next attempt, longer each time, and not all threads equally long."""
         if getattr(error, "refused", False) and not self._reached:
             raise EndpointError(
-                f"nothing listens at {self._url}; start the server, or correct the address"
+                f"nothing listens at {self._server.url}; start the server, or correct the address"
             ) from error
         if attempt + 1 >= self.config.attempts:
             return

@@ -1,17 +1,16 @@
-"""One HTTP request: its body, or what became of it in terms of whether asking again can help.
+"""One request through the openai client: its body, or what became of it in terms of whether
+asking again can help.
 
-The standard library's client does: huggingface_hub has changed its HTTP library between
-releases that this project supports, a model's answer takes seconds, and retries have to be
-decided here in any case.
+The client's own retries are off. It does not repeat an answer that is cut off or holds no words,
+it reads a connection that nobody listens to as one that will come back, and its waits, up to two
+minutes, do not end when the run stops; so the caller repeats.
 """
 
 from __future__ import annotations
 
-import http.client
 import time
-import urllib.error
-import urllib.request
-from email.message import Message
+from collections.abc import Mapping
+from typing import Any
 
 from sailvit.core.errors import DataError
 
@@ -42,80 +41,95 @@ class EndpointError(DataError):
     """A server that cannot be used: asking about other records would fail as well."""
 
 
-def post(url: str, body: bytes, *, key: str | None, timeout: float) -> bytes:
-    """The body of the response to a POST of JSON, complete within `timeout` seconds.
+class Transport:
+    """A server's chat completions, which several threads may ask for at a time."""
 
-    Raises:
-        TryAgainError: nothing came, or not all, or the server is busy.
-        RejectedError: the server refuses this body.
-        EndpointError: the server refuses everything.
-    """
-    headers = {
-        "Content-Type": "application/json",
-        **({"Authorization": f"Bearer {key}"} if key else {}),
-    }
-    request = urllib.request.Request(url, body, headers, method="POST")
-    deadline = time.monotonic() + timeout
-    try:
-        with _opener().open(request, timeout=timeout) as response:
-            return _read(response, deadline)
-    except urllib.error.HTTPError as error:
-        with error:
-            raise _judged(url, error) from error
-    except urllib.error.URLError as error:
-        refused = isinstance(error.reason, ConnectionRefusedError)
-        raise TryAgainError(f"no connection ({error.reason})", refused=refused) from error
-    except (OSError, http.client.HTTPException) as error:
-        raise TryAgainError(f"{type(error).__name__} {error}".strip()) from error
+    def __init__(self, url: str, *, key: str | None, timeout: float) -> None:
+        """A request is complete within `timeout` seconds, or is given up."""
+        try:
+            import httpx2
+            import openai
+        except ImportError as error:
+            raise DataError(
+                f"asking {url} needs the openai client; install it with: pip install"
+                " 'sailvit[annotate]', or ask a run's model with --mllm"
+            ) from error
+        self._openai, self._http, self._timeout = openai, httpx2, timeout
+        unsaid = openai.Omit()
+        # What the environment holds for OpenAI's own server is not for this one.
+        self._headers = {
+            "Authorization": f"Bearer {key}" if key else unsaid,
+            "OpenAI-Organization": unsaid,
+            "OpenAI-Project": unsaid,
+        }
+        self._client = openai.OpenAI(
+            base_url=url,
+            api_key=key or "none",
+            max_retries=0,
+            timeout=timeout,
+            # A redirect would hand the key to another host.
+            http_client=openai.DefaultHttpxClient(follow_redirects=False),
+        )
+        self.url = f"{url.rstrip('/')}/chat/completions"
+        """Where requests go."""
+
+    def post(self, body: Mapping[str, Any]) -> bytes:
+        """The body of the response to one request.
+
+        Raises:
+            TryAgainError: nothing came, or not all, or the server is busy.
+            RejectedError: the server refuses this body.
+            EndpointError: the server refuses everything.
+        """
+        deadline = time.monotonic() + self._timeout
+        try:
+            completions = self._client.chat.completions.with_streaming_response
+            with completions.create(**body, extra_headers=self._headers) as response:
+                return _read(response, deadline)
+        except self._openai.APIStatusError as error:
+            raise self._judged(error) from error
+        except self._openai.APIConnectionError as error:
+            refused = _is_refused(error)
+            reason = error.__cause__ or error
+            raise TryAgainError(f"no connection ({reason})", refused=refused) from error
+        except self._http.HTTPError as error:
+            raise TryAgainError(f"{type(error).__name__} {error}".strip()) from error
+
+    def _judged(self, error: Any) -> Exception:
+        said = error.response.text[:300].strip()
+        what = f"status {error.status_code}{': ' if said else ''}{said}"
+        if error.status_code in _AGAIN:
+            return TryAgainError(what, after=_seconds(error.response.headers))
+        if error.status_code in _HOPELESS:
+            advice = {401: "the key", 403: "the key", 402: "the account"}.get(
+                error.status_code, "the address and the model's name"
+            )
+            return EndpointError(f"{self.url} answers with {what}; check {advice}")
+        return RejectedError(what)
 
 
-def _opener() -> urllib.request.OpenerDirector:
-    """A client that knows proxies but follows no redirect: that would hand the key to another
-    host.
-    """
-    opener = urllib.request.OpenerDirector()
-    for handler in (
-        urllib.request.ProxyHandler(),
-        urllib.request.HTTPHandler(),
-        urllib.request.HTTPSHandler(),
-        urllib.request.HTTPDefaultErrorHandler(),
-        urllib.request.HTTPErrorProcessor(),
-    ):
-        opener.add_handler(handler)
-    return opener
+def _is_refused(error: BaseException | None) -> bool:
+    """Whether nothing listens; the client wraps what the system said more than once."""
+    while error is not None and not isinstance(error, ConnectionRefusedError):
+        error = error.__cause__ or error.__context__
+    return error is not None
 
 
-def _read(response: http.client.HTTPResponse, deadline: float) -> bytes:
-    """The whole body. The library's time-out is per read, so a server that drips needs a
-    deadline of its own.
+def _read(response: Any, deadline: float) -> bytes:
+    """The whole body. The client's time-out is per read, so a server that drips needs a deadline
+    of its own.
     """
     body = bytearray()
-    while block := response.read1(1 << 16):
+    for block in response.iter_bytes():
         body += block
         if len(body) > _LARGEST:
             raise RejectedError(f"the response has more than {_LARGEST:,} bytes")
         if time.monotonic() > deadline:
             raise TryAgainError("the response took too long")
-    declared = response.headers.get("Content-Length")
-    if declared is not None and len(body) < int(declared):
-        raise TryAgainError(f"the response ended after {len(body)} of {declared} bytes")
     return bytes(body)
 
 
-def _judged(url: str, error: urllib.error.HTTPError) -> Exception:
-    said = error.read(300).decode("utf-8", "replace").strip()
-    what = f"status {error.code}{': ' if said else ''}{said}"
-    if error.code in _AGAIN:
-        return TryAgainError(what, after=_seconds(error.headers))
-    if error.code in _HOPELESS:
-        advice = {401: "the key", 403: "the key", 402: "the account"}.get(
-            error.code, "the address and the model's name"
-        )
-        return EndpointError(f"{url} answers with {what}; check {advice}")
-    return RejectedError(what)
-
-
-def _seconds(headers: Message) -> float | None:
+def _seconds(headers: Mapping[str, str]) -> float | None:
     """What `Retry-After` asks for, if it gives seconds; its other form, a date, is rare and
     left to the backoff.
     """

@@ -79,14 +79,14 @@ class _Completion(BaseModel):
     """Counts, where the server gives them."""
 
 
-def request_body(config: EndpointConfig, record: Record) -> bytes:
+def request_body(config: EndpointConfig, record: Record) -> dict[str, Any]:
     """The request that asks the model to answer a record's last turn, images as data URIs in
     their places.
     """
     images = iter(record.images)
     messages = [{"role": turn.role, "content": _content(turn, images)} for turn in record.turns]
     settings = {"temperature": config.temperature, "max_tokens": config.longest}
-    return json.dumps({"model": config.model, "messages": messages, **settings}).encode()
+    return {"model": config.model, "messages": messages, **settings}
 
 
 def read_reply(body: bytes) -> Reply:
