@@ -4,6 +4,9 @@ tokens.
 
 from dataclasses import dataclass
 
+PLACEHOLDER = "<|image_pad|>"
+"""The token that stands for an image where a recipe names no other."""
+
 
 @dataclass(frozen=True)
 class VisualLayout:

@@ -88,10 +88,38 @@ def test_texts_are_tokenized_with_a_recipe(processor):
         fingerprint = "listed"
 
     source = Listed([Record("a", (Turn("user", "no answer"),))])
-    assert check({"set": source}).bad == {}
+    assert check({"set": source}).bad == {"turns": 1}
     report = check({"set": source}, processor=processor)
     assert sum(report.bad.values()) == 1
     assert "no assistant turn" in report.examples[0].reason
+
+
+def conversation(question: str = "what?", answer: str | None = "a cat") -> dict:
+    turns = [{"from": "human", "value": question}, {"from": "gpt", "value": answer}]
+    return {"conversations": turns[: 1 if answer is None else 2]}
+
+
+@pytest.mark.parametrize(
+    ("row", "kind", "reason"),
+    [
+        (conversation(answer=None), "turns", "no assistant turn"),
+        (conversation(answer="half \ud83d"), "text", "no Unicode"),
+        (conversation("<|image_pad|> what?"), "marks", "<|image_pad|>"),
+        (conversation("<image> what?"), "marks", "1 <image> marks"),
+    ],
+)
+def test_without_a_recipe_texts_are_checked_and_named_by_their_line(row, kind, reason, tmp_path):
+    rows = [conversation(), None, conversation(), row, conversation()]
+    lines = ["" if each is None else json.dumps(each) for each in rows]
+    (tmp_path / "d.jsonl").write_text("\n".join(lines) + "\n")
+    source = opened(SourceConfig(format="llava", path=str(tmp_path / "d.jsonl")))
+    report = check({"set": source})
+    assert (report.checked, report.bad) == (4, {kind: 1})
+    (found,) = report.examples
+    assert (found.position, found.place) == (2, f"{tmp_path / 'd.jsonl'}:4")
+    assert reason in found.reason
+    (line,) = report.model_dump()["examples"]
+    assert (line["place"], line["offset"]) == (found.place, 4)
 
 
 def test_damage_of_indexed_shards_has_its_place(tmp_path):

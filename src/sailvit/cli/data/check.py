@@ -29,7 +29,8 @@ def check(  # noqa: PLR0913, PLR0917 - the options of a command
     format_name: Format = None,
     images: Images = None,
     recipe: Annotated[
-        Path | None, typer.Option(help="Recipe to tokenize with; left out, texts are only read.")
+        Path | None,
+        typer.Option(help="Recipe to tokenize with; left out, texts are checked but not counted."),
     ] = None,
     samples: Annotated[
         int | None, typer.Option(min=1, help="Read about this many records, drawn at random.")

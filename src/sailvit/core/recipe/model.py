@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 
 from sailvit.core.config import Config
+from sailvit.core.layout import PLACEHOLDER
 from sailvit.core.recipe.types import Count, Part
 
 
@@ -53,7 +54,7 @@ class ModelConfig(Config):
     feature_layer: int = -1
     """Which hidden state of the tower feeds the connector; -1 is the last, -2 the one
     before."""
-    placeholder: str = "<|image_pad|>"
+    placeholder: str = PLACEHOLDER
     """Token that stands for one visual token; added to the tokenizer when missing."""
     chat_date: datetime.date | None = None
     """Date that dated chat templates write (`2026-01-31`); None means the day on which the run

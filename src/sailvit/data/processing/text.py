@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from operator import itemgetter
@@ -82,19 +82,9 @@ class TextEncoder:
         each image's tiles.
         """
         text, spans = self.render(record)
-        if not spans:
-            raise DataError(
-                "no assistant turn, so nothing to learn; give the record an answer or remove it",
-                kind="turns",
-            )
+        _refuse_nothing_learnt(record)
         answers = (turn for turn in record.turns if turn.role == "assistant")
         spans = [span for span, turn in zip(spans, answers, strict=True) if turn.learnt]
-        if not spans:
-            raise DataError(
-                "every answer is marked as not to be learnt; expected one to learn: set its flag to"
-                " 1 or remove the record",
-                kind="turns",
-            )
         return self._tokenize(text, spans, tiles)
 
     def encode_prompt(self, record: Record, tiles: Sequence[int]) -> Tokenized:
@@ -163,22 +153,8 @@ class TextEncoder:
         return with_reasoning(turn.reasoning, turn.text.strip())
 
     def _contents(self, record: Record) -> list[str]:
-        placeholder = self.layout.placeholder
-        # Marks first: the placeholder may be spelt as they are.
-        texts = [_checked(self._said(turn)).split(IMAGE_MARK) for turn in record.turns]
-        if any(placeholder in piece for pieces in texts for piece in pieces):
-            raise DataError(
-                f"a turn contains the placeholder token {placeholder!r}; expected {IMAGE_MARK} where an image goes",
-                kind="marks",
-            )
-        marks = sum(len(pieces) - 1 for pieces in texts)
-        if marks != len(record.images):
-            raise DataError(
-                f"{marks} {IMAGE_MARK} marks for {len(record.images)} images; expected one mark per image:"
-                " add or remove marks in the turns",
-                kind="marks",
-            )
-        return [placeholder.join(pieces) for pieces in texts]
+        placeholder, said = self.layout.placeholder, map(self._said, record.turns)
+        return [placeholder.join(pieces) for pieces in _pieces(said, record, placeholder)]
 
     def _tokenize(
         self, text: str, spans: Sequence[tuple[int, int]], tiles: Sequence[int]
@@ -204,6 +180,46 @@ class TextEncoder:
             begins = images + np.cumsum(lengths) - lengths - np.arange(len(images))
             runs = tuple(zip(begins.tolist(), (begins + lengths).tolist(), strict=True))
         return Tokenized(ids, np.append(answers, IGNORED)[1:], runs)
+
+
+def refuse_unlearnable(record: Record, placeholder: str) -> None:
+    """DataError for a record that no tokenizer with this placeholder token makes a sample of."""
+    _pieces((turn.text for turn in record.turns), record, placeholder)
+    _refuse_nothing_learnt(record)
+
+
+def _refuse_nothing_learnt(record: Record) -> None:
+    learnt = [turn.learnt for turn in record.turns if turn.role == "assistant"]
+    if not learnt:
+        raise DataError(
+            "no assistant turn, so nothing to learn; give the record an answer or remove it",
+            kind="turns",
+        )
+    if not any(learnt):
+        raise DataError(
+            "every answer is marked as not to be learnt; expected one to learn: set its flag to"
+            " 1 or remove the record",
+            kind="turns",
+        )
+
+
+def _pieces(texts: Iterable[str], record: Record, placeholder: str) -> list[list[str]]:
+    """The texts of a record's turns, split at their image marks."""
+    # Marks first: the placeholder may be spelt as they are.
+    found = [_checked(text).split(IMAGE_MARK) for text in texts]
+    if any(placeholder in piece for pieces in found for piece in pieces):
+        raise DataError(
+            f"a turn contains the placeholder token {placeholder!r}; expected {IMAGE_MARK} where an image goes",
+            kind="marks",
+        )
+    marks = sum(len(pieces) - 1 for pieces in found)
+    if marks != len(record.images):
+        raise DataError(
+            f"{marks} {IMAGE_MARK} marks for {len(record.images)} images; expected one mark per image:"
+            " add or remove marks in the turns",
+            kind="marks",
+        )
+    return found
 
 
 def _checked(text: str) -> str:

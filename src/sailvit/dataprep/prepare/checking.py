@@ -15,11 +15,13 @@ from pydantic import field_serializer
 
 from sailvit.core.bad_records import UNUSABLE, BadRecord, bad_record
 from sailvit.core.config import Config
+from sailvit.core.layout import PLACEHOLDER
 from sailvit.core.records import Source, faults_of, place_of
 from sailvit.core.seeding import numpy_generator
 from sailvit.data.process_pool import map_ordered
 from sailvit.data.processing.images import load_image
 from sailvit.data.processing.processor import Processor
+from sailvit.data.processing.text import refuse_unlearnable
 from sailvit.data.rows.keys import count_unread
 
 _CHUNK = 256
@@ -61,7 +63,7 @@ class Checker:
     source: Source
     """Gives the records."""
     processor: Processor | None
-    """Tokenizes them; None: they are not tokenized."""
+    """Tokenizes them; None: only what every tokenizer would refuse is found."""
 
     def check(self, positions: NDArray[np.int64]) -> Read:
         """How many images were decoded, what is wrong and what is unread at these positions."""
@@ -74,7 +76,9 @@ class Checker:
                 for image in record.images:
                     load_image(image)
                     images += 1
-                if self.processor is not None:
+                if self.processor is None:
+                    refuse_unlearnable(record, PLACEHOLDER)
+                else:
                     self.processor.draft(self.name, record)
             except UNUSABLE as error:
                 name, place = record.id if record else None, place_of(self.source, position)
