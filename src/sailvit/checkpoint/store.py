@@ -84,7 +84,7 @@ class Checkpoints:
         self._keep = keep
         self._keep_best = keep_best
         self._pending: Future[None] | None = None
-        # Saving goes on beside training, whose own collectives must not meet these.
+        # Saving goes on beside training, whose own collectives must not mix with these.
         self._group = dist.new_group(backend="gloo") if world() > 1 else None
 
     def save(

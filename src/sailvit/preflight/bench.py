@@ -112,6 +112,7 @@ def bench(
     bundle = build(recipe.model, recipe.seed, weights="random", device=device)
     data = gather(recipe, bundle)
     parallelize(bundle.mllm, recipe.parallel, device, bf16=bf16)
+    # As in training: dropout costs time too.
     bundle.mllm.train()
     stages = []
     for index in range(len(recipe.stages)):
@@ -180,6 +181,7 @@ class _Watch(Callback):
         """The figures; `listed` is the maker's peak."""
         records = self._records
         seconds = sum(record.seconds for record in records)
+        # Weighted by time, as steps differ in length.
         flops = (
             sum(record.mfu * record.seconds for record in records) * run.peak * world() / seconds
         )

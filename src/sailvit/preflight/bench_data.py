@@ -52,7 +52,7 @@ def gather(recipe: Recipe, bundle: ModelBundle) -> BenchData:
             paired = any(
                 "contrastive" in stage.objectives and name in stage.data for stage in recipe.stages
             )
-            # Half of the words ask, half of them answer, as `sailvit plan` assumes.
+            # Half of the words ask and half of them answer, as `sailvit plan` assumes.
             sources[name] = InventedSource(
                 bundle.layout,
                 count=RECORDS,

@@ -135,6 +135,7 @@ def _scores(model: MLLM, answers: float) -> float:
     the head is plain, of all answers elsewhere.
     """
     elements: float = answers * model.language.get_output_embeddings().weight.shape[0]
+    # The loss holds no more than a chunk at once (models/languages/head.py).
     return PER_SCORE * (min(elements, CHUNK) if model.plain_head else elements)
 
 
@@ -152,6 +153,7 @@ def _kept_layers(model: nn.Module) -> list[nn.Linear]:
     """Layers that hold a graph: from the first trained block on; in a frozen part all, as
     gradients pass through.
     """
+    # What precedes and follows the blocks is a few layers among dozens, and is left out.
     blocks = find_blocks(model)[1] or [model]
     trained = [block for block in blocks if any(p.requires_grad for p in block.parameters())]
     return [

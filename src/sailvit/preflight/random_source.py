@@ -87,6 +87,7 @@ def _text(words: int, generator: np.random.Generator) -> str:
 def _picture(layout: VisualLayout, tiles: int, seed: int) -> bytes:
     """A JPEG, `tiles` tiles wide and one high, with soft shapes and grain like a photograph."""
     generator = numpy_generator(seed, "picture", tiles)
+    # In one row, so that the grid of closest aspect ratio has exactly these tiles.
     size = (layout.tile_size * tiles, layout.tile_size)
     soft = Image.fromarray(generator.integers(0, 256, (8, 8 * tiles, 3), dtype=np.uint8))
     pixels = np.asarray(soft.resize(size, Image.Resampling.BICUBIC), dtype=np.int16)

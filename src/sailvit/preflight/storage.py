@@ -57,6 +57,7 @@ def estimate_storage(
         weights = WEIGHT * sum(parameters[part] for part in PARTS if part in changed)
         per_trained = MOMENTS + WAY_BACK * (stage.schedule.search is not None)
         states.append(weights + per_trained * sum(trains.values()))
+        # Unchanged parts are hard links, which take no space.
         written = [part for part in stage.save if not same_weights(recipe, index, part)]
         parts += WEIGHT * sum(parameters[part] for part in written)
     kept = recipe.checkpoint.keep + recipe.checkpoint.best + 1
@@ -67,6 +68,7 @@ def storage_remarks(storage: Storage | None, folder: Path) -> list[str]:
     """A sentence when the disk that `folder` would be on has less room than the run needs."""
     if storage is None:
         return []
+    # The folder itself is often not there yet.
     there = next(place for place in (folder, *folder.parents) if place.exists())
     free = shutil.disk_usage(there).free
     if free >= storage.disk:

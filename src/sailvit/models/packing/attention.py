@@ -310,7 +310,7 @@ def _packed_mask(
     """
     # transformers sets it where a model combines the causal mask with a function of its own.
     if use_vmap:
-        raise ModelError("the language masks more than what lies ahead")
+        raise ModelError("the language has a mask of its own besides the causal one")
     if local_size is None or mask_function is None:
         return None
     return PackedMask(mask_function, local_size)

@@ -181,8 +181,8 @@ class ProofCallback(Callback):
             if g["share"]
         ]
         risen = all(highest >= min(_VISIBLE, share * peak / 2) for share, highest in reached)
-        looks = bool(self._planned["tower"] or self._planned["connector"])
-        return (evidence.images > 0 or not looks) and (risen or bool(evidence.astray))
+        needs_image = bool(self._planned["tower"] or self._planned["connector"])
+        return (evidence.images > 0 or not needs_image) and (risen or bool(evidence.astray))
 
     def _check_rates(self, run: StageRun) -> None:
         """Compare every group's rate with the schedule, computed from the recipe alone."""
@@ -251,6 +251,7 @@ class ProofCallback(Callback):
     def _verdict(
         self, evidence: Evidence, part: Part, changed: set[str], held: dict[str, int]
     ) -> str:
+        # Causes before symptoms: a weight that no group holds does not move either.
         planned = self._planned[part]
         if lacking := sorted(planned - held.keys()):
             return f"{_some(lacking)} should train but no optimizer group holds {_them(lacking)}"

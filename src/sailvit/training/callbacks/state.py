@@ -166,6 +166,7 @@ def _blank(name: str, shape: torch.Size, owners: Mapping[str, torch.Tensor]) -> 
     if owner is None:
         return torch.zeros(shape)
     owner = owner.detach()
+    # Adam's step count is a scalar, and never sharded.
     return (
         torch.zeros_like(owner) if owner.shape == shape else torch.zeros(shape, device=owner.device)
     )

@@ -72,6 +72,7 @@ def tokenizer_problems(recipe: Recipe) -> list[SailvitError]:
     except DataError as error:
         return [DataError(f"model.language: {error}", kind=error.kind)]
     except ModelError:
+        # Loading the model fails likewise, with a message about the checkpoint.
         return []
     return []
 
@@ -168,6 +169,7 @@ def _too_long(table: CostTable, sequence: int) -> NDArray[np.int64]:
     """Positions of records whose first answer begins after the end of a pack."""
     if table.firsts is None:
         return np.zeros(0, dtype=np.int64)
+    # The label at a pack's last position would be the token after it, which is cut off.
     cut = (table.tokens > sequence) & (table.firsts >= sequence - 1)
     return np.flatnonzero(cut)
 

@@ -111,13 +111,13 @@ def choose(
 def packs(texts: tuple[Sample, ...], longest: int) -> list[list[Sample]]:
     """The texts in order, in packs of at most `longest` tokens."""
     filled: list[list[Sample]] = []
-    room = 0
+    left = 0
     for text in texts:
-        if not filled or len(text.tokens) > room:
+        if not filled or len(text.tokens) > left:
             filled.append([])
-            room = longest
+            left = longest
         filled[-1].append(text)
-        room -= len(text.tokens)
+        left -= len(text.tokens)
     return filled
 
 

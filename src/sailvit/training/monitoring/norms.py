@@ -59,6 +59,7 @@ def _change(
 
 def _totals(squares: Squares, device: torch.device) -> dict[str, float]:
     """The sums over all tensors and processes."""
+    # Stacked first: one copy from the device instead of one per tensor.
     empty = torch.zeros((), device=device)
     sums = [
         torch.stack([empty, *(part.to(device) for part in parts)]).double().sum()

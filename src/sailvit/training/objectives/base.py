@@ -116,6 +116,8 @@ class Contrastive(Objective):
         images, captions = self.pairs(model, activations.visual, batch)
         ids = _captioned_ids(batch)
         if self._bank is None:
+            # Other processes' rows come without a graph: each process gives the gradients of
+            # its own rows, and their sum over processes is whole.
             row = rows_before(len(images), images.device)
             all_images, all_captions = gather_rows(images), gather_rows(captions)
             all_ids = gather_rows(ids)

@@ -129,4 +129,6 @@ def _groups(
 
 
 def _adamw(groups: list[dict[str, object]], config: OptimConfig) -> torch.optim.AdamW:
+    # Of torch's three implementations the fastest, by its documentation: one pass over weights,
+    # gradients and moments.
     return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, eps=config.eps, fused=True)

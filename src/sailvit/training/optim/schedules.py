@@ -40,6 +40,7 @@ def _wsd(schedule: ScheduleConfig, done: float) -> float:
 
 def _left(begins: float, done: float) -> float:
     """Share of the way from `begins` to the end that is left at `done`."""
+    # Warm-up may take the whole stage: then nothing lies between.
     return (1.0 - done) / max(1.0 - begins, 1e-12)
 
 

@@ -24,6 +24,7 @@ class Line:
 
 def fit_line(losses: Sequence[float]) -> Line:
     """The line through at least three losses, one per step."""
+    # fsum rounds only once: a slope is a small difference of large sums.
     count = len(losses)
     middle, mean = (count - 1) / 2, math.fsum(losses) / count
     spread = math.fsum((step - middle) ** 2 for step in range(count))

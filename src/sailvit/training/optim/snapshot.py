@@ -73,6 +73,7 @@ class Snapshot:
 
 
 def _copy(tensor: torch.Tensor, keep: Literal["cpu", "device"]) -> torch.Tensor:
+    # copy=True, as a tensor that is there already would otherwise be returned itself.
     return tensor.detach().to("cpu" if keep == "cpu" else tensor.device, copy=True)
 
 

@@ -52,6 +52,7 @@ def export_stage(run: StageRun, token: str) -> None:
         RunError: a part could not be exported; the state is kept, and a resumed run tries
             again.
     """
+    # Rank 0 decides for all: shared file systems may show files late on other machines.
     missing: dict[Part, str | None] = broadcast(_missing(run, token) if rank() == 0 else None)
     problems: dict[str, str] = {
         part: told
@@ -140,6 +141,7 @@ def _problem(action: Callable[[], None]) -> str | None:
         action()
     except FAILURES as error:
         told = reason(error) if not isinstance(error, SailvitError) else str(error)
+    # One answer for all, or a process would wait alone in the next collective.
     return next((text for text in gather_objects(told) if text), None)
 
 
@@ -147,6 +149,7 @@ def _signature(folder: Path) -> dict[str, list[int]] | None:
     """Size and time of a part's files, which hard links share; None without the folder."""
     if not folder.is_dir():
         return None
+    # No checksums: they would read all parts again at every stage's end.
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     return {
         str(path.relative_to(folder)): [path.stat().st_size, path.stat().st_mtime_ns]

@@ -191,6 +191,7 @@ def fingerprint_folder(source: str) -> str | None:
     )
     if not files:
         return None
+    # Weights and config alone: a model card or tokenizer may change and the weights stay.
     digest = hashlib.blake2b(digest_size=8)
     for path in files:
         with path.open("rb") as file:

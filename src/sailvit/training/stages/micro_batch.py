@@ -25,6 +25,7 @@ def shared_loss(
         hold_gradients(run.model, hold=not last and run.recipe.parallel.reduce == "last")
         return _loss(run, batch, counts)
     if run.replicas is None:
+        # One per stage: DistributedDataParallel fixes the parameters whose gradients it sums.
         trained = [p for group in run.optimizer.param_groups for p in group["params"]]
         run.replicas = Replicas(_loss, trained)
     return run.replicas(run, batch, counts, last=last)

@@ -46,6 +46,7 @@ def _with_features(model: MLLM, batches: list[Batch], room: float) -> list[Batch
     if any(parameter.requires_grad for parameter in model.tower.parameters()):
         return batches
     tile = BYTES_PER_FEATURE * model.tower.patches * model.tower.width
+    # A micro-batch without tiles may run a blank one, which then is kept too.
     sizes = accumulate(max(1, len(batch.tiles)) * tile for batch in batches)
     # The same number on every process, as a pass of a sharded tower has collectives.
     kept = lowest(sum(size <= room for size in sizes), batches[0].tokens.device)

@@ -88,6 +88,7 @@ class StageRun:
     def share_done(self, samples: int, tokens: int) -> float:
         """Share of the stage, 0..1, that is done after so many samples and tokens."""
         done = tokens if self.stage.length.tokens is not None else samples
+        # A length in tokens ends with the first step that reaches it, mostly past it.
         return min(done / self.target, 1.0)
 
     def rate(self, done: float) -> float:
