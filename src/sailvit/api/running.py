@@ -16,6 +16,7 @@ from sailvit.api.continuing import (
     wish_of,
 )
 from sailvit.api.screen import Screen
+from sailvit.core.atomic import whole_file
 from sailvit.core.errors import RunError
 from sailvit.core.ownership import is_run, manifest_of
 from sailvit.core.recipe import Recipe
@@ -171,10 +172,8 @@ def train_claimed(
 
 def _write_recipe(folder: RunFolder, text: str) -> None:
     try:
-        folder.path.mkdir(parents=True, exist_ok=True)
-        draft = folder.recipe.with_name(folder.recipe.name + ".part")
-        draft.write_text(text, encoding="utf-8")
-        draft.replace(folder.recipe)
+        with whole_file(folder.recipe) as draft:
+            draft.write_text(text, encoding="utf-8")
     except OSError as error:
         raise RunError(
             f"{folder.path} cannot be written ({error.strerror}); make room or change its mode, or"

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from sailvit.core.atomic import whole_file
 from sailvit.core.errors import RunError
 from sailvit.core.ownership import others
 
@@ -65,10 +66,8 @@ def write_output(path: Path, text: str) -> None:
             return
         # A symbolic link stays one: the file that it leads to is replaced.
         real = path.resolve()
-        real.parent.mkdir(parents=True, exist_ok=True)
-        draft = real.with_name(real.name + ".part")
-        draft.write_text(text, encoding="utf-8")
-        draft.replace(real)
+        with whole_file(real) as draft:
+            draft.write_text(text, encoding="utf-8")
     except OSError as error:
         raise RunError(
             f"{path} cannot be written ({error.strerror}); make room or change the mode of"

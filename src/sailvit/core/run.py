@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sailvit.core.atomic import whole_file
 from sailvit.core.errors import RunError
 
 
@@ -127,11 +128,9 @@ def write_json(path: Path, value: Any) -> None:
     """Write `value` as indented JSON, all or nothing: a crash leaves the previous file as it
     was.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # Beside the file, not in /tmp: a rename is atomic on one file system only.
-    draft = path.with_name(path.name + ".part")
-    draft.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    draft.replace(path)
+    with whole_file(path) as draft:
+        text = json.dumps(value, indent=1, ensure_ascii=False)
+        draft.write_text(text + "\n", encoding="utf-8")
 
 
 def read_json(path: Path) -> Any:

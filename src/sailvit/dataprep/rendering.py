@@ -13,6 +13,7 @@ from itertools import islice
 from multiprocessing import get_context
 from pathlib import Path
 
+from sailvit.core.atomic import whole_file
 from sailvit.core.errors import DataError
 from sailvit.core.outputs import refuse_foreign_folder
 from sailvit.core.records import Source
@@ -94,9 +95,8 @@ def write(portion: Portion) -> int:
             path.write_bytes(data)
             names.append(path.relative_to(portion.out).as_posix())
         lines.append(json.dumps(llava_row(record, names), ensure_ascii=False) + "\n")
-    draft = portion.rows.with_suffix(".draft")
-    draft.write_text("".join(lines), encoding="utf-8")
-    draft.replace(portion.rows)
+    with whole_file(portion.rows) as draft:
+        draft.write_text("".join(lines), encoding="utf-8")
     return len(lines)
 
 
@@ -132,9 +132,7 @@ def _in_parallel(portions: list[Portion], workers: int) -> Iterator[int]:
 
 def _join(portions: list[Portion], rows: Path) -> None:
     """All rows in one file, in order; the portions' own files go."""
-    draft = rows.with_suffix(".draft")
-    with draft.open("wb") as file:
+    with whole_file(rows) as draft, draft.open("wb") as file:
         for portion in portions:
             file.write(portion.rows.read_bytes())
-    draft.replace(rows)
     shutil.rmtree(rows.parent / "parts")

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from sailvit.checkpoint.store import Checkpoints, Saved
+from sailvit.core.atomic import whole_file
 from sailvit.core.disk import explained
 from sailvit.core.errors import InterruptedRunError, RunError
 from sailvit.core.ownership import manifest_of
@@ -340,6 +341,5 @@ def keep_lines(path: Path, stage: int, step: int) -> None:
         if line and (line["stage_index"], line["step"]) <= (stage, step if step else -1):
             kept.append(text)
     # Replaced at once, as the run may be killed here too.
-    draft = path.with_name(path.name + ".part")
-    draft.write_text("".join(kept), encoding="utf-8")
-    draft.replace(path)
+    with whole_file(path) as draft:
+        draft.write_text("".join(kept), encoding="utf-8")

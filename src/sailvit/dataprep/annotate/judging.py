@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from sailvit.core.atomic import whole_file
 from sailvit.core.records import Source
 from sailvit.dataprep.annotate.prompts import prompt_record
 from sailvit.dataprep.annotate.replies import Asked, Responder, ask_about
@@ -66,17 +67,15 @@ def judge(
     failure. `report` is called once per record.
     """
     chosen = range(len(source)) if positions is None else positions
-    counts, draft = JudgeCounts(), out.with_name(out.name + ".part")
-    out.parent.mkdir(parents=True, exist_ok=True)
+    counts = JudgeCounts()
     asked = ask_about(
         source, lambda record, _: prompt_record(record, criterion.prompt), responder, chosen
     )
-    with draft.open("w", encoding="utf-8") as file:
+    with whole_file(out) as draft, draft.open("w", encoding="utf-8") as file:
         for item in asked:
             line = _line(item, name, criterion, counts)
             file.write(json.dumps(line, ensure_ascii=False) + "\n")
             report()
-    draft.replace(out)
     return counts
 
 

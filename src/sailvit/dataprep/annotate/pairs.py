@@ -20,6 +20,7 @@ from pydantic import (
     ValidationError,
 )
 
+from sailvit.core.atomic import whole_file
 from sailvit.core.records import IMAGE_MARK, ImageLike, Record, Source, Turn
 from sailvit.dataprep.annotate.prompts import prompt_record
 from sailvit.dataprep.annotate.replies import Asked, Responder, ask_about
@@ -84,19 +85,18 @@ def write_pairs(
     once per record.
     """
     chosen = range(len(source)) if positions is None else positions
-    harvest, draft, bad = (
-        Harvest(),
-        out.with_name(out.name + ".part"),
-        out.with_name(out.stem + "-bad.jsonl"),
-    )
-    out.parent.mkdir(parents=True, exist_ok=True)
+    harvest, bad = Harvest(), out.with_name(out.stem + "-bad.jsonl")
     asked = ask_about(
         source,
         lambda record, at: prompt_record(record, templates[at % len(templates)]),
         responder,
         chosen,
     )
-    with draft.open("w", encoding="utf-8") as rows, bad.open("w", encoding="utf-8") as rest:
+    with (
+        whole_file(out) as draft,
+        draft.open("w", encoding="utf-8") as rows,
+        bad.open("w", encoding="utf-8") as rest,
+    ):
         for item in asked:
             row, problem = _row(item, out, harvest)
             if row is not None:
@@ -104,7 +104,6 @@ def write_pairs(
             if problem is not None:
                 rest.write(json.dumps(problem, ensure_ascii=False) + "\n")
             report()
-    draft.replace(out)
     return harvest
 
 
@@ -161,9 +160,8 @@ def _keep(image: ImageLike, out: Path) -> str:
     if not path.exists():
         path.parent.mkdir(exist_ok=True)
         if not (isinstance(image, Path) and _linked(image, path, len(data))):
-            draft = path.with_suffix(".part")
-            draft.write_bytes(data)
-            draft.replace(path)
+            with whole_file(path) as draft:
+                draft.write_bytes(data)
     return name
 
 

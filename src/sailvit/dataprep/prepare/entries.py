@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from sailvit.core.atomic import whole_file
 from sailvit.core.bad_records import BadRecord
 from sailvit.core.config import Config
 from sailvit.core.errors import DataError
@@ -92,31 +93,28 @@ def write_costs(path: Path, indexes: Iterable[Path], records: int) -> FileMark:
     """Write the tokens and tiles of all shards' indexes as one int32[2, n]; one index at a time
     is in memory.
     """
-    part = path.with_name(path.name + ".part")
-    file: Any = (
-        np.lib.format.open_memmap(part, mode="w+", dtype=np.int32, shape=(2, records))
-        if records
-        else None
-    )
-    at = 0
-    for index in indexes:
-        entries = np.load(index, allow_pickle=False)
-        file[:, at : at + len(entries)] = entries["tokens"], entries["tiles"]
-        at += len(entries)
-    if file is None:
-        np.save(part.open("wb"), np.zeros((2, 0), np.int32), allow_pickle=False)
-    else:
-        file.flush()
-    part.replace(path)
+    with whole_file(path) as part:
+        file: Any = (
+            np.lib.format.open_memmap(part, mode="w+", dtype=np.int32, shape=(2, records))
+            if records
+            else None
+        )
+        at = 0
+        for index in indexes:
+            entries = np.load(index, allow_pickle=False)
+            file[:, at : at + len(entries)] = entries["tokens"], entries["tiles"]
+            at += len(entries)
+        if file is None:
+            np.save(part.open("wb"), np.zeros((2, 0), np.int32), allow_pickle=False)
+        else:
+            file.flush()
     return mark_of(path)
 
 
 def write_whole(path: Path, content: bytes) -> FileMark:
     """Write a file, all or nothing: a crash leaves the previous one as it was."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    part.write_bytes(content)
-    part.replace(path)
+    with whole_file(path) as part:
+        part.write_bytes(content)
     return FileMark(bytes=len(content), crc32=zlib.crc32(content))
 
 

@@ -10,6 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from sailvit.core.atomic import whole_file
 from sailvit.core.bad_records import BadRecord
 from sailvit.core.run import read_lines, write_json
 from sailvit.core.version import __version__
@@ -82,11 +83,12 @@ def read_bad(folder: Path) -> Iterator[BadRecord]:
 def _write_bad(path: Path, bad: Iterable[BadRecord]) -> int:
     """Write one line per record that was left out; returns their number."""
     count = 0
-    part = path.with_name(path.name + ".part")
     # A reason may quote text that is no Unicode.
-    with part.open("w", encoding="utf-8", errors="backslashreplace") as file:
+    with (
+        whole_file(path) as part,
+        part.open("w", encoding="utf-8", errors="backslashreplace") as file,
+    ):
         for record in bad:
             file.write(json.dumps(asdict(record), ensure_ascii=False) + "\n")
             count += 1
-    part.replace(path)
     return count

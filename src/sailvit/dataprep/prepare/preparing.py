@@ -18,6 +18,7 @@ from typing import Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
+from sailvit.core.atomic import whole_file
 from sailvit.core.bad_records import UNUSABLE, BadRecord, bad_record
 from sailvit.core.config import Config
 from sailvit.core.errors import DataError
@@ -94,14 +95,12 @@ class ShardWriter:
         """Write a shard, its index and the note that both are finished."""
         entries, bad = Entries(self.processor), list[BadRecord]()
         path = self.out / shard.name
-        part = path.with_name(path.name + ".part")
         size = crc32 = 0
         try:
-            with part.open("wb") as file:
+            with whole_file(path) as part, part.open("wb") as file:
                 for content in self._samples(shard, entries, bad):
                     crc32 = zlib.crc32(content, crc32)
                     size += file.write(content)
-            part.replace(path)
             index = entries.write(self.out, shard.name)
         except OSError as error:
             raise DataError(

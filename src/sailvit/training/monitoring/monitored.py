@@ -14,6 +14,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from sailvit.core.atomic import whole_file
 from sailvit.core.bad_records import UNUSABLE
 from sailvit.core.recipe import Recipe
 from sailvit.core.records import Record, Sample, Source, Turn
@@ -60,10 +61,9 @@ class MonitoringData:
         """Write everything as safetensors, all or nothing."""
         tensors = {"tiles": self.tiles.contiguous(), **_packed(self.texts)}
         tensors |= {} if self.base is None else {"base": self.base.cpu().contiguous()}
-        draft = path.with_name(path.name + ".part")
         ids = json.dumps([text.id for text in self.texts])
-        save_file(tensors, draft, {"texts_from": self.texts_from, "ids": ids})
-        draft.replace(path)
+        with whole_file(path) as draft:
+            save_file(tensors, draft, {"texts_from": self.texts_from, "ids": ids})
 
     @classmethod
     def load(cls, path: Path) -> MonitoringData:
