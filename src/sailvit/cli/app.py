@@ -13,6 +13,7 @@ import typer
 from sailvit.cli.bench import bench
 from sailvit.cli.data.app import data
 from sailvit.cli.demo import demo
+from sailvit.cli.init import init
 from sailvit.cli.plan import plan
 from sailvit.cli.recipe import formats, recipe, towers
 from sailvit.cli.report import report
@@ -28,6 +29,7 @@ with."""
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.command()(demo)
+app.command()(init)
 app.command()(train)
 app.command()(plan)
 app.command()(watch)

@@ -268,14 +268,21 @@ def _judged(
 def _measured(
     recipe: Recipe, sources: Mapping[str, Source], model: MetaModel
 ) -> tuple[dict[str, CostTable], list[str]]:
-    """The costs of up to `JUDGED` records per source, evenly spread over it; and what is wrong
-    with the tokenizer.
+    """What the sources' records cost, and what is wrong with the tokenizer."""
+    if model.tokenizer is not None and (refused := tokenizer_problems(recipe)):
+        return {}, list(map(str, refused))
+    return cost_tables(sources, model, recipe.sequence), []
+
+
+def cost_tables(
+    sources: Mapping[str, Source], model: MetaModel, sequence: int
+) -> dict[str, CostTable]:
+    """The costs of up to `JUDGED` records per source, evenly spread over it; empty without a
+    tokenizer.
     """
     if model.tokenizer is None:
-        return {}, []
-    if refused := tokenizer_problems(recipe):
-        return {}, list(map(str, refused))
-    processor = Processor(model.tokenizer, model.layout, recipe.sequence, day=model.day)
+        return {}
+    processor = Processor(model.tokenizer, model.layout, sequence, day=model.day)
     tables = {}
     for name, source in sources.items():
         count = min(JUDGED, len(source))
@@ -285,7 +292,7 @@ def _measured(
         tables[name] = CostTable(
             counts[0], counts[1], unread=unread, firsts=counts[2], pairs=counts[3], bad=tuple(bad)
         )
-    return tables, []
+    return tables
 
 
 def _mixture(

@@ -1,0 +1,296 @@
+"""A first recipe for a tower, a language and data that a person names: every setting checked or
+measured, with its reason beside it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from string import Template
+
+import numpy as np
+import torch
+
+from sailvit.core.errors import DataError, RecipeError
+from sailvit.core.formatting import counted
+from sailvit.core.memory import free_memory
+from sailvit.core.recipe import ConnectorConfig, ModelConfig, Recipe, SourceConfig
+from sailvit.core.records import Source
+from sailvit.data.sources import open_source
+from sailvit.data.sources.detect import detect
+from sailvit.models.languages.positions import table_length
+from sailvit.models.loading.build import MetaModel, build
+from sailvit.preflight.memory import estimate_memory
+from sailvit.preflight.plan import cost_tables, plan
+from sailvit.preflight.samples import MeanSample, mixed_sample, read_sample
+from sailvit.recipes.dialect import read_yaml
+from sailvit.recipes.loader import checked_recipe
+from sailvit.training.optim.optimizer import freeze
+from sailvit.training.stages.precision import settled
+
+TILE_TOKENS = 256
+"""Most visual tokens of a tile: what the published settings make of 32 x 32 patches."""
+MERGES = (1, 2, 3, 4)
+"""Merges that are tried; more than 4 x 4 patches in one token lose small text."""
+STEP_SAMPLES = 128
+"""Samples of a step that are wanted; the published settings have 512 and more, on data of
+millions."""
+STEPS = 50
+"""Steps of an epoch that are wanted at least, so that warm-up and decay mean something."""
+LONGEST = 32768
+"""Tokens at which a measured record is cut."""
+PACK = (1024, 8192)
+"""Shortest and longest pack that is chosen without need."""
+FREE = 0.8
+"""Share of the free memory that an estimate may fill."""
+CAPTIONS = ("captions", "folder", "webdataset")
+"""Formats whose records are mostly one image and its caption."""
+
+TEXT = Template("""\
+# Written by `sailvit init`. `sailvit plan` shows what it would do and cost; docs/recipes.md tells
+# every setting, `sailvit recipe show` those that are left out here.
+
+name: $name
+
+model:
+  tower: $tower
+  language: $language
+  connector: {merge: $merge}    # $why_merge
+
+sequence: $sequence    # tokens per pack: $why_sequence
+
+sources:    # formats as told from what lies there; `sailvit formats` lists all
+$sources
+
+stages:
+  - name: coarse                # the connector learns to give what the language reads
+    train: {connector: 1}
+    data: [$coarse]    # $why_coarse
+    optim: {lr: 2e-4}           # the published rate of this stage
+    length: {epochs: 1}         # one pass; `samples` or `tokens` set another length
+    global_batch: $batch    # packs per step: $why_batch
+    micro_batch: $micro    # packs at once: $why_micro
+
+  - name: fine                  # the tower joins, at the connector's rate
+    train: {connector: 1, tower: 1}
+    data: [$all]
+    optim: {lr: 2e-5}           # the published rate: a tenth, as the tower is trained already
+    length: {epochs: 1}         # as above
+    global_batch: $batch    # as above
+    micro_batch: $micro    # as above
+
+  - name: world                 # all three parts
+    train: {connector: 1, tower: 1, language: 1}
+    data: [$all]
+    optim: {lr: 1e-5}           # the published rate: lower again, as the language forgets first
+    length: {epochs: 1}         # as above
+    global_batch: $batch    # as above
+    micro_batch: $micro    # as above
+""")
+"""The recipe with its comments; every choice has a name."""
+
+
+@dataclass(frozen=True)
+class _Choice:
+    """Sizes that depend on each other."""
+
+    sequence: int
+    """Tokens per pack."""
+    batch: int
+    """Packs per step."""
+    micro: int = 1
+    """Packs per forward pass."""
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """What a choice of sizes rests on."""
+
+    p95: int
+    """Tokens that 95 of 100 records stay within, in every source."""
+    records: int
+    """Records of all sources."""
+    sample: MeanSample
+    """The mean sample of all sources together."""
+    end: int | None
+    """The language's last position, where its positions come from a table."""
+
+
+def first_recipe(
+    tower: str, language: str, data: Sequence[str], *, name: str, images: str | None = None
+) -> str:
+    """The text of a recipe in three stages, which `sailvit plan` finds no problem with; `images`
+    is the folder that the records' image paths start from, where that is not their own.
+
+    Raises:
+        SailvitError: the tower, the language or the data cannot be used; the message says why.
+    """
+    configs = _named(data, images and _place(images))
+    model = ModelConfig(tower=_place(tower), language=_place(language))
+    merge, why_merge = _merge(model)
+    merged = model.model_copy(update={"connector": ConnectorConfig(merge=merge)})
+    drawn = build(merged, weights="meta")
+    sources = {key: open_source(key, config, Path()) for key, config in configs.items()}
+    measured = _measure(sources, drawn)
+    values = {
+        "name": re.sub(r"[^A-Za-z0-9._-]+", "-", name) or "recipe",
+        "tower": json.dumps(model.tower),
+        "language": json.dumps(model.language),
+        "merge": str(merge),
+        "why_merge": why_merge,
+        "sources": "\n".join(_source_line(*each) for each in configs.items()),
+        "all": ", ".join(configs),
+        **_coarse(configs),
+    }
+    text = _fitted(values, measured, drawn)
+    if problems := plan(_parsed(text)).problems:
+        told = "".join(f"\n  {problem}" for problem in problems)
+        raise RecipeError(f"no recipe was written, as what it names would not train:{told}")
+    return text
+
+
+def _named(data: Sequence[str], images: str | None) -> dict[str, SourceConfig]:
+    """The sources at the paths, by names made of the paths' last parts."""
+    if not data:
+        raise DataError("no data was named; give at least one --data PATH")
+    found: dict[str, SourceConfig] = {}
+    for path in data:
+        config = detect(path, images=images)
+        stem = (
+            Path(path.rstrip("/*")).stem if "://" not in path else path.rstrip("/").split("/")[-1]
+        )
+        base = re.sub(r"\W+", "_", stem).strip("_").lower() or "data"
+        if base[0].isdigit():
+            base = f"data_{base}"
+        name = next(
+            n for i in range(len(data)) if (n := base if not i else f"{base}_{i + 1}") not in found
+        )
+        found[name] = config.model_copy(update={"path": _place(config.path or path)})
+    return found
+
+
+def _place(value: str) -> str:
+    """An absolute path where `value` lies on this machine, so that the recipe may lie anywhere;
+    else the name as it is.
+    """
+    path = Path(value).expanduser()
+    globbed = any(mark in value for mark in "*?[") and "://" not in value
+    return str(path.absolute()) if path.exists() or globbed else value
+
+
+def _source_line(name: str, config: SourceConfig) -> str:
+    images = f", images: {json.dumps(config.images)}" if config.images else ""
+    return f"  {name}: {{format: {config.format}, path: {json.dumps(config.path)}{images}}}"
+
+
+def _coarse(configs: dict[str, SourceConfig]) -> dict[str, str]:
+    """The first stage's sources, and why these."""
+    captions = [name for name, config in configs.items() if config.format in CAPTIONS]
+    if captions and len(captions) < len(configs):
+        return {"coarse": ", ".join(captions), "why_coarse": "captions are the shortest way to it"}
+    return {"coarse": ", ".join(configs), "why_coarse": "all there is"}
+
+
+def _merge(config: ModelConfig) -> tuple[int, str]:
+    """Patches that are merged per side, and why."""
+    whole = config.model_copy(update={"connector": ConnectorConfig(merge=1)})
+    side = build(whole, weights="meta").mllm.tower.side
+    fits = [n for n in MERGES if side % n == 0 and (side // n) ** 2 <= TILE_TOKENS]
+    grid = f"{side} x {side} patches"
+    if not fits:
+        return 1, f"{grid} per tile cannot be merged evenly, so each is a visual token"
+    tokens = (side // fits[0]) ** 2
+    return fits[0], f"{grid} per tile become {tokens} visual tokens; up to {TILE_TOKENS} are usual"
+
+
+def _measure(sources: dict[str, Source], model: MetaModel) -> _Measured:
+    tables = cost_tables(sources, model, LONGEST)
+    samples = {name: read_sample(source, model, LONGEST) for name, source in sources.items()}
+    sizes = {name: len(source) for name, source in sources.items()}
+    # Without the tokenizer there are means alone; twice the mean is about where 95 of 100 end.
+    tails = [
+        float(np.percentile(tables[name].tokens, 95))
+        if name in tables
+        else 2 * samples[name].tokens
+        for name in sources
+    ]
+    return _Measured(
+        p95=round(max(tails)),
+        records=sum(sizes.values()),
+        sample=mixed_sample(samples, {name: float(size) for name, size in sizes.items()}),
+        end=table_length(model.mllm.language, LONGEST),
+    )
+
+
+def _fitted(values: dict[str, str], measured: _Measured, model: MetaModel) -> str:
+    """The text with the largest pack and micro-batch that fit this machine's memory."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    free = free_memory(device)
+    floor = _power(max(measured.p95, model.layout.tokens_per_tile))
+    sequence = max(min(_power(4 * measured.p95), PACK[1]), PACK[0], floor)
+    choice = _Choice(sequence, _batch(sequence, measured))
+    precision = settled(_parsed(_written(values, choice, measured, "")), device).precision
+
+    def need(tried: _Choice) -> float:
+        """Bytes that the recipe takes with these sizes."""
+        recipe = _parsed(_written(values, tried, measured, ""))
+        return _need(recipe.model_copy(update={"precision": precision}), measured.sample, model)
+
+    room = float("inf") if free is None else FREE * free
+    while need(choice) > room and choice.sequence // 2 >= floor:
+        shorter = choice.sequence // 2
+        choice = _Choice(shorter, _batch(shorter, measured))
+    while choice.micro < min(8, choice.batch):
+        wider = replace(choice, micro=2 * choice.micro)
+        if need(wider) > room:
+            break
+        choice = wider
+    told = f"{need(choice) / 2**30:,.1f} GiB by estimate"
+    if free is not None:
+        fits = "of" if need(choice) <= room else "does not fit; see parallel.mode=shard:"
+        told += f", {fits} {free / 2**30:,.1f} GiB free on this machine's {device.type}"
+    return _written(values, choice, measured, told)
+
+
+def _batch(sequence: int, measured: _Measured) -> int:
+    """Packs per step, a power of two."""
+    samples = min(STEP_SAMPLES, max(1, measured.records // STEPS))
+    packs = samples * measured.sample.tokens / sequence
+    return 1 << max(0, round(math.log2(max(packs, 1.0))))
+
+
+def _power(tokens: float) -> int:
+    """The smallest power of two that holds so many tokens, LONGEST at most."""
+    return min(1 << max(0, math.ceil(math.log2(max(tokens, 1)))), LONGEST)
+
+
+def _need(recipe: Recipe, sample: MeanSample, model: MetaModel) -> float:
+    """Bytes of the recipe's largest stage, on one device."""
+    needs = []
+    for stage in recipe.stages:
+        freeze(model.mllm, stage)
+        needs.append(estimate_memory(model.mllm, recipe, stage, sample, language_runs=True).total)
+    return max(needs)
+
+
+def _written(values: dict[str, str], choice: _Choice, measured: _Measured, memory: str) -> str:
+    mean = measured.sample.tokens
+    per_step = choice.batch * choice.sequence / mean
+    ends = f", and the language's positions end at {measured.end:,}" if measured.end else ""
+    return TEXT.substitute(
+        values,
+        sequence=str(choice.sequence),
+        why_sequence=f"95 of 100 records have at most {measured.p95:,}, the mean {mean:,.0f}{ends}",
+        batch=str(choice.batch),
+        why_batch=f"about {counted(round(per_step), 'sample')} of {measured.records:,}",
+        micro=str(choice.micro),
+        why_micro=memory,
+    )
+
+
+def _parsed(text: str) -> Recipe:
+    return checked_recipe(read_yaml(text, "the new recipe"), "the new recipe", Path())

@@ -1,0 +1,108 @@
+"""`sailvit init`: a recipe that plan takes, with sizes that fit; sentences for what does not."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from sailvit.api import first_recipe as module
+from sailvit.cli.app import app
+from sailvit.preflight.plan import plan
+from sailvit.recipes.loader import load_recipe
+from tiny_parts import Parts
+from tiny_runs import write_data
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data")
+    write_data(folder)
+    return folder
+
+
+def init(parts: Parts, data: Path, out: Path, *files: str, tower: str | None = None) -> Result:
+    given = [each for file in files for each in ("--data", str(data / file))]
+    named = ["--tower", tower or parts.tower("siglip"), "--language", parts.language("llama")]
+    images = ["--images", str(data / "images")]
+    return CliRunner().invoke(app, ["init", *named, *given, *images, "--out", str(out)])
+
+
+def test_what_is_written_passes_plan_and_says_why(parts: Parts, data: Path, tmp_path: Path):
+    out = tmp_path / "mine.yaml"
+    result = init(parts, data, out, "captions.jsonl", "chat.json", "text.jsonl")
+    assert result.exit_code == 0, result.exception
+    recipe = load_recipe(out)
+    assert not plan(recipe).problems
+    assert recipe.name == "mine"
+    assert [set(stage.train) for stage in recipe.stages] == [
+        {"connector"},
+        {"connector", "tower"},
+        {"connector", "tower", "language"},
+    ]
+    assert list(recipe.stages[0].data) == ["captions"]
+    assert list(recipe.stages[2].data) == ["captions", "chat", "text"]
+    assert recipe.model.connector.merge == 1, "4 x 4 patches are few"
+    text = out.read_text()
+    assert "4 x 4 patches per tile become 16 visual tokens" in text
+    assert re.search(r"about \d+ samples of 25\n", text)
+    settings = [line for line in text.splitlines() if ":" in line and not line.startswith("#")]
+    bare = ("name", "model", "stages", "tower", "language", "train", "data: [captions, ")
+    named = ("captions: {format", "chat: {format", "text: {format")
+    for line in settings:
+        assert "#" in line or line.strip().startswith(bare + named), line
+
+
+def test_nothing_is_overwritten(parts: Parts, data: Path, tmp_path: Path):
+    out = tmp_path / "mine.yaml"
+    out.write_text("mine")
+    result = init(parts, data, out, "captions.jsonl")
+    assert "exists and is not overwritten" in str(result.exception)
+    assert out.read_text() == "mine"
+
+
+def test_what_cannot_be_used_is_said_and_nothing_is_written(
+    parts: Parts, data: Path, tmp_path: Path
+):
+    out = tmp_path / "mine.yaml"
+    (tmp_path / "gone.jsonl").write_text(
+        "".join(json.dumps({"image": f"{n}.jpg", "text": "red"}) + "\n" for n in range(40))
+    )
+    said = {
+        "no_such.jsonl": "does not exist",
+        str(tmp_path / "gone.jsonl"): "40 of 40 records cannot be used",
+    }
+    for file, words in said.items():
+        assert words in str(init(parts, data, out, file).exception)
+    broken = init(parts, data, out, "captions.jsonl", tower=parts.language("llama"))
+    assert type(broken.exception).__name__ == "ModelError"
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(("side", "merge"), [(16, 1), (24, 2), (27, 3), (32, 2), (64, 4), (37, 1)])
+def test_merges_keep_a_tile_within_256_tokens_where_the_grid_divides(
+    side: int, merge: int, parts: Parts, monkeypatch: pytest.MonkeyPatch
+):
+    class Drawn:
+        class mllm:  # noqa: N801 - as a built model has it
+            class tower:  # noqa: N801
+                pass
+
+    Drawn.mllm.tower.side = side
+    monkeypatch.setattr(module, "build", lambda config, weights: Drawn)
+    assert module._merge(parts.config())[0] == merge
+
+
+@pytest.mark.parametrize("free", [200, 40, 1])
+def test_sizes_shrink_with_the_memory_that_is_free(
+    free: int, parts: Parts, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(module, "free_memory", lambda device: free * 2**20)
+    out = tmp_path / "mine.yaml"
+    assert init(parts, data, out, "chat.json").exit_code == 0
+    recipe = load_recipe(out)
+    assert recipe.sequence == {200: 1024, 40: 1024, 1: 64}[free]
+    assert ("does not fit" in out.read_text()) is (free == 1)
