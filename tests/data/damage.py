@@ -14,6 +14,7 @@ from PIL import Image
 
 from sailvit.core.bad_records import BadRecord
 from sailvit.core.recipe import QuarantineConfig, SourceConfig
+from sailvit.core.records import faults_of
 from sailvit.data.lengths.costs import CostTable
 from sailvit.data.lengths.measuring import measure
 from sailvit.data.loading.loader import Loader
@@ -155,7 +156,7 @@ def read(
         Loader({"set": source}, {"set": costs}, processor, loader_config, report=bad.append)
     )
     packs = [list(batch.sample_ids) for step in steps for batch in step.batches]
-    return Outcome(packs, bad, [fault.kind for fault in getattr(source, "faults", ())])
+    return Outcome(packs, bad, [fault.kind for fault in faults_of(source)])
 
 
 def costs_of(config: SourceConfig, processor) -> CostTable:

@@ -105,11 +105,8 @@ class ScheduleConfig(Config):
         if not isinstance(value, dict):
             return value
         name, search = value.get("name"), value.get("search")
-        base = (
-            search.get("base", "wsd")
-            if isinstance(search, dict)
-            else getattr(search, "base", "wsd")
-        )
+        given = search if isinstance(search, dict) else {}
+        base = search.base if isinstance(search, SearchConfig) else given.get("base", "wsd")
         has = {
             "search": name == "adalrs",
             "decay": name == "wsd" or (name == "adalrs" and base == "wsd"),

@@ -6,11 +6,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import islice
-from multiprocessing import get_context
 from pathlib import Path
 
 from sailvit.core.atomic import whole_file
@@ -18,13 +15,12 @@ from sailvit.core.errors import DataError
 from sailvit.core.outputs import refuse_foreign_folder
 from sailvit.core.records import Source
 from sailvit.core.run import read_json, write_json
+from sailvit.data.process_pool import map_ordered
 from sailvit.dataprep.llava_rows import encoded, llava_row
 
 _PORTION = 250
 """Records per task and per folder of images: a few seconds' work, so that a killed run loses
 little."""
-_PREFETCH = 2
-"""Tasks waiting per process; more would only fill memory with futures."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +67,7 @@ def render(
     portions = [Portion(source, out, number) for number in range(-(-len(source) // _PORTION))]
     missing = [portion for portion in portions if not portion.rows.exists()]
     report(sum(len(portion.positions) for portion in portions if portion.rows.exists()))
-    for count in map(write, missing) if workers <= 1 else _in_parallel(missing, workers):
+    for count in map_ordered(write, missing, workers=workers):
         report(count)
     _join(portions, rows)
     return rows
@@ -112,22 +108,6 @@ def _claim(out: Path, source: Source) -> None:
             )
     else:
         write_json(note, ours)
-
-
-def _in_parallel(portions: list[Portion], workers: int) -> Iterator[int]:
-    """Record counts of the portions, as they are done."""
-    # A forked child would inherit the locks of libraries' threads; a spawned one starts clean.
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        waiting = iter(portions)
-        running = {pool.submit(write, portion) for portion in islice(waiting, workers * _PREFETCH)}
-        try:
-            while running:
-                done: set[Future[int]]
-                done, running = wait(running, return_when=FIRST_COMPLETED)
-                running |= {pool.submit(write, portion) for portion in islice(waiting, len(done))}
-                yield from (future.result() for future in done)
-        finally:
-            pool.shutdown(cancel_futures=True)
 
 
 def _join(portions: list[Portion], rows: Path) -> None:

@@ -109,15 +109,15 @@ class Endpoint:
 
     def _pause(self, error: Exception, attempt: int, key: str) -> None:
         """Wait before the next attempt, longer each time, and not all threads equally long."""
-        if getattr(error, "refused", False) and not self._reached:
+        told = error if isinstance(error, TryAgainError) else TryAgainError(str(error))
+        if told.refused and not self._reached:
             raise EndpointError(
                 f"nothing listens at {self._server.url}; start the server, or correct the address"
             ) from error
         if attempt + 1 >= self.config.attempts:
             return
         spread = 0.5 + derive_seed(attempt, key) % 1000 / 1000
-        asked_for = getattr(error, "after", None)
-        wait = asked_for if asked_for is not None else self.config.backoff * 2**attempt * spread
+        wait = told.after if told.after is not None else self.config.backoff * 2**attempt * spread
         self._stop.wait(min(wait, _LONGEST_WAIT))
 
 
