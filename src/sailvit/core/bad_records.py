@@ -1,5 +1,5 @@
-"""What is left out because it cannot be used: one value for it, whoever finds it, and its lines
-in files.
+"""Records that are left out because they cannot be used: one type for them, whatever finds
+them, and their lines in files.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class BadRecord:
 
     @property
     def what(self) -> tuple[object, ...]:
-        """What tells it from all else in its source: its position, or its place without one."""
+        """What identifies it in its source: its position or, without one, its place."""
         return (self.shard, self.offset) if self.position is None else (self.position,)
 
     def __str__(self) -> str:
@@ -80,7 +80,7 @@ class BadRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class QuarantinedRecord(BadRecord):
-    """A bad record that a run met: a line of its quarantine."""
+    """A bad record that a run left out: a line of its quarantine."""
 
     step: int
     """The step it was planned for, counted from 1; 0 where its source opened."""
@@ -89,7 +89,7 @@ class QuarantinedRecord(BadRecord):
     stage_index: int = 0
     """Its number, from 0."""
     rank: int = 0
-    """The process that met it."""
+    """The process that found it."""
 
 
 def bad_record(
@@ -100,9 +100,9 @@ def bad_record(
     name: str | None = None,
     place: tuple[str | None, int | None] = (None, None),
 ) -> BadRecord:
-    """What is said of a record that reading, tokenizing or decoding refused with `error`.
+    """The bad record for an `error` that reading, tokenizing or decoding it raised.
 
-    `name` is its id, where that could be read, and `place` what `place_of` tells.
+    `name` is its id, where that could be read, and `place` comes from `place_of`.
     """
     if isinstance(error, DataError):
         kind, reason = error.kind, one_line(error)
@@ -122,23 +122,25 @@ def bad_record(
 
 
 def _writable(text: str) -> str:
-    """Foreign text as a line of JSON can hold it: without lone surrogates, and not without end."""
+    """Foreign text that a line of JSON can hold: without lone surrogates, and of limited
+    length.
+    """
     return text[:_LONGEST_NAME].encode(errors="backslashreplace").decode()
 
 
 def quarantined(bad: BadRecord, step: int) -> QuarantinedRecord:
-    """A bad record that step `step` met."""
+    """A bad record as step `step` of a run found it."""
     return QuarantinedRecord(**asdict(bad), step=step)
 
 
 def read_quarantine(run: RunFolder) -> list[QuarantinedRecord]:
-    """What a run left out on all ranks, in the order of its steps."""
+    """The records that a run left out on all ranks, in the order of its steps."""
     return met_once(chain.from_iterable(map(read_lines, run.quarantines)))
 
 
 def met_once(lines: Iterable[Mapping[str, Any]]) -> list[QuarantinedRecord]:
-    """Lines of a run's quarantine, in the order of its steps; a step that was repeated, after a
-    rollback say, counts once.
+    """Lines of a run's quarantine, in the order of its steps; a step that was repeated counts
+    once.
     """
     found = {}
     for line in lines:
@@ -148,7 +150,7 @@ def met_once(lines: Iterable[Mapping[str, Any]]) -> list[QuarantinedRecord]:
 
 
 def left_out(records: Iterable[BadRecord]) -> dict[str, Counter[str]]:
-    """Per source, how often each kind was met."""
+    """How many records were left out, by source and kind."""
     found: dict[str, Counter[str]] = {}
     for bad in records:
         found.setdefault(bad.source, Counter())[bad.kind] += bad.count

@@ -65,7 +65,7 @@ def arrive(place: str, within: timedelta = PATIENCE) -> None:
         raise RunError(
             f"rank {rank()} of {world()} waited at `{place}` for {within.total_seconds():g} s and not"
             f" all processes came ({str(error).splitlines()[0]}). Look at the output of those that are"
-            " missing: one that stopped says why, one that is silent stands still in what it does before"
+            " missing: one that stopped says why, one that is silent is stuck before"
             f" `{place}`. Then start again; --resume goes on from the last state"
         ) from error
     finally:

@@ -208,8 +208,8 @@ def _short_supply(stage: Stage, sizes: Mapping[str, int]) -> list[str]:
     if has is None or has >= asked:
         return []
     return [
-        f"its sources end after {has:,} records, by their `epochs`, and the stage with them, its schedule included;"
-        f" length.samples asks for {asked:,}"
+        f"its sources end after {has:,} records, because of their `epochs`, and so do the stage"
+        f" and its schedule; length.samples asks for {asked:,}"
     ]
 
 

@@ -63,7 +63,7 @@ from sailvit.training.stages.stage_run import StageRun
 from sailvit.training.stages.start_from import load_start
 
 _FINISHED = ("step", "samples", "tokens", "seconds")
-"""Fields of a stage run that the manifest tells of a finished stage."""
+"""Fields of a stage run that the manifest records of a finished stage."""
 
 
 class Trainer:
@@ -121,21 +121,21 @@ class Trainer:
             self._stage_run(index)
 
     def _judge(self) -> None:
-        """Refuse what would stop a stage, all of it at once."""
+        """Refuse data that would stop any stage; all problems are reported at once."""
         sizes = {name: len(each) for name, each in self.sources.items()}
         # While the model is on the CPU, where a wrong index is an exception.
         ends = table_length(self.bundle.mllm.language, self.recipe.sequence)
         refuse(judge(self.recipe, self._costs, sizes, positions=ends))
 
     def _spread(self) -> None:
-        """Spread the model over processes, once how it reads packs is proved, and say how."""
+        """Spread the model over processes, prove how it reads packs there, and announce it."""
         arrive("spreading the model over processes")
         bf16 = self.recipe.precision == "bf16"
         chosen = settle(self.bundle.mllm, self.recipe.parallel, self.device, bf16=bf16)
         self._announce({"note": str(chosen)})
 
     def _remarks(self) -> Iterator[str]:
-        """What the parts, the chat template and the sources have to say, in sentences."""
+        """Remarks on the parts, the chat template and the sources, a sentence each."""
         yield from self.bundle.notes
         if (mode := self.recipe.parallel.mode) != "replicate" and world() == 1:
             yield f"parallel.mode is {mode}, but one process has nothing to share"
@@ -148,8 +148,8 @@ class Trainer:
 
     def _make_callbacks(self, given: Sequence[Callback]) -> list[Callback]:
         # Signals first, so that a step's record, proof and save all see the request to stop;
-        # the proof before the save, so that no state is kept of a stage that did something else
-        # than planned; between them recovery and the search, whose decisions are about the next
+        # the proof before the save, so that no state is kept of a stage that did not do what
+        # was planned; between them recovery and the search, whose decisions are about the next
         # step and belong to the state.
         loggers = Loggers(self.recipe, self.folder, self._announce) if rank() == 0 else None
         return [
@@ -170,12 +170,12 @@ class Trainer:
     def run(self, *, resume: bool = False, claim: Claim | None = None) -> ModelBundle:
         """Train every stage that is not done yet; returns the model as it stands after the last.
 
-        `claim` is the hold on the run folder where the caller has it already.
+        `claim` is the claim on the run folder, if the caller has it already.
 
         Raises:
             InterruptedRunError: a signal asked to stop; the state is saved and the message says
                 how to go on.
-            ProofError: a stage trained something else than planned.
+            ProofError: a stage did not train what it planned.
             RunError: the folder already holds a run, or none to resume.
         """
         if claim is None:
@@ -224,7 +224,7 @@ class Trainer:
         return saved
 
     def _note_changes(self, saved: Saved) -> None:
-        """Refuse a recipe that would learn something else than the run; note what else differs."""
+        """Refuse a recipe that changes what is learnt; note its other differences."""
         known = manifest_of(self.folder.path).get("recipe")
         # Read before the first process writes.
         barrier()
@@ -277,7 +277,7 @@ class Trainer:
         export_stage(run, token)
 
     def _export_before(self, saved: Saved) -> None:
-        """Export what is missing of the stage before, where a state is at a stage's beginning."""
+        """Export what is missing of the stage before, if the state is a stage's beginning."""
         finished, index = saved.values.get("finished"), saved.values["stage"] - 1
         if finished is None or saved.values["step"]:
             return

@@ -95,6 +95,6 @@ def _message(source: str, account: _Account, config: QuarantineConfig) -> str:
     shown = "\n".join(f"  {record}" for record in account.first)
     return (
         f"{account.bad} of {account.read} records of source {source} could not be read ({kinds}); at most"
-        f" {config.allow}, or {percent(config.share, 2)}, are left out. Mend or remove them,"
+        f" {config.allow}, or {percent(config.share, 2)}, are left out. Repair or remove them,"
         f" or raise `quarantine` in the recipe. The first:\n{shown}"
     )

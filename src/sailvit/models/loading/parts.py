@@ -161,7 +161,7 @@ def load_tokenizer(source: str, options: dict[str, Any]) -> PreTrainedTokenizerB
     loading = (
         ForeignErrors(
             f"cannot load the tokenizer of the language from the folder {source}",
-            "; its tokenizer files are none, or damaged: download them again",
+            "; its tokenizer files are damaged, or of another kind: download them again",
         )
         if Path(source).is_dir()
         else Loading("language", source)

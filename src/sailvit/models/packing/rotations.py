@@ -1,9 +1,10 @@
-"""Rotations that depend on the longest sample of a call, made for each sample as if alone.
+"""Rotary embeddings that depend on the longest sample of a call, made for each sample as if it
+were alone.
 
-With the rope types `dynamic` and `longrope` transformers takes one set of frequencies for a whole
-call, by its last position: a long sample would turn the short ones of its pack or batch otherwise
-than alone, and `dynamic` remembers the longest sample of earlier calls. The proof of packing
-cannot see it, as its samples are short.
+With the rope types `dynamic` and `longrope` transformers takes one set of frequencies for a
+whole call, chosen by its last position. A long sample would then change the rotations of the
+short ones in its pack or batch, and `dynamic` also remembers the longest sample of earlier
+calls. The proof of packing cannot find that, as its samples are short.
 """
 
 from __future__ import annotations

@@ -74,7 +74,7 @@ def generating(model: MLLM, longest: int) -> Iterator[Answering]:
     model.eval()
     how = _prove(model)
     if model.same_up_to is not None and longest > model.same_up_to:
-        # A cache keeps what was turned as in a shorter text.
+        # A cache would keep keys that were rotated for a shorter text.
         how = replace(how, cached=False)
     use_attention(model.language, how.attention)
     try:

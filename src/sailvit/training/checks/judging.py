@@ -160,7 +160,7 @@ def _told(
         )
     return (
         f"{kinds.total()} of {where} cannot be used ({told}); at most {config.allow},"
-        f" or {percent(config.share, 2)}, are left out. Mend or remove them, or raise"
+        f" or {percent(config.share, 2)}, are left out. Repair or remove them, or raise"
         " `quarantine` in the recipe. The first:" + "".join(f"\n      {line}" for line in first)
     )
 
