@@ -38,7 +38,14 @@ from sailvit.core.disk import reason
 from sailvit.core.errors import RunError
 from sailvit.core.memory import free_memory
 from sailvit.core.run import read_json, write_json
-from sailvit.distributed.processes import broadcast, gather_objects, local_world, rank, world
+from sailvit.distributed.processes import (
+    agreed,
+    broadcast,
+    gather_objects,
+    local_world,
+    rank,
+    world,
+)
 
 _NAME = re.compile(r"(\d{2,})-(\d{8,})")
 _BLOCK = 1 << 22
@@ -115,7 +122,7 @@ class Checkpoints:
         draft = final.with_name(final.name + ".part")
         live = {name: tensor.detach() for name, tensor in tensors.items()}
         # It is the barrier too: no rank writes before rank 0 has made the folder.
-        with self._agreed_problem():
+        with agreed(), _explained(self.folder):
             if rank() == 0:
                 shutil.rmtree(draft, ignore_errors=True)
                 draft.mkdir(parents=True)
@@ -146,30 +153,21 @@ class Checkpoints:
 
     def wait(self) -> None:
         """Return when the save in progress is complete; RunError when it failed."""
+        if self._pending is not None:
+            with agreed():
+                self.finish()
+
+    def finish(self) -> None:
+        """`wait` for what this process has to do, without the others, who may be gone."""
         pending, self._pending = self._pending, None
         if pending is not None:
-            with self._agreed_problem():
+            with _explained(self.folder):
                 pending.result()
 
     def has(self, place: tuple[int, int]) -> bool:
         """Whether there is a complete state at `place`; ask after `wait`."""
         found = self.folder / f"{place[0]:02d}-{place[1]:08d}" / "complete.json"
         return bool(broadcast(found.exists()))
-
-    @contextmanager
-    def _agreed_problem(self) -> Iterator[None]:
-        """A context that ends when every process has left it; RunError on all of them when one
-        could not write.
-        """
-        problem: RunError | None = None
-        try:
-            with _explained(self.folder):
-                yield
-        except RunError as error:
-            problem = error
-        told = [text for text in gather_objects(problem and str(problem)) if text]
-        if told:
-            raise problem or RunError(told[0])
 
     def newest(self) -> tuple[Saved | None, list[str]]:
         """The newest undamaged checkpoint, and a sentence for each damaged newer one."""

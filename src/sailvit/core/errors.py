@@ -21,6 +21,9 @@ class SailvitError(Exception):
     without a traceback.
     """
 
+    together = False
+    """Whether every process raises it at the same place, so that they can still act together."""
+
 
 class RecipeError(SailvitError):
     """A recipe that cannot be read or does not hold together."""
@@ -46,6 +49,10 @@ class ProofError(SailvitError):
 
 class RunError(SailvitError):
     """A run folder that is missing, incomplete or does not belong to the recipe."""
+
+
+class TakenOverError(RunError):
+    """The run folder belongs to another process now, so nothing more is written there."""
 
 
 class InterruptedRunError(SailvitError):

@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
-from sailvit.core.errors import RunError
+from sailvit.core.errors import RunError, TakenOverError
 
 HEARTBEAT = 10.0
 """Seconds between two beats."""
@@ -94,7 +94,7 @@ class RunLock:
         stopped.
         """
         if self._lost:
-            raise RunError(
+            raise TakenOverError(
                 f"{self.path.parent} was taken over by {_read(self.path) or 'another process'}, as"
                 " this process's heartbeat had stopped; this one ends, so that only one process"
                 " writes the run"

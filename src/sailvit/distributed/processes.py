@@ -13,9 +13,10 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch.distributed.distributed_c10d import _get_default_store
 from torch.distributed.tensor import DTensor
 
-from sailvit.core.errors import RunError
+from sailvit.core.errors import RunError, SailvitError
 
 PATIENCE = timedelta(minutes=30)
 """How long processes wait for each other: one may have to measure all data of a run first."""
@@ -71,6 +72,40 @@ def arrive(place: str, within: timedelta = PATIENCE) -> None:
     finally:
         if own is not None:
             dist.destroy_process_group(own)
+
+
+@contextmanager
+def agreed() -> Iterator[None]:
+    """A context, without collectives, whose SailvitError in one process all of them raise.
+
+    A process that went on alone would wait for the others in its next sum, and they for it.
+    """
+    problem: SailvitError | None = None
+    try:
+        yield
+    except SailvitError as error:
+        problem = error
+    found = [each for each in gather_objects(problem) if each]
+    if found:
+        raised = problem or found[0]
+        raised.together = True
+        raise raised
+
+
+@contextmanager
+def alarming(alarm: str) -> Iterator[None]:
+    """A context that others wait for without a collective; a SailvitError in it is an alarm."""
+    try:
+        yield
+    except SailvitError:
+        if world() > 1:
+            _get_default_store().set(alarm, "1")
+        raise
+
+
+def alarmed(alarm: str) -> bool:
+    """Whether some process has raised the alarm."""
+    return world() > 1 and bool(_get_default_store().check([alarm]))
 
 
 def broadcast(value: Any) -> Any:

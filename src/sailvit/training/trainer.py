@@ -24,7 +24,7 @@ from sailvit.data.lengths.measuring import Progress, mark_stale, measure_all
 from sailvit.data.loading.loader import Loader
 from sailvit.data.processing.processor import Processor
 from sailvit.data.rows.keys import unread_line
-from sailvit.distributed.processes import arrive, barrier, broadcast, rank, world
+from sailvit.distributed.processes import agreed, arrive, barrier, broadcast, rank, world
 from sailvit.models.languages.positions import table_length
 from sailvit.models.loading.build import ModelBundle, build
 from sailvit.models.measures.flops import flops_model
@@ -81,14 +81,14 @@ class Trainer:
     ) -> None:
         self.device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
         asked, recipe = recipe, settled(recipe, self.device, folder)
-        self.recipe = recipe
-        self.folder = folder
+        self.recipe, self.folder = recipe, folder
         self._announce = announce
         if note := precision_note(asked, recipe):
             announce({"note": note})
-        refuse_missing(recipe)
         arrive("opening the sources")
-        self.sources = open_sources(recipe, files=not folder.manifest.exists())
+        with agreed():
+            refuse_missing(recipe)
+            self.sources = open_sources(recipe, files=not folder.manifest.exists())
         day = broadcast(run_day(folder, recipe))
         dated = recipe.model.model_copy(update={"chat_date": day})
         self.bundle = build(dated, recipe.seed, recipe.parallel.packing)
@@ -125,7 +125,8 @@ class Trainer:
         sizes = {name: len(each) for name, each in self.sources.items()}
         # While the model is on the CPU, where a wrong index is an exception.
         ends = table_length(self.bundle.mllm.language, self.recipe.sequence)
-        refuse(judge(self.recipe, self._costs, sizes, positions=ends))
+        with agreed():
+            refuse(judge(self.recipe, self._costs, sizes, positions=ends))
 
     def _spread(self) -> None:
         """Spread the model over processes, prove how it reads packs there, and announce it."""
@@ -154,7 +155,7 @@ class Trainer:
         loggers = Loggers(self.recipe, self.folder, self._announce) if rank() == 0 else None
         return [
             self._signals,
-            *([] if loggers is None else [MetricsCallback(loggers)]),
+            MetricsCallback(loggers),
             MonitoringCallback(
                 partial(choose, self.recipe, self.sources, self._costs, self._processor),
                 loggers,
@@ -203,10 +204,10 @@ class Trainer:
         return self.bundle
 
     def _start(self) -> None:
-        if rank() == 0:
-            with explained(str(self.folder.manifest), "start again"):
+        with agreed(), explained(str(self.folder.manifest), "start again"):
+            if rank() == 0:
                 start_manifest(self.folder, self.recipe, self.bundle, self.sources)
-            self._quarantine.note_faults(self.recipe.stages[0], self.sources)
+                self._quarantine.note_faults(self.recipe.stages[0], self.sources)
 
     def _resume(self) -> Saved:
         saved, notes = self._checkpoints.newest()
@@ -218,9 +219,10 @@ class Trainer:
         # Some stage run is needed to name tensors; weights are the same in all.
         restore_weights(self._stage_run(0), saved)
         own = self.folder.logs if rank() == 0 else ()
-        for path in (*own, *self._quarantine.files()):
-            with explained(str(path)):
-                keep_lines(path, saved.values["stage"], saved.values["step"])
+        with agreed():
+            for path in (*own, *self._quarantine.files()):
+                with explained(str(path)):
+                    keep_lines(path, saved.values["stage"], saved.values["step"])
         return saved
 
     def _note_changes(self, saved: Saved) -> None:
@@ -231,9 +233,10 @@ class Trainer:
         if known is not None:
             place = str(self.folder.path)
             self.recipe, found = going_on(recorded(known, place), self.recipe, place)
-            if rank() == 0:
-                stage, step = saved.values["stage"], saved.values["step"]
-                note_changes(self.folder, self.recipe, found, stage=stage, step=step)
+            stage, step = saved.values["stage"], saved.values["step"]
+            with agreed(), explained(str(self.folder.manifest)):
+                if rank() == 0:
+                    note_changes(self.folder, self.recipe, found, stage=stage, step=step)
 
     def _why_not(self, notes: Sequence[str]) -> str:
         """Why there is nothing to resume from, and what to do."""
@@ -253,8 +256,8 @@ class Trainer:
         if saved is not None and saved.values["step"]:
             restore_stage(run, self._callbacks, saved)
             restore_place(run, saved.values)
-            if rank() == 0:
-                with explained(str(self.folder.manifest)):
+            with agreed(), explained(str(self.folder.manifest)):
+                if rank() == 0:
                     note_resume(self.folder, run)
         else:
             load_start(self.recipe, index, self.bundle.mllm)

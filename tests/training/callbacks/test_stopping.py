@@ -14,6 +14,7 @@ from sailvit.core.batch import Step
 from sailvit.core.errors import DataError, ProofError, RunError
 from sailvit.core.recipe import QuarantineConfig, Recipe, RecoveryConfig
 from sailvit.core.run import RunFolder
+from sailvit.distributed import processes
 from sailvit.training import trainer as module
 from sailvit.training.objectives.base import NextToken
 from sailvit.training.stages import loop
@@ -232,7 +233,8 @@ def test_what_stops_one_process_stops_all_after_the_same_step(
 
     monkeypatch.setattr(loop, "world", lambda: 2)
     monkeypatch.setattr(loop, "sum_counts", summed)
-    monkeypatch.setattr(loop, "gather_objects", lambda value: [None, value or "another's"])
+    others = DataError("another's")
+    monkeypatch.setattr(processes, "gather_objects", lambda value: [None, value or others])
     steps = [Step((), {"steps": number}) for number in range(2 if own else 9)]
     seen: list[int] = []
     with pytest.raises(DataError, match="mine" if own else "another's"):

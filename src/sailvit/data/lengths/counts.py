@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -33,32 +34,45 @@ class CountsDraft:
         """The counts, now to be found under their name, with the unread keys behind them."""
         if self._file is None or not self._records:
             return self.counts
-        self.counts.flush()  # type: ignore[attr-defined]
-        with self._part(self._file).open("ab") as file:
-            file.write(json.dumps(unread).encode())
-        self._part(self._file).replace(self._file)
+        with _writing(self._file.parent):
+            self.counts.flush()  # type: ignore[attr-defined]
+            with self._part(self._file).open("ab") as file:
+                file.write(json.dumps(unread).encode())
+            self._part(self._file).replace(self._file)
         counts: Counts = np.load(self._file, mmap_mode="r", allow_pickle=False)
         return counts
 
     def _open(self, file: Path) -> Counts:
-        try:
+        with _writing(file.parent):
             file.parent.mkdir(parents=True, exist_ok=True)
-            return np.lib.format.open_memmap(
+            counts = np.lib.format.open_memmap(
                 self._part(file),
                 mode="w+",
                 dtype=np.int32,
                 shape=(len(Facts._fields), self._records),
             )
-        except OSError as error:
-            raise DataError(
-                f"{file.parent} cannot be written ({error}); it keeps token counts of data sets: let $SAILVIT_CACHE"
-                " name a folder that can",
-                kind="cache",
-            ) from error
+            if hasattr(os, "posix_fallocate"):
+                # Its room now: a mapping that finds the disk full later ends the process.
+                with self._part(file).open("r+b") as opened:
+                    os.posix_fallocate(opened.fileno(), 0, os.fstat(opened.fileno()).st_size)
+            return counts
 
     @staticmethod
     def _part(file: Path) -> Path:
         return file.with_name(f"{file.name}.{os.getpid()}.part")
+
+
+@contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    """A stretch that writes there; DataError when that is not possible."""
+    try:
+        yield
+    except OSError as error:
+        raise DataError(
+            f"{folder} cannot be written ({error}); it keeps token counts of data sets: let $SAILVIT_CACHE"
+            " name a folder that can",
+            kind="cache",
+        ) from error
 
 
 def kept_counts(file: Path, records: int) -> tuple[Counts, dict[str, int]] | None:

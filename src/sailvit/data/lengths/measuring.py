@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from sailvit.core.bad_records import UNUSABLE, BadRecord, bad_record
+from sailvit.core.disk import explained
 from sailvit.core.errors import DataError
 from sailvit.core.records import Record, Source, shards_of
 from sailvit.data.caches import cache_folder
@@ -30,7 +31,14 @@ from sailvit.data.process_pool import map_ordered
 from sailvit.data.processing.processor import Facts, Processor
 from sailvit.data.rows.keys import count_unread
 from sailvit.data.sources.indexed import IndexedSource
-from sailvit.distributed.processes import barrier, gather_objects, local_rank, world
+from sailvit.distributed.processes import (
+    agreed,
+    alarmed,
+    alarming,
+    gather_objects,
+    local_rank,
+    world,
+)
 
 Progress = Callable[[str, int, int], None]
 """Is told a source's name, how many of its records are measured, and how many there are."""
@@ -41,6 +49,8 @@ _CHUNK = 1024
 """Records per job."""
 _SMALL = 20_000
 """Records up to which starting processes (seconds each) costs more than it saves."""
+_FAILED = "measuring failed"
+"""What a process that cannot measure tells those that wait for its files."""
 _GLANCE = 0.2
 """Seconds between looks for a file that another process writes."""
 
@@ -117,16 +127,13 @@ def measure_all(
     """
     cache = cache or cache_folder("costs")
     _forget_stale(sources, processor, cache)
-    if world() > 1 and local_rank() > 0:
-        basis = cost_basis(processor)
-        for name, source in sources.items():
-            file = cache / counts_name(source, basis)
-            if stale_mark(file).exists() or indexed_costs(name, source, processor) is None:
-                _wait_for(file)
-    costs = {
-        name: measure(name, source, processor, workers=workers, cache=cache, progress=progress)
-        for name, source in sources.items()
-    }
+    costs: dict[str, CostTable] = {}
+    with agreed(), alarming(_FAILED):
+        if local_rank() == 0 or _all_there(sources, processor, cache):
+            for name, source in sources.items():
+                costs[name] = measure(
+                    name, source, processor, workers=workers, cache=cache, progress=progress
+                )
     if world() > 1:
         _refuse_differences(costs)
     return costs
@@ -140,13 +147,12 @@ def _forget_stale(sources: Mapping[str, Source], processor: Processor, cache: Pa
     files = {name: cache / counts_name(source, basis) for name, source in sources.items()}
     marked = [name for name, file in files.items() if stale_mark(file).exists()]
     changed = {name for names in gather_objects(marked) for name in names}
-    if local_rank() == 0:
-        for name in changed:
+    # Nobody reads before all are through.
+    with agreed(), explained(str(cache), "start again"):
+        for name in changed if local_rank() == 0 else ():
             files[name].parent.mkdir(parents=True, exist_ok=True)
             stale_mark(files[name]).touch()
             files[name].unlink(missing_ok=True)
-    if changed:
-        barrier()
 
 
 def _refuse_differences(costs: Mapping[str, CostTable]) -> None:
@@ -289,6 +295,14 @@ def _again(
     return counts, tuple(bad)
 
 
-def _wait_for(file: Path) -> None:
-    while not file.exists():
-        time.sleep(_GLANCE)
+def _all_there(sources: Mapping[str, Source], processor: Processor, cache: Path) -> bool:
+    """Wait for what another process of this machine measures; whether none of them failed."""
+    basis = cost_basis(processor)
+    for name, source in sources.items():
+        file = cache / counts_name(source, basis)
+        if stale_mark(file).exists() or indexed_costs(name, source, processor) is None:
+            while not file.exists():
+                if alarmed(_FAILED):
+                    return False
+                time.sleep(_GLANCE)
+    return True

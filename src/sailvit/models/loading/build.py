@@ -13,6 +13,7 @@ from transformers import AutoModel, AutoModelForCausalLM, PreTrainedModel, PreTr
 from sailvit.core.layout import VisualLayout
 from sailvit.core.recipe import ModelConfig, Packing, Part
 from sailvit.core.seeding import derive_seed
+from sailvit.distributed.processes import agreed
 from sailvit.models.guards.checkpoint_files import refuse_misfits
 from sailvit.models.guards.errors import Loading
 from sailvit.models.loading.configs import (
@@ -108,9 +109,10 @@ def build(
         return _meta(config)
     if weights == "random":
         return _random(config, seed, packing, device)
-    tower, preprocessor = load_tower(config)
-    language, tokenizer, placeholder_id = load_language(config, seed)
-    connector = load_connector(config, tower, language, seed)
+    with agreed():
+        tower, preprocessor = load_tower(config)
+        language, tokenizer, placeholder_id = load_language(config, seed)
+        connector = load_connector(config, tower, language, seed)
     mllm = MLLM(tower, connector, language, placeholder_id)
     choose_way(mllm, packing)
     notes = (*tower.notes, *language_notes(config))

@@ -47,6 +47,7 @@ def save_part(
     draft = folder.with_name(folder.name + ".part")
     shutil.rmtree(draft, ignore_errors=True)
     try:
+        draft.parent.mkdir(parents=True, exist_ok=True)
         if same_as is not None:
             shutil.copytree(same_as, draft, copy_function=_link)
         else:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 from sailvit.checkpoint.store import has_checkpoint
+from sailvit.core.disk import explained
 from sailvit.core.errors import RunError
 from sailvit.core.lock import RunLock, living_holder
 from sailvit.core.ownership import (
@@ -31,7 +32,7 @@ from sailvit.core.ownership import (
     strangers,
 )
 from sailvit.core.run import RunFolder
-from sailvit.distributed.processes import broadcast, rank
+from sailvit.distributed.processes import agreed, broadcast, rank
 from sailvit.training.stages.callback import Callback
 from sailvit.training.stages.stage_run import StageRun, StepRecord
 
@@ -251,9 +252,10 @@ class KeepClaim(Callback):
 
     def step_ended(self, run: StageRun, record: StepRecord) -> None:
         """Check before this step is written anywhere."""
-        del run, record
-        self._claim.check()
-        self._claim.settle()
+        del record
+        with agreed(), explained(str(run.folder.path)):
+            self._claim.check()
+            self._claim.settle()
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sailvit.core.disk import DISK_ERRORS, reason
-from sailvit.distributed.processes import broadcast, rank
+from sailvit.distributed.processes import agreed, broadcast, rank
 from sailvit.models.measures.drift import linear_cka
 from sailvit.training.monitoring.measure import distances, model_features, perplexity, undisturbed
 from sailvit.training.monitoring.monitored import MonitoringData
@@ -163,7 +163,10 @@ class MonitoringCallback(Callback):
         """Whether what is measured on has been chosen and written, the same answer on every
         process.
         """
-        problem = self._kept(self._choose(), file) if rank() == 0 else None
+        problem: str | None = None
+        with agreed():
+            if rank() == 0:
+                problem = self._kept(self._choose(), file)
         problem = broadcast(problem)
         if problem:
             self._announce(

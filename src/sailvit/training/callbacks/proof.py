@@ -18,7 +18,7 @@ import torch
 
 from sailvit.core.errors import ProofError
 from sailvit.core.recipe import PARTS, Part, TrainConfig
-from sailvit.distributed.processes import rank
+from sailvit.distributed.processes import agreed, rank
 from sailvit.distributed.sharding import whole
 from sailvit.training.optim.optimizer import planned_shares
 from sailvit.training.stages.callback import Callback
@@ -214,12 +214,13 @@ class ProofCallback(Callback):
         if rank() == 0:
             run.journal.write(run.folder.proofs, line)
         self._announce(line)
-        if wrong:
-            raise ProofError(
-                f"stage {run.stage.name}, step {run.step}: training did not do what the recipe plans."
-                + "".join(f"\n  {row.part}: {row.verdict}" for row in wrong)
-                + f"\nThe run is stopped; {run.folder.path} holds what was saved before."
-            )
+        with agreed():
+            if wrong:
+                raise ProofError(
+                    f"stage {run.stage.name}, step {run.step}: training did not do what the recipe plans."
+                    + "".join(f"\n  {row.part}: {row.verdict}" for row in wrong)
+                    + f"\nThe run is stopped; {run.folder.path} holds what was saved before."
+                )
 
     def _row(self, run: StageRun, part: Part, now: dict[str, str]) -> ProofRow:
         sizes = {name: p.numel() for name, p in run.model.part(part).named_parameters()}

@@ -116,8 +116,8 @@ class SaveState(Callback):
         return self._save(run, values, wait=True)
 
     def close(self) -> None:
-        """Wait for the save in progress."""
-        self._checkpoints.wait()
+        """Wait for this process's part of the save in progress."""
+        self._checkpoints.finish()
 
     def _values_to_keep(self, run: StageRun) -> dict[str, Any] | None:
         """The values that belong to the weights as they are now; None when there are none."""

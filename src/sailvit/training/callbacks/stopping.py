@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,14 +10,17 @@ from typing import Any
 
 import torch
 
-from sailvit.core.errors import ProofError, RunError, SailvitError
-from sailvit.distributed.processes import world
+from sailvit.core.errors import ProofError, RunError, SailvitError, TakenOverError
+from sailvit.distributed.processes import rank, world
 from sailvit.training.callbacks.save_state import SaveState
 from sailvit.training.stages.stage_run import StageRun
 
 _NO_MEMORY = "DefaultCPUAllocator"
 """What torch's error says when the machine's own memory is used up; it has no type of its
 own."""
+
+_GONE = re.compile("Connection (closed|reset) by peer")
+"""What gloo says when a process that it waits for has ended."""
 
 
 @contextmanager
@@ -27,14 +31,25 @@ def stopping_safely(
     saved.
 
     Raises:
-        RunError: there was not enough memory; any other error passes through.
+        RunError: there was not enough memory, or another process is gone; any other error
+            passes through.
     """
     try:
         yield
+    except TakenOverError:
+        # The folder is another run's now.
+        raise
     except SailvitError as error:
+        if world() > 1 and not error.together:
+            raise
         announce({"note": _save(run, saver, error)})
         raise
     except (MemoryError, RuntimeError) as error:
+        if world() > 1 and _GONE.search(str(error)):
+            raise RunError(
+                f"another process of this run is gone, as rank {rank()} found in step {run.step + 1} of stage"
+                f" {run.stage.name}: its output says why. Continue with --resume"
+            ) from error
         if not _out_of_memory(error):
             raise
         told = _no_memory(run, error)

@@ -19,8 +19,9 @@ from sailvit.core.bad_records import UNUSABLE
 from sailvit.core.recipe import Recipe
 from sailvit.core.records import Record, Sample, Source, Turn
 from sailvit.core.seeding import numpy_generator
+from sailvit.data.caches import cache_folder
 from sailvit.data.lengths.costs import Costs
-from sailvit.data.lengths.measuring import measure_all
+from sailvit.data.lengths.measuring import measure
 from sailvit.data.processing.processor import Processor
 from sailvit.data.sources import open_source
 
@@ -91,7 +92,9 @@ def choose(
     name = recipe.monitoring.source
     if name is not None:
         sources = {name: open_source(name, recipe.sources[name], Path.cwd())}
-        costs = measure_all(sources, processor, workers=recipe.workers)
+        # Not by all processes together, as only the first chooses.
+        cache = cache_folder("costs")
+        costs = {name: measure(name, sources[name], processor, workers=recipe.workers, cache=cache)}
     pictures = [
         _samples(recipe.seed, n, sources[n], costs[n], processor, kind="pictures") for n in sources
     ]

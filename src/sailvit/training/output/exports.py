@@ -111,8 +111,6 @@ def _same(run: StageRun, part: Part) -> str | None:
 def _export(run: StageRun, token: str, part: Part, source: str | None) -> None:
     target = run.folder.stage(run.index, run.stage.name) / part
     remote = run.recipe.model.trust_remote_code
-    if rank() == 0:
-        target.parent.mkdir(parents=True, exist_ok=True)
     linked = source is not None and not _problem(
         lambda: save_part(run.bundle, part, target, same_as=Path(source), trust_remote_code=remote)
     )

@@ -13,7 +13,7 @@ from sailvit.core.errors import RunError
 from sailvit.core.formatting import short
 from sailvit.core.recipe import PARTS
 from sailvit.core.run import append_lines
-from sailvit.distributed.processes import gather_objects
+from sailvit.distributed.processes import agreed
 from sailvit.models.loading.build import ModelBundle
 
 
@@ -46,12 +46,12 @@ class Journal:
 
     def settle(self) -> None:
         """Write the waiting lines; RunError on all processes when one cannot."""
-        problems = [told for told in gather_objects(self._catch_up()) if told]
-        if problems:
-            raise RunError(
-                f"the lines of the run could not be written ({problems[0]}), and no state is saved ahead of them."
-                " Free space there or make the folder writable, then continue with --resume"
-            )
+        with agreed():
+            if problem := self._catch_up():
+                raise RunError(
+                    f"the lines of the run could not be written ({problem}), and no state is saved ahead of them."
+                    " Free space there or make the folder writable, then continue with --resume"
+                )
 
     def _catch_up(self) -> str | None:
         """Write all waiting lines; returns why that failed, None if it did not."""

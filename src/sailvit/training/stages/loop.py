@@ -9,10 +9,10 @@ from collections.abc import Iterator, Sequence
 import torch
 
 from sailvit.core.batch import Batch, Step
-from sailvit.core.errors import DataError
+from sailvit.core.errors import SailvitError
 from sailvit.core.seeding import derive_seed
 from sailvit.distributed.processes import (
-    gather_objects,
+    agreed,
     rank,
     sum_counts,
     sum_gradients,
@@ -60,11 +60,12 @@ def _agreed_steps(run: StageRun) -> Iterator[Step]:
         step, problem = None, None
         try:
             step = next(steps, None)
-        except DataError as error:
+        except SailvitError as error:
             problem = error
         if sum_counts([int(problem is not None)], run.device)[0]:
-            told = [text for text in gather_objects(problem and str(problem)) if text]
-            raise problem or DataError(told[0])
+            with agreed():
+                if problem is not None:
+                    raise problem
         if step is None:
             return
         yield step
