@@ -53,6 +53,20 @@ def test_a_long_sample_turns_no_other_one(family: str, packing: Packing):
         assert gradients < 1e-5
 
 
+def test_blocks_longer_than_the_usual_proof_are_seen():
+    """A layer that reads 32 tokens compressed to one, whatever sample of the pack they are of."""
+    kinds = ["heavily_compressed_attention"] * 2
+    language = language_of(
+        "deepseek_v4",
+        layer_types=kinds,
+        mlp_layer_types=["moe"] * 2,
+        compress_rates={kinds[0]: 32, "compressed_sparse_attention": 4},
+    )
+    model = model_of(language)
+    assert model.chosen.way.kind == "rows"
+    assert max(worst_errors(model)) < 1e-5
+
+
 @pytest.mark.parametrize("family", ["lfm2", "bloom", "mamba2"])
 def test_packed_is_refused_where_samples_would_see_each_other(family: str):
     with pytest.raises(ModelError, match=r"with parallel\.packing packed: packed: ") as error:

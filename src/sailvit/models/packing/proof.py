@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -18,8 +19,11 @@ from torch import nn
 from sailvit.core.errors import ModelError
 from sailvit.models.packing.segments import Segments
 
-LENGTHS = (6, 9, 1, 8)
+_LENGTHS = (6, 9, 1, 8)
 """Tokens of the proof's samples."""
+
+_LARGEST_BLOCK = 1024
+"""Most tokens of a compressed block that the proof fills; larger numbers mean something else."""
 
 _CHANGED = 1
 """The sample that is changed: others lie before and after it."""
@@ -75,23 +79,36 @@ def segments_of(lengths: tuple[int, ...], device: torch.device) -> Segments:
     return Segments(bounds.to(device), max(lengths))
 
 
-def draw_tokens(vocabulary: int, device: torch.device) -> torch.Tensor:
+def proof_lengths(config: Any) -> tuple[int, ...]:
+    """Tokens of the proof's samples, for a language of that config.
+
+    Layers that read many tokens compressed to one do nothing before the first such block is
+    full, so that the last sample is longer than two of them.
+    """
+    named = [value for name, value in config.to_dict().items() if "compress" in name]
+    flat = [v for value in named for v in (value.values() if isinstance(value, dict) else [value])]
+    largest = max((v for v in flat if type(v) is int and v <= _LARGEST_BLOCK), default=0)
+    return (*_LENGTHS[:-1], max(_LENGTHS[-1], 2 * largest + 1 if largest else 0))
+
+
+def draw_tokens(vocabulary: int, lengths: tuple[int, ...], device: torch.device) -> torch.Tensor:
     """int64[T]: the proof's tokens, always the same."""
     generator = torch.Generator().manual_seed(0)
-    return torch.randint(vocabulary, (sum(LENGTHS),), generator=generator).to(device)
+    return torch.randint(vocabulary, (sum(lengths),), generator=generator).to(device)
 
 
-def read_alone(read: Read, tokens: torch.Tensor) -> torch.Tensor:
+def read_alone(read: Read, tokens: torch.Tensor, lengths: tuple[int, ...]) -> torch.Tensor:
     """Outputs float[T, W] of the proof's samples, one at a time."""
-    parts = tokens.split(LENGTHS)  # type: ignore[no-untyped-call]
+    parts = tokens.split(lengths)  # type: ignore[no-untyped-call]
     return torch.cat([read(part, segments_of((len(part),), part.device)) for part in parts])
 
 
-def measure(read: Read, tokens: torch.Tensor, alone: torch.Tensor, vocabulary: int) -> Evidence:
+def measure(
+    read: Read, tokens: torch.Tensor, segments: Segments, alone: torch.Tensor, vocabulary: int
+) -> Evidence:
     """The evidence from three runs of the proof's tokens; `alone` holds the outputs of one
     sample at a time.
     """
-    segments = segments_of(LENGTHS, tokens.device)
     bounds = segments.boundaries.long()
     before = read(tokens, segments)
     half = tokens.is_cuda or before.dtype != torch.float32

@@ -17,7 +17,9 @@ from sailvit.models.packing.proof import (
     Evidence,
     draw_tokens,
     measure,
+    proof_lengths,
     read_alone,
+    segments_of,
     untouched,
 )
 from sailvit.models.packing.ways import PACKED_WAY, Way, exchangeable, use_attention
@@ -137,7 +139,9 @@ class _Alone:
         self._model = model
         table = model.language.get_input_embeddings()
         self.vocabulary = int(table.num_embeddings)
-        self.tokens = draw_tokens(self.vocabulary, model.device)
+        self._lengths = proof_lengths(model.language.config)
+        self.segments = segments_of(self._lengths, model.device)
+        self.tokens = draw_tokens(self.vocabulary, self._lengths, model.device)
         self._made: torch.Tensor | None = None
 
     def outputs(self) -> torch.Tensor:
@@ -150,7 +154,9 @@ class _Alone:
         model = self._model
         way = Way("rows", attention)
         use_attention(model.language, attention)
-        return read_alone(lambda tokens, segments: model.read(tokens, segments, way), self.tokens)
+        return read_alone(
+            lambda tokens, segments: model.read(tokens, segments, way), self.tokens, self._lengths
+        )
 
 
 def _try(model: MLLM, way: Way, alone: _Alone) -> tuple[Evidence | None, str | None]:
@@ -161,6 +167,7 @@ def _try(model: MLLM, way: Way, alone: _Alone) -> tuple[Evidence | None, str | N
         evidence = measure(
             lambda tokens, segments: model.read(tokens, segments, way),
             alone.tokens,
+            alone.segments,
             expected,
             alone.vocabulary,
         )
