@@ -27,6 +27,7 @@ def short(value: float | None) -> str:
     if value is None:
         return MISSING
     for unit_size, unit in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
+        # From here on three digits round up to 1.00 of the unit.
         if value >= 10_000 and value >= 0.9995 * unit_size:
             return f"{value / unit_size:.3g} {unit}"
     return count(value) if value >= 10 else f"{value:.3g}"

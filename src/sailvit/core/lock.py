@@ -223,6 +223,7 @@ def _appear_unlinked(path: Path, draft: Path) -> bool:
 
 
 def _written(path: Path, me: Holder) -> Path:
+    # Named by the token: two processes that want the lock never share a draft.
     draft = path.with_name(f"{path.name}.{me.token}.part")
     draft.write_text(json.dumps(asdict(me)) + "\n", encoding="utf-8")
     return draft

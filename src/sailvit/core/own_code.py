@@ -27,6 +27,7 @@ def own_class(name: str, error: type[SailvitError]) -> type:
     place, _, attribute = name.partition(":")
     try:
         module = import_module(place)
+    # ValueError is what a name without a module, such as `:Class`, raises.
     except (ImportError, ValueError) as problem:
         raise error(
             f"{name}: the module {place} cannot be imported ({problem}); expected module:Class with a"

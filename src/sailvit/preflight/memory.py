@@ -116,6 +116,7 @@ def _features(model: MLLM, recipe: Recipe, stage: Stage, tiles: float) -> float:
     batches = stage.global_batch / (world() * stage.micro_batch)
     if not spans or stage.negatives == "micro_batch" or batches <= 1:
         return 0.0
+    # The limit is kept here too: features beyond it are computed again, not kept.
     each = tiles * model.tower.patches * model.tower.width * BYTES_PER_FEATURE
     return min(batches * each, recipe.parallel.kept_features * 2**30)
 

@@ -305,6 +305,7 @@ def _mixture(
     """The stage's mean sample, over the sources that can be read; the assumed one when none
     can.
     """
+    # Sources that are not here yet are taken to be like those that are.
     known = [name for name in stage.data if name in samples]
     if not known:
         return assumed_sample(model, sequence)

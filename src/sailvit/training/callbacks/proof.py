@@ -79,6 +79,7 @@ def fingerprint(tensor: torch.Tensor) -> str:
     """Two sums over a float32 tensor's bits, plain and weighted by position; equal bits give
     equal sums.
     """
+    # Bits, not values: NaN equals nothing, and 0.0 equals -0.0.
     bits = whole(tensor).contiguous().flatten().view(torch.int32)
     plain = weighted = 0
     for start in range(0, len(bits), _CHUNK):

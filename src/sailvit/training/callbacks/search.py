@@ -45,6 +45,7 @@ class SearchCallback(Callback):
         """Give the step's weighted loss to the search, once the rate has warmed up, and carry
         out its decisions.
         """
+        # During warm-up a slope would measure the rising rate.
         done = run.share_done(run.samples, run.tokens)
         if self.search is None or done <= run.stage.schedule.warmup:
             return

@@ -149,4 +149,5 @@ def source_remarks(recipe: Recipe) -> Iterator[str]:
 
 
 def _there(path: str) -> bool:
+    # Shipped checkpoints and URLs are checked where they are opened.
     return path.startswith("sailvit:") or "://" in path or Path(path).exists()

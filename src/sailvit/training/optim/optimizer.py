@@ -124,6 +124,7 @@ def _groups(
 ) -> list[dict[str, object]]:
     matrices = [p for p in trained if p.ndim >= 2]
     vectors = [p for p in trained if p.ndim < 2]
+    # Decay would pull the scales of norms towards 0.
     kinds = ((matrices, decay), (vectors, 0.0))
     return [{"part": part, "share": share, "params": p, "weight_decay": d} for p, d in kinds if p]
 

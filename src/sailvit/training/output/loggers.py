@@ -137,6 +137,7 @@ class _Logged:
 
     def add(self, values: Mapping[str, float], *, samples: int, step: int) -> None:
         """One line."""
+        # wandb ignores a step below its last one, and samples begin at 0 in every stage.
         del samples
         self._run.log(dict(values), step=step)
 

@@ -85,6 +85,7 @@ def train_step(run: StageRun, step: Step, began: float, arrived: float) -> StepR
     done = (run.share_done(run.samples, run.tokens) + run.share_done(samples, tokens)) / 2
     rates = set_rate(run.optimizer, run.rate(done))
     # Dropout draws from the global generator; seeded by step, a resumed run draws the same.
+    # Each rank has its own, since equal noise on all would not average out.
     torch.manual_seed(derive_seed(run.recipe.seed, "dropout", run.index, run.step, rank()))
     losses = accumulate(run, batches, counts)
     trained = [p for group in run.optimizer.param_groups for p in group["params"]]

@@ -24,6 +24,7 @@ def settled(recipe: Recipe, device: torch.device, folder: RunFolder | None = Non
         return recipe
     begun = manifest_of(folder.path).get("recipe") if folder else None
     known = begun.get("precision") if isinstance(begun, dict) else None
+    # One process measures for all: near the limit two could come to different answers.
     taken = broadcast(known or ("bf16" if faster_in_bf16(device) else "fp32"))
     return recipe.model_copy(update={"precision": taken})
 
