@@ -106,7 +106,7 @@ def test_options_that_do_not_hold_are_refused(options, message, tmp_path):
 
 @pytest.mark.parametrize("position", [-1, 5])
 def test_a_position_outside_is_refused(position):
-    with pytest.raises(IndexError, match="world of 5 records"):
+    with pytest.raises(IndexError, match="of 5 scenes"):
         WorldSource("train", "fine", 5)[position]
 
 

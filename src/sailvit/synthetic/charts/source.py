@@ -4,9 +4,6 @@ chart.
 
 from __future__ import annotations
 
-import hashlib
-import json
-from itertools import accumulate
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
@@ -16,17 +13,14 @@ from pydantic import Field, field_validator
 from sailvit.core.config import Config
 from sailvit.core.recipe import Count, Positive, Share, SourceConfig
 from sailvit.core.records import IMAGE_MARK, Record, Turn
-from sailvit.core.seeding import derive_seed, numpy_generator
 from sailvit.synthetic.charts.captions import REQUESTS, caption_of
 from sailvit.synthetic.charts.clouds import Cloud, cloud_questions, draw_cloud
 from sailvit.synthetic.charts.figure import ChartDrawing
 from sailvit.synthetic.charts.questions import Question, some_questions
 from sailvit.synthetic.charts.styles import some_style
 from sailvit.synthetic.charts.tables import Table, TableKind, draw_table
-from sailvit.synthetic.mixture import drawn_options, named_shares
+from sailvit.synthetic.drawn_source import DrawnSource, drawn_options, named_shares
 
-VERSION = 1
-"""Raised whenever the same options give other records."""
 KINDS = (*get_args(TableKind), "scatter")
 """Every kind of chart."""
 Pixels = Annotated[int, Field(ge=300, le=4000)]
@@ -64,28 +58,17 @@ class ChartsOptions(Config):
         return value
 
 
-class ChartsSource:
-    """`size` records, each a pure function of the options and its position."""
+class ChartsSource(DrawnSource):
+    """Charts with captions or questions."""
+
+    noun = "charts"
 
     def __init__(self, options: ChartsOptions) -> None:
         self.options = options
-        self._names = sorted(options.kinds)
-        self._limits = list(accumulate(options.kinds[name] for name in self._names))
-        # Other mixtures get other streams: two sources of one seed must not show the same
-        # charts in the same order.
-        self._stream = derive_seed(options.seed, "charts", *map(str, sorted(options.kinds.items())))
+        super().__init__(options.size, options.seed, options.kinds, "charts")
 
-    def __len__(self) -> int:
-        """Number of records."""
-        return self.options.size
-
-    def __getitem__(self, position: int) -> Record:
-        """The record at `position`; nothing is drawn yet."""
-        if not 0 <= position < self.options.size:
-            raise IndexError(f"position {position} of {self.options.size} charts")
-        rng = numpy_generator(self._stream, position)
-        threshold = rng.random() * self._limits[-1]
-        kind = self._names[int(np.searchsorted(self._limits, threshold, side="right"))]
+    def record(self, position: int, kind: str, rng: np.random.Generator) -> Record:
+        """A chart with a caption, or with questions about it."""
         chart = draw_chart(rng, kind)
         drawing = ChartDrawing(chart, some_style(rng, self.options.width, self.options.height))
         name = f"{kind}-{position}"
@@ -98,10 +81,9 @@ class ChartsSource:
         return _record(name, ask_about(rng, chart, count), drawing, "chart")
 
     @property
-    def fingerprint(self) -> str:
-        """Hash of the options and the version."""
-        text = json.dumps([VERSION, self.options.model_dump()], sort_keys=True)
-        return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+    def determined_by(self) -> list[Any]:
+        """Its options."""
+        return [self.options.model_dump()]
 
 
 def open_charts(config: SourceConfig, folder: Path) -> ChartsSource:

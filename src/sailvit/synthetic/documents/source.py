@@ -4,10 +4,6 @@ lines.
 
 from __future__ import annotations
 
-import hashlib
-import json
-from functools import cached_property
-from itertools import accumulate
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,16 +14,13 @@ from sailvit.core.config import Config
 from sailvit.core.errors import DataError
 from sailvit.core.recipe import Count, Positive, Share, SourceConfig
 from sailvit.core.records import IMAGE_MARK, Record, Turn
-from sailvit.core.seeding import derive_seed, numpy_generator
 from sailvit.synthetic.documents.degradation import PageDrawing, some_degradation
 from sailvit.synthetic.documents.fonts import faces_in, shipped_faces
 from sailvit.synthetic.documents.layouts import LAYOUTS
 from sailvit.synthetic.documents.sheets import Page
 from sailvit.synthetic.documents.vocabulary import Writer
-from sailvit.synthetic.mixture import drawn_options, named_shares
+from sailvit.synthetic.drawn_source import DrawnSource, drawn_options, named_shares
 
-VERSION = 1
-"""Raised whenever the same options give other records."""
 _ORDINALS = (
     "first",
     "second",
@@ -70,28 +63,19 @@ class DocumentsOptions(Config):
         return named_shares(value, LAYOUTS, "there is no kind of page")
 
 
-class DocumentsSource:
-    """`size` records, each a pure function of the options, the fonts, the text and its position."""
+class DocumentsSource(DrawnSource):
+    """Pages with transcriptions or questions."""
+
+    noun = "pages"
 
     def __init__(self, options: DocumentsOptions, folder: Path = Path()) -> None:
         self.options = options
-        self._names = sorted(options.kinds)
-        self._limits = list(accumulate(options.kinds[name] for name in self._names))
-        self._stream = derive_seed(options.seed, "pages", *map(str, sorted(options.kinds.items())))
+        super().__init__(options.size, options.seed, options.kinds, "pages")
         self._faces = faces_in(str(folder / options.fonts)) if options.fonts else shipped_faces()
         self._lines = _read_lines(folder / options.text) if options.text else ()
 
-    def __len__(self) -> int:
-        """Number of records."""
-        return self.options.size
-
-    def __getitem__(self, position: int) -> Record:
-        """The record at `position`; nothing is drawn yet."""
-        if not 0 <= position < self.options.size:
-            raise IndexError(f"position {position} of {self.options.size} pages")
-        rng = numpy_generator(self._stream, position)
-        threshold = rng.random() * self._limits[-1]
-        kind = self._names[int(np.searchsorted(self._limits, threshold, side="right"))]
+    def record(self, position: int, kind: str, rng: np.random.Generator) -> Record:
+        """A page with its transcription, or with questions about parts of it."""
         face = self._faces[int(rng.integers(len(self._faces)))]
         page = LAYOUTS[kind](rng, Writer(rng, self._lines), face)
         smallest = min(span.size for span in page.spans)
@@ -105,13 +89,11 @@ class DocumentsSource:
             asked = [transcription(page)]
         return _record(f"{kind}-{position}", asked, PageDrawing(page, degradation))
 
-    @cached_property
-    def fingerprint(self) -> str:
-        """Hash of the options, the names of the fonts, the text and the version."""
+    @property
+    def determined_by(self) -> list[Any]:
+        """Its options, the names of the fonts, and the text."""
         values = self.options.model_dump(exclude={"fonts", "text"})
-        faces = [Path(face).name for face in self._faces]
-        text = json.dumps([VERSION, values, faces, self._lines], sort_keys=True)
-        return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+        return [values, [Path(face).name for face in self._faces], self._lines]
 
 
 def open_documents(config: SourceConfig, folder: Path) -> DocumentsSource:

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass
-from itertools import accumulate
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,14 +14,10 @@ from pydantic import Field, field_validator
 from sailvit.core.config import Config
 from sailvit.core.recipe import Count, Positive, SourceConfig
 from sailvit.core.records import IMAGE_MARK, Record, Turn
-from sailvit.core.seeding import derive_seed, numpy_generator
-from sailvit.synthetic.mixture import drawn_options, named_shares
+from sailvit.synthetic.drawn_source import DrawnSource, drawn_options, named_shares
 from sailvit.synthetic.world.rendering import SIDE, draw
 from sailvit.synthetic.world.scenes import Scene, Split, Sum, pick, split_of
 from sailvit.synthetic.world.tasks import TASKS, Task, describe
-
-VERSION = 1
-"""Raised whenever the same options give other records."""
 
 
 class WorldOptions(Config):
@@ -68,42 +61,27 @@ class Picture:
         return draw(self.scene, deepcopy(self.rng))
 
 
-class WorldSource:
-    """`size` records, each a pure function of the options and its position."""
+class WorldSource(DrawnSource):
+    """The world's records."""
+
+    noun = "scenes"
 
     def __init__(
         self, split: Split, tasks: str | Mapping[str, float], size: int, seed: int = 0
     ) -> None:
         given = tasks if isinstance(tasks, str) else dict(tasks)
         self.options = _options({"split": split, "tasks": given, "size": size, "seed": seed})
-        # Other mixtures get other streams: two sources of one seed must not show the same
-        # scenes in the same order.
-        self._stream = derive_seed(
-            seed, "world", split, *map(str, sorted(self.options.tasks.items()))
-        )
-        self._names = sorted(self.options.tasks)
-        self._limits = list(accumulate(self.options.tasks[name] for name in self._names))
+        super().__init__(size, seed, self.options.tasks, "world", split)
 
-    def __len__(self) -> int:
-        """Number of records."""
-        return self.options.size
-
-    def __getitem__(self, position: int) -> Record:
-        """The record at `position`."""
-        if not 0 <= position < self.options.size:
-            raise IndexError(f"position {position} of a world of {self.options.size} records")
-        rng = numpy_generator(self._stream, position)
-        threshold = rng.random() * self._limits[-1]
-        name = self._names[int(np.searchsorted(self._limits, threshold, side="right"))]
-        return _record(
-            f"{name}-{self.options.split}-{position}", TASKS[name], self.options.split, rng
-        )
+    def record(self, position: int, kind: str, rng: np.random.Generator) -> Record:
+        """A scene, shown or described, with a question of the task `kind`."""
+        split = self.options.split
+        return _record(f"{kind}-{split}-{position}", TASKS[kind], split, rng)
 
     @property
-    def fingerprint(self) -> str:
-        """Hash of the options and the world's version."""
-        text = json.dumps([VERSION, self.options.model_dump()], sort_keys=True)
-        return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+    def determined_by(self) -> list[Any]:
+        """Its options."""
+        return [self.options.model_dump()]
 
 
 def open_world(config: SourceConfig, folder: Path) -> WorldSource:

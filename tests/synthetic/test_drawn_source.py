@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from sailvit.synthetic.mixture import named_shares
+from sailvit.synthetic.drawn_source import named_shares
 
 KNOWN = ("bar", "pie")
 
