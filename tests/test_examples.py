@@ -83,5 +83,7 @@ def test_mistakes_in_own_code_are_named(tmp_path: Path):
         with pytest.raises(DataError, match=said):
             opened(name, options=options)
     assert "expected a subclass of sailvit.Objective" in objective_problems(["own_source:Sums"])[0]
+    bare = "sailvit.training.objectives.base:Objective"
+    assert "Objective has no forward and no units; every" in objective_problems([bare])[0]
     with pytest.raises(RecipeError, match="unknown objective 'small'; registered are: next_token"):
         make_objectives(["small"])

@@ -16,8 +16,9 @@ from torch.nn.functional import cross_entropy, linear
 from transformers import PreTrainedModel
 
 from sailvit.core.errors import ModelError
+from sailvit.models.guards.untouched import untouched
 from sailvit.models.packing.attention import PACKED
-from sailvit.models.packing.proof import FAULTS, untouched
+from sailvit.models.packing.proof import FAULTS
 from sailvit.models.packing.segments import Segments
 
 CHUNK = 1 << 27

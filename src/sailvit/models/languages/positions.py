@@ -11,8 +11,9 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from sailvit.models.guards.untouched import untouched
 from sailvit.models.packing.attention import PACKED
-from sailvit.models.packing.proof import FAULTS, untouched
+from sailvit.models.packing.proof import FAULTS
 from sailvit.models.packing.segments import Segments
 
 _BEYOND = 16

@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch.nn.functional import pad
 
+from sailvit.models.guards.untouched import untouched
 from sailvit.models.languages.greedy import plain_greedy
 from sailvit.models.packing.attention import ROWS
-from sailvit.models.packing.proof import FAULTS, segments_of, untouched
+from sailvit.models.packing.proof import FAULTS, segments_of
 from sailvit.models.packing.ways import Way, exchangeable, use_attention
 
 if TYPE_CHECKING:

@@ -11,6 +11,7 @@ import torch
 from sailvit.core.errors import ModelError
 from sailvit.core.recipe import Packing
 from sailvit.distributed.processes import gather_objects
+from sailvit.models.guards.untouched import untouched
 from sailvit.models.packing.attention import PACKED, ROWS, register_attention
 from sailvit.models.packing.proof import (
     FAULTS,
@@ -20,7 +21,6 @@ from sailvit.models.packing.proof import (
     proof_lengths,
     read_alone,
     segments_of,
-    untouched,
 )
 from sailvit.models.packing.ways import PACKED_WAY, Way, exchangeable, use_attention
 

@@ -38,7 +38,6 @@ def prove_tiles(tower: Tower) -> None:
     name = tower.model.config.model_type
     tiles, other = _tiles(tower)
     with untouched(tower), ForeignErrors(f"the tower ({name}) cannot run on its tiles"):
-        tower.eval()
         found = _in_batches(tower, tiles, other)
         if found is None:
             found = _alone(tower, tiles, name)

@@ -8,6 +8,7 @@ batches of one and eight processes with one each give the same gradient.
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 
 import torch
@@ -22,7 +23,7 @@ from sailvit.models.experts import balance
 from sailvit.models.structure.mllm import MLLM, Activations
 
 
-class Objective(nn.Module):
+class Objective(nn.Module, ABC):
     """One loss term. Its own parameters, if any, train at the stage's full rate without decay."""
 
     needs_logits = False
@@ -33,18 +34,18 @@ class Objective(nn.Module):
     """Whether `prepare` computes the visual tokens of every micro-batch, so that the tower may
     run twice."""
 
+    @abstractmethod
     def units(self, batch: Batch) -> int:
         """Number of terms this batch adds to the sum."""
-        raise NotImplementedError
 
     def prepare(self, model: MLLM, batches: Sequence[Batch]) -> None:
         """Called with all micro-batches of a step before the first of them runs; most
         objectives need nothing.
         """
 
+    @abstractmethod
     def forward(self, model: MLLM, activations: Activations, batch: Batch) -> torch.Tensor:
         """The batch's sum of terms: float[], a scalar of shape ()."""
-        raise NotImplementedError
 
 
 class NextToken(Objective):
@@ -222,6 +223,11 @@ def objective_class(name: str) -> type[Objective]:
     found = own_class(name, RecipeError)
     if not issubclass(found, Objective):
         raise RecipeError(f"{name} is no objective; expected a subclass of sailvit.Objective")
+    if found.__abstractmethods__:
+        raise RecipeError(
+            f"{name} has no {' and no '.join(sorted(found.__abstractmethods__))}; every objective"
+            " defines `units` and `forward`"
+        )
     return found
 
 

@@ -4,6 +4,7 @@ given what they need.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import ClassVar, NamedTuple
 
@@ -48,15 +49,15 @@ class Filter(Config):
         return self.kinds is None or view.record.kind in self.kinds
 
 
-class RecordFilter(Filter):
+class RecordFilter(Filter, ABC):
     """A filter that needs nothing but the record."""
 
+    @abstractmethod
     def objection(self, view: RecordView) -> Objection | None:
         """Why the record is dropped; None: it is kept."""
-        raise NotImplementedError
 
 
-class ScoredFilter(Filter):
+class ScoredFilter(Filter, ABC):
     """A filter by how well image and text agree, as a model of two towers sees it."""
 
     FILES = ("model",)
@@ -66,22 +67,22 @@ class ScoredFilter(Filter):
     batch: Count = 32
     """Images per forward pass."""
 
+    @abstractmethod
     def judge(self, view: RecordView, scores: Sequence[float]) -> Objection | None:
         """Why the record is dropped, given the score of every image with the record's text;
         None: it is kept.
         """
-        raise NotImplementedError
 
 
-class CopyFilter(Filter):
+class CopyFilter(Filter, ABC):
     """A filter that drops records all of whose hashes an earlier record has."""
 
     why: ClassVar[str]
     """The reason, as it is counted."""
 
+    @abstractmethod
     def hashes(self, view: RecordView) -> Sequence[Hash]:
         """What is compared; nothing, and the record is no copy."""
-        raise NotImplementedError
 
     def reach(self) -> int:
         """Bits in which hashes of copies may differ."""
