@@ -88,25 +88,7 @@ def train(
 ) -> Run:
     """Train a recipe's stages and save every part as a Hugging Face folder.
 
-    An interrupt (Ctrl-C, the notebook's stop button) ends training after the step in progress,
-    with the state saved. Whatever happens, signal handlers, random generators and what
-    libraries say are afterwards as they were before.
-
-    Args:
-        recipe: a recipe, the mapping that it is made from, its file, or the name of a shipped
-            one.
-        run: the run folder; None: `runs/<recipe name>`.
-        overrides: settings by dotted path, `{"stages.0.optim.lr": 1e-4}`, or as `--set` takes
-            them.
-        callbacks: called at every stage's start and end and after every step.
-        resume: go on with the run that is in the folder.
-        overwrite: replace the run that is in the folder once the new one has begun.
-        screen: what shows the progress; None: nothing is shown.
-
-    Raises:
-        InterruptedRunError: it was interrupted; the state is saved, `resume=True` goes on from
-            it.
-        SailvitError: the recipe, its data or its models cannot be used; the message says why.
+    `sailvit.train` says what the arguments are; `screen` shows the progress, None shows nothing.
     """
     made = made_recipe(recipe, overrides)
     folder = RunFolder(Path(run or default_folder(recipe, made, resume=resume)))

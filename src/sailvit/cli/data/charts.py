@@ -26,12 +26,5 @@ def charts(
 
     In a recipe, format `charts` gives the same records without files, drawn when they are read.
     """
-    from pathlib import Path
-
-    from sailvit.core.recipe import SourceConfig
-    from sailvit.synthetic.charts.source import open_charts
-
     options = {"size": count, "seed": seed, "captions": captions, "questions": questions}
-    chosen = {"kinds": [name.strip() for name in kinds.split(",")]} if kinds else {}
-    source = open_charts(SourceConfig(format="charts", options={**options, **chosen}), Path())
-    write_drawn(source, out, "charts", workers)
+    write_drawn("charts", options, kinds, out, workers)

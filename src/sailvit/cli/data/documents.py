@@ -38,13 +38,6 @@ def documents(  # noqa: PLR0913, PLR0917 - one option each
     In a recipe, format `documents` gives the same records without files, drawn when they are
     read.
     """
-    from sailvit.core.recipe import SourceConfig
-    from sailvit.synthetic.documents.source import open_documents
-
     options = {"size": count, "seed": seed, "transcriptions": transcriptions, "worn": worn}
-    chosen = {"kinds": [name.strip() for name in kinds.split(",")]} if kinds else {}
     files = {name: str(path.resolve()) for name, path in (("fonts", fonts), ("text", text)) if path}
-    source = open_documents(
-        SourceConfig(format="documents", options={**options, **chosen, **files}), Path()
-    )
-    write_drawn(source, out, "documents", workers)
+    write_drawn("documents", {**options, **files}, kinds, out, workers)

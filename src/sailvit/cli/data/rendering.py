@@ -6,11 +6,9 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
-
-from sailvit.core.records import Source
 
 Out = Annotated[
     Path,
@@ -21,8 +19,12 @@ Seed = Annotated[int, typer.Option("--seed", help="Root of every random choice."
 Workers = Annotated[int, typer.Option("--workers", min=1, help="Processes that draw.")]
 
 
-def write_drawn(source: Source, out: Path, name: str, workers: int) -> None:
-    """Write `source` to `out`, show how far it is, and say how to use it."""
+def write_drawn(
+    name: str, options: dict[str, Any], kinds: str | None, out: Path, workers: int
+) -> None:
+    """Write the records of the format `name` to `out`, show how far it is, and say how to use
+    them; `kinds` are names with commas between.
+    """
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -32,8 +34,12 @@ def write_drawn(source: Source, out: Path, name: str, workers: int) -> None:
         TimeRemainingColumn,
     )
 
+    from sailvit.core.recipe import SourceConfig
+    from sailvit.data.sources import FORMATS
     from sailvit.dataprep.rendering import render
 
+    chosen = {"kinds": [kind.strip() for kind in kinds.split(",")]} if kinds else {}
+    source = FORMATS[name](SourceConfig(format=name, options={**options, **chosen}), Path())
     console = Console()
     columns = (
         TextColumn("{task.description}"),
