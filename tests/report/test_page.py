@@ -124,11 +124,13 @@ def test_large_images_are_left_out_and_said_to_be(run):
     assert len(Outline(html).images) == 4
 
 
-def test_without_scores_the_page_says_what_makes_them(bare_run):
+def test_without_scores_the_page_has_no_empty_box_but_the_command_that_fills_them(bare_run):
     html = write_report(bare_run).read_text()
     assert "evaluation.json" in html
     assert "affinity.json" in html
-    assert html.count("<code>sailvit demo</code>") == 2
+    assert html.count(f"sailvit report {bare_run.path} --evaluation OTHER_RUN") == 1
+    assert 'class="empty"' not in html
+    assert "Base and refined tower, task by task" not in html
 
 
 def test_before_the_first_step_the_page_still_opens(bare_run):
