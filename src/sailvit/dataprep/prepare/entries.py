@@ -82,11 +82,22 @@ class Entries:
         }
         self._rows.append(tuple(row.get(name, 0) for name in ENTRY.names or ()))
 
-    def write(self, folder: Path, shard: str) -> FileMark:
-        """Write the index of `shard` below `folder`."""
-        file = io.BytesIO()
-        np.save(file, np.array(self._rows, ENTRY), allow_pickle=False)
-        return write_whole(folder / index_name(shard), file.getvalue())
+    def write(
+        self, folder: Path, shard: str, file: FileMark, *, modified: int | None = None
+    ) -> ShardMark:
+        """Write the index of `shard` below `folder`; the shard as the manifest knows it."""
+        index = io.BytesIO()
+        np.save(index, np.array(self._rows, ENTRY), allow_pickle=False)
+        return ShardMark(
+            name=shard,
+            bytes=file.bytes,
+            crc32=file.crc32,
+            samples=len(self),
+            kinds=self.kinds,
+            index=write_whole(folder / index_name(shard), index.getvalue()),
+            unread=dict(self.unread.most_common()),
+            modified=modified,
+        )
 
 
 def write_costs(path: Path, indexes: Iterable[Path], records: int) -> FileMark:

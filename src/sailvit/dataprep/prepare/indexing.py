@@ -61,17 +61,8 @@ class Indexer:
         else:
             bad += [replace(fault, source=name, shard=None) for fault in shard.faults]
             self._fill(entries, shard, name, bad)
-        index, file = entries.write(config.out, name), mark_of(path)
-        mark = ShardMark(
-            name=name,
-            bytes=file.bytes,
-            crc32=file.crc32,
-            samples=len(entries),
-            kinds=entries.kinds,
-            index=index,
-            unread=dict(entries.unread.most_common()),
-            modified=path.stat().st_mtime_ns,
-        )
+        modified = path.stat().st_mtime_ns
+        mark = entries.write(config.out, name, mark_of(path), modified=modified)
         result = ShardResult(mark=mark, bad=bad)
         write_json(note(config.out, name), result.model_dump())
         return result

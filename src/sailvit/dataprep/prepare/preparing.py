@@ -33,6 +33,7 @@ from sailvit.data.processing.processor import Processor
 from sailvit.data.shards.manifest import (
     MANIFEST,
     UNFINISHED,
+    FileMark,
     Manifest,
     ShardMark,
     index_name,
@@ -101,21 +102,11 @@ class ShardWriter:
                 for content in self._samples(shard, entries, bad):
                     crc32 = zlib.crc32(content, crc32)
                     size += file.write(content)
-            index = entries.write(self.out, shard.name)
+            mark = entries.write(self.out, shard.name, FileMark(bytes=size, crc32=crc32))
         except OSError as error:
             raise DataError(
                 f"{path} cannot be written ({error.strerror}); make room and run the command again: it goes on there"
             ) from error
-        kinds = entries.kinds
-        mark = ShardMark(
-            name=shard.name,
-            bytes=size,
-            crc32=crc32,
-            samples=len(entries),
-            kinds=kinds,
-            index=index,
-            unread=dict(entries.unread.most_common()),
-        )
         result = ShardResult(mark=mark, bad=bad)
         write_json(_note(self.out, shard), result.model_dump())
         return result
