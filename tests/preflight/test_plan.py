@@ -13,6 +13,7 @@ from small_tokenizers import CHATML, byte_tokenizer
 
 from sailvit.core.monitoring import MonitoringConfig
 from sailvit.core.recipe import Recipe
+from sailvit.preflight import memory
 from sailvit.preflight.memory import estimate_memory
 from sailvit.preflight.plan import Plan, plan
 from sailvit.preflight.samples import MeanSample
@@ -328,3 +329,13 @@ def test_the_features_that_an_accumulated_step_keeps_are_counted(
         memory = estimate_memory(model, loaded, loaded.stages[0], sample, language_runs=True)
         assert memory.features == pytest.approx(kept)
         assert memory.total >= memory.weights + memory.activations + memory.features
+
+
+@pytest.mark.parametrize(("processes", "mode"), [(1, "replicate"), (2, "replicate"), (2, "shard")])
+def test_replicas_of_several_processes_take_buckets_as_large_as_the_gradients(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, processes: int, mode: str
+):
+    monkeypatch.setattr(memory, "world", lambda: processes)
+    [planned] = plan(recipe(folder, parallel={"mode": mode})).stages
+    expected = planned.memory.gradients if (processes, mode) == (2, "replicate") else 0
+    assert planned.memory.buckets == expected

@@ -37,6 +37,8 @@ class Memory:
     """All parts in fp32, and the bf16 copies that the backward pass needs."""
     gradients: float
     """Of what trains."""
+    buckets: float
+    """In which several processes add up the gradients of replicated weights."""
     moments: float
     """AdamW's two, of what trains."""
     snapshot: float
@@ -50,7 +52,7 @@ class Memory:
     @property
     def total(self) -> float:
         """Everything together."""
-        lasting = self.weights + self.gradients + self.moments + self.snapshot
+        lasting = self.weights + self.gradients + self.buckets + self.moments + self.snapshot
         return lasting + self.activations + self.features
 
 
@@ -84,6 +86,7 @@ def estimate_memory(
     return Memory(
         weights=4.0 * sum(part.parameters for part in parts.values()) + copies,
         gradients=4.0 * trained,
+        buckets=4.0 * trained * _has_buckets(recipe),
         moments=8.0 * trained,
         snapshot=12.0 * trained * _keeps_way_back(stage),
         activations=activations + scores,
@@ -119,6 +122,10 @@ def _features(model: MLLM, recipe: Recipe, stage: Stage, tiles: float) -> float:
     # The limit is kept here too: features beyond it are computed again, not kept.
     each = tiles * model.tower.patches * model.tower.width * BYTES_PER_FEATURE
     return min(batches * each, recipe.parallel.kept_features * 2**30)
+
+
+def _has_buckets(recipe: Recipe) -> bool:
+    return world() > 1 and recipe.parallel.mode == "replicate"
 
 
 def _keeps_way_back(stage: Stage) -> bool:
