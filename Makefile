@@ -31,8 +31,10 @@ lint: $(READY) ## Check format, style and types
 docs: $(READY) ## Build the documentation site into build/site; a warning is an error
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
-pictures: $(READY) ## Draw the pictures of README and docs again
+pictures: $(READY) ## Draw the pictures of README again (wants Chromium)
 	$(BIN)/python docs/pictures/stages.py
+	$(BIN)/sailvit demo --quick --run runs/pictures
+	$(BIN)/python docs/pictures/report.py runs/pictures
 
 clean: ## Remove .venv, caches and builds; runs/ stays
 	rm -rf $(VENV) build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
