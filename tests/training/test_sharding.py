@@ -143,7 +143,12 @@ def compare(found: RESULT, alone: RESULT) -> None:
 
 
 @pytest.mark.parametrize(
-    ("mode", "reduce"), [("replicate", "each"), ("shard", "each"), ("shard", "last")]
+    ("mode", "reduce"),
+    [
+        ("replicate", "each"),
+        ("shard", "each"),
+        pytest.param("shard", "last", marks=pytest.mark.slow),
+    ],
 )
 def test_two_processes_equal_one_in_all_three_stages(
     mode: str, reduce: str, parts: Parts, alone: RESULT, tmp_path: Path
@@ -159,6 +164,7 @@ def test_two_processes_equal_one_in_all_three_stages(
     assert len(found["added in"]) == STEPS * units * passes
 
 
+@pytest.mark.slow
 def test_two_processes_follow_one_in_bf16_when_a_later_stage_trains_what_was_frozen(
     parts: Parts, tmp_path: Path
 ):

@@ -63,6 +63,7 @@ def test_the_sweep_has_its_best_inside():
     assert sweep()[best()] < sweep()[RATES[-1]] / 5 < sweep()[RATES[0]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("times", [0.1, 10.0])
 def test_the_neighbourhood_of_the_best_rate_is_reached(times: float):
     """By the median of five seeds."""
