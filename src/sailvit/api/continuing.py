@@ -1,5 +1,5 @@
-"""What a start does with a run that is already in the folder, and the recipe that a run goes on
-with.
+"""What happens to a run that is already in the folder, and the recipe that a resumed run
+uses.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from sailvit.core.run import RunFolder
 from sailvit.recipes.loader import load_recipe
 
 if TYPE_CHECKING:
-    # At run time this module stays light: the command line asks it before torch is imported.
+    # Not at run time: the command line calls this module before it imports torch.
     from sailvit.training.callbacks.claim import Wish
 
 
 def wish_of(recipe: Recipe, *, resume: bool, overwrite: bool) -> Wish:
-    """What the caller and the recipe want of the run folder."""
+    """What to do with the run folder, by the caller's arguments and the recipe."""
     if resume:
         return "resume"
     if overwrite:
@@ -30,8 +30,8 @@ def wish_of(recipe: Recipe, *, resume: bool, overwrite: bool) -> Wish:
 
 
 def default_folder(given: object, recipe: Recipe, *, resume: bool) -> Path:
-    """Where a run goes that names no folder; one that resumes by its own recipe.yaml stays
-    there.
+    """The run folder when the caller names none: `runs/<name>`, or, where a run is resumed by
+    its own recipe.yaml, the folder of that file.
     """
     if resume and isinstance(given, str | Path) and _is_own_recipe(Path(given)):
         return Path(given).parent
@@ -39,22 +39,22 @@ def default_folder(given: object, recipe: Recipe, *, resume: bool) -> Path:
 
 
 def _is_own_recipe(path: Path) -> bool:
-    """Whether a recipe file is the one that a run keeps, not somebody's own of the same name."""
+    """Whether a run wrote this recipe file; a user's own file may have the same name."""
     return path.name == RunFolder(path.parent).recipe.name and is_run(path.parent)
 
 
 def recipe_going_on(folder: RunFolder, recipe: Recipe) -> tuple[Recipe, list[str]]:
-    """The recipe that a run goes on with, and notes about it.
+    """The recipe that a resumed run uses, and notes for the user.
 
-    What the run was started with is what its manifest says: its recipe.yaml may have been
+    The manifest holds the recipe that the run was started with; recipe.yaml may have been
     edited since.
 
     Raises:
-        RunError: it is another recipe than the run was started with.
+        RunError: `recipe` differs from that in settings that change what is learnt.
     """
     place, known = str(folder.path), manifest_of(folder.path).get("recipe")
     if known is None:
-        # A run that an earlier version has started: only its recipe.yaml is there.
+        # Earlier versions kept the recipe in recipe.yaml alone.
         if not folder.recipe.is_file():
             return recipe, []
         return going_on(load_recipe(folder.recipe), recipe, place)[0], []
@@ -69,7 +69,7 @@ def recipe_going_on(folder: RunFolder, recipe: Recipe) -> tuple[Recipe, list[str
 
 
 def refuse_own_parents(recipe: Recipe, folder: RunFolder) -> None:
-    """RunError when a recipe starts from what lies in the run that it would replace."""
+    """RunError when a recipe reads a file or folder of the run that it would replace."""
     home = folder.path.resolve()
     if inside := [text for text in _texts(recipe.model_dump()) if _lies_in(text, home)]:
         raise RunError(

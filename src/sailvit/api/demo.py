@@ -1,5 +1,5 @@
-"""The demo: refine the shipped base tower, train a model on it and one on the base, compare
-them.
+"""The demo: refine the shipped base tower, train one model on the refined tower and one on the
+base tower, and compare the two.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from sailvit.synthetic.world.tasks import EVAL_TASKS
 from sailvit.training.callbacks.claim import Claim, claimed
 
 QUICK = {"demo": (400, 400, 400), "demo-target": (300, 300)}
-"""Samples per stage of the quick demo: enough to walk the road, far too few to learn."""
+"""Samples per stage of the quick demo: enough to run every step, far too few to learn."""
 
 
 @dataclass(frozen=True)
@@ -46,17 +46,15 @@ class DemoSize:
     """Held-out questions per task."""
 
     def overrides(self, recipe: str) -> list[str]:
-        """What shortens a recipe of the demo, when asked."""
+        """Overrides that shorten a recipe of the demo; none unless it is quick."""
         lengths = QUICK[recipe] if self.quick else ()
         return [f"stages.{index}.length.samples={samples}" for index, samples in enumerate(lengths)]
 
 
 def run_demo(folder: RunFolder, size: DemoSize, seed: int, screen: Screen) -> dict[str, Any]:
-    """Walk the whole road into `folder`; returns the summary that is also written to
-    summary.json.
-    """
-    # Models this small gain little from a second thread, so the cores are shared between two
-    # trainings instead.
+    """Run the whole demo into `folder`; returns the summary, which summary.json holds too."""
+    # A second thread gains little on models this small (56 against 60 ms a step), so the cores
+    # are shared between two trainings instead.
     before, threads = torch.get_num_threads(), max(1, (os.cpu_count() or 2) // 2)
     refining = load_recipe("demo", [f"seed={seed}", *size.overrides("demo")])
     _refuse_other_run(folder, refining.name)
@@ -64,53 +62,53 @@ def run_demo(folder: RunFolder, size: DemoSize, seed: int, screen: Screen) -> di
         claim.begin()
         torch.set_num_threads(threads)
         try:
-            return _walk(Walk(folder, refining, claim, size, seed, threads), screen)
+            return _run(DemoRun(folder, refining, claim, size, seed, threads), screen)
         finally:
             torch.set_num_threads(before)
 
 
 def _refuse_other_run(folder: RunFolder, name: str) -> None:
-    """RunError for a run that is none of the demo's: a demo can be had again, other work
+    """RunError for a run that the demo did not write: a demo can be repeated, other work
     perhaps not.
     """
     if is_run(folder.path) and not (
         manifest_of(folder.path).get("name") == name and (folder.path / "target").is_dir()
     ):
         raise RunError(
-            f"{folder.path} holds a run of recipe {manifest_of(folder.path).get('name')}, and the demo"
-            " replaces none but its own; give another folder with --run"
+            f"{folder.path} holds a run of recipe {manifest_of(folder.path).get('name')}, and"
+            " the demo replaces none but its own; give another folder with --run"
         )
 
 
 @dataclass(frozen=True)
-class Walk:
-    """One walk of the demo's road."""
+class DemoRun:
+    """One run of the demo."""
 
     folder: RunFolder
-    """Where everything goes."""
+    """Folder of all that it writes."""
     refining: Recipe
-    """The refinement."""
+    """The recipe of the refinement."""
     claim: Claim
-    """The hold on the folder."""
+    """The claim on the folder."""
     size: DemoSize
     """How much is done."""
     seed: int
     """Root of every random choice."""
     threads: int
-    """Per training."""
+    """Threads per training."""
 
 
-def _walk(walk: Walk, screen: Screen) -> dict[str, Any]:
+def _run(demo: DemoRun, screen: Screen) -> dict[str, Any]:
     began = time.perf_counter()
-    folder, size, seed, refining = walk.folder, walk.size, walk.seed, walk.refining
+    folder, size, seed, refining = demo.folder, demo.size, demo.seed, demo.refining
     target = [f"seed={seed + 1}", *size.overrides("demo-target")]
     beside = TrainingBeside(
-        target, refining.model.tower, RunFolder(folder.path / "target" / "base"), walk.threads
+        target, refining.model.tower, RunFolder(folder.path / "target" / "base"), demo.threads
     )
     with beside:
         screen.begin("refine the base tower in three stages")
         screen.say(f"(target training on the base tower runs beside it, into {beside.folder.path})")
-        train_claimed(refining, folder, walk.claim, screen)
+        train_claimed(refining, folder, demo.claim, screen)
         refined = folder.stage(len(refining.stages) - 1, refining.stages[-1].name) / "tower"
         screen.begin("target training on the refined tower, frozen")
         recipe = load_recipe("demo-target", [*target, f"model.tower={refined}"])
@@ -130,8 +128,8 @@ def _walk(walk: Walk, screen: Screen) -> dict[str, Any]:
 
 
 class TrainingBeside:
-    """Target training on the base tower in a process of its own, which needs nothing from the
-    refinement.
+    """A process that does the target training on the base tower while the refinement, of which
+    it needs nothing, goes on here.
     """
 
     def __init__(self, overrides: list[str], tower: str, folder: RunFolder, threads: int) -> None:
@@ -140,7 +138,7 @@ class TrainingBeside:
         self._threads = threads
 
     def __enter__(self) -> TrainingBeside:
-        """Start the process; what it prints goes to a file in its run folder's parent."""
+        """Start the process; its output goes to `log`."""
         self.log.parent.mkdir(parents=True, exist_ok=True)
         command = [
             sys.executable,
@@ -168,7 +166,7 @@ class TrainingBeside:
 
     @property
     def log(self) -> Path:
-        """What the process prints."""
+        """The file with the process's output, beside its run folder."""
         return self.folder.path.with_suffix(".log")
 
     def model(self) -> ModelBundle:
@@ -181,8 +179,8 @@ class TrainingBeside:
 def compare(
     folder: RunFolder, models: dict[str, ModelBundle], size: DemoSize, seed: int
 ) -> dict[str, Any]:
-    """Ask both models the same held-out questions and look at where they put images; writes
-    both to the run.
+    """Ask both models the same held-out questions, measure how near their images lie to the
+    language's embeddings, and write both to the run; returns the means and the gain.
     """
     asked = held_out(EVAL_TASKS, size.per_task, seed)
     records = [record for _, record in asked]

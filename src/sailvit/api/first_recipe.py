@@ -1,5 +1,5 @@
-"""A first recipe for a tower, a language and data that a person names: every setting checked or
-measured, with its reason beside it.
+"""A first recipe for the tower, language and data that the user names: every setting is checked
+or measured, and its reason stands beside it.
 """
 
 from __future__ import annotations
@@ -33,26 +33,26 @@ from sailvit.training.optim.optimizer import freeze
 from sailvit.training.stages.precision import settled
 
 TILE_TOKENS = 256
-"""Most visual tokens of a tile: what the published settings make of 32 x 32 patches."""
+"""Most visual tokens per tile: the published settings merge 32 x 32 patches into so many."""
 MERGES = (1, 2, 3, 4)
 """Merges that are tried; more than 4 x 4 patches in one token lose small text."""
 STEP_SAMPLES = 128
-"""Samples of a step that are wanted; the published settings have 512 and more, on data of
-millions."""
+"""Samples per step to aim at; the published settings have 512 and more, on millions of
+samples."""
 STEPS = 50
-"""Steps of an epoch that are wanted at least, so that warm-up and decay mean something."""
+"""Fewest steps per epoch to aim at, so that warm-up and decay have an effect."""
 LONGEST = 32768
 """Tokens at which a measured record is cut."""
 PACK = (1024, 8192)
-"""Shortest and longest pack that is chosen without need."""
+"""Shortest and longest pack, unless the records or the memory demand others."""
 FREE = 0.8
 """Share of the free memory that an estimate may fill."""
 CAPTIONS = ("captions", "folder", "webdataset")
 """Formats whose records are mostly one image and its caption."""
 
 TEXT = Template("""\
-# Written by `sailvit init`. `sailvit plan` shows what it would do and cost; docs/recipes.md tells
-# every setting, `sailvit recipe show` those that are left out here.
+# Written by `sailvit init`. `sailvit plan` shows what it would do and cost; docs/recipes.md
+# explains the settings, `sailvit recipe show` also prints those that are left out here.
 
 name: $name
 
@@ -63,11 +63,11 @@ model:
 
 sequence: $sequence    # tokens per pack: $why_sequence
 
-sources:    # formats as told from what lies there; `sailvit formats` lists all
+sources:    # formats as detected from the files; `sailvit formats` lists all
 $sources
 
 stages:
-  - name: coarse                # the connector learns to give what the language reads
+  - name: coarse                # the connector alone, so that the language can read its tokens
     train: {connector: 1}
     data: [$coarse]    # $why_coarse
     optim: {lr: 2e-4}           # the published rate of this stage
@@ -75,7 +75,7 @@ stages:
     global_batch: $batch    # packs per step: $why_batch
     micro_batch: $micro    # packs at once: $why_micro
 
-  - name: fine                  # the tower joins, at the connector's rate
+  - name: fine                  # the tower trains too, at the connector's rate
     train: {connector: 1, tower: 1}
     data: [$all]
     optim: {lr: 2e-5}           # the published rate: a tenth, as the tower is trained already
@@ -96,7 +96,7 @@ stages:
 
 @dataclass(frozen=True)
 class _Choice:
-    """Sizes that depend on each other."""
+    """Sizes that are chosen together, as each limits the others."""
 
     sequence: int
     """Tokens per pack."""
@@ -108,23 +108,29 @@ class _Choice:
 
 @dataclass(frozen=True)
 class _Measured:
-    """What a choice of sizes rests on."""
+    """Measurements from which the sizes are chosen."""
 
     p95: int
-    """Tokens that 95 of 100 records stay within, in every source."""
+    """Tokens that 95 of 100 records of every source have at most."""
     records: int
-    """Records of all sources."""
+    """Number of records in all sources."""
     sample: MeanSample
     """The mean sample of all sources together."""
     end: int | None
-    """The language's last position, where its positions come from a table."""
+    """Most tokens that the language's position table allows; None: it allows `LONGEST`."""
 
 
 def first_recipe(
     tower: str, language: str, data: Sequence[str], *, name: str, images: str | None = None
 ) -> str:
-    """The text of a recipe in three stages, which `sailvit plan` finds no problem with; `images`
-    is the folder that the records' image paths start from, where that is not their own.
+    """The text of a recipe in three stages in which `sailvit plan` finds no problem.
+
+    Args:
+        tower: folder or hub id of the tower.
+        language: folder or hub id of the language.
+        data: paths of the sources.
+        name: the recipe's name; characters that a file name should not have become hyphens.
+        images: folder that image paths in records start from; None: that of the source's path.
 
     Raises:
         SailvitError: the tower, the language or the data cannot be used; the message says why.
@@ -133,9 +139,9 @@ def first_recipe(
     model = ModelConfig(tower=_place(tower), language=_place(language))
     merge, why_merge = _merge(model)
     merged = model.model_copy(update={"connector": ConnectorConfig(merge=merge)})
-    drawn = build(merged, weights="meta")
+    meta = build(merged, weights="meta")
     sources = {key: open_source(key, config, Path()) for key, config in configs.items()}
-    measured = _measure(sources, drawn)
+    measured = _measure(sources, meta)
     values = {
         "name": re.sub(r"[^A-Za-z0-9._-]+", "-", name) or "recipe",
         "tower": json.dumps(model.tower),
@@ -146,7 +152,7 @@ def first_recipe(
         "all": ", ".join(configs),
         **_coarse(configs),
     }
-    text = _fitted(values, measured, drawn)
+    text = _fitted(values, measured, meta)
     if problems := plan(_parsed(text)).problems:
         told = "".join(f"\n  {problem}" for problem in problems)
         raise RecipeError(f"no recipe was written, as what it names would not train:{told}")
@@ -154,7 +160,7 @@ def first_recipe(
 
 
 def _named(data: Sequence[str], images: str | None) -> dict[str, SourceConfig]:
-    """The sources at the paths, by names made of the paths' last parts."""
+    """The configs of the sources at the paths, each named after its path's last part."""
     if not data:
         raise DataError("no data was named; give at least one --data PATH")
     found: dict[str, SourceConfig] = {}
@@ -174,8 +180,8 @@ def _named(data: Sequence[str], images: str | None) -> dict[str, SourceConfig]:
 
 
 def _place(value: str) -> str:
-    """An absolute path where `value` lies on this machine, so that the recipe may lie anywhere;
-    else the name as it is.
+    """`value` as an absolute path, if it is on this machine, so that the recipe's own folder
+    does not matter; else as it is.
     """
     path = Path(value).expanduser()
     globbed = any(mark in value for mark in "*?[") and "://" not in value
@@ -188,15 +194,15 @@ def _source_line(name: str, config: SourceConfig) -> str:
 
 
 def _coarse(configs: dict[str, SourceConfig]) -> dict[str, str]:
-    """The first stage's sources, and why these."""
+    """The first stage's sources, and the reason for the choice."""
     captions = [name for name, config in configs.items() if config.format in CAPTIONS]
     if captions and len(captions) < len(configs):
-        return {"coarse": ", ".join(captions), "why_coarse": "captions are the shortest way to it"}
-    return {"coarse": ", ".join(configs), "why_coarse": "all there is"}
+        return {"coarse": ", ".join(captions), "why_coarse": "captions describe images"}
+    return {"coarse": ", ".join(configs), "why_coarse": "all sources"}
 
 
 def _merge(config: ModelConfig) -> tuple[int, str]:
-    """Patches that are merged per side, and why."""
+    """Patches per side that become one token, and the reason for the choice."""
     whole = config.model_copy(update={"connector": ConnectorConfig(merge=1)})
     side = build(whole, weights="meta").mllm.tower.side
     fits = [n for n in MERGES if side % n == 0 and (side // n) ** 2 <= TILE_TOKENS]
@@ -211,7 +217,7 @@ def _measure(sources: dict[str, Source], model: MetaModel) -> _Measured:
     tables = cost_tables(sources, model, LONGEST)
     samples = {name: read_sample(source, model, LONGEST) for name, source in sources.items()}
     sizes = {name: len(source) for name, source in sources.items()}
-    # Without the tokenizer there are means alone; twice the mean is about where 95 of 100 end.
+    # Without the tokenizer only means are known; twice the mean stands in for the percentile.
     tails = [
         float(np.percentile(tables[name].tokens, 95))
         if name in tables
@@ -236,7 +242,7 @@ def _fitted(values: dict[str, str], measured: _Measured, model: MetaModel) -> st
     precision = settled(_parsed(_written(values, choice, measured, "")), device).precision
 
     def need(tried: _Choice) -> float:
-        """Bytes that the recipe takes with these sizes."""
+        """Estimated bytes that the recipe takes with these sizes."""
         recipe = _parsed(_written(values, tried, measured, ""))
         return _need(recipe.model_copy(update={"precision": precision}), measured.sample, model)
 
@@ -264,12 +270,12 @@ def _batch(sequence: int, measured: _Measured) -> int:
 
 
 def _power(tokens: float) -> int:
-    """The smallest power of two that holds so many tokens, LONGEST at most."""
+    """The smallest power of two of at least so many tokens, but LONGEST at most."""
     return min(1 << max(0, math.ceil(math.log2(max(tokens, 1)))), LONGEST)
 
 
 def _need(recipe: Recipe, sample: MeanSample, model: MetaModel) -> float:
-    """Bytes of the recipe's largest stage, on one device."""
+    """Estimated bytes of the stage that takes most, on one device."""
     needs = []
     for stage in recipe.stages:
         freeze(model.mllm, stage)

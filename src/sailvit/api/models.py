@@ -1,4 +1,4 @@
-"""`sailvit.load_run`: the model of a run, ready to be asked. The one loader of a run's model."""
+"""`sailvit.load_run`: the model of a run, ready for questions. Every command loads it here."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from sailvit.recipes.loader import load_recipe
 from sailvit.training.output.manifest import run_day
 
 Images = Any
-"""Images of one question: None, one image, or a list of them; an image is a path, encoded
+"""The images of one question: None, an image, or a list of images. An image is a path, encoded
 bytes, a PIL image, or an array or tensor of pixels."""
 
 
@@ -38,7 +38,7 @@ class StageFolder:
     recipe: Recipe
     """What the run was trained with."""
     index: int
-    """Which of the recipe's stages this is."""
+    """The stage's place among the recipe's stages."""
 
     @property
     def name(self) -> str:
@@ -52,11 +52,12 @@ class StageFolder:
 
 
 def find_stage(path: str | Path, stage: str | None = None) -> StageFolder:
-    """The stage at `path`: a run folder, with the stage's name or None for its last, or the
-    stage's own folder.
+    """The stage at `path`, which is a run folder or the folder of one of its stages.
+
+    In a run folder `stage` names it; None: the last stage.
 
     Raises:
-        RunError: no run is there, or it has no such stage.
+        RunError: there is no run at `path`, or it has no such stage.
     """
     given = Path(path)
     run = RunFolder(given)
@@ -79,9 +80,10 @@ def load_bundle(
     device: torch.device | str | None = None,
     trust_remote_code: bool | None = None,
 ) -> ModelBundle:
-    """The model that a stage saved, with the day of its run, so that prompts are those of training.
+    """The model that a stage saved, with the date of its run, so that dated chat templates give
+    the prompts of training.
 
-    `device` None: the first GPU, or the CPU. `trust_remote_code` None: as the run's recipe
+    `device` None: the first GPU, else the CPU. `trust_remote_code` None: what the run's recipe
     says.
 
     Raises:
@@ -90,7 +92,8 @@ def load_bundle(
     parts = found.parts
     if missing := [part for part in PARTS if not (parts / part).is_dir()]:
         raise RunError(
-            f"{parts} has no {' and no '.join(missing)}; expected a stage that ended and saved all parts"
+            f"{parts} has no {' and no '.join(missing)}; expected a stage that ended and saved"
+            " all parts"
         )
     recipe = found.recipe
     update = {
@@ -98,7 +101,7 @@ def load_bundle(
         "language": str(parts / "language"),
         "connector": recipe.model.connector.model_copy(update={"source": str(parts / "connector")}),
         "chat_date": run_day(found.run, recipe),
-        # Revisions pin the hub's parts, from which these have come.
+        # The recipe's revisions belong to hub ids; these are folders.
         "revision": {},
     }
     if trust_remote_code is not None:
@@ -110,12 +113,12 @@ def load_bundle(
 
 
 class RunModel:
-    """The model of a run, to be asked about images and texts."""
+    """The model of a run, which answers questions about images."""
 
     def __init__(self, bundle: ModelBundle) -> None:
         self.bundle = bundle
         self.processor = Processor(bundle.tokenizer, bundle.layout, longest=1 << 30, day=bundle.day)
-        """Makes prompts of records, token for token those of training."""
+        """Makes prompts from records, token for token those of training."""
 
     @property
     def tower(self) -> Tower:
@@ -129,7 +132,7 @@ class RunModel:
 
     @property
     def language(self) -> nn.Module:
-        """The language model, as transformers knows it."""
+        """The language model, as transformers loaded it."""
         language: nn.Module = self.bundle.mllm.language
         return language
 
@@ -145,33 +148,34 @@ class RunModel:
         """The greedy answer to a question about images; a list of questions gives a list of
         answers.
 
-        A text may hold `<image>` where each image goes; without marks, images stand before the
+        `<image>` marks in a text say where its images go; without marks they stand before the
         text, a line each.
 
         Args:
-            images: None, an image, or a list of images; for a list of texts, a list with these.
+            images: None, an image, or a list of images; for a list of questions, a list with
+                one such entry per question.
             text: the question, or a list of questions.
-            system: what a system turn says; None: there is none.
+            system: text of the system turn; None: no system turn.
             longest: most tokens of an answer.
-            batch: most questions that are answered at a time.
+            batch: most questions that are answered at the same time.
 
         Raises:
-            DataError: images and marks do not match, or an image cannot be read.
+            DataError: images and marks differ in number, or an image cannot be read.
         """
         if isinstance(text, str):
             return answer(self.bundle, [question(images, text, system)], longest=longest)[0]
         shown = [None] * len(text) if images is None else list(images)
         if len(shown) != len(text):
             raise DataError(
-                f"{len(shown)} images for {len(text)} questions; expected one entry for each question:"
-                " None, an image or a list of images"
+                f"{len(shown)} images for {len(text)} questions; expected one entry for each"
+                " question: None, an image or a list of images"
             )
         records = [question(*pair, system) for pair in zip(shown, text, strict=True)]
         return answer(self.bundle, records, longest=longest, batch=batch)
 
 
 def question(images: Images, text: str, system: str | None = None) -> Record:
-    """A question about images as the record that its prompt is made from."""
+    """The record from which the prompt of a question about images is made."""
     given = list(images) if isinstance(images, list | tuple) else [images]
     pictures = tuple(as_image(image) for image in given if image is not None)
     if IMAGE_MARK not in text:
@@ -187,19 +191,19 @@ def load_run(
     device: torch.device | str | None = None,
     trust_remote_code: bool = False,
 ) -> RunModel:
-    """The model that a run saved, ready to be asked.
+    """The model that a run saved, ready for questions.
 
     No module that the run's recipe names is imported, and no code of a model's repository runs
     unless `trust_remote_code` says so.
 
     Args:
-        path: a run folder, or one of its stages' folders, `runs/mine/stages/01-fine`.
+        path: a run folder, or a stage's folder such as `runs/mine/stages/01-fine`.
         stage: name of the stage; None: the last.
-        device: where the model goes; None: the first GPU, or the CPU.
+        device: the model's device; None: the first GPU, else the CPU.
         trust_remote_code: whether parts may run Python code that lies beside their weights.
 
     Raises:
-        RunError: no run is there, or the stage did not save all parts.
+        RunError: there is no run at `path`, or the stage did not save all parts.
         ModelError: a part cannot be loaded.
     """
     found = find_stage(path, stage)

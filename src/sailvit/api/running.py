@@ -1,4 +1,4 @@
-"""Training a recipe's stages, new or where they stopped: what the command line and Python call."""
+"""Training a recipe's stages, anew or from where they stopped, for command line and Python."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Run:
-    """A run on the disk."""
+    """A run on disk."""
 
     folder: Path
     """The run folder."""
     trained: bool = True
-    """Whether the call that gave this trained; False: the run was complete before it."""
+    """Whether the call that returned this trained; False: the run was complete already."""
 
     @property
     def recipe(self) -> Recipe:
@@ -51,14 +51,14 @@ class Run:
 
     @property
     def stages(self) -> dict[str, Path]:
-        """The folder of saved parts of every stage that has ended, by the stage's name."""
+        """The folder of every ended stage's saved parts, by the stage's name."""
         ended = manifest_of(self.folder).get("stages", ())
         home = RunFolder(self.folder)
         return {stage["name"]: home.stage(stage["index"], stage["name"]) for stage in ended}
 
     @property
     def report(self) -> Path:
-        """The page that shows the run."""
+        """The page about the run, `report.html`."""
         return RunFolder(self.folder).report
 
     def metrics(self) -> list[dict[str, Any]]:
@@ -118,7 +118,9 @@ def train_claimed(
     screen: Screen,
     callbacks: Sequence[Callback] = (),
 ) -> ModelBundle:
-    """Do what was claimed with `recipe`, write the report, and return the trained model."""
+    """Start, resume or replace the run, as `claim` decided, and write its report; returns the
+    trained model.
+    """
     resume = claim.deed == "resume"
     notes = list(claim.notes)
     if resume:
@@ -128,11 +130,11 @@ def train_claimed(
         screen.announce({"note": note})
     if claim.deed == "overwrite":
         refuse_own_parents(recipe, folder)
-    # Before anything is built, so that nothing of the new run is read from the old one; on
-    # failure the old one is put back.
+    # Before anything is built, so that the new run reads nothing of the old one; `claim` puts
+    # the old one back on failure.
     claim.begin()
-    # Every step seeds the global generators (dropout draws from them): the caller's stay as
-    # they are.
+    # Every step seeds torch's global generators, from which dropout draws; the caller's states
+    # come back afterwards.
     devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
     with quietly(), torch.random.fork_rng(devices=devices):
         screen.open_run(recipe, folder.path)
@@ -159,6 +161,6 @@ def _write_recipe(folder: RunFolder, text: str) -> None:
             draft.write_text(text, encoding="utf-8")
     except OSError as error:
         raise RunError(
-            f"{folder.path} cannot be written ({error.strerror}); make room or change its mode, or"
-            " choose another folder with --run"
+            f"{folder.path} cannot be written ({error.strerror}); free some space or change its"
+            " mode, or choose another folder with --run"
         ) from error

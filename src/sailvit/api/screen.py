@@ -1,4 +1,4 @@
-"""What a run in progress tells the one who started it; this one tells nothing."""
+"""The interface through which a run shows its progress; its base class shows nothing."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ Measured = Callable[[str, int, int], None]
 
 
 class Screen:
-    """Tells nothing. The progress on a terminal and in a notebook is built on it."""
+    """Shows nothing; the progress on a terminal and in a notebook is a subclass."""
 
     def callbacks(self) -> Sequence[Callback]:
-        """Callbacks that show where the run stands."""
+        """Callbacks that show how far the run is."""
         return ()
 
     def begin(self, title: str) -> None:
@@ -28,7 +28,9 @@ class Screen:
         """Show what is about to be loaded, and where the run writes."""
 
     def measuring(self) -> AbstractContextManager[Measured | None]:
-        """What shows how far the measuring of sources is, while it lasts."""
+        """A context for the measuring of sources; it gives the function to tell how far that
+        is, or None.
+        """
         return nullcontext()
 
     def say(self, text: str) -> None:

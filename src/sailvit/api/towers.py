@@ -20,11 +20,11 @@ from sailvit.models.towers.tower import Tower
 
 
 class ImageTower:
-    """A vision tower that takes images: each becomes one square tile, as the tower was taught."""
+    """A vision tower that takes images; each becomes one square tile, as in training."""
 
     def __init__(self, tower: Tower) -> None:
         self.tower = tower
-        # One tile per image; no text is made, so the placeholder does not matter.
+        # Token count and placeholder are for texts, and none is made here.
         self._layout = VisualLayout(tower.preprocessing.size, tower.patches, 0, "", max_tiles=1)
 
     @property
@@ -39,20 +39,22 @@ class ImageTower:
 
     @property
     def width(self) -> int:
-        """D: numbers per patch."""
+        """D: numbers per patch in the features."""
         return self.tower.width
 
     @property
     def model(self) -> Any:
-        """The Hugging Face model behind it."""
+        """The Hugging Face model of the tower."""
         return self.tower.model
 
     @torch.no_grad()
     def __call__(self, images: Any, *, batch: int = 32) -> torch.Tensor:
         """Patch features float[I, P, D] of I images, P = rows x columns patches row by row.
 
-        `images` is one image or a list of them: paths, encoded bytes, PIL images, or pixels
-        uint8[H, W, 3] or uint8[H, W]. `batch` images pass at a time.
+        Args:
+            images: an image or a list of images: paths, encoded bytes, PIL images, or pixels
+                uint8[H, W, 3] or uint8[H, W].
+            batch: images per forward pass.
         """
         device = self.tower.mean.device
         given = list(images) if isinstance(images, list | tuple) else [images]
@@ -74,13 +76,13 @@ def load_tower(
     Args:
         path_or_id: a run folder (its last stage), a stage's folder, a tower's folder, or a hub
             id.
-        feature_layer: which hidden state is given; -1 is the last. None: the one that the run
-            trained with, and -1 for a tower that is no run's.
-        device: where the tower goes; None: the first GPU, or the CPU.
+        feature_layer: the hidden state that features are; -1 is the last. None: the one that
+            the run trained with, or -1 for a tower of no run.
+        device: the tower's device; None: the first GPU, else the CPU.
         trust_remote_code: whether the tower may run Python code that lies beside its weights.
 
     Raises:
-        ModelError: the tower cannot be loaded, or is no ViT.
+        ModelError: the tower cannot be loaded, or is not a ViT.
         RunError: the stage saved no tower.
     """
     with quietly():
@@ -97,10 +99,10 @@ def load_tower(
 
 
 def _located(path: Path) -> tuple[Path | None, int]:
-    """The folder of a run's or a stage's tower and the layer it was trained with; None for
-    other towers.
+    """The folder of a run's or a stage's tower, and its feature layer; None and -1 for other
+    towers.
     """
-    # runs/mine, runs/mine/stages/01-fine and runs/mine/stages/01-fine/tower are all one run's.
+    # A run's tower can be named by runs/mine, runs/mine/stages/01-fine, or .../01-fine/tower.
     inside = path.name == "tower" and path.parent.parent.name == "stages"
     place = path.parent if inside else path
     is_stage = place.parent.name == "stages" and RunFolder(place.parent.parent).recipe.is_file()
@@ -110,6 +112,7 @@ def _located(path: Path) -> tuple[Path | None, int]:
     folder = found.parts / "tower"
     if not folder.is_dir():
         raise RunError(
-            f"{found.parts} has no tower; expected a stage that ended and saved it: name another stage's folder"
+            f"{found.parts} has no tower; expected a stage that ended and saved it: name"
+            " another stage's folder"
         )
     return folder, found.recipe.model.feature_layer

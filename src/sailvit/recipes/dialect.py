@@ -1,5 +1,5 @@
-"""The YAML that recipes are written in: what PyYAML reads, except that `1e-4` is a number and
-keys are unique.
+"""The YAML of recipes: what PyYAML reads, but `1e-4` is a number, and a key given twice is an
+error.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ UNICODE_BREAK = re.compile("[\x85\u2028\u2029]")
 
 
 def _resolvers(parent: Any) -> dict[str, list[tuple[str, re.Pattern[str]]]]:
+    # Copies of the lists: PyYAML's own loaders and dumpers share them.
     resolvers = {first: list(pairs) for first, pairs in parent.yaml_implicit_resolvers.items()}
     for first in "+-.0123456789":
         resolvers.setdefault(first, []).append((FLOAT_TAG, EXPONENT))
@@ -27,12 +28,13 @@ def _resolvers(parent: Any) -> dict[str, list[tuple[str, re.Pattern[str]]]]:
 
 
 class _Reader(yaml.SafeLoader):
-    """PyYAML's safe loader with our floats, refusing a mapping that gives a key twice."""
+    """PyYAML's safe loader, which also reads `1e-4` as a number and refuses a repeated key."""
 
     yaml_implicit_resolvers = _resolvers(yaml.SafeLoader)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002
-        """The mapping of a node whose keys differ."""
+        """The mapping of a node; ConstructorError when a key is given twice."""
+        # PyYAML takes the last value without a word.
         seen: set[str] = set()
         for key, _ in node.value:
             if not isinstance(key, yaml.ScalarNode):
@@ -57,15 +59,15 @@ def _write_text(writer: Any, data: str) -> Any:
 
 
 class _Writer(yaml.SafeDumper):
-    """PyYAML's safe dumper that quotes whatever `_Reader` would take for a number, and writes
-    tuples as lists.
+    """PyYAML's safe dumper, which also quotes texts that `_Reader` would read as numbers, and
+    writes tuples as lists.
     """
 
     yaml_implicit_resolvers = _resolvers(yaml.SafeDumper)
     yaml_representers = {**yaml.SafeDumper.yaml_representers, tuple: _write_tuple, str: _write_text}
 
     def ignore_aliases(self, data: Any) -> bool:
-        """Always true: every value is written out where it stands."""
+        """Always true: a value that occurs twice is written twice, without YAML's anchors."""
         del data
         return True
 

@@ -18,9 +18,9 @@ from sailvit.recipes.problems import explain, nearest
 SHIPPED = Path(__file__).parent
 
 FILES = ("sources.*.path", "sources.*.images", "model.connector.source")
-"""Places that always hold a file or folder."""
+"""Settings that always hold the path of a file or folder."""
 FILES_OR_NAMES = ("model.tower", "model.language", "stages.*.start_from.*")
-"""Places that hold a folder, or a name (hub id, `previous`) when no such folder exists."""
+"""Settings that hold a folder, or a name (hub id, `previous`) when no such folder exists."""
 
 
 def shipped_recipes() -> dict[str, Path]:
@@ -49,6 +49,7 @@ def load_recipe(path_or_name: str | Path, overrides: Sequence[str] = ()) -> Reci
     for setting in overrides:
         changed = override(changed, setting)
     try:
+        # The file's paths are absolute by now, so this concerns those of overrides alone.
         return _checked(changed, Path())
     except ValidationError as error:
         blamed = _blamed(document, overrides)
@@ -61,7 +62,7 @@ def _blamed(document: Any, overrides: Sequence[str]) -> str:
     if not overrides or not _is_valid(document):
         return ""
     alone = [each for each in overrides if not _is_valid(override(document, each))]
-    # Where none does it alone, it takes some of them together.
+    # If each is valid alone, some of them are invalid together.
     return ", ".join(f"--set {each}" for each in alone or overrides)
 
 
@@ -82,11 +83,11 @@ def _told(error: ValidationError) -> list[str]:
 
 
 def checked_recipe(document: Any, origin: str, folder: Path) -> Recipe:
-    """The recipe of a mapping, its relative paths starting at `folder`.
+    """The recipe of a mapping; its relative paths start at `folder`.
 
     Raises:
-        RecipeError: it is none; the message begins with `origin` and has a line per wrong
-            setting.
+        RecipeError: the recipe is not valid; the message begins with `origin` and has a line
+            per wrong setting.
     """
     try:
         return _checked(document, folder)
@@ -135,8 +136,9 @@ def _anchored(document: Any, folder: Path) -> Any:
 
 
 def _replaced(value: Any, keys: Sequence[str], change: Callable[[str], str]) -> Any:
-    """`value` with `change` applied to the strings at `keys` (`*` is every key or index);
-    malformed parts stay.
+    """`value` with `change` applied to the strings at `keys` (`*` is every key or index).
+
+    What has another type than the keys need stays: validation names it later.
     """
     if not keys:
         return change(value) if isinstance(value, str) else value

@@ -11,10 +11,10 @@ from sailvit.recipes.problems import nearest
 
 
 def override(document: Any, setting: str) -> Any:
-    """A copy of `document` that holds the value of `path=value`.
+    """A copy of `document` in which `path=value` is set.
 
-    Path items are keys, list indices, or the `name` of a list's item. Keys are not checked
-    here: a wrong one is refused, with the nearest right name, when the recipe is built.
+    The path's items are keys, indices of lists, or the `name` of a list's item. Keys are not
+    checked here: the recipe's validation refuses a wrong one, with the nearest right name.
     """
     path, equals, text = setting.partition("=")
     keys = path.strip().split(".")
@@ -28,7 +28,7 @@ def override(document: Any, setting: str) -> Any:
 
 
 def override_value(document: Any, path: str, value: Any) -> Any:
-    """A copy of `document` that holds `value` at `path`, whose items are as in `override`."""
+    """A copy of `document` with `value` at `path`, which is written as in `override`."""
     keys = path.strip().split(".")
     try:
         return _with(document, keys, value)
@@ -47,7 +47,8 @@ def _with(here: Any, keys: Sequence[str], value: Any) -> Any:
         index = _index(here, key)
         return [_with(item, rest, value) if i == index else item for i, item in enumerate(here)]
     raise LookupError(
-        f"{key!r} would lie inside {here!r}, which is one value; set that as a whole, as {{{key}: ...}}"
+        f"{key!r} would lie inside {here!r}, which is one value; set that as a whole, as"
+        f" {{{key}: ...}}"
     )
 
 

@@ -1,5 +1,5 @@
-"""pydantic's validation errors as sentences: where, what was found, what was expected, the
-nearest right name.
+"""pydantic's validation errors as sentences: the setting, what was found, what was expected,
+and the nearest right name.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ RENAMED = {
     "watch.report": "monitoring.loggers",
     "monitoring.report": "monitoring.loggers",
 }
-"""What settings were called in earlier versions, and what they are called now."""
+"""Settings by the name that they had in earlier versions, with the name of today."""
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -35,7 +35,7 @@ def explain(error: ValidationError, root: type[BaseModel]) -> list[str]:
     found: dict[Location, list[Mapping[str, Any]]] = {}
     for problem in error.errors(include_url=False):
         found.setdefault(_location(problem["loc"]), []).append(problem)
-    # A union reports every branch: keep the branch that got furthest.
+    # pydantic reports every branch of a union; the one that got furthest is the one meant.
     places = [
         place
         for place in found
@@ -66,6 +66,7 @@ def _sentence(place: Location, problems: Sequence[Mapping[str, Any]], root: type
     expected = " or ".join(
         dict.fromkeys(str(p["msg"]).removeprefix("Input should be ") for p in problems)
     )
+    # pydantic lists the values of a Literal in one text: 'a', 'b' or 'c'.
     choices = (
         str(first.get("ctx", {}).get("expected", ""))
         .replace(" or ", ", ")

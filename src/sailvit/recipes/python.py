@@ -1,4 +1,4 @@
-"""Recipes from Python: a `Recipe`, the mapping that it is made from, a file or a shipped name."""
+"""Recipes from Python: from a `Recipe`, a mapping, a file, or the name of a shipped recipe."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ def made_recipe(
 ) -> Recipe:
     """The recipe, with overrides applied; relative paths come out absolute.
 
-    Relative paths of a recipe made in Python start at the current folder, those of a file at
-    its.
+    Relative paths in a file start at the file's folder, those of a recipe made in Python at the
+    current folder.
 
     Raises:
-        RecipeError: it does not hold together; the message names the settings.
+        RecipeError: the recipe is not valid; the message names the wrong settings.
     """
     if isinstance(given, str | Path):
         texts = () if isinstance(overrides, Mapping) else overrides
