@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from base64 import b64encode
 
 import pytest
@@ -197,6 +198,20 @@ REFUSED = {
     "qwen marks": (
         {"messages": talk("<|vision_start|><|image_pad|><|vision_end|>what?", "a cat")},
         r"mark <\|vision_start\|>",
+    ),
+    **{
+        mark: (
+            {"messages": talk(f"<image>{mark} what?", "a cat"), "image": "a.png"},
+            re.escape(mark),
+        )
+        for mark in (
+            *("<|image_1|>", "<|image|>", "<|audio_1|>", "<start_of_image>", "<image_soft_token>"),
+            *("<image_placeholder>", "<ImageHere>", "<Image>", "<IMAGE>"),
+        )
+    },
+    "minicpm": (
+        {"messages": talk("(<image>./</image>) what?", "a cat"), "image": "a.png"},
+        "mark <image>./</image>",
     ),
     "numbered": ({"messages": talk("<image 1> what?", "a cat"), "images": ["a.png"]}, "<image 1>"),
     "two systems": (

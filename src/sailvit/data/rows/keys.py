@@ -30,11 +30,14 @@ _FURTHER = "other keys"
 _EMPTY_TEXTS = frozenset(("", "[]", "{}", "null", "none"))
 """How columns of text spell that there is nothing."""
 _FOREIGN = re.compile(
-    r"<(?P<element>video|audio)>|<img>|<ref-object>|<bbox>|<speech>|<IMG_CONTEXT>"
-    r"|<image[_ ]?\d+>|<\|(?:image|video|audio)_pad\|>|<\|vision_(?:start|end)\|>"
+    r"<(?P<element>video|audio|Image|IMAGE)>|<img>|<ref-object>|<bbox>|<speech>"
+    r"|<IMG_CONTEXT>|<ImageHere>|<image>[^<>]{0,9}</image>|<image[_ ]?\d+>"
+    r"|<image_(?:placeholder|soft_token|pad)>|<(?:start|end)_of_image>"
+    r"|<\|(?:image|video|audio)(?:_pad|_\d+)?\|>|<\|vision_(?:start|end)\|>"
 )
 """Marks of other layouts that stand for something else; as text they would be learnt as
-words."""
+words: of ms-swift, Qwen, InternVL, XComposer, MiniCPM-V (`<image>./</image>`), DeepSeek-VL,
+Gemma, Phi and Llama."""
 _GROUNDING = re.compile(r"<(?:ref|box|quad|poly|point|loc)>|<\|(?:object_ref|box|quad)_start\|>")
 """Grounding tags whose text says everything itself, as in Qwen-VL and InternVL."""
 
