@@ -113,7 +113,7 @@ TRAINING = {
         Fault(claim_module.RunLock, "check", 0, TakenOverError("taken over"), "taken over"),
         3,
     ),
-    "a record": (Fault(reader.Reader, "__getitem__", 1, DataError("wrong"), "wrong"), 3),
+    "a record": (Fault(reader.BatchReader, "__getitem__", 1, DataError("wrong"), "wrong"), 3),
     "a proof": (Fault(ProofCallback, "_verdict", 1, DataError("no"), "no"), 0),
     "a full disk, lines": (Fault(store, "write_json", 0, FULL, "state could not be written"), 6),
     "a full disk, state": (

@@ -17,7 +17,7 @@ from sailvit.core.run import RunFolder
 from sailvit.report.charts import feature_charts, loss_chart, run_chart, task_chart
 from sailvit.report.drawing import Chart
 from sailvit.report.monitoring import monitoring_charts
-from sailvit.report.reading import RunData, StageRun, read_run
+from sailvit.report.reading import RunData, StageData, read_run
 from sailvit.report.templates import template
 
 MEASURES = (
@@ -78,7 +78,7 @@ def render(data: RunData) -> str:
     )
 
 
-def _losses(stages: list[StageRun]) -> list[LossGroup]:
+def _losses(stages: list[StageData]) -> list[LossGroup]:
     """Loss charts, grouped by objective in the order they first appear."""
     objectives = dict.fromkeys(name for stage in stages for name in stage.metrics.loss)
     return [
@@ -94,7 +94,7 @@ def _losses(stages: list[StageRun]) -> list[LossGroup]:
     ]
 
 
-def _extents(stages: list[StageRun]) -> list[tuple[str, int, int]]:
+def _extents(stages: list[StageData]) -> list[tuple[str, int, int]]:
     """Every stage with the steps of the run at which it begins and ends; its place in the list
     is its index.
     """
@@ -102,7 +102,7 @@ def _extents(stages: list[StageRun]) -> list[tuple[str, int, int]]:
     return [(stage.name, end - stage.steps, end) for stage, end in zip(stages, ends, strict=True)]
 
 
-def _throughput(stages: list[StageRun]) -> list[Chart]:
+def _throughput(stages: list[StageData]) -> list[Chart]:
     """One chart per measure that has any value."""
     charts = []
     for name, title, unit, share in MEASURES:
@@ -112,7 +112,7 @@ def _throughput(stages: list[StageRun]) -> list[Chart]:
     return charts
 
 
-def _medians(stage: StageRun) -> dict[str, float]:
+def _medians(stage: StageData) -> dict[str, float]:
     """Median per measure over the stage's steps; NaN where nothing was measured."""
     kept = {name: values[np.isfinite(values)] for name, values in stage.metrics.measures.items()}
     return {

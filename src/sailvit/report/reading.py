@@ -57,7 +57,7 @@ class Proof:
 
 
 @dataclass(frozen=True)
-class StageRun:
+class StageData:
     """One stage as it went."""
 
     name: str
@@ -95,7 +95,7 @@ class RunData:
     """The run folder."""
     manifest: dict[str, Any]
     """Lineage, as stored."""
-    stages: list[StageRun]
+    stages: list[StageData]
     """Stages in order."""
     evaluation: dict[str, Any] | None
     """evaluation.json, when made."""
@@ -136,7 +136,7 @@ def _read_left_out(run: RunFolder) -> list[tuple[str, str, str, int]]:
     return [(*key, count) for key, count in found.items()]
 
 
-def _read_stages(run: RunFolder, listed: list[dict[str, Any]]) -> list[StageRun]:
+def _read_stages(run: RunFolder, listed: list[dict[str, Any]]) -> list[StageData]:
     """Finished stages of the manifest, then a stopped one that only metrics.jsonl knows."""
     lines: dict[int, dict[int, dict[str, Any]]] = {}
     for line in read_lines(run.metrics):
@@ -156,7 +156,7 @@ def _read_stages(run: RunFolder, listed: list[dict[str, Any]]) -> list[StageRun]
 
 def _stage(
     index: int, listed: dict[str, Any] | None, lines: list[dict[str, Any]], proofs: list[Proof]
-) -> StageRun:
+) -> StageData:
     """One stage, from the manifest where it is listed, otherwise from its metrics."""
     metrics = _metrics(lines)
     facts = listed or {
@@ -167,7 +167,7 @@ def _stage(
         "tokens": metrics.last["tokens"],
         "seconds": sum(line["seconds"] for line in lines),
     }
-    return StageRun(
+    return StageData(
         name=facts["name"],
         index=index,
         finished=listed is not None,

@@ -25,7 +25,7 @@ from sailvit.core.records import Record, Turn
 from sailvit.data.lengths.costs import CostTable
 from sailvit.data.lengths.measuring import measure
 from sailvit.data.loading.loader import Loader
-from sailvit.data.loading.reader import Reader
+from sailvit.data.loading.reader import BatchReader
 from sailvit.data.processing.processor import Processor
 from sailvit.data.sampling.loader_config import LoaderConfig
 
@@ -355,8 +355,8 @@ def test_errors_of_the_program_are_not_taken_for_bad_data(load):
 
 
 def test_a_reader_can_be_sent_to_another_process(processor):
-    reader = pickle.loads(pickle.dumps(Reader(SOURCES, processor, tiles=None, timeout=None)))
-    assert isinstance(reader, Reader)
+    reader = pickle.loads(pickle.dumps(BatchReader(SOURCES, processor, tiles=None, timeout=None)))
+    assert isinstance(reader, BatchReader)
 
 
 def test_leaving_the_loop_ends_the_workers(load):

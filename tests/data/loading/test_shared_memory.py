@@ -13,7 +13,7 @@ import torch
 
 from sailvit.core.layout import VisualLayout
 from sailvit.core.records import Sample
-from sailvit.data.loading.reader import Reading
+from sailvit.data.loading.reader import LoadedBatch
 from sailvit.data.loading.shared_memory import SharedMemory
 from sailvit.data.processing.collate import collate
 from sailvit.data.processing.images import join_tiles
@@ -68,7 +68,7 @@ def test_a_batch_comes_out_as_it_went_in(tiles, in_place):
 def test_what_goes_through_the_pipe_is_small_and_finds_its_shelf():
     memory = SharedMemory(1, 10_000_000)
     shared = memory.put(memory.claim(), batch(5, tiles=1000))
-    sent = bytes(ForkingPickler.dumps(Reading(shared, {"s": 1}, ())))
+    sent = bytes(ForkingPickler.dumps(LoadedBatch(shared, {"s": 1}, ())))
     assert len(sent) < 2000
     assert same(ForkingPickler.loads(sent).batch, batch(5, tiles=1000))
 

@@ -11,7 +11,7 @@ import pytest
 
 from sailvit.core.seeding import numpy_generator
 from sailvit.synthetic.charts.captions import caption_of
-from sailvit.synthetic.charts.questions import FORMS, KIND_NAMES, Question, some_questions
+from sailvit.synthetic.charts.questions import FORMS, KIND_NAMES, ChartQuestion, some_questions
 from sailvit.synthetic.charts.tables import QUARTILES, Table, TableKind, draw_table
 
 KINDS = get_args(TableKind)
@@ -29,7 +29,7 @@ def number(text: str) -> Fraction:
     return Fraction(text)
 
 
-class Reader:
+class ChartReader:
     """Answers questions about a table from names and printed numbers."""
 
     def __init__(self, table: Table) -> None:
@@ -58,7 +58,7 @@ class Reader:
     def series(self, phrase: str) -> list[Fraction]:
         return [self.value(self.rows[phrase], column) for column in range(len(self.table.labels))]
 
-    def answers(self, question: Question) -> list[str]:
+    def answers(self, question: ChartQuestion) -> list[str]:
         """All answers that a reader could give; there must be one."""
         text = question.text.removesuffix("?").replace(self.unit, "")
         return getattr(self, "_" + question.form.replace(" ", "_"))(text)
@@ -187,7 +187,7 @@ def same(given: str, worked_out: str) -> bool:
 def test_every_question_has_one_answer_and_it_is_the_given_one(kind):
     forms = Counter()
     for table, rng in tables(kind):
-        reader = Reader(table)
+        reader = ChartReader(table)
         for question in some_questions(rng, table, 100):
             answers = reader.answers(question)
             assert len(answers) == 1, (question, table)

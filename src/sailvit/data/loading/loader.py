@@ -21,7 +21,7 @@ from sailvit.core.records import Fetched, Source
 from sailvit.data.lengths.costs import Costs
 from sailvit.data.loading.prefetch import Prefetch
 from sailvit.data.loading.quarantine import Quarantine
-from sailvit.data.loading.reader import BatchTask, Reader, Reading
+from sailvit.data.loading.reader import BatchReader, BatchTask, LoadedBatch
 from sailvit.data.loading.shared_memory import SharedMemory
 from sailvit.data.loading.workers import naming_deaths, start_worker
 from sailvit.data.processing.processor import Processor
@@ -103,15 +103,15 @@ class Loader:
         quarantine.close()
 
     def _steps(
-        self, readings: Iterator[Reading], planned: _Planned
-    ) -> Iterator[tuple[Step, list[Reading]]]:
+        self, readings: Iterator[LoadedBatch], planned: _Planned
+    ) -> Iterator[tuple[Step, list[LoadedBatch]]]:
         """The steps, and what became of their records."""
         for reading in readings:
             count, cursor = planned.popleft()
             parts = [reading, *islice(readings, count - 1)]
             yield Step(tuple(part.batch for part in parts), cursor), parts
 
-    def _readings(self, planned: _Planned) -> DataLoader[Reading]:
+    def _readings(self, planned: _Planned) -> DataLoader[LoadedBatch]:
         loader_config = self._loader_config
         batches = -(
             -loader_config.global_batch // (loader_config.world * loader_config.micro_batch)
@@ -125,7 +125,7 @@ class Loader:
             if loader_config.workers and _FORKS
             else None
         )
-        reader = Reader(
+        reader = BatchReader(
             self._sources,
             self._processor,
             memory=memory,

@@ -38,8 +38,8 @@ class BatchTask:
 
 
 @dataclass(frozen=True)
-class Reading:
-    """What became of a task."""
+class LoadedBatch:
+    """What was loaded for a task."""
 
     held: Batch | SharedBatch
     """Its packs without bad records; a pack of bad records alone is a row of padding."""
@@ -55,12 +55,12 @@ class Reading:
         """The batch; to be asked for once, as its slot is given back when it is gone."""
         return self.held.batch() if isinstance(self.held, SharedBatch) else self.held
 
-    def pin_memory(self) -> Reading:
+    def pin_memory(self) -> LoadedBatch:
         """The same in page-locked memory; DataLoader calls it where there is a GPU."""
         return replace(self, held=self.batch.pin_memory())
 
 
-class Reader(Dataset[Reading]):
+class BatchReader(Dataset[LoadedBatch]):
     """Batches by task. Records are read anew each time; without shared memory it can go to any
     process.
     """
@@ -80,7 +80,7 @@ class Reader(Dataset[Reading]):
         self._tiles = tiles
         self._timeout = timeout
 
-    def __getitem__(self, task: BatchTask) -> Reading:
+    def __getitem__(self, task: BatchTask) -> LoadedBatch:
         memory, slot = self._memory, task.slot
         tiler = Tiler(
             self._processor.layout, None if memory is None or slot is None else memory.space(slot)
@@ -94,7 +94,7 @@ class Reader(Dataset[Reading]):
         held = batch if memory is None or slot is None else memory.put(slot, batch)
         read = Counter(draw.source for pack in task.packs for draw in pack)
         bad = tuple(each for each in found if isinstance(each, QuarantinedRecord))
-        return Reading(held, dict(read), bad, changed)
+        return LoadedBatch(held, dict(read), bad, changed)
 
     def _samples(
         self, task: BatchTask, tiler: Tiler

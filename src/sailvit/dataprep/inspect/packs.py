@@ -10,7 +10,7 @@ from itertools import islice
 from typing import Any
 
 from sailvit.core.records import Source, faults_of
-from sailvit.data.loading.reader import BatchTask, Reader
+from sailvit.data.loading.reader import BatchReader, BatchTask
 from sailvit.data.processing.processor import Processor
 from sailvit.data.sampling.draws import Drawn
 from sailvit.data.sampling.loader_config import LoaderConfig
@@ -65,7 +65,7 @@ class _Viewer:
         self._costs = costs
         self._processor = processor
         self._loader_config = loader_config
-        self._reader = Reader(
+        self._reader = BatchReader(
             sources, processor, tiles=loader_config.tiles, timeout=loader_config.quarantine.timeout
         )
 

@@ -46,7 +46,7 @@ Read = Callable[[torch.Tensor, Segments], torch.Tensor]
 
 
 @dataclass(frozen=True)
-class Evidence:
+class PackingErrors:
     """What the proof found: the largest errors, relative to the size of outputs."""
 
     others: float
@@ -103,8 +103,8 @@ def read_alone(read: Read, tokens: torch.Tensor, lengths: tuple[int, ...]) -> to
 
 def measure(
     read: Read, tokens: torch.Tensor, segments: Segments, alone: torch.Tensor, vocabulary: int
-) -> Evidence:
-    """The evidence from three runs of the proof's tokens; `alone` holds the outputs of one
+) -> PackingErrors:
+    """The errors found by three runs of the proof's tokens; `alone` holds the outputs of one
     sample at a time.
     """
     bounds = segments.boundaries.long()
@@ -120,7 +120,7 @@ def measure(
         other = torch.where(changed, (tokens + shift) % vocabulary, tokens)
         moved.append(_errors(read(other, segments), before)[~changed].max().item())
     found = _errors(before, alone)
-    return Evidence(moved[0], moved[1], (found.median() if half else found.max()).item(), half)
+    return PackingErrors(moved[0], moved[1], (found.median() if half else found.max()).item(), half)
 
 
 def _errors(found: torch.Tensor, expected: torch.Tensor) -> torch.Tensor:

@@ -15,7 +15,7 @@ from sailvit.models.guards.untouched import untouched
 from sailvit.models.packing.attention import PACKED, ROWS, register_attention
 from sailvit.models.packing.proof import (
     FAULTS,
-    Evidence,
+    PackingErrors,
     draw_tokens,
     measure,
     proof_lengths,
@@ -44,7 +44,7 @@ class Chosen:
 
     way: Way = PACKED_WAY
     """How samples are read."""
-    evidence: Evidence | None = None
+    evidence: PackingErrors | None = None
     """What the proof found; None before any proof."""
     findings: tuple[str, ...] = ()
     """Why the ways before it were not taken, a sentence each."""
@@ -159,8 +159,8 @@ class _Alone:
         )
 
 
-def _try(model: MLLM, way: Way, alone: _Alone) -> tuple[Evidence | None, str | None]:
-    """The evidence on a way, None when it cannot run at all; and its fault, if any."""
+def _try(model: MLLM, way: Way, alone: _Alone) -> tuple[PackingErrors | None, str | None]:
+    """The errors of a way, None when it cannot run at all; and its fault, if any."""
     try:
         expected = alone.outputs()
         use_attention(model.language, way.attention)

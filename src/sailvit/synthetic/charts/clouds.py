@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sailvit.synthetic.charts.colours import Colours, some_colours
-from sailvit.synthetic.charts.questions import Question, only
+from sailvit.synthetic.charts.questions import ChartQuestion, only
 from sailvit.synthetic.charts.topics import KINS, some_names
 
 _MEASURES = (
@@ -102,18 +102,18 @@ def _places(
     return list(taken)
 
 
-def cloud_questions(rng: np.random.Generator, cloud: Cloud, count: int) -> list[Question]:
+def cloud_questions(rng: np.random.Generator, cloud: Cloud, count: int) -> list[ChartQuestion]:
     """Up to `count` questions of different forms."""
     every = [*_about_points(rng, cloud), *_about_groups(rng, cloud)]
     return [every[index] for index in rng.permutation(len(every))[:count].tolist()]
 
 
-def _about_points(rng: np.random.Generator, cloud: Cloud) -> list[Question]:
+def _about_points(rng: np.random.Generator, cloud: Cloud) -> list[ChartQuestion]:
     points = cloud.everything
     found = [
-        Question("points", "How many points does the chart show?", str(len(points))),
-        Question("title", "What is the title of the chart?", cloud.title),
-        Question("kind", "What kind of chart is this?", "scatter plot"),
+        ChartQuestion("points", "How many points does the chart show?", str(len(points))),
+        ChartQuestion("title", "What is the title of the chart?", cloud.title),
+        ChartQuestion("kind", "What kind of chart is this?", "scatter plot"),
     ]
     for axis, names in enumerate(((cloud.x, cloud.y), (cloud.y, cloud.x))):
         along = [point[axis] for point in points]
@@ -121,25 +121,29 @@ def _about_points(rng: np.random.Generator, cloud: Cloud) -> list[Question]:
         place = only(along, wanted)
         if place is not None:
             text = f"What is the {names[1]} of the point with the {word} {names[0]}, in {cloud.units[1 - axis]}?"
-            found.append(Question("end point", text, str(points[place][1 - axis])))
+            found.append(ChartQuestion("end point", text, str(points[place][1 - axis])))
     return found
 
 
-def _about_groups(rng: np.random.Generator, cloud: Cloud) -> list[Question]:
+def _about_groups(rng: np.random.Generator, cloud: Cloud) -> list[ChartQuestion]:
     if len(cloud.groups) == 1:
         return []
     sizes = [len(group) for group in cloud.points]
     index = int(rng.integers(len(cloud.groups)))
     found = [
-        Question(
+        ChartQuestion(
             "group size", f"How many points belong to {cloud.groups[index]}?", str(sizes[index])
         )
     ]
     if (most := only(sizes, max(sizes))) is not None:
         found.append(
-            Question("most points", f"Which {cloud.noun} has the most points?", cloud.groups[most])
+            ChartQuestion(
+                "most points", f"Which {cloud.noun} has the most points?", cloud.groups[most]
+            )
         )
     if cloud.colours.names:
         colour = cloud.colours.names[index]
-        found.append(Question("colour", f"Which colour stands for {cloud.groups[index]}?", colour))
+        found.append(
+            ChartQuestion("colour", f"Which colour stands for {cloud.groups[index]}?", colour)
+        )
     return found

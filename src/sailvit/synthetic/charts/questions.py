@@ -13,7 +13,7 @@ import numpy as np
 from sailvit.synthetic.charts.tables import QUARTILES, WITH_LEGEND, Table
 
 
-class Question(NamedTuple):
+class ChartQuestion(NamedTuple):
     """A question with its answer."""
 
     form: str
@@ -43,14 +43,14 @@ KIND_NAMES = {
 _PLACES = ("second", "third")
 
 
-def some_questions(rng: np.random.Generator, table: Table, count: int) -> list[Question]:
+def some_questions(rng: np.random.Generator, table: Table, count: int) -> list[ChartQuestion]:
     """Up to `count` questions of different forms."""
     forms = FORMS if table.kind != "box" else _BOX_FORMS
-    found: list[Question] = []
+    found: list[ChartQuestion] = []
     for index in rng.permutation(len(forms)).tolist():
         name, ask = list(forms.items())[index]
         if len(found) < count and (asked := ask(table, rng)) is not None:
-            found.append(Question(name, *asked))
+            found.append(ChartQuestion(name, *asked))
     return found
 
 

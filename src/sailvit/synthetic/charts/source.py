@@ -16,7 +16,7 @@ from sailvit.core.records import IMAGE_MARK, Record, Turn
 from sailvit.synthetic.charts.captions import REQUESTS, caption_of
 from sailvit.synthetic.charts.clouds import Cloud, cloud_questions, draw_cloud
 from sailvit.synthetic.charts.figure import ChartDrawing
-from sailvit.synthetic.charts.questions import Question, some_questions
+from sailvit.synthetic.charts.questions import ChartQuestion, some_questions
 from sailvit.synthetic.charts.styles import some_style
 from sailvit.synthetic.charts.tables import Table, TableKind, draw_table
 from sailvit.synthetic.drawn_source import DrawnSource, drawn_options, named_shares
@@ -75,7 +75,10 @@ class ChartsSource(DrawnSource):
         if rng.random() < self.options.captions:
             request = REQUESTS[rng.integers(len(REQUESTS))]
             return _record(
-                name, [Question("caption", request, caption_of(rng, chart))], drawing, "caption"
+                name,
+                [ChartQuestion("caption", request, caption_of(rng, chart))],
+                drawing,
+                "caption",
             )
         count = int(rng.integers(1, self.options.questions + 1))
         return _record(name, ask_about(rng, chart, count), drawing, "chart")
@@ -96,7 +99,7 @@ def draw_chart(rng: np.random.Generator, kind: str) -> Table | Cloud:
     return draw_cloud(rng) if kind == "scatter" else draw_table(rng, _table_kind(kind))
 
 
-def ask_about(rng: np.random.Generator, chart: Table | Cloud, count: int) -> list[Question]:
+def ask_about(rng: np.random.Generator, chart: Table | Cloud, count: int) -> list[ChartQuestion]:
     """Up to `count` questions of different forms about a chart."""
     return (
         cloud_questions(rng, chart, count)
@@ -109,7 +112,7 @@ def _table_kind(name: str) -> TableKind:
     return next(kind for kind in get_args(TableKind) if kind == name)
 
 
-def _record(name: str, questions: list[Question], drawing: ChartDrawing, kind: str) -> Record:
+def _record(name: str, questions: list[ChartQuestion], drawing: ChartDrawing, kind: str) -> Record:
     turns: list[Turn] = []
     for question in questions:
         shown = "" if turns else f"{IMAGE_MARK}\n"
