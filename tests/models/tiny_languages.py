@@ -18,6 +18,8 @@ from transformers import (
 from sailvit.core.recipe import Packing
 from sailvit.core.records import Sample
 from sailvit.data.processing.collate import collate
+from sailvit.distributed.processes import rank, world
+from sailvit.distributed.sharding import whole
 from sailvit.models.structure.connector import Connector, MergeConnectorConfig
 from sailvit.models.structure.mllm import MLLM
 from sailvit.models.structure.packing_choice import choose_way
@@ -217,33 +219,36 @@ def plain_copy(language: PreTrainedModel) -> PreTrainedModel:
     return plain
 
 
-def worst_errors(model: MLLM) -> tuple[float, float]:
+def worst_errors(model: MLLM, reference: PreTrainedModel | None = None) -> tuple[float, float]:
     """Largest errors of logits and of gradients of a pack against its samples one at a time, relative to the largest.
 
-    The samples go through a copy of the language with transformers' own plain attention, nothing of ours.
+    The samples go through a copy of the language with transformers' own plain attention, nothing of ours; a model
+    that is compiled or sharded comes with a copy made before. Every process has its own share of the samples.
     """
-    reference = plain_copy(model.language)
+    reference = plain_copy(model.language) if reference is None else reference
     generator = torch.Generator().manual_seed(3)
     texts = [torch.randint(3, VOCABULARY - 1, (n,), generator=generator) for n in LENGTHS]
-    found = model(collate([[text_sample(text) for text in texts]])).logits
+    weights = [torch.randn(n, VOCABULARY, generator=generator) for n in LENGTHS]
+    mine = slice(rank(), None, world())
+    found = model(collate([[text_sample(text) for text in texts[mine]]])).logits
     assert found is not None
-    weights = torch.randn(found.shape, generator=generator)
     embeddings = reference.get_input_embeddings()
     # The shortest first, as some rotations remember the longest text so far.
     alone = {
         place: reference(inputs_embeds=embeddings(texts[place])[None], use_cache=False).logits[0]
         for place in sorted(range(len(texts)), key=LENGTHS.__getitem__)
     }
-    expected = torch.cat([alone[place] for place in range(len(texts))])
-    (expected * weights).sum().backward()
-    (found * weights).sum().backward()
+    expected = [alone[place] for place in range(len(texts))]
+    (torch.cat(expected) * torch.cat(weights)).sum().backward()
+    (found * torch.cat(weights[mine])).sum().backward()
     pairs = zip(model.language.named_parameters(), reference.parameters(), strict=True)
     errors, scale = [0.0], 1e-30
-    for (name, mine), other in pairs:
-        assert (mine.grad is None) == (other.grad is None), name
-        if mine.grad is not None and other.grad is not None:
-            errors.append(float((mine.grad - other.grad).abs().max()))
+    for (name, own), other in pairs:
+        assert (own.grad is None) == (other.grad is None), name
+        if own.grad is not None and other.grad is not None:
+            errors.append(float((whole(own.grad) - other.grad).abs().max()))
             scale = max(scale, float(other.grad.abs().max()))
     with torch.no_grad():
-        logits = float((found - expected).abs().max() / expected.abs().max())
+        beside = torch.cat(expected[mine])
+        logits = float((found - beside).abs().max() / beside.abs().max())
     return logits, max(errors) / scale
