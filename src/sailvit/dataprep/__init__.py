@@ -1,1 +1,1 @@
-"""Getting data ready before training: prepare, curate, describe, annotate, inspect."""
+"""What is done with data before training: prepare, curate, describe, annotate, inspect."""

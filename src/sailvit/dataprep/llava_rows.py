@@ -1,4 +1,4 @@
-"""Records as rows of LLaVA JSON, and their images as files."""
+"""Records as rows of LLaVA JSON, and images as the bytes of files."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from sailvit.core.records import ImageLike, Record, Turn
 from sailvit.data.processing.images import load_image, looks_alike_everywhere
 
 SPEAKERS = {"system": "system", "user": "human", "assistant": "gpt"}
-"""LLaVA's words for who speaks."""
+"""LLaVA's names of the roles."""
 MAGIC = {b"\x89PNG": "png", b"\xff\xd8\xff": "jpeg", b"RIFF": "webp", b"GIF8": "gif"}
-"""How encoded images begin, with the ending and media type of their kind."""
+"""First bytes of image files; the value serves as file ending and in the media type."""
 
 
 def llava_row(record: Record, images: list[str]) -> dict[str, Any]:
-    """A record as a row that format `llava` reads, with its images under these names."""
+    """A record as a row that format `llava` reads; `images` are the file names of its images."""
     turns = [
         {"from": SPEAKERS[turn.role], "value": turn.text, **turn_flags(turn)}
         for turn in record.turns
@@ -32,14 +32,14 @@ def llava_row(record: Record, images: list[str]) -> dict[str, Any]:
 
 
 def turn_flags(turn: Turn) -> dict[str, Any]:
-    """What a turn says beside its role and text, as every reader of rows understands it."""
+    """A turn's other properties, under keys that every reader of rows understands."""
     flags: dict[str, Any] = {} if turn.learnt else {"loss": False}
     return {**flags, "reasoning_content": turn.reasoning} if turn.reasoning else flags
 
 
 def encoded(image: ImageLike) -> tuple[bytes, str]:
-    """An image as the bytes of a file, and their kind (`png`, `jpeg`, ...); drawn and decoded
-    ones become PNG.
+    """An image as the bytes of a file, and their kind (`png`, `jpeg`, ...). Files keep their
+    bytes; drawn and decoded images become PNG.
     """
     if isinstance(image, Path | bytes):
         data = _read(image) if isinstance(image, Path) else image
@@ -53,8 +53,8 @@ def encoded(image: ImageLike) -> tuple[bytes, str]:
 def portable(image: ImageLike) -> tuple[bytes, str]:
     """An image as a file that every program decodes to the pixels that training sees.
 
-    What is rotated, transparent, deep, animated or CMYK becomes PNG, several times a JPEG's
-    size.
+    Images that programs decode differently (rotated, transparent, 16-bit, animated, CMYK)
+    become PNG, which is several times as large as a JPEG.
     """
     data, kind = encoded(image)
     if looks_alike_everywhere(data):

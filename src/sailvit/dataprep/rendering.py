@@ -1,5 +1,5 @@
-"""A drawn source as files: PNG images and one JSONL of LLaVA rows, written by several
-processes, resumable.
+"""Writes a drawn source to files, PNG images and one JSONL of LLaVA rows, with several
+processes; a run that was killed can be continued.
 """
 
 from __future__ import annotations
@@ -19,29 +19,29 @@ from sailvit.data.process_pool import map_ordered
 from sailvit.dataprep.llava_rows import encoded, llava_row
 
 _PORTION = 250
-"""Records per task and per folder of images: a few seconds' work, so that a killed run loses
+"""Records per portion and folder of images: a few seconds of work, so a killed run loses
 little."""
 
 
 @dataclass(frozen=True)
 class Portion:
-    """A stretch of a source that one task writes."""
+    """A stretch of a source that one worker writes at a time."""
 
     source: Source
-    """What is written."""
+    """Gives the records."""
     out: Path
-    """Folder of everything."""
+    """Folder that everything is written to."""
     number: int
-    """Which stretch it is."""
+    """Number of the stretch, from 0."""
 
     @property
     def rows(self) -> Path:
-        """Its rows; the file appears when all of them and their images are there."""
+        """File of its rows; it appears when all rows and their images are written."""
         return self.out / "parts" / f"{self.number:06d}.jsonl"
 
     @property
     def positions(self) -> range:
-        """Its records."""
+        """Positions of its records."""
         start = self.number * _PORTION
         return range(start, min(start + _PORTION, len(self.source)))
 
@@ -54,10 +54,11 @@ def render(
     workers: int = 1,
     report: Callable[[int], None] = lambda count: None,
 ) -> Path:
-    """The JSONL `out/name.jsonl` with every record of `source`, its images in `out/images`.
+    """Write every record of `source` to `out/name.jsonl`, which is returned, and its images to
+    `out/images`.
 
-    What an earlier call has written is kept, and the files do not depend on the number of
-    workers. `report` is told how many records have been added, first those that were there.
+    Portions that an earlier call has written are kept. The files do not depend on the number of
+    workers. `report` is called with the number of records added, first those of earlier calls.
     """
     rows = out / f"{name}.jsonl"
     _claim(out, source)
@@ -97,21 +98,22 @@ def write(portion: Portion) -> int:
 
 
 def _claim(out: Path, source: Source) -> None:
-    """Mark the folder with what it holds; refuse one that holds something else."""
+    """Note in the folder what it holds; refuse a folder that holds something else."""
     ours = {"records": len(source), "fingerprint": source.fingerprint}
     note = out / "rendered.json"
     refuse_foreign_folder(out, note.name)
     if note.exists():
         if (found := read_json(note)) != ours:
             raise DataError(
-                f"{out} holds {found}, not {ours}; choose another folder, or the options it was begun with"
+                f"{out} holds {found}, not {ours}; choose another folder, or the options that it"
+                " was begun with"
             )
     else:
         write_json(note, ours)
 
 
 def _join(portions: list[Portion], rows: Path) -> None:
-    """All rows in one file, in order; the portions' own files go."""
+    """Join the portions' files into one, in order, and delete them."""
     with whole_file(rows) as draft, draft.open("wb") as file:
         for portion in portions:
             file.write(portion.rows.read_bytes())

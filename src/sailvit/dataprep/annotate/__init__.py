@@ -1,1 +1,1 @@
-"""Asking a multimodal model about records: over HTTP or on this machine, remembered, in order."""
+"""Asking a multimodal model about records, over HTTP or in this process, with a cache."""

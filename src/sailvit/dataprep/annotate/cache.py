@@ -1,4 +1,4 @@
-"""Replies on disk by the content of what was asked, so that nothing is paid for twice."""
+"""Replies on disk, found by the content of the question, so that nothing is paid for twice."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ from sailvit.dataprep.llava_rows import portable
 
 
 class ReplyCache:
-    """Replies in one SQLite file, each written as it comes: a killed run has everything it has
-    paid for.
+    """Replies in one SQLite file. Each is written as it comes, so that a killed run keeps all
+    that it has paid for.
     """
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._lock = threading.Lock()
         try:
+            # No isolation level: every INSERT is a transaction of its own and on disk at once.
             self._connection = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
             names = {row[0] for row in self._connection.execute("SELECT name FROM sqlite_master")}
             if names and "replies" not in names:
@@ -30,8 +31,7 @@ class ReplyCache:
                 raise DataError(
                     f"{path} is a database of another program; name another file for the replies"
                 )
-            # One process writes at a time; the journal keeps the file whole when that process
-            # is killed.
+            # With this journal the file stays whole when the process is killed.
             self._connection.execute("PRAGMA journal_mode=WAL")
             self._connection.execute(
                 "CREATE TABLE IF NOT EXISTS replies (key TEXT PRIMARY KEY, reply TEXT NOT NULL)"
@@ -42,7 +42,7 @@ class ReplyCache:
             ) from error
 
     def recall(self, key: str) -> Reply | None:
-        """The reply stored under a key; None when there is none."""
+        """The reply stored under a key; None: there is none."""
         with self._lock:
             row = self._connection.execute(
                 "SELECT reply FROM replies WHERE key = ?", (key,)
@@ -50,7 +50,7 @@ class ReplyCache:
         return None if row is None else Reply(**json.loads(row[0]))
 
     def store(self, key: str, reply: Reply) -> None:
-        """Keep a reply; failures are not kept, so that the next run asks again."""
+        """Store a reply; failures are not stored, so that the next run asks again."""
         if reply.error is not None:
             return
         counts = {"prompt_tokens": reply.prompt_tokens, "answer_tokens": reply.answer_tokens}
@@ -59,13 +59,13 @@ class ReplyCache:
             self._connection.execute("INSERT OR REPLACE INTO replies VALUES (?, ?)", (key, line))
 
     def close(self) -> None:
-        """Let the file go."""
+        """Close the file."""
         self._connection.close()
 
 
 def question_key(model: str, record: Record) -> str:
-    """Hash of a model's identity, a record's turns and the bytes of its images; its id does not
-    matter.
+    """Hash of a model's identity, a record's turns and the bytes of its images, but not of the
+    record's id.
     """
     digest = hashlib.sha256(
         json.dumps([model, [(turn.role, turn.text) for turn in record.turns]]).encode()

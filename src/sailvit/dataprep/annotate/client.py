@@ -23,16 +23,17 @@ from sailvit.dataprep.annotate.transport import (
 from sailvit.dataprep.annotate.wire import EndpointConfig, read_reply, request_body
 
 PATIENCE = 20
-"""Records in a row that may fail before the run stops: a server that is gone would fail all
-that are left."""
+"""Records that may fail one after the other before the run stops: if the server is gone, all
+that are left would fail."""
 _LONGEST_WAIT = 60.0
 """Most seconds between two attempts."""
 _PREFETCH = 4
-"""Records under way per thread, so that one slow answer does not idle the others."""
+"""Records handed out per thread: replies are taken in order, and while one is slow the other
+threads have work."""
 
 
 class Endpoint:
-    """Answers records over HTTP; what the cache knows is not asked again."""
+    """Asks a server about records over HTTP, unless the cache has the reply."""
 
     def __init__(self, config: EndpointConfig, cache: ReplyCache | None = None) -> None:
         self.config = config
@@ -63,7 +64,8 @@ class Endpoint:
                 if failures >= PATIENCE:
                     raise EndpointError(
                         f"the last {failures} records got no answer from {self._server.url}"
-                        f" ({reply.error}); what came before is kept: start again when the server is well"
+                        f" ({reply.error}); what came before is kept: start again when the server"
+                        " works"
                     )
                 yield reply
         finally:
@@ -88,7 +90,8 @@ class Endpoint:
         return reply
 
     def _asked(self, body: Mapping[str, Any], key: str) -> Reply:
-        """The server's reply after as many attempts as it takes, or the last attempt's failure."""
+        """The server's reply, or why the last of `attempts` attempts failed."""
+        # The openai client's own retries are not used; `Transport` says why.
         reason = "stopped"
         for attempt in range(self.config.attempts):
             if self._stop.is_set():
@@ -108,7 +111,9 @@ class Endpoint:
         return Reply(error=f"no answer after {self.config.attempts} attempts: {reason}")
 
     def _pause(self, error: Exception, attempt: int, key: str) -> None:
-        """Wait before the next attempt, longer each time, and not all threads equally long."""
+        """Wait before the next attempt: longer each time, and each thread differently long, so
+        that they do not all come back at once.
+        """
         told = error if isinstance(error, TryAgainError) else TryAgainError(str(error))
         if told.refused and not self._reached:
             raise EndpointError(
@@ -126,6 +131,7 @@ def _key(variable: str | None) -> str | None:
         return None
     if not (key := os.environ.get(variable, "").strip()):
         raise DataError(
-            f"the environment variable {variable} is empty; put the server's key there, or name another"
+            f"the environment variable {variable} is empty; put the server's key there, or name"
+            " another"
         )
     return key

@@ -19,33 +19,33 @@ from sailvit.dataprep.annotate.replies import Asked, Responder, ask_about
 
 Scale = Literal["1-5", "yes-no"]
 SCALES: tuple[Scale, ...] = ("1-5", "yes-no")
-"""What may be answered; `yes` scores 1 and `no` 0."""
+"""Answers that a criterion may ask for; `yes` scores 1 and `no` 0."""
 
 
 @dataclass(frozen=True)
 class Criterion:
-    """What records are judged by."""
+    """The question by which records are judged."""
 
     name: str
-    """Stands in every line of scores."""
+    """Its name, which every line of scores holds."""
     prompt: str
-    """What the model is asked, with `{caption}` in it."""
+    """The prompt, with `{caption}` in it."""
     scale: Scale = "1-5"
-    """How it may answer."""
+    """Which answers are allowed."""
 
     def score(self, text: str) -> int | None:
-        """The score in an answer; None when there is not exactly one."""
+        """The score in an answer; None: it holds no score or several."""
         return _digit(text) if self.scale == "1-5" else _yes_or_no(text)
 
 
 @dataclass
 class JudgeCounts:
-    """How a judgement went."""
+    """Counts of a finished judgement."""
 
     scores: Counter[int] = field(default_factory=Counter)
     """Records per score."""
     bad: int = 0
-    """Answers without exactly one score in them."""
+    """Answers that hold no score or several."""
     failed: int = 0
     """Records that could not be read or got no answer."""
 
@@ -60,11 +60,11 @@ def judge(
     positions: Iterable[int] | None = None,
     report: Callable[[], None] = lambda: None,
 ) -> JudgeCounts:
-    """Judge the records of `source`, which is called `name`, and write a line per record to
-    `out`, in order.
+    """Judge the records of `source` and write one line per record to `out`, in order; lines
+    call the source `name`.
 
-    The file appears when it is whole. A bad answer is kept as it is, without a score; so is a
-    failure. `report` is called once per record.
+    The file appears when it is complete. Bad answers and failures get a line without a score.
+    `report` is called once per record.
     """
     chosen = range(len(source)) if positions is None else positions
     counts = JudgeCounts()
@@ -80,8 +80,8 @@ def judge(
 
 
 def _line(item: Asked, name: str, criterion: Criterion, counts: JudgeCounts) -> dict[str, Any]:
-    # A record that cannot be read has no id; an empty one keeps all lines alike for those who
-    # look records up by id.
+    # A record that cannot be read has no id. It gets an empty one, as the `scores` filter wants
+    # all lines to have an id or none.
     line: dict[str, Any] = {
         "source": name,
         "position": item.position,
@@ -105,8 +105,8 @@ def _line(item: Asked, name: str, criterion: Criterion, counts: JudgeCounts) -> 
 
 
 def _digit(text: str) -> int | None:
-    """The only number from 1 to 5 in a text; `4/5` and `4 out of 5` are 4, and a text with
-    other numbers has none.
+    """The number in a text that holds only one, if it is one of 1 to 5; `4/5` and `4 out of 5`
+    count as 4.
     """
     plain = re.sub(r"(?<=\d)\s*(?:/|out of)\s*5\b", "", text)
     numbers = set(re.findall(r"\d+(?:\.\d+)?", plain))

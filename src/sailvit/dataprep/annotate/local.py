@@ -11,11 +11,11 @@ from sailvit.dataprep.annotate.cache import ReplyCache, question_key
 from sailvit.dataprep.annotate.replies import Reply, Usage
 
 Answer = Callable[[Sequence[Record]], Sequence[str]]
-"""Texts for records, one each."""
+"""Generates one text per record."""
 
 
 class LocalModel:
-    """Answers records with a function; what the cache knows is not computed again."""
+    """Asks a model in this process about records, unless the cache has the reply."""
 
     def __init__(
         self, answer: Answer, identity: str, *, cache: ReplyCache | None = None, batch: int = 16
@@ -51,7 +51,7 @@ class LocalModel:
                 yield fresh
 
     def _recall(self, record: Record) -> tuple[str, Reply | None]:
-        """The record's key, and what is known under it or why it has none."""
+        """The record's key with the cached reply, or no key and the reason."""
         try:
             key = question_key(self._identity, record)
         except DataError as error:
@@ -62,8 +62,8 @@ class LocalModel:
         return key, reply
 
     def _replies(self, records: Sequence[Record]) -> list[Reply]:
-        """Replies of the model; a record that it cannot take does not spoil the others of its
-        batch.
+        """The model's replies. If a batch fails, its records are asked about one by one, so that
+        only the bad one fails.
         """
         if not records:
             return []

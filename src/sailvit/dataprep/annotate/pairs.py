@@ -1,4 +1,4 @@
-"""Captions to questions with answers, as LLaVA rows beside their images."""
+"""Turns captions into questions with answers, written as LLaVA rows beside their images."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from sailvit.dataprep.annotate.replies import Asked, Responder, ask_about
 from sailvit.dataprep.llava_rows import encoded, llava_row
 
 MOST = 20
-"""Most pairs of one record; a model that writes more has lost its way."""
+"""Most pairs of one record; a model that writes more repeats itself."""
 
 
 def _no_mark(text: str) -> str:
@@ -46,9 +46,9 @@ class Pair(BaseModel):
 
     model_config = ConfigDict(frozen=True)
     question: Text
-    """What is asked about the image."""
+    """The question about the image."""
     answer: Text
-    """What is to be answered."""
+    """Its answer."""
 
 
 Pairs: TypeAlias = Annotated[list[Pair], Field(min_length=1, max_length=MOST)]
@@ -56,16 +56,16 @@ Pairs: TypeAlias = Annotated[list[Pair], Field(min_length=1, max_length=MOST)]
 
 @dataclass
 class Harvest:
-    """How the turning of captions into questions went."""
+    """Counts of what was made from the captions."""
 
     records: int = 0
     """Records with questions."""
     pairs: int = 0
     """Questions with answers."""
     bad: int = 0
-    """Answers that were no list of pairs."""
+    """Replies that were no list of pairs."""
     failed: int = 0
-    """Records that could not be read or got no answer."""
+    """Records that could not be read or got no reply."""
 
 
 def write_pairs(
@@ -77,12 +77,12 @@ def write_pairs(
     positions: Iterable[int] | None = None,
     report: Callable[[], None] = lambda: None,
 ) -> Harvest:
-    """Ask for questions about every record of `source` and write them to `out`, in order, as
-    one row per record.
+    """Ask a model for questions about every record of `source`, and write them to `out`, in
+    order, as one row per record.
 
-    The file appears when it is whole; its images lie in the folder `<name>-images` beside it.
-    What gave no questions is listed in `<name>-bad.jsonl` with the reason. `report` is called
-    once per record.
+    The file appears when it is complete; its images lie in the folder `<name>-images` beside
+    it. Records without questions are listed in `<name>-bad.jsonl` with the reason. `report` is
+    called once per record.
     """
     chosen = range(len(source)) if positions is None else positions
     harvest, bad = Harvest(), out.with_name(out.stem + "-bad.jsonl")
@@ -108,9 +108,8 @@ def write_pairs(
 
 
 def read_pairs(text: str) -> list[Pair]:
-    """The pairs in a model's reply, which may stand in a code block; ValueError when there is
-    no such list.
-    """
+    """The pairs in a model's reply; ValueError if it holds no such list."""
+    # Models often put a sentence or a code block's fences around the list that was asked for.
     begin, end = text.find("["), text.rfind("]")
     if begin < 0 or end < begin:
         raise ValueError("no JSON list")
@@ -126,7 +125,7 @@ def read_pairs(text: str) -> list[Pair]:
 def _row(
     item: Asked, out: Path, harvest: Harvest
 ) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
-    """The row of one record, or what is wrong with it."""
+    """The row of one record, or the line that says why it has none."""
     problem = {"position": item.position, "id": item.record.id if item.record else ""}
     if item.reply.error is not None or item.record is None:
         harvest.failed += 1
@@ -151,8 +150,9 @@ def _row(
 
 
 def _keep(image: ImageLike, out: Path) -> str:
-    """The image's name beside the rows, after its content: a link where it is a file, which
-    costs no room.
+    """Put an image beside the rows and return its name, which is a hash of its content.
+
+    A file becomes a hard link, which takes no space on the disk.
     """
     data, kind = encoded(image)
     name = f"{out.stem}-images/{blake2b(data, digest_size=16).hexdigest()}.{kind}"
@@ -166,8 +166,10 @@ def _keep(image: ImageLike, out: Path) -> str:
 
 
 def _linked(image: Path, path: Path, size: int) -> bool:
-    """Whether `path` could be made a link to a file of `size` bytes; another file system, say,
-    cannot be linked to.
+    """Make `path` a hard link to an image file; the result says whether that worked.
+
+    A file of another size than `size` was converted, so it is not what the row shows; and no
+    link can lead to another file system.
     """
     try:
         same = image.stat().st_size == size

@@ -1,4 +1,4 @@
-"""What models are asked, in the project's own words; each can be replaced by a file."""
+"""The prompts that models are given; a file can replace each."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from sailvit.core.errors import DataError
 from sailvit.core.records import IMAGE_MARK, Record, Turn
 
 CAPTION = "{caption}"
-"""Where a prompt takes the record's text."""
+"""Replaced by the record's text."""
 
 RICHNESS = """You rate how much a text tells about an image.
 
@@ -31,7 +31,7 @@ small mistakes. 5: everything it says can be seen and is right.
 Answer with one digit from 1 to 5 and nothing else."""
 
 QUESTIONS = {"richness": RICHNESS, "alignment": ALIGNMENT}
-"""The shipped questions of the caption judge."""
+"""Prompts of the caption judge, by name."""
 
 PAIRS = (
     """Here is an image with a description.
@@ -50,33 +50,33 @@ where, or what is written, and one that needs a step of reasoning. Everything mu
 word, a number or a short sentence.
 Reply with a JSON list only: [{"question": "...", "answer": "..."}]""",
 )
-"""The shipped templates that turn captions into questions; records take them in turn."""
+"""Prompts that turn captions into questions; records take them in turn."""
 _BETWEEN = "\n---\n"
 
 
 def read_prompts(path: Path) -> tuple[str, ...]:
-    """The prompts in a text file, with a line of `---` between them; each must say where the
-    caption goes.
-    """
+    """The prompts in a text file, separated by lines of `---`; each must hold `{caption}`."""
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(
-            f"{path} cannot be read as a prompt ({error}); expected a text file, or one of {', '.join(QUESTIONS)}"
+            f"{path} cannot be read as a prompt ({error}); expected a text file, or one of"
+            f" {', '.join(QUESTIONS)}"
         ) from error
     prompts = tuple(prompt.strip() for prompt in text.split(_BETWEEN) if prompt.strip())
     without = next((prompt for prompt in prompts if CAPTION not in prompt), None)
     if not prompts or without is not None:
         found = f"a prompt that begins {without[:40]!r}" if without else "nothing"
         raise DataError(
-            f"{path} holds {found}; expected every prompt to hold {CAPTION}, where the record's text goes"
+            f"{path} holds {found}; expected every prompt to hold {CAPTION}, where the record's"
+            " text goes"
         )
     return prompts
 
 
 def prompt_record(record: Record, prompt: str) -> Record:
-    """The record that asks `prompt` about another one's images and text; DataError when that
-    has none.
+    """A record whose only turn asks `prompt` about the images and text of `record`; DataError
+    if that has no image.
     """
     if not record.images:
         raise DataError(f"record {record.id} has no image to ask about", kind="no image")
@@ -88,7 +88,7 @@ def prompt_record(record: Record, prompt: str) -> Record:
 
 
 def caption_text(record: Record) -> str:
-    """What a record says about its images: its only answer, or all questions with their answers."""
+    """A record's text about its images: its caption, or all questions with their answers."""
     answers = [turn.text.strip() for turn in record.turns if turn.role == "assistant"]
     if len(answers) == 1 and record.kind == "caption":
         return answers[0]

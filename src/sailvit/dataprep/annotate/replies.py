@@ -1,4 +1,4 @@
-"""What every model that is asked has in common: records go in, replies come out in the same
+"""What all models that are asked have in common: records go in, replies come out, in the same
 order.
 """
 
@@ -16,21 +16,21 @@ from sailvit.core.records import Record, Source
 
 @dataclass(frozen=True)
 class Reply:
-    """What a model said, or why it said nothing."""
+    """A model's reply, or why there is none."""
 
     text: str = ""
-    """Its words."""
+    """The reply itself."""
     error: str | None = None
-    """Why there are no answers; None when there are."""
+    """Why there is no reply; None: there is one."""
     prompt_tokens: int = 0
     """Tokens of the request, as the server counts them."""
     answer_tokens: int = 0
-    """Tokens of the words."""
+    """Tokens of the reply, as the server counts them."""
 
 
 @dataclass
 class Usage:
-    """What asking has cost so far."""
+    """What the questions have cost so far."""
 
     requests: int = 0
     """Requests sent, repeated ones included."""
@@ -45,15 +45,15 @@ class Usage:
     answer_tokens: int = 0
     """Tokens received."""
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
-    """Several threads count."""
+    """Held while counting, as several threads count."""
 
     def add(self, name: str, count: int = 1) -> None:
-        """Count something, by the name of its field."""
+        """Add to the field of this name."""
         with self._lock:
             setattr(self, name, getattr(self, name) + count)
 
     def took(self, reply: Reply) -> None:
-        """Count a reply that was just received."""
+        """Count a reply that did not come from the cache."""
         self.add("failed", int(reply.error is not None))
         self.add("prompt_tokens", reply.prompt_tokens)
         self.add("answer_tokens", reply.answer_tokens)
@@ -66,19 +66,19 @@ class Responder(Protocol):
     """What it has cost so far."""
 
     def ask(self, records: Iterable[Record]) -> Iterator[Reply]:
-        """One reply per record, in order; only a few records ahead are taken from the iterable."""
+        """One reply per record, in order; only a few records are taken in advance."""
 
 
 @dataclass(frozen=True)
 class Asked:
-    """One position of a source with what became of its question."""
+    """A record of a source with the reply about it."""
 
     position: int
-    """Where in the source."""
+    """Its position in the source."""
     record: Record | None
-    """What lies there; None when it cannot be read."""
+    """The record; None: it cannot be read."""
     reply: Reply
-    """What was answered, or why nothing was."""
+    """The reply, or why there is none."""
 
 
 def ask_about(
@@ -87,16 +87,17 @@ def ask_about(
     responder: Responder,
     positions: Iterable[int],
 ) -> Iterator[Asked]:
-    """Every position with its reply, in order; a record that cannot be read or asked about
-    costs no request.
+    """Every position with its reply, in order; for a record that cannot be read or asked about
+    no request is sent.
 
-    `prompt` makes the record that is sent of the one that lies at a position; it may raise
+    `prompt` turns a record and its position into the record that is sent; it may raise
     DataError.
     """
+    # The responder reads ahead, so several positions may be waiting for their replies.
     waiting: deque[Asked] = deque()
 
     def prompts() -> Iterator[Record]:
-        """What can be asked, noting on the way what cannot."""
+        """The records to send; others are noted in `waiting` with the reason."""
         for position in positions:
             record = None
             try:

@@ -1,9 +1,9 @@
-"""One request through the openai client: its body, or what became of it in terms of whether
-asking again can help.
+"""One request through the openai client: the response's body, or an error that says whether
+another attempt can help.
 
-The client's own retries are off. It does not repeat an answer that is cut off or holds no words,
-it reads a connection that nobody listens to as one that will come back, and its waits, up to two
-minutes, do not end when the run stops; so the caller repeats.
+The client's own retries are off. They do not repeat a response that is cut off or empty, they
+take an address where nothing listens for one that will answer soon, and their waits, up to two
+minutes, do not end when the run stops (docs/decisions/011). So the caller repeats.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from typing import Any
 from sailvit.core.errors import DataError
 
 _AGAIN = frozenset((408, 409, 425, 429, 500, 502, 503, 504, 507, 529))
-"""Statuses that pass by themselves."""
+"""Statuses of failures that may pass: the same request may work later."""
 _HOPELESS = frozenset((301, 302, 303, 307, 308, 401, 402, 403, 404, 405))
 """Statuses that every other record would get too."""
 _LARGEST = 1 << 24
-"""Most bytes of a response; a model's words are a few kilobytes."""
+"""Most bytes of a response; a usual one has a few kilobytes."""
 
 
 class TryAgainError(Exception):
@@ -28,24 +28,24 @@ class TryAgainError(Exception):
     def __init__(self, reason: str, *, after: float | None = None, refused: bool = False) -> None:
         super().__init__(reason)
         self.after = after
-        """Seconds that the server wants to be left alone; None when it said nothing."""
+        """Seconds that the server asks to wait; None: it does not say."""
         self.refused = refused
         """Whether nothing listens at that address."""
 
 
 class RejectedError(Exception):
-    """The server will not have this one request."""
+    """The server rejects this one request; others may work."""
 
 
 class EndpointError(DataError):
-    """A server that cannot be used: asking about other records would fail as well."""
+    """The server cannot be used: requests for other records would fail too."""
 
 
 class Transport:
-    """A server's chat completions, which several threads may ask for at a time."""
+    """Sends requests to a server's chat completions; several threads may do so at a time."""
 
     def __init__(self, url: str, *, key: str | None, timeout: float) -> None:
-        """A request is complete within `timeout` seconds, or is given up."""
+        """A request that takes more than `timeout` seconds is given up."""
         try:
             import httpx2
             import openai
@@ -56,7 +56,8 @@ class Transport:
             ) from error
         self._openai, self._http, self._timeout = openai, httpx2, timeout
         unsaid = openai.Omit()
-        # What the environment holds for OpenAI's own server is not for this one.
+        # The client would send the key, organization and project that the environment holds for
+        # OpenAI's server; this server must not get them.
         self._headers = {
             "Authorization": f"Bearer {key}" if key else unsaid,
             "OpenAI-Organization": unsaid,
@@ -77,9 +78,9 @@ class Transport:
         """The body of the response to one request.
 
         Raises:
-            TryAgainError: nothing came, or not all, or the server is busy.
-            RejectedError: the server refuses this body.
-            EndpointError: the server refuses everything.
+            TryAgainError: no response, a cut one, or a busy server.
+            RejectedError: the server rejects this body.
+            EndpointError: the server rejects every request.
         """
         deadline = time.monotonic() + self._timeout
         try:
@@ -109,16 +110,15 @@ class Transport:
 
 
 def _is_refused(error: BaseException | None) -> bool:
-    """Whether nothing listens; the client wraps what the system said more than once."""
+    """Whether nothing listens; the client wraps the system's error in several others."""
     while error is not None and not isinstance(error, ConnectionRefusedError):
         error = error.__cause__ or error.__context__
     return error is not None
 
 
 def _read(response: Any, deadline: float) -> bytes:
-    """The whole body. The client's time-out is per read, so a server that drips needs a deadline
-    of its own.
-    """
+    """The whole body, by the deadline."""
+    # The client's time-out is per read: a server that sends a few bytes at a time never meets it.
     body = bytearray()
     for block in response.iter_bytes():
         body += block
@@ -130,9 +130,8 @@ def _read(response: Any, deadline: float) -> bytes:
 
 
 def _seconds(headers: Mapping[str, str]) -> float | None:
-    """What `Retry-After` asks for, if it gives seconds; its other form, a date, is rare and
-    left to the backoff.
-    """
+    """The seconds of a `Retry-After` header; None: there are none."""
+    # The header may hold a date instead, which is rare; the backoff then decides.
     try:
         return max(0.0, float(headers.get("Retry-After", "")))
     except ValueError:

@@ -1,4 +1,4 @@
-"""OpenAI-style chat completions: a record as a request's body, and a reply out of a response's
+"""OpenAI-style chat completions: the request's body for a record, and the reply in a response's
 body.
 """
 
@@ -19,7 +19,7 @@ from sailvit.dataprep.llava_rows import portable
 
 
 class EndpointConfig(Config):
-    """Where the model is and how it is asked."""
+    """The server of a model and how it is asked."""
 
     url: str = Field(pattern=r"^https?://")
     """Base address, as in `http://localhost:8000/v1`; `/chat/completions` is added."""
@@ -29,7 +29,7 @@ class EndpointConfig(Config):
     """Name of the environment variable that holds the key; None: no key is sent. The key itself
     is never written."""
     concurrency: Count = 8
-    """Requests under way at a time."""
+    """Requests sent at the same time."""
     timeout: Positive = 120.0
     """Seconds after which a request is given up."""
     attempts: Count = 6
@@ -37,51 +37,51 @@ class EndpointConfig(Config):
     backoff: Positive = 1.0
     """Seconds before the second attempt; doubled for each further one, up to a minute."""
     temperature: NotNegative = 0.0
-    """Sampling temperature; 0 gives the likeliest words."""
+    """Sampling temperature; 0 is greedy decoding."""
     longest: Count = 512
     """Most tokens of an answer."""
 
     @property
     def identity(self) -> str:
-        """What replies depend on."""
+        """Settings that replies depend on, as a key of the cache."""
         return json.dumps([self.url, self.model, self.temperature, self.longest])
 
 
 class _Message(BaseModel):
-    """What the model said."""
+    """A message of the model."""
 
     content: str
-    """Its words."""
+    """Its text."""
 
 
 class _Choice(BaseModel):
-    """One of the answers that a server may offer."""
+    """One of the replies that a response may hold."""
 
     message: _Message
-    """The answer."""
+    """The reply."""
 
 
 class _Tokens(BaseModel):
-    """What the server counted."""
+    """The server's token counts."""
 
     prompt_tokens: int = 0
     """Tokens of the request."""
     completion_tokens: int = 0
-    """Tokens of the answer."""
+    """Tokens of the reply."""
 
 
 class _Completion(BaseModel):
-    """A response's body; whatever else it holds is not looked at."""
+    """A response's body; its other fields are ignored."""
 
     choices: list[_Choice] = Field(min_length=1)
-    """Answers; the first is taken."""
+    """Replies; the first one is used."""
     usage: _Tokens | None = None
-    """Counts, where the server gives them."""
+    """Token counts; None: the server gives none."""
 
 
 def request_body(config: EndpointConfig, record: Record) -> dict[str, Any]:
-    """The request that asks the model to answer a record's last turn, images as data URIs in
-    their places.
+    """The body of a request to answer a record's last turn, with images as data URIs at their
+    marks.
     """
     images = iter(record.images)
     messages = [{"role": turn.role, "content": _content(turn, images)} for turn in record.turns]
@@ -90,7 +90,7 @@ def request_body(config: EndpointConfig, record: Record) -> dict[str, Any]:
 
 
 def read_reply(body: bytes) -> Reply:
-    """The reply in a response's body; ValueError when the body is no completion."""
+    """The reply in a response's body; ValueError if the body is no completion."""
     try:
         found = _Completion.model_validate_json(body)
     except ValidationError as error:
@@ -106,7 +106,7 @@ def read_reply(body: bytes) -> Reply:
 
 
 def _content(turn: Turn, images: Iterator[ImageLike]) -> str | list[dict[str, Any]]:
-    """A turn's text; with images, its pieces and the images between them."""
+    """A turn's text; if it has images, a list of pieces of text and images."""
     if IMAGE_MARK not in turn.text:
         return turn.text
     pieces: list[dict[str, Any]] = []

@@ -1,1 +1,1 @@
-"""What a data set holds, and which of its records are worth training on."""
+"""Choosing the records of a data set that are worth training on."""

@@ -13,9 +13,9 @@ from sailvit.dataprep.curate.sketches import CountMin, Counts, KindSample
 from sailvit.dataprep.records.words import Hashes, ngrams, words
 
 _NAMED = 256
-"""Most frequent n-grams of a chunk whose words are kept."""
+"""N-grams of a chunk, the most frequent ones, whose words are kept beside their hashes."""
 _CANDIDATES = 1024
-"""N-grams that are candidates for the most frequent ones."""
+"""Candidates for the most frequent n-grams of all chunks."""
 
 
 @dataclass(frozen=True)
@@ -29,13 +29,13 @@ class NgramChunk:
     hashes: Hashes
     """uint64[n]: the different n-grams."""
     counts: Counts
-    """int64[n]: texts with each."""
+    """int64[n]: texts that hold each."""
     names: dict[int, str]
     """Words of the most frequent ones, by hash."""
 
 
 def count_ngrams(texts: Iterable[str], n: int) -> NgramChunk:
-    """The n-grams of texts."""
+    """The n-grams of `n` words in these texts."""
     split = [words(text) for text in texts]
     found = [np.unique(ngrams(text, n), return_index=True) for text in split]
     owners = np.repeat(np.arange(len(split)), [len(hashes) for hashes, _ in found])
@@ -43,6 +43,7 @@ def count_ngrams(texts: Iterable[str], n: int) -> NgramChunk:
     starts = np.concatenate([np.zeros(0, dtype=np.int64), *(places for _, places in found)])
     hashes, first, counts = np.unique(every, return_index=True, return_counts=True)
     names = {}
+    # Equal counts go by hash, so that the names never depend on the order of the texts.
     for place in np.lexsort((hashes, -counts))[:_NAMED]:
         start = int(starts[first[place]])
         names[int(hashes[place])] = " ".join(split[owners[first[place]]][start : start + n])
@@ -50,10 +51,10 @@ def count_ngrams(texts: Iterable[str], n: int) -> NgramChunk:
 
 
 class NgramCounts:
-    """How many texts have each n-gram; 17 MB whatever is added.
+    """How many texts have each n-gram, in 17 MB however much is added.
 
-    Chunks are added in a fixed order (that of their positions), so nothing depends on who
-    counted them.
+    Add chunks in the order of their positions: then the counts do not depend on the number of
+    workers.
     """
 
     def __init__(self, n: int, *, width: int = 1 << 20) -> None:
@@ -73,11 +74,13 @@ class NgramCounts:
         self._sketch.add(chunk.hashes, chunk.counts)
         self._sample.add(chunk.hashes, chunk.counts)
         self._names.update(chunk.names)
+        # Twice as many as are wanted may gather, so that sorting them is rare.
         if len(self._names) > 2 * _CANDIDATES:
             self._names = {key: self._names[key] for key, _ in self._heaviest(_CANDIDATES)}
 
     def shares(self, hashes: Hashes) -> NDArray[np.float64]:
-        """Share of the texts that have each n-gram, float64[n], of hashes uint64[n]."""
+        """Share of the texts that have each n-gram: float64[n] for hashes uint64[n]."""
+        # The sketch may count too high, and a share above 1 has no odds.
         return np.minimum(self._sketch.estimate(hashes) / max(self.texts, 1), 1.0)
 
     def count(self, key: int) -> int:
@@ -85,7 +88,7 @@ class NgramCounts:
         return int(self._sketch.estimate(np.array([key], dtype=np.uint64))[0])
 
     def top(self, most: int) -> list[tuple[int, str, int]]:
-        """The most frequent n-grams: hash, words, texts."""
+        """Hash, words and number of texts of the most frequent n-grams."""
         return [(key, self._names[key], count) for key, count in self._heaviest(most)]
 
     def summary(self, most: int = 20) -> dict[str, Any]:
@@ -115,11 +118,13 @@ class NgramCounts:
         return list(zip(keys[order].tolist(), counts[order].tolist(), strict=True))
 
     def _entropy(self) -> float:
-        """Bits per n-gram; the frequent ones by the sketch, and the rest by the sample of kinds
-        unless it has all.
+        """Entropy in bits per n-gram: frequent n-grams are counted by the sketch, the others by
+        the sample, which counts all while it holds every kind.
         """
         if not self.total:
             return 0.0
+        # H = log2 N - (sum of c log2 c) / N for N n-grams, each of which occurs c times. A few
+        # frequent ones make up most of that sum, and a random sample would miss them.
         sample = self._sample
         heavy = {} if sample.whole else dict(self._heaviest(_CANDIDATES))
         light = sample.counts[~np.isin(sample.hashes, np.array(list(heavy), dtype=np.uint64))]

@@ -1,5 +1,5 @@
-"""Which records of a source stay: filters one after the other, each over what the ones before
-it kept.
+"""Which records of a source are kept: filters one after the other, each applied to what the
+ones before it kept.
 """
 
 from __future__ import annotations
@@ -40,28 +40,28 @@ from sailvit.dataprep.curate.steps import (
 )
 
 Progress = Callable[[str, int, int], None]
-"""Is told a step's name, how many records it has done, and how many it has to do."""
+"""Called with a step's name, the records it has done, and the records it has to do."""
 Result = TypeVar("Result")
 
 _CHUNK = 256
-"""Places per job; also what the counting of n-grams depends on, so it is the same for any
-number of workers."""
+"""Records that a worker gets at a time. Which n-grams are named depends on it, so it does not
+depend on the number of workers."""
 _TOP = 20
-"""N-grams in the table of before and after."""
+"""N-grams in the table that compares before and after."""
 
 
 @dataclass(frozen=True)
 class Curated:
-    """What is left of a source."""
+    """What curation kept of a source."""
 
     kept: NDArray[np.bool_]
-    """bool[n]: whether each record stays."""
+    """bool[n]: whether each record is kept."""
     report: dict[str, Any]
     """Counts, reasons and examples per filter, and n-grams before and after, as JSON values."""
 
     @property
     def positions(self) -> Positions:
-        """int64[n]: where the records stand that stay, rising."""
+        """int64[n]: positions of the records that are kept, in order."""
         return np.flatnonzero(self.kept)
 
 
@@ -73,16 +73,16 @@ def curate(
     workers: int = 0,
     progress: Progress | None = None,
 ) -> Curated:
-    """What the filters and the resampling leave; the same for any number of workers.
+    """Apply the filters and the resampling; the result is the same for any number of workers.
 
-    `scorer` opens the model that a similarity filter names. A record takes a byte of memory,
-    and hashes of copies go to temporary files where they are many.
+    `scorer` opens the model that a similarity filter names. Memory is one byte per record;
+    hashes go to temporary files once there are more than a million.
     """
     return _Curator(source, curation, scorer, workers, progress).run()
 
 
 class _Curator:
-    """The steps of one curation, and what is left after each."""
+    """The steps of one curation, and which records are left after each."""
 
     def __init__(
         self,
@@ -111,7 +111,7 @@ class _Curator:
         self._kept = np.ones(len(source), dtype=bool)
 
     def run(self) -> Curated:
-        """Every step, each over what is left."""
+        """Run every step, each on the records that are left."""
         for found in self._order:
             found.check()
         alone, scored, copies = self._groups
@@ -132,7 +132,8 @@ class _Curator:
     def _score(self, found: ScoredFilter) -> None:
         if self._scorer is None:
             raise DataError(
-                f"filter {filter_name(found)} needs a model; give `scorer`, which opens {found.model}"
+                f"filter {filter_name(found)} needs a model; give `scorer`, which opens"
+                f" {found.model}"
             )
         step = ScoreStep(self._source, found, self._scorer(found.model))
         # One process: the model is the slow part and uses all cores, or the one device.
@@ -164,30 +165,32 @@ class _Curator:
     def _each(
         self, name: str, step: Callable[[Positions], Result], *, workers: int | None = None
     ) -> Iterator[Result]:
-        """The step's result for every stretch of what is left."""
+        """The step's results, chunk by chunk of the records that are left."""
         total, done = len(self._kept), 0
         for result in map_ordered(
-            step, self._stretches(), workers=self._workers if workers is None else workers
+            step, self._chunks(), workers=self._workers if workers is None else workers
         ):
             yield result
             done = min(done + _CHUNK, total)
             if self._progress is not None:
                 self._progress(name, done, total)
 
-    def _stretches(self) -> Iterator[Positions]:
+    def _chunks(self) -> Iterator[Positions]:
         for start in range(0, len(self._kept), _CHUNK):
             yield np.flatnonzero(self._kept[start : start + _CHUNK]) + start
 
     def _enter(self, dropped: Dropped, first: int) -> None:
-        """Take what was dropped into account; the step's filters have accounts from `first` on."""
+        """Mark records as dropped and report them; the report's entry of the step's first filter
+        is number `first`.
+        """
         for index, drop in dropped:
             self._kept[drop.position] = False
             self._drops.enter(0 if index == UNREADABLE else first + index, drop)
 
 
 def compared(before: NgramCounts, after: NgramCounts) -> dict[str, Any]:
-    """Figures of n-grams before and after, and the shares of those that were the most frequent,
-    as JSON values.
+    """Figures of n-grams before and after resampling, and both shares of those that were the
+    most frequent before, as JSON values.
     """
     top = [
         {

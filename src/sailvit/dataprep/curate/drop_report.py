@@ -1,4 +1,4 @@
-"""What was dropped and why, with examples."""
+"""Which records were dropped and why, with examples."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ _EXAMPLES = 5
 
 
 class Drop(NamedTuple):
-    """A record that goes."""
+    """A record that is dropped."""
 
     position: int
-    """Where it stands."""
+    """Its position in the source."""
     why: str
     """The reason, as it is counted."""
     found: str
-    """What this record has."""
+    """The value that was found in this record."""
 
 
 class DropReport:
-    """One account per step, in their order; a record is dropped once, by the first that objects."""
+    """Counts and examples per step; a record counts only for the first step that drops it."""
 
     def __init__(self, source: Source, steps: Sequence[str]) -> None:
         self._source = source
@@ -34,15 +34,15 @@ class DropReport:
         self._examples: list[dict[str, list[Drop]]] = [{} for _ in steps]
 
     def enter(self, step: int, drop: Drop) -> None:
-        """Count a dropped record; call in order of position."""
+        """Count a dropped record; within a step, call this in order of position."""
         self._why[step][drop.why] += 1
         noted = self._examples[step].setdefault(drop.why, [])
         if len(noted) < _EXAMPLES:
             noted.append(drop)
 
     def accounts(self) -> list[dict[str, Any]]:
-        """Per step: records that reached it, kept and dropped ones, reasons and examples, as
-        JSON values.
+        """Per step: how many records reached it, were kept and were dropped, with reasons and
+        examples, as JSON values.
         """
         left, accounts = len(self._source), []
         for name, why, examples in zip(self._steps, self._why, self._examples, strict=True):

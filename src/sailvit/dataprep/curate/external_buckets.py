@@ -1,5 +1,5 @@
-"""Rows in buckets by a key: in memory while they are few, in files beyond, so that memory is
-bounded.
+"""Rows in buckets by a key: in memory while they are few, in files when they are many, so that
+memory is bounded.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ Rows = NDArray[Any]
 """A structured array."""
 
 _BUCKETS = 256
-"""Files; so one two-hundred-and-fiftieth of all rows is in memory at a time."""
+"""Files. Buckets are read one at a time, so about 1 / 256 of all rows is in memory."""
 
 
 class ExternalBuckets:
-    """Rows of one type; rows of equal key are found in the same bucket."""
+    """Rows of one type; rows of equal key are in the same bucket."""
 
     def __init__(self, dtype: np.dtype[Any], folder: Path, *, most: int = 1 << 20) -> None:
         self._dtype = dtype
@@ -32,8 +32,8 @@ class ExternalBuckets:
         self._spilled = False
 
     def add(self, keys: NDArray[np.uint64], rows: Rows) -> None:
-        """Take rows with their keys uint64[n], of which the upper bits choose the bucket: stir
-        them first.
+        """Take rows with their keys uint64[n]. The upper bits choose the bucket, so pass keys
+        through `stir` first.
         """
         self._held.append((keys, rows))
         self._count += len(rows)
@@ -52,7 +52,7 @@ class ExternalBuckets:
                 yield np.fromfile(path, dtype=self._dtype)
 
     def clear(self) -> None:
-        """Forget the rows, and give their disk back."""
+        """Forget the rows and delete their files."""
         self._held, self._count, self._spilled = [], 0, False
         shutil.rmtree(self._folder, ignore_errors=True)
 
@@ -63,6 +63,7 @@ class ExternalBuckets:
         buckets = (np.concatenate([keys for keys, _ in self._held]) >> np.uint64(56)).astype(
             np.int64
         )
+        # Stable: within a bucket rows keep the order in which they were added.
         order = np.argsort(buckets, kind="stable")
         rows = np.concatenate([rows for _, rows in self._held])[order]
         ends = np.searchsorted(buckets[order], np.arange(_BUCKETS + 1))

@@ -1,4 +1,4 @@
-"""Which hashes come again: equal ones, and those that differ by a few bits."""
+"""Finds copies by hashes: equal ones, and those that differ by a few bits."""
 
 from __future__ import annotations
 
@@ -17,24 +17,23 @@ from sailvit.dataprep.records.words import Hashes, stir
 ROW = np.dtype([("high", "u8"), ("low", "u8"), ("position", "i8"), ("total", "u2")])
 """A hash, the record it comes from, and how many hashes that record has."""
 _CLASS = np.dtype([("high", "u8"), ("low", "u8"), ("position", "i8"), ("number", "i8")])
-"""A hash that occurs, the first record that has it, and its number."""
+"""A distinct hash, the first record that has it, and a number for the hash."""
 REPEAT = np.dtype([("position", "i8"), ("first", "i8"), ("total", "u2")])
-"""A hash that was there before: its record, the earlier one, and how many hashes its record
-has."""
+"""A hash that an earlier record has too: its record, the earlier record, and how many hashes
+its record has."""
 
 _WINDOW = 256
-"""Most hashes that share bits which each is compared with; more of them are pictures that show
-next to nothing."""
+"""Of the hashes that share its bits, how many neighbours each is compared with. More than that
+share bits only where pictures show next to nothing."""
 
 
 class Repeats:
     """Collects hashes of records in any order, and finds those that an earlier record has too.
 
-    Memory is bounded: 26 bytes per hash lie in `folder` once there are more than a million, and
-    32 more during a search for near copies; what grows is the number of copies found. Near
-    copies are found without comparing all pairs: of `distance` + 4 bands of bits in three
-    groups, two of one group are equal in any two hashes that differ by at most `distance` bits,
-    so only hashes that share such a pair are compared.
+    Memory is bounded but for the copies that are found: once there are more than a million
+    hashes, they go to `folder` with 26 bytes each, and 32 more during a search for near copies.
+    Near copies are found without comparing all pairs: only hashes that agree in one of the
+    masks of `_masks` are compared.
     """
 
     def __init__(self, folder: Path, *, distance: int = 0, most: int = 1 << 20) -> None:
@@ -50,9 +49,9 @@ class Repeats:
     def find(self) -> Rows:
         """The hashes that an earlier record has too, of type `REPEAT`, by position.
 
-        A near copy of a near copy is none, unless it is near to the first: chains of small
-        steps are not followed.
+        A near copy of a near copy counts only if it is near to the first one too.
         """
+        # Chains of small steps would connect pictures that look nothing alike.
         led = self._leaders() if self._distance else {}
         leaders = np.array(list(led.items()), dtype=np.int64).reshape(-1, 2)
         found, number = [np.zeros(0, REPEAT)], 0
@@ -72,8 +71,8 @@ class Repeats:
         return every[np.lexsort((every["first"], every["position"]))]
 
     def _classes(self) -> Iterator[tuple[Rows, Rows, NDArray[np.int64]]]:
-        """Per bucket: rows sorted by hash and position, the first row of every hash, and where
-        those stand.
+        """Per bucket: rows sorted by hash and position, the first row of every hash, and the
+        indices of those.
         """
         for bucket in self._rows.buckets():
             rows = bucket[np.lexsort((bucket["position"], bucket["low"], bucket["high"]))]
@@ -85,9 +84,7 @@ class Repeats:
             yield rows, rows[starts], starts
 
     def _leaders(self) -> dict[int, int]:
-        """For every hash that is near to an earlier one: the number of the hash, and the
-        earlier record.
-        """
+        """For every hash that is near to an earlier one: its number, and the earlier record."""
         near: dict[tuple[int, int], set[tuple[int, int]]] = defaultdict(set)
         for index, (high, low) in enumerate(_masks(self._distance)):
             buckets = ExternalBuckets(_CLASS, self._folder / f"bands{index}", most=self._most)
@@ -118,13 +115,13 @@ class Repeats:
 
 
 def rows_of(position: int, hashes: Sequence[Hash]) -> Rows:
-    """The rows of one record, of type `ROW`."""
+    """One row of type `ROW` per hash of a record."""
     return np.array([(high, low, position, len(hashes)) for high, low in hashes], dtype=ROW)
 
 
 def repeated_records(repeats: Rows) -> Iterator[tuple[int, int]]:
-    """Records all of whose hashes an earlier record has, each with the first of those; by
-    position.
+    """Records all of whose hashes occurred in earlier records, each with the first of those
+    records; in order of position.
     """
     positions, starts, counts = np.unique(
         repeats["position"], return_index=True, return_counts=True
@@ -136,8 +133,8 @@ def repeated_records(repeats: Rows) -> Iterator[tuple[int, int]]:
 def _near_pairs(
     classes: Rows, keys: Hashes, distance: int
 ) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:
-    """Pairs of (position, number), the earlier first, of hashes with equal key and few
-    different bits.
+    """Pairs of (position, number), the earlier first, of hashes that have equal keys and differ
+    by at most `distance` bits.
     """
     order = np.lexsort((classes["low"], classes["high"], keys))
     classes, keys = classes[order], keys[order]
@@ -157,7 +154,12 @@ def _near_pairs(
 
 
 def _masks(distance: int) -> Iterator[Hash]:
-    """The bits of every pair of bands that belong to one group, as high and low half."""
+    """Masks, as high and low half, of which at least one hides the difference of any two hashes
+    that differ by at most `distance` bits.
+    """
+    # The bits are cut into `distance` + 4 bands, in three groups. Differing bits spoil at most
+    # `distance` bands, so four are equal, and two of those are in the same group: one mask per
+    # pair of bands in a group is enough.
     edges = np.linspace(0, BITS, distance + 5).round().astype(int).tolist()
     bands = [(1 << end) - (1 << start) for start, end in pairwise(edges)]
     for group in range(3):

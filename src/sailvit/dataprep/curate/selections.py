@@ -1,4 +1,6 @@
-"""A selection: a folder that says which records of a source to read, and why not the others."""
+"""A selection: a folder that says which records of a source to read, and why the others were
+dropped.
+"""
 
 from __future__ import annotations
 
@@ -17,13 +19,13 @@ from sailvit.data.sources.selected import POSITIONS, SOURCE
 from sailvit.dataprep.curate.curating import Curated
 
 REPORT = "report.json"
-"""Counts, reasons and examples."""
+"""Name of the report: counts, reasons and examples."""
 
 
 def write_selection(folder: Path, config: SourceConfig, source: Source, curated: Curated) -> None:
-    """Write what format `selected` reads, and the report; the data are not copied.
+    """Write a selection, which format `selected` reads, and the report; data are not copied.
 
-    The source's paths are written absolute, so the selection may be moved and the data may not.
+    The source's paths are written as absolute paths: the selection may be moved, the data not.
     """
     refuse_foreign_selection(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -43,8 +45,8 @@ def write_selection(folder: Path, config: SourceConfig, source: Source, curated:
 
 
 def refuse_foreign_selection(folder: Path) -> None:
-    """RunError for a folder that holds anything but a selection of ours, which may be made
-    again.
+    """Raise RunError for a folder that holds anything else than a selection, which may be
+    written again.
     """
     refuse_foreign_folder(folder, SOURCE)
     if folder.is_dir() and (found := set(others(folder)) - {POSITIONS, REPORT, SOURCE}):

@@ -1,4 +1,4 @@
-"""What to drop from a data set, as a value."""
+"""Settings of curation, and how a file of them is read."""
 
 from __future__ import annotations
 
@@ -47,17 +47,17 @@ here."""
 class Curation(Config):
     """Filters and resampling.
 
-    Filters that look at records alone come first, in the order given; then those that need a
-    model, those that look for copies among what is left, and resampling last. So of two copies
-    one that is dropped for another reason never counts as the first.
+    Filters that need only the record run first, in the order given; then those that need a
+    model, those that drop copies, and resampling last. So a record that another filter drops
+    never counts as the first of its copies.
     """
 
     filters: list[SerializeAsAny[Filter]] = []
-    """Each a mapping of a filter's name to its settings."""
+    """Filters, each as a mapping of its name to its settings."""
     resampling: Resampling | None = None
-    """Thinning of over-represented n-grams; None: all are kept."""
+    """Thinning of over-represented n-grams; None: no resampling."""
     seed: int = 0
-    """Root of the resampling's choices."""
+    """Seed of the resampling."""
 
     @field_validator("filters", mode="before")
     @classmethod
@@ -69,7 +69,8 @@ def read_curation(document: Any, folder: Path) -> Curation:
     """The settings in a parsed file; relative paths in it start at `folder`."""
     if not isinstance(document, Mapping):
         raise DataError(
-            f"found {type(document).__name__}; expected a mapping with `filters`, `resampling`, `seed`"
+            f"found {type(document).__name__}; expected a mapping with `filters`, `resampling`,"
+            " `seed`"
         )
     entries = document.get("filters")
     if isinstance(entries, list):
@@ -88,7 +89,7 @@ def read_curation(document: Any, folder: Path) -> Curation:
 
 
 def filter_name(found: Filter) -> str:
-    """What a filter is called in a file of settings."""
+    """A filter's name in a file of settings."""
     return next(name for name, kind in FILTERS.items() if type(found) is kind)
 
 
@@ -98,7 +99,8 @@ def _build(entry: Any) -> Filter:
         return entry
     if not isinstance(entry, Mapping) or len(entry) != 1:
         raise ValueError(
-            f"found {str(entry)[:60]!r}; expected one filter with its settings, such as `length: {{at_least: 5}}`"
+            f"found {str(entry)[:60]!r}; expected one filter with its settings, such as"
+            " `length: {at_least: 5}`"
         )
     ((name, settings),) = entry.items()
     if name not in FILTERS:
@@ -117,14 +119,13 @@ def _build(entry: Any) -> Filter:
 
 
 def _anchored(entry: Any, folder: Path) -> Any:
-    """An entry with the files and folders it names starting at `folder`; hub ids stay as they
-    are.
-    """
+    """An entry whose relative paths start at `folder`; hub ids stay as they are."""
     if not isinstance(entry, Mapping):
         return entry
     moved = {}
     for name, settings in entry.items():
         files = FILTERS[name].FILES if name in FILTERS and isinstance(settings, Mapping) else ()
+        # A hub id looks like a relative path: what exists on disk is one.
         found = {
             key: str(folder / settings[key])
             for key in files

@@ -1,5 +1,5 @@
-"""Counts of very many things in fixed memory: a count-min sketch, and a sample of kinds counted
-exactly.
+"""Counts of very many hashes in fixed memory: a count-min sketch of all, and exact counts of a
+random sample.
 """
 
 from __future__ import annotations
@@ -10,17 +10,20 @@ from numpy.typing import NDArray
 from sailvit.dataprep.records.words import Hashes, stir
 
 Counts = NDArray[np.int64]
-"""How often each, int64[n]."""
+"""How often each hash occurs, int64[n]."""
 
 _DEPTH = 4
+"""Rows of the sketch; each counts every hash once more, in another column."""
 
 
 class CountMin:
-    """How often each hash was added, never too low.
+    """How often each hash was added: never too low, and seldom much too high.
 
-    Too high by more than e / width of all additions for one hash in 55 (e ** -depth); with 2 **
-    20 columns that is 2.6 in a million. It is a sum, so the order of additions does not matter.
+    A count is too high by more than e / width of all additions (2.6 in a million with 2 ** 20
+    columns) for one hash in 55 (e ** depth). The order of additions does not matter.
     """
+
+    # Cormode and Muthukrishnan, "An improved data stream summary: the count-min sketch" (2005).
 
     def __init__(self, width: int = 1 << 20) -> None:
         if width & (width - 1):
@@ -29,12 +32,13 @@ class CountMin:
 
     @property
     def nbytes(self) -> int:
-        """Memory of the counts, whatever was added."""
+        """Bytes of memory, the same however much was added."""
         return self._counts.nbytes
 
     def add(self, hashes: Hashes, counts: Counts) -> None:
         """Count hashes uint64[n], int64[n] times each."""
         for row, columns in zip(self._counts, self._columns(hashes), strict=True):
+            # Not `row[columns] += counts`, which counts only one of two hashes in a column.
             np.add.at(row, columns, counts.astype(np.uint32))
 
     def estimate(self, hashes: Hashes) -> Counts:
@@ -51,12 +55,16 @@ class CountMin:
 
 
 class KindSample:
-    """Exact counts of a random sample of the different hashes, from which their number follows.
+    """Exact counts for a random sample of the distinct hashes, and an estimate of how many
+    there are.
 
-    The sample holds the `most` smallest hashes. One that belongs to it in the end has belonged
-    to it ever since it was first added, so no count is missing, whatever the order. The number
-    of kinds is exact up to `most`, and beyond that within 1 / sqrt(most).
+    The sample holds the `most` smallest hashes. A hash that is among them at the end was among
+    them since it was first added, so its count is complete, in any order of additions. The
+    number of kinds is exact below `most`, and has a relative error of 1 / sqrt(most) beyond.
     """
+
+    # The k-minimum-values estimate: Beyer et al., "On synopses for distinct-value estimation
+    # under multiset operations" (2007).
 
     def __init__(self, most: int = 1 << 16) -> None:
         self._most = most
@@ -75,12 +83,12 @@ class KindSample:
 
     @property
     def whole(self) -> bool:
-        """Whether the sample holds every kind there is."""
+        """Whether the sample holds every distinct hash."""
         return len(self.hashes) < self._most
 
     @property
     def kinds(self) -> float:
-        """How many different hashes were added."""
+        """How many distinct hashes were added."""
         return (
             len(self.hashes)
             if self.whole

@@ -1,5 +1,5 @@
-"""What is done with stretches of a source, one class per step; each goes to the processes of a
-pool.
+"""The steps of a curation, one class each. A step is sent to the processes of a pool, which
+apply it to chunks of a source.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from sailvit.dataprep.records.record_view import DAMAGE, RecordView
 from sailvit.dataprep.records.words import ngrams, words
 
 Positions = NDArray[np.int64]
-"""Places in a source, int64[n], rising."""
+"""Positions in a source, int64[n], in order."""
 
 UNREADABLE = -1
-"""Stands for no filter: the record itself was bad."""
+"""In place of a filter's index: the record cannot be read."""
 
 Dropped = list[tuple[int, Drop]]
-"""Which of the step's filters objected, or `UNREADABLE`, and to what."""
+"""Dropped records, each with the index of the filter among those of the step, or `UNREADABLE`."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class FilterStep:
     """In order; the first that objects counts."""
 
     def apply(self, positions: Positions) -> Dropped:
-        """What is dropped of the records at these positions, int64[n]."""
+        """The records at these positions, int64[n], that are dropped."""
         return [found for position in positions.tolist() if (found := self._judge(position))]
 
     def _judge(self, position: int) -> tuple[int, Drop] | None:
@@ -64,17 +64,17 @@ class FilterStep:
 
 @dataclass(frozen=True)
 class ScoreStep:
-    """A filter by the agreement of image and text."""
+    """A filter by how well image and text match."""
 
     source: Source
     """Gives the records."""
     filter: ScoredFilter
     """Judges the scores."""
     scorer: Scorer
-    """Gives them."""
+    """Gives the scores."""
 
     def apply(self, positions: Positions) -> Dropped:
-        """What is dropped of the records at these positions, int64[n]."""
+        """The records at these positions, int64[n], that are dropped."""
         dropped: Dropped = []
         views: list[RecordView] = []
         for position in positions.tolist():
@@ -87,6 +87,8 @@ class ScoreStep:
             if sum(len(view.pixels) for view in views) >= self.filter.batch:
                 dropped += self._judge(views)
                 views = []
+        # Scores wait for their batch, and unreadable records do not: the report wants both in
+        # order of position.
         return sorted(dropped + list(self._judge(views)), key=lambda found: found[1].position)
 
     def _judge(self, views: Sequence[RecordView]) -> Iterator[tuple[int, Drop]]:
@@ -102,7 +104,7 @@ class ScoreStep:
 
 @dataclass(frozen=True)
 class HashStep:
-    """What a filter of copies compares."""
+    """The hashes that a filter of copies compares."""
 
     source: Source
     """Gives the records."""
@@ -110,8 +112,8 @@ class HashStep:
     """Gives their hashes."""
 
     def apply(self, positions: Positions) -> tuple[Rows, Dropped]:
-        """Hashes, rows of type `ROW`, of the records at these positions, int64[n], and what
-        cannot be read of them.
+        """Hashes of the records at these positions, int64[n], as rows of type `ROW`, and the
+        records that cannot be read.
         """
         rows: list[Rows] = [np.zeros(0, ROW)]
         dropped: Dropped = []
@@ -136,6 +138,7 @@ class CountStep:
 
     def apply(self, positions: Positions) -> NgramChunk:
         """The n-grams of the records at these positions, int64[n]."""
+        # `FilterStep` runs in every curation and has dropped records that cannot be read.
         return count_ngrams(
             (RecordView(p, self.source[p]).answers for p in positions.tolist()), self.n
         )
@@ -143,7 +146,7 @@ class CountStep:
 
 @dataclass(frozen=True)
 class KeepStep:
-    """Second pass of resampling: which records stay."""
+    """Second pass of resampling: which records are kept."""
 
     source: Source
     """Gives the records."""
@@ -152,10 +155,12 @@ class KeepStep:
     counts: NgramCounts
     """What the first pass counted."""
     seed: int
-    """Root of the choices."""
+    """Seed of the choices."""
 
     def apply(self, positions: Positions) -> tuple[Dropped, NgramChunk]:
-        """What goes of the records at these positions, int64[n], and the n-grams of what stays."""
+        """The records at these positions, int64[n], that are dropped, and the n-grams of those
+        that are kept.
+        """
         dropped: Dropped = []
         texts: list[str] = []
         views = [RecordView(position, self.source[position]) for position in positions.tolist()]
@@ -169,7 +174,7 @@ class KeepStep:
         return dropped, count_ngrams(texts, self.resampling.n)
 
     def _shares(self, views: Sequence[RecordView]) -> list[NDArray[np.float64]]:
-        """Per record the shares of its n-grams, looked up all at once."""
+        """The shares of each record's n-grams, looked up all at once."""
         hashes = [ngrams(words(view.answers), self.resampling.n) for view in views]
         every = self.counts.shares(np.concatenate([np.zeros(0, dtype=np.uint64), *hashes]))
         return np.split(every, np.cumsum([len(found) for found in hashes])[:-1]) if hashes else []

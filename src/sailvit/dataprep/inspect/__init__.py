@@ -1,1 +1,1 @@
-"""Looking at packs as the model sees them."""
+"""Shows packs as the model sees them."""

@@ -1,5 +1,5 @@
-"""Packs as the model sees them, as JSON values: text per token, what is trained on, tiles,
-borders and padding.
+"""Packs as the model sees them, as JSON values: the text of each token, which tokens are
+trained on, tiles, sample borders and padding.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from sailvit.dataprep.inspect.segments import Segment, segments
 def view_packs(
     sources: Mapping[str, Source], processor: Processor, loader_config: LoaderConfig, *, packs: int
 ) -> dict[str, Any]:
-    """The first `packs` packs of a loader as JSON values, taken from the very batches that
+    """The first `packs` packs of a loader as JSON values, read back from the same batches that
     training gets.
     """
     costs = {name: LazyCosts(sources[name], processor) for name in loader_config.shares}
@@ -70,7 +70,7 @@ class _Viewer:
         )
 
     def pack(self, number: int, draws: tuple[Drawn, ...]) -> dict[str, Any]:
-        """A planned pack: its samples, and the records that were left out of it."""
+        """A pack's samples, and the records that were left out of it."""
         step = number // self._loader_config.global_batch + 1
         reading = self._reader[BatchTask(step, (draws,))]
         lost = {(bad.source, bad.position) for bad in reading.bad}

@@ -1,4 +1,4 @@
-"""Tiles as pictures in a page, within a budget."""
+"""Tiles as pictures in a page, within a budget of bytes."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from PIL import Image
 from sailvit.data.processing.images import data_uri
 
 _SIDE = 192
-"""Longest side of a tile in the page, in pixels; as JPEG that is some 8 KB."""
+"""Longest side of a tile in the page, in pixels: about 8 KB as JPEG."""
 _EXACT = 96
-"""Tiles up to this size are embedded as they are."""
+"""Tiles up to this many pixels are embedded without loss."""
 _BUDGET = 24_000_000
-"""Most characters of pictures in a page; browsers open that without pause."""
+"""Most characters of pictures in a page; browsers open such a page without delay."""
 
 
 class Album:
     """Makes pictures of tiles until the budget is used up."""
 
     def __init__(self, budget: int = _BUDGET) -> None:
-        self._room = budget
+        self._budget = budget
         self.left_out = 0
-        """Tiles that had no room."""
+        """Tiles that the budget did not allow."""
 
     def add(self, tile: torch.Tensor) -> str | None:
-        """A tile uint8[C, H, W] as a `data:` URI, exact when it is small; None when there is no
-        room left.
+        """A tile uint8[C, H, W] as a `data:` URI, without loss if it is small; None: the budget
+        is used up.
         """
-        picture = _picture(tile) if self._room > 0 else None
-        self._room -= len(picture or "")
+        picture = _picture(tile) if self._budget > 0 else None
+        self._budget -= len(picture or "")
         self.left_out += picture is None
         return picture
 

@@ -1,4 +1,4 @@
-"""A pack's samples, read back from the batch: what each token is, and what is wrong with it."""
+"""A pack's samples, read back from the batch, with what is wrong with them."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ class Segment:
     id: str
     """`source/record id`."""
     start: int
-    """Its first position in the pack."""
+    """Position of its first token in the pack."""
     tokens: Ids
     """int64[T]: token ids."""
     labels: Ids
-    """int64[T]: the token to predict after each position, or -100."""
+    """int64[T]: the token to predict at each position, or -100."""
     positions: Ids
     """int64[T]: position ids."""
     visual: NDArray[np.bool_]
-    """bool[T]: which tokens are placeholders."""
+    """bool[T]: which tokens are placeholders of images."""
     images: tuple[torch.Tensor, ...]
-    """uint8[I, C, H, W] per image: its tiles."""
+    """The tiles uint8[I, C, H, W] of each image."""
     tokens_per_tile: int
     """Placeholders of one tile."""
     pair: bool
@@ -51,16 +51,16 @@ class Segment:
 
     @property
     def trained(self) -> NDArray[np.bool_]:
-        """bool[T]: which tokens are learnt, so that the label before each of them counts."""
+        """bool[T]: which tokens are learnt: those that the position before predicts."""
         return np.concatenate([[False], self.labels[:-1] != IGNORED])
 
     @property
     def tile_count(self) -> int:
-        """Tiles of all images."""
+        """Number of tiles of all images."""
         return sum(map(len, self.images))
 
     def problems(self) -> list[str]:
-        """What should never be: each is a reason not to train on this."""
+        """What is wrong with the sample: each problem is a bug, and a reason not to train."""
         learnt, expected = self.trained, self.tile_count * self.tokens_per_tile
         found = {
             "nothing is trained on": not learnt.any(),
@@ -77,9 +77,7 @@ class Segment:
         return [text for text, wrong in found.items() if wrong]
 
     def stretches(self) -> list[dict[str, Any]]:
-        """Where image, learnt and other tokens lie: kind, first position in the pack, and
-        length.
-        """
+        """Runs of image, trained and other tokens: kind, first position in the pack, length."""
         names = np.where(self.visual, "image", np.where(self.trained, "trained", "given"))
         made, at = [], self.start
         for name, group in groupby(names.tolist()):
@@ -91,9 +89,7 @@ class Segment:
     def pieces(
         self, tokenizer: FastTokenizer, album: Album, grids: Sequence[tuple[int, int]]
     ) -> list[dict[str, Any]]:
-        """The sample in reading order: text as chips, and images as tiles by the grid that they
-        were cut into.
-        """
+        """The sample in reading order: text as chips, and images as rows of tiles."""
         made: list[dict[str, Any]] = []
         images = zip(self.images, grids, strict=True)
         at = 0
@@ -121,7 +117,7 @@ class Segment:
         return made
 
     def grids(self, images: Sequence[ImageLike], layout: VisualLayout) -> list[tuple[int, int]]:
-        """Columns and rows that each image was cut into."""
+        """Columns and rows of tiles that each image was cut into."""
         shown = images[: len(self.images)]
         return [
             tile_grid(*image_size(image), layout) if layout.max_tiles > 1 else (1, 1)
@@ -130,7 +126,7 @@ class Segment:
 
 
 def segments(batch: Batch, count: int, layout: VisualLayout) -> list[Segment]:
-    """The first `count` segments of a batch of one pack; padding would be the next."""
+    """The first `count` segments of a batch of one pack; the segment after them is padding."""
     bounds = batch.boundaries.tolist()
     tokens, labels, positions, caption_of = (
         field.reshape(-1).numpy()
@@ -168,7 +164,7 @@ def _images(batch: Batch) -> list[torch.Tensor]:
 def _taken(
     images: list[torch.Tensor], placeholders: int, tokens_per_tile: int
 ) -> tuple[torch.Tensor, ...]:
-    """The next images, as many as the placeholders stand for."""
+    """The next images, as many as this number of placeholders stands for."""
     taken: list[torch.Tensor] = []
     while images and (sum(map(len, taken)) + len(images[0])) * tokens_per_tile <= placeholders:
         taken.append(images.pop(0))

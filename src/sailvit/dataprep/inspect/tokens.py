@@ -1,4 +1,4 @@
-"""Tokens as chips of text."""
+"""Tokens as chips: pieces of text that a page can show."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 from sailvit.data.processing.text import FastTokenizer
 
 _PARTS = 8
-"""Most tokens of one character; a longer run that is no text is shown as it is."""
+"""Most tokens of one character; a longer run of tokens that is no text becomes a chip too."""
 _CUT = "\N{REPLACEMENT CHARACTER}"
-"""What decoding gives for a part of a character."""
+"""Decoding gives this for a part of a character."""
 
 
 def chips(
@@ -19,8 +19,8 @@ def chips(
     """Consecutive tokens as chips: text, whether it is trained on, position of the first token,
     ids.
 
-    A chip is one token, or as many as make up one character. Text is what the tokenizer gives
-    back in context, so joined chips are the decoded text.
+    A chip is one token, or all tokens of one character. The chips' texts, joined, are the
+    decoded text.
     """
     special = set(tokenizer.all_special_ids)
     made = []
@@ -34,11 +34,9 @@ def chips(
 def _pieces(
     tokenizer: FastTokenizer, tokens: Sequence[int], trained: Sequence[bool]
 ) -> Iterator[tuple[int, int, str]]:
-    """Begin, end and text of each chip.
-
-    Decoding a token alone loses the blanks that some tokenizers put between words, so each is
-    decoded behind the chip before it, and what is added is its text.
-    """
+    """Begin, end and text of each chip."""
+    # Some tokenizers drop the blank before a word that is decoded alone: so each chip is decoded
+    # after the one before it, and the text that this adds is the chip's.
     before, begin = 0, 0
     for end in range(1, len(tokens) + 1):
         known = _decoded(tokenizer, tokens[before:begin])

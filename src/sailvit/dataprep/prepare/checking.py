@@ -1,5 +1,5 @@
-"""Everything that is wrong with a source, found by reading it: counts by kind, and the first
-few of each.
+"""Reads a source to find everything that is wrong with it: counts by kind, and the first few
+records of each kind.
 """
 
 from __future__ import annotations
@@ -25,25 +25,26 @@ from sailvit.data.processing.text import refuse_unlearnable
 from sailvit.data.rows.keys import count_unread
 
 _CHUNK = 256
-"""Records per job: few enough that a bar moves, enough that handing them out costs nothing."""
+"""Records that a worker gets at a time: few enough that the progress bar moves, many enough
+that sending them costs nothing."""
 
 
 class CheckReport(Config):
-    """What reading sources gave."""
+    """What was found in some sources."""
 
     records: int
-    """In all sources."""
+    """Records of all sources."""
     checked: int
-    """That were read."""
+    """Records that were read."""
     images: int
-    """That were decoded."""
+    """Images that were decoded."""
     bad: dict[str, int]
-    """Findings by kind, the most frequent first."""
+    """Number of findings by kind, the most frequent first."""
     examples: list[BadRecord]
-    """The first few of each kind."""
+    """The first few findings of each kind."""
     unread: dict[str, dict[str, int]] = {}
-    """Per source, the keys of its rows that hold something and are not read, with their
-    records."""
+    """Per source: keys of its rows that hold something and are not read, with the number of
+    records that have them."""
 
     @field_serializer("examples")
     def _with_places(self, examples: list[BadRecord]) -> list[dict[str, Any]]:
@@ -51,22 +52,22 @@ class CheckReport(Config):
 
 
 Read: TypeAlias = tuple[int, list[BadRecord], Counter[str]]
-"""Images decoded, what is wrong, and keys that were not read, of a stretch of records."""
+"""Of a stretch of records: images decoded, findings, and keys that were not read."""
 
 
 @dataclass(frozen=True)
 class Checker:
-    """Reads records in full; goes to the processes of a pool."""
+    """Reads records in full; it is sent to the processes of a pool."""
 
     name: str
     """The source's name."""
     source: Source
     """Gives the records."""
     processor: Processor | None
-    """Tokenizes them; None: only what every tokenizer would refuse is found."""
+    """Tokenizes records; None: only texts that every tokenizer would refuse are found."""
 
     def check(self, positions: NDArray[np.int64]) -> Read:
-        """How many images were decoded, what is wrong and what is unread at these positions."""
+        """Images decoded, findings and unread keys of the records at these positions."""
         images, findings, unread = 0, [], Counter[str]()
         for position in map(int, positions):
             record = None
@@ -95,11 +96,11 @@ def check(
     workers: int = 0,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> CheckReport:
-    """Read, decode and, with `builder`, tokenize all records, or about `samples` of them drawn
-    by a fixed seed.
+    """Read, decode and, if a `processor` is given, tokenize all records, or about `samples` of
+    them, drawn with a fixed seed.
 
-    `most` examples of each kind are kept. `progress` is told a source's name, the records done,
-    and how many there are to do. The report does not depend on the number of workers.
+    `most` examples of each kind are kept. `progress` is called with a source's name, the
+    records done, and how many there are. The report does not depend on the number of workers.
     """
     total = sum(map(len, sources.values()))
     counts = _ReadCounts(most)
@@ -119,7 +120,7 @@ def check(
 
 
 class _ReadCounts:
-    """Counts by kind and the first examples; what it holds does not grow with the records."""
+    """Counts by kind and the first examples, in memory that does not grow with the records."""
 
     def __init__(self, most: int) -> None:
         self._most = most
@@ -130,7 +131,7 @@ class _ReadCounts:
         self._unread: dict[str, Counter[str]] = {}
 
     def take(self, source: str, records: int, found: Read) -> None:
-        """Add what reading a stretch of a source's records gave."""
+        """Add what was found in a stretch of a source."""
         images, findings, unread = found
         self._checked += records
         self._images += images
@@ -140,14 +141,14 @@ class _ReadCounts:
             self.add(finding)
 
     def add(self, finding: BadRecord) -> None:
-        """Add one thing that is wrong."""
+        """Add one finding."""
         self._bad[finding.kind] = self._bad.get(finding.kind, 0) + finding.count
         examples = self._examples.setdefault(finding.kind, [])
         if len(examples) < self._most:
             examples.append(finding)
 
     def report(self, records: int) -> CheckReport:
-        """All of it."""
+        """The counts as a report; `records` is the number of all records."""
         bad = dict(sorted(self._bad.items(), key=lambda item: -item[1]))
         examples = [finding for kind in bad for finding in self._examples[kind]]
         return CheckReport(
@@ -161,7 +162,7 @@ class _ReadCounts:
 
 
 def _positions(name: str, records: int, share: float | None) -> NDArray[np.int64]:
-    """All positions, or a share of them drawn at random, in order."""
+    """All positions, or a random share of them, in order."""
     if share is None or share >= 1:
         return np.arange(records)
     count = min(records, max(1, round(records * share)))
@@ -171,7 +172,7 @@ def _positions(name: str, records: int, share: float | None) -> NDArray[np.int64
 def _read(
     checker: Checker, positions: NDArray[np.int64], workers: int
 ) -> Iterator[tuple[int, Read]]:
-    """Number of records of every stretch, and what reading it gave."""
+    """Number of records of every stretch, and what was found in it."""
     stretches = [positions[start : start + _CHUNK] for start in range(0, len(positions), _CHUNK)]
     yield from zip(
         map(len, stretches), map_ordered(checker.check, stretches, workers=workers), strict=True

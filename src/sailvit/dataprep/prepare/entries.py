@@ -1,4 +1,4 @@
-"""The index of one shard in the making, and the files that a folder's index consists of."""
+"""Builds the index of one shard, and writes the files that a folder's index consists of."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from sailvit.data.rows.keys import count_unread
 from sailvit.data.shards.manifest import ENTRY, FileMark, ShardMark, index_name
 
 _MOST_KINDS = 255
-"""Kinds that one shard may hold: an entry has a byte for them."""
+"""Most kinds in one shard: an entry has one byte for its kind."""
 _BLOCK = 1 << 20
 """Bytes read at once."""
 
@@ -31,9 +31,9 @@ class ShardResult(Config):
     """A finished shard."""
 
     mark: ShardMark
-    """The shard as the manifest knows it."""
+    """The shard's part of the manifest."""
     bad: list[BadRecord]
-    """Records that are not in it."""
+    """Records that were left out of it."""
 
 
 class Entries:
@@ -43,16 +43,16 @@ class Entries:
         self._processor = processor
         self._rows: list[tuple[int, ...]] = []
         self.kinds: dict[str, int] = {}
-        """Records of each kind."""
+        """Number of records by kind."""
         self.unread = Counter[str]()
-        """Records that hold each key that is not read."""
+        """Number of records by unread key."""
 
     def __len__(self) -> int:
         return len(self._rows)
 
     def facts(self, record: Record) -> dict[str, int]:
-        """Image sizes and counts of a record, by the names of `ENTRY`; reads headers of images
-        only.
+        """Image sizes and counts of a record, by the names of `ENTRY`; of images only headers
+        are read.
         """
         sizes = [image_size(image) for image in record.images]
         count_unread(self.unread, record.unread)
@@ -69,8 +69,8 @@ class Entries:
         self.kinds[kind] = self.kinds.get(kind, 0) + 1
         if len(self.kinds) > _MOST_KINDS:
             raise DataError(
-                f"found more than {_MOST_KINDS} kinds of records in one shard; `kind` is a class of tasks such as ocr,"
-                " not a name of records",
+                f"found more than {_MOST_KINDS} kinds of records in one shard; `kind` is a class of"
+                " tasks such as ocr, not a name of records",
                 kind="kind",
             )
         row = {
@@ -85,7 +85,7 @@ class Entries:
     def write(
         self, folder: Path, shard: str, file: FileMark, *, modified: int | None = None
     ) -> ShardMark:
-        """Write the index of `shard` below `folder`; the shard as the manifest knows it."""
+        """Write the index of `shard` below `folder`; returns the shard's part of the manifest."""
         index = io.BytesIO()
         np.save(index, np.array(self._rows, ENTRY), allow_pickle=False)
         return ShardMark(
@@ -101,8 +101,8 @@ class Entries:
 
 
 def write_costs(path: Path, indexes: Iterable[Path], records: int) -> FileMark:
-    """Write the tokens and tiles of all shards' indexes as one int32[2, n]; one index at a time
-    is in memory.
+    """Write the tokens and tiles of all indexes as one int32[2, n], with one index at a time in
+    memory.
     """
     with whole_file(path) as part:
         file: Any = (
@@ -123,7 +123,7 @@ def write_costs(path: Path, indexes: Iterable[Path], records: int) -> FileMark:
 
 
 def write_whole(path: Path, content: bytes) -> FileMark:
-    """Write a file, all or nothing: a crash leaves the previous one as it was."""
+    """Write a file all at once: a crash leaves the previous one as it was."""
     with whole_file(path) as part:
         part.write_bytes(content)
     return FileMark(bytes=len(content), crc32=zlib.crc32(content))

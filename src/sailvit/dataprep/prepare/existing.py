@@ -1,4 +1,6 @@
-"""Shards that others wrote, record by record: where each lies, its checksum, and what it is."""
+"""Reads shards that other programs wrote, record by record, with each record's place and
+checksum.
+"""
 
 from __future__ import annotations
 
@@ -20,10 +22,10 @@ from sailvit.data.sources.webdataset import WebDatasetSource, read_sample, sampl
 
 
 class Found(NamedTuple):
-    """A record in a shard, with what its row of the index says of the place."""
+    """A record in a shard, with its place as the index has it."""
 
     record: Record
-    """What was read there."""
+    """The record itself."""
     offset: int
     """As in `ENTRY`."""
     size: int
@@ -33,10 +35,10 @@ class Found(NamedTuple):
 
 
 class ExistingShard(Protocol):
-    """A shard that is being indexed."""
+    """A shard that is indexed."""
 
     faults: tuple[BadRecord, ...]
-    """What is wrong with it as a whole."""
+    """What is wrong with the shard as a whole."""
 
     def __len__(self) -> int:
         """Number of records."""
@@ -64,6 +66,7 @@ class TarShard:
         with self._path.open("rb") as file:
             file.seek(start)
             content = file.read(stop - start)
+        # Two blocks of zeros end a tar: the sample is read as a tar of its own.
         key, files = read_sample(io.BytesIO(content + bytes(2 * tarfile.BLOCKSIZE)), 0)
         record = sample_record(files, self._options, name=key, position=position)
         return Found(record, start, stop - start, zlib.crc32(content))
@@ -103,7 +106,7 @@ READERS: dict[str, Callable[[Path, RecordOptions, Path | None], ExistingShard]] 
 def open_shard(
     path: Path, kind: str, options: RecordOptions, images: Path | None
 ) -> ExistingShard | DataError:
-    """The shard at `path`, or why nothing in it can be read."""
+    """The shard at `path`, or the error if nothing in it can be read."""
     try:
         return READERS[kind](path, options, images)
     except DataError as error:
@@ -111,7 +114,7 @@ def open_shard(
 
 
 def _end(path: Path, start: int) -> int:
-    """Byte behind the last whole member of a tar."""
+    """Offset of the byte after the last whole member of a tar."""
     end = start
     with path.open("rb") as file:
         try:

@@ -1,4 +1,4 @@
-"""What completes a folder of shards: the counts of all, the list of what was left out, and last
+"""Completes a folder of shards: the costs of all records, the list of bad records, and at last
 the manifest.
 """
 
@@ -25,7 +25,9 @@ BAD = "bad.jsonl"
 
 
 def counted_by(processor: Processor) -> dict[str, Any]:
-    """What counts tokens and tiles, as fingerprints and in words: `Measured` without its file."""
+    """What tokens and tiles were counted with, as fingerprints and in words: the fields of
+    `Measured` but `costs`.
+    """
     tokenizer = processor.tokenizer
     dated = is_dated(template_source(tokenizer))
     return {
@@ -48,11 +50,11 @@ def complete(
     counted: dict[str, Any] | None,
     settings: dict[str, Any],
 ) -> Manifest:
-    """Write counts, bad records and manifest of finished shards into `folder`; `settings` are
+    """Write costs, bad records and manifest of finished shards into `folder`; `settings` are
     fields of the manifest.
 
-    `counted` is what `counted_by` gives, where tokens were counted. Shards without a record are
-    left out. The manifest comes last, so a folder that has one is complete.
+    `counted` is the result of `counted_by`; None: tokens were not counted. Shards without
+    records are left out. The manifest is written last, so a folder that has one is complete.
     """
     shards = [mark for mark in marks if mark.samples]
     samples = sum(mark.samples for mark in shards)
@@ -76,14 +78,14 @@ def complete(
 
 
 def read_bad(folder: Path) -> Iterator[BadRecord]:
-    """What was left out of a folder."""
+    """The records that were left out of a folder."""
     return map(BadRecord.from_line, read_lines(folder / BAD))
 
 
 def _write_bad(path: Path, bad: Iterable[BadRecord]) -> int:
     """Write one line per record that was left out; returns their number."""
     count = 0
-    # A reason may quote text that is no Unicode.
+    # A reason may quote text with lone surrogates, which UTF-8 refuses.
     with (
         whole_file(path) as part,
         part.open("w", encoding="utf-8", errors="backslashreplace") as file,

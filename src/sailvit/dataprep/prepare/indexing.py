@@ -1,4 +1,4 @@
-"""The index of tars or Parquet files that are there already; they are read once and not written."""
+"""Indexes existing tars or Parquet files, which are read once and never written."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ _SUFFIXES = {"webdataset": ".tar", "parquet": ".parquet"}
 
 @dataclass(frozen=True)
 class Indexer:
-    """Indexes shards; goes to the processes of a pool."""
+    """Indexes shards; it is sent to the processes of a pool."""
 
     config: IndexConfig
-    """What is indexed."""
+    """What is indexed, and how."""
     processor: Processor | None
     """Counts tokens and tiles; None: neither is counted."""
 
@@ -83,9 +83,7 @@ class Indexer:
 def index_config(
     folder: Path, *, out: Path | None = None, images: Path | None = None, kind: str | None = None
 ) -> IndexConfig:
-    """What to index below `folder`, told from what lies there, and from its manifest where it
-    has one.
-    """
+    """What to index below `folder`, by the manifest that it has, or else by the files in it."""
     refuse_unfinished(folder)
     options = {} if kind is None else {"kind": kind}
     old = before(out or folder)
@@ -106,8 +104,8 @@ def _format(folder: Path) -> str:
         if next(folder.rglob(f"*{suffix}"), None):
             return name
     raise DataError(
-        f"{folder} holds no tars and no Parquet files but data of format {detect(folder).format}; write it as tars with"
-        " `sailvit data prepare`"
+        f"{folder} holds no tars and no Parquet files but data of format"
+        f" {detect(folder).format}; write it as tars with `sailvit data prepare`"
     )
 
 
@@ -119,13 +117,12 @@ def index(
     force: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Manifest:
-    """Write the index and manifest of the shards below `config.root`; with `builder` tokens and
-    tiles are counted too.
+    """Write the index and manifest of the shards below `config.root`; if a `processor` is
+    given, tokens and tiles are counted too.
 
-    Shards that did not change since they were indexed are not read again, unless `force` says
-    so; nor are those that a killed run has finished. Records that cannot be used are no part of
-    the index, and listed in `bad.jsonl`. `progress` is told how many shards are done, of how
-    many.
+    Shards that are already indexed and have not changed are not read again, unless `force` is
+    set; nor are shards that a killed run has finished. Bad records are left out of the index
+    and listed in `bad.jsonl`. `progress` is called with the shards done, and of how many.
     """
     names, old = _names(config), before(config.out)
     counted = None if processor is None else counted_by(processor)
@@ -150,7 +147,7 @@ def _marks(
     written: Iterator[ShardResult],
     progress: Callable[[int, int], None] | None,
 ) -> Iterator[ShardMark]:
-    """Marks of all shards, in order; those that are not known are written meanwhile."""
+    """Marks of all shards, in order: known ones, and others as they are written."""
     for done, name in enumerate(names, start=1):
         yield known.get(name) or next(written).mark
         if progress is not None:

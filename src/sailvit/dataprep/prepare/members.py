@@ -1,4 +1,4 @@
-"""A record as members of a tar: its images, byte for byte, and its turns as JSON."""
+"""Writes a record as members of a tar: its images, byte for byte, and its turns as JSON."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from sailvit.data.rows.conversations import conversation_record
 from sailvit.dataprep.llava_rows import encoded, png, turn_flags
 
 END = bytes(2 * tarfile.BLOCKSIZE)
-"""What closes a tar."""
+"""The end of a tar."""
 _ENDINGS = {"jpeg": "jpg", "png": "png", "webp": "webp"}
-"""Endings that every reader of WebDataset knows; images of other kinds become PNG."""
+"""File endings that every WebDataset reader knows; images of other kinds become PNG."""
 
 
 @dataclass(frozen=True)
@@ -24,13 +24,13 @@ class File:
     """One file of a sample."""
 
     ending: str
-    """Of its name, behind the key and a dot."""
+    """The end of its name, after the key and a dot."""
     content: bytes
-    """What is in it."""
+    """Its content."""
 
 
 def sample_files(record: Record) -> list[File]:
-    """The files of a record: images in order, then its JSON; DataError when it could not be
+    """The files of a record: its images in order, then its JSON; DataError if it could not be
     read back.
     """
     images = [_image_file(image) for image in record.images]
@@ -50,22 +50,23 @@ def sample_files(record: Record) -> list[File]:
         text = json.dumps(row, ensure_ascii=False).encode()
     except UnicodeEncodeError as error:
         raise DataError(
-            f"its text is no Unicode ({error.reason} at character {error.start}); expected text that UTF-8 can hold",
+            f"its text is no Unicode ({error.reason} at character {error.start}); expected text"
+            " that UTF-8 can hold",
             kind="text",
         ) from error
     return [*(images if len(images) == 1 else numbered), File("json", text)]
 
 
 def tar_bytes(key: str, files: list[File]) -> bytes:
-    """The members of a sample as they stand in a tar; equal for equal files, as nothing else is
-    written.
+    """A sample's files as members of a tar; equal files give equal bytes, as no times or owners
+    are written.
     """
     return b"".join(_member(f"{key}.{file.ending}", file.content) for file in files)
 
 
 def _image_file(image: ImageLike) -> File:
-    """The image as it lies on disk, drawings and decoded ones as PNG, with the ending that its
-    first bytes tell.
+    """An image as it lies on disk, or as PNG if it was drawn or decoded; its first bytes
+    decide the ending.
     """
     content, kind = encoded(image)
     if kind not in _ENDINGS:

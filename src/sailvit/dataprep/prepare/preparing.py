@@ -1,9 +1,9 @@
-"""Any sources as plain WebDataset tars with a manifest and an index, written shard by shard by
+"""Writes sources as plain WebDataset tars with a manifest and an index, shard by shard, with
 several processes.
 
-A finished shard is noted in `.prepare/`, so a run that was killed goes on where it stopped.
-What is written depends on the sources and settings alone: neither on the number of processes
-nor on interruptions.
+Finished shards are noted in `.prepare/`, so that a killed run continues where it stopped. The
+bytes that are written depend on the sources and settings alone: neither on the number of
+processes nor on interruptions.
 """
 
 from __future__ import annotations
@@ -45,46 +45,46 @@ from sailvit.dataprep.prepare.folders import complete, counted_by
 from sailvit.dataprep.prepare.members import END, sample_files, tar_bytes
 
 Workers: TypeAlias = int | Literal["ray"]
-"""Processes of this machine, or those of a Ray cluster."""
+"""Number of processes on this machine, or those of a Ray cluster."""
 
 _LOOKED_AT = 64
-"""Records whose mean size tells how many make a shard."""
+"""Records whose mean size decides how many make a shard."""
 
 
 class PlannedShard(NamedTuple):
     """A shard to write."""
 
     name: str
-    """Its file."""
+    """Its file's name."""
     source: str
-    """Whose records it holds."""
+    """Name of the source whose records it holds."""
     start: int
-    """Position of the first one."""
+    """Position of its first record."""
     stop: int
-    """Position behind the last one."""
+    """Position after its last record."""
     first: int
-    """Number of the first one over all sources; numbers are the keys in the tars."""
+    """Number of its first record over all sources; numbers are the keys in the tars."""
 
 
 class PrepareConfig(Config):
-    """How sources become shards."""
+    """How sources are written as shards."""
 
     shard_bytes: int = 256_000_000
-    """About how large a shard is; estimated from a few records, so that all shards can be
-    written at once."""
+    """Approximate size of a shard in bytes. Sizes are estimated from a few records, so that
+    shards can be written at the same time."""
     shard_samples: int | None = None
-    """Records per shard, instead."""
+    """Records per shard; None: as many as `shard_bytes` gives."""
     decode: bool = False
-    """Whether every image is decoded, so that damaged ones are found now; else only its header
+    """Whether every image is decoded, so that damaged ones are found now; false: only its header
     is read."""
 
 
 @dataclass(frozen=True)
 class ShardWriter:
-    """Writes shards; goes to the processes of a pool."""
+    """Writes shards; it is sent to the processes of a pool."""
 
     sources: Mapping[str, Source]
-    """By name."""
+    """Sources by name."""
     out: Path
     """Folder of the shards."""
     processor: Processor | None
@@ -93,7 +93,7 @@ class ShardWriter:
     """Whether images are decoded."""
 
     def write(self, shard: PlannedShard) -> ShardResult:
-        """Write a shard, its index and the note that both are finished."""
+        """Write a shard and its index, then note that both are finished."""
         entries, bad = Entries(self.processor), list[BadRecord]()
         path = self.out / shard.name
         size = crc32 = 0
@@ -105,7 +105,8 @@ class ShardWriter:
             mark = entries.write(self.out, shard.name, FileMark(bytes=size, crc32=crc32))
         except OSError as error:
             raise DataError(
-                f"{path} cannot be written ({error.strerror}); make room and run the command again: it goes on there"
+                f"{path} cannot be written ({error.strerror}); free some space on the disk and run"
+                " the command again: it continues there"
             ) from error
         result = ShardResult(mark=mark, bad=bad)
         write_json(_note(self.out, shard), result.model_dump())
@@ -114,7 +115,7 @@ class ShardWriter:
     def _samples(
         self, shard: PlannedShard, entries: Entries, bad: list[BadRecord]
     ) -> Iterator[bytes]:
-        """The bytes of every sample, and the end of the tar."""
+        """The bytes of every sample, then the end of the tar."""
         source, at = self.sources[shard.source], 0
         for position in range(shard.start, shard.stop):
             record = None
@@ -132,7 +133,8 @@ class ShardWriter:
     def _sample(
         self, record: Record, shard: PlannedShard, position: int, entries: Entries, at: int
     ) -> bytes:
-        """The bytes of one sample, now in the index."""
+        """The bytes of one sample, which is added to the index."""
+        # Ids are unique within a source only.
         if len(self.sources) > 1:
             record = replace(record, id=f"{shard.source}/{record.id}")
         files = sample_files(record)
@@ -157,12 +159,11 @@ def prepare(
     workers: Workers = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> Manifest:
-    """Write the records of `sources` as tars into `out`, or go on doing so; the manifest tells
-    what was written.
+    """Write the records of `sources` as tars into `out`, or continue a killed call; returns the
+    manifest of what was written.
 
-    With `builder` tokens and tiles are counted too. Records that cannot be used are left out
-    and listed in `bad.jsonl`. `workers` may be a Ray cluster instead of processes. `progress`
-    is told how many records are done, and of how many.
+    If a `processor` is given, tokens and tiles are counted too. Bad records are left out and
+    listed in `bad.jsonl`. `progress` is called with the records done, and of how many.
     """
     config = config or PrepareConfig()
     shards = plan_shards(sources, config)
@@ -207,7 +208,9 @@ def _write(
     workers: int | Literal["ray"],
     progress: Callable[[int, int], None] | None,
 ) -> Iterator[ShardMark]:
-    """Marks of all shards, in order; those that no earlier run has finished are written."""
+    """Marks of all shards, in order: of those that an earlier run has finished, and of others
+    as they are written.
+    """
     kept = {shard: mark for shard in shards if (mark := _kept(writer.out, shard)) is not None}
     missing = (shard for shard in shards if shard not in kept)
     written = (
@@ -239,7 +242,7 @@ def plan_shards(sources: Mapping[str, Source], config: PrepareConfig) -> list[Pl
 
 
 def _mean_bytes(source: Source) -> int:
-    """About how many bytes a record takes, from records spread over the source."""
+    """Mean bytes of a record, estimated from records spread over the source."""
     sizes = []
     for position in (
         sorted(set(np.linspace(0, len(source) - 1, _LOOKED_AT, dtype=int).tolist()))
@@ -260,31 +263,31 @@ def _identity(
     config: PrepareConfig,
     processor: Processor | None,
 ) -> str:
-    """Hash of all that the output depends on."""
+    """Hash of everything that the output depends on."""
     content = [(name, source.fingerprint) for name, source in sources.items()]
     basis = None if processor is None else cost_basis(processor)
     return digest([VERSION, content, shards, config.decode, basis])
 
 
 def _finished(out: Path, identity: str) -> Manifest:
-    """The manifest that is there, if it is the one that would be written."""
+    """The existing manifest; DataError if another one would be written."""
     manifest = load_manifest(out)
     if manifest.made.get("identity") != identity:
         raise DataError(
-            f"{out} already holds shards that were made from other sources or with other settings; choose another"
-            " folder, or remove this one"
+            f"{out} already holds shards that were made from other sources or with other settings;"
+            " choose another folder, or remove this one"
         )
     return manifest
 
 
 def _begin(out: Path, identity: str) -> None:
-    """Note what is being written; DataError when something else is there, begun or not."""
+    """Note what is written to the folder; DataError if it holds anything else."""
     note = out / UNFINISHED / "identity.json"
     if note.exists():
         if read_json(note) != identity:
             raise DataError(
-                f"{out} holds an unfinished preparation of other sources or settings; repeat that command to finish it,"
-                " choose another folder, or remove this one"
+                f"{out} holds an unfinished preparation of other sources or settings; repeat that"
+                " command to finish it, choose another folder, or remove this one"
             )
         return
     try:
@@ -309,17 +312,18 @@ def _read_note(out: Path, shard: PlannedShard) -> ShardResult:
 
 
 def _kept(out: Path, shard: PlannedShard) -> ShardMark | None:
-    """A shard that an earlier run has finished, if its files are there."""
+    """The mark of a shard that an earlier run has finished; None: it must be written."""
     if not _note(out, shard).exists():
         return None
     mark = _read_note(out, shard).mark
+    # By size alone: checksums would need every finished shard read again.
     files = ((out / shard.name, mark.bytes), (out / index_name(shard.name), mark.index.bytes))
     whole = all(path.is_file() and path.stat().st_size == size for path, size in files)
     return mark if whole else None
 
 
 def _clear(out: Path, marks: list[ShardMark]) -> None:
-    """Remove shards without records and the notes."""
+    """Remove the notes, and shards without records."""
     for mark in marks:
         if not mark.samples:
             (out / mark.name).unlink(missing_ok=True)

@@ -1,7 +1,7 @@
-"""What is known of shards that were indexed before: which are as they were, and what was left
+"""What an earlier index knows: which shards have not changed since, and which records were left
 out of them.
 
-While a run renews an index, the manifest and a note of every shard that is finished stand in
+While a run renews an index, the old manifest and a note of every finished shard are kept in
 `.index/`.
 """
 
@@ -30,9 +30,9 @@ from sailvit.dataprep.prepare.entries import ShardResult, mark_of
 from sailvit.dataprep.prepare.folders import BAD, read_bad
 
 WORK = ".index"
-"""Folder of what an unfinished run has done."""
+"""Folder of an unfinished run's notes."""
 IDENTITY = "identity.json"
-"""Name of the note of what that run is doing."""
+"""Name of the note that says what that run indexes."""
 
 
 class IndexConfig(Config):
@@ -41,16 +41,18 @@ class IndexConfig(Config):
     root: Path
     """Folder of the shards."""
     out: Path
-    """Folder of the manifest and the index; often the same."""
+    """Folder of the manifest and the index; often the same folder."""
     format: str
     """`webdataset` or `parquet`."""
     images: Path | None = None
-    """Folder that image paths in Parquet rows start from; None means the shard's own."""
+    """Folder that image paths in Parquet rows start from; None: the shard's own folder."""
     options: dict[str, Any] = {}
-    """Of the format's reader: `kind`, `prompts`."""
+    """Options of the format's reader: `kind`, `prompts`."""
 
     def settings(self, old: Manifest | None) -> dict[str, Any]:
-        """The manifest's fields that do not come from shards; a prepared folder stays one."""
+        """The manifest's fields that do not come from shards; a folder that `data prepare` wrote
+        keeps its origin.
+        """
         prepared = old is not None and old.made.get("command") == "prepare"
         return {
             "format": self.format,
@@ -62,7 +64,7 @@ class IndexConfig(Config):
 
 
 def before(out: Path) -> Manifest | None:
-    """The manifest that is there, or that a killed run was about to replace."""
+    """The folder's manifest, or the one that a killed run was about to replace."""
     for folder in (out, out / WORK):
         if (folder / MANIFEST).exists():
             return load_manifest(folder)
@@ -72,7 +74,7 @@ def before(out: Path) -> Manifest | None:
 def current(
     config: IndexConfig, old: Manifest | None, counted: dict[str, Any] | None
 ) -> dict[str, ShardMark]:
-    """Shards whose index is up to date, by name."""
+    """Marks of the shards whose index is up to date, by name."""
     marks: list[ShardMark] = []
     if old is not None and _fits(old, config, counted):
         marks += old.shards
@@ -82,12 +84,12 @@ def current(
 
 
 def up_to_date(old: Manifest, names: list[str], changed: list[str]) -> bool:
-    """Whether a manifest is the one that would be written."""
+    """Whether a new manifest would be the same as the old one."""
     return not changed and [mark.name for mark in old.shards] == names
 
 
 def _fits(old: Manifest, config: IndexConfig, counted: dict[str, Any] | None) -> bool:
-    """Whether an index was made as it would be made now."""
+    """Whether an index was made with the same settings and counts as are wanted now."""
     settings = config.settings(old)
     same = all(getattr(old, field) == settings[field] for field in ("format", "images", "options"))
     if counted is None:
@@ -101,30 +103,29 @@ def _fits(old: Manifest, config: IndexConfig, counted: dict[str, Any] | None) ->
 
 
 def _unchanged(config: IndexConfig, mark: ShardMark) -> ShardMark | None:
-    """The mark of a shard that is as it was indexed; one that was only copied is known by its
-    checksum.
-    """
+    """The mark of a shard that has not changed since it was indexed; None: it has."""
     path, index_file = config.root / mark.name, config.out / index_name(mark.name)
     if not path.is_file() or not index_file.is_file() or path.stat().st_size != mark.bytes:
         return None
     if index_file.stat().st_size != mark.index.bytes:
         return None
     modified = path.stat().st_mtime_ns
+    # A copy of the shard has another time: its checksum decides.
     if modified != mark.modified and mark_of(path).crc32 != mark.crc32:
         return None
     return mark.model_copy(update={"modified": modified})
 
 
 def still_counted(old: Manifest, changed: list[str]) -> dict[str, Any] | None:
-    """What counted the tokens of shards that did not change, if anything; DataError when others
-    have none.
+    """What the tokens were counted with, kept when nothing is counted now; None: they were not
+    counted. DataError if changed shards would have no counts beside others that have.
     """
     if old.measured is None:
         return None
     if changed:
         raise DataError(
-            f"{changed[0]} is new or changed, and the other shards have token counts; give the --recipe that they were"
-            " counted with, or --force to index all without counts"
+            f"{changed[0]} is new or changed, and the other shards have token counts; give the"
+            " --recipe that they were counted with, or --force to index all without counts"
         )
     return old.measured.model_dump(exclude={"costs"})
 
@@ -135,11 +136,11 @@ def _identity(config: IndexConfig, counted: dict[str, Any] | None) -> str:
 
 
 def begin(config: IndexConfig, counted: dict[str, Any] | None) -> None:
-    """Take the manifest aside, since index files change now, and forget what was done for other
-    settings.
+    """Move the manifest aside, as it no longer fits once index files change, and delete notes
+    of a run with other settings.
 
-    DataError, before anything is written, where files of the same names are not of an index of
-    ours.
+    DataError, before anything is written, if the folder holds files of the same names that
+    belong to no index.
     """
     _refuse_foreign(config.out)
     work, identity = config.out / WORK, _identity(config, counted)
@@ -163,7 +164,7 @@ def _refuse_foreign(out: Path) -> None:
 
 
 def put_back(out: Path, manifest: Manifest) -> Manifest:
-    """The manifest where it belongs, after nothing had to be done."""
+    """Move the manifest back to its place, as nothing had to be indexed."""
     if not (out / MANIFEST).exists():
         write_json(out / MANIFEST, manifest.model_dump())
     shutil.rmtree(out / WORK, ignore_errors=True)
@@ -176,12 +177,12 @@ def _noted_identity(out: Path) -> str | None:
 
 
 def _notes(out: Path) -> list[Path]:
-    """Notes of the shards that a run in progress has finished."""
+    """Notes of the shards that an unfinished run has finished."""
     return sorted((out / WORK / "shards").rglob("*.json"))
 
 
 def note(out: Path, name: str) -> Path:
-    """Where the result of a shard is noted until all are finished."""
+    """Path of the note that keeps a shard's result until all shards are finished."""
     return out / WORK / "shards" / f"{name}.json"
 
 
@@ -190,8 +191,8 @@ def _read_note(path: Path) -> ShardResult:
 
 
 def bad_of(out: Path, names: list[str], old: Manifest | None) -> Iterator[BadRecord]:
-    """What is left out now: of shards indexed before as it was noted then, of the others as it
-    was found.
+    """All records that are left out: of unchanged shards as listed before, of others as found
+    now.
     """
     renewed = {name for name in names if note(out, name).exists()}
     gone = {mark.name for mark in old.shards} - set(names) if old is not None else set()

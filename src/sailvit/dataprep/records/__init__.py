@@ -1,1 +1,1 @@
-"""A record and what can be found out about it: sizes, hashes, words."""
+"""A record's computed properties: sizes, hashes, words."""

@@ -1,4 +1,4 @@
-"""Several sources as one, so that one pass reads them all."""
+"""Several sources as one, so that they are read in one pass."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Joined:
 
     @property
     def fingerprint(self) -> str:
-        """Those of all."""
+        """The fingerprints of all sources."""
         return "+".join(source.fingerprint for source in self.sources.values())
 
     def find(self, position: int) -> tuple[str, int]:
@@ -36,6 +36,6 @@ class Joined:
         raise IndexError(f"position {position} lies behind the last source")
 
     def place(self, source: str, position: int) -> int:
-        """Where the record at a source's position stands; the other way round than `find`."""
+        """The joined position of a source's record; the inverse of `find`."""
         names = list(self.sources)
         return position + sum(len(self.sources[name]) for name in names[: names.index(source)])

@@ -1,4 +1,4 @@
-"""A record, and what can be found out about it."""
+"""A record with its computed properties."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from sailvit.dataprep.records.hashes import Hash, content_hash, picture_hash
 from sailvit.dataprep.records.words import text_bytes
 
 DAMAGE = (DataError, OSError, ValueError, TypeError)
-"""What reading a bad record raises."""
+"""What reading a bad record may raise."""
 
 
 class Size(NamedTuple):
-    """Of an upright image, in pixels."""
+    """Size of an upright image, in pixels."""
 
     width: int
-    """To the right."""
+    """Horizontal."""
     height: int
-    """Downwards."""
+    """Vertical."""
 
     def __str__(self) -> str:
         return f"{self.width} x {self.height} px"
@@ -34,60 +34,60 @@ class Size(NamedTuple):
 
 @dataclass(frozen=True)
 class RecordView:
-    """A record and its properties; each is computed when it is asked for, and once."""
+    """A record and its properties; each is computed once, when it is first used."""
 
     position: int
-    """Where it stands in its source."""
+    """Its position in its source."""
     record: Record
     """The record itself."""
 
     @cached_property
     def answers(self) -> str:
-        """What the model would learn to say: a caption, or all answers."""
+        """The text that a model would learn to write: the caption, or all answers."""
         return "\n".join(
             turn.text.strip() for turn in self.record.turns if turn.role == "assistant"
         )
 
     @cached_property
     def text(self) -> str:
-        """All turns, without the marks of images."""
+        """The text of all turns, without image marks."""
         return "\n".join(turn.text.replace(IMAGE_MARK, "").strip() for turn in self.record.turns)
 
     @cached_property
     def sizes(self) -> tuple[Size, ...]:
-        """Of every image, from its header."""
+        """The size of every image, from its header."""
         return tuple(Size(*image_size(image)) for image in self.record.images)
 
     @cached_property
     def encoded(self) -> tuple[bytes, ...]:
-        """Every image as it is stored."""
+        """The bytes of every image as they are stored."""
         return tuple(_stored(image) for image in self.record.images)
 
     @cached_property
     def pixels(self) -> tuple[NDArray[np.uint8], ...]:
-        """Every image decoded, uint8[H, W, 3]."""
+        """The pixels of every image, uint8[H, W, 3]."""
         return tuple(load_image(image) for image in self.record.images)
 
     @cached_property
     def text_hash(self) -> Hash:
-        """Of all turns and who speaks them; blanks count as one."""
+        """Hash of all turns with their roles; runs of blanks count as one blank."""
         return content_hash(
             *(text_bytes(f"{t.role} {' '.join(t.text.split())}") for t in self.record.turns)
         )
 
     @cached_property
     def image_hashes(self) -> tuple[Hash, ...]:
-        """Of every image's stored bytes."""
+        """Hash of every image's stored bytes."""
         return tuple(content_hash(content) for content in self.encoded)
 
     @cached_property
     def record_hash(self) -> Hash:
-        """Of all images and all turns."""
+        """Hash of all images and all turns."""
         return content_hash(*self.encoded, *map(str.encode, map(str, self.text_hash)))
 
     @cached_property
     def picture_hashes(self) -> tuple[Hash, ...]:
-        """Of what every image looks like; where that is a single colour, of its bytes."""
+        """Hash of how every image looks; for an image of a single colour, of its bytes."""
         return tuple(
             picture_hash(pixels) or content_hash(content)
             for pixels, content in zip(self.pixels, self.encoded, strict=True)

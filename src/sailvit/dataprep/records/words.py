@@ -1,4 +1,4 @@
-"""Words and n-grams of a text, n-grams as 64-bit hashes."""
+"""Words and n-grams of a text; n-grams are 64-bit hashes."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ _WORD = re.compile(rf"[{_SINGLE}]|[^\W{_SINGLE}]+")
 
 def words(text: str) -> list[str]:
     """The words of a text in lower case, without punctuation."""
+    # scikit-learn's tokenizer takes a sentence in Japanese or Chinese for one word
+    # (docs/decisions/011).
     return _WORD.findall(text.casefold())
 
 
@@ -35,8 +37,8 @@ def ngrams(text: list[str], n: int) -> Hashes:
 
 
 def stir(values: Hashes) -> Hashes:
-    """The same integers, uint64[n], with every bit depending on all of theirs (the finalizer of
-    SplitMix64).
+    """Mixed values, uint64[n]: every bit depends on all bits of the value (the finalizer of
+    SplitMix64). Equal values stay equal, different ones different.
     """
     values = values + np.uint64(0x9E3779B97F4A7C15)
     values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
@@ -45,11 +47,11 @@ def stir(values: Hashes) -> Hashes:
 
 
 def text_bytes(text: str) -> bytes:
-    """A text to be hashed; lone surrogates, which no encoding allows, are kept as they are."""
+    """A text as bytes for a hash; lone surrogates, which UTF-8 refuses, are allowed."""
     return text.encode("utf-8", "surrogatepass")
 
 
 @lru_cache(maxsize=1 << 16)
 def _hash(word: str) -> int:
-    """Half of all words are among the few most frequent, so that most hashes are remembered."""
+    # Cached, as half of all words in a text are among the few most frequent.
     return int.from_bytes(blake2b(text_bytes(word), digest_size=8).digest(), "little")

@@ -1,1 +1,1 @@
-"""What a data set holds, in numbers and pictures."""
+"""Statistics and sample pictures of a data set."""

@@ -1,4 +1,4 @@
-"""Histograms in bounded memory that can be added up."""
+"""Histograms in bounded memory that can be merged."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from collections.abc import Iterable
 from typing import Any
 
 _PER_OCTAVE = 16
-"""Bins per factor of two, so that a quantile is known within 2.2 %."""
+"""Bins per factor of two: the middle of a bin is within 2.2 % of all its values."""
 _MOST = 1000
 """Whole numbers from here on share a bin."""
 
 
 class Histogram:
-    """Values above zero in bins of equal ratio, or whole numbers one by one."""
+    """Counts values in bins: of equal ratio, or one bin per whole number."""
 
     def __init__(self, *, whole: bool = False) -> None:
         self._whole = whole
         self._bins: Counter[int] = Counter()
         self.count = 0
-        """Values taken."""
+        """Number of values."""
         self._sum = 0.0
         self._low, self._high = math.inf, -math.inf
 
     def add(self, values: Iterable[float]) -> None:
-        """Take values; zero has a bin of its own."""
+        """Add values that are not negative; zero has a bin of its own."""
         for value in values:
             self._bins[self._place(value)] += 1
             self.count += 1
@@ -33,14 +33,14 @@ class Histogram:
             self._low, self._high = min(self._low, value), max(self._high, value)
 
     def merge(self, other: Histogram) -> None:
-        """Take all values of another one."""
+        """Add all values of another histogram."""
         self._bins.update(other._bins)
         self.count += other.count
         self._sum += other._sum
         self._low, self._high = min(self._low, other._low), max(self._high, other._high)
 
     def summary(self) -> dict[str, Any] | None:
-        """Figures and bins `[from, to, count]` as JSON values; None without values."""
+        """Figures and bins `[from, to, count]` as JSON values; None: no values."""
         if not self.count:
             return None
         quantiles = {
@@ -63,7 +63,7 @@ class Histogram:
         return 2 ** (place / _PER_OCTAVE), 2 ** ((place + 1) / _PER_OCTAVE)
 
     def _quantile(self, share: float) -> float:
-        """The middle of the bin in which the quantile lies, inside the range of the values."""
+        """The middle of the quantile's bin, at least the smallest value and at most the largest."""
         seen, wanted = 0, share * (self.count - 1)
         for place in sorted(self._bins):
             seen += self._bins[place]

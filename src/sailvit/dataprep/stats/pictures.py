@@ -1,4 +1,4 @@
-"""Small pictures of a source, to be looked at."""
+"""Small pictures of records, for the page of statistics."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from sailvit.dataprep.records.record_view import DAMAGE, RecordView
 from sailvit.dataprep.stats.stats import evenly
 
 _SIDE = 192
-"""Longest side shown, in pixels: about 6 KB each as JPEG."""
+"""Longest side of a picture, in pixels: about 6 KB each as JPEG."""
 
 
 def sample_pictures(sources: Mapping[str, Source], count: int = 24) -> list[dict[str, Any]]:
-    """Records spread over the sources, each as its position, text and first image; unreadable
+    """Records spread over the sources, each with its position, text and first image; unreadable
     ones are left out.
     """
     joined = Joined(sources)
@@ -32,7 +32,7 @@ def sample_pictures(sources: Mapping[str, Source], count: int = 24) -> list[dict
 def copy_pictures(
     sources: Mapping[str, Source], examples: list[dict[str, Any]]
 ) -> list[dict[str, Any]]:
-    """Pairs of a picture and what it looks like, for the copies that `survey` names."""
+    """Pairs of an original and its copy, for the examples of copies that `survey` returns."""
     joined = Joined(sources)
     pairs = []
     for example in examples:

@@ -1,4 +1,4 @@
-"""Statistics of sources: one pass over their records, in memory that does not grow with them."""
+"""Statistics of sources, from one pass over their records, in bounded memory."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from sailvit.dataprep.records.joined import Joined
 from sailvit.dataprep.stats.tally import COPIES, Stretch, Surveyor, Tally
 
 Progress = Callable[[int, int], None]
-"""Is told how many records are done, and of how many."""
+"""Called with how many records are done, and of how many."""
 
 DISTANCE = 6
-"""Bits in which the hashes of near copies differ at most: twice what a copy at JPEG quality 50
-differs by."""
+"""Most bits in which the hashes of near copies differ: twice the bits of a copy at JPEG quality
+50."""
 _CHUNK = 256
-"""Records per job; also what the counting of n-grams depends on, so it is the same for any
-number of workers."""
+"""Records that a worker gets at a time. Which n-grams are named depends on it, so it does not
+depend on the number of workers."""
 _EXAMPLES = 8
-"""Copies of each kind that are named."""
+"""Copies of each kind that are listed."""
 
 
 def survey(
@@ -44,10 +44,10 @@ def survey(
     workers: int = 0,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Everything that is counted, as JSON values; the same for any number of workers.
+    """Statistics as JSON values, the same for any number of workers.
 
-    Of `samples` records, evenly spaced, or of all. Tokens and tiles need a `builder`; `near`
-    decodes every image.
+    `samples` records, evenly spaced, are read; None: all. Tokens and tiles are counted if a
+    `processor` is given. `near` searches for near copies, for which every image is decoded.
     """
     source = Joined(sources)
     read = min(len(source), samples or len(source))
@@ -82,7 +82,7 @@ def survey(
 
 
 class _Sums:
-    """What all stretches so far add up to."""
+    """The sums over all stretches so far."""
 
     def __init__(self, folder: Path, n: int) -> None:
         self.tally = Tally()
@@ -92,7 +92,7 @@ class _Sums:
         }
 
     def add(self, stretch: Stretch) -> None:
-        """Take the next stretch."""
+        """Add the next stretch."""
         self.tally.merge(stretch.tally)
         self.ngrams.add(stretch.ngrams)
         for name, rows in stretch.copies.items():
@@ -133,7 +133,7 @@ def _counted(tally: Tally, source: Joined) -> dict[str, Any]:
 
 
 def _copies(repeats: Rows, source: Joined) -> dict[str, Any]:
-    """How many there are, and some of them, each with the record it copies."""
+    """The number of copies, and examples, each with the record of which it is a copy."""
     _, where = np.unique(repeats["position"], return_index=True)
     examples = [
         {"copy": _where(int(row["position"]), source), "of": _where(int(row["first"]), source)}

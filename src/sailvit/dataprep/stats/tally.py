@@ -1,4 +1,4 @@
-"""What a stretch of a source holds; tallies of stretches add up to that of the whole."""
+"""Counts over a stretch of a source; tallies of stretches add up to that of the whole."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from sailvit.dataprep.records.record_view import DAMAGE, RecordView
 from sailvit.dataprep.stats.histogram import Histogram
 
 WHOLE = ("turns", "images_per_record", "tiles")
-"""Measures that are small whole numbers."""
+"""Measures that are small whole numbers, so that each number has its own bin."""
 MEASURES = (
     "width",
     "height",
@@ -34,7 +34,7 @@ MEASURES = (
 )
 """What is measured per image or per record."""
 COPIES = ("text", "image", "picture")
-"""What is looked at for copies: the text, an image's bytes, what it looks like."""
+"""What may be copied: a record's text, an image's bytes, how an image looks."""
 _EXAMPLES = 5
 """Unreadable records named per kind of damage and stretch."""
 
@@ -53,7 +53,8 @@ class Tally:
         self.measures = {name: Histogram(whole=name in WHOLE) for name in MEASURES}
 
     def add(self, view: RecordView, *, processor: Processor | None) -> None:
-        """Take a record, or nothing of it when any of it cannot be read."""
+        """Count a record; if it cannot be read, nothing of it is counted."""
+        # All that can fail comes first.
         found = _measured(view, processor)
         spoken = language(view.answers or view.text)
         self.records += 1
@@ -64,18 +65,18 @@ class Tally:
             self.measures[name].add(values)
 
     def note_unread(self, source: str, keys: Sequence[str]) -> None:
-        """Take note of keys that a record of a source holds and that are not read."""
+        """Count keys that a record of this source holds and that are not read."""
         if keys:
             count_unread(self.unread.setdefault(source, Counter()), keys)
 
     def refuse(self, position: int, error: Exception) -> None:
-        """Take note of a record that cannot be read."""
+        """Count a record that cannot be read."""
         kind = error.kind if isinstance(error, DataError) else type(error).__name__
         self.unreadable[kind] += 1
         self._note(kind, [{"position": position, "error": one_line(error)}])
 
     def merge(self, other: Tally) -> None:
-        """Take all records of the tally of a later stretch."""
+        """Add the tally of a later stretch."""
         self.records += other.records
         self.images += other.images
         for name in ("kinds", "languages", "unreadable"):
@@ -110,7 +111,7 @@ def _measured(view: RecordView, processor: Processor | None) -> dict[str, list[f
 
 @dataclass(frozen=True)
 class Stretch:
-    """What one job found."""
+    """What was found in one stretch of a source."""
 
     tally: Tally
     """Counts and histograms."""
@@ -122,7 +123,7 @@ class Stretch:
 
 @dataclass(frozen=True)
 class Surveyor:
-    """Tallies stretches of a source; goes to the processes of a pool."""
+    """Tallies stretches of a source; it is sent to the processes of a pool."""
 
     source: Joined
     """Gives the records."""
@@ -131,7 +132,7 @@ class Surveyor:
     n: int
     """Words of an n-gram."""
     near: bool
-    """Whether images are decoded, to find near copies."""
+    """Whether near copies are searched for, which needs decoded images."""
 
     def survey(self, positions: list[int]) -> Stretch:
         """The tally of the records at these positions."""

@@ -1,6 +1,4 @@
-"""What a filter is. One that looks at records alone gives an objection or none; others are
-given what they need.
-"""
+"""What a filter is: three kinds, by what they need beside the record."""
 
 from __future__ import annotations
 
@@ -17,35 +15,33 @@ from sailvit.dataprep.records.hashes import Hash
 from sailvit.dataprep.records.record_view import RecordView
 
 Scorer = Callable[[Sequence[NDArray[np.uint8]], Sequence[str]], Sequence[float]]
-"""How well each image uint8[H, W, 3] and the text of the same place agree; higher is better."""
+"""From images uint8[H, W, 3] and as many texts: how well each pair matches; higher is better."""
 
 
 class Objection(NamedTuple):
     """Why a record is dropped."""
 
     why: str
-    """The reason, as it is counted: the same words for all records that it holds for."""
+    """The reason, as it is counted: the same words for all records with this reason."""
     found: str
-    """What this record has."""
+    """The value that was found in this record."""
 
 
 class Filter(Config):
     """Settings of a filter, and the filter itself."""
 
     FILES: ClassVar[tuple[str, ...]] = ()
-    """Fields that name a file or folder; relative ones start at the folder of the file of
-    settings."""
+    """Fields that name a file or folder; a relative path starts at the folder of the settings'
+    file."""
 
     kinds: list[str] | None = None
-    """Kinds of records that it looks at; it lets all others pass. None: all kinds."""
+    """Kinds of records that it judges; others pass. None: all kinds."""
 
     def check(self) -> None:
-        """Do what can fail for all records, so that it fails before the first: read files, find
-        libraries.
-        """
+        """Fail now if judging would fail for every record: read files, find libraries."""
 
     def applies_to(self, view: RecordView) -> bool:
-        """Whether it has a say about this record."""
+        """Whether it judges this record."""
         return self.kinds is None or view.record.kind in self.kinds
 
 
@@ -58,7 +54,7 @@ class RecordFilter(Filter, ABC):
 
 
 class ScoredFilter(Filter, ABC):
-    """A filter by how well image and text agree, as a model of two towers sees it."""
+    """A filter by how well image and text match, as a dual encoder scores them."""
 
     FILES = ("model",)
 
@@ -69,8 +65,8 @@ class ScoredFilter(Filter, ABC):
 
     @abstractmethod
     def judge(self, view: RecordView, scores: Sequence[float]) -> Objection | None:
-        """Why the record is dropped, given the score of every image with the record's text;
-        None: it is kept.
+        """Why the record is dropped, given the score of each of its images with its text; None:
+        it is kept.
         """
 
 
@@ -82,10 +78,10 @@ class CopyFilter(Filter, ABC):
 
     @abstractmethod
     def hashes(self, view: RecordView) -> Sequence[Hash]:
-        """What is compared; nothing, and the record is no copy."""
+        """The hashes that are compared; a record without any is no copy."""
 
     def reach(self) -> int:
-        """Bits in which hashes of copies may differ."""
+        """Most bits in which hashes of copies may differ."""
         return 0
 
 
@@ -97,7 +93,7 @@ def outside(
     at_most: float | None,
     found: str | None = None,
 ) -> Objection | None:
-    """The objection to a value outside its bounds, either of which may be None."""
+    """The objection to a value outside its bounds; a bound of None is no bound."""
     found = found or f"{value:.3g}"
     if at_least is not None and value < at_least:
         return Objection(f"{why} below {at_least:g}", found)

@@ -1,4 +1,4 @@
-"""Filters by images: their size and shape, copies, and how well they agree with the text."""
+"""Filters by images: their size and shape, copies, and how well they match the text."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from sailvit.dataprep.records.record_view import RecordView
 
 
 class Resolution(RecordFilter):
-    """Keeps records whose every image has the right size."""
+    """Keeps records whose images are all within these sizes; None: no bound."""
 
     side_at_least: Count | None = None
-    """Pixels of the shorter side."""
+    """Least length of the shorter side, in pixels."""
     side_at_most: Count | None = None
-    """Pixels of the longer side."""
+    """Greatest length of the longer side, in pixels."""
     pixels_at_least: Count | None = None
-    """Width x height."""
+    """Least width x height, in pixels."""
     pixels_at_most: Count | None = None
-    """Width x height."""
+    """Greatest width x height, in pixels."""
 
     def objection(self, view: RecordView) -> Objection | None:
         """The first image that is too small or too large."""
@@ -60,10 +60,10 @@ class Resolution(RecordFilter):
 
 
 class Aspect(RecordFilter):
-    """Keeps records none of whose images is a strip."""
+    """Keeps records without very long images."""
 
     at_most: Annotated[float, Field(ge=1)]
-    """Longer side divided by the shorter one."""
+    """Greatest ratio of the longer to the shorter side."""
 
     def objection(self, view: RecordView) -> Objection | None:
         """The first image that is too long."""
@@ -81,11 +81,11 @@ class Duplicate(CopyFilter):
     why = "copy of an earlier record"
 
     of: Literal["record", "image", "text"] = "record"
-    """What has to be equal: images and text, all images (then questions about one image are
-    copies), or the text."""
+    """What has to be equal: images and text, the images alone (then several questions about one
+    image are copies), or the text alone."""
 
     def hashes(self, view: RecordView) -> Sequence[Hash]:
-        """One of the record or its text, or one per image."""
+        """The hash of the record or of its text, or one hash per image."""
         if self.of == "image":
             return view.image_hashes
         return (view.text_hash,) if self.of == "text" else (view.record_hash,)
@@ -95,8 +95,8 @@ class NearDuplicate(CopyFilter):
     """Drops records whose images look like those of earlier ones: scaled, compressed again,
     brightened.
 
-    Documents look alike at the 9 x 8 cells that are compared: restrict it with `kinds`, or
-    leave those out.
+    Only 9 x 8 cells of grey are compared, in which pages of text look alike: use `kinds` to
+    leave out documents.
     """
 
     why = "looks like an earlier record"
@@ -104,20 +104,20 @@ class NearDuplicate(CopyFilter):
     distance: Annotated[int, Field(ge=0, le=16)] = 6
     """Most different bits, of 128."""
     text: bool = False
-    """Whether the text has to be equal too; otherwise several questions about one image are
+    """Whether the text has to be equal too; false: several questions about one image are
     copies."""
 
     def hashes(self, view: RecordView) -> Sequence[Hash]:
-        """One per image."""
+        """One hash per image."""
         if not self.text:
             return view.picture_hashes
-        # Texts that differ move the hash by some 64 bits, equal ones leave distances as they
-        # are.
+        # Different texts flip about 64 of the 128 bits, more than any distance that is allowed;
+        # equal texts flip the same bits on both sides.
         high, low = view.text_hash
         return [(one ^ high, other ^ low) for one, other in view.picture_hashes]
 
     def reach(self) -> int:
-        """The distance."""
+        """Most bits in which the hashes of near copies differ."""
         return self.distance
 
 
@@ -125,8 +125,8 @@ class Similarity(ScoredFilter):
     """Keeps records whose text fits their images."""
 
     at_least: float
-    """Least cosine of image and text; 0.2 is usual for CLIP, whose scores lie between 0.1 and
-    0.4."""
+    """Least cosine similarity of image and text; 0.2 is usual for CLIP, whose scores lie
+    between 0.1 and 0.4."""
 
     def judge(self, view: RecordView, scores: Sequence[float]) -> Objection | None:
         """The image that fits worst."""

@@ -1,4 +1,4 @@
-"""The language of a text, or at least its script where no recognizer is installed."""
+"""The language of a text, or only its script where no language recognizer is installed."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from functools import cache, lru_cache
 from importlib.util import find_spec
 
 SHORT = "short"
-"""Given for texts of too few letters to tell."""
+"""The result for texts that have too few letters to tell."""
 SCRIPT = "script:"
-"""Begins the names of scripts, as in `script:latin`, so that none is taken for a language."""
+"""Prefix of scripts, as in `script:latin`, so that none is taken for a language."""
 
 _LETTERS = 12
-"""Letters that a text needs at least; recognizers guess below. An ideograph counts as four."""
+"""Fewest letters of a text; with fewer, recognizers guess. An ideograph counts as four."""
 _LOOKED_AT = 1000
-"""Characters that decide; more of them change no answer and cost time."""
+"""Characters of a text that are read; more cost time and change hardly any result."""
 
 
 def language(text: str) -> str:
-    """ISO 639-1 code of a text's language with py3langid (extra `curate`), otherwise its script
-    as `script:latin`.
+    """The language of a text as its ISO 639-1 code, or its script (`script:latin`) without
+    py3langid (extra `curate`).
     """
     text = text[:_LOOKED_AT]
     scripts = Counter(_script(letter) for letter in text if letter.isalpha())
@@ -33,14 +33,14 @@ def language(text: str) -> str:
 
 
 def recognizer() -> str:
-    """What tells languages here: `py3langid`, or `script` without it."""
+    """How languages are told here: by `py3langid`, or by `script` where it is not installed."""
     return "script" if find_spec("py3langid") is None else "py3langid"
 
 
 @cache
 def _classify() -> Callable[[str], tuple[str, float]]:
-    # The model is a file of the package (139 languages, 5 MB, BSD); it takes a second to load,
-    # once per process.
+    # The model is a file of the package (139 languages, 5 MB, BSD); loading it takes a second,
+    # so it is loaded once per process.
     from py3langid.langid import MODEL_FILE, LanguageIdentifier
 
     identifier = LanguageIdentifier.from_model_file(MODEL_FILE)
@@ -50,5 +50,5 @@ def _classify() -> Callable[[str], tuple[str, float]]:
 
 @lru_cache(maxsize=1 << 14)
 def _script(letter: str) -> str:
-    """`latin`, `cyrillic`, `cjk`, ...: how the name of a letter begins."""
+    """A letter's script: the first word of its Unicode name (`latin`, `cyrillic`, `cjk`)."""
     return unicodedata.name(letter, "UNKNOWN").split()[0].lower()

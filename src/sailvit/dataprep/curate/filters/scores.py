@@ -1,4 +1,4 @@
-"""Scores of records, from JSONL that a judge wrote."""
+"""Scores of records, read from the JSONL that a judge wrote."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ from sailvit.dataprep.records.words import text_bytes
 
 
 class ScoreTable:
-    """Scores by record id, or by position where lines give that; 12 bytes of memory per line."""
+    """Scores by record id, or by position where the lines give no id; 12 bytes of memory per
+    line.
+    """
 
     def __init__(self, path: Path, source: str | None) -> None:
         keys, scores = array("Q"), array("f")
@@ -29,8 +31,9 @@ class ScoreTable:
             by_id = row.get("id") is not None
             if self._by_id not in (None, by_id):
                 raise DataError(
-                    f"{path}:{number}: found {'an id' if by_id else 'a position'} unlike in the lines before; expected"
-                    " all lines to name records the same way: split the file"
+                    f"{path}:{number}: found {'an id' if by_id else 'a position'} unlike in the"
+                    " lines before; expected all lines to name records the same way: split the"
+                    " file"
                 )
             self._by_id = by_id
             if row.get("score") is not None:
@@ -41,12 +44,13 @@ class ScoreTable:
                 f"{path} holds no score{f' of source {source}' if source else ''}; expected JSONL of"
                 " `score` with `id` or `position`: run the judge first, or correct the name"
             )
+        # Stable, so that of several lines about one record the last stands last: it counts.
         order = np.argsort(np.frombuffer(keys, dtype=np.uint64), kind="stable")
         self._keys = np.frombuffer(keys, dtype=np.uint64)[order]
         self._scores = np.frombuffer(scores, dtype=np.float32)[order]
 
     def of(self, view: RecordView) -> float | None:
-        """The score of a record; None when it has no such thing."""
+        """The score of a record; None: it has none."""
         key = np.uint64(_id_key(view.record.id) if self._by_id else view.position)
         place = int(np.searchsorted(self._keys, key, side="right")) - 1
         return float(self._scores[place]) if place >= 0 and self._keys[place] == key else None

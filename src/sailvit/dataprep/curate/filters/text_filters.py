@@ -1,5 +1,5 @@
-"""Filters by text: length, repetition, language, what is read from the image, and scores that
-somebody gave.
+"""Filters by text: length, repetition, language, text read from the image, and scores in a
+file.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from sailvit.dataprep.records.record_view import RecordView
 from sailvit.dataprep.records.words import words
 
 Unit = Literal["characters", "words"]
-"""What a text is measured in; an ideograph is a word."""
+"""Unit in which texts are measured; an ideograph counts as a word."""
 
 _QUOTED = re.compile(
     r'"([^"\n]{1,500})"|“([^”\n]{1,500})”|„([^“”\n]{1,500})[“”]|«([^»\n]{1,500})»|「([^」\n]{1,500})」|《([^》\n]{1,500})》'
@@ -31,14 +31,14 @@ class LengthFilter(RecordFilter):
     """Keeps records whose answers, taken together, are neither too short nor too long."""
 
     at_least: Count | None = None
-    """Units at least."""
+    """Least length; None: no bound."""
     at_most: Count | None = None
-    """Units at most."""
+    """Greatest length; None: no bound."""
     unit: Unit = "characters"
-    """What is counted."""
+    """Unit of both."""
 
     def objection(self, view: RecordView) -> Objection | None:
-        """Answers outside the bounds."""
+        """Answers that are too short or too long."""
         length = len(view.answers if self.unit == "characters" else words(view.answers))
         return outside(
             self.unit,
@@ -50,14 +50,14 @@ class LengthFilter(RecordFilter):
 
 
 class Repetition(RecordFilter):
-    """Keeps records whose answers do not say the same again and again."""
+    """Keeps records whose answers do not repeat themselves."""
 
     at_most: Share
-    """Share of the answers' n-grams that occurred in them before."""
+    """Greatest share of n-grams that occurred earlier in the same answers."""
     n: Count = 3
     """Length of an n-gram; take about 10 for characters."""
     unit: Unit = "words"
-    """What n-grams are made of."""
+    """Unit that n-grams consist of."""
 
     def objection(self, view: RecordView) -> Objection | None:
         """Answers that repeat too much."""
@@ -72,7 +72,7 @@ class Repetition(RecordFilter):
 
 
 class Language(RecordFilter):
-    """Keeps records whose answers are in one of some languages."""
+    """Keeps records whose answers are in one of the given languages."""
 
     keep: Annotated[list[str], Field(min_length=1)]
     """ISO 639-1 codes (`en`), or scripts where no recognizer is installed (`script:latin`)."""
@@ -80,7 +80,7 @@ class Language(RecordFilter):
     """What to do with texts of fewer than 12 letters, whose language cannot be told."""
 
     def check(self) -> None:
-        """Languages need a recognizer."""
+        """Refuse languages where no recognizer is installed."""
         named = [code for code in self.keep if not code.startswith(SCRIPT)]
         if named and recognizer() == "script":
             raise DataError(
@@ -97,27 +97,26 @@ class Language(RecordFilter):
 
 
 class ReadText(RecordFilter):
-    """Keeps records by how much of their answers is read from the image.
+    """Keeps records by how much of their answers is text that stands in the image.
 
-    That is the share of the answers' characters that stand in quotation marks, as captions
-    quote what they read; all of it in records of kind `ocr`. Records carry no field that marks
-    read text, so nothing else is looked at.
+    Captions quote such text, so the share is that of characters in quotation marks; in records
+    of kind `ocr` it is 1. No field of a record marks such text.
     """
 
     at_least: Share | None = None
-    """Least share."""
+    """Least share; None: no bound."""
     at_most: Share | None = None
-    """Largest share."""
+    """Greatest share; None: no bound."""
 
     def objection(self, view: RecordView) -> Objection | None:
-        """Too much or too little that is read."""
+        """Too much or too little text from the image."""
         quoted = sum(len("".join(filter(None, groups))) for groups in _QUOTED.findall(view.answers))
         share = 1.0 if view.record.kind == "ocr" else quoted / max(len(view.answers), 1)
         return outside("share of read text", share, at_least=self.at_least, at_most=self.at_most)
 
 
 class ScoresFilter(RecordFilter):
-    """Keeps records that a judge, or anybody, gave a good score."""
+    """Keeps records whose score in a file is within bounds."""
 
     FILES = ("file",)
 
@@ -125,20 +124,21 @@ class ScoresFilter(RecordFilter):
     """JSONL of `{score}` with `id` or `position`, as `sailvit data judge` writes it; a record's
     last line counts."""
     at_least: float | None = None
-    """Least score; yes is 1 and no is 0."""
+    """Least score (yes is 1 and no is 0); None: no bound."""
     at_most: float | None = None
-    """Highest score."""
+    """Greatest score; None: no bound."""
     source: str | None = None
-    """Read only lines whose `source` has this name; None: all."""
+    """Read only lines whose `source` has this name; None: all lines."""
     missing: Literal["keep", "drop"] = "drop"
     """What to do with records that have no score."""
 
     def check(self) -> None:
-        """Read the scores: 12 bytes of memory per line."""
+        """Read the scores, 12 bytes of memory per line."""
+        # Read here, before the step is sent to worker processes: they get the table with it.
         _ = self._table
 
     def objection(self, view: RecordView) -> Objection | None:
-        """A score outside the bounds, or none at all."""
+        """A score outside the bounds, or a missing one."""
         score = self._table.of(view)
         if score is None:
             return Objection("no score", "no score") if self.missing == "drop" else None
