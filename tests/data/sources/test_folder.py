@@ -63,6 +63,33 @@ def test_captions_beside_their_images(tmp_path):
     assert pickle.loads(pickle.dumps(source))[3].id == "c.webp"
 
 
+def test_what_stands_beside_a_caption_is_listed(tmp_path):
+    asked = [{"type": "image", "path": "b.png"}, {"type": "text", "text": "what?"}]
+    turns = [{"role": "user", "content": asked}, {"role": "assistant", "content": "a cat"}]
+    put(
+        tmp_path,
+        {
+            "a.jpg": b"",
+            "a.txt": b"\xef\xbb\xbfone\r\n",
+            "a.caption": b"two",
+            "b.jpg": b"",
+            "b.json": {"caption": "one", "image": "other.png"},
+            "c.jpg": b"",
+            "c.json": {"messages": turns},
+        },
+    )
+    first, second, third = (opened(tmp_path)[position] for position in range(3))
+    assert first.turns[1].text.strip() == "one"
+    assert first.unread == (".caption",)
+    assert second.unread == ("image",)
+    assert third.unread == ("images inside the turns",)
+    (tmp_path / "metadata.jsonl").write_text(
+        '{"file_name": "a.jpg", "image": "b.jpg", "text": "x"}'
+    )
+    record = opened(tmp_path)[0]
+    assert (record.images, record.unread) == ((tmp_path / "a.jpg",), ("image",))
+
+
 def test_images_without_caption_are_counted_or_refused(tmp_path):
     put(tmp_path, {"a.jpg": b"", "b.jpg": b"", "c.jpg": b"", "c.txt": b"three"})
     source = opened(tmp_path)

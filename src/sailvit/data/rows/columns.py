@@ -12,7 +12,13 @@ from zlib import crc32
 
 from sailvit.core.errors import DataError
 from sailvit.core.records import Record
-from sailvit.data.rows.conversations import RecordOptions, row_images, row_name, row_record
+from sailvit.data.rows.conversations import (
+    IMAGE_KEYS,
+    RecordOptions,
+    row_images,
+    row_name,
+    row_record,
+)
 from sailvit.data.rows.keys import REFUSED
 from sailvit.data.rows.turns import PAIRS, SYSTEMS, TURNS
 
@@ -68,5 +74,5 @@ def column_record(
     fields = {name: value for name, value in row.items() if value is not None}
     images = row_images(fields, folder)
     name = row_name(fields, position)
-    record = row_record(fields, images, options, name=name, position=position)
+    record = row_record(fields, images, options, name=name, position=position, read=IMAGE_KEYS)
     return replace(record, unread=(*record.unread, *left)) if left else record

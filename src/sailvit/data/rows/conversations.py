@@ -28,7 +28,9 @@ before the first question."""
 Images = tuple[Path | bytes, ...]
 """Files or encoded bytes."""
 
-_READ = ("id", "kind", "image", "images")
+IMAGE_KEYS = ("images", "image")
+"""Keys of a row that hold its images, where the format does not keep them apart."""
+_READ = ("id", "kind")
 """Keys that every reader of rows takes."""
 
 
@@ -140,9 +142,13 @@ def conversation_record(
 def unread(
     row: Mapping[str, Any], talk: Talk, turns: Sequence[Turn], read: Collection[str] = ()
 ) -> tuple[str, ...]:
-    """What a row holds that was not read, each once: its keys, those of its turns, grounding."""
+    """What a row holds that was not read, each once: its keys, those of its turns, grounding.
+
+    Images inside the turns count too where the format keeps a record's images apart from its row.
+    """
     own = unread_keys(row, {*_READ, *talk.read, *read})
-    return tuple(dict.fromkeys((*own, *talk.unread, *grounding_marks(turns))))
+    inside = () if "images" in read or not talk.images else ("images inside the turns",)
+    return tuple(dict.fromkeys((*own, *inside, *talk.unread, *grounding_marks(turns))))
 
 
 def check_order(turns: Sequence[Turn]) -> None:
@@ -178,7 +184,7 @@ def row_name(row: Mapping[str, Any], position: int) -> str:
 
 def row_images(row: Mapping[str, Any], folder: Path) -> Images:
     """The images of a row: in `images` or `image`, one or a list, or else inside its turns."""
-    listed = [_listed(row[key]) for key in ("images", "image") if row.get(key)]
+    listed = [_listed(row[key]) for key in IMAGE_KEYS if row.get(key)]
     if may_hold_images(row) and (inline := read_talk(row).images):
         listed.append(inline)
     if any(other != listed[0] for other in listed[1:]):

@@ -10,7 +10,7 @@ from pydantic import Field
 from sailvit.core.errors import DataError, one_line
 from sailvit.core.recipe import SourceConfig
 from sailvit.core.records import Record
-from sailvit.data.rows.conversations import caption_record, row_images, row_name
+from sailvit.data.rows.conversations import IMAGE_KEYS, caption_record, row_images, row_name
 from sailvit.data.rows.row import RowFile, RowOptions, RowSource, read_options
 
 
@@ -38,9 +38,8 @@ class CaptionsSource(RowSource[CaptionsOptions]):
         prompts = self._options.prompts
         kind = str(row.get("kind") or "caption")
         name = row_name(row, position)
-        return caption_record(
-            row, images, key, prompts[position % len(prompts)], name=name, kind=kind
-        )
+        prompt = prompts[position % len(prompts)]
+        return caption_record(row, images, key, prompt, name=name, kind=kind, read=IMAGE_KEYS)
 
 
 def open_captions(config: SourceConfig, folder: Path) -> CaptionsSource:

@@ -21,9 +21,9 @@ from sailvit.data.shards.files import Faults
 from sailvit.data.sources.detect import IMAGES, TABLES
 from sailvit.data.sources.webdataset import sample_row
 
-SIDECARS = {".json": "json", ".caption": "txt", ".txt": "txt"}
-"""Endings of captions beside their image, and what they hold: an object with turns, `caption`
-or `text`; plain text."""
+SIDECARS = (".json", ".caption", ".txt")
+"""Endings of captions beside their image: an object with turns, `caption` or `text`; plain
+text."""
 
 
 class FolderOptions(RecordOptions):
@@ -79,7 +79,7 @@ class FolderSource:
             raise IndexError(f"position {position} of {len(self)}")
         name = self._names[position]
         image = self._folder / name
-        row = sample_row({SIDECARS[place.suffix]: _content(place) for place in _sidecars(image)})
+        row = sample_row({place.suffix[1:]: _content(place) for place in _sidecars(image)})
         try:
             return row_record(
                 row, (image,), self._options, name=str(row.get("id") or name), position=position

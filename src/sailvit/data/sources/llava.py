@@ -8,7 +8,13 @@ from pathlib import Path
 
 from sailvit.core.recipe import SourceConfig
 from sailvit.core.records import Record
-from sailvit.data.rows.conversations import Mark, conversation_record, row_images, row_name
+from sailvit.data.rows.conversations import (
+    IMAGE_KEYS,
+    Mark,
+    conversation_record,
+    row_images,
+    row_name,
+)
 from sailvit.data.rows.row import RowFile, RowOptions, RowSource, read_options
 
 
@@ -29,8 +35,14 @@ class LlavaSource(RowSource[LlavaOptions]):
     def __getitem__(self, position: int) -> Record:
         row = self._rows[position]
         images = row_images(row, self._rows.images)
-        kind, mark = self._options.kind, self._options.mark
-        return conversation_record(row, images, name=row_name(row, position), kind=kind, mark=mark)
+        return conversation_record(
+            row,
+            images,
+            name=row_name(row, position),
+            kind=self._options.kind,
+            mark=self._options.mark,
+            read=IMAGE_KEYS,
+        )
 
 
 def open_llava(config: SourceConfig, folder: Path) -> LlavaSource:

@@ -327,10 +327,13 @@ def _is_read(ending: str) -> bool:
 
 
 def sample_row(files: Mapping[str, bytes]) -> dict[str, Any]:
-    """The fields of a sample: its JSON, and its text where that has neither turns nor a caption."""
+    """The fields of a sample: its JSON, and its text where that has neither turns nor a caption;
+    a text that says something else becomes a key of its own, to be listed.
+    """
     try:
         row = json.loads(files.get("json", b"{}"))
-        text = files["txt"].decode() if "txt" in files else None
+        # A byte order mark is no blank, and would be learnt as a word.
+        texts = {end: files[end].decode("utf-8-sig") for end in ("txt", "caption") if end in files}
     except (ValueError, RecursionError) as error:
         raise DataError(
             f"its text cannot be read ({error}); expected JSON, or text as UTF-8", kind="text"
@@ -338,12 +341,9 @@ def sample_row(files: Mapping[str, bytes]) -> dict[str, Any]:
     if not isinstance(row, dict):
         raise DataError(f"its JSON holds {type(row).__name__}; expected an object", kind="text")
     fields = {name: value for name, value in row.items() if value is not None}
-    if text is not None and not has_turns(fields) and not {"caption", "text"} & fields.keys():
-        fields["text"] = text
-    elif text is not None and text.strip() not in map(_stripped, fields.values()):
-        fields[".txt"] = text
+    for ending, text in texts.items():
+        if not has_turns(fields) and not {"caption", "text"} & fields.keys():
+            fields["text"] = text
+        elif text.strip() not in (v.strip() for v in fields.values() if isinstance(v, str)):
+            fields[f".{ending}"] = text
     return fields
-
-
-def _stripped(value: Any) -> Any:
-    return value.strip() if isinstance(value, str) else None
