@@ -60,6 +60,7 @@ def said(made: Recipe, folder: Path) -> tuple[list[str], str]:
     [
         ("empty", "no records"),
         ("missing", "20 of 20 records cannot be used (20 missing file)"),
+        ("unopened", "20 of 20 records cannot be used (20 image)"),
         ("long", "20 of 20 records cannot be used (20 too long)"),
         ("contrastive", "the contrastive objective needs records of kind caption"),
         ("silent", "20 of 20 records cannot be used (20 turns)"),
@@ -70,6 +71,9 @@ def test_data_of_a_late_stage_are_judged_first(parts, tmp_path, kind, expected):
     path, settings = tmp_path / "bad.json", {}
     if kind == "missing":
         sources["bad"] = chats(path, 20, image="nowhere.png")
+    elif kind == "unopened":
+        (tmp_path / "page.png").write_bytes(b"<html>")
+        sources["bad"] = chats(path, 20, image="page.png")
     elif kind == "long":
         sources["bad"] = chats(path, 20, question="what colour is it? " * 90)
     else:
