@@ -1,6 +1,4 @@
-"""Many jobs for several processes: results in the order of the jobs, few of them at hand at any
-time.
-"""
+"""A process pool that gives results in the order of its jobs and keeps few in memory."""
 
 from __future__ import annotations
 
@@ -21,24 +19,23 @@ Result = TypeVar("Result")
 Handle = TypeVar("Handle")
 
 _PREFETCH = 4
-"""Jobs per process that are handed out before the oldest result is taken."""
+"""Jobs per process that are submitted before the oldest result is taken."""
 _TASK: list[Callable[[Any], Any]] = []
-"""In a process of a pool: what it does with a job. Sent once, as it may hold a source and a
-tokenizer."""
+"""In a process of the pool: the function of a job. It is sent once per process, as it may hold
+a source and a tokenizer."""
 
 
 def map_ordered(
     task: Callable[[Job], Result], jobs: Iterable[Job], *, workers: int
 ) -> Iterator[Result]:
-    """`task(job)` for every job, in their order; below two workers in this process, else in
-    fresh ones.
-
-    They are forked from a server that has imported what the task needs, once; this process may
-    hold threads and devices, which do not survive a fork.
+    """`task(job)` for every job, in order: in this process with fewer than two workers, else in
+    a process pool.
     """
     if workers < 2:
         yield from map(task, jobs)
         return
+    # Not a fork of this process, whose threads and devices do not survive one. The server that
+    # is forked instead imports what the task needs once for all.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([type(task).__module__])
     pool = ProcessPoolExecutor(workers, context, initializer=_start, initargs=(task,))
@@ -48,8 +45,8 @@ def map_ordered(
         )
     except BrokenProcessPool as error:
         raise SailvitError(
-            f"one of {workers} worker processes ended without a result ({error}); it may have run out of memory:"
-            " try again with fewer --workers"
+            f"one of {workers} worker processes ended without a result ({error}); it may have"
+            " run out of memory: try again with fewer --workers"
         ) from error
     finally:
         pool.shutdown(cancel_futures=True)
@@ -62,7 +59,7 @@ def in_order(
     *,
     most: int,
 ) -> Iterator[Result]:
-    """Results in the order of the jobs, of which at most `most` are handed out at any time."""
+    """Results in the order of the jobs, of which at most `most` are submitted at any time."""
     waiting: deque[Handle] = deque()
     for job in jobs:
         waiting.append(submit(job))
@@ -73,15 +70,14 @@ def in_order(
 
 
 def _start(task: Callable[[Any], Any]) -> None:
-    """Prepare a process of the pool: Ctrl-C is the parent's to handle, and without a parent
-    there is no more to do.
-    """
+    """Prepare a process of the pool: it leaves Ctrl-C to the parent, and ends with it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     _TASK[:] = [task]
 
 
 def _end_with_parent() -> None:
+    # A killed parent closes no pool: its processes would wait for jobs for ever.
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()

@@ -1,1 +1,1 @@
-"""What every record costs in a pack, measured once, so that planning reads no record."""
+"""What every record costs in a pack; measured once, so that planning reads no record."""

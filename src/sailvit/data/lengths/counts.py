@@ -1,5 +1,5 @@
-"""Files of counts: what every record of a source takes in a pack, and the keys of its rows that
-are not read.
+"""Files of counts: each record's `Facts`, and the keys of the source's rows that are not
+read.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Counts = NDArray[np.int32]
 
 
 class CountsDraft:
-    """Counts in the making: in memory, or in a file that gets its name when they are complete."""
+    """Counts being written: in memory, or in a file that gets its name once it is complete."""
 
     def __init__(self, file: Path | None, records: int) -> None:
         self._file = file
@@ -31,7 +31,7 @@ class CountsDraft:
             self.counts = self._open(file)
 
     def finish(self, unread: Mapping[str, int]) -> Counts:
-        """The counts, now to be found under their name, with the unread keys behind them."""
+        """The counts; their file now has its name, and ends with the unread keys."""
         if self._file is None or not self._records:
             return self.counts
         with _writing(self._file.parent):
@@ -52,7 +52,8 @@ class CountsDraft:
                 shape=(len(Facts._fields), self._records),
             )
             if hasattr(os, "posix_fallocate"):
-                # Its room now: a mapping that finds the disk full later ends the process.
+                # Space is reserved now: a write to a mapping kills the process (SIGBUS) when
+                # the disk is full.
                 with self._part(file).open("r+b") as opened:
                     os.posix_fallocate(opened.fileno(), 0, os.fstat(opened.fileno()).st_size)
             return counts
@@ -64,26 +65,26 @@ class CountsDraft:
 
 @contextmanager
 def _writing(folder: Path) -> Iterator[None]:
-    """A stretch that writes there; DataError when that is not possible."""
+    """A context that writes into the folder; DataError when that fails."""
     try:
         yield
     except OSError as error:
         raise DataError(
-            f"{folder} cannot be written ({error}); it keeps token counts of data sets: let $SAILVIT_CACHE"
-            " name a folder that can",
+            f"{folder} cannot be written ({error}); it keeps token counts of data sets: let"
+            " $SAILVIT_CACHE name a folder that can",
             kind="cache",
         ) from error
 
 
 def kept_counts(file: Path, records: int) -> tuple[Counts, dict[str, int]] | None:
-    """Counts kept earlier and the keys that were not read; None where they cannot be used."""
+    """The counts in a file and the unread keys; None where they cannot be used."""
     counts = _read_counts(file, records)
     unread = None if counts is None else _read_unread(file, counts)
     return None if counts is None or unread is None else (counts, unread)
 
 
 def _read_counts(file: Path, records: int) -> Counts | None:
-    """Counts kept earlier; None when there are no usable ones."""
+    """The counts in a file; None where they cannot be used."""
     try:
         counts = np.load(file, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError):
@@ -96,9 +97,10 @@ def _read_counts(file: Path, records: int) -> Counts | None:
 
 
 def _read_unread(file: Path, counts: Counts) -> dict[str, int] | None:
-    """The keys that were not read when a source was measured, which stand behind its counts.
+    """The keys that were not read when the source was measured, which follow the counts.
 
-    NumPy reads as many bytes as an array has, so both are one file, written as a whole.
+    np.load reads no further than its array, so one file can hold both and be replaced as a
+    whole.
     """
     try:
         with file.open("rb") as opened:

@@ -15,16 +15,16 @@ if TYPE_CHECKING:
     from sailvit.data.processing.text import FastTokenizer
 
 VERSION = 2
-"""Raised whenever the same record, tokenizer and layout give other counts, or files of counts
-another form."""
+"""Increased whenever the same record, tokenizer and layout give other counts, or files of
+counts change their format."""
 
 
 def tokenizer_fingerprint(tokenizer: FastTokenizer, day: date | None = None) -> str:
     """Hash of everything that turns a conversation into ids: vocabulary, rules, special tokens,
     chat template.
 
-    Of a template that writes the date, what it writes on `day`, or today, is a part.
-    Truncation and padding are left out: they are settings of whoever uses the tokenizer.
+    For a template that writes the date it includes what is written on `day`; None: today.
+    Truncation and padding are left out, as callers of the tokenizer set them.
     """
     core = json.loads(tokenizer.backend_tokenizer.to_str())
     core.update(truncation=None, padding=None)

@@ -1,5 +1,5 @@
-"""What every record of a source costs, measured once per tokenizer and visual layout, and kept
-on disk.
+"""Measures what every record of a source costs, once per tokenizer and visual layout, and keeps
+the counts on disk.
 """
 
 from __future__ import annotations
@@ -41,18 +41,18 @@ from sailvit.distributed.processes import (
 )
 
 Progress = Callable[[str, int, int], None]
-"""Is told a source's name, how many of its records are measured, and how many there are."""
+"""Called with a source's name, how many of its records are measured, and how many there are."""
 
 BAD = -1
-"""Stands for the first token with loss of a record that cannot be used."""
+"""In the place of the first token with loss, for records that cannot be used."""
 _CHUNK = 1024
 """Records per job."""
 _SMALL = 20_000
-"""Records up to which starting processes (seconds each) costs more than it saves."""
+"""Up to so many records, starting processes (seconds each) costs more than it saves."""
 _FAILED = "measuring failed"
-"""What a process that cannot measure tells those that wait for its files."""
+"""Name of the alarm that ends the waiting of other processes when measuring fails."""
 _GLANCE = 0.2
-"""Seconds between looks for a file that another process writes."""
+"""Seconds between checks for a file that another process writes."""
 
 
 def measure(
@@ -64,12 +64,12 @@ def measure(
     cache: Path | None = None,
     progress: Progress | None = None,
 ) -> CostTable:
-    """Tokens, uncut, and tiles of every record, read from the source's index or from `cache`
-    where they are known.
+    """Tokens, before any cut, and tiles of every record: from `cache` or the source's index
+    where they are known, else measured.
 
-    Bad records cost nothing, or what they would if mended, and are measured again at every
-    call, as they may have been mended. The counts do not depend on the number of workers.
-    Without index and `cache` all is measured again at every call. DataError when an index was
+    A bad record has the cost that it would have if repaired, where that is known, else none,
+    and is measured again at every call. The counts do not depend on the number of workers.
+    Without index and `cache` every call measures all records. DataError when an index was
     counted with another tokenizer or layout.
     """
     file = None if cache is None else cache / counts_name(source, cost_basis(processor))
@@ -90,22 +90,24 @@ def measure(
 
 
 def stale_mark(file: Path) -> Path:
-    """Exists beside a file of counts when a record was read that is not as it was measured."""
+    """The path that exists beside a file of counts when a record differs from what was
+    measured.
+    """
     return file.with_suffix(".stale")
 
 
 def mark_stale(name: str, source: Source, processor: Processor) -> str:
-    """Have a source measured anew at the next start, as one of its records has changed; says so
-    in a sentence.
+    """Have the next start measure a source again, as one of its records has changed; returns
+    the sentence that says so.
     """
     file = cache_folder("costs") / counts_name(source, cost_basis(processor))
-    # Where counts cannot be kept, they are measured at every start.
+    # Where nothing can be written, no counts are kept either: every start measures.
     with suppress(OSError):
         file.parent.mkdir(parents=True, exist_ok=True)
         stale_mark(file).touch()
     return (
-        f"source {name} has changed since it was measured: records that no longer fit their packs are left out; the"
-        " next start, also with --resume, measures it again"
+        f"source {name} has changed since it was measured: records that no longer fit their"
+        " packs are left out; the next start, also with --resume, measures it again"
     )
 
 
@@ -117,17 +119,16 @@ def measure_all(
     cache: Path | None = None,
     progress: Progress | None = None,
 ) -> dict[str, CostTable]:
-    """The costs of every source; of the processes on a machine the first one measures, the
-    others read what it found.
+    """The costs of every source. On each machine the first process measures, and the others
+    read its files from `cache`; None: the folder `costs` of the program's cache.
 
-    They wait for its files and not at a barrier, which gives up after some minutes. The folder
-    is `costs` in the program's cache unless `cache` names another. Counts that some process of
-    an earlier run found to be out of date are thrown away first. DataError when processes do
-    not come to the same counts.
+    Counts that a process of an earlier run found to be out of date are removed first. DataError
+    when processes find different counts.
     """
     cache = cache or cache_folder("costs")
     _forget_stale(sources, processor, cache)
     costs: dict[str, CostTable] = {}
+    # The others wait for files, as a barrier would give up after some minutes.
     with agreed(), alarming(_FAILED):
         if local_rank() == 0 or _all_there(sources, processor, cache):
             for name, source in sources.items():
@@ -140,14 +141,12 @@ def measure_all(
 
 
 def _forget_stale(sources: Mapping[str, Source], processor: Processor, cache: Path) -> None:
-    """Remove the counts of sources that have changed, on every machine before any process reads
-    them.
-    """
+    """Remove the counts of changed sources on every machine, before any process reads them."""
     basis = cost_basis(processor)
     files = {name: cache / counts_name(source, basis) for name, source in sources.items()}
     marked = [name for name, file in files.items() if stale_mark(file).exists()]
     changed = {name for names in gather_objects(marked) for name in names}
-    # Nobody reads before all are through.
+    # No process reads counts before all have left this context.
     with agreed(), explained(str(cache), "start again"):
         for name in changed if local_rank() == 0 else ():
             files[name].parent.mkdir(parents=True, exist_ok=True)
@@ -156,9 +155,7 @@ def _forget_stale(sources: Mapping[str, Source], processor: Processor, cache: Pa
 
 
 def _refuse_differences(costs: Mapping[str, CostTable]) -> None:
-    """DataError unless all processes plan with the same costs; they would train on different
-    packs.
-    """
+    """DataError unless all processes have the same costs: they would plan different packs."""
     digests = {
         name: blake2b(np.stack([table.tokens, table.tiles]).tobytes(), digest_size=8).hexdigest()
         for name, table in costs.items()
@@ -166,14 +163,14 @@ def _refuse_differences(costs: Mapping[str, CostTable]) -> None:
     found = gather_objects(digests)
     if differing := [name for name in costs if len({each[name] for each in found}) > 1]:
         raise DataError(
-            f"processes find different records in source {differing[0]}; expected the same files on every machine:"
-            " make them the same and start again",
+            f"processes find different records in source {differing[0]}; expected the same"
+            " files on every machine: make them the same and start again",
             kind="counts",
         )
 
 
 def indexed_costs(name: str, source: Source, processor: Processor) -> CostTable | None:
-    """The costs that a source's own index holds; None when it has no such thing."""
+    """The costs in a source's own index; None when it has none."""
     if not isinstance(source, IndexedSource) or source.manifest.measured is None:
         return None
     tokenizer = tokenizer_fingerprint(processor.tokenizer, processor.day)
@@ -186,9 +183,7 @@ def indexed_costs(name: str, source: Source, processor: Processor) -> CostTable 
 
 
 def cost_basis(processor: Processor) -> str:
-    """Hash of all that counts depend on beside the records: tokenizer, layout, and the version
-    of the counting.
-    """
+    """Hash of all that counts depend on beside the records: tokenizer, layout and `VERSION`."""
     return digest(
         [
             VERSION,
@@ -199,24 +194,24 @@ def cost_basis(processor: Processor) -> str:
 
 
 def counts_name(source: Source, basis: str) -> str:
-    """Name of the file of a source's counts; how a recipe calls the source is no part of it."""
+    """Name of the file of a source's counts; it does not depend on the source's name."""
     return f"{digest([source.fingerprint, len(source), basis])}.npy"
 
 
 @dataclass(frozen=True)
 class Measurer:
-    """Costs of stretches of a source; goes to the processes of a pool."""
+    """Measures parts of a source; is sent to the processes of a pool."""
 
     name: str
     """The source's name."""
     source: Source
-    """Gives the records."""
+    """The source of the records."""
     processor: Processor
-    """Tokenizes them."""
+    """The processor that tokenizes them."""
 
     def measure(self, stretch: Iterable[int]) -> tuple[Counts, list[BadRecord], Counter[str]]:
-        """`Facts`, int32[4, n], of the records at these positions, with `first` BAD for bad
-        ones; what is wrong with these; and how many records hold each key that is not read.
+        """`Facts` int32[4, n] of the records at these positions, with `first` BAD for bad ones;
+        the bad records; and how many records hold each key that is not read.
         """
         bad, unread = list[BadRecord](), Counter[str]()
         found = [self._facts(position, bad, unread) for position in stretch]
@@ -234,8 +229,8 @@ class Measurer:
             return self._planned(record)
 
     def _planned(self, record: Record | None) -> Facts:
-        """What a bad record takes in its pack: what it would when mended, where that is known;
-        else nothing.
+        """What a bad record costs: as much as if repaired, where that is known, so that its
+        repair moves no other record; else nothing.
         """
         if record is not None:
             with suppress(*UNUSABLE):
@@ -252,9 +247,7 @@ def _fill(
     workers: int,
     progress: Progress | None,
 ) -> tuple[tuple[BadRecord, ...], dict[str, int]]:
-    """Measure a source into int32[4, n]; returns its bad records, and the keys that are not
-    read.
-    """
+    """Measure a source into int32[4, n]; returns its bad records and the unread keys."""
     total, bad, unread = len(source), list[BadRecord](), Counter[str]()
     stretches = (range(start, min(start + _CHUNK, total)) for start in range(0, total, _CHUNK))
     done = 0
@@ -275,10 +268,10 @@ def _fill(
 def _again(
     file: Path | None, counts: Counts, unread: dict[str, int], measurer: Measurer
 ) -> tuple[Counts, tuple[BadRecord, ...]]:
-    """The counts with records measured again that were bad, and those that still are; what was
-    mended is kept.
+    """The counts after bad records were measured again, and the records that still are bad.
+    The counts of repaired records are written to the file.
 
-    Every process does so by itself: they are few, and what is found depends on the records
+    Every process measures them itself: they are few, and the result depends on the records
     alone.
     """
     positions = np.flatnonzero(counts[2] == BAD)
@@ -296,7 +289,7 @@ def _again(
 
 
 def _all_there(sources: Mapping[str, Source], processor: Processor, cache: Path) -> bool:
-    """Wait for what another process of this machine measures; whether none of them failed."""
+    """Wait for the files of this machine's first process; False when measuring failed."""
     basis = cost_basis(processor)
     for name, source in sources.items():
         file = cache / counts_name(source, basis)

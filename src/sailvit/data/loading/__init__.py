@@ -1,3 +1,3 @@
-"""Reading: planned packs as batches, in worker processes, with bad records left out and
-accounted for.
+"""Loading: worker processes read planned packs as batches; bad records are left out and
+counted.
 """

@@ -1,5 +1,5 @@
-"""The loader: a stage's steps, planned in this process and read in others, with a cursor to
-continue from exactly.
+"""The loader: a stage's steps, planned in this process, read by workers, and continued exactly
+from a cursor.
 """
 
 from __future__ import annotations
@@ -30,25 +30,24 @@ from sailvit.data.sampling.loader_config import LoaderConfig
 from sailvit.data.sampling.planner import PackPlan
 
 _Planned = deque[tuple[int, dict[str, Any]]]
-"""For every step that is planned and not read yet: the number of its batches, and the cursor
-after it."""
+"""For every step that is planned but not read yet: its number of batches, and the cursor after
+it."""
 _Value = TypeVar("_Value")
 
 _FORKS = sys.platform == "linux"
 """Whether workers are forked, and so share memory that was made before."""
 _BYTES_PER_TOKEN = 64
-"""Four int64 per token, and at most three numbers per image or boundary, of which there are
-fewer."""
+"""Four int64 take 32; the rest is for at most three numbers per image or boundary, of which
+there are fewer than tokens."""
 
 
 class Loader:
-    """Iterates over this rank's steps; `load` a cursor first to continue after the step that
-    carried it.
+    """Iterates over this rank's steps, from the start or from the cursor given to `load`.
 
     All ranks plan the same packs from the costs; each reads its own, one batch per task, so
-    that several workers share one step. A record that cannot be read is left out of its pack
-    and reported; nothing else moves. `changed` is told sources of which a record was read that
-    is not as it was measured.
+    that several workers share a step. A record that cannot be read is left out of its pack and
+    given to `report`; no other record moves. `changed` gets the name of a source when one of
+    its records differs from what was measured.
     """
 
     def __init__(
@@ -77,20 +76,21 @@ class Loader:
         self._cursor: dict[str, Any] | None = None
 
     def load(self, cursor: Mapping[str, Any]) -> None:
-        """Continue after the step with this cursor, also on another number of ranks or workers."""
+        """Continue after the step with this cursor; ranks and workers may be other numbers."""
         self._plan.steps(cursor)
         self._cursor = dict(cursor)
 
     def __iter__(self) -> Iterator[Step]:
-        """The steps from the cursor on, the next one made while one is used; leaving the loop
-        ends the workers.
+        """The steps from the cursor on; the next one is made while one is used. Leaving the
+        loop ends the workers.
         """
         planned: _Planned = deque()
         quarantine = Quarantine(self._loader_config.quarantine, self._report)
         steps = self._steps(iter(self._readings(planned)), planned)
-        # Without workers the time limit of records is one of the main thread.
+        # Without workers records are read here, and their time limit, a signal, needs the main
+        # thread.
         prefetch = Prefetch(steps) if self._loader_config.workers else nullcontext(steps)
-        # Workers live as long as somebody can still ask for a step.
+        # Workers end with the last reference to their iterator: only `prefetch` may hold one.
         del steps
         with naming_deaths(), prefetch as made:
             for step, readings in made:
@@ -105,7 +105,7 @@ class Loader:
     def _steps(
         self, readings: Iterator[LoadedBatch], planned: _Planned
     ) -> Iterator[tuple[Step, list[LoadedBatch]]]:
-        """The steps, and what became of their records."""
+        """The steps, each with the loaded batches that report on its records."""
         for reading in readings:
             count, cursor = planned.popleft()
             parts = [reading, *islice(readings, count - 1)]
@@ -116,10 +116,10 @@ class Loader:
         batches = -(
             -loader_config.global_batch // (loader_config.world * loader_config.micro_batch)
         )
-        # One step ahead, so that it is read while the one before trains.
+        # Per worker: at least a whole step, so that it is read while the one before trains.
         prefetch = self._prefetch or max(2, -(-batches // max(1, loader_config.workers)))
-        # Beside those on their way, the step in training holds slots, the next one too, and the
-        # one after it while they change places.
+        # Beside the batches on their way, the step in training and the next one hold slots, and
+        # a third step does while training changes from one to the other.
         memory = (
             SharedMemory(prefetch * loader_config.workers + 3 * batches, self._most_bytes())
             if loader_config.workers and _FORKS
@@ -142,12 +142,13 @@ class Loader:
             prefetch_factor=prefetch if loader_config.workers else None,
             worker_init_fn=start_worker,
             pin_memory=torch.cuda.is_available(),
-            # Its own, as DataLoader would draw a number from the global one that training uses.
+            # DataLoader draws a seed when it starts, by default from the global generator,
+            # whose numbers training uses.
             generator=torch.Generator(),
         )
 
     def _most_bytes(self) -> int:
-        """Bytes that a batch can have: its tiles, and some integers per token."""
+        """Most bytes of a batch: as many tiles as its tokens allow, and integers per token."""
         layout, tokens = (
             self._processor.layout,
             self._loader_config.sequence * self._loader_config.micro_batch,
@@ -159,8 +160,8 @@ class Loader:
         )
 
     def _tasks(self, planned: _Planned, memory: SharedMemory | None) -> Iterator[BatchTask]:
-        """The tasks of this rank, ahead of what is trained on; cursors go another way, as no
-        worker needs them.
+        """The tasks of this rank, planned before their steps train. Cursors go to `planned`, as
+        workers do not need them.
         """
         size = self._loader_config.micro_batch
         due = dict.fromkeys(self._sources if self._loader_config.window else (), 0)
@@ -173,9 +174,7 @@ class Loader:
                 yield BatchTask(step.cursor["steps"], chunk, memory.claim() if memory else None)
 
     def _fetch(self, drawn: Mapping[str, int], due: dict[str, int]) -> None:
-        """Have the shards of this window and the next fetched, once the draws of a source have
-        come to it.
-        """
+        """Begin to fetch a window's shards and the next one's, once its draws have begun."""
         for name in [name for name, nth in due.items() if drawn.get(name, -1) >= nth]:
             source = self._sources[name]
             if isinstance(source, Fetched):

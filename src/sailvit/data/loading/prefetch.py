@@ -1,4 +1,4 @@
-"""The next step made ready in a thread, while the one before it trains."""
+"""Prefetch: a thread makes the next step while the one before it trains."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ _Item = TypeVar("_Item")
 
 
 class Prefetch(Generic[_Item]):
-    """Items of an iterator, each made in a thread of its own while the one before is used; one,
-    and not more.
+    """Items of an iterator, of which a thread makes one ahead of its use, never more.
 
-    What the iterator raises is raised where the item was wanted. Leaving the context waits for
-    the item that is being made, ends the thread and lets go of the iterator.
+    It is for large steps, whose planning (10 µs a sample) would stand between two of them. It
+    does not make small ones faster: steps of 55 ms wait less for data, but about as much longer
+    for Python's lock. An error of the iterator is raised where its item is taken. Leaving the
+    context waits for the item that is being made, ends the thread and drops the iterator.
     """
 
     def __init__(self, items: Iterator[_Item]) -> None:

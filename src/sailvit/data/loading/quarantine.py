@@ -1,5 +1,5 @@
-"""Quarantine: the account of records that could not be read, and when there are too many of
-them.
+"""Quarantine: counts records that could not be read, and stops the run when there are too
+many.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from sailvit.core.recipe import QuarantineConfig
 _SHOWN = 3
 """Bad records that an error names."""
 _ENOUGH = 4
-"""Records that must have been read before their being bad without exception says something."""
+"""Records after which a run stops if every one so far was bad."""
 
 
 @dataclass
@@ -37,8 +37,8 @@ class _Account:
 
 
 class Quarantine:
-    """Counts what was read on this rank; DataError once a source has more bad records than are
-    put up with.
+    """Counts the records read on this rank; DataError once a source has more bad ones than the
+    config allows.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class Quarantine:
         self._accounts: dict[str, _Account] = {}
 
     def take(self, read: Mapping[str, int], bad: Sequence[QuarantinedRecord]) -> None:
-        """Count what was drawn per source and which of it was bad; each bad record is reported."""
+        """Count the records drawn per source and the bad ones, and report each bad one."""
         for source, count in read.items():
             self._accounts.setdefault(source, _Account()).read += count
         for record in bad:
@@ -60,15 +60,13 @@ class Quarantine:
             self._report(record)
 
     def check(self) -> None:
-        """DataError when a source is over its limits, or nothing could be read so far; for
-        after each step.
+        """DataError when a source is over its limits, or no record could be read so far; to be
+        called after each step.
         """
         self._check(_ENOUGH)
 
     def close(self) -> None:
-        """DataError when the loader has come to its end and not one of its records could be
-        read.
-        """
+        """DataError when no record at all could be read; to be called when the loader ends."""
         self._check(1)
 
     def _check(self, enough: int) -> None:
@@ -94,7 +92,7 @@ def _message(source: str, account: _Account, config: QuarantineConfig) -> str:
     kinds = ", ".join(f"{count} {kind}" for kind, count in account.kinds.most_common())
     shown = "\n".join(f"  {record}" for record in account.first)
     return (
-        f"{account.bad} of {account.read} records of source {source} could not be read ({kinds}); at most"
-        f" {config.allow}, or {percent(config.share, 2)}, are left out. Repair or remove them,"
-        f" or raise `quarantine` in the recipe. The first:\n{shown}"
+        f"{account.bad} of {account.read} records of source {source} could not be read"
+        f" ({kinds}); at most {config.allow}, or {percent(config.share, 2)}, are left out."
+        f" Repair or remove them, or raise `quarantine` in the recipe. The first:\n{shown}"
     )

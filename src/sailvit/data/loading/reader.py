@@ -1,6 +1,4 @@
-"""The reader: planned packs as a batch, with bad records left out. It is what runs in worker
-processes.
-"""
+"""The reader, which runs in worker processes: planned packs as a batch, without bad records."""
 
 from __future__ import annotations
 
@@ -22,47 +20,49 @@ from sailvit.data.processing.processor import Draft, Processor, Tiler
 from sailvit.data.sampling.draws import Drawn
 
 CHANGED = "changed"
-"""Kind of records that are longer than they were when they were measured."""
+"""Kind of bad records that are longer than when they were measured."""
 
 
 @dataclass(frozen=True)
 class BatchTask:
-    """Packs to be read for one batch."""
+    """The packs of one batch."""
 
     step: int
     """The step they belong to, counted from 1."""
     packs: tuple[tuple[Drawn, ...], ...]
-    """The draws of each."""
+    """The draws of each pack."""
     slot: int | None = None
-    """Where in shared memory the batch goes; None: it travels in memory of its own."""
+    """Slot of shared memory for the batch; None: the batch is sent in memory of its own."""
 
 
 @dataclass(frozen=True)
 class LoadedBatch:
-    """What was loaded for a task."""
+    """The result of a task."""
 
     held: Batch | SharedBatch
-    """Its packs without bad records; a pack of bad records alone is a row of padding."""
+    """Packs without bad records; a pack of bad records alone is a row of padding."""
     read: dict[str, int]
     """Records drawn per source, the bad ones included."""
     bad: tuple[QuarantinedRecord, ...]
     """Those that were left out."""
     changed: tuple[str, ...] = ()
-    """Sources of which a record was read that is not as it was measured."""
+    """Sources of which a record differs from what was measured."""
 
     @property
     def batch(self) -> Batch:
-        """The batch; to be asked for once, as its slot is given back when it is gone."""
+        """The batch; read it once, as its slot is used again when it is gone."""
         return self.held.batch() if isinstance(self.held, SharedBatch) else self.held
 
     def pin_memory(self) -> LoadedBatch:
-        """The same in page-locked memory; DataLoader calls it where there is a GPU."""
+        """The same with its batch in page-locked memory; DataLoader calls it where there is a
+        GPU.
+        """
         return replace(self, held=self.batch.pin_memory())
 
 
 class BatchReader(Dataset[LoadedBatch]):
-    """Batches by task. Records are read anew each time; without shared memory it can go to any
-    process.
+    """Batches by task. Every task reads its records anew; without shared memory the reader can
+    be sent to any process.
     """
 
     def __init__(
@@ -99,7 +99,7 @@ class BatchReader(Dataset[LoadedBatch]):
     def _samples(
         self, task: BatchTask, tiler: Tiler
     ) -> tuple[list[Sample | QuarantinedRecord], tuple[str, ...]]:
-        """What became of each draw, and the sources that have changed.
+        """Each draw's sample or bad record, and the sources that have changed.
 
         All records are read, then all images: pixels drive the code that reads records out of
         the processor's caches, and taking turns made that code half as fast.
@@ -119,8 +119,8 @@ class BatchReader(Dataset[LoadedBatch]):
         return samples, tuple(sorted(changed))
 
     def _has_changed(self, draw: Drawn, draft: Draft | QuarantinedRecord) -> bool:
-        """Whether a record costs something else than was planned; one that is bad now is none
-        of these.
+        """Whether a record takes another number of tokens than was planned; a bad one counts as
+        changed only if that is why it is bad.
         """
         if isinstance(draft, QuarantinedRecord):
             return draft.kind == CHANGED
@@ -164,11 +164,14 @@ class BatchReader(Dataset[LoadedBatch]):
 
 
 def _check_planned(tokens: int, draw: Drawn) -> None:
-    """A record that grew since it was measured would burst its pack."""
+    """DataError for a record with more tokens than were measured: its pack has no place for
+    them.
+    """
     if tokens > draw.tokens:
         raise DataError(
-            f"found {tokens} tokens where {draw.tokens} were measured, so it does not fit its pack; it is left out"
-            " until the source is measured again, which the next start does, also with --resume. An index that counts"
-            " tokens is made again with `sailvit data index DIR --recipe R --force`",
+            f"found {tokens} tokens where {draw.tokens} were measured, so it does not fit its"
+            " pack; it is left out until the source is measured again, which the next start"
+            " does, also with --resume. An index that counts tokens is made again with"
+            " `sailvit data index DIR --recipe R --force`",
             kind=CHANGED,
         )

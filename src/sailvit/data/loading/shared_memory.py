@@ -1,8 +1,9 @@
-"""Handing batches over: memory that is shared with workers once, and used again and again.
+"""Shared memory in which workers hand batches over: made once, before they start, and used
+again and again.
 
-Fresh shared memory costs a page fault per 4 KB on either side, for tiles about as much as
-decoding them; slots that are used again cost the copy alone. They are anonymous, so that a
-container's small /dev/shm does not matter, and only what is touched is taken from the machine.
+Fresh shared memory costs a page fault per 4 KB in both processes, for tiles about as much time
+as decoding them; slots that are used again cost the copy alone. The memory is anonymous, so
+that a container's small /dev/shm does not matter, and only pages that are written take memory.
 """
 
 from __future__ import annotations
@@ -18,24 +19,24 @@ import torch
 from sailvit.core.batch import Batch
 
 _ALIGNED = 64
-"""Bytes that tensors are aligned to, a cache line."""
+"""Tensors start at multiples of so many bytes, a cache line."""
 
 
 @dataclass(frozen=True)
 class SharedBatch:
-    """A batch whose tensors lie in a slot; small enough for a pipe."""
+    """A batch whose tensors lie in a slot; itself it is small enough for a pipe."""
 
     memory: int
-    """Number of the memory that holds it."""
+    """Number of the shared memory."""
     slot: int
-    """The slot."""
+    """Slot in it."""
     places: Mapping[str, tuple[torch.dtype, tuple[int, ...], int]]
     """Type, shape and first byte of every tensor."""
     values: Mapping[str, Any]
     """The other fields."""
 
     def batch(self) -> Batch:
-        """The batch where it lies; for the process that made the memory, once."""
+        """The batch, not copied; only the process that made the memory may call it, once."""
         return _MEMORIES[self.memory].take(self)
 
 
@@ -51,7 +52,9 @@ class SharedMemory:
         _MEMORIES[id(self)] = self
 
     def claim(self) -> int | None:
-        """A free slot, the one that was freed last; None when all are in use."""
+        """A free slot, the one freed last, so that few are ever written; None when all are in
+        use.
+        """
         return self._free.pop() if self._free else None
 
     def space(self, slot: int) -> torch.Tensor:
@@ -74,12 +77,10 @@ class SharedMemory:
         return SharedBatch(id(self), slot, places, values)
 
     def take(self, shared: SharedBatch) -> Batch:
-        """The batch in its slot, which is free again when the last tensor that looks into it is
-        gone.
-        """
+        """The batch in its slot, which is free again when the last of its tensors is gone."""
         window = memoryview(self._slots[shared.slot])
-        # Storages hold the window, so its end is the end of the last tensor, views that
-        # autograd keeps included.
+        # Every tensor's storage holds a reference to this one object, so it goes with the last
+        # tensor, views that autograd keeps included.
         weakref.finalize(window, self._free.append, shared.slot)
         tensors: dict[str, Any] = {
             name: _view(window, *place) for name, place in shared.places.items()
@@ -88,13 +89,13 @@ class SharedMemory:
 
 
 _MEMORIES: weakref.WeakValueDictionary[int, SharedMemory] = weakref.WeakValueDictionary()
-"""Every shared memory in use, by its number: threads that pin memory are given batches and
-nothing else."""
+"""Every shared memory in use, by its number. DataLoader's pinning thread gets the batches
+alone, so they have to find their memory here."""
 
 
 def _view(space: Any, kind: torch.dtype, shape: tuple[int, ...], at: int) -> torch.Tensor:
-    """The tensor that lies in `space` from byte `at` on; one of four axes channels-last, as
-    tiles are.
+    """The tensor in `space` from byte `at` on; one of four axes is channels-last, as tiles
+    are.
     """
     if 0 in shape:
         return torch.empty(shape, dtype=kind)

@@ -1,4 +1,4 @@
-"""A limit on how long a record may take."""
+"""A limit on the time that reading a record may take."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ _Value = TypeVar("_Value")
 
 
 class _Late(BaseException):
-    """The time is up; no Exception, so that no library on the way takes it for damage of its
-    own.
+    """The time is up. It is not an Exception, as libraries on the way catch those as damage in
+    their data.
     """
 
 
 class Limit:
-    """Gives up calls after so many seconds, while it is entered.
+    """A context whose calls end after so many seconds; None: they may take any time.
 
-    It is an alarm signal, so it ends waiting (for a disk, a pipe, a network) and Python code,
-    but not a computation inside a library before that returns. Outside the main thread, and
-    where the alarm is in use, there is no limit.
+    The limit is an alarm signal: it ends Python code and waiting (for a disk, a pipe, a
+    network), but a computation inside a library goes on until it returns. Outside the main
+    thread, and where the alarm is in use already, there is no limit.
     """
 
     def __init__(self, seconds: float | None) -> None:
@@ -51,7 +51,7 @@ class Limit:
             signal.signal(signal.SIGALRM, self._before)
 
     def call(self, function: Callable[..., _Value], *given: Any) -> _Value:
-        """What `function` returns; DataError of kind `timeout` when it takes longer."""
+        """The function's result; DataError of kind `timeout` when it takes longer."""
         if not self._rings or self._seconds is None:
             return function(*given)
         try:
@@ -62,8 +62,8 @@ class Limit:
                 signal.setitimer(signal.ITIMER_REAL, 0)
         except _Late as error:
             raise DataError(
-                f"not read within {self._seconds:g} s; expected a disk that answers: look at it, or raise"
-                " `quarantine.timeout`",
+                f"not read within {self._seconds:g} s; expected a disk that answers: check it,"
+                " or raise `quarantine.timeout`",
                 kind="timeout",
             ) from error
 

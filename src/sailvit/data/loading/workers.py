@@ -1,4 +1,4 @@
-"""Worker processes: how they start, and that none outlives the process that started it."""
+"""Worker processes: their start, and their end with the process that started them."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ import torch
 from sailvit.core.errors import DataError
 
 _GLANCE = 1.0
-"""Seconds between looks whether the parent is still there."""
+"""Seconds between checks whether the parent is alive."""
 
 
 def start_worker(_: int) -> None:
-    """Set up this process as a worker: one thread, as loaders share the cores with training."""
+    """Set up this process as a worker: one thread, as workers share the cores with training."""
     torch.set_num_threads(1)
-    # Not an open file per tensor: large steps would run into the limit of open files.
+    # torch's default keeps a file open per tensor: large steps would reach the limit of those.
     torch.multiprocessing.set_sharing_strategy("file_system")  # type: ignore[no-untyped-call]
-    # A signal to all processes of a run, as Ctrl-C and cluster managers send it, is the main
-    # process's to answer.
+    # Ctrl-C and cluster managers signal all processes of a run; the main process answers for
+    # its workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     threading.Thread(target=_attend, args=(multiprocessing.parent_process(),), daemon=True).start()
@@ -33,21 +33,23 @@ def start_worker(_: int) -> None:
 
 @contextmanager
 def naming_deaths() -> Iterator[None]:
-    """DataError that says what to do, where torch raises RuntimeError because a worker was killed.
+    """A context in which torch's RuntimeError about a killed worker becomes a DataError that
+    says what to do.
 
-    torch notices such deaths by a signal, so at any point of the program; inside, that
-    handler's error is changed too. Enter it after the workers have started.
+    torch raises it in a signal handler, so at any point of the program; errors of that handler
+    are changed too. Enter the context after the workers have started, as torch installs the
+    handler then.
     """
     if threading.current_thread() is not threading.main_thread():
         with _named():
             yield
         return
-    # Local names, as an interpreter that ends may have cleared the others when the loop is
-    # given up.
+    # Local names: an interpreter that ends clears modules, perhaps before this generator is
+    # closed.
     install, death, told = signal.signal, signal.SIGCHLD, signal.getsignal(signal.SIGCHLD)
 
     def tell_of_death(number: int, frame: FrameType | None) -> None:
-        """What the handler found says, in words for the user."""
+        """The handler of torch, with its error changed."""
         if callable(told):
             with _named():
                 told(number, frame)
@@ -68,16 +70,18 @@ def _named() -> Iterator[None]:
         if not str(error).startswith("DataLoader worker (pid"):
             raise
         raise DataError(
-            f"a loader process ended: {str(error).splitlines()[0].strip(' .')}. Most often memory ran out: lower"
-            " `workers`, `micro_batch` or `pack_tiles`, or give a container more /dev/shm; then go on with --resume",
+            f"a loader process ended: {str(error).splitlines()[0].strip(' .')}. Most often"
+            " memory ran out: lower `workers`, `micro_batch` or `pack_tiles`, or give a"
+            " container more /dev/shm; then go on with --resume",
             kind="worker",
         ) from error
 
 
 def _attend(parent: Any) -> None:
-    """End this process with its parent, or when the parent says so.
+    """End this process with its parent, or when the parent sends SIGTERM.
 
-    torch looks for its parent too, but not before its loop runs nor while a record is read.
+    torch's worker loop checks for its parent too, but neither before the loop runs nor while a
+    record is read.
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     while parent.is_alive():

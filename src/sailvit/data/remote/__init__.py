@@ -1,1 +1,1 @@
-"""Shards that lie elsewhere: fetched whole into a bounded folder on this machine."""
+"""Remote shards: fetched whole into a cache of bounded size on this machine."""

@@ -1,4 +1,4 @@
-"""`ShardCache`: local files of a root that may lie elsewhere."""
+"""`ShardCache`: local copies of the files of a root, which may be remote."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ from sailvit.data.remote.roots import (
 )
 
 _HOLD = 60.0
-"""Seconds for which a file that could not be had is not asked for again: every record of it
-would wait anew."""
+"""Seconds for which a file that could not be fetched is not asked for again: every record in it
+would wait for all its tries."""
 
 
 class ShardCache:
-    """Complete local files of a root, fetched whole when they are asked for; a plain folder's
-    files are given as such.
+    """Complete local files of a root, fetched whole when they are asked for; the files of a
+    plain folder are used where they are.
 
     Any number of processes and threads of a machine may share `folder`: one fetches a shard,
-    the others wait for it. It can be forked and pickled.
+    the others wait for it. The cache can be forked and pickled.
     """
 
     def __init__(
@@ -56,12 +56,12 @@ class ShardCache:
         self._prefetched: set[Path] = set()
 
     def path(self, name: str, *, size: int | None = None, crc32: int | None = None) -> Path:
-        """The file, complete on this machine, of the size and checksum given; DataError when it
-        cannot be had.
+        """The file, complete on this machine, with the size and checksum given; DataError when
+        it cannot be fetched.
 
-        Of a plain folder's file only the size is compared: reading it all would cost more than
-        the checksums of its records. Open it soon: another process may need the space (`open`
-        takes care of that).
+        Of a file in a plain folder only the size is compared: reading all of it would cost more
+        than the checksums of its records. Open the file soon, as another process may evict it;
+        `open` takes care of that.
         """
         shard = RemoteFile(name, size, crc32)
         if not self._remote:
@@ -72,25 +72,25 @@ class ShardCache:
         return path
 
     def open(self, name: str, *, size: int | None = None, crc32: int | None = None) -> BinaryIO:
-        """The file, open for reading; it can be read to its end even if it leaves the cache
+        """The file, open for reading; it can be read to its end even if it is evicted
         meanwhile.
         """
         while True:
             path = self.path(name, size=size, crc32=crc32)
             try:
                 return path.open("rb")
-            except FileNotFoundError:  # left the cache since the line above
+            except FileNotFoundError:  # evicted since the line above
                 continue
 
     def stretch(self, shard: RemoteFile, start: int, size: int) -> bytes:
         """`size` bytes of a file from byte `start` on; fewer where it ends before."""
-        # Not kept open: a file that left the cache would still take its space.
+        # Not kept open: an evicted file would still take its space.
         with self.open(shard.name, size=shard.size, crc32=shard.crc32) as file:
             file.seek(start)
             return file.read(size)
 
     def read(self, name: str, *, size: int | None = None, crc32: int | None = None) -> bytes:
-        """The bytes of a small file, as the root has them now: nothing is kept of it."""
+        """The bytes of a small file, as the root has them now: it is not cached."""
         shard = RemoteFile(checked_name(name), size, crc32)
         if not self._remote:
             path = own_file(self._root, shard)
@@ -101,10 +101,11 @@ class ShardCache:
             return path.read_bytes()
 
     def prefetch(self, shards: Iterable[RemoteFile]) -> None:
-        """Begins to fetch the next shards, in the order of their need, and returns at once.
+        """Begins to fetch the next shards, in the order in which they will be needed, and
+        returns at once.
 
-        Only as many as the limit holds, where a shard of unknown size counts a quarter of it.
-        What fails here fails again, with its message, when it is asked for.
+        It fetches only as many as the limit holds, where a shard of unknown size counts as a
+        quarter of it. A shard that fails here fails again, with a message, when it is read.
         """
         if not self._remote:
             return
@@ -120,12 +121,12 @@ class ShardCache:
                 future.add_done_callback(partial(self._arrived, path))
 
     def __getstate__(self) -> dict[str, Any]:
-        """All but what belongs to this process."""
+        """All attributes but those that belong to this process."""
         return {**self.__dict__, "_clients": {}, "_failed": {}, "_prefetched": set()}
 
     def _place(self, shard: RemoteFile) -> Path:
-        """Where a shard is kept; its checksum belongs to that, so one that is replaced is not
-        taken for the old one.
+        """The path of a shard in the cache; size and checksum are part of it, so that a
+        replaced shard is not mistaken for the old one.
         """
         if place := self._places.get(shard):
             return place
@@ -138,7 +139,7 @@ class ShardCache:
         return self._places[shard]
 
     def _wait(self, shard: RemoteFile, path: Path) -> None:
-        """Has the shard fetched, unless that failed a moment ago."""
+        """Fetch the shard and wait for it, unless that failed a moment ago."""
         until, error = self._failed.get(path, (0.0, None))
         if error and time.monotonic() < until:
             raise DataError(str(error), kind=error.kind)
@@ -150,7 +151,7 @@ class ShardCache:
 
     def _submit(self, shard: RemoteFile, path: Path, *, prefetch: bool = False) -> Future[None]:
         config = CacheConfig(self._root, str(self._folder), self._limit, self._access)
-        # One per process: after a fork the parent's answers do not come here. setdefault is
+        # One per process: the answers to a parent's requests go to the parent. setdefault is
         # atomic among threads.
         client = self._clients.setdefault(os.getpid(), DownloadClient(config))
         return client.submit(
@@ -164,8 +165,8 @@ class ShardCache:
 
 
 def _waits(access: Access, name: str) -> list[float]:
-    """Seconds between tries: doubling up to half a minute, each shortened at random, so that
-    processes spread out.
+    """Seconds between tries: doubled up to half a minute, and shortened at random so that
+    processes do not all ask at the same time.
     """
     chance = numpy_generator(os.getpid(), "remote", name).uniform(0.5, 1.0, access.tries - 1)
     return [min(access.wait * 2**n, 30.0) * float(share) for n, share in enumerate(chance)]

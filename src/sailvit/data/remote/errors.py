@@ -1,4 +1,4 @@
-"""Why a download failed, for a reader who knows nothing of the libraries below."""
+"""Why a download failed, for users who do not know the libraries below."""
 
 from __future__ import annotations
 
@@ -6,24 +6,24 @@ import re
 from typing import NamedTuple
 
 _CREDENTIALS = re.compile(r"status code: 40[13]\b|//169\.254\.169\.254|//metadata\.google")
-"""Marks a generic error as one of access; the addresses are a cloud machine's own, asked where
-nothing else is set."""
+"""Marks a generic error as refused access. The addresses are those of cloud machines' metadata
+servers, which are asked where no credentials are set."""
 
 
 class OtherBytes(Exception):  # noqa: N818 - never leaves this package; what does is a DataError
-    """The server has the file, but not the one that was requested."""
+    """The server has a file of that name, but with other bytes than were requested."""
 
     def __init__(self, said: str, *, final: bool) -> None:
         super().__init__(said)
         self.final = final
-        """Whether it is certain that the server has nothing else."""
+        """Whether another request cannot give other bytes."""
 
 
 class Failure(NamedTuple):
-    """What a failure means."""
+    """A failure in the user's words."""
 
     kind: str
-    """As in DataError."""
+    """The kind of the DataError."""
     said: str
     """What happened."""
     advice: str
@@ -33,7 +33,7 @@ class Failure(NamedTuple):
 
 
 def explained(error: Exception) -> Failure:
-    """What the error of one try means."""
+    """The failure that the error of one try means."""
     if isinstance(error, FileNotFoundError):
         said, advice = "the server has no such file", "check the URL, or upload the file again"
         return Failure("missing shard", said, advice, final=True)
@@ -55,7 +55,7 @@ def explained(error: Exception) -> Failure:
 
 
 def plain(text: str) -> str:
-    """The telling part of a library's message; URLs go, since they can carry access tokens."""
+    """The part of a library's message that says why, without URLs: they can hold tokens."""
     if status := re.search(r"status code: (\d{3}[\w ]*)", text):
         return f"the server answered {status[1].strip()}"
     if causes := re.findall(r'(?:message|error): "([^"]*)"', text):

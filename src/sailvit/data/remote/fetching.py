@@ -1,4 +1,4 @@
-"""Fetching one file: locked, tried several times, resumed, checked, and published by a rename."""
+"""Fetching one file: locked, tried several times, resumed, checked, renamed when complete."""
 
 from __future__ import annotations
 
@@ -24,41 +24,41 @@ if TYPE_CHECKING:
     from sailvit.data.remote.stores import Store
 
 _POLL = 0.05
-"""Seconds between looks at a file that another process fetches."""
+"""Seconds between checks of a file that another process fetches."""
 _CHUNK = 1 << 16
-"""Bytes written at a time; so many at most are lost when a download breaks off."""
+"""Bytes written at a time; at most so many are lost when a download breaks off."""
 
 Value = TypeVar("Value")
 
 
 @dataclass
 class _Progress:
-    """What the tries for one file have brought so far."""
+    """How far the tries for one file have come."""
 
     done: int = 0
     """Bytes written."""
     crc32: int = 0
-    """Checksum over them."""
+    """Their checksum."""
     etag: str | None = None
-    """Version of the file that they belong to, if the server told."""
+    """Version of the file that they belong to; None: the server names none."""
     refused: int | None = None
-    """Checksum of a whole download that was not the one requested."""
+    """Checksum of a whole download that had another one than requested."""
 
     def options(self) -> GetOptions:
-        """How to ask for the rest; for everything, where nothing guards against a file replaced
-        in between.
+        """Options of the request for the rest of the file; for all of it where no etag shows
+        whether the file was replaced in between.
         """
         if not self.etag:
             self.restart()
         return {"range": {"offset": self.done}, "if_match": self.etag} if self.done else {}
 
     def restart(self) -> None:
-        """Forget the bytes."""
+        """Begin again with the first byte."""
         self.done = self.crc32 = 0
 
 
 class Fetcher:
-    """Fetches into one cache."""
+    """Fetches files into one cache."""
 
     def __init__(self, config: CacheConfig) -> None:
         self._config = config
@@ -68,8 +68,8 @@ class Fetcher:
         return open_store(self._config)
 
     async def fetch(self, request: FetchRequest) -> None:
-        """Returns once the requested file is at its path, whoever fetched it; DataError after
-        the last try.
+        """Returns once the file is at its path, fetched here or by another process; DataError
+        after the last try.
         """
         path = Path(request.path)
         try:
@@ -77,17 +77,19 @@ class Fetcher:
             async with _locked(path.with_name(path.name + PART)) as file:
                 if not path.exists():
                     await self._download(request, file)
+                    # Bytes before name: after a crash of the machine a file with its name is
+                    # whole.
                     await asyncio.to_thread(os.fsync, file.fileno())
                     Path(file.name).rename(path)
         except OSError as error:
             raise DataError(
-                f"cannot keep {request.name} in {self._config.folder} ({error.strerror}); free space there, lower the "
-                f"limit of the shard cache, or choose another folder",
+                f"cannot keep {request.name} in {self._config.folder} ({error.strerror}); free"
+                " space there, lower the limit of the shard cache, or choose another folder",
                 kind="shard cache",
             ) from error
 
     async def _download(self, request: FetchRequest, file: BinaryIO) -> None:
-        """Fills `file`; starts over or continues after each failure that may pass."""
+        """Fills `file`; after a failure that may pass it continues or starts over."""
         from obstore.exceptions import BaseError
 
         progress = _Progress()
@@ -106,7 +108,7 @@ class Fetcher:
         return None
 
     async def _try(self, request: FetchRequest, file: BinaryIO, progress: _Progress) -> None:
-        """One request, checked."""
+        """One request; OtherBytes when size or checksum are not those requested."""
         answer = await self._ask(request, progress)
         size = answer.meta["size"]
         if request.size not in (None, size):
@@ -123,7 +125,9 @@ class Fetcher:
             self._refuse(request, progress)
 
     def _refuse(self, request: FetchRequest, progress: _Progress) -> None:
-        """A wrong checksum may be damage on the way; the same one twice is what the server has."""
+        """Raise OtherBytes. A wrong checksum may come from the transfer, but the same one twice
+        is that of the server's file.
+        """
         found, before = progress.crc32, progress.refused
         progress.refused = found
         progress.restart()
@@ -140,12 +144,12 @@ class Fetcher:
                 get_async(self._store, request.name, options=progress.options())
             )
         except BaseError:
-            # Perhaps this server cannot continue a download, or has another version now.
+            # The server may be unable to continue a download, or have another version now.
             progress.restart()
             raise
 
     async def _chunks(self, answer: GetResult) -> AsyncIterator[bytes]:
-        """The bytes as they come."""
+        """The bytes as they arrive."""
         from obstore.exceptions import BaseError
 
         stream = aiter(answer.stream(min_chunk_size=_CHUNK))
@@ -159,7 +163,7 @@ class Fetcher:
             yield chunk
 
     async def _soon(self, something: Awaitable[Value]) -> Value:
-        """Its value, unless it takes too long."""
+        """Its value; ConnectionError when it takes too long."""
         timeout = self._config.access.timeout
         try:
             return await asyncio.wait_for(something, timeout)
@@ -169,7 +173,7 @@ class Fetcher:
 
 @asynccontextmanager
 async def _locked(part: Path) -> AsyncIterator[BinaryIO]:
-    """The open partial file once it is ours; removed in the end unless it was renamed."""
+    """A context with the partial file, open and locked; it is removed unless it was renamed."""
     while True:
         with try_lock(part) as file:
             if file is not None:

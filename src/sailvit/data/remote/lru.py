@@ -1,4 +1,4 @@
-"""Files on disk that several processes share: the lock on one being written, and LRU eviction."""
+"""Files that several processes share: a lock on one being written, and LRU eviction."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ PART = ".part"
 
 @contextmanager
 def try_lock(part: Path) -> Iterator[BinaryIO | None]:
-    """The open file `part`, locked against other processes and threads, or None while another
-    one has it.
+    """A context with the file `part`, open and locked against other processes and threads; None
+    while another one holds it.
 
-    A partial file is its own lock (`flock`), so a killed process leaves none behind and no lock
-    files gather. Whoever held it may have renamed or removed it between opening and locking;
-    that counts as held by another.
+    A partial file is its own lock (`flock`), so a killed process leaves no lock behind and no
+    lock files pile up. The last holder may have renamed or removed the file between opening and
+    locking; that counts as held by another.
     """
     with part.open("ab") as file:
         try:
@@ -41,16 +41,16 @@ def lies_at(file: BinaryIO, path: Path) -> bool:
 
 
 def touch(path: Path) -> bool:
-    """Whether `path` is there; notes this use for `evict`, also where the disk keeps no access
-    times by itself.
+    """Whether `path` exists; sets its access time for `evict`, as many disks are mounted so that
+    reading does not.
     """
     try:
         os.utime(path, ns=(time.time_ns(), path.stat().st_mtime_ns))
     except (FileNotFoundError, NotADirectoryError):
         return False
     except PermissionError:
-        # A cache that was filled by somebody else; who may not write there removes nothing
-        # either.
+        # Somebody else filled the cache: without the right to write, this process evicts
+        # nothing from it either.
         return True
     return True
 
@@ -59,9 +59,8 @@ def evict(folder: Path, most: int) -> None:
     """Removes files below `folder`, least recently used first, until they take at most `most`
     bytes.
 
-    A reader that has a file open goes on reading it: POSIX frees the bytes when the last one
-    closes it. Two processes at once remove the same files, so neither needs to wait for the
-    other.
+    A process that has a file open can go on reading it: POSIX frees the bytes when the last one
+    closes it. Two processes at the same time choose the same files, so they need no lock.
     """
     found = sorted(_files(folder), key=lambda entry: entry[0])
     total = sum(size for _, size, _ in found)
@@ -81,7 +80,7 @@ def _files(folder: Path) -> Iterator[tuple[int, int, Path]]:
 
 
 def _remove(path: Path) -> bool:
-    """Whether `path` is gone; a partial file goes only if its writer died."""
+    """Remove `path`, a partial file only if its writer died; whether it is gone."""
     if path.suffix != PART:
         path.unlink(missing_ok=True)
         return True

@@ -1,6 +1,4 @@
-"""What the process that downloads is told: once where from and where to, then one request per
-file.
-"""
+"""What the download process is sent: once the config of its cache, then a request per file."""
 
 from __future__ import annotations
 
@@ -12,17 +10,17 @@ class Access:
     """How a remote root is reached; credentials come from the environment alone."""
 
     public: bool = False
-    """Whether requests go unsigned, as public buckets want it; `AWS_SKIP_SIGNATURE=true` says
-    so too."""
+    """Whether requests are not signed, for public buckets; `AWS_SKIP_SIGNATURE=true` does the
+    same."""
     endpoint: str | None = None
     """URL of an S3-compatible server; None: `AWS_ENDPOINT_URL`, or AWS itself."""
     tries: int = 5
     """Requests for one file before it is given up."""
     wait: float = 1.0
-    """Seconds before the second request; each further wait is twice as long, and shortened at
-    random by up to half."""
+    """Seconds before the second request; each further wait is twice as long, and all are
+    shortened at random by up to half."""
     timeout: float = 60.0
-    """Seconds without a single byte after which a request counts as failed."""
+    """A request fails after so many seconds without a byte."""
 
 
 @dataclass(frozen=True)
@@ -32,9 +30,9 @@ class CacheConfig:
     root: str
     """URL that all names are relative to."""
     folder: str
-    """Folder that holds the files fetched."""
+    """Folder of the fetched files."""
     limit: int
-    """Bytes that they may take."""
+    """Most bytes that they take together."""
     access: Access
     """How the root is reached."""
 
@@ -50,8 +48,8 @@ class FetchRequest:
     crc32: int | None
     """Checksum it must have, if known."""
     path: str
-    """Where it goes."""
+    """Where it is written."""
     waits: list[float]
-    """Seconds between its tries, one fewer than there are tries."""
+    """Seconds between its tries; one fewer than tries."""
     prefetch: bool = False
-    """Whether nobody waits for it yet."""
+    """Whether it is fetched ahead, so that nothing waits for it yet."""

@@ -1,5 +1,5 @@
-"""Roots and names below them: which are remote, which are refused, and the files of a root that
-is a plain folder.
+"""Roots and the names below them: which are remote, which are refused, and the files of plain
+folders.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _SCHEMES = ("s3", "gs", "az", "http", "https")
 
 
 class RemoteFile(NamedTuple):
-    """A file below a root, and what is known of it."""
+    """A file below a root, with its size and checksum where they are known."""
 
     name: str
     """Its path below the root, with `/`."""
@@ -28,21 +28,22 @@ class RemoteFile(NamedTuple):
 
 
 def is_remote(path: str) -> bool:
-    """Whether a path is a URL, and not that of a local file."""
+    """Whether a path is a URL, and not a `file://` one."""
     return "://" in path and not path.startswith("file://")
 
 
 def check_root(root: str) -> None:
-    """DataError where a URL is of no use as a root; asks nobody."""
+    """DataError for a URL that cannot be a root; no server is asked."""
     parts = urlsplit(root)
     if parts.scheme not in _SCHEMES or not parts.netloc:
         raise DataError(
-            f"{root} is not a root to read from; expected a folder or {'://, '.join(_SCHEMES)}://..."
+            f"{root} is not a root to read from; expected a folder or"
+            f" {'://, '.join(_SCHEMES)}://..."
         )
     if "@" in parts.netloc or parts.query or parts.fragment:
         raise DataError(
-            f"the URL at {parts.hostname} carries a login, `?` or `#`; credentials come from the environment, and "
-            f"names are put behind the URL"
+            f"the URL at {parts.hostname} carries a login, `?` or `#`; credentials come from"
+            " the environment, and names are put behind the URL"
         )
     if find_spec("obstore") is None:
         raise DataError(
@@ -51,18 +52,19 @@ def check_root(root: str) -> None:
 
 
 def checked_name(name: str) -> str:
-    """The name if it stays below the root, whoever wrote it into a manifest."""
+    """The name, which comes from a manifest; DataError unless it stays below the root."""
     odd = re.search(r"[\\%?#\x00-\x1f\x7f]", name)
     if odd or any(part in ("", ".", "..") for part in name.split("/")):
         raise DataError(
-            f"shard name {name!r} is refused; expected a relative path below the root, without `..`, `%`, `?` and `#`",
+            f"shard name {name!r} is refused; expected a relative path below the root, without"
+            " `..`, `%`, `?` and `#`",
             kind="shard name",
         )
     return name
 
 
 def own_file(root: str, shard: RemoteFile) -> Path:
-    """A plain folder's file, of the size expected."""
+    """The path of a plain folder's file; DataError when it has another size than expected."""
     path = Path(root, checked_name(shard.name))
     if not path.is_file():
         raise DataError(
@@ -75,7 +77,7 @@ def own_file(root: str, shard: RemoteFile) -> Path:
 
 
 def verified(data: bytes, path: Path, crc32: int | None) -> bytes:
-    """The file's bytes, of the checksum expected."""
+    """The file's bytes; DataError when they have another checksum than expected."""
     found = zlib.crc32(data)
     if crc32 not in (None, found):
         raise _changed(path, f"has crc32 {found:08x}, expected {crc32:08x}")

@@ -1,6 +1,4 @@
-"""The process that downloads: requests come in as JSON lines, answers leave in the order they
-are ready.
-"""
+"""The download process: takes requests as JSON lines and answers each when it is done."""
 
 from __future__ import annotations
 
@@ -14,14 +12,12 @@ from sailvit.data.remote.fetching import Fetcher
 from sailvit.data.remote.requests import Access, CacheConfig, FetchRequest
 
 _PREFETCH = 2
-"""Files fetched at the same time that nobody waits for yet; those that are waited for all start
-at once."""
+"""Prefetched files that are downloaded at the same time; files that are waited for start at
+once."""
 
 
 def serve(config: str) -> None:
-    """Works until standard input ends, which it does when the process at its other end goes
-    away.
-    """
+    """Works until standard input ends, as it does when the client's process ends."""
     told = json.loads(config)
     asyncio.run(_serve(Fetcher(CacheConfig(**{**told, "access": Access(**told["access"])}))))
 
@@ -50,9 +46,7 @@ async def _fetch(fetcher: Fetcher, request: FetchRequest, prefetched: asyncio.Se
 
 
 def _answer(task: asyncio.Task[None]) -> None:
-    """Every request is answered, also after an error that nobody thought of: somebody waits for
-    it.
-    """
+    """Answer the task's request, also after an unexpected error: the client waits for it."""
     if task.cancelled():
         return
     error = task.exception()

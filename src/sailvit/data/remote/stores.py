@@ -18,15 +18,15 @@ if TYPE_CHECKING:
 
 
 def open_store(config: CacheConfig) -> Store:
-    """The store of a cache's root; asks nobody yet."""
+    """The store of a cache's root; sends no request yet."""
     from obstore.exceptions import BaseError
 
     try:
         return _open(config)
     except (BaseError, ValueError) as error:
         raise DataError(
-            f"{config.root} cannot be opened ({plain(str(error))}); account, region and credentials come from the "
-            f"environment",
+            f"{config.root} cannot be opened ({plain(str(error))}); account, region and"
+            " credentials come from the environment",
             kind="unreachable",
         ) from error
 
@@ -36,8 +36,8 @@ def _open(config: CacheConfig) -> Store:
 
     client = {
         "connect_timeout": timedelta(seconds=min(10, config.access.timeout)),
-        # obstore bounds a whole download by this, 30 s by default; the fetcher watches for
-        # progress instead.
+        # obstore limits a whole download by this, to 30 s by default; the fetcher limits the
+        # time without a byte instead.
         "timeout": timedelta(days=1),
         "allow_http": _unencrypted(config),
     }
@@ -60,9 +60,7 @@ def _endpoint(access: Access) -> dict[str, Any]:
 
 
 def _unencrypted(config: CacheConfig) -> bool:
-    """Whether the user named a server by `http://`; nothing else may go over the line
-    unencrypted.
-    """
+    """Whether the user named a server by `http://`; only then may requests be unencrypted."""
     named = [
         config.root,
         config.access.endpoint,
@@ -72,8 +70,8 @@ def _unencrypted(config: CacheConfig) -> bool:
 
 
 def _profile() -> dict[str, Any]:
-    """A provider that reads AWS profiles, which obstore alone does not; nothing where the
-    environment has keys.
+    """The option with a provider that reads AWS profiles, as obstore does not; none where no
+    profile is set up or the environment has keys.
     """
     files = [Path.home() / ".aws" / name for name in ("credentials", "config")]
     wanted = "AWS_PROFILE" in os.environ or any(file.exists() for file in files)
@@ -83,8 +81,9 @@ def _profile() -> dict[str, Any]:
         from obstore.auth.boto3 import Boto3CredentialProvider
     except ImportError as error:
         raise DataError(
-            "an AWS profile is set up, and reading it needs boto3 (pip install boto3, Python 3.11); "
-            "or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_SKIP_SIGNATURE=true for a public bucket",
+            "an AWS profile is set up, and reading it needs boto3 (pip install boto3, Python"
+            " 3.11); or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or"
+            " AWS_SKIP_SIGNATURE=true for a public bucket",
             kind="unreachable",
         ) from error
     return {"credential_provider": Boto3CredentialProvider()}

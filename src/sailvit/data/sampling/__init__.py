@@ -1,3 +1,3 @@
-"""The plan: which records make which pack of which step, as a function of the seed and of what
-they cost.
+"""The plan: which records make which pack of which step, as a function of the seed and of the
+records' costs.
 """

@@ -1,6 +1,4 @@
-"""The blend: which source each draw is from, as merged timetables that need no memory of what
-was drawn before.
-"""
+"""The blend: which source each draw is from, computed from the number of draws so far alone."""
 
 from __future__ import annotations
 
@@ -10,15 +8,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 _STAGGER = (5**0.5 - 1) / 2
+"""Distance between two sources' phases: the golden ratio's fraction."""
 
 
 class Blend:
-    """Draws by when they are due: a source's n-th is due at `(n + phase) / share`, and the
-    earliest goes next.
+    """Draws in the order in which they are due: a source's n-th draw is due at
+    `(n + phase) / share`.
 
-    After any number of draws a source is within two or so of its share of them. One that
-    reaches its cap simply has no more dates, so the others go on in their own proportion.
-    Phases spread by the golden ratio keep many small sources from being due all at once.
+    After any number of draws a source is within about two of its share. A source that reaches
+    its cap has no more draws, so the others keep their proportion. Phases spread by the golden
+    ratio keep many small sources from being due all at once.
     """
 
     def __init__(self, shares: Mapping[str, float], caps: Mapping[str, int]) -> None:
@@ -28,11 +27,11 @@ class Blend:
         self._caps = [caps.get(source) for source in self.sources]
 
     def next(self, drawn: Mapping[str, int], size: int) -> tuple[list[range], NDArray[np.int64]]:
-        """About `size` draws that follow `drawn` draws per source; None once every source has
-        reached its cap.
+        """About `size` draws that follow `drawn` draws per source; no draws once every source
+        has reached its cap.
 
-        First the candidates, one range of n per source; then int64[n], which of them, counted
-        through all ranges, are drawn, in order.
+        Returns the candidates, one range of n per source, and the draws int64[m], in order, as
+        indices into the candidates of all sources, one range after the other.
         """
         ranges, dues, horizon = [], [], np.inf
         for index, source in enumerate(self.sources):
@@ -46,8 +45,7 @@ class Blend:
             dues.append((np.arange(first, last) + self._phase(index)) / self._shares[index])
         due = np.concatenate(dues)
         order = np.argsort(due, kind="stable")
-        # A source's dates after its candidates are not in the list: only what is due before any
-        # of them is certain.
+        # Only what is due before every source's first draw beyond its candidates is certain.
         return ranges, order[: int(np.searchsorted(due[order], horizon))]
 
     def due(self, index: int, nth: int) -> float:
@@ -55,9 +53,7 @@ class Blend:
         return (nth + self._phase(index)) / self._shares[index]
 
     def most(self, index: int, limit: int | None) -> float:
-        """How often a source will be drawn among `limit` draws, about; more often where others
-        reach their caps.
-        """
+        """About how often a source is drawn in `limit` draws, if no other reaches its cap."""
         cap = self._caps[index]
         total = np.inf if limit is None else limit * self._shares[index]
         return total if cap is None else min(cap, total)

@@ -1,4 +1,4 @@
-"""Draws: the endless, blended, shuffled stream of records, and what each takes in a pack."""
+"""Draws: the blended, shuffled stream of records, and what each record takes in a pack."""
 
 from __future__ import annotations
 
@@ -17,8 +17,7 @@ from sailvit.data.sampling.loader_config import LoaderConfig
 from sailvit.data.sampling.order import DrawOrder
 
 _BLOCK = 2048
-"""Draws planned at once; numpy wants about a thousand to be cheap, and no result depends on
-it."""
+"""Draws planned at once: numpy is cheap from about a thousand on. No result depends on it."""
 
 
 class Drawn(NamedTuple):
@@ -27,20 +26,18 @@ class Drawn(NamedTuple):
     source: str
     """Name of the source."""
     nth: int
-    """How many draws of that source came before; so `nth // len(source)` is the epoch."""
+    """Number of that source's draws before this one; `nth // len(source)` is the epoch."""
     position: int
-    """The record it means."""
+    """Position of the record in its source."""
     tokens: int
-    """Tokens, placeholders included; a record longer than a pack takes all of one, and its
-    reader cuts it."""
+    """Tokens, placeholders included, at most a pack's: the reader cuts longer records."""
     tiles: int
-    """Tiles, at most the pack's budget; the reader drops images that go beyond it, as it drops
-    text."""
+    """Tiles, at most a pack's budget: the reader drops images beyond it."""
 
 
 class Draws:
-    """The loader config's stream of draws; any part of it can be made again from the number of
-    draws per source.
+    """The stream of draws that a loader config gives; any part of it can be made again from the
+    number of draws per source.
     """
 
     def __init__(
@@ -49,7 +46,9 @@ class Draws:
         self._blend = Blend(loader_config.shares, loader_config.caps)
         self._limit = loader_config.samples
         self._block = block
-        self._reels = [_Reel(name, costs[name], loader_config) for name in self._blend.sources]
+        self._by_source = [
+            _SourceDraws(name, costs[name], loader_config) for name in self._blend.sources
+        ]
 
     def after(self, drawn: Mapping[str, int]) -> Iterator[Drawn]:
         """The draws that follow `drawn` draws per source, up to the loader config's number of
@@ -61,22 +60,22 @@ class Draws:
     def again(self, pending: Mapping[str, Sequence[int]]) -> list[Drawn]:
         """The draws with these numbers per source, in the order in which they were drawn."""
         made: list[tuple[float, int, Drawn]] = []
-        for index, reel in enumerate(self._reels):
-            nths = np.array(pending.get(reel.source, ()), dtype=np.int64)
+        for index, own in enumerate(self._by_source):
+            nths = np.array(pending.get(own.source, ()), dtype=np.int64)
             made += (
                 (self._blend.due(index, draw.nth), index, draw)
-                for draw in _draws(repeat(reel.source), reel.read(nths))
+                for draw in _draws(repeat(own.source), own.read(nths))
             )
         return [draw for *_, draw in sorted(made)]
 
     def coming(self, source: str, nth: int) -> tuple[list[int], int]:
-        """The shards of the window that a source's draw `nth` is from and of the next, and the
-        draw to ask again at.
+        """The shards of the window that a source's draw `nth` is in and of the next window, and
+        the first draw of that, at which to ask again.
 
-        Shards that training will hardly come to are left out.
+        The next window's are left out if training ends before it, by its share of the draws.
         """
         index = self._blend.sources.index(source)
-        now, then, border = self._reels[index].order.coming(nth)
+        now, then, border = self._by_source[index].order.coming(nth)
         return now + (then if border < self._blend.most(index, self._limit) else []), border
 
     def _endless(self, drawn: Mapping[str, int]) -> Iterator[Drawn]:
@@ -86,10 +85,9 @@ class Draws:
             if not len(order):
                 return
             owners = np.repeat(np.arange(len(ranges)), [len(nths) for nths in ranges])[order]
-            reels = zip(self._reels, ranges, strict=True)
-            values = np.concatenate(
-                [reel.ahead(nths, self._block) for reel, nths in reels], axis=1
-            )[:, order]
+            pairs = zip(self._by_source, ranges, strict=True)
+            blocks = [own.ahead(nths, self._block) for own, nths in pairs]
+            values = np.concatenate(blocks, axis=1)[:, order]
             yield from _draws([self._blend.sources[owner] for owner in owners], values)
             for source, count in zip(
                 counts, np.bincount(owners, minlength=len(ranges)), strict=True
@@ -97,8 +95,8 @@ class Draws:
                 counts[source] += int(count)
 
 
-class _Reel:
-    """The draws of one source with their costs, looked up a block ahead of their use."""
+class _SourceDraws:
+    """The draws of one source with their costs, looked up in blocks before they are used."""
 
     def __init__(self, source: str, costs: Costs, loader_config: LoaderConfig) -> None:
         if not len(costs):
@@ -117,7 +115,7 @@ class _Reel:
         self._ahead = self.read(np.arange(0))
 
     def read(self, nths: NDArray[np.int64]) -> NDArray[np.int64]:
-        """int64[4, n]: the draws' numbers int64[n] again, their positions, tokens and tiles."""
+        """int64[4, n]: number, position, tokens and tiles of the draws `nths`, int64[n]."""
         positions = self.order.positions(nths)
         tokens, tiles = self._costs.at(positions)
         sequence, budget = self._most
@@ -131,8 +129,8 @@ class _Reel:
         )
 
     def ahead(self, nths: range, block: int) -> NDArray[np.int64]:
-        """The same for draws in a row; reads at least a block, and again only once that is used
-        up.
+        """`read` for consecutive draws; reads at least a block, and the next one only when that
+        is used up.
         """
         if nths.start < self._start or nths.stop > self._start + self._ahead.shape[1]:
             self._start = nths.start

@@ -1,4 +1,4 @@
-"""Loader configuration: everything that determines which packs a stage sees, and in which order."""
+"""Loader config: everything that determines a stage's packs and their order."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from sailvit.core.recipe import QuarantineConfig
 
 @dataclass(frozen=True)
 class LoaderConfig:
-    """How a stage is fed."""
+    """What a stage's loader reads, in which order, and how."""
 
     name: str
     """The stage's name; with the seed it determines the order."""
     seed: int
-    """Root of the order."""
+    """The recipe's seed."""
     shares: Mapping[str, float]
     """Sources with their shares of the samples, in any unit."""
     sequence: int
@@ -25,19 +25,18 @@ class LoaderConfig:
     micro_batch: int = 1
     """Packs per batch."""
     samples: int | None = None
-    """Draws after which the data end; None: it never ends."""
+    """Draws after which the data end; None: they never end."""
     caps: Mapping[str, int] = field(default_factory=dict)
-    """Most draws of a source; once it has had them, the others go on in their own
-    proportion."""
+    """Most draws of a source; after them the other sources keep their proportion."""
     tiles: int | None = None
-    """Most tiles in one pack; None: only the sequence length sets a bound."""
+    """Most tiles in one pack; None: only `sequence` limits them."""
     window: int | None = None
     """Shards that are shuffled together; None: each source is shuffled as a whole."""
     quarantine: QuarantineConfig = field(default_factory=QuarantineConfig)
-    """How many unreadable records are put up with."""
+    """How many unreadable records are allowed."""
     workers: int = 0
-    """Loader processes; 0 loads in this one."""
+    """Loader processes; 0: this process reads."""
     rank: int = 0
-    """Which share of every step is loaded."""
+    """The rank whose share of every step is loaded."""
     world: int = 1
-    """Number of shares."""
+    """Number of ranks."""

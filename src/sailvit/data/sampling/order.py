@@ -1,5 +1,5 @@
-"""Order as a function: the record that a source's n-th draw means, for many n at once and
-without storing a shuffle.
+"""Order as a function: the record that a source's n-th draw reads, for many n at once and
+without a stored shuffle.
 """
 
 from __future__ import annotations
@@ -13,13 +13,14 @@ Integers = NDArray[np.int64]
 Seeds = NDArray[np.uint64]
 
 _ROUNDS = 6
+"""Rounds of the Feistel network."""
 
 
 class DrawOrder:
-    """Positions of a source by draw; every epoch is a permutation of its own.
+    """Positions of a source by draw; every epoch is another permutation.
 
-    With a window, an epoch permutes the shards and then shuffles records among each `window`
-    shards in a row, so that few shards are open at a time. Memory grows with the number of
+    With a window, an epoch permutes the shards, then shuffles records within each `window`
+    consecutive shards, so that few shards are needed at a time. Memory grows with the number of
     shards, not of records.
     """
 
@@ -34,7 +35,7 @@ class DrawOrder:
         self._known: tuple[tuple[int, int], Integers, Integers] | None = None
 
     def positions(self, nths: Integers) -> Integers:
-        """int64[n]: the record that each of the draws int64[n] of this source means."""
+        """int64[n]: the record's position for each of this source's draws int64[n]."""
         if not len(nths) or self._window == len(self._sizes):
             return permute(nths % self._size, self._size, self._seeds(nths // self._size))
         return self._windowed(nths)
@@ -43,11 +44,11 @@ class DrawOrder:
         return stir(self._seed + epochs.astype(np.uint64))
 
     def coming(self, nth: int) -> tuple[list[int], list[int], int]:
-        """The shards of the window that draw `nth` falls into, those of the next one, and the
+        """The shards of the window that draw `nth` is in, those of the next window, and the
         first draw of that.
 
-        Looking up to two epochs over it costs a microsecond per shard: ask again when that draw
-        is reached.
+        A call computes up to two epochs' windows, a microsecond per shard: ask again only when
+        that draw is reached.
         """
         first = nth // self._size
         shards, ends = self._rows(first, first + 1)
@@ -63,8 +64,8 @@ class DrawOrder:
         )
 
     def _windowed(self, nths: Integers) -> Integers:
-        """Places in a row of epochs, shuffled inside their windows and looked up in the shards
-        they fall into.
+        """Positions with windows: each draw's place in the row of epochs is shuffled within its
+        window, and the shard that it then falls into is looked up.
         """
         first, last = int(nths.min()) // self._size, int(nths.max()) // self._size
         shards, ends = self._rows(first, last)
@@ -81,8 +82,8 @@ class DrawOrder:
         return self._firsts[shard] + places - (ends.ravel()[row] - self._sizes[shard])
 
     def _rows(self, first: int, last: int) -> tuple[Integers, Integers]:
-        """int64[epochs, shards] each: the order of the shards, and the records of all epochs up
-        to each one's end.
+        """int64[epochs, shards] each: the order of the shards, and the number of records from
+        the first epoch's start to each shard's end.
         """
         if self._known is None or self._known[0] != (first, last):
             count = len(self._sizes)
@@ -98,9 +99,9 @@ def permute(places: Integers, sizes: Integers | int, seeds: Seeds | np.uint64 | 
     """int64[n]: where a seeded permutation of `range(size)` sends each place; size and seed may
     differ per place.
 
-    A Feistel network permutes the next power of four; values beyond the size walk on until they
-    fall inside, fewer than four times on average. About 0.2 microseconds per place in blocks of
-    a thousand.
+    A Feistel network permutes the next power of four; values beyond the size go through it
+    again until they fall inside (cycle walking), fewer than four times on average. About 0.2
+    microseconds per place in blocks of a thousand.
     """
     sizes, seeds = (
         np.broadcast_to(sizes, places.shape),

@@ -1,5 +1,5 @@
-"""The packer: a bounded buffer of draws from which packs are filled, to the brim and evenly by
-tiles.
+"""The packer: fills packs from a bounded buffer of draws, nearly full and with about equal
+numbers of tiles.
 """
 
 from __future__ import annotations
@@ -13,32 +13,34 @@ from itertools import islice
 from sailvit.data.sampling.draws import Drawn
 
 PENDING = 56
-"""Draws to choose from. More would fill packs better, but short texts go into packs sooner than
-their turn: with three records in a pack, 64 already move a blend of 1000 packs by half a
+"""Draws to choose from. More would fill packs better, but short texts would go into packs
+before their turn: with three records in a pack, 64 already move a blend of 1000 packs by half a
 percent."""
 
 _CHOSEN = 0.3
-"""Part of a pack that is chosen; what comes before is simply the oldest, or what fits badly
-would pile up."""
+"""Share of a pack that is chosen to fit. Before it the oldest draws are taken, as those that
+fit badly would pile up."""
 
 _TRIES = 12
-"""Draws that are tried with their best partners, to end a pack."""
+"""Draws that are tried with their best partners to end a pack."""
 
 _NEAR = 3
-"""Partners compared: of those that fit, the longest."""
+"""Partners that are compared: the longest of those that fit."""
 
 _CLOSE = 0.005
-"""A pack is full when less than this part of it is empty."""
+"""A pack is full when less than this share of it is empty."""
 
 _TILE = 1.0
-"""How bad a tile off the even share is, in units of its own tokens left empty. With a quarter,
-packs would be no fuller at 8192 tokens (half a percent at 4096), and the heaviest of eight 6.6
-% above their mean instead of 4.8 %."""
+"""Cost of a tile off the even share, in mean tokens per tile left empty. With a quarter, packs
+would be no fuller at 8192 tokens (half a percent at 4096), and the heaviest of eight would be
+6.6 % above their mean instead of 4.8 %."""
 
 _Key = tuple[int, int, int]
-"""Tokens, tiles and minus the age of a draw; of two alike the older stands behind."""
+"""Tokens and tiles of a draw, and its number, negative, so that of equal draws the oldest is
+sorted last, where partners are taken from."""
 
 _NOBODY: _Key = (0, 0, 1)
+"""No draw, in the place of a partner."""
 
 
 @dataclass
@@ -56,11 +58,12 @@ class _Open:
 
 
 class Packer:
-    """Takes packs from the draws that are pending: the oldest go first, so that none starves,
-    and the end is chosen.
+    """Makes packs from pending draws: the oldest go first, so that none waits for ever, and a
+    chosen end fills the pack.
 
-    An end is one draw or two. Of some of them the best leaves least empty and brings the pack
-    near its even share of all pending tiles, so that the packs of a step cost the tower alike.
+    An end is one or two draws. Of those tried, the best leaves the fewest tokens empty and
+    brings the pack nearest to its even share of all pending tiles, so that a step's packs cost
+    the tower about the same.
     """
 
     def __init__(self, sequence: int, tiles: int | None, pending: Iterable[Drawn] = ()) -> None:
@@ -82,8 +85,8 @@ class Packer:
         return numbers
 
     def take(self, draws: Iterator[Drawn]) -> tuple[Drawn, ...]:
-        """The next pack, drawing on `draws` to keep the buffer full; empty when both have run
-        out.
+        """The next pack; takes from `draws` to keep the buffer full. Empty when both are used
+        up.
         """
         self._refill(draws)
         pack = self._begin(draws)
@@ -94,12 +97,13 @@ class Packer:
         return tuple(pack.draws)
 
     def _begin(self, draws: Iterator[Drawn]) -> _Open:
-        """A pack with the oldest draw, and those that follow while they leave enough room to
-        choose its end.
+        """A pack with the oldest draw, and the next oldest while they leave enough room to
+        choose an end.
         """
         even = self._sequence * self._tiles / max(1, self._tokens)
         pack = _Open(self._sequence, min(even, self._budget), self._budget)
         long = self._sorted[len(self._sorted) * 3 // 4][0] if self._sorted else 0
+        # Room for an end of two long draws suffices where all are short.
         least = min(_CHOSEN * self._sequence, 2 * long)
         while self._waiting:
             age, draw = next(iter(self._waiting.items()))
@@ -112,8 +116,8 @@ class Packer:
         return pack
 
     def _end(self, pack: _Open) -> list[_Key]:
-        """The one or two draws that suit the pack best; None when it is full or nothing more
-        improves it.
+        """The one or two draws that fit the pack best; empty when it is full or none improves
+        it.
         """
         room, even, most, full = pack.room, pack.even, pack.most, _CLOSE * self._sequence
         if room <= full:
@@ -134,16 +138,16 @@ class Packer:
         return [key for key in best if key is not _NOBODY]
 
     def _price(self) -> float:
-        """What a tile off the even share costs, in tokens."""
+        """Cost of a tile off the even share, in tokens."""
         return _TILE * self._tokens / self._tiles if self._tiles else 0.0
 
     def _oldest(self, room: int, tiles: int) -> Iterator[_Key]:
-        """The first that wait and fit."""
+        """The oldest pending draws that fit."""
         keys = self._keys.values()
         return islice((key for key in keys if key[0] <= room and key[1] <= tiles), _TRIES)
 
     def _partners(self, room: int) -> list[_Key]:
-        """The longest draws that fit there, longest first, and nobody."""
+        """The longest draws that fit, longest first, and `_NOBODY`."""
         end = bisect_left(self._sorted, (room + 1,))
         longest = self._sorted[end - _NEAR if end > _NEAR else 0 : end]
         longest.reverse()
@@ -163,7 +167,7 @@ class Packer:
         self._tiles += draw.tiles
 
     def _move(self, key: _Key, pack: _Open) -> None:
-        """From the buffer into the pack."""
+        """Move a draw from the buffer into the pack."""
         tokens, tiles, age = key
         del self._sorted[bisect_left(self._sorted, key)]
         self._tokens -= tokens

@@ -13,7 +13,7 @@ from sailvit.data.sampling.loader_config import LoaderConfig
 from sailvit.data.sampling.packer import Packer
 
 _COUNTS = ("steps", "packs", "samples", "tokens", "tiles")
-"""What a cursor counts: all that its step and those before it held, padding left out."""
+"""Counts in a cursor: sums over all steps up to its own, without padding."""
 
 
 @dataclass(frozen=True)
@@ -21,18 +21,17 @@ class PlannedStep:
     """The packs of one global step; the same whatever the number of ranks."""
 
     packs: tuple[tuple[Drawn, ...], ...]
-    """`global_batch` of them; fewer in the last step of data that end."""
+    """`global_batch` packs; fewer in the last step, where the data end."""
     cursor: dict[str, Any]
     """JSON state after this step; `PackPlan.steps` continues from it with the next one."""
 
 
 class PackPlan:
-    """Which records make which pack of which step: a function of the loader config and of what
-    its records cost.
+    """Which records make which pack of which step: a function of the loader config and of the
+    records' costs.
 
-    Ranks, workers and micro-batches do not enter it, so each may change between a cursor and
-    its use. Neither does the global batch change which packs there are, only how they are
-    grouped into steps.
+    It does not depend on ranks, workers and micro-batches, so these may change when a cursor is
+    loaded. The global batch changes only how packs are grouped into steps.
     """
 
     def __init__(self, loader_config: LoaderConfig, costs: Mapping[str, Costs]) -> None:
@@ -41,7 +40,7 @@ class PackPlan:
         self._identity = _identity(loader_config, costs)
 
     def steps(self, cursor: Mapping[str, Any] | None = None) -> Iterator[PlannedStep]:
-        """The steps after the one that carried `cursor`, or all; a cursor of another loader
+        """The steps after the one with this cursor; None: all steps. A cursor of another loader
         config is refused.
         """
         if cursor is None:
@@ -55,8 +54,8 @@ class PackPlan:
         return self._after(cursor)
 
     def coming(self, source: str, nth: int) -> tuple[list[int], int]:
-        """The shards that a source's draws from `nth` on are from, and when to ask again;
-        for a loader config with a window.
+        """The shards that a source's draws from `nth` on need, and the draw at which to ask
+        again; for a loader config with a window.
         """
         return self._draws.coming(source, nth)
 
@@ -84,7 +83,7 @@ class PackPlan:
         return tuple(pack for pack in packs if pack)
 
     def _counted(self, drawn: dict[str, int]) -> Iterator[Drawn]:
-        """The draws after `drawn`, which keeps up with them."""
+        """The draws after `drawn`, in which each one is counted as it is taken."""
         for draw in self._draws.after(drawn):
             drawn[draw.source] = draw.nth + 1
             yield draw
@@ -93,13 +92,14 @@ class PackPlan:
         for name, expected in self._identity.items():
             if (found := cursor.get(name)) != expected:
                 raise DataError(
-                    f"the cursor was written with {name} {found}; expected {expected}, as in this recipe:"
-                    " resume with the recipe and the data that wrote it, or start the stage anew"
+                    f"the cursor was written with {name} {found}; expected {expected}, as in"
+                    " this recipe: resume with the recipe and the data that wrote it, or start"
+                    " the stage anew"
                 )
 
 
 def _identity(loader_config: LoaderConfig, costs: Mapping[str, Costs]) -> dict[str, Any]:
-    """What must be the same for a cursor to be continued; all else may change."""
+    """The values that must be the same when a cursor is continued; all others may change."""
     windowed = loader_config.shares if loader_config.window is not None else ()
     return {
         "name": loader_config.name,

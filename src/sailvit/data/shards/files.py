@@ -17,15 +17,15 @@ from sailvit.data.shards.manifest import refuse_unfinished
 
 
 class Faults:
-    """Faults as they are found: one per shard and kind, so that their number does not grow with
-    the records.
+    """Collects faults: one per shard and kind, with a count, so that their number does not grow
+    with that of the records.
     """
 
     def __init__(self) -> None:
         self._found: dict[tuple[str, str], BadRecord] = {}
 
     def add(self, shard: Path, offset: int | None, kind: str, reason: str) -> None:
-        """Take note of a damage."""
+        """Note a fault."""
         first = self._found.get((str(shard), kind))
         fault = (
             BadRecord(shard=str(shard), offset=offset, kind=kind, reason=reason)
@@ -38,7 +38,7 @@ class Faults:
         return bool(self._found)
 
     def all(self) -> tuple[BadRecord, ...]:
-        """What was found, in order."""
+        """The faults, in the order in which they were found."""
         return tuple(self._found.values())
 
     def refuse_nothing_left(self, records: int) -> None:
@@ -52,8 +52,8 @@ class Faults:
 
 
 def shard_paths(config: SourceConfig, folder: Path, suffix: str) -> list[Path]:
-    """The files that `path` names, sorted: one file, a glob, or all `suffix` files below a
-    folder.
+    """The files at the config's `path`, sorted: one file, those that match a glob, or all
+    `suffix` files below a folder.
     """
     if config.path is None:
         raise DataError(
@@ -75,12 +75,12 @@ def shard_paths(config: SourceConfig, folder: Path, suffix: str) -> list[Path]:
 
 
 def _matching(pattern: Path) -> list[Path]:
-    # `Path.glob` wants the fixed part of the pattern apart.
+    # `Path.glob` needs the fixed part of the pattern apart.
     return [Path(found) for found in glob(str(pattern), recursive=True)]  # noqa: PTH207
 
 
 def shard_names(paths: Sequence[Path]) -> list[str]:
-    """What to call each shard: its path below the folder that all share, without the ending."""
+    """The name of each shard: its path below the folder that all share, without the suffix."""
     shared = commonpath([path.parent for path in paths])
     return [path.relative_to(shared).with_suffix("").as_posix() for path in paths]
 

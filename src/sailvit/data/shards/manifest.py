@@ -25,11 +25,11 @@ from sailvit.core.errors import DataError
 MANIFEST = "sailvit.json"
 """Name of the manifest."""
 UNFINISHED = ".prepare"
-"""Folder of what a preparation that is not complete has done."""
+"""Folder with the state of a preparation that is not complete."""
 COSTS = "costs.npy"
 """Name of the file of all token and tile counts."""
 VERSION = 1
-"""Of manifest and index; a reader takes its own only."""
+"""Version of manifest and index; only this one is read."""
 
 ENTRY = np.dtype(
     [
@@ -52,10 +52,10 @@ ENTRY = np.dtype(
 
 
 class FileMark(Config):
-    """What a file should be."""
+    """Size and checksum that a file must have."""
 
     bytes: int
-    """Its length."""
+    """Its size in bytes."""
     crc32: int
     """Its checksum."""
 
@@ -72,11 +72,11 @@ class ShardMark(FileMark):
     index: FileMark
     """The file `index/<name>.npy`."""
     unread: dict[str, int] = {}
-    """Keys of its rows, or of those it was made from, that were not read, with their
-    records."""
+    """Keys that hold a value in its rows, or in those it was made from, and were not read, with
+    their numbers of records."""
     modified: int | None = None
-    """When the shard was last changed, in ns since 1970; None for shards written here, whose
-    crc32 tells."""
+    """When the shard was last changed, in ns since 1970; None: sailvit wrote it, and its crc32
+    shows changes."""
 
     @field_validator("name")
     @classmethod
@@ -106,14 +106,13 @@ class Manifest(Config):
     """Everything about a folder of shards."""
 
     version: int = VERSION
-    """Form of this file and of the index."""
+    """Version of this file and of the index."""
     format: Literal["webdataset", "parquet"]
-    """Kind of the shards."""
+    """Format of the shards."""
     root: str = "."
-    """Folder of the shards, from the manifest's own."""
+    """Folder of the shards, relative to that of the manifest."""
     images: str | None = None
-    """Folder that relative image paths of Parquet rows start from; None means the shard's
-    own."""
+    """Folder that relative image paths in Parquet rows start from; None: that of the shard."""
     options: dict[str, Any] = {}
     """Options of the format's reader."""
     samples: int
@@ -158,7 +157,8 @@ def load_manifest(folder: Path) -> Manifest:
         return read_manifest(path.read_bytes(), str(path))
     except OSError as error:
         raise DataError(
-            f"{path} cannot be read ({error.strerror}); expected a folder of `sailvit data prepare` or `index`",
+            f"{path} cannot be read ({error.strerror}); expected a folder of `sailvit data"
+            " prepare` or `index`",
             kind="manifest",
         ) from error
 

@@ -1,4 +1,4 @@
-"""Files kept open: to open one takes longer than to read a record of it."""
+"""Files that stay open: opening one takes longer than reading a record of it."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ _MOST = 64
 
 
 class OpenFiles:
-    """Reads stretches of files; the one not asked for longest is closed when a new one is needed.
+    """Reads parts of files, of which the least recently used is closed when there are too many.
 
-    A file that is replaced stays the old one until then. It can be forked, pickled and shared
-    by threads.
+    A file that is replaced is read as it was until it is closed. `OpenFiles` can be forked,
+    pickled and shared by threads.
     """
 
     def __init__(self, most: int = _MOST) -> None:
@@ -23,7 +23,7 @@ class OpenFiles:
 
     def read(self, path: str, start: int, size: int) -> bytes:
         """`size` bytes from byte `start` on; fewer where the file ends before."""
-        # Held until it is read: another thread may push it out meanwhile.
+        # The reference keeps it open if another thread pushes it out of the cache meanwhile.
         file = self._open(path)
         return os.pread(file.number, size, start)
 
@@ -32,9 +32,7 @@ class OpenFiles:
 
 
 class _Open:
-    """A file that is open as long as somebody holds it, so no other thread can close it on the
-    way.
-    """
+    """A file that is open as long as there is a reference to it."""
 
     def __init__(self, path: str) -> None:
         self.number = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
