@@ -16,7 +16,7 @@ from sailvit.dataprep.curate.drop_report import Drop, DropReport
 from sailvit.dataprep.curate.external_buckets import ExternalBuckets
 from sailvit.dataprep.curate.repeats import ROW, Repeats
 from sailvit.dataprep.curate.settings import Curation
-from sailvit.dataprep.records.words import stir
+from sailvit.dataprep.records.words import rehash
 
 PAIR = np.dtype([("key", "u8"), ("number", "i8")])
 
@@ -32,7 +32,7 @@ def rows(keys: np.ndarray, start: int = 0) -> np.ndarray:
 def test_buckets_hold_every_row_once_and_equal_keys_together(
     tmp_path_factory, numbers: list, most: int, blocks: int
 ):
-    keys = stir(np.array(numbers, dtype=np.uint64))
+    keys = rehash(np.array(numbers, dtype=np.uint64))
     held = ExternalBuckets(PAIR, tmp_path_factory.mktemp("s"), most=most)
     at = 0
     for block in np.array_split(keys, blocks):
@@ -51,7 +51,7 @@ def test_buckets_hold_every_row_once_and_equal_keys_together(
 
 def test_few_rows_touch_no_disk(tmp_path: Path):
     buckets = ExternalBuckets(PAIR, tmp_path / "rows")
-    keys = stir(np.arange(100, dtype=np.uint64))
+    keys = rehash(np.arange(100, dtype=np.uint64))
     buckets.add(keys, rows(keys))
     assert len(next(buckets.buckets())) == 100
     assert not (tmp_path / "rows").exists()
@@ -64,7 +64,7 @@ def peak_of_repeats(folder: Path, count: int) -> int:
     for start in range(0, count, 500):
         block = np.zeros(500, ROW)
         positions = np.arange(start, start + 500, dtype=np.uint64)
-        block["high"], block["low"] = stir(positions), stir(positions + np.uint64(1 << 40))
+        block["high"], block["low"] = rehash(positions), rehash(positions + np.uint64(1 << 40))
         block["position"], block["total"] = positions, 1
         repeats.add(block)
     assert len(repeats.find()) == 0

@@ -10,11 +10,11 @@ from planted import sentences
 
 from sailvit.dataprep.curate.concentration import NgramCounts, count_ngrams
 from sailvit.dataprep.curate.sketches import CountMin, KindSample
-from sailvit.dataprep.records.words import ngrams, stir, words
+from sailvit.dataprep.records.words import ngrams, rehash, words
 
 
 def kinds(count: int) -> np.ndarray:
-    return stir(np.arange(count, dtype=np.uint64))
+    return rehash(np.arange(count, dtype=np.uint64))
 
 
 def test_counts_are_never_too_low_and_within_the_bound():
@@ -29,7 +29,7 @@ def test_counts_are_never_too_low_and_within_the_bound():
 def test_memory_does_not_grow():
     sketch, before = CountMin(1 << 10), CountMin(1 << 10).nbytes
     for start in range(20):
-        hashes = stir(np.arange(start * 5000, start * 5000 + 5000, dtype=np.uint64))
+        hashes = rehash(np.arange(start * 5000, start * 5000 + 5000, dtype=np.uint64))
         sketch.add(hashes, np.ones(5000, dtype=np.int64))
     assert sketch.nbytes == before == 4 * 4 * 1024
 
@@ -63,7 +63,7 @@ def test_a_sample_of_kinds_counts_exactly_whatever_the_order():
 def test_a_sample_that_holds_all_kinds_is_exact(values: list[int], blocks: int):
     sample = KindSample(100)
     for block in np.array_split(np.array(values, dtype=np.uint64), blocks):
-        found, counts = np.unique(stir(block), return_counts=True)
+        found, counts = np.unique(rehash(block), return_counts=True)
         sample.add(found, counts)
     assert sample.whole
     assert sample.kinds == len(set(values))

@@ -9,7 +9,7 @@ from sailvit.core.errors import DataError
 from sailvit.dataprep.curate.filters import languages
 from sailvit.dataprep.curate.filters.languages import language
 from sailvit.dataprep.curate.filters.text_filters import Language
-from sailvit.dataprep.records.words import ngrams, stir, words
+from sailvit.dataprep.records.words import ngrams, rehash, words
 
 
 @pytest.mark.parametrize(
@@ -40,9 +40,9 @@ def test_texts_shorter_than_an_ngram_have_none():
 
 def test_stirring_is_one_to_one_and_moves_half_of_the_bits():
     values = np.arange(2000, dtype=np.uint64)
-    stirred = stir(values)
-    assert len(np.unique(stirred)) == 2000
-    assert np.bitwise_count(stirred[1:] ^ stirred[:-1]).mean() == pytest.approx(32, abs=0.5)
+    rehashed = rehash(values)
+    assert len(np.unique(rehashed)) == 2000
+    assert np.bitwise_count(rehashed[1:] ^ rehashed[:-1]).mean() == pytest.approx(32, abs=0.5)
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from sailvit.core.seeding import mix_bits
+
 Integers = NDArray[np.int64]
 Seeds = NDArray[np.uint64]
 
@@ -31,7 +33,7 @@ class DrawOrder:
         self._window = len(shards) if window is None else min(window, len(shards))
         last = len(shards) - 1
         self._borders = np.append(np.arange(self._window - 1, last, self._window), last)
-        self._seed = stir(np.array([seed], dtype=np.uint64))
+        self._seed = mix_bits(np.array([seed], dtype=np.uint64))
         self._known: tuple[tuple[int, int], Integers, Integers] | None = None
 
     def positions(self, nths: Integers) -> Integers:
@@ -41,7 +43,7 @@ class DrawOrder:
         return self._windowed(nths)
 
     def _seeds(self, epochs: Integers) -> Seeds:
-        return stir(self._seed + epochs.astype(np.uint64))
+        return mix_bits(self._seed + epochs.astype(np.uint64))
 
     def coming(self, nth: int) -> tuple[list[int], list[int], int]:
         """The shards of the window that draw `nth` is in, those of the next window, and the
@@ -73,7 +75,7 @@ class DrawOrder:
         nth_window = np.searchsorted(windows, nths - first * self._size, side="right") - 1
         start = windows[nth_window]
         epochs, in_epoch = np.divmod(nth_window, len(self._borders))
-        seeds = stir(self._seeds(first + epochs) + in_epoch.astype(np.uint64) + np.uint64(1))
+        seeds = mix_bits(self._seeds(first + epochs) + in_epoch.astype(np.uint64) + np.uint64(1))
         places = start + permute(
             nths - first * self._size - start, windows[nth_window + 1] - start, seeds
         )
@@ -118,16 +120,9 @@ def permute(places: Integers, sizes: Integers | int, seeds: Seeds | np.uint64 | 
     return found
 
 
-def stir(values: Seeds) -> Seeds:
-    """uint64[n]: 64 well-mixed bits of each value (the finalizer of SplitMix64)."""
-    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return values ^ (values >> np.uint64(31))
-
-
 def _feistel(places: Seeds, halves: Seeds, seeds: Seeds) -> Seeds:
     low = (np.uint64(1) << halves) - np.uint64(1)
     left, right = places >> halves, places & low
     for turn in range(_ROUNDS):
-        left, right = right, left ^ (stir(right + (np.uint64(turn) << halves) + seeds) & low)
+        left, right = right, left ^ (mix_bits(right + (np.uint64(turn) << halves) + seeds) & low)
     return (left << halves) | right

@@ -33,7 +33,7 @@ class ExternalBuckets:
 
     def add(self, keys: NDArray[np.uint64], rows: Rows) -> None:
         """Take rows with their keys uint64[n]. The upper bits choose the bucket, so pass keys
-        through `stir` first.
+        through `rehash` first.
         """
         self._held.append((keys, rows))
         self._count += len(rows)

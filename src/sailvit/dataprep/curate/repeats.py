@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from sailvit.dataprep.curate.external_buckets import ExternalBuckets, Rows
 from sailvit.dataprep.records.hashes import BITS, Hash
-from sailvit.dataprep.records.words import Hashes, stir
+from sailvit.dataprep.records.words import Hashes, rehash
 
 ROW = np.dtype([("high", "u8"), ("low", "u8"), ("position", "i8"), ("total", "u2")])
 """A hash, the record it comes from, and how many hashes that record has."""
@@ -168,8 +168,8 @@ def _masks(distance: int) -> Iterator[Hash]:
 
 
 def _masked(rows: Rows, high: int, low: int) -> Hashes:
-    return stir(stir(rows["high"] & np.uint64(high)) ^ (rows["low"] & np.uint64(low)))
+    return rehash(rehash(rows["high"] & np.uint64(high)) ^ (rows["low"] & np.uint64(low)))
 
 
 def _key(rows: Rows) -> Hashes:
-    return stir(stir(rows["high"]) ^ rows["low"])
+    return rehash(rehash(rows["high"]) ^ rows["low"])

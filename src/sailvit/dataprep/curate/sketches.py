@@ -7,7 +7,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from sailvit.dataprep.records.words import Hashes, stir
+from sailvit.dataprep.records.words import Hashes, rehash
 
 Counts = NDArray[np.int64]
 """How often each hash occurs, int64[n]."""
@@ -51,7 +51,7 @@ class CountMin:
 
     def _columns(self, hashes: Hashes) -> list[Hashes]:
         mask = np.uint64(self._counts.shape[1] - 1)
-        return [stir(hashes ^ np.uint64(row << 32)) & mask for row in range(_DEPTH)]
+        return [rehash(hashes ^ np.uint64(row << 32)) & mask for row in range(_DEPTH)]
 
 
 class KindSample:

@@ -9,6 +9,8 @@ from hashlib import blake2b
 import numpy as np
 from numpy.typing import NDArray
 
+from sailvit.core.seeding import mix_bits
+
 Hashes = NDArray[np.uint64]
 """One 64-bit hash per n-gram, uint64[n]."""
 
@@ -32,18 +34,16 @@ def ngrams(text: list[str], n: int) -> Hashes:
     ids = np.array([_hash(word) for word in text], dtype=np.uint64)
     found = np.zeros(count, dtype=np.uint64)
     for place in range(n):
-        found = stir(found + ids[place : place + count])
+        found = rehash(found + ids[place : place + count])
     return found
 
 
-def stir(values: Hashes) -> Hashes:
-    """Mixed values, uint64[n]: every bit depends on all bits of the value (the finalizer of
+def rehash(values: Hashes) -> Hashes:
+    """Mixed values, uint64[n]: every bit depends on all bits of the value (a step of
     SplitMix64). Equal values stay equal, different ones different.
     """
-    values = values + np.uint64(0x9E3779B97F4A7C15)
-    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return values ^ (values >> np.uint64(31))
+    # The constant is added so that 0 does not stay 0.
+    return mix_bits(values + np.uint64(0x9E3779B97F4A7C15))
 
 
 def text_bytes(text: str) -> bytes:
