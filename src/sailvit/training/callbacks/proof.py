@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -246,8 +247,8 @@ class ProofCallback(Callback):
         """How many times the optimizer's groups hold each parameter of `part`; parameters that
         none holds are left out.
         """
-        slots = [id(p) for group in run.optimizer.param_groups for p in group["params"]]
-        counts = {name: slots.count(id(p)) for name, p in run.model.part(part).named_parameters()}
+        slots = Counter(id(p) for group in run.optimizer.param_groups for p in group["params"])
+        counts = {name: slots[id(p)] for name, p in run.model.part(part).named_parameters()}
         return {name: count for name, count in counts.items() if count}
 
     def _verdict(

@@ -112,9 +112,10 @@ def load_moments(
     tensors: dict[str, torch.Tensor],
 ) -> None:
     """Load the state that `named_moments` gave."""
+    owners = {name: parameter for parameter, name in names.items()}
     for name, value in tensors.items():
         key, _, owner = name.partition("/")
-        parameter = next(p for p, n in names.items() if n == owner)
+        parameter = owners[owner]
         # Adam's step count stays on the CPU unless the fused kernel keeps it on the device.
         optimizer.state[parameter][key] = value.to(parameter.device)
 
