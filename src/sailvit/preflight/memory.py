@@ -115,7 +115,7 @@ class _Size:
 
 def _features(model: MLLM, recipe: Recipe, stage: Stage, tiles: float) -> float:
     """Bytes of features that a step keeps, when each of its micro-batches has `tiles` tiles."""
-    spans = any(each.looks_ahead for each in known_objectives(stage.objectives))
+    spans = any(each.spans_step for each in known_objectives(stage.objectives))
     batches = stage.global_batch / (world() * stage.micro_batch)
     if not spans or stage.negatives == "micro_batch" or batches <= 1:
         return 0.0

@@ -262,3 +262,14 @@ def test_an_unknown_objective_is_named():
         RecipeError, match="unknown objective 'nextoken'; registered are: next_token, contrastive"
     ):
         make_objectives(["nextoken"])
+
+
+class Renamed(NextToken):
+    """An objective as it was written for the older name of `spans_step`."""
+
+    looks_ahead = True
+
+
+def test_the_older_name_of_an_attribute_is_refused_with_the_new_one():
+    with pytest.raises(RecipeError, match=r"Renamed sets looks_ahead, .* called spans_step"):
+        make_objectives([f"{__name__}:Renamed"])

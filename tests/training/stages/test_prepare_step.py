@@ -16,7 +16,7 @@ from sailvit.data.processing.collate import collate
 from sailvit.models.loading.build import build
 from sailvit.training.objectives.base import Contrastive
 from sailvit.training.stages.loop import _global_counts, accumulate
-from sailvit.training.stages.prepare_step import look_ahead
+from sailvit.training.stages.prepare_step import prepare_step
 from sailvit.training.stages.stage_run import StageRun
 from tiny_parts import TOWERS, Parts, captions, mixed_records, samples, save_tower
 from tiny_runs import stage, stage_run
@@ -159,7 +159,7 @@ def test_the_gradient_with_dropout_is_that_of_the_whole_loss(
     _, found = passed(ready, micro)
     ready.model.zero_grad()
     counts = _global_counts(ready, micro)
-    seeded = look_ahead(ready, micro)
+    seeded = prepare_step(ready, micro)
     made = []
     for batch in seeded:
         torch.manual_seed(batch.seed)

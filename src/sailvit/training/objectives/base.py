@@ -30,9 +30,9 @@ class Objective(nn.Module, ABC):
     """Whether the language must run."""
     needs_routers = False
     """Whether the scores of the language's experts are needed."""
-    looks_ahead = False
-    """Whether `prepare` computes the visual tokens of every micro-batch, so that the tower may
-    run twice."""
+    spans_step = False
+    """Whether terms span the whole step: `prepare` computes the visual tokens of every
+    micro-batch, so that the tower may run twice."""
 
     @abstractmethod
     def units(self, batch: Batch) -> int:
@@ -75,7 +75,7 @@ class Contrastive(Objective):
     captions of the same image.
     """
 
-    looks_ahead = True
+    spans_step = True
 
     def __init__(self) -> None:
         super().__init__()
@@ -223,6 +223,8 @@ def objective_class(name: str) -> type[Objective]:
     found = own_class(name, RecipeError)
     if not issubclass(found, Objective):
         raise RecipeError(f"{name} is no objective; expected a subclass of sailvit.Objective")
+    if hasattr(found, "looks_ahead"):
+        raise RecipeError(f"{name} sets looks_ahead, which now is called spans_step; rename it")
     if found.__abstractmethods__:
         raise RecipeError(
             f"{name} has no {' and no '.join(sorted(found.__abstractmethods__))}; every objective"

@@ -23,7 +23,7 @@ from sailvit.distributed.sharding import clip_gradients
 from sailvit.training.optim.optimizer import set_rate
 from sailvit.training.stages.callback import Callback
 from sailvit.training.stages.micro_batch import shared_loss
-from sailvit.training.stages.prepare_step import look_ahead
+from sailvit.training.stages.prepare_step import prepare_step
 from sailvit.training.stages.stage_run import StageRun, StepRecord
 
 
@@ -136,7 +136,7 @@ def accumulate(run: StageRun, batches: Sequence[Batch], counts: dict[str, int]) 
     # Two blocks, as autocast keeps its copies of weights until it ends, and those made here
     # have no graph to the weights.
     with bf16:
-        batches = look_ahead(run, batches)
+        batches = prepare_step(run, batches)
     with bf16:
         for batch in batches:
             loss, totals = shared_loss(run, batch, counts, last=batch is batches[-1])

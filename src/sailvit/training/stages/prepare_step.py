@@ -18,15 +18,15 @@ BYTES_PER_FEATURE = 4
 """Bytes of one number of a tower's features; a norm gives them, in fp32 under autocast too."""
 
 
-def look_ahead(run: StageRun, batches: Sequence[Batch]) -> list[Batch]:
+def prepare_step(run: StageRun, batches: Sequence[Batch]) -> list[Batch]:
     """Let objectives prepare for the step; returns the micro-batches with the kept features."""
     made, model = list(batches), run.model
     asked = [
         objective
         for objective in run.objectives.values()
-        if run.stage.negatives == "step" or not objective.looks_ahead
+        if run.stage.negatives == "step" or not objective.spans_step
     ]
-    if len(made) > 1 and any(objective.looks_ahead for objective in asked):
+    if len(made) > 1 and any(objective.spans_step for objective in asked):
         # Dropout has to be the same in both passes, else the gradient belongs to no loss.
         made = [dataclasses.replace(batch, seed=_seed(run, at)) for at, batch in enumerate(made)]
         made = _with_features(model, made, run.recipe.parallel.kept_features * 2**30)
