@@ -209,6 +209,7 @@ REFUSED = {
             *("<image_placeholder>", "<ImageHere>", "<Image>", "<IMAGE>"),
         )
     },
+    "turns as text": ({"conversations": json.dumps(SHOWN)}, "`conversations` '.*JSON as text"),
     "minicpm": (
         {"messages": talk("(<image>./</image>) what?", "a cat"), "image": "a.png"},
         "mark <image>./</image>",

@@ -171,3 +171,10 @@ def test_a_place_is_the_line_that_an_editor_shows(mark: bytes, tmp_path):
     assert places == [(str(tmp_path / "d.jsonl"), line) for line in (1, 4, 5)]
     with pytest.raises(DataError, match="line 5 is not JSON"):
         rows[2]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+def test_lines_in_utf_16_are_refused_when_they_open(tmp_path, encoding):
+    (tmp_path / "rows.jsonl").write_bytes('\ufeff{"a": 1}\n{"a": 2}\n'.encode(encoding))
+    with pytest.raises(DataError, match=r"rows.jsonl is UTF-16; expected lines in UTF-8"):
+        RowFile(CONFIG, tmp_path, RowOptions())

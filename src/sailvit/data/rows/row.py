@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from array import array
 from bisect import bisect_right
-from codecs import BOM_UTF8
+from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE
 from difflib import get_close_matches
 from functools import cached_property
 from hashlib import blake2b
@@ -175,6 +175,10 @@ def _line_offsets(path: Path) -> tuple[array[int], array[int]]:
     """
     offsets, blanks, at = array("q"), array("q"), 0
     with path.open("rb") as file:
+        if file.read(2) in (BOM_UTF16_LE, BOM_UTF16_BE):
+            # Its first line alone would be read as JSON, and no other.
+            raise DataError(f"{path} is UTF-16; expected lines in UTF-8: save it anew", kind="text")
+        file.seek(0)
         for line in file:
             mark = len(BOM_UTF8) if at == 0 and line.startswith(BOM_UTF8) else 0
             if line[mark:].isspace() or not line[mark:]:

@@ -133,9 +133,10 @@ def system_text(row: Mapping[str, Any], talk: Talk) -> str:
 def _given(row: Mapping[str, Any], key: str | None) -> Sequence[Any]:
     turns = None if key is None else row[key]
     if not isinstance(turns, list) or not turns:
+        found = f"keys {', '.join(row) or 'none'}" if key is None else f"`{key}` {turns!r}"
         raise DataError(
-            f"found keys {one_line(', '.join(row) or 'none', 200)}; expected a list of turns in"
-            " `conversations` or `messages`",
+            f"found {one_line(found, 200)}; expected a list of turns in `conversations` or"
+            " `messages`, not its JSON as text",
             kind="turns",
         )
     return turns
