@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from sailvit.core.bad_records import BadRecord, bad_record, left_out, met_once
+from sailvit.core.bad_records import BadRecord, bad_record, left_out, merged_quarantines
 from sailvit.core.errors import DataError
 
 OLD_BAD = {"source": "0.tar", "position": None, "id": None, "kind": "crc", "reason": "it differs"}
@@ -36,12 +36,12 @@ def test_lines_of_earlier_versions_are_read():
     assert BadRecord.from_line(OLD_BAD) == BadRecord(
         source="0.tar", kind="crc", reason="it differs"
     )
-    (bad,) = met_once([OLD_LINE])
+    (bad,) = merged_quarantines([OLD_LINE])
     assert (bad.stage, bad.step, bad.position, bad.count) == ("fine", 4, 4, 1)
 
 
 def test_a_step_that_was_repeated_counts_once():
     other = {**OLD_LINE, "rank": 1}
-    found = met_once([OLD_LINE, {**OLD_LINE, "step": 2}, OLD_LINE, other])
+    found = merged_quarantines([OLD_LINE, {**OLD_LINE, "step": 2}, OLD_LINE, other])
     assert [(bad.step, bad.rank) for bad in found] == [(2, 0), (4, 0), (4, 1)]
     assert left_out(found) == {"pairs": {"image": 3}}

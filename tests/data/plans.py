@@ -38,7 +38,7 @@ def loader_config(shares: dict[str, float], **settings) -> LoaderConfig:
     )
 
 
-def skewed_feed(sequence: int, global_batch: int = 64) -> LoaderConfig:
+def skewed_config(sequence: int, global_batch: int = 64) -> LoaderConfig:
     """The feed of the skewed mixture."""
     return loader_config(
         {"pictures": 0.7, "texts": 0.3}, sequence=sequence, global_batch=global_batch

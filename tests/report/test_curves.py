@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from sailvit.report.curves import envelope, evenly, finite, smoothed, thinned
+from sailvit.report.curves import envelope, finite, smoothed, spread_indices, thinned
 
 
 def test_smoothing_keeps_a_constant_and_does_not_lag_behind_a_slope():
@@ -37,8 +37,8 @@ def test_the_envelope_keeps_every_spike():
 
 
 def test_thinning_keeps_both_ends():
-    assert evenly(1000, 5).tolist() == [0, 250, 500, 749, 999]
-    assert evenly(3, 5).tolist() == [0, 1, 2]
+    assert spread_indices(1000, 5).tolist() == [0, 250, 500, 749, 999]
+    assert spread_indices(3, 5).tolist() == [0, 1, 2]
 
 
 def test_values_that_are_not_finite_are_left_out():

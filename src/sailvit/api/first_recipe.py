@@ -26,7 +26,7 @@ from sailvit.models.languages.positions import table_length
 from sailvit.models.loading.build import MetaModel, build
 from sailvit.preflight.memory import estimate_memory
 from sailvit.preflight.plan import cost_tables, plan
-from sailvit.preflight.samples import MeanSample, mixed_sample, read_sample
+from sailvit.preflight.samples import MeanSample, measured_sample, mixed_sample
 from sailvit.recipes.dialect import read_yaml
 from sailvit.recipes.loader import checked_recipe
 from sailvit.training.optim.optimizer import freeze
@@ -215,7 +215,7 @@ def _merge(config: ModelConfig) -> tuple[int, str]:
 
 def _measure(sources: dict[str, Source], model: MetaModel) -> _Measured:
     tables = cost_tables(sources, model, LONGEST)
-    samples = {name: read_sample(source, model, LONGEST) for name, source in sources.items()}
+    samples = {name: measured_sample(source, model, LONGEST) for name, source in sources.items()}
     sizes = {name: len(source) for name, source in sources.items()}
     # Without the tokenizer only means are known; twice the mean stands in for the percentile.
     tails = [

@@ -135,10 +135,10 @@ def quarantined(bad: BadRecord, step: int) -> QuarantinedRecord:
 
 def read_quarantine(run: RunFolder) -> list[QuarantinedRecord]:
     """The records that a run left out on all ranks, in the order of its steps."""
-    return met_once(chain.from_iterable(map(read_lines, run.quarantines)))
+    return merged_quarantines(chain.from_iterable(map(read_lines, run.quarantines)))
 
 
-def met_once(lines: Iterable[Mapping[str, Any]]) -> list[QuarantinedRecord]:
+def merged_quarantines(lines: Iterable[Mapping[str, Any]]) -> list[QuarantinedRecord]:
     """Lines of a run's quarantine, in the order of its steps; a step that was repeated counts
     once.
     """

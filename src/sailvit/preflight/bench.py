@@ -24,9 +24,9 @@ from sailvit.preflight.bench_data import BenchData, gather
 from sailvit.training.objectives.base import make_objectives
 from sailvit.training.optim.optimizer import freeze, make_optimizer
 from sailvit.training.stages.callback import Callback
-from sailvit.training.stages.loader_config import make_loader_config
 from sailvit.training.stages.loop import run_stage
 from sailvit.training.stages.precision import settled
+from sailvit.training.stages.stage_loader import make_loader_config
 from sailvit.training.stages.stage_run import StageRun, StepRecord
 
 _ENDLESS = 1 << 50

@@ -21,7 +21,7 @@ from sailvit.models.languages.positions import table_length
 from sailvit.models.loading.build import MetaModel, build
 from sailvit.models.measures.flops import flops_model
 from sailvit.preflight.memory import Memory, estimate_memory
-from sailvit.preflight.samples import MeanSample, assumed_sample, mixed_sample, read_sample
+from sailvit.preflight.samples import MeanSample, assumed_sample, measured_sample, mixed_sample
 from sailvit.preflight.storage import Storage, estimate_storage, storage_remarks
 from sailvit.training.checks.judging import NO_PAIRS, judge, tokenizer_problems
 from sailvit.training.checks.problems import (
@@ -34,7 +34,7 @@ from sailvit.training.checks.problems import (
 )
 from sailvit.training.objectives.base import known_objectives
 from sailvit.training.optim.optimizer import freeze
-from sailvit.training.stages.loader_config import samples_of, supply
+from sailvit.training.stages.stage_loader import samples_of, supply
 
 JUDGED = 1000
 """Records measured per source to judge it; training judges all of them."""
@@ -237,7 +237,7 @@ def _mean_samples(
     samples, problems = {}, {}
     for name, source in sources.items():
         try:
-            samples[name] = read_sample(source, model, recipe.sequence)
+            samples[name] = measured_sample(source, model, recipe.sequence)
         except DataError as error:
             problems[name] = f"sources.{name}: {error}"
     return samples, problems

@@ -53,7 +53,7 @@ def assumed_sample(model: MetaModel, sequence: int) -> MeanSample:
     return MeanSample(tiles, tokens, tokens**2, ASSUMED_TEXT / 2, 0.0, basis)
 
 
-def read_sample(source: Source, model: MetaModel, sequence: int) -> MeanSample:
+def measured_sample(source: Source, model: MetaModel, sequence: int) -> MeanSample:
     """The mean of records spread over a source; DataError when none of them can be read."""
     count = min(READ, len(source))
     measure = _measurer(model, sequence)

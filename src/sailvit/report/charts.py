@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from sailvit.core import formatting
-from sailvit.report.curves import Series, envelope, evenly, finite, smoothed, thinned
+from sailvit.report.curves import Series, envelope, finite, smoothed, spread_indices, thinned
 from sailvit.report.drawing import (
     BASE,
     FAINT,
@@ -263,7 +263,7 @@ def feature_charts(
 def _points(stored: Sequence[Sequence[float]]) -> Series:
     """float64[N, 2], evenly thinned."""
     points: Series = np.array(stored, dtype=np.float64).reshape(-1, 2)
-    return points[evenly(len(points), SCATTERED)]
+    return points[spread_indices(len(points), SCATTERED)]
 
 
 def _axis_names(explained: Sequence[float] | None) -> tuple[str, str]:

@@ -45,10 +45,10 @@ def envelope(x: Series, y: Series, buckets: int = POINTS) -> tuple[Series, Serie
 
 def thinned(x: Series, y: Series, points: int = POINTS) -> tuple[Series, Series]:
     """Evenly taken points, first and last included; for curves that are smooth already."""
-    chosen = evenly(len(x), points)
+    chosen = spread_indices(len(x), points)
     return x[chosen], y[chosen]
 
 
-def evenly(count: int, most: int) -> NDArray[np.int64]:
+def spread_indices(count: int, most: int) -> NDArray[np.int64]:
     """int64[min(count, most)]: indices spread over `count` items, first and last included."""
     return np.linspace(0, count - 1, min(count, most)).round().astype(np.int64)

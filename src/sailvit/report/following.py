@@ -13,7 +13,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from sailvit.core.bad_records import left_out, met_once
+from sailvit.core.bad_records import left_out, merged_quarantines
 from sailvit.core.errors import RunError
 from sailvit.core.lock import is_held
 from sailvit.core.ownership import LOCK
@@ -252,7 +252,7 @@ class Follower:
             file, lines = self._quarantine.get(path) or (Growing(path), [])
             self._quarantine[path] = file, _extended(lines, file)
         return left_out(
-            met_once(chain.from_iterable(lines for _, lines in self._quarantine.values()))
+            merged_quarantines(chain.from_iterable(lines for _, lines in self._quarantine.values()))
         )
 
 

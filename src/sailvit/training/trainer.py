@@ -56,9 +56,9 @@ from sailvit.training.output.manifest import note_changes, note_resume, run_day,
 from sailvit.training.output.quarantine import QuarantineLog
 from sailvit.training.stages.callback import Callback
 from sailvit.training.stages.journal import Journal, parts_note
-from sailvit.training.stages.loader_config import make_loader_config, target_of
 from sailvit.training.stages.loop import run_stage
 from sailvit.training.stages.precision import precision_note, settled
+from sailvit.training.stages.stage_loader import make_loader_config, target_of
 from sailvit.training.stages.stage_run import StageRun
 from sailvit.training.stages.start_from import load_start
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from plans import loader_config, random_plans, skewed, skewed_feed, table
+from plans import loader_config, random_plans, skewed, skewed_config, table
 
 from sailvit.core.errors import DataError
 from sailvit.data.sampling.balance import deal
@@ -87,7 +87,7 @@ def test_a_small_source_goes_round_while_a_large_one_is_in_its_first_epoch():
 
 
 def test_counts_of_the_cursor_add_up():
-    steps = list(islice(PackPlan(skewed_feed(4096, 8), skewed(300)).steps(), 10))
+    steps = list(islice(PackPlan(skewed_config(4096, 8), skewed(300)).steps(), 10))
     draws = [draw for step in steps for pack in step.packs for draw in pack]
     last = steps[-1].cursor
     assert (last["steps"], last["packs"], last["samples"]) == (10, 80, len(draws))
@@ -96,14 +96,14 @@ def test_counts_of_the_cursor_add_up():
 
 
 def test_another_global_batch_groups_the_same_packs():
-    eight, two = (PackPlan(skewed_feed(4096, size), skewed(300)).steps() for size in (8, 2))
+    eight, two = (PackPlan(skewed_config(4096, size), skewed(300)).steps() for size in (8, 2))
     assert [pack for step in islice(eight, 5) for pack in step.packs] == [
         pack for step in islice(two, 20) for pack in step.packs
     ]
 
 
 def test_any_number_of_ranks_shares_the_same_packs():
-    step = next(PackPlan(skewed_feed(4096, 64), skewed(300)).steps())
+    step = next(PackPlan(skewed_config(4096, 64), skewed(300)).steps())
     for world in (1, 2, 4, 8):
         ranks = deal(step.packs, world)
         assert sorted(pack for rank in ranks for pack in rank) == sorted(step.packs)
@@ -111,7 +111,7 @@ def test_any_number_of_ranks_shares_the_same_packs():
 
 @pytest.mark.parametrize("sequence", [4096, 8192])
 def test_packs_of_the_skewed_mixture_are_full_even_and_blended(sequence):
-    steps = list(islice(PackPlan(skewed_feed(sequence), skewed()).steps(), 16))
+    steps = list(islice(PackPlan(skewed_config(sequence), skewed()).steps(), 16))
     packs = [pack for step in steps for pack in step.packs]
     counts = Counter(draw.source for pack in packs for draw in pack)
     assert abs(counts["pictures"] / counts.total() - 0.7) < 0.005
@@ -126,7 +126,7 @@ def test_packs_of_the_skewed_mixture_are_full_even_and_blended(sequence):
 
 
 def test_a_cursor_of_another_feed_is_refused():
-    ours = skewed_feed(4096, 8)
+    ours = skewed_config(4096, 8)
     cursor = travelled(next(PackPlan(ours, skewed(300)).steps()).cursor)
     for change, message in [
         ({"sequence": 2048}, "with sequence 4096; expected 2048"),
@@ -148,7 +148,7 @@ def test_a_cursor_of_another_feed_is_refused():
 
 
 def test_the_plan_is_the_same_on_every_machine():
-    step = next(islice(PackPlan(skewed_feed(4096, 4), skewed(1000)).steps(), 5, None))
+    step = next(islice(PackPlan(skewed_config(4096, 4), skewed(1000)).steps(), 5, None))
     positions = [[draw.position for draw in pack] for pack in step.packs]
     assert positions == [
         [358, 134, 823],

@@ -19,7 +19,7 @@ from sailvit.training.output.manifest import (
     start_manifest,
     versions,
 )
-from sailvit.training.stages.loader_config import make_loader_config, samples_of, target_of
+from sailvit.training.stages.stage_loader import make_loader_config, samples_of, target_of
 from tiny_parts import Parts
 from tiny_runs import recipe, stage, stage_run
 

@@ -106,7 +106,7 @@ def _of_recipe(recipe: Recipe, stage: str | None) -> tuple[dict[str, Source], Lo
     """The sources of a stage, and its loader config."""
     from sailvit.core.errors import RecipeError
     from sailvit.data.sources import open_source
-    from sailvit.training.stages.loader_config import make_loader_config
+    from sailvit.training.stages.stage_loader import make_loader_config
 
     indexes = {chosen.name: index for index, chosen in enumerate(recipe.stages)}
     if stage is not None and stage not in indexes:

@@ -32,7 +32,7 @@ class Failure(NamedTuple):
     """Whether asking again cannot help."""
 
 
-def explained(error: Exception) -> Failure:
+def failure_of(error: Exception) -> Failure:
     """The failure that the error of one try means."""
     if isinstance(error, FileNotFoundError):
         said, advice = "the server has no such file", "check the URL, or upload the file again"
@@ -48,13 +48,13 @@ def explained(error: Exception) -> Failure:
         return Failure("unreachable", "the server refused access", advice, final=True)
     return Failure(
         "unreachable",
-        plain(str(error)),
+        telling_part(str(error)),
         "check the network and the server, then start again",
         final=False,
     )
 
 
-def plain(text: str) -> str:
+def telling_part(text: str) -> str:
     """The part of a library's message that says why, without URLs: they can hold tokens."""
     if status := re.search(r"status code: (\d{3}[\w ]*)", text):
         return f"the server answered {status[1].strip()}"

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, TypeVar
 
 from sailvit.core.errors import DataError
-from sailvit.data.remote.errors import OtherBytes, explained
+from sailvit.data.remote.errors import OtherBytes, failure_of
 from sailvit.data.remote.lru import PART, evict, lies_at, try_lock
 from sailvit.data.remote.requests import CacheConfig, FetchRequest
 from sailvit.data.remote.stores import open_store
@@ -97,7 +97,7 @@ class Fetcher:
             try:
                 return await self._try(request, file, progress)
             except (FileNotFoundError, ConnectionError, BaseError, OtherBytes) as error:
-                why = explained(error)
+                why = failure_of(error)
                 if wait is None or why.final:
                     count = "once" if tries == 1 else f"{tries} times"
                     where = f"{self._config.root}/{request.name}"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from sailvit.core.errors import DataError
-from sailvit.data.remote.errors import plain
+from sailvit.data.remote.errors import telling_part
 from sailvit.data.remote.requests import Access, CacheConfig
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def open_store(config: CacheConfig) -> Store:
         return _open(config)
     except (BaseError, ValueError) as error:
         raise DataError(
-            f"{config.root} cannot be opened ({plain(str(error))}); account, region and"
+            f"{config.root} cannot be opened ({telling_part(str(error))}); account, region and"
             " credentials come from the environment",
             kind="unreachable",
         ) from error

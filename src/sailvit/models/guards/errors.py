@@ -62,7 +62,7 @@ class ForeignErrors:
             raise ModelError(self._sentence(error)) from error
 
     def _sentence(self, error: BaseException) -> str:
-        return f"{self._doing}: {reason(error)}{self._advice}"
+        return f"{self._doing}: {short_reason(error)}{self._advice}"
 
 
 class Loading(ForeignErrors):
@@ -76,7 +76,7 @@ class Loading(ForeignErrors):
     def _sentence(self, error: BaseException) -> str:
         part, source = self._part, self._source
         if Path(source).is_dir():
-            return f"cannot load the {part} from the folder {source}: {reason(error)}"
+            return f"cannot load the {part} from the folder {source}: {short_reason(error)}"
         if Path(source).is_absolute() or source.startswith((".", "~")):
             return (
                 f"cannot load the {part}: there is no folder {source}; name one that holds a saved"
@@ -84,14 +84,14 @@ class Loading(ForeignErrors):
             )
         unreached = isinstance(error, OSError)
         return f"cannot load the {part} {source!r}: " + (
-            f"no such folder here, and from the hub: {reason(error)}. Check the name and the"
+            f"no such folder here, and from the hub: {short_reason(error)}. Check the name and the"
             " connection, or name a folder with a downloaded copy"
             if unreached
-            else reason(error)
+            else short_reason(error)
         )
 
 
-def reason(error: BaseException) -> str:
+def short_reason(error: BaseException) -> str:
     """The error's text in one line, without lists of class names, and with the error's type
     where the text needs it.
     """

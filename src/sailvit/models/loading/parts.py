@@ -23,7 +23,7 @@ from sailvit.core.layout import VisualLayout
 from sailvit.core.recipe import ImageConfig, ModelConfig, Part
 from sailvit.core.seeding import derive_seed
 from sailvit.models.guards.checkpoint_files import refuse_damaged, refuse_quantised
-from sailvit.models.guards.errors import ForeignErrors, Loading, reason
+from sailvit.models.guards.errors import ForeignErrors, Loading, short_reason
 from sailvit.models.guards.roles import refuse_language, vision_config
 from sailvit.models.languages.text_model import load_text_model, text_config, text_note
 from sailvit.models.packing.attention import TOWER, register_attention
@@ -215,7 +215,7 @@ def load_preprocessor(source: str, options: dict[str, Any], image: ImageConfig) 
             return {}
         if (Path(source) / "preprocessor_config.json").is_file():
             raise ModelError(
-                f"cannot read the preprocessor_config.json of the tower {source!r}: {reason(error)};"
+                f"cannot read the preprocessor_config.json of the tower {source!r}: {short_reason(error)};"
                 " download it again"
             ) from error
         raise ModelError(
