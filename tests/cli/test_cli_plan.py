@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -10,6 +12,8 @@ from typer.testing import CliRunner
 
 from sailvit.cli.plan import plan
 from sailvit.core.errors import ModelError
+from tiny_parts import Parts
+from tiny_runs import recipe, three_stages, write_data
 
 app = typer.Typer()
 app.command()(plan)
@@ -87,3 +91,39 @@ def test_it_fits_narrow_terminals_with_problems_first(width: int):
     assert not [line for line in tables if "…" in line or "..." in line]
     assert "tokens/" in text
     assert "5 problems, listed at the top" in text
+
+
+def test_measured_times_stand_beside_the_estimate(parts: Parts, tmp_path: Path):
+    made = recipe(parts, write_data(tmp_path), three_stages())
+    (tmp_path / "mine.yaml").write_text(made.model_dump_json())
+    arguments = [str(tmp_path / "mine.yaml"), "--tflops", "1", "--measure", "--devices", "2"]
+    environment = {"COLUMNS": "80", "NO_COLOR": "1"}
+    result = CliRunner().invoke(app, arguments, env=environment)
+    assert result.exit_code == 0, result.exception
+    text = result.output
+    tables = [line for line in text.splitlines() if line[:1] in "┏┃┡│└"]
+    assert max(map(len, tables)) <= 80
+    assert "estimated" in text
+    assert "measured" in text
+    assert re.search(r"Measured: \d+ steps here with random weights, x 2; MFU coarse", text)
+    all_stages = next(line for line in tables if line.startswith("│ all"))
+    assert len(re.findall(r"\d s", all_stages)) == 2, all_stages
+
+
+def test_a_recipe_with_problems_is_not_measured():
+    code, text = run("sailvit-large", "--tflops", "1", "--measure")
+    assert code == 1
+    assert "nothing is measured before the problems are mended" in text
+    assert "estimated" not in text
+
+
+def test_a_model_that_does_not_fit_is_said_and_the_estimate_stands(
+    parts: Parts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    made = recipe(parts, write_data(tmp_path), three_stages())
+    (tmp_path / "mine.yaml").write_text(made.model_dump_json())
+    monkeypatch.setattr("sailvit.preflight.bench.free_memory", lambda device: 1)
+    code, text = run(str(tmp_path / "mine.yaml"), "--tflops", "1", "--measure")
+    assert code == 0
+    assert "note not measured: stage coarse" in text
+    assert "FLOPs" in text

@@ -10,7 +10,8 @@ import torch
 from sailvit.core.errors import ModelError
 from sailvit.models.loading.build import build
 from sailvit.preflight import bench as module
-from sailvit.preflight.bench import bench
+from sailvit.preflight.bench import bench, quick_speeds
+from sailvit.preflight.plan import plan
 from tiny_parts import Parts
 from tiny_runs import recipe, three_stages, write_data
 
@@ -89,9 +90,37 @@ def test_a_model_that_does_not_fit_is_refused_before_it_is_made(
     monkeypatch.setattr(module, "free_memory", lambda device: 4 * numbers + 1)
     with pytest.raises(
         ModelError,
-        match=r"stage coarse: weights, gradients and moments take .* GiB are free on cpu",
+        match=r"stage coarse: weights, gradients and moments take .* MiB are free on cpu",
     ):
         bench(made, device=CPU, steps=1, warmup=1)
     monkeypatch.setattr(module, "free_memory", lambda device: 16 * numbers - 12 * language)
     with pytest.raises(ModelError, match="stage world"):
         bench(made, device=CPU, steps=1, warmup=1)
+
+
+def test_a_limit_by_time_ends_every_stage_after_a_steady_step(parts: Parts, tmp_path: Path):
+    made = recipe(parts, write_data(tmp_path), three_stages())
+    short = bench(made, device=CPU, steps=10**6, warmup=2, seconds=0)
+    assert [stage.steps for stage in short.stages] == [1, 1, 1]
+    first = made.model_copy(update={"stages": made.stages[:1]})
+    (longer,) = bench(first, device=CPU, steps=10**6, warmup=2, seconds=3).stages
+    assert 1 < longer.steps < 10**6
+
+
+@pytest.mark.parametrize(("speed", "packs"), [(1e15, 8), (1.0, 1)])
+def test_quick_speeds_take_as_many_packs_as_the_expected_speed_allows(
+    speed: float, packs: int, parts: Parts, tmp_path: Path
+):
+    stages = [{**stage, "global_batch": 16} for stage in three_stages()]
+    made = recipe(parts, write_data(tmp_path), stages)
+    speeds = quick_speeds(made, plan(made), speed, device=CPU, seconds=0.1)
+    assert list(speeds) == ["coarse", "fine", "world"]
+    assert {each.packs for each in speeds.values()} == {packs}
+    assert all(each.flops_per_s > 0 for each in speeds.values())
+
+
+def test_a_source_with_few_epochs_is_read_as_often_as_the_bench_needs(parts: Parts, tmp_path: Path):
+    only = three_stages()[:1]
+    only[0]["data"] = {"captions": {"share": 1, "epochs": 1}}
+    speed = bench(recipe(parts, write_data(tmp_path), only), device=CPU, steps=4, warmup=2)
+    assert speed.stages[0].steps == 4

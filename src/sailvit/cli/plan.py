@@ -4,6 +4,7 @@ training.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,10 +14,12 @@ from sailvit.cli.terminal.options import Set
 from sailvit.core.formatting import MISSING, counted, duration, flop_rate, short, size
 
 if TYPE_CHECKING:
+    import torch
     from rich.console import Console
     from rich.table import Table
 
     from sailvit.core.recipe import Precision, Recipe
+    from sailvit.preflight.bench import StageSpeed
     from sailvit.preflight.plan import Plan
     from sailvit.preflight.storage import Storage
 
@@ -41,6 +44,9 @@ def plan(
         bool,
         typer.Option("--weights", help="Load the weights too, and prove how packs are read."),
     ] = False,
+    measure: Annotated[
+        bool, typer.Option("--measure", help="Also time steps of every stage, ten seconds in all.")
+    ] = False,
 ) -> None:
     """Show a recipe's parts, tokens, memory and time; exit with 1 if it has problems."""
     del check
@@ -57,14 +63,14 @@ def plan(
     console = Console()
     _complain(console, made)
     if made.parameters:
-        peak = tflops * 1e12 if tflops else _measured_peak(loaded.precision)
-        _show(console, made, peak * mfu * devices)
-        source = "given" if tflops else "measured here"
-        console.print(f"Time at {flop_rate(peak)} ({source}) x {devices} x MFU {mfu:g}.")
+        speeds = _measured(console, loaded, made, mfu) if measure else {}
+        peak, given = _peak(loaded.precision, tflops)
+        _show(console, made, peak * mfu * devices, _times(made, speeds, devices))
+        console.print(f"Time at {flop_rate(peak)} ({given}) x {devices} x MFU {mfu:g}.")
+        _tell_basis(console, speeds, devices)
     proved = not weights or _prove(console, loaded)
     if made.problems:
-        told = counted(len(made.problems), "problem")
-        console.print(f"{told}, listed at the top", highlight=False)
+        console.print(f"{counted(len(made.problems), 'problem')}, listed at the top")
     if made.problems or not proved:
         raise typer.Exit(1)
 
@@ -85,14 +91,61 @@ def _prove(console: Console, recipe: Recipe) -> bool:
     return True
 
 
-def _show(console: Console, made: Plan, speed: float) -> None:
+def _measured(console: Console, recipe: Recipe, made: Plan, mfu: float) -> dict[str, StageSpeed]:
+    """The speed of every stage in some seconds of training; empty, with the reason on screen,
+    where that cannot be had.
+    """
+    from rich.markup import escape
+
+    from sailvit.core.errors import SailvitError
+    from sailvit.models.loading.quiet import quiet_libraries
+    from sailvit.preflight.bench import quick_speeds
+
+    if made.problems:
+        console.print("[yellow]note[/yellow] nothing is measured before the problems are mended")
+        return {}
+    quiet_libraries()
+    # This device's own peak, also where a plan for another one is asked for.
+    speed = mfu * _peak(recipe.precision)[0]
+    try:
+        with console.status("training every stage for some seconds"):
+            return quick_speeds(recipe, made, speed, device=_device())
+    except SailvitError as error:
+        console.print(f"[yellow]note[/yellow] not measured: {escape(str(error))}", highlight=False)
+        return {}
+
+
+def _times(
+    made: Plan, speeds: Mapping[str, StageSpeed], devices: int
+) -> dict[str, float | None] | None:
+    """Seconds that each stage takes on `devices` such devices; None where none was measured."""
+    if not speeds:
+        return None
+    return {s.name: s.seconds(speeds[s.name].flops_per_s * devices) for s in made.stages}
+
+
+def _tell_basis(console: Console, speeds: Mapping[str, StageSpeed], devices: int) -> None:
+    """Print what the measured times rest on; nothing where none was measured."""
+    if speeds:
+        steps = counted(sum(speed.steps for speed in speeds.values()), "step")
+        reached = ", ".join(f"{name} {speed.mfu:.2g}" for name, speed in speeds.items())
+        console.print(
+            f"Measured: {steps} here with random weights, x {devices}; MFU {reached}."
+            " Checkpoints, monitoring and evaluation come on top.",
+            highlight=False,
+        )
+
+
+def _show(
+    console: Console, made: Plan, speed: float, measured: Mapping[str, float | None] | None
+) -> None:
     console.print(parts_table(made))
     console.print(
         f"A tile of {made.tile_size} px is {made.tokens_per_tile} visual tokens; an image is at most"
         f" {counted(made.most_tiles, 'tile')},"
         f" {counted(made.most_tiles * made.tokens_per_tile, 'token')}.\n"
     )
-    console.print(stages_table(made, speed))
+    console.print(stages_table(made, speed, measured))
     for basis in dict.fromkeys(stage.sample.basis for stage in made.stages):
         console.print(f"Mean sample: {basis}. Memory is per device, unsharded.")
     if made.storage is not None:
@@ -125,14 +178,21 @@ def parts_table(made: Plan) -> Table:
     return table
 
 
-def stages_table(made: Plan, speed: float) -> Table:
-    """One row per stage: samples, tokens, steps, FLOPs, memory and time at `speed` FLOP/s."""
+def stages_table(
+    made: Plan, speed: float, measured: Mapping[str, float | None] | None = None
+) -> Table:
+    """One row per stage: samples, tokens, steps, FLOPs, memory and time at `speed` FLOP/s.
+
+    Where `measured` gives seconds by stage, these stand beside that time, in place of the FLOPs.
+    """
     from rich.table import Table
 
+    # Two short words stand one above the other, so that the table fits 80 columns.
+    headings = ["samples", "tokens/\nsample", "tokens", "steps", "FLOPs", "memory", "time"]
+    if measured is not None:
+        headings[4:] = ["memory", "time,\nestimated", "time,\nmeasured"]
     table = Table(padding=(0, 0, 0, 1))
     table.add_column("stage", overflow="fold")
-    # Two short words stand one above the other, so that the table fits 80 columns.
-    headings = ("samples", "tokens/\nsample", "tokens", "steps", "FLOPs", "memory", "time")
     for heading in headings:
         table.add_column(heading, justify="right", no_wrap=True)
     for stage in made.stages:
@@ -142,13 +202,26 @@ def stages_table(made: Plan, speed: float) -> Table:
             f"{stage.sample.tokens:,.0f}",
             short(stage.tokens),
             MISSING if stage.steps is None else f"{stage.steps:,}",
-            MISSING if stage.flops is None else f"{stage.flops:.2e}",
-            size(stage.memory.total),
-            duration(stage.seconds(speed)),
+            *_costs(stage.flops, size(stage.memory.total), speed, measured, stage.name),
         )
     if made.flops is not None and len(made.stages) > 1:
-        table.add_row("all", "", "", "", "", f"{made.flops:.2e}", "", duration(made.flops / speed))
+        whole = measured and {"all": sum(seconds or 0 for seconds in measured.values())}
+        table.add_row("all", *[""] * 4, *_costs(made.flops, "", speed, whole, "all"))
     return table
+
+
+def _costs(
+    flops: float | None,
+    memory: str,
+    speed: float,
+    measured: Mapping[str, float | None] | None,
+    name: str,
+) -> tuple[str, str, str]:
+    """The last three cells of a row."""
+    estimated = duration(None if flops is None else flops / speed)
+    if measured is not None:
+        return memory, estimated, duration(measured[name])
+    return MISSING if flops is None else f"{flops:.2e}", memory, estimated
 
 
 def storage_line(storage: Storage) -> str:
@@ -160,18 +233,22 @@ def storage_line(storage: Storage) -> str:
     )
 
 
-def _for_this_device(recipe: Recipe) -> Recipe:
+def _device() -> torch.device:
     import torch
 
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _for_this_device(recipe: Recipe) -> Recipe:
     from sailvit.training.stages.precision import settled
 
-    return settled(recipe, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    return settled(recipe, _device())
 
 
-def _measured_peak(precision: Precision) -> float:
-    import torch
-
+def _peak(precision: Precision, tflops: float | None = None) -> tuple[float, str]:
+    """FLOP/s of one device, and where the number comes from."""
     from sailvit.models.measures.peak import device_peak
 
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return device_peak(device, precision)
+    if tflops:
+        return tflops * 1e12, "given"
+    return device_peak(_device(), precision), "measured here"

@@ -4,6 +4,7 @@ sources that are not on this machine, with invented data.
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,12 +16,13 @@ from sailvit.core.memory import PeakMemory, free_memory
 from sailvit.core.recipe import Length, Recipe
 from sailvit.core.run import RunFolder
 from sailvit.data.loading.loader import Loader
-from sailvit.distributed.processes import world
+from sailvit.distributed.processes import sum_counts, world
 from sailvit.models.loading.build import ModelBundle, build
 from sailvit.models.measures.flops import flops_model
 from sailvit.models.measures.peak import datasheet_peak, matmul_rate
 from sailvit.models.structure.parallel import parallelize
 from sailvit.preflight.bench_data import BenchData, gather
+from sailvit.preflight.plan import Plan
 from sailvit.training.objectives.base import make_objectives
 from sailvit.training.optim.optimizer import freeze, make_optimizer
 from sailvit.training.stages.callback import Callback
@@ -92,10 +94,19 @@ class Speed:
 
 
 def bench(
-    recipe: Recipe, *, device: torch.device, steps: int = 10, warmup: int = 3, packs: int = 8
+    recipe: Recipe,
+    *,
+    device: torch.device,
+    steps: int = 10,
+    warmup: int = 3,
+    packs: int = 8,
+    seconds: float | None = None,
 ) -> Speed:
     """The speed of every stage of `recipe`, in steps of its `global_batch`, but at most `packs`
     packs per process.
+
+    With `seconds`, each stage ends when its share of them has passed since its first step, though
+    not before its first steady step.
 
     Raises:
         ModelError: a config cannot be found, grid and connector do not fit, or weights and
@@ -116,7 +127,8 @@ def bench(
     bundle.mllm.train()
     stages = []
     for index in range(len(recipe.stages)):
-        watch = _Watch(PeakMemory(device), warmup, steps)
+        limit = None if seconds is None else seconds / len(recipe.stages)
+        watch = _Watch(PeakMemory(device), warmup, steps, limit)
         run = _stage_run(recipe, index, bundle, data, device=device, peak=measured)
         run_stage(run, [watch])
         stages.append(watch.speed(run, listed))
@@ -130,6 +142,26 @@ def bench(
         invented=data.invented,
         stages=tuple(stages),
     )
+
+
+def quick_speeds(
+    recipe: Recipe, made: Plan, speed: float, *, device: torch.device, seconds: float = 10.0
+) -> dict[str, StageSpeed]:
+    """The speed of each stage by its name, from about `seconds` of training in all.
+
+    The plan `made` and `speed`, the expected FLOP/s, choose how many packs a step has here: few
+    enough for several steps of every stage.
+    """
+    # Two steps of warm-up and, where the expectation is four times too high, one steady step.
+    step = seconds / len(made.stages) / 12
+    packs = [
+        step * speed * stage.steps * asked.global_batch / stage.flops
+        for stage, asked in zip(made.stages, recipe.stages, strict=True)
+        if stage.flops and stage.steps
+    ]
+    most = max(1, min(8, *map(int, packs)))
+    found = bench(recipe, device=device, steps=1000, warmup=2, packs=most, seconds=seconds)
+    return {stage.name: stage for stage in found.stages}
 
 
 def _refuse_too_large(recipe: Recipe, device: torch.device) -> None:
@@ -157,10 +189,12 @@ def _refuse_too_large(recipe: Recipe, device: torch.device) -> None:
 class _Watch(Callback):
     """Keeps the records of steady steps and ends the stage after the last."""
 
-    def __init__(self, memory: PeakMemory, warmup: int, steps: int) -> None:
+    def __init__(self, memory: PeakMemory, warmup: int, steps: int, limit: float | None) -> None:
         self._memory = memory
         self._warmup = warmup
         self._last = warmup + steps
+        self._limit = limit
+        self._started = 0.0
         self._records: list[StepRecord] = []
         self._begin = (0, 0)
 
@@ -171,11 +205,17 @@ class _Watch(Callback):
     def step_ended(self, run: StageRun, record: StepRecord) -> None:
         """Note the step."""
         # The first steps also load kernels, compile, and fill caches and the loader's prefetch.
+        if record.step == 1:
+            self._started = time.perf_counter()
         if record.step <= self._warmup:
             self._begin = (record.samples, record.tokens)
         else:
             self._records.append(record)
         run.stop = record.step >= self._last
+        if self._limit is not None and self._records:
+            late = time.perf_counter() - self._started >= self._limit
+            # Clocks differ, and processes have to stop together.
+            run.stop = run.stop or sum_counts([int(late)], run.device)[0] > 0
 
     def speed(self, run: StageRun, listed: float | None) -> StageSpeed:
         """The figures; `listed` is the maker's peak."""
@@ -239,13 +279,16 @@ def _stage_run(
 
 def _shortened(recipe: Recipe, packs: int) -> Recipe:
     """The recipe with endless stages of steps that one device can take."""
-    endless = Length(tokens=_ENDLESS)
-    changes = [
-        {"length": endless, "global_batch": min(stage.global_batch, packs)}
-        for stage in recipe.stages
-    ]
-    stages = [
-        stage.model_copy(update=change)
-        for stage, change in zip(recipe.stages, changes, strict=True)
-    ]
+    stages = []
+    for stage in recipe.stages:
+        data = stage.data
+        if isinstance(data, dict):
+            # A source that may be read once only would end the stage within the warm-up.
+            data = {name: p.model_copy(update={"epochs": None}) for name, p in data.items()}
+        change = {
+            "length": Length(tokens=_ENDLESS),
+            "global_batch": min(stage.global_batch, packs),
+            "data": data,
+        }
+        stages.append(stage.model_copy(update=change))
     return recipe.model_copy(update={"stages": stages})
