@@ -20,7 +20,7 @@ MAGIC = {b"\x89PNG": "png", b"\xff\xd8\xff": "jpeg", b"RIFF": "webp", b"GIF8": "
 
 
 def llava_row(record: Record, images: list[str]) -> dict[str, Any]:
-    """A record as a row that format `llava` reads; `images` are the file names of its images."""
+    """A record as a row that format `llava` reads; `images` are the names of its image files."""
     turns = [
         {"from": SPEAKERS[turn.role], "value": turn.text, **turn_flags(turn)}
         for turn in record.turns

@@ -1,1 +1,1 @@
-"""Drawn data: the demo world, charts and documents."""
+"""Data drawn by code: the demo's world, charts and documents."""

@@ -1,4 +1,4 @@
-"""Drawn sources: what they share, and how their options are read."""
+"""The base of all drawn sources, and how their options are read."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ Options = TypeVar("Options", bound=Config)
 
 
 class DrawnSource(ABC):
-    """`size` records, each a pure function of what determines the source and of its position."""
+    """`size` records; each depends on the source's options and on its position alone."""
 
     version: ClassVar[int] = 1
-    """Raised whenever the same options give other records."""
+    """Raise it when the same options give other records: it is part of the fingerprint."""
     noun: ClassVar[str]
     """What its records show, in plural."""
 
     def __init__(self, size: int, seed: int, shares: Mapping[str, float], *stream: str) -> None:
-        """`shares` are those of the kinds of records, `stream` the name of its random numbers."""
+        """`shares` are those of the kinds of records; `stream` names the random numbers."""
         self._size = size
-        # Other mixtures get other streams: two sources of one seed must not show the same in the
-        # same order.
+        # The shares belong to the seed: two sources of one seed, a training and an evaluation
+        # mixture, say, must not show the same records in the same order.
         self._stream = derive_seed(seed, *stream, *map(str, sorted(shares.items())))
         self._names = sorted(shares)
         self._limits = list(accumulate(shares[name] for name in self._names))
@@ -44,7 +44,7 @@ class DrawnSource(ABC):
         return self._size
 
     def __getitem__(self, position: int) -> Record:
-        """The record at `position`; nothing is drawn yet."""
+        """The record at `position`; its pixels are not drawn yet."""
         if not 0 <= position < self._size:
             raise IndexError(f"position {position} of {self._size} {self.noun}")
         rng = numpy_generator(self._stream, position)
@@ -54,25 +54,25 @@ class DrawnSource(ABC):
 
     @abstractmethod
     def record(self, position: int, kind: str, rng: np.random.Generator) -> Record:
-        """The record of this kind at `position`; `rng` is its own."""
+        """The record of this kind at `position`; `rng` belongs to this record alone."""
 
     @property
     @abstractmethod
     def determined_by(self) -> list[Any]:
-        """What determines the records beside the version, as JSON values."""
+        """All that the records depend on beside the version, as JSON values."""
 
     @cached_property
     def fingerprint(self) -> str:
-        """Hash of what determines the records."""
+        """Hash of all that the records depend on."""
         text = json.dumps([self.version, *self.determined_by], sort_keys=True)
         return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
 def named_shares(value: Any, known: Collection[str], lacks: str) -> Any:
-    """Shares by name; a bare name or a list of names stands for equal shares.
+    """Shares by name; a single name or a list of names gives equal shares.
 
-    ValueError, which begins with `lacks`, for a name that is not known; other types pass, as
-    the field's own check refuses them.
+    An unknown name raises ValueError, whose text begins with `lacks`. Values of other types are
+    returned as they are: the field's own check refuses them.
     """
     names = [value] if isinstance(value, str) else value
     shares = dict.fromkeys(names, 1.0) if isinstance(names, list | tuple) else names
@@ -84,7 +84,7 @@ def named_shares(value: Any, known: Collection[str], lacks: str) -> Any:
 
 
 def drawn_options(kind: type[Options], values: Mapping[str, Any], what: str) -> Options:
-    """The options of a drawn source; DataError with all that does not hold."""
+    """The options of a drawn source; DataError that lists all problems."""
     try:
         return kind.model_validate(values)
     except ValidationError as error:

@@ -64,8 +64,8 @@ class Endpoint:
                 if failures >= PATIENCE:
                     raise EndpointError(
                         f"the last {failures} records got no answer from {self._server.url}"
-                        f" ({reply.error}); what came before is kept: start again when the server"
-                        " works"
+                        f" ({reply.error}); what came before is kept: start again when the"
+                        " server works"
                     )
                 yield reply
         finally:

@@ -62,8 +62,8 @@ class LocalModel:
         return key, reply
 
     def _replies(self, records: Sequence[Record]) -> list[Reply]:
-        """The model's replies. If a batch fails, its records are asked about one by one, so that
-        only the bad one fails.
+        """The model's replies. If a batch fails, its records are asked about one by one, so
+        that only the bad one fails.
         """
         if not records:
             return []

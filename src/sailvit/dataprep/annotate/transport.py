@@ -118,7 +118,7 @@ def _is_refused(error: BaseException | None) -> bool:
 
 def _read(response: Any, deadline: float) -> bytes:
     """The whole body, by the deadline."""
-    # The client's time-out is per read: a server that sends a few bytes at a time never meets it.
+    # The client's time-out is per read: a server that sends a byte at a time would never end.
     body = bytearray()
     for block in response.iter_bytes():
         body += block

@@ -180,8 +180,8 @@ class _Curator:
             yield np.flatnonzero(self._kept[start : start + _CHUNK]) + start
 
     def _enter(self, dropped: Dropped, first: int) -> None:
-        """Mark records as dropped and report them; the report's entry of the step's first filter
-        is number `first`.
+        """Mark records as dropped and report them; the report's entry of the step's first
+        filter is number `first`.
         """
         for index, drop in dropped:
             self._kept[drop.position] = False

@@ -32,7 +32,7 @@ class Resampling(Config):
     strength: Positive = 1.0
     """1 brings shares down to `share`, less than 1 only part of the way."""
     floor: Annotated[float, Field(ge=0, le=1)] = 0.1
-    """Lowest probability; at 0, nearly all records with a very frequent phrase would be lost."""
+    """Lowest probability; at 0, nearly all records with a very frequent phrase are lost."""
     template: Share = 0.9
     """N-grams of a share from here on are ignored: where nearly all records have one, dropping
     some makes it no rarer."""

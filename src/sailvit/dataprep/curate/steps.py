@@ -35,7 +35,7 @@ UNREADABLE = -1
 """In place of a filter's index: the record cannot be read."""
 
 Dropped = list[tuple[int, Drop]]
-"""Dropped records, each with the index of the filter among those of the step, or `UNREADABLE`."""
+"""Dropped records, each with the index of the step's filter that objected, or `UNREADABLE`."""
 
 
 @dataclass(frozen=True)

@@ -35,8 +35,8 @@ def _pieces(
     tokenizer: FastTokenizer, tokens: Sequence[int], trained: Sequence[bool]
 ) -> Iterator[tuple[int, int, str]]:
     """Begin, end and text of each chip."""
-    # Some tokenizers drop the blank before a word that is decoded alone: so each chip is decoded
-    # after the one before it, and the text that this adds is the chip's.
+    # Some tokenizers drop the blank before a word that is decoded alone: so each chip is
+    # decoded after the one before it, and the text that this adds is the chip's.
     before, begin = 0, 0
     for end in range(1, len(tokens) + 1):
         known = _decoded(tokenizer, tokens[before:begin])

@@ -85,7 +85,7 @@ class Entries:
     def write(
         self, folder: Path, shard: str, file: FileMark, *, modified: int | None = None
     ) -> ShardMark:
-        """Write the index of `shard` below `folder`; returns the shard's part of the manifest."""
+        """Write the index of `shard` below `folder`; returns its part of the manifest."""
         index = io.BytesIO()
         np.save(index, np.array(self._rows, ENTRY), allow_pickle=False)
         return ShardMark(

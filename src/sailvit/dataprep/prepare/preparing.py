@@ -75,8 +75,8 @@ class PrepareConfig(Config):
     shard_samples: int | None = None
     """Records per shard; None: as many as `shard_bytes` gives."""
     decode: bool = False
-    """Whether every image is decoded, so that damaged ones are found now; false: only its header
-    is read."""
+    """Whether every image is decoded, so that damaged ones are found now; false: only its
+    header is read."""
 
 
 @dataclass(frozen=True)

@@ -50,8 +50,8 @@ class IndexConfig(Config):
     """Options of the format's reader: `kind`, `prompts`."""
 
     def settings(self, old: Manifest | None) -> dict[str, Any]:
-        """The manifest's fields that do not come from shards; a folder that `data prepare` wrote
-        keeps its origin.
+        """The manifest's fields that do not come from shards; a folder that `data prepare`
+        wrote keeps its origin.
         """
         prepared = old is not None and old.made.get("command") == "prepare"
         return {

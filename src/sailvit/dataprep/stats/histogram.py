@@ -63,7 +63,7 @@ class Histogram:
         return 2 ** (place / _PER_OCTAVE), 2 ** ((place + 1) / _PER_OCTAVE)
 
     def _quantile(self, share: float) -> float:
-        """The middle of the quantile's bin, at least the smallest value and at most the largest."""
+        """The middle of the quantile's bin, but not outside the range of the values."""
         seen, wanted = 0, share * (self.count - 1)
         for place in sorted(self._bins):
             seen += self._bins[place]

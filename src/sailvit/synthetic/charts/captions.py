@@ -1,4 +1,4 @@
-"""Captions of charts: every statement in them is true of the drawing."""
+"""Captions of charts, in which every statement is true of the drawing."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ REQUESTS = (
     "Summarise what the chart shows.",
     "What does this chart tell?",
 )
-"""What asks for a caption."""
+"""Requests for a caption."""
 
 
 def caption_of(rng: np.random.Generator, chart: Table | Cloud) -> str:
@@ -32,7 +32,8 @@ def _table_caption(rng: np.random.Generator, table: Table) -> str:
     what = _with_article(KIND_NAMES[table.kind])
     openings = (
         f'{what} titled "{table.title}". It shows the {table.quantity.name}{unit}',
-        f'This is {what[0].lower()}{what[1:]} with the title "{table.title}", showing the {table.quantity.name}{unit}',
+        f'This is {what[0].lower()}{what[1:]} with the title "{table.title}",'
+        f" showing the {table.quantity.name}{unit}",
     )
     whom = f" of {listed(table.series)}" if table.group else ""
     sentences = [f"{openings[rng.integers(2)]}{whom} {table.across.at} {listed(table.labels)}"]
@@ -42,7 +43,7 @@ def _table_caption(rng: np.random.Generator, table: Table) -> str:
 
 
 def _facts(table: Table, row: int) -> list[str]:
-    """What stands out in one series."""
+    """The highest and the lowest value of one series, if there is only one of them."""
     values = table.values[row]
     name = (
         of_series(table, row) if table.kind != "box" else f"the median of the {table.quantity.name}"
@@ -61,11 +62,13 @@ def _cloud_caption(rng: np.random.Generator, cloud: Cloud) -> str:
     count = len(cloud.everything)
     openings = ("A scatter plot", "This scatter plot")
     text = f'{openings[rng.integers(2)]} titled "{cloud.title}" '
-    text += f"shows {cloud.y} in {cloud.units[1]} against {cloud.x} in {cloud.units[0]} for {count} points"
+    text += f"shows {cloud.y} in {cloud.units[1]} against {cloud.x} in {cloud.units[0]}"
+    text += f" for {count} points"
     if len(cloud.groups) > 1:
         groups = zip(cloud.groups, cloud.points, strict=True)
         text += f": {listed(tuple(f'{len(points)} of {name}' for name, points in groups))}"
-    with np.errstate(invalid="ignore"):  # Points in one line along an axis have no correlation.
+    # Points on one line along an axis have no correlation: 0 / 0.
+    with np.errstate(invalid="ignore"):
         correlation = float(np.corrcoef(np.array(cloud.everything, dtype=float).T)[0, 1])
     if abs(correlation) > 0.7:
         way = "rises" if correlation > 0 else "falls"

@@ -1,4 +1,6 @@
-"""Scatter plots: groups of points on grid places, with questions about them."""
+"""Scatter plots: groups of points whose coordinates can be read off the grid, and questions
+about them.
+"""
 
 from __future__ import annotations
 
@@ -26,30 +28,30 @@ _GROUPS = ("brands", "cities", "teams", "crops", "animals", "methods")
 
 @dataclass(frozen=True)
 class Cloud:
-    """A scatter plot's content. All points lie on grid lines or half-way between two, each in a
-    place of its own.
+    """The content of a scatter plot. Every coordinate lies on a grid line or half-way between
+    two, and no two points are at the same place.
     """
 
     title: str
-    """Stands above it."""
+    """The title."""
     x: str
-    """What the horizontal axis shows."""
+    """Measure of the horizontal axis."""
     y: str
-    """What the vertical axis shows."""
+    """Measure of the vertical axis."""
     units: tuple[str, str]
-    """Units of both."""
+    """Units of both measures."""
     noun: str
-    """What a group is: `team`."""
+    """What a group is, such as `team`."""
     groups: tuple[str, ...]
     """Names in the legend; one empty name for a single group."""
     points: tuple[tuple[tuple[int, int], ...], ...]
-    """Per group, the points."""
+    """The points of each group."""
     steps: tuple[int, int]
     """Distance of grid lines along both axes."""
     tops: tuple[int, int]
     """Ends of both axes, which start at 0."""
     colours: Colours
-    """Of the groups."""
+    """Colours of the groups."""
 
     @property
     def everything(self) -> list[tuple[int, int]]:
@@ -67,7 +69,7 @@ def draw_cloud(rng: np.random.Generator) -> Cloud:
     slope = rng.choice((-1, 0, 1))
     places = _places(rng, 2 * lines, int(rng.integers(3 * count, 6 * count + 1)), slope)
     points = [(int(i) * steps[0] // 2, int(j) * steps[1] // 2) for i, j in places]
-    # One point for every group, then at random.
+    # Every group gets one point, the other points are dealt at random.
     owners = np.concatenate([np.arange(count), rng.integers(0, count, len(points) - count)])
     return Cloud(
         title=f"{y.capitalize()} and {x}" + (f" by {kin.noun}" if count > 1 else ""),
@@ -89,7 +91,9 @@ def draw_cloud(rng: np.random.Generator) -> Cloud:
 def _places(
     rng: np.random.Generator, sides: NDArray[np.int64], count: int, slope: int
 ) -> list[tuple[int, int]]:
-    """`count` different half grid places inside the frame, along a slope if there is one."""
+    """`count` different places inside the frame, in half steps of the grid; along a slope of 1
+    or -1, or anywhere for 0.
+    """
     taken: dict[tuple[int, int], None] = {}
     while len(taken) < count:
         across = rng.uniform(0, 1)
@@ -120,7 +124,8 @@ def _about_points(rng: np.random.Generator, cloud: Cloud) -> list[ChartQuestion]
         word, wanted = (("highest", max(along)), ("lowest", min(along)))[rng.integers(2)]
         place = only(along, wanted)
         if place is not None:
-            text = f"What is the {names[1]} of the point with the {word} {names[0]}, in {cloud.units[1 - axis]}?"
+            text = f"What is the {names[1]} of the point with the {word} {names[0]}"
+            text += f", in {cloud.units[1 - axis]}?"
             found.append(ChartQuestion("end point", text, str(points[place][1 - axis])))
     return found
 

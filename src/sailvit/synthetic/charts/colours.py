@@ -1,5 +1,5 @@
-"""Colours of bars, lines and slices: some have names that can be asked for, others come from a
-colour map.
+"""Colours of bars, lines and slices: some have names, for questions about them, others come
+from a colour map.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ NAMED = {
     "pink": "#f48fb8",
     "black": "#222222",
 }
-"""Colours that nobody calls by another's name."""
+"""Colours of which everybody gives the same name."""
 _MAPS = ("tab10", "Set2", "Dark2", "Accent", "Paired", "tab20b")
 _RAMPS = ("viridis", "plasma", "cividis", "Blues", "Greens", "magma")
 
@@ -32,13 +32,13 @@ class Colours:
     """One colour for each series or slice."""
 
     codes: tuple[str, ...]
-    """`#rrggbb`."""
+    """Colours as `#rrggbb`."""
     names: tuple[str, ...] = ()
-    """Their names; empty where they have none that is sure."""
+    """Their names; empty where they have no certain ones."""
 
 
 def some_colours(rng: np.random.Generator, count: int) -> Colours:
-    """`count` different colours, named ones half of the time."""
+    """`count` different colours; half of the time all of them have names."""
     if rng.random() < 0.5:
         names = [list(NAMED)[index] for index in rng.permutation(len(NAMED))[:count].tolist()]
         return Colours(tuple(NAMED[name] for name in names), tuple(names))

@@ -1,4 +1,4 @@
-"""Charts as pixels, drawn by matplotlib when somebody looks."""
+"""Draws charts with matplotlib when their pixels are needed."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ _MARKS: dict[str, Callable[[Axes, Any, Style], None]] = {
     "box": marks.draw_boxes,
     "scatter": marks.draw_points,
 }
-# matplotlib's settings are one per process, so threads draw one after another.
+# matplotlib has one set of settings per process, so threads must draw one after another.
 _ONE_AT_A_TIME = threading.Lock()
 
 
 @dataclass(frozen=True)
 class ChartDrawing:
-    """A chart that is drawn when its pixels are asked for; the same pixels at every call of one
-    matplotlib version.
+    """A chart that is drawn when its pixels are needed; every drawing by one version of
+    matplotlib has the same pixels.
     """
 
     chart: Table | Cloud
-    """What it shows."""
+    """Its content."""
     style: Style
     """How it looks."""
 
@@ -55,15 +55,17 @@ class ChartDrawing:
     def pixels(self) -> np.ndarray:
         """uint8[H, W, 3]."""
         with _ONE_AT_A_TIME, mpl.rc_context():
+            # The user's own settings must not change the pixels.
             mpl.rcdefaults()
             canvas = FigureCanvasAgg(self.figure())
             canvas.draw()
             return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
     def figure(self) -> Figure:
-        """The figure, laid out but not rendered; sets matplotlib's settings, so call it inside
+        """The figure, not rendered yet. It changes matplotlib's settings: call it inside
         `rc_context`.
         """
+        # Not from pyplot, which would keep every figure alive (docs/decisions/005).
         mpl.rcParams.update(self.style.settings)
         inches = (self.style.width / DPI, self.style.height / DPI)
         figure = Figure(
@@ -78,7 +80,7 @@ class ChartDrawing:
         return figure
 
     def _legend(self) -> str | None:
-        """Title of the legend, or None when the chart needs no legend."""
+        """Title of the legend; None: the chart needs no legend."""
         if isinstance(self.chart, Cloud):
             return self.chart.noun.capitalize() if len(self.chart.groups) > 1 else None
         if self.chart.kind == "pie":

@@ -1,7 +1,7 @@
-"""The marks of every kind of chart: bars, lines, slices, cells, boxes and points, in
-matplotlib's axes.
+"""Draws the marks of every kind of chart into matplotlib's axes: bars, lines, slices, cells,
+boxes and points.
 
-Values are drawn as the integers they are; only the labels of ticks put the decimal point in.
+Values are drawn as integers, in units of the last decimal; only labels have a decimal point.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _MARKERS = "os^D"
 
 
 def draw_bars(axes: Axes, table: Table, style: Style) -> None:
-    """Bars side by side, upright or lying."""
+    """Draw bars side by side, vertical or horizontal."""
     flat = table.kind == "horizontal"
     slot = style.thickness / len(table.series)
     places = np.arange(len(table.labels)) - (len(table.series) - 1) / 2 * slot
@@ -47,8 +47,8 @@ def draw_bars(axes: Axes, table: Table, style: Style) -> None:
 def _print_values(
     axes: Axes, bars: Any, table: Table, values: tuple[int, ...], *, style: Style, slot: float
 ) -> None:
-    """Numbers at the ends of bars, with room on the axis for them; upright where bars are
-    narrow.
+    """Write numbers at the ends of bars, and extend the axis so that they fit; the text is
+    vertical where bars are narrow.
     """
     longest = max(style.text_width(table.text(value)) for row in table.values for value in row)
     flat = table.kind == "horizontal"
@@ -63,7 +63,7 @@ def _print_values(
 
 
 def draw_stack(axes: Axes, table: Table, style: Style) -> None:
-    """Bars on top of each other."""
+    """Draw bars on top of each other."""
     base = np.zeros(len(table.labels))
     for name, values, colour in zip(table.series, table.values, table.colours.codes, strict=True):
         bars = axes.bar(
@@ -85,7 +85,7 @@ def draw_stack(axes: Axes, table: Table, style: Style) -> None:
 
 
 def draw_histogram(axes: Axes, table: Table, style: Style) -> None:
-    """Bars without gaps, between ticks at the bins' ends."""
+    """Draw bars without gaps, with ticks at the edges of the bins."""
     (values,) = table.values
     bars = axes.bar(
         range(len(values)), values, 1.0, align="edge", color=table.colours.codes[0], edgecolor=_INK
@@ -101,8 +101,9 @@ def draw_histogram(axes: Axes, table: Table, style: Style) -> None:
 
 
 def draw_lines(axes: Axes, table: Table, style: Style) -> None:
-    """Lines from label to label; without their own markers, dots show where the values are."""
+    """Draw lines from label to label."""
     for index, (name, values) in enumerate(zip(table.series, table.values, strict=True)):
+        # A style without markers gets dots: values are at the labels, not between them.
         marker = style.marker or "."
         axes.plot(
             range(len(values)),
@@ -118,7 +119,7 @@ def draw_lines(axes: Axes, table: Table, style: Style) -> None:
 
 
 def draw_areas(axes: Axes, table: Table, style: Style) -> None:
-    """Layers on top of each other, from label to label."""
+    """Draw layers on top of each other, from label to label."""
     names = table.series if table.group else ()
     axes.stackplot(
         range(len(table.labels)),
@@ -127,7 +128,7 @@ def draw_areas(axes: Axes, table: Table, style: Style) -> None:
         colors=table.colours.codes,
         edgecolor=_INK,
     )
-    # The grid lies over the layers: it is what values are read by.
+    # The grid must lie over the layers, as values are read off it.
     axes.set_axisbelow(False)
     value_axis(axes, table, style, "y")
     label_axis(axes, table, style, "x", every_grid=True)
@@ -136,7 +137,7 @@ def draw_areas(axes: Axes, table: Table, style: Style) -> None:
 
 
 def draw_pie(axes: Axes, table: Table, style: Style) -> None:
-    """Slices with their percentages inside, and their names beside them or in a legend."""
+    """Draw slices with percentages in them, and names beside them or in a legend."""
     (values,) = table.values
     beside = pie_radius(table, style)
     wedges, *_ = axes.pie(
@@ -159,11 +160,11 @@ def draw_pie(axes: Axes, table: Table, style: Style) -> None:
 
 
 def pie_radius(table: Table, style: Style) -> float | None:
-    """Radius that leaves room for names beside the slices; None when they have to go into a
+    """Radius of a pie that leaves space for names beside the slices; None: the names go into a
     legend.
     """
-    # The axes reach from -1.25 to 1.25 and take about three quarters of the shorter side; names
-    # stand at 1.1 radii.
+    # The axes go from -1.25 to 1.25 and take about three quarters of the shorter side; names
+    # are at 1.1 radii.
     widest = (
         2.5 * max(map(style.text_width, table.labels)) / (0.75 * min(style.width, style.height))
     )
@@ -173,7 +174,7 @@ def pie_radius(table: Table, style: Style) -> float | None:
 
 
 def draw_heat(axes: Axes, table: Table, style: Style) -> None:
-    """Cells with their values in them."""
+    """Draw cells with their values in them, and a colour bar."""
     values = np.array(table.values)
     ramp = mpl.colormaps[style.ramp]
     image = axes.imshow(values, cmap=ramp, vmin=0, vmax=table.top, aspect="auto")
@@ -189,7 +190,7 @@ def draw_heat(axes: Axes, table: Table, style: Style) -> None:
 
 
 def draw_boxes(axes: Axes, table: Table, style: Style) -> None:
-    """Boxes from quartile to quartile, whiskers to the ends."""
+    """Draw boxes from the lower to the upper quartile, with whiskers to minimum and maximum."""
     keys = dict(zip(QUARTILES, ("whislo", "q1", "med", "q3", "whishi"), strict=True))
     columns = zip(*table.values, strict=True)
     stats = [dict(zip(keys.values(), column, strict=True)) for column in columns]
@@ -208,7 +209,7 @@ def draw_boxes(axes: Axes, table: Table, style: Style) -> None:
 
 
 def draw_points(axes: Axes, cloud: Cloud, style: Style) -> None:
-    """Points, one marker and colour per group."""
+    """Draw points, with a colour and often a marker of its own for each group."""
     for index, (name, points) in enumerate(zip(cloud.groups, cloud.points, strict=True)):
         x, y = zip(*points, strict=True)
         marker = _MARKERS[index] if style.frame else "o"
@@ -225,9 +226,8 @@ def draw_points(axes: Axes, cloud: Cloud, style: Style) -> None:
 
 
 def contrast(colour: str | tuple[float, ...]) -> str:
-    """Dark or light, whichever is better read on `colour`."""
-    # Relative luminance as in WCAG 2; at 0.18 black and white are told apart from it equally
-    # well.
+    """Dark or light text colour, whichever has more contrast with `colour`."""
+    # Relative luminance as in WCAG 2; at 0.18 black and white have the same contrast.
     linear = np.where(
         (srgb := np.array(to_rgb(colour))) <= 0.04, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4
     )

@@ -1,5 +1,5 @@
-"""Questions about tables. Each has exactly one answer, which can be read off the chart; others
-are not asked.
+"""Questions about tables. Each has exactly one answer, which can be read off the chart; where
+there is none, None is returned and nothing is asked.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ class ChartQuestion(NamedTuple):
     """A question with its answer."""
 
     form: str
-    """Name of the form it has."""
+    """Name of its form, such as `mean`."""
     text: str
-    """The question."""
+    """The question itself."""
     answer: str
     """Its only answer: a number as the chart writes it, a name, yes or no."""
 
@@ -39,7 +39,7 @@ KIND_NAMES = {
     "box": "box plot",
     "scatter": "scatter plot",
 }
-"""What each kind of chart is called."""
+"""Kinds of charts in words."""
 _PLACES = ("second", "third")
 
 
@@ -55,22 +55,22 @@ def some_questions(rng: np.random.Generator, table: Table, count: int) -> list[C
 
 
 def unit(table: Table) -> str:
-    """`, in UNIT`, to be put after a question for a number."""
+    """`, in UNIT`, the end of a question for a number; empty if there is no unit."""
     return f", in {table.quantity.unit}" if table.quantity.unit else ""
 
 
 def of_series(table: Table, row: int) -> str:
-    """The quantity, of one series where there are several."""
+    """The quantity in words, with the name of the series if there are several."""
     return f"the {table.quantity.name}" + (f" of {table.series[row]}" if table.group else "")
 
 
 def cell_name(table: Table, row: int, column: int) -> str:
-    """One value in words."""
+    """The quantity of one cell in words."""
     return f"{of_series(table, row)} {table.across.at} {table.labels[column]}"
 
 
 def only(values: Sequence[int], wanted: int) -> int | None:
-    """Where `wanted` stands, if it stands in one place only."""
+    """Index of `wanted`; None: it occurs more than once, so that there is no single answer."""
     return values.index(wanted) if values.count(wanted) == 1 else None
 
 
@@ -79,7 +79,7 @@ def _pick(table: Table, rng: np.random.Generator) -> tuple[int, int]:
 
 
 def _pair(table: Table, rng: np.random.Generator) -> tuple[tuple[int, int], tuple[int, int]] | None:
-    """Two cells of one series, or of one label, the first of them larger."""
+    """Two cells of one series or of one label, the larger one first; None: they are equal."""
     row, column = _pick(table, rng)
     if len(table.series) > 1 and rng.random() < 0.5:
         other = (int(rng.choice([r for r in range(len(table.series)) if r != row])), column)
@@ -122,7 +122,8 @@ def _leader(table: Table, rng: np.random.Generator) -> tuple[str, str] | None:
     _, column = _pick(table, rng)
     values = [row[column] for row in table.values]
     place = only(values, max(values))
-    text = f"Which {table.group.noun} has the highest {table.quantity.name} {table.across.at} {table.labels[column]}?"
+    text = f"Which {table.group.noun} has the highest {table.quantity.name}"
+    text += f" {table.across.at} {table.labels[column]}?"
     return None if place is None else (text, table.series[place])
 
 
@@ -131,7 +132,8 @@ def _difference(table: Table, rng: np.random.Generator) -> tuple[str, str] | Non
     if pair is None:
         return None
     (a, b), (c, d) = pair
-    text = f"By how much is {cell_name(table, a, b)} higher than {cell_name(table, c, d)}{unit(table)}?"
+    text = f"By how much is {cell_name(table, a, b)} higher than"
+    text += f" {cell_name(table, c, d)}{unit(table)}?"
     return text, table.text(table.values[a][b] - table.values[c][d])
 
 
@@ -146,12 +148,13 @@ def _compare(table: Table, rng: np.random.Generator) -> tuple[str, str] | None:
 
 
 def _sum(table: Table, rng: np.random.Generator) -> tuple[str, str] | None:
-    # A pie's shares make 100 whatever they are, and a sum of temperatures means nothing.
+    # The shares of a pie always make 100, and a sum of temperatures means nothing.
     if table.kind == "pie" or not table.quantity.adds:
         return None
     row, column = _pick(table, rng)
     if table.group and rng.random() < 0.5:
-        name = f"the {table.quantity.name} of all {table.group.plural} {table.across.at} {table.labels[column]}"
+        name = f"the {table.quantity.name} of all {table.group.plural}"
+        name += f" {table.across.at} {table.labels[column]}"
         total = sum(values[column] for values in table.values)
     else:
         name = f"{of_series(table, row)} over all {table.across.plural} shown"
@@ -164,17 +167,18 @@ def _mean(table: Table, rng: np.random.Generator) -> tuple[str, str] | None:
         return None
     row, _ = _pick(table, rng)
     mean = Decimal(sum(table.values[row])) / len(table.labels) / 10**table.quantity.decimals
-    # A mean that lies half-way between two answers would depend on how one rounds.
+    # A mean half-way between two answers: which is right depends on the rule of rounding.
     if (mean * 100) % 10 == 5:
         return None
-    text = f"What is the mean of {of_series(table, row)} over all {table.across.plural} shown{unit(table)}"
+    text = f"What is the mean of {of_series(table, row)} over all {table.across.plural}"
+    text += f" shown{unit(table)}"
     return f"{text}, rounded to one decimal?", str(mean.quantize(Decimal("0.1"), ROUND_HALF_UP))
 
 
 def _above(table: Table, rng: np.random.Generator) -> tuple[str, str] | None:
     row, _ = _pick(table, rng)
     limit = table.step * int(rng.integers(1, table.top // table.step))
-    # A value on the limit itself leaves open what "above" means to the eye.
+    # A value on the limit itself can be taken for one above it.
     if limit in table.values[row]:
         return None
     count = sum(value > limit for value in table.values[row])
@@ -233,13 +237,15 @@ def _table(table: Table, rng: np.random.Generator) -> tuple[str, str]:
         [label, *map(table.text, column)]
         for label, column in zip(table.labels, columns, strict=True)
     ]
-    ask = f"Write the chart's data as a table, one {table.across.noun} per line, columns separated by |."
+    ask = f"Write the chart's data as a table, one {table.across.noun} per line,"
+    ask += " columns separated by |."
     return ask, "\n".join(" | ".join(row) for row in rows)
 
 
 def _box_value(table: Table, rng: np.random.Generator) -> tuple[str, str]:
     row, column = _pick(table, rng)
-    name = f"the {QUARTILES[row]} of the {table.quantity.name} {table.across.at} {table.labels[column]}"
+    name = f"the {QUARTILES[row]} of the {table.quantity.name}"
+    name += f" {table.across.at} {table.labels[column]}"
     text = f"What is {name}{unit(table)}? The whiskers reach the minimum and the maximum."
     return text, table.text(table.values[row][column])
 
@@ -257,7 +263,8 @@ def _box_spread(table: Table, rng: np.random.Generator) -> tuple[str, str]:
     low, high = (
         table.values[QUARTILES.index(f"{end} quartile")][column] for end in ("lower", "upper")
     )
-    name = f"the interquartile range of the {table.quantity.name} {table.across.at} {table.labels[column]}"
+    name = f"the interquartile range of the {table.quantity.name}"
+    name += f" {table.across.at} {table.labels[column]}"
     return f"What is {name}{unit(table)}?", table.text(high - low)
 
 
@@ -279,7 +286,7 @@ FORMS: dict[str, Ask] = {
     "kind": _kind,
     "table": _table,
 }
-"""Forms of questions about everything but box plots."""
+"""Forms of questions about all tables but box plots, by name."""
 _BOX_FORMS: dict[str, Ask] = {
     "box value": _box_value,
     "box extreme": _box_extreme,

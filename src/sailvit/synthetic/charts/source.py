@@ -28,14 +28,14 @@ Sides = tuple[Pixels, Pixels]
 
 
 class ChartsOptions(Config):
-    """What determines the records."""
+    """Options of drawn charts."""
 
     size: Count
     """Number of records."""
     seed: int = 0
-    """Root of every random choice."""
+    """Seed of all random choices."""
     kinds: Annotated[dict[str, Positive], Field(min_length=1)] = dict.fromkeys(KINDS, 1.0)
-    """Shares of the kinds of charts; a bare name or a list of names stands for equal shares."""
+    """Shares of the kinds of charts; a single name or a list of names gives equal shares."""
     captions: Share = 0.3
     """Share of the records that are captions; the others ask questions."""
     questions: Count = 4
@@ -59,7 +59,7 @@ class ChartsOptions(Config):
 
 
 class ChartsSource(DrawnSource):
-    """Charts with captions or questions."""
+    """Drawn charts with captions or questions."""
 
     noun = "charts"
 
@@ -85,7 +85,7 @@ class ChartsSource(DrawnSource):
 
     @property
     def determined_by(self) -> list[Any]:
-        """Its options."""
+        """The options."""
         return [self.options.model_dump()]
 
 

@@ -1,5 +1,5 @@
-"""How a chart looks: size, font, grid and frame, drawn at random and independent of what it
-shows.
+"""The style of a chart: size, font, grid and frame, chosen at random and independent of the
+content.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 DPI = 100
-"""Pixels per inch of every chart, so that a point of type is 1.39 pixels."""
+"""Pixels per inch of every chart: a point of font size is 1.39 pixels."""
 _FONTS = ("DejaVu Sans", "DejaVu Serif", "DejaVu Sans Mono", "STIXGeneral")
 _PAPERS = (
     ("#ffffff", "#ffffff"),
@@ -20,7 +20,7 @@ _PAPERS = (
 )
 _RAMPS = ("viridis", "Blues", "YlOrRd", "Greens", "cividis", "magma")
 _GLYPH = 0.62
-"""Mean width of a character, in units of the type's size."""
+"""Mean width of a character, in units of the font's size."""
 
 
 @dataclass(frozen=True)
@@ -28,39 +28,39 @@ class Style:
     """Everything about a drawing that is not its content."""
 
     width: int
-    """Pixels."""
+    """Width of the image, in pixels."""
     height: int
-    """Pixels."""
+    """Height of the image, in pixels."""
     font: str
-    """Family, one of those that come with matplotlib."""
+    """Font family, one of those that come with matplotlib."""
     type: float
-    """Size of the smaller type, in points."""
+    """Font size of all text but the title, in points."""
     papers: tuple[str, str]
     """Colours around and inside the axes."""
     grid: str
     """Style of grid lines."""
     frame: bool
-    """Whether the axes are boxed in."""
+    """Whether the axes have a line on all four sides."""
     edges: bool
     """Whether bars have outlines."""
     thickness: float
-    """Width of bars as a share of their slot."""
+    """Width of bars, as a share of the distance between them."""
     marker: str
-    """Marker of points; empty for lines without."""
+    """Marker of points; empty for lines without markers."""
     legend_right: bool
-    """Whether the legend stands on the right, where there is room; otherwise below."""
+    """Whether the legend is on the right, which only wide charts have; false: below."""
     ramp: str
     """Colour map of heat maps."""
     hole: float
-    """Radius of the hole in a pie; 0 for none."""
+    """Radius of the hole in a pie, as a share of the pie's; 0: no hole."""
 
     def text_width(self, text: str) -> float:
-        """About how many pixels wide `text` is in the smaller type."""
+        """Approximate width of `text` at the font size `type`, in pixels."""
         return len(text) * self.type * DPI / 72 * _GLYPH
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The same as matplotlib's settings."""
+        """The style as settings of matplotlib."""
         return {
             "font.family": self.font,
             "font.size": self.type,
@@ -86,7 +86,8 @@ def some_style(
         int(rng.integers(widths[0], widths[1] + 1)),
         int(rng.integers(heights[0], heights[1] + 1)),
     )
-    # Towers see the image at a few hundred pixels a side, so type grows with the picture.
+    # Towers see images scaled to a few hundred pixels per side: text of larger ones must be
+    # larger to stay readable.
     smallest = max(8.0, min(width, height) / 60)
     return Style(
         width=width,

@@ -1,5 +1,5 @@
-"""What a chart shows, as a table of exact numbers that can be read off it: printed, or on a
-grid line or half-way.
+"""The content of a chart, as a table of numbers that can be read off it exactly: they are
+printed, or lie on a grid line or half-way between two.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ TableKind = Literal[
 QUARTILES = ("minimum", "lower quartile", "median", "upper quartile", "maximum")
 """The series of a box plot, from the lower whisker's end to the upper one's."""
 LINES = ("line", "area")
-"""Kinds that join their values, so that labels must have an order."""
+"""Kinds that join their values by lines, so that labels must have an order."""
 ADDED = ("stacked", "area", "pie", "heatmap")
-"""Kinds whose values are summed."""
+"""Kinds for quantities whose sums mean something."""
 WITH_LEGEND = ("grouped", "stacked", "line", "area")
-"""Kinds whose series have colours and a legend, if there are several."""
+"""Kinds that have a legend if there are several series."""
 
 _LABELS = {
     "grouped": (2, 6),
@@ -44,7 +44,7 @@ _PRINTED = {
     "heatmap": 1,
 }
 _LEAST_SHARE = 0.09
-"""Smallest printed segment as a share of its axis: the number must fit inside it."""
+"""Smallest segment, as a share of its axis: a printed number must fit into it."""
 _BINNED = (
     "trip lengths",
     "prices",
@@ -58,35 +58,35 @@ _BINNED = (
 
 @dataclass(frozen=True)
 class Table:
-    """A chart's content. Values are whole multiples of the last decimal, so arithmetic on them
-    is exact.
+    """The content of a chart. Values are integers in units of the last decimal, so that sums
+    and differences are exact.
     """
 
     kind: TableKind
-    """How it is drawn."""
+    """The kind of chart that it is drawn as."""
     title: str
-    """Stands above it."""
+    """The title."""
     quantity: Quantity
-    """What the values are."""
+    """What the values measure."""
     across: Kin
-    """What the labels are."""
+    """What the labels name."""
     group: Kin | None
-    """What the series are; None for a single series and for the five numbers of a box plot."""
+    """What the series name; None: a single series, or the five numbers of a box plot."""
     labels: tuple[str, ...]
-    """Along the axis, the slices of a pie, the columns of a heat map."""
+    """Labels along the axis, of the slices of a pie, or of the columns of a heat map."""
     series: tuple[str, ...]
-    """In the legend, or the rows of a heat map; one empty name for a single series."""
+    """Names in the legend, or of the rows of a heat map; one empty name for a single series."""
     values: tuple[tuple[int, ...], ...]
-    """Per series, per label."""
+    """Values by series and label."""
     step: int
     """Distance of two grid lines."""
     top: int
     """End of the value axis, which starts at 0."""
     printed: bool
-    """Whether every value stands beside its mark; otherwise all lie on grid lines or half-way
+    """Whether values are printed at their marks; false: they lie on grid lines or half-way
     between two."""
     colours: Colours
-    """Of the series, or of the slices of a pie."""
+    """Colours of the series, or of the slices of a pie."""
 
     def text(self, value: int) -> str:
         """A value as it is written, on the chart and in answers."""
@@ -136,7 +136,8 @@ def draw_table(rng: np.random.Generator, kind: TableKind) -> Table:
 
 
 def _subject(rng: np.random.Generator, kind: TableKind) -> tuple[Quantity, Kin, Kin | None]:
-    """A quantity, the kin along the axis and the kin of the series."""
+    """A quantity, what the labels name, and what the series name (None: no series)."""
+    # Drawn anew until they fit: sums of temperatures mean nothing, and lines need an order.
     while True:
         topic = TOPICS[rng.integers(len(TOPICS))]
         quantity = topic.quantities[rng.integers(len(topic.quantities))]
@@ -153,13 +154,15 @@ def _count(rng: np.random.Generator, limits: tuple[int, int], most: int) -> int:
 
 
 def _scale(rng: np.random.Generator, quantity: Quantity) -> tuple[int, int]:
-    """Distance of grid lines, and the end of the axis."""
+    """Distance of grid lines and end of the value axis, 5 to 8 steps from 0."""
     step = int(rng.choice(quantity.steps))
     return step, step * int(rng.integers(5, 9))
 
 
 def _levels(step: int, top: int, *, printed: bool) -> NDArray[np.int64]:
-    """The values that may occur: any where numbers are printed, else those that the grid shows."""
+    """Possible values: all integers if they are printed, else those on or half-way between grid
+    lines.
+    """
     grain = 1 if printed else max(1, step // 2)
     return np.arange(grain, top + 1, grain)
 
@@ -190,7 +193,7 @@ def _values(
 def _stack(
     rng: np.random.Generator, shape: tuple[int, int], levels: NDArray[np.int64]
 ) -> NDArray[np.int64]:
-    """Layers whose sums stay on the axis."""
+    """Values for layers whose sums do not exceed the axis."""
     most = levels[-1] / shape[0]
     fitting = levels[
         (levels <= most) & ((levels >= _LEAST_SHARE * levels[-1]) | (levels > most / 2))
@@ -200,7 +203,7 @@ def _stack(
 
 
 def _walks(rng: np.random.Generator, shape: tuple[int, int], levels: int) -> NDArray[np.int64]:
-    """Places int[series, labels] among `levels` that drift like real curves."""
+    """Indices int[series, labels] of levels that drift as real curves do."""
     start = rng.uniform(0, levels, (shape[0], 1))
     drift = rng.normal(0, levels / shape[1] / 2, (shape[0], 1)) * np.arange(shape[1])
     noise = rng.normal(0, levels / 10, shape).cumsum(axis=1)
@@ -211,7 +214,7 @@ def _walks(rng: np.random.Generator, shape: tuple[int, int], levels: int) -> NDA
 
 
 def _apart(places: NDArray[np.int64], levels: int) -> NDArray[np.int64]:
-    """The same curves with no two at one place: marks that hide each other could not be read."""
+    """The same curves, moved so that no two share a place: a hidden mark cannot be read."""
     for column in places.T:
         for row in range(1, len(column)):
             free = sorted(
@@ -223,7 +226,7 @@ def _apart(places: NDArray[np.int64], levels: int) -> NDArray[np.int64]:
 
 
 def _shares(rng: np.random.Generator, count: int) -> tuple[int, ...]:
-    """Whole percentages of at least 4 that differ and make 100."""
+    """Whole percentages that make 100, all different and at least 4."""
     while True:
         cuts = np.sort(rng.choice(np.arange(1, 100), count - 1, replace=False))
         shares = np.diff(np.concatenate([[0], cuts, [100]]))
@@ -232,7 +235,7 @@ def _shares(rng: np.random.Generator, count: int) -> tuple[int, ...]:
 
 
 def _histogram(rng: np.random.Generator) -> Table:
-    """Counts per bin, humped like a distribution."""
+    """A random histogram, with a hump as many distributions have."""
     width, bins = int(rng.choice((5, 10, 20, 50))), int(rng.integers(4, 9))
     start = width * int(rng.integers(0, 4))
     quantity = Quantity("number of values", "", (2, 4, 10, 20))
@@ -265,6 +268,7 @@ def _title(rng: np.random.Generator, quantity: Quantity, across: Kin, group: Kin
     name = quantity.name[0].upper() + quantity.name[1:]
     by = f"{group.noun} and {across.noun}" if group else across.noun
     forms = [f"{name} by {by}", f"{name} per {by}"]
+    # A year in the title, unless the labels are years, months or weeks themselves.
     if not {"in"} & {across.at, group.at if group else ""}:
         forms.append(f"{name} by {by}, {rng.integers(1990, 2030)}")
     return forms[rng.integers(len(forms))]

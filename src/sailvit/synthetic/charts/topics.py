@@ -1,4 +1,4 @@
-"""What charts are about: quantities with units, and the things they are counted for."""
+"""Subjects of charts: quantities with units, and the things for which they are measured."""
 
 from __future__ import annotations
 
@@ -9,46 +9,46 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Kin:
-    """Things of one sort, which label an axis or a legend."""
+    """Things of one kind, whose names label an axis or a legend."""
 
     noun: str
-    """One of them: `city`."""
+    """What one of them is called, such as `city`."""
     plural: str
-    """Several of them."""
+    """What several of them are called."""
     names: tuple[str, ...]
-    """Their names, in order where they have one."""
+    """Their names, in their order if they have one."""
     ordered: bool = False
-    """Whether the order means something, so that a line may join them."""
+    """Whether their order means something, so that lines may join their values."""
     at: str = "for"
     """Preposition before a name: `in 2019`, `on Monday`, `for Oslo`."""
 
 
 @dataclass(frozen=True)
 class Quantity:
-    """What is measured."""
+    """A quantity that is measured."""
 
     name: str
-    """In lower case, as in `the rainfall for Oslo`."""
+    """Its name in lower case, as in `the rainfall for Oslo`."""
     unit: str
     """Unit in plural; empty for plain counts."""
     steps: tuple[int, ...] = (2, 10, 20, 50, 100)
-    """Distances of grid lines that suit it, in units of the last decimal."""
+    """Suitable distances of grid lines, in units of the last decimal."""
     decimals: int = 0
-    """Decimals of every value."""
+    """Decimals of its values."""
     adds: bool = True
-    """Whether sums of it mean something: marks and temperatures are never stacked."""
+    """Whether sums of it mean something; marks and temperatures are never stacked."""
 
 
 @dataclass(frozen=True)
 class Topic:
-    """A field of life with what is measured there."""
+    """Quantities that are measured for the same things."""
 
     quantities: tuple[Quantity, ...]
-    """What is measured."""
+    """The quantities."""
     across: tuple[str, ...]
-    """Kins that may stand on the axis."""
+    """Keys of `KINS` that may label the axis."""
     groups: tuple[str, ...]
-    """Kins that may stand in the legend."""
+    """Keys of `KINS` that may label the series."""
 
 
 def _years(first: int) -> Kin:
@@ -161,7 +161,7 @@ KINS: dict[str, Kin] = {
         "room", "rooms", ("Kitchen", "Office", "Attic", "Cellar", "Hall", "Studio", "Garage")
     ),
 }
-"""Kins by name."""
+"""Kinds of things, by name."""
 
 _TIMES = ("months", "short months", "quarters", "past years", "years")
 
@@ -261,11 +261,11 @@ TOPICS: tuple[Topic, ...] = (
         ("methods", "tests"),
     ),
 )
-"""Every topic."""
+"""All topics."""
 
 
 def some_names(rng: np.random.Generator, kin: Kin, count: int) -> tuple[str, ...]:
-    """`count` names of a kin: a stretch of ordered ones, any of the others in any order."""
+    """`count` names: consecutive ones if they are ordered, else any in any order."""
     if kin.ordered:
         start = int(rng.integers(0, len(kin.names) - count + 1))
         return kin.names[start : start + count]

@@ -1,5 +1,5 @@
-"""What happens to a page between printing and reading: paper, ink, a slant, blur and JPEG's
-traces.
+"""How a page is degraded between printing and reading: paper, ink, slant, blur and JPEG
+artefacts.
 """
 
 from __future__ import annotations
@@ -26,29 +26,29 @@ class Degradation:
     paper: tuple[int, int, int]
     """Colour of the paper."""
     ink: tuple[int, int, int]
-    """Colour of the ink; far from that of the paper."""
+    """Colour of the ink, in strong contrast to the paper."""
     angle: float = 0.0
-    """Degrees by which the page is turned, against the clock."""
+    """Degrees by which the page is turned, anticlockwise."""
     blur: float = 0.0
-    """Radius of blur, in pixels."""
+    """Radius of the blur, in pixels."""
     grain: float = 0.0
     """Standard deviation of the paper's grain, in grey levels."""
     shade: float = 0.0
-    """How much darker the page gets from one corner to the other, in grey levels."""
+    """How much darker the page becomes from one corner to the opposite one, in grey levels."""
     quality: int | None = None
-    """JPEG quality that the page went through; None: it went through no JPEG."""
+    """Quality of the JPEG that the page is stored as once; None: it is not stored as JPEG."""
     seed: int = 0
-    """Root of the grain."""
+    """Seed of the grain."""
 
 
 @dataclass(frozen=True)
 class PageDrawing:
-    """A page that is drawn when its pixels are asked for; the same pixels at every call of one
-    Pillow version.
+    """A page that is drawn when its pixels are needed; every drawing by one version of Pillow
+    has the same pixels.
     """
 
     page: Page
-    """What is written."""
+    """What is written on it."""
     degradation: Degradation
     """How it looks."""
 
@@ -82,7 +82,9 @@ class PageDrawing:
 
 
 def some_degradation(rng: np.random.Generator, type_size: int, *, worn: bool) -> Degradation:
-    """Random paper and ink; only worn pages are slanted, blurred, grainy and compressed."""
+    """Random paper and ink; only pages that are `worn` are slanted, blurred, grainy and
+    compressed.
+    """
     paper, ink = int(rng.integers(215, 256)), int(rng.integers(0, 90))
     tint = rng.integers(-8, 1, 3)
     light = (paper + int(tint[0]), paper + int(tint[1]), paper + int(tint[2]))
@@ -93,7 +95,7 @@ def some_degradation(rng: np.random.Generator, type_size: int, *, worn: bool) ->
     return replace(
         plain,
         angle=round(float(rng.uniform(-STEEPEST, STEEPEST)), 2),
-        # Small type would not survive the blur that large type does.
+        # In units of the type's size: what large type survives makes small type unreadable.
         blur=round(float(rng.uniform(0, 0.045 * type_size)), 2),
         grain=round(float(rng.uniform(0, 9)), 1),
         shade=round(float(rng.uniform(0, 30)), 1),
@@ -105,7 +107,7 @@ def some_degradation(rng: np.random.Generator, type_size: int, *, worn: bool) ->
 def turned(
     box: tuple[float, float, float, float], size: tuple[int, int], angle: float
 ) -> np.ndarray:
-    """float[4, 2]: where the corners of a box lie after the page is turned about its centre."""
+    """float[4, 2]: corners of a box after the page is turned about its centre."""
     left, upper, right, lower = box
     centre = np.array(size) / 2
     corners = np.array([(left, upper), (right, upper), (right, lower), (left, lower)]) - centre
@@ -115,7 +117,7 @@ def turned(
 
 
 def _textured(pixels: np.ndarray, degradation: Degradation) -> np.ndarray:
-    """uint8[H, W, 3]: the page with grain of two sizes and a shadow across it."""
+    """uint8[H, W, 3]: the page with fine and coarse grain and a shadow across it."""
     height, width = pixels.shape[:2]
     rng = numpy_generator(degradation.seed, "grain")
     fine = rng.standard_normal((height, width), dtype=np.float32)

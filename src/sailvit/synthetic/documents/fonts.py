@@ -1,4 +1,6 @@
-"""Fonts for pages: those that come with Pillow and matplotlib, or all in a folder of the user's."""
+"""Fonts for pages: those that come with Pillow and matplotlib, or those in a folder of the
+user's.
+"""
 
 from __future__ import annotations
 
@@ -13,9 +15,9 @@ from PIL.ImageFont import FreeTypeFont, Layout
 from sailvit.core.errors import DataError
 
 BUILT_IN = ""
-"""Name of the font inside Pillow."""
+"""Stands for Pillow's own font, which has no file."""
 CHARACTERS = string.ascii_letters + string.digits + ".,:;-/#()|%$'"
-"""What a font must be able to write."""
+"""Characters that a font must have."""
 _SHIPPED = (
     "DejaVuSans.ttf",
     "DejaVuSans-Bold.ttf",
@@ -31,8 +33,8 @@ _ENDINGS = (".ttf", ".otf")
 
 @cache
 def shipped_faces() -> tuple[str, ...]:
-    """Font files that every installation has."""
-    # The folder is found without importing matplotlib, which would take half a second.
+    """Fonts that every installation has."""
+    # The folder is found without importing matplotlib, which takes half a second.
     spec = find_spec("matplotlib")
     folder = (
         Path(spec.origin).parent / "mpl-data" / "fonts" / "ttf" if spec and spec.origin else Path()
@@ -42,24 +44,24 @@ def shipped_faces() -> tuple[str, ...]:
 
 @cache
 def faces_in(folder: str) -> tuple[str, ...]:
-    """The fonts of a folder and its subfolders that can write plain English; DataError when
-    there are none.
+    """The fonts in a folder and its subfolders that have all `CHARACTERS`; DataError if there
+    are none.
     """
     paths = sorted(str(path) for path in Path(folder).rglob("*") if path.suffix.lower() in _ENDINGS)
     usable = tuple(path for path in paths if _writes(path))
     if not usable:
         raise DataError(
-            f"{folder} has {len(paths)} font files, none of which can write letters, digits and {CHARACTERS[62:]};"
-            f" expected at least one such {' or '.join(_ENDINGS)} file"
+            f"{folder} has {len(paths)} font files, none of which can write letters, digits and"
+            f" {CHARACTERS[62:]}; expected at least one such {' or '.join(_ENDINGS)} file"
         )
     return usable
 
 
 @cache
 def font(face: str, size: int) -> FreeTypeFont:
-    """A face at a size in pixels. Plain layout: with shaping, the same text would depend on the
-    shaper's version.
-    """
+    """A font at a size in pixels, with basic layout."""
+    # Raqm, the other layout engine, would make pixels depend on its version and on whether it
+    # is there.
     if face == BUILT_IN:
         built_in = ImageFont.load_default(size)
         if not isinstance(built_in, FreeTypeFont):
@@ -71,10 +73,11 @@ def font(face: str, size: int) -> FreeTypeFont:
 
 
 def _writes(path: str) -> bool:
-    """Whether the font has a glyph of its own for each of the characters."""
+    """Whether the font has a glyph of its own for each of `CHARACTERS`."""
     try:
         made = font(path, 16)
     except OSError:
         return False
+    # U+FFFF is no character, so a font draws its sign for missing glyphs.
     missing = bytes(made.getmask("\uffff"))
     return all(bytes(made.getmask(character)) != missing for character in CHARACTERS)

@@ -1,4 +1,4 @@
-"""Kinds of pages: what is written where, and what can be asked about it."""
+"""Kinds of pages: what is written where, and the questions about it."""
 
 from __future__ import annotations
 
@@ -10,17 +10,19 @@ from sailvit.synthetic.documents.sheets import Page, Sheet
 from sailvit.synthetic.documents.vocabulary import Writer, price
 
 Layout = Callable[[np.random.Generator, Writer, str], Page]
-"""Sets a page in one face."""
+"""Makes a page in one font."""
 
 
 def _sheet(
     rng: np.random.Generator, face: str, widths: tuple[int, int], shape: tuple[float, float]
 ) -> Sheet:
-    """An empty page whose height is between the two shares of its width."""
+    """An empty page with a width between `widths` and a height of that times a number between
+    `shape`.
+    """
     width = int(rng.integers(widths[0], widths[1] + 1))
     height = int(width * rng.uniform(*shape))
     size = int(rng.integers(max(13, width // 45), max(16, width // 28) + 1))
-    # Wide enough for the corners to stay on the page when it is turned by two degrees.
+    # Wide enough that text stays on the page when it is turned by two degrees.
     margin = 12 + round(max(width, height) * rng.uniform(0.03, 0.08))
     return Sheet(width, height, margin, face, size, round(float(rng.uniform(1.0, 1.4)), 2))
 
@@ -35,7 +37,7 @@ def paragraphs(rng: np.random.Generator, writer: Writer, face: str) -> Page:
 
 
 def columns(rng: np.random.Generator, writer: Writer, face: str) -> Page:
-    """A title over two columns, the left one to be read first."""
+    """A title over two columns of text, of which the left one is read first."""
     sheet = _sheet(rng, face, (640, 1000), (0.7, 1.3))
     title = writer.heading()
     sheet.put(title, size=round(sheet.size * 1.6), align="centre")
@@ -54,7 +56,7 @@ def columns(rng: np.random.Generator, writer: Writer, face: str) -> Page:
 
 
 def article(rng: np.random.Generator, writer: Writer, face: str) -> Page:
-    """A title, and headings over paragraphs."""
+    """A title, then headings with paragraphs."""
     sheet = _sheet(rng, face, (460, 900), (0.9, 1.5))
     title = writer.heading()
     sheet.put(title, size=round(sheet.size * 1.8), align="centre")
@@ -66,7 +68,7 @@ def article(rng: np.random.Generator, writer: Writer, face: str) -> Page:
 
 
 def listing(rng: np.random.Generator, writer: Writer, face: str) -> Page:
-    """A heading over numbered or dotted items of one line each."""
+    """A heading over a list of items, numbered or with dashes."""
     sheet = _sheet(rng, face, (420, 800), (0.6, 1.2))
     heading = writer.heading()
     sheet.put(heading, size=round(sheet.size * 1.5))
@@ -78,7 +80,7 @@ def listing(rng: np.random.Generator, writer: Writer, face: str) -> Page:
         if not sheet.put(item, mark=mark, indent=sheet.length("12. ")):
             break
         items.append(item)
-    # An item that the page's end has cut in two is not asked for.
+    # No question about an item that was wrapped or cut at the page's end.
     whole = [item for item in items if any(row.endswith(f" {item}") for row in sheet.rows)]
     fields = [(f"What is item {items.index(item) + 1} of the list?", item) for item in whole]
     sheet.trim()
@@ -93,7 +95,7 @@ def table(rng: np.random.Generator, writer: Writer, face: str) -> Page:
     sheet.gap()
     heads = ["Name", *writer.some(["Code", "Amount", "Count", "Year"], int(rng.integers(2, 4)))]
     make = {"Code": writer.code, "Amount": writer.amount}
-    # Ten of the widest type's characters fit into a column.
+    # So small that about ten characters of the widest font fit into a column.
     sheet.size = min(sheet.size, sheet.column // len(heads) // 7)
     lefts = [index * sheet.column // len(heads) for index in range(len(heads))]
     sheet.rule()
@@ -117,7 +119,7 @@ def table(rng: np.random.Generator, writer: Writer, face: str) -> Page:
 
 
 def receipt(rng: np.random.Generator, writer: Writer, face: str) -> Page:
-    """A shop's receipt; its total is the sum of its prices."""
+    """A shop's receipt, whose total is the sum of its prices."""
     sheet = _sheet(rng, face, (340, 460), (1.3, 2.0))
     shop, date, number = writer.company(), writer.date(), writer.code()
     sheet.put(shop, size=round(sheet.size * 1.5), align="centre")
@@ -125,8 +127,8 @@ def receipt(rng: np.random.Generator, writer: Writer, face: str) -> Page:
     sheet.put(f"Date: {date}")
     sheet.put(f"Receipt: {number}")
     sheet.rule()
-    room = (sheet.height - sheet.margin - sheet.y) // sheet.step() - 3
-    goods = writer.goods(int(rng.integers(2, max(3, min(room, 12)) + 1)))
+    free = (sheet.height - sheet.margin - sheet.y) // sheet.step() - 3
+    goods = writer.goods(int(rng.integers(2, max(3, min(free, 12)) + 1)))
     prices = [int(cents) for cents in rng.integers(40, 3000, len(goods))]
     for item, cents in zip(goods, prices, strict=True):
         _priced(sheet, item, price(cents))
@@ -153,7 +155,7 @@ def _priced(sheet: Sheet, name: str, amount: str) -> None:
 
 
 def form(rng: np.random.Generator, writer: Writer, face: str) -> Page:
-    """A form that somebody has filled in."""
+    """A form that is filled in."""
     sheet = _sheet(rng, face, (480, 800), (0.7, 1.2))
     sheet.put(f"{writer.company()} application form", size=round(sheet.size * 1.3), align="centre")
     sheet.gap()
@@ -169,7 +171,7 @@ def form(rng: np.random.Generator, writer: Writer, face: str) -> Page:
     }
     fields = []
     for label in writer.some(list(values), int(rng.integers(3, len(values) + 1))):
-        # A value that would need a second line, or has none left, is not on the form.
+        # Leave out a value that does not fit into one line, or for which no line is left.
         left = sheet.length(f"{label}: ")
         if not sheet.fits() or left + sheet.length(values[label]) > sheet.column:
             continue
@@ -212,4 +214,4 @@ LAYOUTS: dict[str, Layout] = {
     "form": form,
     "sign": sign,
 }
-"""Every kind of page."""
+"""All kinds of pages, by name."""

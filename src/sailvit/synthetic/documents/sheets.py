@@ -1,6 +1,4 @@
-"""A page being set: text goes down from the top, wrapped to its column, and stops where the
-page ends.
-"""
+"""Writes the text of a page from top to bottom, wrapped to its column, while it fits."""
 
 from __future__ import annotations
 
@@ -15,70 +13,70 @@ Align = Literal["left", "centre", "right"]
 
 @dataclass(frozen=True)
 class Span:
-    """A piece of text in one place."""
+    """A piece of text at one place."""
 
     text: str
-    """What is written."""
+    """The text."""
     x: int
     """Left end, in pixels."""
     y: int
     """Upper end of its line, in pixels."""
     face: str
-    """The font's file."""
+    """Path of the font's file."""
     size: int
     """The font's size, in pixels."""
 
     @property
     def box(self) -> tuple[float, float, float, float]:
-        """Left, upper, right and lower end of the ink."""
+        """Left, upper, right and lower end of the ink, in pixels."""
         left, upper, right, lower = font(self.face, self.size).getbbox(self.text)
         return self.x + left, self.y + upper, self.x + right, self.y + lower
 
 
 @dataclass(frozen=True)
 class Page:
-    """Everything that is written on a page."""
+    """A finished page: its text, and the questions about it."""
 
     size: tuple[int, int]
     """Width and height, in pixels."""
     spans: tuple[Span, ...]
-    """Where the text stands."""
+    """All text, with its places."""
     rules: tuple[tuple[int, int, int, int], ...]
-    """Straight lines, by their ends."""
+    """Straight lines, as x and y of both ends."""
     rows: tuple[str, ...]
     """The text in reading order, one entry per line."""
     fields: tuple[tuple[str, str], ...]
-    """Questions about it, with their only answers."""
+    """Questions about the page, each with its only answer."""
     order: str = "from top to bottom"
-    """How the rows follow each other."""
+    """The reading order in words, for the request of a transcription."""
     numbered: bool = False
-    """Whether a line can be asked for by its number."""
+    """Whether questions may name a line by its number."""
 
 
 @dataclass
 class Sheet:
-    """A page while it is set."""
+    """A page that is being written."""
 
     width: int
-    """Pixels."""
+    """Width of the page, in pixels."""
     height: int
-    """Pixels."""
+    """Height of the page, in pixels."""
     margin: int
-    """Pixels that stay empty on all sides."""
+    """Width of the empty margin on all sides, in pixels."""
     face: str
-    """The font's file."""
+    """Path of the font's file."""
     size: int
-    """Size of plain text, in pixels."""
+    """Font size of plain text, in pixels."""
     leading: float
-    """Height of a line, in units of its type's height."""
+    """Distance of lines, in units of the font's height."""
     y: int = field(init=False)
-    """Where the next line begins."""
+    """Upper end of the next line."""
     x: int = field(init=False)
     """Left end of the column."""
     column: int = field(init=False)
     """Width of the column."""
     spans: list[Span] = field(default_factory=list)
-    """What stands on the page so far."""
+    """Pieces of text so far."""
     rules: list[tuple[int, int, int, int]] = field(default_factory=list)
     """Straight lines so far."""
     rows: list[str] = field(default_factory=list)
@@ -88,15 +86,15 @@ class Sheet:
         self.x, self.y, self.column = self.margin, self.margin, self.width - 2 * self.margin
 
     def step(self, size: int | None = None) -> int:
-        """Height of a line of type of `size`, in pixels."""
+        """Height of a line of text of font size `size`, in pixels; None: of plain text."""
         return round(sum(font(self.face, size or self.size).getmetrics()) * self.leading)
 
     def fits(self, size: int | None = None) -> bool:
-        """Whether another line has room."""
+        """Whether another line fits on the page."""
         return self.y + self.step(size) <= self.height - self.margin
 
     def gap(self, share: float = 0.5) -> None:
-        """Leave a part of a line empty."""
+        """Leave a share of a line's height empty."""
         self.y += round(share * self.step())
 
     def put(
@@ -108,11 +106,11 @@ class Sheet:
         mark: str = "",
         indent: int = 0,
     ) -> int:
-        """Set a text in as many lines as it needs, as far as the page goes; returns how many
-        lines were set.
+        """Write a text in as many lines as it needs, as far as the page goes; returns how many
+        lines were written.
 
-        `mark` stands in the indentation of the first line. A last sentence may be cut at the
-        end of a line.
+        `mark` is written in the indentation of the first line. At the end of the page a text
+        may be cut after any line.
         """
         size, before = size or self.size, len(self.rows)
         for index, line in enumerate(wrap(text, self.face, size, self.column - indent)):
@@ -138,8 +136,8 @@ class Sheet:
         size: int | None = None,
         text: str | None = None,
     ) -> None:
-        """Set one line of several pieces at these places, counted from the column's left end;
-        as one row `text`.
+        """Write one line of several pieces; `lefts` are their distances from the column's left
+        end, and `text` is the row that a transcription has for it.
         """
         size = size or self.size
         self.spans += [
@@ -156,11 +154,11 @@ class Sheet:
         self.gap(0.3)
 
     def trim(self) -> None:
-        """Cut off the paper below the text, but for a margin."""
+        """End the page a margin below its text."""
         self.height = min(self.height, self.y + self.margin)
 
     def length(self, text: str) -> int:
-        """Width of a text in plain type, in pixels."""
+        """Width of plain text, in pixels."""
         return round(_length(text, self.face, self.size))
 
     def page(
@@ -183,8 +181,8 @@ class Sheet:
 
 
 def wrap(text: str, face: str, size: int, width: float) -> list[str]:
-    """The lines of a text in a column of `width` pixels; a word that is wider stands alone, cut
-    to what fits.
+    """The lines of a text in a column of `width` pixels; a wider word gets a line of its own
+    and is cut to fit.
     """
     lines: list[list[str]] = []
     taken, space = 0.0, _length(" ", face, size)
@@ -204,10 +202,8 @@ def wrap(text: str, face: str, size: int, width: float) -> list[str]:
 
 @lru_cache(maxsize=1 << 14)
 def _length(text: str, face: str, size: int) -> float:
-    """Width in pixels: of the ink where it reaches beyond the last letter's own width, as in
-    italics.
-
-    Remembered, as most words come again, and asking FreeType is most of what a page costs.
-    """
+    """Width of a text in pixels."""
+    # Cached, as most words come again, and measuring them takes most of a page's time. The ink
+    # of italics reaches beyond the width of the last letter.
     made = font(face, size)
     return max(made.getlength(text), made.getbbox(text)[2])

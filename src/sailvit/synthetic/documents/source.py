@@ -1,6 +1,4 @@
-"""Pages as a source of records: whole transcriptions, and questions about single fields and
-lines.
-"""
+"""Pages as a source of records: transcriptions, and questions about single fields and lines."""
 
 from __future__ import annotations
 
@@ -36,17 +34,17 @@ _ORDINALS = (
 
 
 class DocumentsOptions(Config):
-    """What determines the records."""
+    """Options of drawn pages."""
 
     size: Count
     """Number of records."""
     seed: int = 0
-    """Root of every random choice."""
+    """Seed of all random choices."""
     kinds: Annotated[dict[str, Positive], Field(min_length=1)] = dict.fromkeys(LAYOUTS, 1.0)
-    """Shares of the kinds of pages; a bare name or a list of names stands for equal shares."""
+    """Shares of the kinds of pages; a single name or a list of names gives equal shares."""
     transcriptions: Share = 0.5
-    """Share of the records that ask for all text; the others ask about parts of it, where a
-    page has such."""
+    """Share of the records that ask for all text; the others ask about parts of it, unless the
+    page has no parts to ask about."""
     questions: Count = 3
     """Most questions about one page."""
     worn: Share = 0.7
@@ -55,7 +53,7 @@ class DocumentsOptions(Config):
     """Folder of .ttf and .otf files to use instead of those that come with Pillow and
     matplotlib."""
     text: str | None = None
-    """UTF-8 file whose lines fill the paragraphs; None: sentences are made up."""
+    """UTF-8 file whose lines fill the paragraphs; None: sentences are generated."""
 
     @field_validator("kinds", mode="before")
     @classmethod
@@ -64,7 +62,7 @@ class DocumentsOptions(Config):
 
 
 class DocumentsSource(DrawnSource):
-    """Pages with transcriptions or questions."""
+    """Drawn pages with transcriptions or questions."""
 
     noun = "pages"
 
@@ -91,7 +89,7 @@ class DocumentsSource(DrawnSource):
 
     @property
     def determined_by(self) -> list[Any]:
-        """Its options, the names of the fonts, and the text."""
+        """The options, the names of the fonts, and the text."""
         values = self.options.model_dump(exclude={"fonts", "text"})
         return [values, [Path(face).name for face in self._faces], self._lines]
 
@@ -102,7 +100,7 @@ def open_documents(config: SourceConfig, folder: Path) -> DocumentsSource:
 
 
 def transcription(page: Page) -> tuple[str, str]:
-    """The request for all text, with its answer."""
+    """The request for all text of a page, with its answer."""
     return f"Write down all text on the page, line by line, {page.order}.", "\n".join(page.rows)
 
 

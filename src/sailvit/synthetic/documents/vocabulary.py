@@ -1,4 +1,4 @@
-"""What pages say: sentences of a small grammar, names, codes, dates and amounts; or lines of
+"""The text of pages: sentences of a small grammar, names, codes, dates and amounts, or lines of
 the user's own text.
 """
 
@@ -52,18 +52,18 @@ _GOODS = _words(
 
 
 class Writer:
-    """Writes random text; every choice comes from one generator."""
+    """Generates random text; all choices come from one random generator."""
 
     def __init__(self, rng: np.random.Generator, lines: Sequence[str] = ()) -> None:
         self.rng = rng
         self._lines = lines
 
     def one(self, names: Sequence[str]) -> str:
-        """One of several."""
+        """One of these names."""
         return names[int(self.rng.integers(len(names)))]
 
     def some(self, names: Sequence[str], count: int) -> list[str]:
-        """Several different ones."""
+        """`count` different ones of these names."""
         return [names[index] for index in self.rng.permutation(len(names))[:count].tolist()]
 
     def sentence(self) -> str:
@@ -91,7 +91,7 @@ class Writer:
         return f"{self.one(_FIRST)} {self.one(_LAST)}"
 
     def company(self) -> str:
-        """A name that no dictionary has."""
+        """A name that is in no dictionary, so that it has to be read."""
         return "".join(self.some(_SYLLABLES, 3)).capitalize()
 
     def address(self) -> str:
@@ -103,8 +103,8 @@ class Writer:
         return f"{self.rng.integers(1, 29)} {self.one(_MONTHS)} {self.rng.integers(1980, 2031)}"
 
     def code(self) -> str:
-        """Letters and digits as on a ticket, without O and I, which many fonts draw like 0 and
-        1.
+        """Letters and digits as on a ticket, without O and I, which look like 0 and 1 in many
+        fonts.
         """
         letters = "".join(
             self.one("ABCDEFGHJKLMNPQRSTUVWXYZ") for _ in range(int(self.rng.integers(2, 4)))

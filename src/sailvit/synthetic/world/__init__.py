@@ -1,3 +1,3 @@
-"""The embedded demo world: small procedural pictures whose every fact is known, and questions
-about them.
+"""The demo's world: small drawn pictures of which every fact is known, and questions about
+them.
 """

@@ -1,4 +1,4 @@
-"""Whether a prediction is right: exact match, order-insensitive where the answer is a set."""
+"""Scores a prediction by exact match, in any order where the answer is a set."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from sailvit.synthetic.world.vocabulary import COMMA
 
 
 def normalise(text: str) -> str:
-    """`text` in lower case with single spaces, commas set apart."""
+    """`text` in lower case, with single spaces, also around commas."""
     return " ".join(text.lower().replace(COMMA, f" {COMMA} ").split())
 
 
 def is_correct(task: str, prediction: str, answer: str) -> bool:
-    """Whether `prediction` answers a question of `task`; captions may name their phrases in any
-    order.
+    """Whether `prediction` is the answer to a question of `task`; the phrases of a caption may
+    stand in any order.
     """
     if TASKS[task.removeprefix(READ)].kind == "caption":
         return _phrases(prediction) == _phrases(answer)

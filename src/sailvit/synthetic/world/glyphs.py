@@ -32,7 +32,7 @@ _FONT = {
 
 @cache
 def glyph(character: str, scale: int) -> np.ndarray:
-    """float32[7 * scale, 5 * scale]: 1 where `character` has ink."""
+    """float32[7 * scale, 5 * scale]: 1 where `character` has ink, else 0."""
     dots = np.array(
         [[dot == "#" for dot in row] for row in _FONT[character].split()], dtype=np.float32
     )

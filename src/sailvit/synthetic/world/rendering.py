@@ -1,7 +1,7 @@
-"""Pictures of scenes: 64x64 pixels with cells of 16 or 32, so that a patch or a visual token
-never spans two cells.
+"""Draws scenes as pictures of 64x64 pixels in cells of 16 or 32 pixels: multiples of a patch
+and of a visual token, so that neither spans two cells.
 
-Drawing is a paste of cached coverage masks: no picture costs more than a tenth of a
+Masks of shapes and glyphs are cached and pasted: no picture takes more than a tenth of a
 millisecond.
 """
 
@@ -44,8 +44,8 @@ _GLYPH_SCALE = 4
 
 
 def draw(scene: Scene, rng: np.random.Generator) -> np.ndarray:
-    """uint8[64, 64, 3]: the picture of `scene`; `rng` only moves things by a pixel or two and
-    tints them a little.
+    """uint8[64, 64, 3]: the picture of `scene`. `rng` decides only the brightness of the
+    background, small tints, and shifts by up to two pixels.
     """
     canvas = np.full((SIDE, SIDE, 3), rng.integers(226, 250), dtype=np.float32)
     if isinstance(scene, Objects | Crowd):
@@ -75,9 +75,9 @@ def _draw_things(canvas: np.ndarray, scene: Objects | Crowd, rng: np.random.Gene
 
 
 def _draw_writing(canvas: np.ndarray, scene: Writing, rng: np.random.Generator) -> None:
-    # Two glyphs a line, each in its 32-pixel cell. In one line of three, glyphs fall
-    # differently on the 16-pixel visual tokens; an attention readout trained on 10,000 such
-    # pictures read 19 % of them, and 93 % of these.
+    # Two glyphs per line, each in a cell of 32 pixels. Three glyphs in one line would lie
+    # differently on the visual tokens of 16 pixels: an attention readout trained on 10,000
+    # pictures reads 19 % of the writings in that form, and 93 % in this one.
     ink = _RGB[scene.ink] + _tints(rng, 1)[0]
     down, right = rng.integers(-2, 3, size=2).tolist()
     for cell, character in enumerate(scene.glyphs):
@@ -119,6 +119,7 @@ def _paste(
 @cache
 def outline(shape: str, size: int) -> np.ndarray:
     """float32[size, size]: the share of each pixel that `shape` covers."""
+    # 16 samples per pixel, averaged: smooth edges.
     fine = 4
     axis = (np.arange(size * fine) + 0.5) / (size * fine) * 2 - 1
     y, x = axis[:, None], axis[None, :]

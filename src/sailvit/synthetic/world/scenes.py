@@ -1,4 +1,4 @@
-"""Scenes as values: what a picture shows, exactly, and how that reads as text. Nothing is drawn
+"""Scenes: the facts that a picture shows, and how they are written as text. Nothing is drawn
 here.
 """
 
@@ -27,15 +27,15 @@ T = TypeVar("T")
 
 
 class Scene(Protocol):
-    """Facts that a description states in full and a gist only roughly."""
+    """The facts of a picture: a description states all of them, a gist only the coarse ones."""
 
     def gist(self) -> tuple[str, ...]:
-        """Coarse words: what kind of picture, which colours, which shapes; no place, size,
-        number or order.
+        """Coarse words: the kind of picture, its colours and shapes, but no place, size, number
+        or order.
         """
 
     def phrases(self) -> tuple[str, ...]:
-        """The description, phrase by phrase: all that questions ask for."""
+        """The description, phrase by phrase: every fact that a question may ask for."""
 
 
 Draw = Callable[[np.random.Generator], Scene]
@@ -56,7 +56,7 @@ class Thing:
 
     @property
     def name(self) -> str:
-        """Colour and shape; unique among the objects of a scene."""
+        """Colour and shape; no two objects of a scene have the same name."""
         return f"{self.colour} {self.shape}"
 
     @property
@@ -83,8 +83,8 @@ class Objects:
 
 @dataclass(frozen=True)
 class Crowd:
-    """Two groups of one to four small things each, told apart by one attribute, in the cells of
-    a 4x4 grid.
+    """Two groups of one to four small things in the cells of a 4x4 grid; the groups differ in
+    colour, or in shape.
     """
 
     things: tuple[Thing, ...]
@@ -97,7 +97,7 @@ class Crowd:
         return ("many shapes", *_kinds(self.things))
 
     def phrases(self) -> tuple[str, ...]:
-        """Colour and shape of every thing; where it stands is never asked."""
+        """Colour and shape of every thing; no question asks for its place."""
         return tuple(thing.name for thing in self.things)
 
     def count(self, group: str) -> int:
@@ -154,7 +154,7 @@ class Sum:
     sign: str
     """`plus` or `minus`."""
     right: int
-    """Second number, not above the first when it is subtracted."""
+    """Second number; if it is subtracted, at most the first."""
 
     @property
     def result(self) -> int:
@@ -171,7 +171,7 @@ class Sum:
 
 
 def pick(rng: np.random.Generator, choices: Sequence[T]) -> T:
-    """One of `choices`, all equally likely."""
+    """One of `choices`, each with the same probability."""
     return choices[int(rng.integers(len(choices)))]
 
 
@@ -194,7 +194,7 @@ def draw_objects(rng: np.random.Generator) -> Objects:
 
 
 def draw_crowd(rng: np.random.Generator) -> Crowd:
-    """A random crowd; both counts are uniform, so that no answer is a good guess."""
+    """A random crowd; both counts are uniform, so that guessing a number gains nothing."""
     by_colour = bool(rng.integers(2))
     grouping, other = (COLOURS, SHAPES) if by_colour else (SHAPES, COLOURS)
     first, second = pick_some(rng, grouping, 2)
@@ -232,9 +232,8 @@ def draw_sum(rng: np.random.Generator) -> Sum:
 
 
 def split_of(scene: Scene) -> Split:
-    """The split that may show `scene`: a function of its content, so the two splits never share
-    one.
-    """
+    """The split that `scene` belongs to: its content decides, so that no scene is in both."""
+    # By `repr`: a change of a scene's fields moves scenes to the other split.
     return "train" if crc32(repr(scene).encode()) % HELD_OUT_SHARE else "held_out"
 
 

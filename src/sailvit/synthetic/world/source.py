@@ -21,17 +21,16 @@ from sailvit.synthetic.world.tasks import TASKS, Task, describe
 
 
 class WorldOptions(Config):
-    """What determines the records of a world."""
+    """Options of a world."""
 
     tasks: Annotated[dict[str, Positive], Field(min_length=1)]
-    """Shares of the records per task; a bare name or a list of names stands for equal
-    shares."""
+    """Share of the records per task; a single name or a list of names gives equal shares."""
     size: Count
     """Number of records."""
     split: Split = "train"
     """`train` or `held_out`; no scene is in both."""
     seed: int = 0
-    """Root of every random choice."""
+    """Seed of all random choices."""
 
     @field_validator("tasks", mode="before")
     @classmethod
@@ -41,15 +40,15 @@ class WorldOptions(Config):
 
 @dataclass(frozen=True, eq=False)
 class Picture:
-    """A scene that is drawn when its pixels are asked for; drawing is two thirds of what a
-    record costs.
+    """A scene that is drawn when its pixels are needed; drawing takes two thirds of a record's
+    time.
     """
 
     scene: Scene
-    """What it shows."""
+    """The scene that it shows."""
     rng: np.random.Generator
-    """Where the record's random choices have come to; never advanced, so that every drawing is
-    the same."""
+    """The record's generator after its other choices. It is copied before it is used, so that
+    every drawing is the same."""
 
     @property
     def size(self) -> tuple[int, int]:
@@ -74,13 +73,13 @@ class WorldSource(DrawnSource):
         super().__init__(size, seed, self.options.tasks, "world", split)
 
     def record(self, position: int, kind: str, rng: np.random.Generator) -> Record:
-        """A scene, shown or described, with a question of the task `kind`."""
+        """A scene, as a picture or as a description, with a question of the task `kind`."""
         split = self.options.split
         return _record(f"{kind}-{split}-{position}", TASKS[kind], split, rng)
 
     @property
     def determined_by(self) -> list[Any]:
-        """Its options."""
+        """The options."""
         return [self.options.model_dump()]
 
 
@@ -105,7 +104,7 @@ def _record(name: str, task: Task, split: Split, rng: np.random.Generator) -> Re
 def _scene(task: Task, split: Split, rng: np.random.Generator) -> Scene:
     while True:
         scene = pick(rng, task.scenes)(rng)
-        # The few sums of two digits are facts to know, not scenes to generalise over: both
-        # splits ask all of them.
+        # The few sums of two digits are facts to know, not scenes to generalise to: both splits
+        # ask all of them.
         if isinstance(scene, Sum) or split_of(scene) == split:
             return scene

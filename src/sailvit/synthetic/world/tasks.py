@@ -1,4 +1,4 @@
-"""The tasks: which scenes a task shows and what it asks about them. Every question has exactly
+"""The tasks: which scenes a task shows, and what it asks about them. Every question has exactly
 one answer.
 """
 
@@ -30,7 +30,7 @@ from sailvit.synthetic.world.scenes import (
 from sailvit.synthetic.world.vocabulary import COMMA, PLURALS
 
 READ = "read_"
-"""Prefix of the tasks that give the description in place of the picture."""
+"""Prefix of the tasks that give a description in place of the picture."""
 Ask = Callable[[Any, np.random.Generator], tuple[str, str]]
 
 
@@ -39,17 +39,18 @@ class Task:
     """A kind of question."""
 
     kind: str
-    """Kind of its records; `caption` for those the contrastive objective can use."""
+    """Kind of its records; the contrastive objective uses those of kind `caption`."""
     scenes: tuple[Draw, ...]
-    """Scenes to ask about, drawn from evenly; a repeated one is drawn more often."""
+    """Kinds of scenes to ask about, each equally often; one that is listed twice, twice as
+    often."""
     ask: Ask
-    """The question and its answer, given the scene."""
+    """Makes the question and its answer from a scene."""
     picture: bool = True
-    """Whether the scene is shown; otherwise its description is given as text."""
+    """Whether the scene is shown; false: its description is given as text."""
 
 
 def describe(scene: Scene) -> str:
-    """The full description, in fixed order."""
+    """The full description of a scene, in a fixed order."""
     return f" {COMMA} ".join(scene.phrases())
 
 
@@ -86,8 +87,8 @@ def _where(scene: Objects, rng: np.random.Generator) -> tuple[str, str]:
 
 
 def _beside(scene: Objects, rng: np.random.Generator) -> tuple[str, str]:
-    # A side with a single thing on it always exists, and asking only for such sides leaves no
-    # second answer.
+    # Only sides with a single thing on it are asked for, so that there is one answer; with two
+    # or three things, such a side always exists.
     sides = {
         (thing, side): _on_side(scene, thing, side) for thing in scene.things for side in _SIDES
     }
@@ -99,6 +100,7 @@ def _beside(scene: Objects, rng: np.random.Generator) -> tuple[str, str]:
 
 def _relation(scene: Objects, rng: np.random.Generator) -> tuple[str, str]:
     first, second = pick_some(rng, scene.things, 2)
+    # Things in one row are neither above nor below each other: such a question would be unfair.
     apart = [side for side in _SIDES if _lies(first, side, second) or _lies(second, side, first)]
     side = pick(rng, apart)
     return f"is the {first.name} {side} the {second.name} ?", "yes" if _lies(
@@ -173,9 +175,9 @@ TASKS: dict[str, Task] = {
 IMAGE_TASKS = tuple(_ASKED_OF_PICTURES)
 """Tasks that show a picture."""
 READING_TASKS = tuple(READ + name for name in IMAGE_TASKS)
-"""The same questions about a description: what a language without eyes can learn."""
+"""The same questions about descriptions, from which a language learns without a tower."""
 TEXT_TASKS = ("sum",)
-"""Text-only tasks that are about no picture."""
+"""Tasks without any scene to show."""
 EVAL_TASKS = ("fine", "ocr", "colour", "shape", "where", "beside", "count", "tallest", "height")
-"""Tasks that measure a tower: no coarse captions, and nothing that a coin answers half of the
-time."""
+"""Tasks that measure a tower: no coarse captions, and no question with two possible answers,
+half of which are guessed right."""

@@ -1,22 +1,19 @@
-"""The closed vocabulary of the world: every word that a question, an answer or a description
-can hold.
-"""
+"""The closed vocabulary of the world: all words of its questions, answers and descriptions."""
 
 from __future__ import annotations
 
 COLOURS = ("red", "green", "blue", "yellow", "purple", "black")
-"""Colours of things, bars and ink; far apart in RGB, so that a small jitter never confuses
-two."""
+"""Colours of things, bars and ink; so far apart in RGB that small tints confuse no two."""
 SHAPES = ("circle", "square", "triangle", "cross")
 """Outlines of things."""
 SIZES = ("small", "large")
-"""Sizes of things; the large ones are about twice as wide."""
+"""Sizes of things; large things are about twice as wide as small ones."""
 CELLS = ("top left", "top right", "bottom left", "bottom right")
 """Names of the 2x2 cells, in reading order."""
 DIGITS = tuple("0123456789")
 """Numbers are written digit by digit, each its own word: 12 is `1 2`."""
 LETTERS = tuple("acehkltuxy")
-"""Letters of writings: those whose capitals look least alike."""
+"""Letters of writings: those whose capitals are most different."""
 PLURALS = {"circle": "circles", "square": "squares", "triangle": "triangles", "cross": "crosses"}
 """Names of several things of one shape."""
 COMMA = ","

@@ -15,7 +15,7 @@ from sailvit.dataprep.records.hashes import Hash
 from sailvit.dataprep.records.record_view import RecordView
 
 Scorer = Callable[[Sequence[NDArray[np.uint8]], Sequence[str]], Sequence[float]]
-"""From images uint8[H, W, 3] and as many texts: how well each pair matches; higher is better."""
+"""From images uint8[H, W, 3] and as many texts: how well each pair matches, higher for better."""
 
 
 class Objection(NamedTuple):
