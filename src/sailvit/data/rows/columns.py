@@ -23,7 +23,7 @@ from sailvit.data.rows.keys import REFUSED
 from sailvit.data.rows.turns import PAIRS, SYSTEMS, TURNS
 
 TEXTS = {*TURNS, "caption", "text", *PAIRS}
-"""Columns of which a set needs one."""
+"""Columns of which a data set needs one."""
 COLUMNS = dict.fromkeys(
     (
         *("id", "kind", "image", "images", *TURNS, "caption", "text", *SYSTEMS),
@@ -31,7 +31,7 @@ COLUMNS = dict.fromkeys(
         *("history", "label", *REFUSED),
     )
 )
-"""What is read, in this order, also to refuse it; other columns stay on disk."""
+"""Columns that are read, in this order, some only to refuse them; others stay on disk."""
 DAMAGE = (OSError, ValueError, KeyError, IndexError, NotImplementedError)
 """What pyarrow raises on damaged files; its own errors derive from these."""
 
@@ -48,17 +48,18 @@ def arrow(module: str) -> Any:
 
 
 def known_columns(names: Iterable[str], path: Path) -> list[str]:
-    """The columns to read of those a file has; DataError when none of them holds text."""
+    """The columns to read, of those in a file; DataError when none of them holds text."""
     names = list(names)
     if not TEXTS & set(names):
         raise DataError(
-            f"{path} has columns {', '.join(names) or 'none'}; expected one of {', '.join(sorted(TEXTS))}: rename yours"
+            f"{path} has columns {', '.join(names) or 'none'}; expected one of"
+            f" {', '.join(sorted(TEXTS))}: rename yours"
         )
     return [name for name in COLUMNS if name in names]
 
 
 def row_crc32(row: dict[str, Any]) -> int:
-    """Checksum of a row: crc32 of it as JSON, in which images are replaced by their own crc32."""
+    """Checksum of a row: crc32 of its JSON, in which each image is replaced by its crc32."""
     return crc32(json.dumps(row, sort_keys=True, default=crc32).encode())
 
 
@@ -70,7 +71,9 @@ def column_record(
     position: int,
     left: Collection[str] = (),
 ) -> Record:
-    """The record of one row; image paths start at `folder`, and columns were `left` on disk."""
+    """The record of one row; image paths start at `folder`, and `left` names columns that were
+    not read.
+    """
     fields = {name: value for name, value in row.items() if value is not None}
     images = row_images(fields, folder)
     name = row_name(fields, position)

@@ -1,4 +1,4 @@
-"""Conversations and captions of foreign rows as records, whatever file the rows came from."""
+"""Conversations and captions in public layouts as records, for rows of any file format."""
 
 from __future__ import annotations
 
@@ -22,30 +22,30 @@ from sailvit.data.rows.row import RowOptions
 from sailvit.data.rows.turns import Talk, has_turns, may_hold_images, read_talk, system_text
 
 Mark = Literal["strict", "prepend"]
-"""What becomes of a conversation with images and no mark: it is refused, or its images go
-before the first question."""
+"""A conversation with images and without marks is refused, or its images go before the first
+question."""
 
 Images = tuple[Path | bytes, ...]
 """Files or encoded bytes."""
 
 IMAGE_KEYS = ("images", "image")
-"""Keys of a row that hold its images, where the format does not keep them apart."""
+"""Keys of a row that hold its images, in formats whose images are in the row."""
 _READ = ("id", "kind")
-"""Keys that every reader of rows takes."""
+"""Keys that every reader of rows reads."""
 
 
 class RecordOptions(RowOptions):
     """Options of formats whose rows hold a conversation or a caption."""
 
     kind: str | None = None
-    """Kind of the records whose row has no `kind`; None takes `caption` for captions and `chat`
-    for conversations."""
+    """Kind of records whose row has no `kind`; None: `caption` for captions, `chat` for
+    conversations."""
     prompts: Annotated[list[str], Field(min_length=1)] = ["Describe the image."]
-    """What asks for a caption; row n takes prompt n modulo their number. The image stands
-    before it."""
+    """Questions for captions; row n takes number n modulo their number. The image stands before
+    the question."""
     mark: Mark = "strict"
-    """Whether a conversation with images and without any `<image>` is refused, or gets its
-    marks at the start."""
+    """What happens to a conversation with images and without any `<image>`: `strict` refuses
+    it, `prepend` puts the marks first."""
 
 
 def row_record(
@@ -57,7 +57,9 @@ def row_record(
     position: int,
     read: Collection[str] = (),
 ) -> Record:
-    """The record of a row with turns, else with `caption` or `text`; its caller has `read` keys."""
+    """The record of a row with turns, else with `caption` or `text`; `read` names keys that the
+    caller has read.
+    """
     if has_turns(row):
         kind = options.kind or "chat"
         return conversation_record(row, images, name=name, kind=kind, mark=options.mark, read=read)
@@ -85,7 +87,7 @@ def caption_record(
     kind: str,
     read: Collection[str] = (),
 ) -> Record:
-    """The record of a row whose `key` holds a caption: the images, the prompt, and the caption."""
+    """The record of a row with a caption in `key`: the images, the prompt, and the caption."""
     refuse_keys(row, read=read)
     if not images:
         raise DataError(
@@ -118,7 +120,7 @@ def conversation_record(
     mark: Mark = "strict",
     read: Collection[str] = (),
 ) -> Record:
-    """The record of a row with turns; its marks must be as many as the images."""
+    """The record of a row with turns, with as many marks as images."""
     refuse_keys(row, read=read)
     talk = read_talk(row)
     turns = talk.turns
@@ -142,9 +144,9 @@ def conversation_record(
 def unread(
     row: Mapping[str, Any], talk: Talk, turns: Sequence[Turn], read: Collection[str] = ()
 ) -> tuple[str, ...]:
-    """What a row holds that was not read, each once: its keys, those of its turns, grounding.
+    """What was not read of a row, each once: its keys, those of its turns, grounding tags.
 
-    Images inside the turns count too where the format keeps a record's images apart from its row.
+    With a format whose images are not in the row, images inside the turns are listed too.
     """
     own = unread_keys(row, {*_READ, *talk.read, *read})
     inside = () if "images" in read or not talk.images else ("images inside the turns",)
@@ -152,7 +154,7 @@ def unread(
 
 
 def check_order(turns: Sequence[Turn]) -> None:
-    """User and assistant must take turns, the user first, and every answer must say something."""
+    """DataError unless user and assistant alternate, the user first, and no answer is blank."""
     spoken = turns[1:] if turns[0].role == "system" else turns
     expected = [("user", "assistant")[index % 2] for index in range(len(spoken))]
     if [turn.role for turn in spoken] != expected:
@@ -177,13 +179,13 @@ def put_first(turns: Sequence[Turn], marks: str) -> list[Turn]:
 
 
 def row_name(row: Mapping[str, Any], position: int) -> str:
-    """What a record is called: the row's `id`, or its position where that is missing or empty."""
+    """The name of a record: the row's `id`, or its position where that is missing or empty."""
     found = row.get("id")
     return str(position if found is None or found == "" else found)
 
 
 def row_images(row: Mapping[str, Any], folder: Path) -> Images:
-    """The images of a row: in `images` or `image`, one or a list, or else inside its turns."""
+    """The images of a row: in `images` or `image`, one or a list, or inside its turns."""
     listed = [_listed(row[key]) for key in IMAGE_KEYS if row.get(key)]
     if may_hold_images(row) and (inline := read_talk(row).images):
         listed.append(inline)

@@ -1,4 +1,6 @@
-"""Images as rows give them: bytes, paths, `file:` and `data:` URIs, base64, structs of these."""
+"""Images as rows hold them: bytes, paths, `file:` and `data:` URIs, base64, or structs of
+them.
+"""
 
 from __future__ import annotations
 
@@ -12,22 +14,22 @@ from urllib.parse import unquote
 from sailvit.core.errors import DataError, one_line
 
 _SCHEME = re.compile(r"data:|[a-z][a-z0-9+.-]*://", re.IGNORECASE)
-"""How an address starts that is no path."""
+"""The beginning of an address that is not a path."""
 _BASE64 = re.compile(r"[A-Za-z0-9+/\s]{32,}={0,2}\s*")
 _BASE64_STARTS = ("/9j/", "iVBORw0KGgo", "R0lGOD", "UklGR", "Qk0", "SUkqA", "TU0AK", "AAAA")
-"""What base64 of JPEG, PNG, GIF, WebP, BMP, TIFF (both byte orders) and AVIF begins with."""
+"""Beginnings of base64 of JPEG, PNG, GIF, WebP, BMP, TIFF (both byte orders) and AVIF."""
 _LONGEST_NAME = 255
-"""Bytes that a file system allows for one part of a path."""
+"""Most bytes of one part of a path on common file systems."""
 _VALUES = ("bytes", "image_url", "image", "url", "path", "base64", "data", "source")
-"""Keys of a struct that may hold an image; the first one that holds something counts."""
+"""Keys of a struct that may hold an image; the first one that is not empty counts."""
 _SHOWN = 80
 
 
 def image_path(folder: Path, name: str) -> Path:
     """The path of an image named by a row; DataError when it leads out of `folder`.
 
-    Relative names start at `folder`. An absolute one is taken when it lies in `folder`, as it
-    is written or after links are followed. Links inside the folder are followed wherever they
+    Relative names start at `folder`. An absolute one is accepted when it lies in `folder`, as
+    written or after links are followed. Links inside the folder are followed, wherever they
     lead.
     """
     if "\0" in name or any(
@@ -51,9 +53,9 @@ def image_path(folder: Path, name: str) -> Path:
 
 
 def image_from(value: Any, folder: Path) -> Path | bytes:
-    """An image given as bytes, path, URI or base64, or as a struct of them; bytes count first."""
+    """An image given as bytes, path, URI or base64, or as a struct of them, bytes first."""
     found = value
-    for _ in range(3):  # {"type": "image", "source": {"data": ...}} is the deepest that is known.
+    for _ in range(3):  # {"type": "image", "source": {"data": ...}} is the deepest known.
         if not isinstance(found, dict):
             break
         found = next((found[key] for key in _VALUES if found.get(key)), None)
@@ -69,7 +71,7 @@ def image_from(value: Any, folder: Path) -> Path | bytes:
 
 
 def _addressed(address: str, folder: Path) -> Path | bytes:
-    """The image behind a path, a URI or base64 in a string."""
+    """The image that a string gives as path, URI or base64."""
     scheme = _SCHEME.match(address)
     if scheme is None:
         encoded = address.startswith(_BASE64_STARTS) or len(address) > 4 * _LONGEST_NAME
@@ -94,7 +96,7 @@ def _addressed(address: str, folder: Path) -> Path | bytes:
 
 
 def _below(folder: Path, path: str) -> str | None:
-    """An absolute path as seen from `folder`; None when it lies elsewhere."""
+    """An absolute path relative to `folder`; None when it lies elsewhere."""
     top = Path(normpath(folder.absolute()))
     if (found := Path(path)).is_relative_to(top):
         return found.relative_to(top).as_posix()
@@ -120,7 +122,7 @@ def _data_uri(address: str) -> bytes:
 
 
 def _decoded(text: str) -> bytes | None:
-    """The bytes of base64; None where it is none."""
+    """The bytes of base64 text; None for other text."""
     try:
         return b64decode("".join(text.split()), validate=True) or None
     except ValueError:

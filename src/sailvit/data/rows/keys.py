@@ -1,4 +1,4 @@
-"""What public layouts put into rows beside turns and images: what is refused, what is unread."""
+"""Keys and marks of public layouts beside turns and images: refused, or listed as unread."""
 
 from __future__ import annotations
 
@@ -22,28 +22,28 @@ REFUSED: dict[str, str] = {
     **dict.fromkeys(("chosen", "rejected", "rejected_response", "rejected_messages"), _PAIRS),
     **dict.fromkeys(("rejected_images", "kto_tag"), _PAIRS),
 }
-"""Keys of rows that change what is learnt and that nothing here honours, with what to do."""
+"""Keys of rows that would change what is learnt and are not supported, with the advice."""
 
 _MOST_KEYS = 100
-"""Keys that are counted one by one."""
+"""Keys that are counted separately."""
 _FURTHER = "other keys"
 _EMPTY_TEXTS = frozenset(("", "[]", "{}", "null", "none"))
-"""How columns of text spell that there is nothing."""
+"""Texts that columns hold in the place of no value."""
 _FOREIGN = re.compile(
     r"<(?P<element>video|audio|Image|IMAGE)>|<img>|<ref-object>|<bbox>|<speech>"
     r"|<IMG_CONTEXT>|<ImageHere>|<image>[^<>]{0,9}</image>|<image[_ ]?\d+>"
     r"|<image_(?:placeholder|soft_token|pad)>|<(?:start|end)_of_image>"
     r"|<\|(?:image|video|audio)(?:_pad|_\d+)?\|>|<\|vision_(?:start|end)\|>"
 )
-"""Marks of other layouts that stand for something else; as text they would be learnt as
-words: of ms-swift, Qwen, InternVL, XComposer, MiniCPM-V (`<image>./</image>`), DeepSeek-VL,
-Gemma, Phi and Llama."""
+"""Marks of other layouts for images, videos and sounds, which would be learnt as words: those
+of ms-swift, Qwen, InternVL, XComposer, MiniCPM-V (`<image>./</image>`), DeepSeek-VL, Gemma, Phi
+and Llama."""
 _GROUNDING = re.compile(r"<(?:ref|box|quad|poly|point|loc)>|<\|(?:object_ref|box|quad)_start\|>")
-"""Grounding tags whose text says everything itself, as in Qwen-VL and InternVL."""
+"""Grounding tags with their coordinates in the text, as in Qwen-VL and InternVL."""
 
 
 def has_content(value: Any) -> bool:
-    """Whether a value says anything: not None, blank text, or a list or struct of such values."""
+    """Whether a value is more than None, blank text, or a list or struct of only these."""
     if value is None or isinstance(value, str | bytes):
         return bool(value and value.strip())
     if isinstance(value, Mapping):
@@ -54,7 +54,7 @@ def has_content(value: Any) -> bool:
 
 
 def refuse_keys(row: Mapping[str, Any], *, read: Collection[str] = ()) -> None:
-    """DataError for the first key whose content would change what is learnt, but for `read`."""
+    """DataError for the first key that would change what is learnt, except those in `read`."""
     for key in row.keys() & REFUSED.keys():
         value = row[key]
         empty = isinstance(value, str) and value.strip().lower() in _EMPTY_TEXTS
@@ -67,7 +67,7 @@ def refuse_keys(row: Mapping[str, Any], *, read: Collection[str] = ()) -> None:
 
 
 def unread_keys(row: Mapping[str, Any], read: Collection[str], before: str = "") -> tuple[str, ...]:
-    """The other keys of a row or turn that hold something, with `before` in front of each."""
+    """Keys of a row or turn that hold a value and are not in `read`, each after `before`."""
     return tuple(
         one_line(f"{before}{key}", 60)
         for key, value in row.items()
@@ -76,13 +76,13 @@ def unread_keys(row: Mapping[str, Any], read: Collection[str], before: str = "")
 
 
 def count_unread(counts: Counter[str], keys: Iterable[str]) -> None:
-    """Count the unread keys of one record; rows whose keys are all different become one count."""
+    """Count the unread keys of a record; from `_MOST_KEYS` keys on, new ones share a count."""
     for key in keys:
         counts[key if key in counts or len(counts) < _MOST_KEYS else _FURTHER] += 1
 
 
 def unread_line(name: str, counts: Mapping[str, int]) -> str:
-    """What the records of a source hold that is not read, in how many each, as a sentence."""
+    """A sentence that lists the unread keys of a source, each with its number of records."""
     ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     keys = [f"`{key}` ({count:,})" for key, count in ordered if not key.startswith("<")]
     marks = [f"{key} ({count:,})" for key, count in ordered if key.startswith("<")]
@@ -92,7 +92,7 @@ def unread_line(name: str, counts: Mapping[str, int]) -> str:
 
 
 def refuse_marks(turns: Iterable[Turn]) -> None:
-    """DataError for marks of other layouts in the turns; an HTML element that is closed is text."""
+    """DataError for marks of other layouts in the turns; closed HTML elements are text."""
     for turn in turns:
         if "<" not in turn.text:
             continue
@@ -108,6 +108,6 @@ def refuse_marks(turns: Iterable[Turn]) -> None:
 
 
 def grounding_marks(turns: Iterable[Turn]) -> tuple[str, ...]:
-    """Grounding tags in the turns; they are learnt as the text that they are."""
+    """Grounding tags in the turns, which are learnt as text."""
     found = (mark for turn in turns if "<" in turn.text for mark in _GROUNDING.findall(turn.text))
     return tuple(dict.fromkeys(found))

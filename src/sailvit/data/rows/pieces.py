@@ -1,4 +1,4 @@
-"""Messages whose content is a list of pieces: text, and images in OpenAI's and others' forms."""
+"""Messages whose content is a list of pieces, texts and images, as in OpenAI's layout."""
 
 from __future__ import annotations
 
@@ -13,23 +13,25 @@ from sailvit.data.rows.keys import has_content, unread_keys
 _TEXT_TYPES = frozenset(("text", "input_text", "output_text"))
 _IMAGE_TYPES = frozenset(("image", "image_url", "input_image"))
 _IMAGES = ("image_url", "image", "url", "path", "base64", "bytes", "data", "source")
-"""Keys of a piece that may hold its image; the first one that holds something counts."""
+"""Keys of a piece that may hold its image; the first one that is not empty counts."""
 
 
 @dataclass
 class Pieces:
-    """A content of pieces, put together."""
+    """The pieces of a message, joined."""
 
     text: str = ""
-    """Their texts, one behind the other, with a mark per image."""
+    """Their texts, joined, with a mark for each image."""
     images: list[Any] = field(default_factory=list)
-    """What the pieces of images hold; those that hold nothing stand for images of the row."""
+    """The images in pieces; a piece without one stands for the next image of the row."""
     unread: list[str] = field(default_factory=list)
-    """Keys of pieces that hold something and were not read, as `detail`."""
+    """Keys of pieces that hold a value and were not read, such as `detail`."""
 
 
 def read_pieces(content: Any, shown: int, where: str) -> Pieces:
-    """The pieces of a message before which `shown` images stood; `where` names their keys."""
+    """The pieces of a message; `shown` images came before it, and names of unread keys begin
+    with `where`.
+    """
     pieces = Pieces()
     for piece in content if isinstance(content, list) else [content]:
         fields = {"text": piece} if isinstance(piece, str) else piece
@@ -46,7 +48,7 @@ def read_pieces(content: Any, shown: int, where: str) -> Pieces:
 
 
 def _kind(piece: Any) -> str:
-    """`text` or `image`; DataError for pieces of other types."""
+    """`text` or `image`; DataError for a piece of another type."""
     if isinstance(piece, dict):
         kind = piece.get("type")
         if kind in _TEXT_TYPES or (kind is None and "text" in piece):
@@ -83,7 +85,7 @@ def _take_image(piece: Mapping[str, Any], pieces: Pieces, where: str) -> None:
 
 
 def _check_index(piece: Mapping[str, Any], shown: int) -> None:
-    """Marks take images in order, so an index that says otherwise must not be passed over."""
+    """DataError for a piece whose `index` is not its place: marks take images in order."""
     index = piece.get("index")
     if index is not None and index != shown:
         raise DataError(

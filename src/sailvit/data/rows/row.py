@@ -1,4 +1,4 @@
-"""Rows of JSON and JSONL files by position, and what their readers share."""
+"""Rows of JSON and JSONL files by position, and what the readers of rows share."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from sailvit.core.errors import DataError
 from sailvit.core.recipe import SourceConfig
 
 _BLANK = b" \t\r\n" + BOM_UTF8
-"""What may stand before the first row."""
+"""Bytes that may stand before the first row."""
 
 
 class RowOptions(Config):
     """Options of every reader of rows."""
 
     limit: Annotated[int, Field(ge=1)] | None = None
-    """Read only this many rows from the start; None: all."""
+    """Number of rows to read, from the first one on; None: all."""
 
 
 Options = TypeVar("Options", bound=RowOptions)
@@ -42,7 +42,8 @@ def read_options(kind: type[Options], config: SourceConfig) -> Options:
         near = get_close_matches(key, kind.model_fields, n=1, cutoff=0.0)
         hint = f"did you mean {near[0]}?" if first["type"] == "extra_forbidden" else first["msg"]
         raise DataError(
-            f"option {key!r} of format {config.format} is not right ({hint}); known are {', '.join(kind.model_fields)}"
+            f"option {key!r} of format {config.format} is not right ({hint}); known are"
+            f" {', '.join(kind.model_fields)}"
         ) from error
 
 
@@ -50,9 +51,9 @@ class RowFile:
     """JSON objects by position.
 
     A file of lines is indexed by byte offsets (8 bytes per row in memory) and read row by row;
-    an array is held whole, as JSON has no offsets. Which it is tells the first character,
-    whatever the file is called: sets named `.json` often hold lines. Every read opens the file
-    anew, so forked loaders never share a file position.
+    an array is held in memory, as JSON has no offsets. The content shows which of them a file
+    is, not its name: files named `.json` often hold lines. Every read opens the file anew, so
+    that forked loaders never share a file position.
     """
 
     def __init__(self, config: SourceConfig, folder: Path, options: RowOptions) -> None:
@@ -63,7 +64,8 @@ class RowFile:
         self.path = folder / config.path
         if not self.path.is_file():
             raise DataError(
-                f"{self.path} is not a file; check `path` (relative paths start at the recipe's folder)"
+                f"{self.path} is not a file; check `path` (relative paths start at the recipe's"
+                " folder)"
             )
         self.images = folder / config.images if config.images else self.path.parent
         self._options = options
@@ -81,7 +83,8 @@ class RowFile:
         row = self._line(position) if self._rows is None else self._rows[position]
         if not isinstance(row, dict):
             raise DataError(
-                f"found {type(row).__name__} {str(row)[:40]!r} in {self.path}; expected a JSON object",
+                f"found {type(row).__name__} {str(row)[:40]!r} in {self.path}; expected a JSON"
+                " object",
                 kind="text",
             )
         return row
@@ -96,8 +99,8 @@ class RowFile:
         return digest.hexdigest()
 
     def place(self, position: int) -> tuple[str, int | None]:
-        """The file, and the line of the row, counted from 1; None for an array, which has no
-        lines.
+        """The file, and the line of the row, counted from 1; None as the line of an array's
+        row.
         """
         return str(self.path), self._line_number(position) if self._rows is None else None
 
@@ -125,7 +128,7 @@ class RowFile:
 
 
 class RowSource(Generic[Options]):
-    """What sources of rows share; a subclass says what a row becomes."""
+    """Base of sources of rows; a subclass makes a record of a row."""
 
     def __init__(self, rows: RowFile, options: Options) -> None:
         self._rows = rows
@@ -141,8 +144,8 @@ class RowSource(Generic[Options]):
 
 
 def _is_array(path: Path) -> bool:
-    """Whether a file holds one JSON value and not lines; a lone object counts, so that reading
-    it says what it is.
+    """Whether a file holds one JSON value instead of lines. A lone object in a `.json` file
+    counts as one, so that the error of reading it names what was found.
     """
     with path.open("rb") as file:
         start = file.read(1 << 16).lstrip(_BLANK)
@@ -170,8 +173,8 @@ def _read_array(path: Path) -> list[Any]:
 
 
 def _line_offsets(path: Path) -> tuple[array[int], array[int]]:
-    """Where each line that is not blank starts, in bytes, and before which row each blank line
-    stands.
+    """The byte at which each line that is not blank starts, and for each blank line the row
+    that follows it.
     """
     offsets, blanks, at = array("q"), array("q"), 0
     with path.open("rb") as file:

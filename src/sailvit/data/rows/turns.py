@@ -1,4 +1,4 @@
-"""Turns as public sets spell them: LLaVA, ShareGPT, OpenAI messages, ms-swift, Qwen-VL, Alpaca."""
+"""Turns in public layouts: LLaVA, ShareGPT, OpenAI messages, ms-swift, Qwen-VL, Alpaca, TRL."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ ROLES: dict[str, Role] = {
     "model": "assistant",
     "bot": "assistant",
 }
-"""Who speaks, by the words that public sets use for it, in small letters."""
+"""Roles by the words that public data sets use for them, in lower case."""
 _TOOL_ROLES = frozenset(
     ("tool", "function", "observation", "function_call", "tool_call", "tool_response", "ipython")
 )
 TURNS = ("conversations", "messages", "conversation", "texts")
-"""Keys under which rows hold turns; `texts` of The Cauldron are pairs, without marks."""
+"""Keys under which rows hold turns; The Cauldron's `texts` are pairs without image marks."""
 PAIRS = {
     "output": ("instruction", "input"),
     "response": ("query", "prompt"),
     "completion": ("prompt",),
 }
-"""Answers of rows without turns, and the keys whose texts ask for them: Alpaca, ms-swift,
+"""Keys of the answer in rows without turns, and the keys of its question: Alpaca, ms-swift,
 TRL."""
 _SAID = (*TURNS, *PAIRS, *dict.fromkeys(key for asked in PAIRS.values() for key in asked))
-"""Keys of a row under which somebody may speak."""
+"""Keys of a row that may hold turns or their texts."""
 SYSTEMS = ("system", "system_prompt", "system_message")
 """Keys of a row that hold the text of a system turn."""
 FLAGS = ("loss", "weight", "train", "training", "trainable", "loss_weight", "loss_scale")
@@ -49,23 +49,23 @@ REASONING = ("reasoning_content", "reasoning", "thinking")
 _SPEAKERS = ("from", "role")
 _TEXTS = ("value", "content", "text")
 _REFUSED = {*REFUSED, "refusal", "image", "images", "train_detail", "mask", "masked"}
-"""Keys of a turn that change what is learnt and that nothing here honours."""
+"""Keys of a turn that would change what is learnt and are not supported."""
 _INLINE = re.compile(r"<img>\s*([^<>\n]+?)\s*</img>")
 """An image in a text, as Qwen-VL writes it."""
 
 
 @dataclass
 class Talk:
-    """What a row says: its turns, and the images that stand in them."""
+    """The conversation of a row: its turns, and the images inside them."""
 
     turns: list[Turn] = field(default_factory=list)
-    """As they stand there, a system column first."""
+    """The turns in order, a system column first."""
     images: list[Any] = field(default_factory=list)
-    """Images inside the turns, in order, as they are given; not decoded."""
+    """Images inside the turns, in order, as given; not decoded."""
     marks: int = 0
-    """Images that the turns so far show, those of the row included."""
+    """Image marks in the turns so far, including those for images of the row."""
     unread: list[str] = field(default_factory=list)
-    """Keys of turns and pieces that hold something and were not read."""
+    """Keys of turns and pieces that hold a value and were not read."""
     read: set[str] = field(default_factory=set)
     """Keys of the row that were read."""
 
@@ -76,12 +76,12 @@ def has_turns(row: Mapping[str, Any]) -> bool:
 
 
 def may_hold_images(row: Mapping[str, Any]) -> bool:
-    """Whether images may stand inside a row's turns; false at a glance for texts without any."""
+    """Whether a row's turns may hold images; texts without any are told quickly."""
     return any(_may_show(row.get(key)) for key in _SAID)
 
 
 def _may_show(said: Any) -> bool:
-    """Whether turns or a text may hold images: pieces, or `<img>`."""
+    """Whether turns or a text hold pieces or `<img>`, and so perhaps images."""
     if isinstance(said, str):
         return "<img>" in said
     turns = said if isinstance(said, list) else ()
@@ -94,7 +94,7 @@ def _listed(value: Any) -> bool:
 
 
 def read_talk(row: Mapping[str, Any]) -> Talk:
-    """The conversation of a row; DataError that names what cannot be honoured."""
+    """The conversation of a row; DataError that names what is not supported."""
     talk = Talk()
     key = next((key for key in TURNS if row.get(key) is not None), None)
     if key is None and (answer := _pair(row)) is not None:
@@ -118,7 +118,7 @@ def read_talk(row: Mapping[str, Any]) -> Talk:
 
 
 def system_text(row: Mapping[str, Any], talk: Talk) -> str:
-    """The system text that a row holds beside its turns; empty without one."""
+    """The system text in a key of the row; empty without one."""
     talk.read.update(SYSTEMS)
     found = {key: row[key] for key in SYSTEMS if has_content(row.get(key))}
     texts = {value if isinstance(value, str) else None for value in found.values()}
@@ -143,7 +143,7 @@ def _given(row: Mapping[str, Any], key: str | None) -> Sequence[Any]:
 
 
 def _pair(row: Mapping[str, Any]) -> str | None:
-    """The key of the answer in a row of a question and its answer; None where there is none."""
+    """The answer's key in a row with a question and its answer; None for other rows."""
     return next(
         (
             answer
@@ -176,9 +176,9 @@ def _take_pair(row: Mapping[str, Any], answer: str, talk: Talk) -> None:
 
 
 def _take_lists(values: Sequence[Sequence[Any]], keys: tuple[str, str], talk: Talk) -> None:
-    """Read turns that are a prompt and turns that complete it.
+    """Read the turns of a prompt and those of its completion.
 
-    TRL learns the completion alone, so answers in the prompt are shown and not learnt.
+    TRL trains on the completion alone, so answers in the prompt are not learnt.
     """
     for given in values[0]:
         shown = _spoken(given, talk, f"{keys[0]}[].")
@@ -188,7 +188,7 @@ def _take_lists(values: Sequence[Sequence[Any]], keys: tuple[str, str], talk: Ta
 
 
 def _past(said: Any, talk: Talk) -> list[Turn]:
-    """A question and its answer out of `history`; both count as any other."""
+    """The turns of a question and its answer in `history`; the answer is learnt like others."""
     match said:
         case [str(question), str(reply)]:
             return [_written("user", question, talk), _written("assistant", reply, talk)]
@@ -251,7 +251,7 @@ def _joined(pieces: Pieces, talk: Talk) -> str:
 
 
 def _written(role: Role, text: str, talk: Talk) -> Turn:
-    """A turn whose `<img>path</img>` have become marks and images."""
+    """A turn in whose text each `<img>path</img>` has become a mark, and an image of `talk`."""
     if "<img>" in text:
         talk.images += _INLINE.findall(text)
         text = _INLINE.sub(IMAGE_MARK, text)
@@ -262,7 +262,7 @@ def _written(role: Role, text: str, talk: Talk) -> Turn:
 def _refuse_in_turn(fields: Mapping[str, Any]) -> None:
     for key in fields.keys() & _REFUSED:
         if has_content(fields[key]):
-            advice = REFUSED.get(key, "it changes what is learnt and is not honoured: remove it")
+            advice = REFUSED.get(key, "it changes what is learnt and is not read: remove it")
             raise DataError(
                 f"found `{key}` in a turn ({one_line(fields[key], 60)}); {advice}",
                 kind="unsupported",
@@ -270,7 +270,7 @@ def _refuse_in_turn(fields: Mapping[str, Any]) -> None:
 
 
 def _learnt(fields: Mapping[str, Any], role: Role) -> bool:
-    """Whether a turn is trained on, as its flags say; answers are where none does."""
+    """Whether a turn is trained on, by its flags; an answer without flags is."""
     found = {key: fields[key] for key in FLAGS if fields.get(key) is not None}
     wrong = [key for key, value in found.items() if isinstance(value, str) or value not in (0, 1)]
     if wrong or len({bool(value) for value in found.values()}) > 1:
@@ -289,7 +289,7 @@ def _learnt(fields: Mapping[str, Any], role: Role) -> bool:
 
 
 def _reasoning(fields: Mapping[str, Any], role: Role) -> str:
-    """What an answer's turn keeps apart as its reasoning; empty without any."""
+    """The reasoning that an answer's turn holds apart from its text; empty without any."""
     key = next((key for key in REASONING if has_content(fields.get(key))), None)
     if key is None:
         return ""

@@ -1,5 +1,5 @@
-"""Formats: readers that turn files into records. To add one, write its module and name its
-opener in `FORMATS`.
+"""Formats: sources that read records from files. A new one is a module, and its opener in
+`FORMATS`.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from sailvit.synthetic.documents.source import open_documents
 from sailvit.synthetic.world.source import open_world
 
 Opener = Callable[[SourceConfig, Path], Source]
-"""Opens a source; relative paths start at the folder given."""
+"""Opens a source; relative paths start at the given folder."""
 
 
 def _open_charts(config: SourceConfig, folder: Path) -> Source:
-    # matplotlib takes half a second to import; only those who read charts pay for it.
+    # It imports matplotlib, which takes half a second.
     from sailvit.synthetic.charts.source import open_charts
 
     return open_charts(config, folder)
@@ -53,12 +53,11 @@ FORMATS: dict[str, Opener] = {
     "charts": _open_charts,
     "documents": open_documents,
 }
-"""Openers by the name that a recipe's `format` gives."""
+"""Openers by `format` of a recipe's source."""
 ABILITIES = ("__len__", "__getitem__", "fingerprint")
-"""What every source has."""
+"""Attributes that every source has."""
 RENAMED = {"saved": "arrow", "frames": "video_frames", "pages": "documents"}
-"""Names that formats had in earlier versions; recipes and selections of that time still hold
-them."""
+"""Formats by their names in earlier versions, which old recipes and selections still hold."""
 
 
 def open_source(name: str, config: SourceConfig, folder: Path) -> Source:
@@ -73,7 +72,8 @@ def open_source(name: str, config: SourceConfig, folder: Path) -> Source:
     if config.format not in FORMATS:
         near = get_close_matches(config.format, FORMATS, n=1, cutoff=0.0)[0]
         raise DataError(
-            f"source {name} has format {config.format!r}; known are {', '.join(FORMATS)} (did you mean {near}?)"
+            f"source {name} has format {config.format!r}; known are {', '.join(FORMATS)} (did"
+            f" you mean {near}?)"
         )
     try:
         return FORMATS[config.format](config, folder)
@@ -82,8 +82,8 @@ def open_source(name: str, config: SourceConfig, folder: Path) -> Source:
 
 
 def _open_own(name: str, config: SourceConfig) -> Source:
-    """A source of the user's own: its class is called with `path`, `images` where given, and
-    the options.
+    """A source of the user's own class, which is called with `path`, `images` and the options,
+    as far as the recipe gives them.
     """
     cls = own_class(config.format, DataError)
     places = {"path": config.path, "images": config.images}
@@ -95,8 +95,9 @@ def _open_own(name: str, config: SourceConfig) -> Source:
         inspect.signature(cls).bind(**settings)
     except (TypeError, ValueError) as error:
         raise DataError(
-            f"source {name}: {config.format} cannot be made from {', '.join(settings) or 'nothing'}"
-            f" ({error}); expected the names that its __init__ takes, under path, images and options"
+            f"source {name}: {config.format} cannot be made from"
+            f" {', '.join(settings) or 'nothing'} ({error}); expected the names that its"
+            " __init__ takes, under path, images and options"
         ) from error
     made = cls(**settings)
     if lacking := [ability for ability in ABILITIES if not hasattr(made, ability)]:

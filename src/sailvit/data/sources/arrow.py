@@ -1,4 +1,4 @@
-"""Folders written by `save_to_disk` of Hugging Face datasets: Arrow streams, listed by
+"""Folders that `save_to_disk` of Hugging Face datasets wrote: Arrow streams, listed in
 `state.json`.
 """
 
@@ -24,8 +24,7 @@ class ArrowSource(ColumnFiles):
     """Rows of Arrow streams as records, by position.
 
     Only the byte offset and the first row of each record batch are kept. A read maps the file
-    into memory and takes one row out of its batch, so the other rows of the batch are not read
-    from disk.
+    into memory and takes one row of its batch; the other rows are not read from disk.
     """
 
     def __init__(self, folder: Path, images: Path, options: RecordOptions) -> None:
@@ -47,14 +46,16 @@ class ArrowSource(ColumnFiles):
         try:
             held = _read_batch(path, at, self._schemas[file])
             found = held.select(known_columns(held.schema.names, path)).slice(row, 1)
-            # Arrow trusts offsets in a file; unchecked, a flipped bit ends the process.
+            # Arrow trusts the offsets in a file: without the check a flipped bit can crash the
+            # process.
             found.validate(full=True)
             fields = found.to_pylist()[0]
             left = [name for name in held.schema.names if name not in COLUMNS]
             left = [name for name in left if held.column(name)[row].is_valid]
         except DAMAGE as error:
             raise DataError(
-                f"{path} is damaged at byte {at} ({error}); expected the file as it was when opened: save it again",
+                f"{path} is damaged at byte {at} ({error}); expected the file as it was when"
+                " opened: save it again",
                 kind="damaged shard",
             ) from error
         return column_record(
@@ -63,7 +64,7 @@ class ArrowSource(ColumnFiles):
 
 
 def open_arrow(config: SourceConfig, folder: Path) -> ArrowSource:
-    """The rows of the folder that `path` names."""
+    """The rows of the folder at `path`."""
     options = read_options(RecordOptions, config)
     if config.path is None:
         raise DataError("no `path`; format arrow needs a folder that save_to_disk wrote")
@@ -72,20 +73,22 @@ def open_arrow(config: SourceConfig, folder: Path) -> ArrowSource:
 
 
 def _read_state(folder: Path) -> tuple[list[Path], str]:
-    """The Arrow files of a set that save_to_disk wrote, in order, and the fingerprint that its
-    writer gave it.
+    """The Arrow files of a data set that save_to_disk wrote, in order, and the fingerprint in
+    its state.
     """
     if (folder / "dataset_dict.json").is_file():
         splits = sorted(path.parent.name for path in folder.glob("*/state.json"))
         raise DataError(
-            f"{folder} holds the splits {', '.join(splits) or 'none'}; let `path` name the folder of one"
+            f"{folder} holds the splits {', '.join(splits) or 'none'}; let `path` name the"
+            " folder of one"
         )
     try:
         state = json.loads((folder / "state.json").read_bytes())
         names = [str(file["filename"]) for file in state["_data_files"]]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(
-            f"{folder} has no usable state.json ({error}); expected a folder that save_to_disk wrote: save it again"
+            f"{folder} has no usable state.json ({error}); expected a folder that save_to_disk"
+            " wrote: save it again"
         ) from error
     if state.get("_indices_data_files"):
         raise DataError(
@@ -95,9 +98,9 @@ def _read_state(folder: Path) -> tuple[list[Path], str]:
 
 
 def _index(path: Path, digest: blake2b, faults: Faults) -> tuple[Any, list[int], list[int]]:
-    """Schema, and offset and rows of each record batch, up to the first that cannot be read.
+    """The schema, and offset and rows of each record batch before the first unreadable one.
 
-    The digest takes all three and the file's name.
+    All of these and the file's name go into the digest.
     """
     schema, offsets, sizes, at = None, [], [], 0
     try:
@@ -111,7 +114,10 @@ def _index(path: Path, digest: blake2b, faults: Faults) -> tuple[Any, list[int],
                 sizes.append(batch.num_rows)
                 at = file.tell()
     except DAMAGE as error:
-        reason = f"no readable Arrow stream from byte {at} on ({error}); save the set again: what comes before is used"
+        reason = (
+            f"no readable Arrow stream from byte {at} on ({error}); save the set again: what"
+            " comes before is used"
+        )
         faults.add(path, at if schema else None, "damaged shard", reason)
     digest.update(json.dumps([path.name, str(schema), offsets, sizes]).encode())
     return schema, offsets, sizes

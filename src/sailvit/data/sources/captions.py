@@ -1,4 +1,4 @@
-"""Captions: `{image, text}` (or `caption`) per row, asked for by a prompt."""
+"""Captions: a row holds `image` and `text` (or `caption`); a prompt is the question."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class CaptionsOptions(RowOptions):
     """Options of format `captions`."""
 
     prompts: Annotated[list[str], Field(min_length=1)] = ["Describe the image."]
-    """What asks for the caption; row n takes prompt n modulo their number. The image stands
-    before it."""
+    """Questions for captions; row n takes number n modulo their number. The image stands before
+    the question."""
 
 
 class CaptionsSource(RowSource[CaptionsOptions]):
@@ -32,8 +32,8 @@ class CaptionsSource(RowSource[CaptionsOptions]):
         text = row.get(key)
         if len(images) != 1 or not isinstance(text, str) or not text.strip():
             raise DataError(
-                f"found keys {one_line(', '.join(row) or 'none', 200)}; expected one `image`, and a `text` or `caption`"
-                " that is not blank"
+                f"found keys {one_line(', '.join(row) or 'none', 200)}; expected one `image`,"
+                " and a `text` or `caption` that is not blank"
             )
         prompts = self._options.prompts
         kind = str(row.get("kind") or "caption")
@@ -43,6 +43,6 @@ class CaptionsSource(RowSource[CaptionsOptions]):
 
 
 def open_captions(config: SourceConfig, folder: Path) -> CaptionsSource:
-    """The captions in the file that `path` names."""
+    """The captions in the file at `path`."""
     options = read_options(CaptionsOptions, config)
     return CaptionsSource(RowFile(config, folder, options), options)

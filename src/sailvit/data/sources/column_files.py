@@ -1,4 +1,4 @@
-"""What sources of column files share: where a row lies, and what was left out."""
+"""The base of sources of column files: finds a record's row, and keeps the faults."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from sailvit.data.shards.files import Faults, Spans
 
 
 class ColumnFiles:
-    """Files whose rows lie in groups; a subclass reads a row out of its group."""
+    """Records in files whose rows lie in groups; a subclass reads a row of a group."""
 
     def __init__(
         self,
@@ -20,7 +20,7 @@ class ColumnFiles:
         faults: Faults,
         fingerprint: str,
     ) -> None:
-        """`groups` are the rows of every group of every file."""
+        """`groups` holds each file's numbers of rows per group."""
         self._paths = paths
         self._sizes = [sum(rows) for rows in groups]
         self._files = Spans([len(rows) for rows in groups])
@@ -28,7 +28,7 @@ class ColumnFiles:
         faults.refuse_nothing_left(len(self._rows))
         self._limit = limit
         self.faults = faults.all()
-        """Files that were left out when the source opened."""
+        """Files, or parts of them, that were left out when the source opened."""
         self.fingerprint = fingerprint
 
     def __len__(self) -> int:

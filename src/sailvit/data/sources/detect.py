@@ -1,5 +1,5 @@
-"""The format of a path, told from what lies there, so that a command line needs no more than
-the path.
+"""The format of the data at a path, detected from the files, so that commands need only the
+path.
 """
 
 from __future__ import annotations
@@ -26,29 +26,29 @@ MARKERS = {
     "state.json": "arrow",
     "dataset_dict.json": "arrow",
 }
-"""Files at the top of a folder that tell its format."""
+"""Files at the top of a folder that identify its format."""
 FILES = {".tar": "webdataset", ".parquet": "parquet", ".tsv": "tsv"}
-"""Formats that a file's ending tells."""
+"""Formats by the ending of a file."""
 IMAGES = frozenset((".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"))
-"""Endings of files that are taken for images."""
+"""Endings of image files."""
 TABLES = ("metadata.jsonl", "metadata.csv")
 """Tables of captions for the images below their folder."""
 
 _ROW_FILES = (".json", ".jsonl")
 _LOOKED_AT = 10_000
-"""Most files of a folder that are looked at, from the top down."""
+"""Most files of a folder that are examined, from the top down."""
 _LONGEST_ROW = 1 << 26
-"""Most bytes read in search of the first row's end."""
+"""Most bytes that are read to find the end of the first row."""
 _READABLE = (
-    "a folder that `sailvit data prepare`, `index` or `curate` wrote, a URL of one, a folder of save_to_disk, files"
-    " ending in .tar, .parquet or .tsv, .json or .jsonl rows with conversations, captions or frames, or images with"
-    " captions beside them"
+    "a folder that `sailvit data prepare`, `index` or `curate` wrote, a URL of one, a folder of"
+    " save_to_disk, files ending in .tar, .parquet or .tsv, .json or .jsonl rows with"
+    " conversations, captions or frames, or images with captions beside them"
 )
 
 
 def detect(path: Path | str, *, images: str | None = None) -> SourceConfig:
-    """The source that lies at `path`, a file, folder, glob or URL; DataError when it is none or
-    several kinds.
+    """The config of the source at `path`, a file, folder, glob or URL; DataError when its
+    format is not clear.
     """
     if (url := _url(path)) is not None:
         return SourceConfig(format="indexed", path=url, images=images)
@@ -57,15 +57,13 @@ def detect(path: Path | str, *, images: str | None = None) -> SourceConfig:
 
 
 def _url(path: Path | str) -> str | None:
-    """The URL in `path`, its slashes mended where a Path has merged them; None when it is not a
-    URL.
-    """
+    """The URL in `path`, with the slashes that a Path merges; None when it is no URL."""
     scheme = re.match(r"([a-z][a-z0-9+]+):/+", str(path))
     return None if scheme is None else f"{scheme[1]}://{str(path)[scheme.end() :]}"
 
 
 def _kind(path: Path) -> tuple[str, Path]:
-    """Format of a file, folder or glob, and where its reader should look."""
+    """Format of a file, folder or glob, and the path for its source."""
     if path.is_file():
         return _file_kind(path), path
     if path.is_dir():
@@ -96,8 +94,8 @@ def _file_kind(path: Path) -> str:
 
 
 def _folder_kind(folder: Path) -> tuple[str, Path]:
-    """Format of a folder by what it holds; a single file of rows speaks for its folder of
-    images.
+    """Format of a folder by its files, and the path for its source: a single file of rows is
+    that of a folder with images.
     """
     for name, kind in MARKERS.items():
         if (folder / name).is_file():
@@ -109,7 +107,9 @@ def _folder_kind(folder: Path) -> tuple[str, Path]:
 
 
 def _loose_kind(folder: Path, files: list[Path]) -> tuple[str, Path] | None:
-    """Format of files that no manifest describes; None when nothing tells."""
+    """Format of files without a manifest, and the path for its source; None when it is not
+    clear.
+    """
     files = _telling(files)
     told = {FILES[file.suffix] for file in files if file.suffix in FILES}
     if not told and _pictures(files):
@@ -127,7 +127,7 @@ def _loose_kind(folder: Path, files: list[Path]) -> tuple[str, Path] | None:
 
 
 def _telling(files: list[Path]) -> list[Path]:
-    """The files without those that describe a tar: img2dataset writes a `.parquet` and a
+    """The files without those that describe a tar, as img2dataset writes a `.parquet` and a
     `_stats.json` beside each.
     """
     tars = {file.with_suffix("") for file in files if file.suffix == ".tar"}
@@ -144,7 +144,7 @@ def _pictures(files: list[Path]) -> set[Path]:
 
 
 def _rows(files: list[Path]) -> list[Path]:
-    """Files of rows; JSON with an image's name is that image's caption."""
+    """Files of rows, without JSON files of an image's name, which hold its caption."""
     pictures = _pictures(files)
     return [
         file for file in files if file.suffix in _ROW_FILES and file.with_suffix("") not in pictures
@@ -167,8 +167,8 @@ def _unknown(path: Path, endings: Counter[str]) -> DataError:
 
 
 def _first_row(path: Path) -> Any:
-    """The first row of a file of lines, or the first element of an array, without reading the
-    rest.
+    """The first row of a file of lines, or the first element of an array; the rest is not
+    read.
     """
     size = 1 << 16
     while True:
@@ -192,7 +192,7 @@ def _first_row(path: Path) -> Any:
 
 
 def _row_kind(row: Any, path: Path) -> str:
-    """The format whose reader takes rows such as this one."""
+    """The format that reads rows with the keys of this one."""
     held = row if isinstance(row, dict) else {}
     keys = {key for key, value in held.items() if value is not None}
     if keys & {"video", "frames"}:
@@ -207,6 +207,7 @@ def _row_kind(row: Any, path: Path) -> str:
         else type(row).__name__
     )
     raise DataError(
-        f"the first row of {path} has {found[:200]}; expected `conversations` or `messages`, an `image` with `text` or"
-        " `caption`, or `video` or `frames`: rename its keys, or give the format"
+        f"the first row of {path} has {found[:200]}; expected `conversations` or `messages`, an"
+        " `image` with `text` or `caption`, or `video` or `frames`: rename its keys, or give the"
+        " format"
     )

@@ -22,20 +22,21 @@ from sailvit.data.sources.detect import IMAGES, TABLES
 from sailvit.data.sources.webdataset import sample_row
 
 SIDECARS = (".json", ".caption", ".txt")
-"""Endings of captions beside their image: an object with turns, `caption` or `text`; plain
-text."""
+"""Endings of captions beside their image: .json holds an object with turns, `caption` or
+`text`, the others plain text."""
 
 
 class FolderOptions(RecordOptions):
     """Options of format `folder`."""
 
     without_caption: Literal["drop", "error"] = "drop"
-    """Whether images that have no caption are left out and counted, or refuse the source."""
+    """Images without a caption: `drop` leaves them out and counts them, `error` refuses the
+    source."""
 
 
 class Names(Sequence[str]):
-    """Strings held as one run of bytes: a million paths of 40 characters take 48 MB, as a list
-    they take 90.
+    """Strings in one array of bytes: a million paths of 40 characters take 48 MB, in a list 90
+    MB.
     """
 
     def __init__(self, names: Iterable[str]) -> None:
@@ -58,8 +59,7 @@ class Names(Sequence[str]):
 class FolderSource:
     """Images with captions beside them as records, sorted by path.
 
-    Paths are kept as bytes, so a million images take some 50 MB. Captions are read with their
-    record.
+    Paths stay in memory, some 50 MB for a million images. Captions are read with their record.
     """
 
     def __init__(self, folder: Path, options: FolderOptions) -> None:
@@ -69,7 +69,7 @@ class FolderSource:
         self._names = Names(_captioned(folder, options, faults))
         faults.refuse_nothing_left(len(self._names))
         self.faults = faults.all()
-        """How many images were left out, having no caption."""
+        """The images that were left out for want of a caption: a fault with their number."""
 
     def __len__(self) -> int:
         return min(len(self._names), self._options.limit or len(self._names))
@@ -89,8 +89,8 @@ class FolderSource:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Hash of the options, and of the paths and sizes of images and captions: a copy has
-        the same one.
+        """Hash of the options, and of paths and sizes of images and captions, so that a copy of
+        the folder has the same.
         """
         digest = blake2b(self._options.model_dump_json().encode(), digest_size=8)
         for name in self._names:
@@ -102,7 +102,7 @@ class FolderSource:
 
 class TableSource:
     """Rows of `metadata.jsonl` or `metadata.csv` as records; `file_name` names the image, as in
-    Hugging Face sets.
+    Hugging Face data sets.
     """
 
     def __init__(self, rows: RowFile | CsvFile, folder: Path, options: FolderOptions) -> None:
@@ -133,7 +133,7 @@ class TableSource:
 
 
 class CsvFile:
-    """Rows of a table with commas, held in memory as bytes."""
+    """Rows of a CSV file, held in memory as bytes."""
 
     def __init__(self, path: Path, options: FolderOptions) -> None:
         self._path = path
@@ -161,15 +161,15 @@ class CsvFile:
         return min(found, self._limit or found)
 
     def __getitem__(self, position: int) -> dict[str, Any]:
-        """The row at `position`, its empty cells left out."""
+        """The row at `position`, without its empty cells."""
         first = position * len(self._columns)
         cells = (self._cells[first + index] for index in range(len(self._columns)))
         return {column: cell for column, cell in zip(self._columns, cells, strict=True) if cell}
 
 
 def open_folder(config: SourceConfig, folder: Path) -> FolderSource | TableSource:
-    """The images in the folder that `path` names; its table of captions speaks for them when it
-    has one.
+    """The images in the folder at `path`, with captions from its table, or from files beside
+    them when it has none.
     """
     options = read_options(FolderOptions, config)
     path = folder / (config.path or "")
@@ -195,7 +195,7 @@ def _at(config: SourceConfig, path: Path) -> SourceConfig:
 
 
 def _captioned(folder: Path, options: FolderOptions, faults: Faults) -> Iterator[str]:
-    """Paths of the images that have captions, sorted; those without become a fault, or an error."""
+    """Paths of the images with captions, sorted; images without become a fault or an error."""
     names = set(_files(folder))
     for name in sorted(name for name in names if PurePosixPath(name).suffix.lower() in IMAGES):
         stem = name[: name.rindex(".")]
@@ -203,7 +203,10 @@ def _captioned(folder: Path, options: FolderOptions, faults: Faults) -> Iterator
             yield name
             continue
         endings = ", ".join(SIDECARS)
-        reason = f"image {name} has no caption beside it; expected one of the same name ending in {endings}"
+        reason = (
+            f"image {name} has no caption beside it; expected one of the same name ending in"
+            f" {endings}"
+        )
         if options.without_caption == "error":
             raise DataError(
                 f"{folder}: {reason}: write it, or set without_caption: drop", kind="no caption"
@@ -237,7 +240,7 @@ def _content(path: Path) -> bytes:
 def _checked(cells: list[str], columns: list[str], where: str) -> list[str]:
     if len(cells) != len(columns) or "file_name" not in columns:
         raise DataError(
-            f"{where} has {len(cells)} cells for the columns {', '.join(columns)[:200]}; expected `file_name` among"
-            " them and one cell per column"
+            f"{where} has {len(cells)} cells for the columns {', '.join(columns)[:200]};"
+            " expected `file_name` among them and one cell per column"
         )
     return cells

@@ -1,5 +1,5 @@
-"""Shards with a manifest and an index: any record by one read, checked against its crc32, and
-nothing read to open.
+"""Shards with a manifest and an index: each record is one read, checked by its crc32, and
+opening reads the manifest alone.
 """
 
 from __future__ import annotations
@@ -49,18 +49,18 @@ class IndexedOptions(RowOptions):
     """Options of format `indexed`."""
 
     cache_gb: Annotated[float, Field(gt=0)] = 100.0
-    """Most GB of shards kept on this machine, when they come from a URL."""
+    """Most GB of remote shards that stay on this machine."""
     public: bool = False
-    """Whether the URL is a public bucket's, which is asked without credentials."""
+    """Whether the URL is that of a public bucket, which is read without credentials."""
     endpoint: str | None = None
-    """Address of a server that speaks S3 but is not Amazon's."""
+    """URL of an S3-compatible server; None: `AWS_ENDPOINT_URL`, or AWS itself."""
     groups: Annotated[int, Field(ge=1)] = 2
     """Row groups of Parquet shards that each process keeps in memory."""
 
 
 class Folder:
-    """Files that are on this machine, called as those of a `ShardCache`; their content is
-    checked record by record.
+    """Files on this machine with the methods of a `ShardCache`. Size and checksum are not
+    compared, as every record has a checksum.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -80,7 +80,7 @@ class Folder:
         return self.path(name).read_bytes()
 
     def prefetch(self, shards: Iterable[RemoteFile]) -> None:
-        """Nothing: they are here."""
+        """No-op, as the files are on this machine."""
 
     def stretch(self, shard: RemoteFile, start: int, size: int) -> bytes:
         """`size` bytes of a file from byte `start` on; fewer where it ends before."""
@@ -88,15 +88,15 @@ class Folder:
 
 
 Files: TypeAlias = "Folder | ShardCache"
-"""Where shards and their index come from."""
+"""Where shards and indexes are read from."""
 
 
 class IndexedSource:
     """Records of indexed shards, by position.
 
     Opening reads the manifest alone. A record costs one small read in the index and one in its
-    shard; 8 bytes per shard stay in memory. A missing or damaged shard is the error of its
-    records, not of the source.
+    shard; 8 bytes per shard stay in memory. With a missing or damaged shard the source opens,
+    and the shard's records are bad.
     """
 
     def __init__(
@@ -127,8 +127,8 @@ class IndexedSource:
         return self._spans.lengths
 
     def counts(self, *, tokenizer: str, layout: str) -> NDArray[np.int32]:
-        """Tokens and tiles of all records, int32[2, n], mapped; DataError when they are for
-        other fingerprints.
+        """Tokens and tiles of all records, int32[2, n], memory-mapped; DataError when they were
+        counted with another tokenizer or layout.
         """
         measured = self.manifest.measured
         if measured is None:
@@ -140,7 +140,8 @@ class IndexedSource:
             if found != wanted:
                 told = ", ".join(f"{key} {value}" for key, value in values.items())
                 raise DataError(
-                    f"its tokens were counted with another {what} ({told}) than the recipe's; {_AGAIN}",
+                    f"its tokens were counted with another {what} ({told}) than the recipe's;"
+                    f" {_AGAIN}",
                     kind="counts",
                 )
         path = self._files.path(COSTS, size=measured.costs.bytes, crc32=measured.costs.crc32)
@@ -152,19 +153,19 @@ class IndexedSource:
             ) from error
         if counts.shape != (2, self.manifest.samples) or counts.dtype != np.int32:
             raise DataError(
-                f"{path} holds {counts.dtype}{list(counts.shape)}; expected int32[2, {self.manifest.samples}]:"
-                " index the folder again",
+                f"{path} holds {counts.dtype}{list(counts.shape)}; expected"
+                f" int32[2, {self.manifest.samples}]: index the folder again",
                 kind="counts",
             )
         return counts[:, : len(self)]
 
     def entry(self, position: int) -> tuple[ShardMark, np.void]:
-        """The shard of a record, and the record's row of `ENTRY`."""
+        """The shard of a record, and its row in the index, an `ENTRY`."""
         number, inside = self._spans.find(position)
         shard = self.manifest.shards[number]
         index = _index_of(shard)
         try:
-            # Rows end with the file, so its header need not be parsed.
+            # The file ends with its last row, so NumPy's header need not be parsed.
             start = shard.index.bytes - (shard.samples - inside) * ENTRY.itemsize
             return shard, np.frombuffer(self._files.stretch(index, start, ENTRY.itemsize), ENTRY)[0]
         except (OSError, IndexError, ValueError) as error:
@@ -178,7 +179,7 @@ class IndexedSource:
         return shard.name, int(entry["offset"])
 
     def fetch(self, shards: Sequence[int]) -> None:
-        """Begin to fetch these shards and their index, in this order, where they are not on
+        """Begin to fetch these shards and their indexes, in this order; no-op for shards on
         this machine.
         """
         lengths = self.shards
@@ -202,7 +203,7 @@ class IndexedSource:
             ) from error
 
     def _sample(self, shard: ShardMark, entry: np.void, position: int) -> Record:
-        """The record in a stretch of a tar."""
+        """The record in a part of a tar."""
         size = int(entry["size"])
         content = self._shards.stretch(_whole(shard), int(entry["offset"]), size)
         if len(content) != size or zlib.crc32(content) != entry["crc32"]:
@@ -228,11 +229,12 @@ class IndexedSource:
 
 
 def open_indexed(config: SourceConfig, folder: Path) -> IndexedSource:
-    """The shards of the folder or URL that `path` names, which has a manifest."""
+    """The shards of the folder or URL at `path`, which holds a manifest."""
     options = read_options(IndexedOptions, config)
     if config.path is None:
         raise DataError(
-            "no `path`; format indexed needs a folder that `sailvit data prepare` or `index` wrote, or a URL"
+            "no `path`; format indexed needs a folder that `sailvit data prepare` or `index`"
+            " wrote, or a URL"
         )
     if is_remote(config.path):
         return _open_remote(config.path, options)
@@ -268,7 +270,7 @@ def _whole(mark: ShardMark) -> RemoteFile:
 
 
 def _index_of(mark: ShardMark) -> RemoteFile:
-    """Its index as a file."""
+    """The shard's index as a file."""
     return RemoteFile(index_name(mark.name), mark.index.bytes, mark.index.crc32)
 
 
@@ -280,7 +282,7 @@ def _beside(url: str, root: str) -> str:
 
 
 def _fingerprint(manifest: Manifest, options: IndexedOptions) -> str:
-    """Hash of the shards and of how they are read; token counts are no part of it."""
+    """Hash of the shards and of the options that read them, without token counts."""
     digest = blake2b(
         json.dumps([manifest.format, manifest.options, options.limit]).encode(), digest_size=8
     )
@@ -292,7 +294,7 @@ def _fingerprint(manifest: Manifest, options: IndexedOptions) -> str:
 
 
 def _changed(found: os.stat_result, shard: ShardMark) -> DataError:
-    """What is wrong with a shard in which a record is not as it was indexed."""
+    """The error for a shard in which a record differs from what was indexed."""
     if found.st_size < shard.bytes:
         kind, what = "cut shard", f"it ends after {found.st_size} of {shard.bytes} bytes"
     elif found.st_size > shard.bytes or (

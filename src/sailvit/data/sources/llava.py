@@ -25,8 +25,8 @@ class LlavaOptions(RowOptions):
     """Kind of the records whose row has no `kind`; `caption` lets the contrastive objective use
     them."""
     mark: Mark = "strict"
-    """Whether a conversation with images and without any `<image>` is refused, or gets its
-    marks at the start."""
+    """What happens to a conversation with images and without any `<image>`: `strict` refuses
+    it, `prepend` puts the marks first."""
 
 
 class LlavaSource(RowSource[LlavaOptions]):
@@ -46,6 +46,6 @@ class LlavaSource(RowSource[LlavaOptions]):
 
 
 def open_llava(config: SourceConfig, folder: Path) -> LlavaSource:
-    """The conversations in the file that `path` names."""
+    """The conversations in the file at `path`."""
     options = read_options(LlavaOptions, config)
     return LlavaSource(RowFile(config, folder, options), options)

@@ -22,11 +22,11 @@ class ParquetOptions(RecordOptions):
     """Options of format `parquet`."""
 
     groups: Annotated[int, Field(ge=1)] = 2
-    """Row groups that each process keeps in memory, those read last."""
+    """Most recently used row groups that each process keeps in memory."""
 
 
 class RowGroups:
-    """Row groups of Parquet files, of which the last few read stay in memory."""
+    """Row groups of Parquet files; the most recently used ones stay in memory."""
 
     def __init__(self, most: int) -> None:
         self._most = most
@@ -34,7 +34,7 @@ class RowGroups:
         self._left: dict[tuple[Path, int], tuple[str, ...]] = {}
 
     def left(self, path: Path, group: int) -> tuple[str, ...]:
-        """Columns of a row group that are not read and not empty, as its footer tells."""
+        """Columns of a row group that are not read and, by its footer, not empty."""
         if (path, group) not in self._left:
             with arrow("pyarrow.parquet").ParquetFile(path) as file:
                 self._left[path, group] = _left(file.metadata.row_group(group))
@@ -46,7 +46,8 @@ class RowGroups:
             fields: dict[str, Any] = self._group(path, group).slice(row, 1).to_pylist()[0]
         except DAMAGE as error:
             raise DataError(
-                f"{path} is damaged in row group {group} ({error}); expected readable pages: fetch it again",
+                f"{path} is damaged in row group {group} ({error}); expected readable pages:"
+                " fetch it again",
                 kind="damaged shard",
             ) from error
         return fields
@@ -55,7 +56,7 @@ class RowGroups:
         return {**self.__dict__, "_kept": {}, "_left": {}}
 
     def _group(self, path: Path, group: int) -> Any:
-        """The table of a row group; threads stay off, as they do not survive a fork."""
+        """The table of a row group, read without threads, as these do not survive a fork."""
         table = self._kept.pop((path, group), None)
         if table is None:
             while len(self._kept) >= self._most:
@@ -73,8 +74,8 @@ class RowGroups:
 class ParquetSource(ColumnFiles):
     """Rows of Parquet files as records, by position.
 
-    Parquet is read by row group: one row costs its whole group unless that is among the groups
-    kept. Footers are read when the source opens; 16 bytes per row group stay in memory.
+    A read costs the row's whole group, unless that is still in memory. Footers are read when
+    the source opens; 16 bytes per row group stay in memory.
     """
 
     def __init__(self, paths: list[Path], images: Path | None, options: ParquetOptions) -> None:
@@ -90,7 +91,7 @@ class ParquetSource(ColumnFiles):
         super().__init__(paths, sizes, options.limit, faults=faults, fingerprint=found)
 
     def group(self, position: int) -> tuple[int, int]:
-        """Row group of the record at `position`, counted over all files, and its row there."""
+        """Row group of the record at `position`, counted over all files, and the row in it."""
         return self._rows.find(position)
 
     def __getitem__(self, position: int) -> Record:
@@ -108,14 +109,14 @@ class ParquetSource(ColumnFiles):
 
 
 def open_parquet(config: SourceConfig, folder: Path) -> ParquetSource:
-    """The rows of the files that `path` names: one file, a folder, or a glob."""
+    """The rows of the files at `path`: one file, those in a folder, or those of a glob."""
     options = read_options(ParquetOptions, config)
     images = folder / config.images if config.images else None
     return ParquetSource(shard_paths(config, folder, ".parquet"), images, options)
 
 
 def _left(group: Any) -> tuple[str, ...]:
-    """Names of the columns of a row group that are not read, without those of nulls alone."""
+    """Columns of a row group that are not read, except those of nulls alone."""
     left: dict[str, None] = {}
     for index in range(group.num_columns):
         column = group.column(index)
@@ -127,9 +128,9 @@ def _left(group: Any) -> tuple[str, ...]:
 
 
 def _group_sizes(path: Path, digest: blake2b, faults: Faults) -> list[int]:
-    """Rows per row group, none of a file that cannot be read.
+    """Rows per row group; empty for a file that cannot be read.
 
-    The digest takes the footer, which holds sizes, offsets and statistics of all columns.
+    The footer, with sizes, offsets and statistics of all columns, goes into the digest.
     """
     parquet = arrow("pyarrow.parquet")
     try:

@@ -1,4 +1,4 @@
-"""Format `selected`: some records of another source, as `sailvit data curate` chose them."""
+"""Format `selected`: the records of another source that `sailvit data curate` chose."""
 
 from __future__ import annotations
 
@@ -18,23 +18,22 @@ from sailvit.core.records import Record, Source, faults_of, place_of, shards_of
 from sailvit.data.rows.row import RowOptions, read_options
 
 POSITIONS = "positions.npy"
-"""Where the records stand in the inner source: int64[n], rising."""
+"""File of the records' positions in the inner source: int64[n], increasing."""
 SOURCE = "source.json"
-"""The inner source, and its fingerprint when the records were chosen."""
+"""File of the inner source's config, and of its fingerprint when the records were chosen."""
 
 
 class SelectedOptions(RowOptions):
     """Options of format `selected`."""
 
     path: str | None = None
-    """Where the inner source's data are now; None means where they were when the selection was
-    made."""
+    """Path of the inner source's data, if they have moved; None: they have not."""
     images: str | None = None
-    """Where its images are now."""
+    """Folder of its images, if they have moved; None: they have not."""
 
 
 class SelectedSource:
-    """The chosen records of a source, in its order; positions are mapped from their file."""
+    """The chosen records of a source, in its order; positions are a memory-mapped file."""
 
     def __init__(self, inner: Source, positions: NDArray[np.int64]) -> None:
         self._inner = inner
@@ -51,24 +50,22 @@ class SelectedSource:
 
     @property
     def faults(self) -> tuple[BadRecord, ...]:
-        """What the inner source found damaged when it opened."""
+        """The faults of the inner source."""
         return faults_of(self._inner)
 
     def place(self, position: int) -> tuple[str | None, int | None]:
-        """File and place there of a chosen record, as the inner source tells them."""
+        """The place of a chosen record in the inner source."""
         return place_of(self._inner, int(self._positions[position]))
 
     @property
     def shards(self) -> tuple[int, ...]:
-        """Chosen records per shard of the inner source, without shards that have none."""
+        """Chosen records per shard of the inner source; shards without any are left out."""
         ends = np.searchsorted(self._positions, np.cumsum([0, *shards_of(self._inner)]))
         return tuple(count for count in np.diff(ends).tolist() if count)
 
 
 def open_selected(config: SourceConfig, folder: Path) -> SelectedSource:
-    """The records that the folder `path` selects; DataError when their source is not what it
-    was.
-    """
+    """The records that the folder `path` selects; DataError when their source has changed."""
     options = read_options(SelectedOptions, config)
     if config.path is None:
         raise DataError(
@@ -79,21 +76,23 @@ def open_selected(config: SourceConfig, folder: Path) -> SelectedSource:
     positions = _positions(where / POSITIONS, len(inner))
     if found["fingerprint"] != inner.fingerprint:
         raise DataError(
-            f"{where} selects from a source with fingerprint {found['fingerprint']}, which now is {inner.fingerprint};"
-            " positions may mean other records: run `sailvit data curate` again",
+            f"{where} selects from a source with fingerprint {found['fingerprint']}, which now"
+            f" is {inner.fingerprint}; positions may mean other records: run `sailvit data"
+            " curate` again",
             kind="changed source",
         )
     return SelectedSource(inner, positions[: options.limit])
 
 
 def _open_inner(folder: Path, options: SelectedOptions) -> tuple[Source, dict[str, Any]]:
-    # Openers are listed beside this one, in a module that imports this one.
+    # Imported late, as the list of openers imports this module.
     from sailvit.data.sources import open_source
 
     path = folder / SOURCE
     if not path.is_file():
         raise DataError(
-            f"{folder} has no {SOURCE}; expected a folder that `sailvit data curate` wrote to the end"
+            f"{folder} has no {SOURCE}; expected a folder that `sailvit data curate` wrote to"
+            " the end"
         )
     moved = {
         name: value for name in ("path", "images") if (value := getattr(options, name)) is not None
@@ -121,7 +120,7 @@ def _positions(path: Path, length: int) -> NDArray[np.int64]:
     )
     if not rising or (len(positions) and not 0 <= positions[0] <= positions[-1] < length):
         raise DataError(
-            f"{path} holds {positions.dtype}{list(positions.shape)}; expected rising int64 positions below {length}:"
-            " run `sailvit data curate` again"
+            f"{path} holds {positions.dtype}{list(positions.shape)}; expected rising int64"
+            f" positions below {length}: run `sailvit data curate` again"
         )
     return positions

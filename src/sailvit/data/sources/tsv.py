@@ -1,4 +1,4 @@
-"""Question sets as VLMEvalKit keeps them: tab-separated rows with images in base64."""
+"""Question sets in VLMEvalKit's layout: tab-separated rows with images in base64."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from sailvit.data.rows.keys import grounding_marks, refuse_keys, refuse_marks, u
 from sailvit.data.rows.row import RowOptions, read_options
 
 _REFERENCE = 64
-"""Cells of `image` up to this length are the `index` of the row that holds the image, as
-VLMEvalKit decides it."""
+"""A cell `image` of up to so many characters is the `index` of the row that holds the image;
+VLMEvalKit decides it so."""
 _LONGEST_CELL = 1 << 30
-"""Characters a cell may have; csv's own limit of 131072 is below a photograph."""
+"""Most characters of a cell; csv's own limit of 131072 is too low for a photograph."""
 _NUMBERED = re.compile(r"<image (\d)>")
-"""Marks of MMMU, which say which image they show."""
+"""MMMU's marks, which name the number of their image."""
 
 _READ = frozenset(("index", "question", "answer", "image", "image_path", *ascii_uppercase))
-"""Columns that make a record; `hint` too, where there are options."""
+"""Columns that are read; with options, `hint` is too."""
 
 Row = dict[str, str]
 """Cells by column."""
@@ -43,17 +43,17 @@ class TsvOptions(RowOptions):
     kind: str = "qa"
     """Kind of the records."""
     ask: str = "Please select the correct answer from the options above."
-    """Stands under the options of a row that has some."""
+    """Text below the options of a row that has options."""
     without_image: Literal["drop", "keep"] = "drop"
-    """Whether rows with an empty image are left out, as VLMEvalKit does, or read as text
-    alone."""
+    """Rows with an empty image: `drop` leaves them out, as VLMEvalKit does; `keep` reads them as
+    text alone."""
 
 
 class TsvSource:
     """Rows as records of one question and one answer.
 
-    Three numbers per row stay in memory: where it starts in the file, its line, and where the
-    row that holds its image starts.
+    Three numbers per row stay in memory: its first byte, its line, and the first byte of the
+    row that holds its image.
     """
 
     def __init__(self, path: Path, images: Path, options: TsvOptions) -> None:
@@ -80,7 +80,7 @@ class TsvSource:
             answer = _answer(row)
             text, shown = _placed(_question(row, self._options.ask), len(images))
             turns = (Turn("user", text), Turn("assistant", answer))
-            # Behind `_placed`, as numbered marks that show an image are none of other layouts.
+            # After `_placed`, which has replaced the numbered marks of this layout.
             refuse_marks(turns)
         except DataError as error:
             raise DataError(
@@ -107,16 +107,14 @@ class TsvSource:
                 ) from error
 
     def _pictures(self, row: Row, holder: Row) -> list[Path | bytes]:
-        """The row's images: decoded from base64 of the row that holds them, else by
-        `image_path`.
-        """
+        """The row's images: from base64 in the row that holds them, else from `image_path`."""
         if holder.get("image"):
             return [_decoded(cell) for cell in _listed(holder["image"])]
         return [image_path(self._images, name) for name in _listed(row.get("image_path", ""))]
 
 
 def open_tsv(config: SourceConfig, folder: Path) -> TsvSource:
-    """The questions in the file that `path` names."""
+    """The questions in the file at `path`."""
     options = read_options(TsvOptions, config)
     if config.path is None or not (folder / config.path).is_file():
         raise DataError(f"path {config.path} is not a file; format tsv needs the table to read")
@@ -125,14 +123,14 @@ def open_tsv(config: SourceConfig, folder: Path) -> TsvSource:
 
 
 def _reader(lines: Iterable[bytes]) -> Iterator[list[str]]:
-    """Rows of cells. The limit is csv's own and process-wide; there is no other place to set it."""
+    """Rows of cells. csv keeps its limit per process, so it is set here, before every use."""
     csv.field_size_limit(_LONGEST_CELL)
     return csv.reader((line.decode() for line in lines), delimiter="\t")
 
 
 class _Lines:
-    """Lines of a file, counted, so that the start of each row is known although cells may hold
-    line breaks.
+    """Lines of a file, counted, as cells may hold line breaks and each row's start must be
+    known.
     """
 
     def __init__(self, file: IO[bytes], digest: blake2b) -> None:
@@ -150,7 +148,7 @@ class _Lines:
 
 
 def _rows(path: Path, digest: blake2b) -> Iterator[tuple[int, int, Row]]:
-    """Byte, line and cells of every row; the digest takes the whole file."""
+    """First byte, line and cells of every row; the whole file goes into the digest."""
     with path.open("rb") as file:
         lines = _Lines(file, digest)
         try:
@@ -160,15 +158,16 @@ def _rows(path: Path, digest: blake2b) -> Iterator[tuple[int, int, Row]]:
             for cells in reader:
                 if cells and len(cells) != len(columns):
                     raise DataError(
-                        f"{path} line {line} has {len(cells)} cells; expected {len(columns)}, one per column:"
-                        " the file may be cut, fetch it again"
+                        f"{path} line {line} has {len(cells)} cells; expected {len(columns)},"
+                        " one per column: the file may be cut, fetch it again"
                     )
                 if cells:
                     yield at, line, dict(zip(columns, cells, strict=True))
                 at, line = lines.bytes, lines.count + 1
         except (csv.Error, UnicodeDecodeError) as error:
             raise DataError(
-                f"{path} line {lines.count} cannot be read ({error}); expected cells parted by tabs, in UTF-8"
+                f"{path} line {lines.count} cannot be read ({error}); expected cells parted by"
+                " tabs, in UTF-8"
             ) from error
 
 
@@ -176,15 +175,15 @@ def _checked_columns(columns: list[str], path: Path) -> list[str]:
     columns = [column.removeprefix("\ufeff") for column in columns]
     if not {"index", "question"} <= set(columns):
         raise DataError(
-            f"{path} has columns {', '.join(columns)[:200] or 'none'}; expected index, question, answer, and image or"
-            " image_path, parted by tabs"
+            f"{path} has columns {', '.join(columns)[:200] or 'none'}; expected index, question,"
+            " answer, and image or image_path, parted by tabs"
         )
     return columns
 
 
 def _index(path: Path, options: TsvOptions, digest: blake2b) -> tuple[list[str], NDArray[np.int64]]:
-    """The columns, and int64[rows, 3]: a row's byte, its line, and the byte of the row that
-    holds its image.
+    """The columns, and int64[rows, 3]: a row's first byte, its line, and the first byte of the
+    row that holds its image.
     """
     columns: list[str] = []
     places: list[tuple[int, int, str]] = []
@@ -207,10 +206,11 @@ def _index(path: Path, options: TsvOptions, digest: blake2b) -> tuple[list[str],
 
 
 def _holder(holders: dict[str, int], name: str, where: str) -> int:
-    """The byte of the row whose image is meant."""
+    """The first byte of the row `name`, which must hold an image."""
     if holders.get(name, -1) < 0:
         raise DataError(
-            f"{where}: image is {name!r}; expected base64, or the index of a row that holds an image"
+            f"{where}: image is {name!r}; expected base64, or the index of a row that holds an"
+            " image"
         )
     return holders[name]
 
@@ -251,7 +251,7 @@ def _choices(row: Row) -> str:
 
 
 def _question(row: Row, ask: str) -> str:
-    """The bare question, or with its options in the words of VLMEvalKit's default prompt."""
+    """The question; with options, in the form of VLMEvalKit's default prompt."""
     choices = _choices(row)
     if not choices:
         return row["question"]
@@ -260,12 +260,13 @@ def _question(row: Row, ask: str) -> str:
 
 
 def _placed(text: str, images: int) -> tuple[str, list[int]]:
-    """The text with its marks, and which image each mark shows: where `<image k>` stands, else
-    all before the text.
+    """The text with image marks, and the image of each mark: those that `<image k>` names, or
+    all images before a text without such marks.
     """
     if IMAGE_MARK in text:
         raise DataError(
-            f"the question contains {IMAGE_MARK}; expected plain text or numbered marks: remove the mark",
+            f"the question contains {IMAGE_MARK}; expected plain text or numbered marks: remove"
+            " the mark",
             kind="marks",
         )
     shown = [int(number) - 1 for number in _NUMBERED.findall(text)]
@@ -273,7 +274,8 @@ def _placed(text: str, images: int) -> tuple[str, list[int]]:
         return f"{IMAGE_MARK}\n" * images + text, list(range(images))
     if not all(0 <= number < images for number in shown):
         raise DataError(
-            f"the question shows image {max(shown) + 1} of {images}; expected marks from 1 to {images}",
+            f"the question shows image {max(shown) + 1} of {images}; expected marks from 1 to"
+            f" {images}",
             kind="marks",
         )
     return _NUMBERED.sub(IMAGE_MARK, text), shown

@@ -23,7 +23,7 @@ from sailvit.data.rows.turns import Talk, has_turns, read_talk, system_text
 from sailvit.data.sources.detect import IMAGES
 
 VIDEO_MARK = "<video>"
-"""Stands in a turn's text where the frames of a video go."""
+"""Mark in a turn's text for the frames of a video."""
 _READ = ("video", "frames", "fps")
 """Keys that this format reads beside turns."""
 
@@ -32,15 +32,14 @@ class VideoFramesOptions(RecordOptions):
     """Options of format `video_frames`."""
 
     kind: str | None = "video"
-    """Kind of the records whose row has no `kind`; `caption` makes a contrastive pair only of a
-    single frame."""
+    """Kind of records whose row has no `kind`; `caption` makes contrastive pairs only of single
+    frames."""
     frames: Annotated[int, Field(ge=1)] = 8
-    """Most frames of a video, picked evenly: the middle ones of as many equal stretches, in
-    their order."""
+    """Most frames of a video: the middle ones of as many equal parts, in their order."""
     fps: Positive | None = None
-    """Frames per second at which the frames were taken, for rows without `fps`."""
+    """Frames per second of the frames, for rows without `fps`; None: not known."""
     label: str = ""
-    """Stands before each frame; `{number}` is its number from 1 on, `{seconds}` its time by
+    """Text before each frame; `{number}` is its number, from 1 on, `{seconds}` its time by
     `fps`."""
 
 
@@ -66,7 +65,7 @@ class VideoFramesSource(RowSource[VideoFramesOptions]):
         return Record(row_name(row, position), tuple(turns), images, kind, rest)
 
     def _talk(self, row: dict[str, Any], position: int) -> Talk:
-        """The row's turns with one mark for the video, or with a mark per frame."""
+        """The row's turns, with one mark for the video or one per frame."""
         if has_turns(row):
             talk = read_talk(row)
             if self._options.mark == "prepend":
@@ -76,7 +75,8 @@ class VideoFramesSource(RowSource[VideoFramesOptions]):
         text = row.get(key)
         if not isinstance(text, str) or not text.strip():
             raise DataError(
-                f"found keys {', '.join(row) or 'none'}; expected turns, or a `text` or `caption` that is not blank",
+                f"found keys {', '.join(row) or 'none'}; expected turns, or a `text` or"
+                " `caption` that is not blank",
                 kind="text",
             )
         prompt = self._options.prompts[position % len(self._options.prompts)]
@@ -87,11 +87,12 @@ class VideoFramesSource(RowSource[VideoFramesOptions]):
         return talk
 
     def _marks(self, row: dict[str, Any], picked: Sequence[int]) -> str:
-        """What stands for the video: a mark per frame, each behind its label."""
+        """The text in the place of the video: a mark per frame, each after its label."""
         label, fps = self._options.label, row.get("fps") or self._options.fps
         if "{seconds}" in label and not isinstance(fps, int | float):
             raise DataError(
-                "the label shows {seconds}, and no rate is known; set `fps` in the options or in the row"
+                "the label shows {seconds}, and no rate is known; set `fps` in the options or in"
+                " the row"
             )
         seconds = [f"{index / fps:.1f}" if fps else "" for index in picked]
         labels = [
@@ -102,7 +103,7 @@ class VideoFramesSource(RowSource[VideoFramesOptions]):
 
 
 def open_video_frames(config: SourceConfig, folder: Path) -> VideoFramesSource:
-    """The videos in the file of rows that `path` names; their folders and frames start at
+    """The videos in the file of rows at `path`; paths of their folders and frames start at
     `images`.
     """
     options = read_options(VideoFramesOptions, config)
@@ -110,8 +111,8 @@ def open_video_frames(config: SourceConfig, folder: Path) -> VideoFramesSource:
 
 
 def pick(count: int, most: int) -> list[int]:
-    """Which of `count` frames are shown: the middle ones of `most` equal stretches, or all when
-    they are fewer.
+    """The frames to show, of `count`: the middle ones of `most` equal parts, or all when there
+    are not more.
     """
     shown = min(count, most)
     return [(2 * index + 1) * count // (2 * shown) for index in range(shown)]
@@ -127,7 +128,8 @@ def _frames(row: dict[str, Any], folder: Path) -> list[Any]:
     video = row.get("video") or listed
     if not isinstance(video, str):
         raise DataError(
-            f"found keys {', '.join(row) or 'none'}; expected `frames`, a list of images, or `video`, a folder of them",
+            f"found keys {', '.join(row) or 'none'}; expected `frames`, a list of images, or"
+            " `video`, a folder of them",
             kind="image",
         )
     return [
@@ -136,7 +138,9 @@ def _frames(row: dict[str, Any], folder: Path) -> list[Any]:
 
 
 def _images_in(video: Path) -> list[str]:
-    """Names of the images in a folder; DataError that says how to make one of a video file."""
+    """Names of the images in a folder; for a video file, DataError with the command that makes
+    such a folder.
+    """
     if video.is_file():
         raise DataError(
             f"{video} is a file; expected a folder of frames: take them out,"
@@ -156,7 +160,7 @@ def _images_in(video: Path) -> list[str]:
 
 
 def _by_number(name: str) -> list[tuple[int, str]]:
-    """Orders `2.jpg` before `10.jpg`."""
+    """A sort key by which `2.jpg` comes before `10.jpg`."""
     return [(int(digits or 0), text) for text, digits in re.findall(r"(\D*)(\d*)", name)]
 
 
@@ -169,8 +173,8 @@ def _expanded(turns: Sequence[Turn], marks: str, name: str) -> list[Turn]:
     found = sum(turn.text.count(VIDEO_MARK) + turn.text.count(IMAGE_MARK) for turn in turns)
     if found != 1:
         raise DataError(
-            f"record {name} has {found} marks for one video; expected {VIDEO_MARK} or {IMAGE_MARK} once, or one"
-            f" {IMAGE_MARK} per frame"
+            f"record {name} has {found} marks for one video; expected {VIDEO_MARK} or"
+            f" {IMAGE_MARK} once, or one {IMAGE_MARK} per frame"
             + ("" if found else ": put it in, or set the option mark: prepend"),
             kind="marks",
         )

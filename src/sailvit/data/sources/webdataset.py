@@ -1,5 +1,5 @@
-"""WebDataset shards: tars whose members share a key, `<key>.jpg` with `<key>.txt` or
-`<key>.json`.
+"""WebDataset shards: tars in which the files of a sample share a key, `<key>.jpg` with
+`<key>.txt` or `<key>.json`.
 """
 
 from __future__ import annotations
@@ -37,34 +37,34 @@ from sailvit.data.shards.tars import (
 _TEXTS = ("txt", "json")
 _IMAGE_ENDINGS = ("jpg", "jpeg", "png", "webp")
 _IMAGE = re.compile(rf"(?:(\d+)\.)?(?:{'|'.join(_IMAGE_ENDINGS)})")
-"""Endings of images. A number before it orders several of one sample; `seg.png` is no such
-image and not read."""
+"""Endings of images; a number before them orders several of one sample. Others, as `seg.png`,
+are not read."""
 _RULE = (
     "A name up to its first dot is a sample's key, and the rest its ending; expected .jpg, .jpeg,"
     " .png or .webp with .txt or .json, and .0.jpg, .1.jpg, ... for several images. Names with more"
     " dots need something else in their place: scan_0_v1_5.png"
 )
-"""How WebDataset tells samples apart."""
+"""WebDataset's rule for the files of a sample, for messages."""
 _PICKLES = frozenset(("pkl", "pickle", "pyd", "pt", "pth", "joblib"))
-"""Endings that other readers load by running what the file says."""
+"""Endings of files that other readers unpickle, which runs code in them."""
 
 
 class Files(dict[str, bytes]):
-    """Files of a sample by ending, and the endings of others that were not read."""
+    """The files of a sample by ending, and the endings of its files that were not read."""
 
     def __init__(self, read: Iterable[tuple[str, bytes]] = (), skipped: Iterable[str] = ()) -> None:
         super().__init__(read)
         self.skipped = tuple(dict.fromkeys(skipped))
-        """Such as `cls`, `npy` or `seg.png`."""
+        """Endings such as `cls`, `npy` or `seg.png`."""
 
 
 class WebDatasetSource:
     """Records of tar shards, by position.
 
     Only the byte offset of each sample's first header is kept (8 bytes per sample). A read
-    opens the shard there and walks the headers of that sample; members with other endings are
-    skipped over and never read. Damage found when the shards open is kept as faults: what comes
-    before it in its shard is used, and so are all other shards.
+    opens the shard there and goes through the headers of the sample; members with other endings
+    are skipped. Damage that is found when the shards open becomes a fault: the samples before
+    it in its shard are used, and so are all other shards.
     """
 
     def __init__(self, paths: list[Path], options: RecordOptions) -> None:
@@ -80,7 +80,7 @@ class WebDatasetSource:
         faults.refuse_nothing_left(len(self._spans))
         self._options = options
         self.faults = faults.all()
-        """What was left out when the shards opened."""
+        """What was left out when the shards were opened."""
         self.fingerprint = digest.hexdigest()
 
     def __len__(self) -> int:
@@ -109,14 +109,14 @@ class WebDatasetSource:
 
 
 def open_webdataset(config: SourceConfig, folder: Path) -> WebDatasetSource:
-    """The samples of the tars that `path` names: one tar, a folder, or a glob."""
+    """The samples of the tars at `path`: one tar, those in a folder, or those of a glob."""
     options = read_options(RecordOptions, config)
     return WebDatasetSource(shard_paths(config, folder, ".tar"), options)
 
 
 def read_sample(file: IO[bytes], at: int) -> tuple[str, Files]:
-    """Key and files of the sample whose first header stands at byte `at`; the first of two alike
-    counts.
+    """Key and files of the sample whose first header is at byte `at`; of two files with one
+    ending the first counts.
     """
     first = ""
     files: dict[str, bytes] = {}
@@ -136,23 +136,23 @@ def read_sample(file: IO[bytes], at: int) -> tuple[str, Files]:
 
 
 def sample_in(content: bytes) -> tuple[str, Files]:
-    """Key and files of the sample that a stretch of a tar holds, whose checksum was right."""
+    """Key and files of the sample in a part of a tar whose checksum was right."""
     members = plain_files(content)
     if members is None:
-        # Two blocks of zeros are the end of a tar, which the stretch was cut from.
+        # `members` needs the end of a tar, two blocks of zeros.
         return read_sample(io.BytesIO(content + bytes(2 * tarfile.BLOCKSIZE)), 0)
     named = [(*_split(name), place) for name, place in members]
     first = next((key for key, _, _ in named if key), "")
-    # Of two alike the first counts, so it is put in last.
+    # Of two files with one ending the first counts, so it is put in last.
     own = [(end, place) for key, end, place in named if key == first and key]
     read = ((end, content[place]) for end, place in reversed(own) if _is_read(end))
     return first, Files(read, (end for end, _ in own if not _is_read(end)))
 
 
 def sample_record(files: Files, options: RecordOptions, *, name: str, position: int) -> Record:
-    """The record that a sample's files make: its images by number, its JSON, its text.
+    """The record of a sample's files: its images in order of their numbers, its JSON, its text.
 
-    It is called by its `id`, else by `name`.
+    Its name is its `id`, else `name`.
     """
     images = tuple(files[ending] for ending in _numbered(files))
     row = sample_row(files)
@@ -179,7 +179,7 @@ def _numbered(files: Files) -> list[str]:
 
 
 def _endings(files: Files, reason: str, *, kind: str = "endings") -> DataError:
-    """What is wrong with a sample, with the endings of all its files."""
+    """The error for a sample, with the reason and the endings of all its files."""
     endings = (*files, *files.skipped)
     found = ", ".join(f".{ending}" for ending in endings)
     rule = f". {_RULE}" if kind == "endings" or any("." in ending for ending in endings) else ""
@@ -187,7 +187,7 @@ def _endings(files: Files, reason: str, *, kind: str = "endings") -> DataError:
 
 
 class _Samples:
-    """The samples of one shard, as its members come by."""
+    """Collects the samples of one shard from its members, one after the other."""
 
     def __init__(self, path: Path, faults: Faults) -> None:
         self._path = path
@@ -199,7 +199,7 @@ class _Samples:
         self.offsets: list[int] = []
 
     def add(self, member: tarfile.TarInfo) -> None:
-        """Take a member into its sample; what must not be read becomes a fault."""
+        """Add a member to its sample; one that must not be read becomes a fault."""
         if damage := wrong(member):
             self._faults.add(self._path, member.offset, *damage)
             return
@@ -211,8 +211,8 @@ class _Samples:
             self._start(key, member.offset)
         if not self._taken or ending in self._endings:
             reason = (
-                f"member {member.name!r} comes twice, or apart from others of its key; expected the members of a key"
-                " once and together: the later ones are left out"
+                f"member {member.name!r} comes twice, or apart from others of its key; expected"
+                " the members of a key once and together: the later ones are left out"
             )
             self._faults.add(self._path, member.offset, "duplicate", reason)
         elif ending in _PICKLES:
@@ -221,7 +221,7 @@ class _Samples:
         self._endings.add(ending)
 
     def finish(self) -> None:
-        """End the sample in progress; when its files are those of several, it is none."""
+        """End the current sample; it is left out when its files look like several samples."""
         stems = _stems(self._endings) if self._taken else []
         if not stems:
             return
@@ -235,8 +235,8 @@ class _Samples:
             self._faults.add(self._path, offset, "endings", reason)
 
     def drop_last(self) -> str:
-        """The key of the last sample, which no longer counts, as members of it may be lost;
-        empty without any.
+        """Drop the last sample, as members of it may be lost; returns its key, empty without
+        any.
         """
         if self.offsets:
             self.offsets.pop()
@@ -252,8 +252,8 @@ class _Samples:
 
 
 def _index(path: Path, digest: blake2b, faults: Faults) -> tuple[Stamp, NDArray[np.int64]]:
-    """A shard's stamp, and where its samples start; the digest takes every member's name,
-    offset and size.
+    """A shard's stamp, and where its samples start; name, offset and size of every member go
+    into the digest.
     """
     samples = _Samples(path, faults)
     stamp: Stamp = (-1, -1)
@@ -286,27 +286,27 @@ def _index(path: Path, digest: blake2b, faults: Faults) -> tuple[Stamp, NDArray[
 
 
 def _stems(endings: Iterable[str]) -> list[str]:
-    """What stands before the last part of endings that make samples of their own, as `v1.5` in
-    `v1.5.png` with `v1.5.txt`; None where plain endings make the sample.
+    """Beginnings of endings that look like samples of their own, as `v1.5` in `v1.5.png` with
+    `v1.5.txt`; empty where a text has a plain ending.
     """
     parts = [ending.rpartition(".") for ending in endings]
     texts, images = (
         {stem for stem, _, last in parts if last in kinds} for kinds in (_TEXTS, _IMAGE_ENDINGS)
     )
-    # Several images may be numbered or named, but a text of its own makes each a sample.
+    # One sample may have several named images, but not a text for each of them.
     return sorted((texts & images) - {""}) if "" not in texts else []
 
 
 def _split(path: str) -> tuple[str, str]:
-    """Key and ending of a file, parted at the first dot of its name; hidden files have no key."""
+    """Key and ending of a file, split at the first dot of its name; hidden files have no key."""
     folder, slash, name = path.removeprefix("./").rpartition("/")
     stem, _, ending = name.partition(".")
     return (f"{folder}{slash}{stem}" if stem else ""), ending.lower()
 
 
 def _read_shard(path: Path, at: int, stamp: Stamp) -> tuple[str, Files]:
-    """Key and files of the sample at byte `at`; DataError when the shard is not what it was
-    when it was opened.
+    """Key and files of the sample at byte `at`; DataError when the shard has changed since it
+    was opened.
     """
     try:
         with path.open("rb") as file:
@@ -327,8 +327,8 @@ def _is_read(ending: str) -> bool:
 
 
 def sample_row(files: Mapping[str, bytes]) -> dict[str, Any]:
-    """The fields of a sample: its JSON, and its text where that has neither turns nor a caption;
-    a text that says something else becomes a key of its own, to be listed.
+    """The fields of a sample: its JSON, and its text if that has neither turns nor caption; a
+    text that differs from all fields becomes a field of its own, to be listed.
     """
     try:
         row = json.loads(files.get("json", b"{}"))
