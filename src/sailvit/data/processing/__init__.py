@@ -1,1 +1,1 @@
-"""From a record to tensors: text to tokens, images to tiles, samples to a batch."""
+"""From records to tensors: text to tokens, images to tiles, samples to a batch."""

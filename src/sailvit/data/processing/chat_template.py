@@ -1,14 +1,14 @@
 """The text around the turns of a conversation, found once per shape of conversation.
 
 A chat template may rewrite history (Qwen3 removes earlier thinking), so rendering growing
-prefixes does not tell where an answer stands. Instead the template is rendered once with a
-sentinel in place of every text; what lies between the sentinels depends on the roles alone and
-is kept. That also keeps Jinja (0.1 to 1 ms per conversation) out of the loop.
+prefixes does not show where an answer stands. Instead the template is rendered once with a
+sentinel in the place of every text; the text between the sentinels depends on the roles alone
+and is kept. That also saves Jinja's 0.1 to 1 ms per conversation.
 
-A template may also look into texts: Qwen3 splits answers at `</think>`. Strings it looks for
-are found in its source; they stay in the text that is rendered, and the stretches between them
-get sentinels of their own. That nothing else is done to texts is proved once per shape, with
-texts in which most changes would show.
+A template may also search texts: Qwen3 splits answers at `</think>`. The strings that it
+searches for are found in its source; they stay in the text that is rendered, and each stretch
+between them gets its own sentinel. Once per shape, a rendering of texts in which most changes
+would show proves that the template does nothing else to texts.
 """
 
 from __future__ import annotations
@@ -44,30 +44,31 @@ _REFUSED = (
     ArithmeticError,
     RuntimeError,
 )
-"""What a template raises on a conversation that it was not written for: by itself, or from
-within Python."""
+"""What a template raises on a conversation that it was not written for: by its own `raise`, or
+by a Python error in it."""
 _PROBE = f""" It's <b>&"{{{{ x }}}}" \\n\n\n  \tÜBER 1. 中 {"word " * 60}end"""
 """A text in which changes of case, blanks, lines, quotes, marks or length would show."""
 _TALK = ("user", "assistant", "user", "assistant")
 
 Shape = tuple[tuple[str, str], ...]
-"""Role and text of every turn, with a NUL for each stretch that the template does not look
-into."""
+"""Role and text of every turn, with a NUL for each stretch that the template does not
+search."""
 
 
 @dataclass(frozen=True)
 class Slot:
-    """A place in the rendered conversation where a stretch of a turn's text goes."""
+    """A place in the rendered conversation for a stretch of a turn's text."""
 
     literal: str
-    """The text before it."""
+    """The template's text before it."""
     stretch: int
-    """Which stretch goes here, counted over all turns."""
+    """Number of the stretch that goes here, counted over all turns."""
     opens: int | None
-    """Characters before it where an answer begins; None when it begins no answer."""
+    """The answer begins so many characters before the stretch; None: the stretch begins no
+    answer."""
     closes: int | None
-    """Characters after it where an answer ends, its end-of-turn token included; None when it
-    ends no answer."""
+    """The answer, with its end-of-turn token, ends so many characters after the stretch; None:
+    the stretch ends no answer."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ class Skeleton:
     """A conversation without its texts."""
 
     slots: tuple[Slot, ...]
-    """Where the texts go, in order; stretches that the template drops have none."""
+    """Places of the stretches, in order; a stretch that the template drops has none."""
     end: str
     """The text after the last slot."""
 
@@ -102,9 +103,9 @@ class Skeleton:
 
 
 class Template:
-    """Skeletons by shape: of the tokenizer's chat template, or of a plain format when it has none.
+    """The skeletons of the tokenizer's chat template, or of a plain format when it has none.
 
-    A template that asks for the date is given `day`; today, unless one is named.
+    `day` is the date that dated templates write; None: today.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast, day: date | None = None) -> None:
@@ -121,8 +122,8 @@ class Template:
         self._pieces = bool(source) and self._wants_pieces()
 
     def split(self, text: str) -> tuple[str, list[str]]:
-        """A turn's text with a NUL for each stretch that the template does not look into, and
-        these stretches.
+        """A turn's text with a NUL for each stretch that the template does not search, and
+        those stretches.
         """
         pieces = self._controls.split(text)
         stretches = [core for piece in pieces[::2] if (core := piece.strip())]
@@ -135,7 +136,7 @@ class Template:
         return "".join(pieces), stretches
 
     def skeleton(self, shape: Shape) -> Skeleton:
-        """The text around turns of this shape."""
+        """The skeleton of conversations of this shape."""
         if shape not in self._known:
             if len(self._known) >= _MOST_KNOWN:
                 self._known.clear()
@@ -158,18 +159,19 @@ class Template:
             return self._written(roles, texts, pieces=self._pieces)
         except _REFUSED as error:
             raise DataError(
-                f"the tokenizer's chat template refuses a conversation of {', '.join(roles)} ({error});"
-                " reorder or merge its turns, or give the tokenizer another template",
+                f"the tokenizer's chat template refuses a conversation of {', '.join(roles)}"
+                f" ({error}); reorder or merge its turns, or give the tokenizer another"
+                " template",
                 kind="turns",
             ) from error
 
     def dates(self) -> list[str]:
-        """What the template writes of the day; empty unless it asks for one."""
+        """The dates that the template writes; empty for templates without a date."""
         return self._dates
 
     def ends(self) -> tuple[str, str]:
-        """The tokens that end an answer inside a conversation, and one that ends it; empty
-        where there is none.
+        """The tokens after an answer inside a conversation, and after one at its end; each is
+        empty where there is none.
         """
         for roles in (_TALK, ("system", *_TALK)):
             try:
@@ -183,8 +185,8 @@ class Template:
         return "", ""
 
     def _written(self, roles: Sequence[str], texts: Sequence[str], *, pieces: bool) -> str:
-        """What the chat template makes of turns whose content is text, or a list with one piece
-        of text.
+        """The chat template's rendering of turns whose content is a text, or with `pieces` a
+        list with one piece of text.
         """
         turns = [
             {"role": role, "content": [{"type": "text", "text": text}] if pieces else text}
@@ -219,7 +221,8 @@ class Template:
         tokenizer = self._tokenizer
         if not tokenizer.eos_token:
             raise DataError(
-                "the tokenizer has neither a chat template nor an end-of-text token; give it one of them"
+                "the tokenizer has neither a chat template nor an end-of-text token; give it"
+                " one of them"
             )
         opens = (
             tokenizer.bos_token is not None
@@ -246,7 +249,7 @@ class Template:
         return skeleton
 
     def _prove(self, shape: Shape, skeleton: Skeleton, stretches: int) -> None:
-        """DataError unless texts come out of the template as they went in."""
+        """DataError unless the template shows texts unchanged."""
         probes = [f"{number}{_PROBE}" for number in range(stretches)]
         names = iter(probes)
         texts = [re.sub(_HOLE, lambda _: next(names), text) for _, text in shape]
@@ -258,16 +261,19 @@ class Template:
                 min(len(found), len(expected)),
             )
             raise DataError(
-                f"the tokenizer's chat template changes texts: it writes {found[at : at + 20]!r} where a turn says"
-                f" {expected[at : at + 20]!r}, so what it makes of an answer cannot be told; expected every text"
-                " unchanged: give the tokenizer another template",
+                "the tokenizer's chat template changes texts: it writes"
+                f" {found[at : at + 20]!r} where a turn says {expected[at : at + 20]!r}, so"
+                " what it makes of an answer cannot be told; expected every text unchanged:"
+                " give the tokenizer another template",
                 kind="template",
             )
 
     def _slots(
         self, shape: Shape, owners: Sequence[int], literals: Sequence[str]
     ) -> Iterator[Slot]:
-        """The slots between literals; those of answers know how far they reach into them."""
+        """The slots between the literals; those of answers say how much of the literals belongs
+        to the answer.
+        """
         last = {owner: stretch for stretch, owner in enumerate(owners)}
         begun: set[int] = set()
         for before, found, after in zip(
@@ -282,10 +288,10 @@ class Template:
             yield Slot(before, stretch, opens, closes)
 
     def _lead(self, literal: str, text: str) -> int:
-        """How much of the literal before an answer is learnt with it.
+        """Characters of the literal before an answer that are learnt with it.
 
-        That is what the answer itself begins with (`<think>`), or spaces, which tokenizers join
-        to the first word.
+        They are what the answer itself begins with (`<think>`), or else spaces, as tokenizers
+        join these to the first word.
         """
         opening = text[: text.index(_HOLE)]
         return (
@@ -295,18 +301,18 @@ class Template:
         )
 
     def _tail(self, literal: str) -> int:
-        """How far the end-of-turn token reaches into the literal after an answer; 0 when there
-        is none.
+        """Characters of the literal after an answer up to the end of the end-of-turn token; 0
+        when there is none.
         """
         found = self._end_of_turn.match(literal)
         return found.end() if found else 0
 
 
 def _check_shown(roles: Sequence[str], shown: Sequence[int], owners: Sequence[int]) -> None:
-    """Each turn's last stretch must be shown once, in order; earlier ones (thinking) may be
-    dropped from history.
+    """DataError unless each turn's last stretch is shown once, in order. Earlier stretches
+    (thinking) may be missing from history.
 
-    A system text may stand elsewhere: some templates put it into the last question.
+    A system text may stand anywhere: some templates put it into the last question.
     """
     spoken = [stretch for stretch in shown if roles[owners[stretch]] != "system"]
     last = {owner: stretch for stretch, owner in enumerate(owners)}
@@ -314,15 +320,16 @@ def _check_shown(roles: Sequence[str], shown: Sequence[int], owners: Sequence[in
         if shown.count(stretch) != 1 or spoken != sorted(set(spoken)):
             raise DataError(
                 f"the tokenizer's chat template shows turn {turn + 1} of {', '.join(roles)}"
-                f" {shown.count(stretch)} times or out of order; expected every turn once, unchanged:"
-                " give the tokenizer another template",
+                f" {shown.count(stretch)} times or out of order; expected every turn once,"
+                " unchanged: give the tokenizer another template",
                 kind="template",
             )
 
 
 def _looked_for(template: str) -> set[str]:
-    """The strings that a template's source looks for in texts; plain words are names of its own
-    fields.
+    """The strings that a template's source searches for in texts.
+
+    Strings of word characters alone are left out, as they are names of fields.
     """
     found = (match["called"] or match["tested"] or "" for match in _LOOKED_FOR.finditer(template))
     controls = {text.replace(r"\n", "\n").strip() for text in found}
@@ -330,7 +337,9 @@ def _looked_for(template: str) -> set[str]:
 
 
 def _any_of(strings: set[str]) -> str:
-    """A pattern that matches any of the strings, the longest first; of none, nothing."""
+    """A pattern that matches any of the strings, the longest first; without any, it matches
+    nothing.
+    """
     return (
         "|".join(re.escape(text) for text in sorted(strings, key=len, reverse=True) if text)
         or "(?!)"

@@ -1,5 +1,5 @@
-"""Packing: the samples of planned packs side by side as the rows of a batch, so that no sample
-sees another.
+"""Collate: the samples of planned packs side by side as the rows of a batch, with the
+boundaries that keep samples apart.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ def collate(
     length: int | None = None,
     padding_id: int = 0,
 ) -> Batch:
-    """A batch of packs, its rows as long as the longest pack or `length`; an empty pack becomes
-    a row of padding.
+    """A batch with a row per pack, as long as `length`, or as the longest pack when it is None;
+    an empty pack becomes a row of padding.
 
-    `caption_of` covers the answer tokens of a caption, its end-of-turn token included.
+    `caption_of` covers a caption's answer tokens, its end-of-turn token included.
     """
     used = [_tokens(pack) for pack in packs]
     width = max(1, *used) if length is None else length
     if max(used) > width:
         raise ValueError(
-            f"a pack of {max(used)} tokens does not fit rows of {width}; expected packs made for it"
+            f"a pack of {max(used)} tokens does not fit rows of {width}; expected shorter packs"
         )
     segments = [segment for pack in packs for segment in _row(pack, width, padding_id)]
     lengths = torch.tensor([len(segment.tokens) for segment in segments])
@@ -58,10 +58,8 @@ def collate(
 
 
 def _images(segments: Sequence[Sample]) -> tuple[torch.Tensor, ...]:
-    """All tiles, the image each was cut from, the images' ids, and the image each segment
-    describes.
-
-    The last is -1 for segments that are no captions.
+    """All tiles, the image of each tile, the images' ids, and the image that each segment is a
+    caption of, -1 for segments that are no captions.
     """
     images = torch.tensor([_image_count(segment) for segment in segments])
     first = images.cumsum(0) - images
@@ -78,9 +76,10 @@ def _images(segments: Sequence[Sample]) -> tuple[torch.Tensor, ...]:
 
 
 def _tiles_hash(tiles: torch.Tensor) -> int:
-    """63 bits of a hash of tiles uint8[I, C, H, W], equal for equal pictures whatever their file.
+    """63 bits of a hash of tiles uint8[I, C, H, W], the same for the same pixels from different
+    files.
 
-    Takes 0.1 ms per tile of 224 px, where decoding takes some 2 ms.
+    It takes 0.1 ms per tile of 224 px, decoding some 2 ms.
     """
     # Tiles lie channels-last in memory, so nothing is copied.
     pixels = tiles.permute(0, 2, 3, 1).contiguous().numpy()
@@ -97,8 +96,8 @@ def _image_count(sample: Sample) -> int:
 
 def _row(pack: Sequence[Sample], width: int, padding_id: int) -> list[Sample]:
     """The samples of a pack, and padding up to `width` as a last one."""
-    room = width - _tokens(pack)
-    return [*pack, _filler(room, padding_id)] if room else [*pack]
+    left = width - _tokens(pack)
+    return [*pack, _filler(left, padding_id)] if left else [*pack]
 
 
 def _filler(length: int, padding_id: int) -> Sample:

@@ -1,11 +1,11 @@
-"""Colour modes: whatever Pillow has decoded as 8-bit RGB, by stated rules and not by clipping.
+"""Colour modes: all that Pillow decodes as 8-bit RGB, by stated rules where Pillow would clip.
 
-- Transparency shows white. Colour profiles are not applied.
-- Whole numbers deeper than 8 bits are grey of 8, 10, 12 or 16 bits: of the smallest of these
-  depths that holds the image's largest value. So 12-bit data in 16 or 32 bits do not come out
+- Transparent pixels become white. Colour profiles are not applied.
+- Integers of more than 8 bits are grey of 8, 10, 12 or 16 bits: the smallest of these depths
+  that holds the image's largest value, so that 12-bit data in 16 or 32 bits do not become
   black.
-- What has no known range is refused: floats, negative numbers, values above 65535, and colours
-  of 16 bits of which nothing is left in the upper 8.
+- Images whose range is unknown are refused: floats, negative values, values above 65535, and
+  16-bit colours with nearly nothing in the upper 8 bits.
 """
 
 from __future__ import annotations
@@ -19,15 +19,14 @@ from sailvit.core.errors import DataError
 _DEPTHS = (8, 10, 12, 16)
 """Bits that cameras and scanners give."""
 _BLACK = 16
-"""Below this upper byte everywhere, 16-bit colours hold 12 bits at most."""
+"""If all upper bytes are below it, 16-bit colours hold 12 bits at most."""
 _GREY_SCALE = {"L;2": 85, "L;4": 17}
-"""What Pillow multiplies PNG greys of 2 and 4 bits by, though not the grey that is
-transparent."""
+"""Factors by which Pillow scales PNG greys of 2 and 4 bits, but not the transparent grey."""
 
 
 def stored_form(image: Image.Image) -> str:
-    """How the file holds its pixels (`RGB;16B`, `L;4`, ...); Pillow says so until it decodes
-    them.
+    """The form of the pixels in the file (`RGB;16B`, `L;4`, ...); Pillow forgets it when it
+    decodes.
     """
     tiles = getattr(image, "tile", None)
     stored = tiles[0].args if tiles else ""
@@ -38,7 +37,8 @@ def as_rgb(image: Image.Image) -> Image.Image:
     """The image as mode RGB.
 
     Raises:
-        DataError: its pixels have no known range; the message begins with what they are.
+        DataError: the range of its pixels is unknown; the message begins with a verb, for the
+            image's name before it.
     """
     stored = stored_form(image)
     if image.mode == "F":
@@ -78,7 +78,7 @@ def _highest(image: Image.Image) -> int:
 
 
 def _scale_transparent_colour(image: Image.Image, stored: str) -> None:
-    """A PNG's transparent colour in the range of decoded pixels; Pillow keeps it as it is
+    """Scale a PNG's transparent colour to the range of decoded pixels; Pillow leaves it as
     stored.
     """
     clear = image.info.get("transparency")

@@ -1,4 +1,4 @@
-"""Decoding: image files and bytes as upright RGB. Only here file types and rotation are known."""
+"""Decoding: image files and bytes as upright RGB. Only this module knows types and rotation."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ Pixels = NDArray[np.uint8]
 _DAMAGE = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, zlib.error)
 """What Pillow's decoders raise on damaged files."""
 _JPEG = ("JPEG", "MPO")
-"""What Pillow calls JPEG files; MPO is one with more pictures behind the first."""
+"""Pillow's names of JPEG files; MPO is a JPEG with more pictures behind the first."""
 _PROGRAMS = ("EPS", "WMF")
-"""Kinds that Pillow hands to another program: not with files of strangers."""
+"""Types that Pillow gives to another program, which is unsafe with files from strangers."""
 _PNG_EXIF = (b"eXIf", *ORIENTED)
-"""Where a PNG may keep its rotation, behind the pixels too."""
+"""Chunks in which a PNG may keep its rotation, also behind its pixels."""
 _TURNED = {5, 6, 7, 8}
 """EXIF orientations that exchange width and height."""
 _Read = TypeVar("_Read")
@@ -55,8 +55,8 @@ def decoded_size(image: Path | bytes, max_pixels: int) -> tuple[int, int]:
 def reads_alike(image: bytes, max_pixels: int) -> bool:
     """Whether any program's decoder gives the pixels of `decode`.
 
-    So it is with one upright, opaque picture of 8-bit grey or RGB as JPEG, PNG or WebP;
-    rotation, transparency, depth and further pictures are read in other ways elsewhere.
+    That holds for one upright, opaque picture of 8-bit grey or RGB as JPEG, PNG or WebP;
+    programs differ in how they read rotation, transparency, depth and further pictures.
     """
     return _past_long_text(image, lambda file, name: _is_plain(file, name, max_pixels))
 
@@ -73,7 +73,9 @@ def jpeg_decoder() -> Any:
 
 
 def _past_long_text(image: Path | bytes, read: Callable[[Path | bytes, str], _Read]) -> _Read:
-    """What `read` makes of an image and its name, without its texts where these are too long."""
+    """The result of `read` for an image and its name; a PNG whose texts are too long for Pillow
+    is read without them.
+    """
     name = f"an image of {len(image)} bytes" if isinstance(image, bytes) else str(image)
     try:
         return read(image, name)
@@ -87,12 +89,13 @@ def _decoded(image: Path | bytes, name: str, max_pixels: int) -> Pixels:
     with _open(image, name, max_pixels) as opened:
         sides = sorted(opened.size)
         try:
-            # Pillow maps the file of one with a name into memory, and then turns no TIFF.
+            # Without a name Pillow does not map the file into memory; a mapped TIFF it would
+            # not turn.
             opened.filename = ""
             pixels = _jpeg(opened)
             if pixels is None:
                 pixels = np.array(as_rgb(opened))
-            # Asked now, as Pillow itself turns a TIFF when it decodes it, and then says so.
+            # Asked after decoding, in which Pillow turns a TIFF itself and removes its tag.
             pixels = _upright(pixels, _orientation(opened))
         except DataError as error:
             raise DataError(f"{name} {error}", kind=error.kind) from error
@@ -142,10 +145,11 @@ def _open(image: Path | bytes, name: str, max_pixels: int) -> ImageFile:
             f"{name} may not be read ({error.strerror}); change its mode", kind="permission"
         ) from error
     except (Image.DecompressionBombError, *_DAMAGE) as error:
-        # Pillow's own words for it hold an address in memory, other ones in every run.
+        # Pillow's text holds an address in memory, which differs from run to run.
         found = "no known kind" if isinstance(error, UnidentifiedImageError) else error
         raise DataError(
-            f"{name} cannot be opened ({found}); expected an image file of a kind that Pillow reads",
+            f"{name} cannot be opened ({found}); expected an image file of a kind that Pillow"
+            " reads",
             kind="image size" if isinstance(error, Image.DecompressionBombError) else "image",
         ) from error
     pixels = opened.width * opened.height
@@ -167,10 +171,10 @@ def _open(image: Path | bytes, name: str, max_pixels: int) -> ImageFile:
 
 
 def _jpeg(opened: ImageFile) -> Pixels | None:
-    """A JPEG's pixels by the fast decoder; None where Pillow has to do it.
+    """A JPEG's pixels by the fast decoder; None where Pillow has to decode.
 
-    That is for CMYK, whose conversion is Pillow's, and where simplejpeg refuses what libjpeg
-    only warns of: then both installations accept the same files.
+    That is for CMYK, which Pillow converts, and for files that simplejpeg refuses where libjpeg
+    only warns: so the same files are read with and without simplejpeg.
     """
     fast = jpeg_decoder()
     if fast is None or opened.format not in _JPEG or opened.mode not in ("RGB", "L"):
@@ -186,16 +190,16 @@ def _jpeg(opened: ImageFile) -> Pixels | None:
 
 
 def _lies(opened: ImageFile) -> bool:
-    """Whether the sides of an opened image are those of its upright form exchanged."""
+    """Whether width and height of an opened image are exchanged in its upright form."""
     turned = _orientation(opened) in _TURNED
     if isinstance(opened, TiffImageFile):
-        # Pillow exchanges the sides of these when it opens them, by their tag alone.
+        # Pillow exchanges them for TIFFs as it opens the file, by the tag alone.
         return turned != (opened.tag_v2.get(ExifTags.Base.Orientation) in _TURNED)
     return turned
 
 
 def _orientation(opened: ImageFile) -> int:
-    """The EXIF orientation; 1 when there is none, it is none of 1 to 8, or it cannot be read."""
+    """The EXIF orientation; 1 when it is missing, not 1 to 8, or unreadable."""
     if opened.format == "PNG" and "exif" not in opened.info and not _png_exif(opened):
         return 1
     try:
@@ -206,7 +210,7 @@ def _orientation(opened: ImageFile) -> int:
 
 
 def _png_exif(opened: ImageFile) -> bool:
-    """Whether a PNG may hold EXIF; Pillow would decode all of it to find out."""
+    """Whether a PNG may hold EXIF; Pillow would have to decode it to know."""
     file = opened.fp
     if file is None:
         return True  # it is decoded already
@@ -218,7 +222,7 @@ def _png_exif(opened: ImageFile) -> bool:
 
 
 def _upright(pixels: Pixels, orientation: int) -> Pixels:
-    """Pixels turned as EXIF orientation 1 to 8 says, in memory order."""
+    """Pixels turned upright from EXIF orientation 1 to 8, contiguous in memory."""
     if orientation in _TURNED:
         pixels = pixels.transpose(1, 0, 2)
     if orientation in (3, 4, 7, 8):

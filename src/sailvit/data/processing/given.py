@@ -1,4 +1,4 @@
-"""Images as people hold them in Python, as those that a record may have."""
+"""Images as callers have them in Python, as images that a record may hold."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ def as_image(given: Any) -> ImageLike:
     if hasattr(given, "__array__"):
         return _pixels(np.asarray(given))
     raise DataError(
-        f"found {type(given).__name__} for an image; expected a path, encoded bytes, a PIL image, or"
-        " pixels uint8[H, W, 3]",
+        f"found {type(given).__name__} for an image; expected a path, encoded bytes, a PIL"
+        " image, or pixels uint8[H, W, 3]",
         kind="image",
     )
 
 
 def _encoded(image: Image.Image) -> bytes:
-    """The image as a file, so that depth, transparency and rotation are read by the rules for
-    all files.
+    """The image as an encoded file, so that the rules for files read its depth, transparency
+    and rotation.
     """
     file = io.BytesIO()
     try:
-        # TIFF holds every mode of Pillow's that PNG has no form for.
+        # TIFF holds the modes of Pillow that PNG cannot.
         kind = "PNG" if image.mode in ("1", "L", "LA", "P", "RGB", "RGBA", "I;16") else "TIFF"
         image.save(file, format=kind, exif=image.getexif().tobytes())
     except (OSError, ValueError, KeyError) as error:
@@ -53,13 +53,13 @@ def _encoded(image: Image.Image) -> bytes:
 
 
 def _pixels(array: np.ndarray) -> np.ndarray:
-    """uint8[H, W, 3], grey repeated in three channels."""
+    """The pixels as uint8[H, W, 3]; grey is repeated in three channels."""
     if array.ndim == 2:
         array = np.repeat(array[:, :, None], 3, axis=2)
     if array.ndim != 3 or array.shape[2] != 3 or array.dtype != np.uint8:
         raise DataError(
-            f"found pixels {array.dtype}{list(array.shape)}; expected uint8[H, W, 3], channels last,"
-            " 0 to 255",
+            f"found pixels {array.dtype}{list(array.shape)}; expected uint8[H, W, 3], channels"
+            " last, 0 to 255",
             kind="image",
         )
     return np.ascontiguousarray(array)

@@ -1,4 +1,4 @@
-"""Images: bytes to RGB pixels, and pixels to the tiles a tower sees."""
+"""Images: bytes to RGB pixels, and pixels to the tower's tiles."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from sailvit.core.records import ImageLike
 from sailvit.data.processing.decoding import Pixels, decode, decoded_size, reads_alike
 
 MAX_PIXELS = 80_000_000
-"""Largest image decoded: 240 MB as RGB, and below Pillow's own warning, so that one rule
-decides."""
+"""Most pixels of an image that is decoded: 240 MB as RGB, and below Pillow's own limit (its
+warning comes from 89 million on), so that this is the only one."""
 
 
 def load_image(image: ImageLike, *, max_pixels: int = MAX_PIXELS) -> Pixels:
@@ -49,16 +49,16 @@ def image_size(image: ImageLike, *, max_pixels: int = MAX_PIXELS) -> tuple[int, 
 
 
 def looks_alike_everywhere(image: bytes, *, max_pixels: int = MAX_PIXELS) -> bool:
-    """Whether other programs' decoders give the pixels of `load_image`; reads the header alone."""
+    """Whether other programs decode the pixels of `load_image`; reads the header alone."""
     return reads_alike(image, max_pixels)
 
 
 def tile_grid(width: int, height: int, layout: VisualLayout) -> tuple[int, int]:
-    """Columns and rows an image is cut into: the grid of closest aspect ratio with at most
-    `max_tiles` cells.
+    """Columns and rows of tiles for an image: the grid of at most `max_tiles` cells with the
+    closest aspect ratio.
 
-    Among equally close grids the largest one is taken that the image fills by more than half,
-    else the smallest (the rule of InternVL2).
+    Among equally close grids it is the largest one that the image fills by more than half, else
+    the smallest (InternVL2's rule).
     """
     grids = _grids(layout.max_tiles)
     distances = [abs(width / height - i / j) for i, j in grids]
@@ -70,8 +70,8 @@ def tile_grid(width: int, height: int, layout: VisualLayout) -> tuple[int, int]:
 
 
 def tile_count(image: ImageLike, layout: VisualLayout) -> int:
-    """Number of tiles `tile_image` will make, without decoding; at fixed resolution without
-    opening the file.
+    """Number of tiles that `tile_image` will make. The image is not decoded, and with
+    `max_tiles` 1 its file is not opened.
     """
     if layout.max_tiles == 1:
         return 1
@@ -80,18 +80,18 @@ def tile_count(image: ImageLike, layout: VisualLayout) -> int:
 
 
 def tile_image(
-    image: Pixels, layout: VisualLayout, room: torch.Tensor | None = None
+    image: Pixels, layout: VisualLayout, space: torch.Tensor | None = None
 ) -> torch.Tensor:
     """Tiles uint8[I, 3, H, W] of an image uint8[H, W, 3]: the grid's cells row by row, then the
     thumbnail.
 
-    They lie channels-last, as decoded pixels do: planes would take as long again as resizing.
-    With `room`, uint8[n], they are made there, from its first byte on.
+    They are channels-last in memory, as decoded pixels are: the conversion to planes would take
+    as long as resizing. With `space`, uint8[n], they are made there, from its first byte on.
     """
     pixels = torch.from_numpy(image).permute(2, 0, 1)
     columns, rows = tile_grid(image.shape[1], image.shape[0], layout)
     cells, size = columns * rows, layout.tile_size
-    tiles = _empty(cells + int(layout.thumbnail and cells > 1), size, size, room)
+    tiles = _empty(cells + int(layout.thumbnail and cells > 1), size, size, space)
     if cells == 1:
         _resize(pixels, tiles[0])
         return tiles
@@ -103,16 +103,16 @@ def tile_image(
     return tiles
 
 
-def _empty(count: int, height: int, width: int, room: torch.Tensor | None = None) -> torch.Tensor:
-    """uint8[I, 3, H, W], channels-last, with anything in it."""
-    if room is None:
-        room = torch.empty(count * height * width * 3, dtype=torch.uint8)
-    return room[: count * height * width * 3].view(count, height, width, 3).permute(0, 3, 1, 2)
+def _empty(count: int, height: int, width: int, space: torch.Tensor | None = None) -> torch.Tensor:
+    """An uninitialised tensor uint8[I, 3, H, W], channels-last, in `space` if there is one."""
+    if space is None:
+        space = torch.empty(count * height * width * 3, dtype=torch.uint8)
+    return space[: count * height * width * 3].view(count, height, width, 3).permute(0, 3, 1, 2)
 
 
 def join_tiles(cuts: Sequence[torch.Tensor]) -> torch.Tensor:
-    """uint8[I, C, H, W]: the tiles of all cuts; nothing is copied where these lie one behind
-    the other in memory.
+    """uint8[I, C, H, W]: the tiles of all images; they are not copied where they already lie
+    one behind the other in memory.
     """
     first = cuts[0]
     ends = list(accumulate((cut.nbytes for cut in cuts), initial=first.data_ptr()))
@@ -124,11 +124,10 @@ def join_tiles(cuts: Sequence[torch.Tensor]) -> torch.Tensor:
 
 
 def _resize(pixels: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
-    """`out`, uint8[3, H, W], filled with pixels of another size: antialiased bicubic on bytes,
-    4 times Pillow's speed.
+    """`out`, uint8[3, H, W], filled with the resized pixels: antialiased bicubic on bytes, 4
+    times as fast as Pillow.
 
-    This is `interpolate` with a place to write to, which it does not take; it would turn the
-    result into planes.
+    It is what `interpolate` calls; that takes no `out`, and makes planes of its result.
     """
     if pixels.shape == out.shape:
         return out.copy_(pixels)

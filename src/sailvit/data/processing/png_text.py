@@ -1,4 +1,4 @@
-"""PNG files whose texts are longer than Pillow reads: the same files without these."""
+"""PNG files with longer texts than Pillow reads: the same files without these texts."""
 
 from __future__ import annotations
 
@@ -10,10 +10,9 @@ ORIENTED = (b"Raw profile type exif", b"XML:com.adobe.xmp")
 """Keywords of the texts that may hold an image's orientation."""
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _TEXTS = (b"tEXt", b"zTXt", b"iTXt", b"iCCP")
-"""Kinds of chunks whose length Pillow limits; iCCP is a colour profile, which is not
-applied."""
+"""Types of chunks whose length Pillow limits; iCCP is a colour profile, not applied here."""
 _MOST = 1 << 20
-"""Longest text kept, in bytes: what Pillow decompresses."""
+"""Most bytes of a text that is kept: Pillow decompresses no more."""
 
 
 def refused_for_text(error: BaseException | None) -> bool:
@@ -22,14 +21,16 @@ def refused_for_text(error: BaseException | None) -> bool:
 
 
 def without_text(png: bytes) -> bytes:
-    """The PNG without texts and colour profile; short texts that may hold its orientation stay."""
+    """The PNG without texts and colour profile, but with short texts that may hold its
+    orientation.
+    """
     if not png.startswith(_SIGNATURE):
         return png
     return _SIGNATURE + b"".join(chunk for chunk in _chunks(png) if not _droppable(chunk))
 
 
 def _chunks(png: bytes) -> Iterator[bytes]:
-    """Each chunk as it stands, with its length, type and checksum; the last may be cut."""
+    """Each chunk with its length, type and checksum; the last one may be cut."""
     at = len(_SIGNATURE)
     while at < len(png):
         length = struct.unpack(">I", png[at : at + 4].rjust(4, b"\0"))[0] + 12
@@ -45,7 +46,7 @@ def _droppable(chunk: bytes) -> bool:
 
 
 def _expands(kind: bytes, text: bytes) -> bool:
-    """Whether a text is compressed and longer than is kept."""
+    """Whether a text is compressed and longer than `_MOST`."""
     if kind == b"zTXt":
         stream = text[1:]
     elif kind == b"iTXt" and text[:1] == b"\1":

@@ -1,5 +1,5 @@
-"""Samples: a record tokenized first (a draft, cheap and enough to plan packs), decoded when its
-pack is dealt.
+"""The processor: a record is tokenized first (a draft, which is cheap and enough to plan
+packs), and its images are decoded when its pack is loaded.
 """
 
 from __future__ import annotations
@@ -33,23 +33,23 @@ class Draft:
     id: str
     """`source/record id`."""
     record: Record
-    """What it was made from."""
+    """The record."""
     text: Tokenized
-    """Its tokens, cut to the pack."""
+    """Its tokens, cut to fit the pack."""
     whole: int
-    """Tokens before they were cut."""
+    """Number of tokens before the cut."""
 
     def __len__(self) -> int:
         return len(self.text)
 
 
 class Facts(NamedTuple):
-    """What a record takes in a pack, and what its pack can learn from it."""
+    """What a record takes in a pack, and what can be learnt from it."""
 
     tokens: int
-    """Tokens, placeholders included and uncut."""
+    """Tokens before any cut, placeholders included."""
     tiles: int
-    """Tiles."""
+    """Number of tiles."""
     first: int
     """Position of the first token with loss."""
     pair: int
@@ -57,24 +57,24 @@ class Facts(NamedTuple):
 
 
 class Tiler:
-    """Tiles of images; a file or byte string that was tiled before is not decoded again.
+    """Makes tiles of images; a file or byte string that was tiled before is not decoded again.
 
-    With `room`, uint8[n], the tiles of all calls are put there one behind the other, while they
-    are in the cache.
+    With `space`, uint8[n], the tiles of all calls are made there, one behind the other, which
+    saves a copy.
     """
 
-    def __init__(self, layout: VisualLayout, room: torch.Tensor | None = None) -> None:
+    def __init__(self, layout: VisualLayout, space: torch.Tensor | None = None) -> None:
         self._layout = layout
-        self._room = room
+        self._space = space
         self._known: dict[Path | bytes, list[tuple[Path | bytes, torch.Tensor]]] = {}
         self.used = 0
-        """Bytes of the room that are taken."""
+        """Bytes of `space` that are used."""
 
     def __call__(self, image: ImageLike) -> torch.Tensor:
-        """The tiles uint8[I, 3, H, W] of an image, of shape (tiles, 3, size, size)."""
+        """The tiles uint8[I, 3, H, W] of an image."""
         if not isinstance(image, Path | bytes):
             return self._tiled(image)
-        alike = self._known.setdefault(_glance(image), [])
+        alike = self._known.setdefault(_key(image), [])
         known = next((tiles for seen, tiles in alike if seen == image), None)
         if known is not None:
             return self._again(known)
@@ -83,30 +83,27 @@ class Tiler:
         return tiles
 
     def give_back(self, used: int) -> None:
-        """Take back what was put into the room since it had so many bytes taken."""
+        """Free the space beyond its first `used` bytes."""
         self.used = used
         self._known.clear()
 
     def _tiled(self, image: ImageLike) -> torch.Tensor:
-        free = None if self._room is None else self._room[self.used :]
+        free = None if self._space is None else self._space[self.used :]
         tiles = tile_image(load_image(image), self._layout, free)
         self.used += tiles.nbytes
         return tiles
 
     def _again(self, tiles: torch.Tensor) -> torch.Tensor:
-        if self._room is None:
+        if self._space is None:
             return tiles
         start, self.used = self.used, self.used + tiles.nbytes
-        place = (
-            self._room[start : self.used].view(len(tiles), *tiles.shape[2:], -1).permute(0, 3, 1, 2)
-        )
-        return place.copy_(tiles)
+        place = self._space[start : self.used].view(len(tiles), *tiles.shape[2:], -1)
+        return place.permute(0, 3, 1, 2).copy_(tiles)
 
 
-def _glance(image: Path | bytes) -> Path | bytes:
-    """What images that are equal have in common, and others hardly ever: hashing all bytes
-    would cost more.
-    """
+def _key(image: Path | bytes) -> Path | bytes:
+    """A key that equal images share, and different ones hardly ever."""
+    # 64 bytes from the middle, as hashing all of them would cost more.
     return image if isinstance(image, Path) else image[len(image) // 2 : len(image) // 2 + 64]
 
 
@@ -114,7 +111,7 @@ class Processor:
     """Makes samples of at most `longest` tokens from records, for one tokenizer and one visual
     layout.
 
-    Chat templates that ask for the date are given `day`; today, unless one is named.
+    `day` is the date that dated chat templates write; None: today.
     """
 
     def __init__(
@@ -134,23 +131,21 @@ class Processor:
         self.padding_id: int = next(
             token for token in spare if token is not None and token != layout.placeholder_id
         )
-        """Token id that fills rows; any id but the placeholder will do, as padding is a segment
-        of its own."""
+        """Token id that fills rows: any id but the placeholder, as padding is a segment of its
+        own."""
 
     def __call__(self, source: str, record: Record) -> Sample:
-        """The sample of a record: tokens int64[T] and tiles uint8[I, C, H, W], shape (tiles, 3,
-        size, size).
-        """
+        """The sample of a record: tokens int64[T] and tiles uint8[I, C, H, W]."""
         return self.finish(self.draft(source, record))
 
     def cost(self, record: Record) -> tuple[int, int]:
-        """Tokens, uncut, and tiles of a record; reads at most the headers of its images."""
+        """Tokens before any cut, and tiles, of a record; reads at most its images' headers."""
         tiles = [tile_count(image, self.layout) for image in record.images]
         return len(self.encoder.encode(record, tiles)), sum(tiles)
 
     def facts(self, record: Record) -> Facts:
-        """What planning and its checks need to know of a record; reads the headers of its
-        images, nothing else.
+        """What planning and its checks need to know of a record; of its images, only headers
+        are read.
         """
         sizes = [image_size(image) for image in record.images]
         tiles = [tile_count(image, self.layout) for image in record.images]
@@ -162,22 +157,22 @@ class Processor:
         return Facts(len(text), sum(tiles), int(learnt[0]), int(pair))
 
     def draft(self, source: str, record: Record, *, most_tiles: int | None = None) -> Draft:
-        """The record as tokens, images beyond `most_tiles` cut off; reads at most the headers
-        of its images.
+        """The record as tokens, cut to `longest` and before the first image that exceeds
+        `most_tiles`; reads at most its images' headers.
         """
         tiles = [tile_count(image, self.layout) for image in record.images]
         text = self.encoder.encode(record, tiles)
         return Draft(f"{source}/{record.id}", record, self._cut(text, most_tiles), len(text))
 
     def prompt(self, source: str, record: Record) -> Sample:
-        """The record up to its last answer, without labels: what generation starts from."""
+        """The record up to its last answer, without labels, from which generation starts."""
         tiles = [tile_count(image, self.layout) for image in record.images]
         text = self.encoder.encode_prompt(record, tiles)
         return self.finish(Draft(f"{source}/{record.id}", record, text, len(text)))
 
     def finish(self, draft: Draft, tiler: Tiler | None = None) -> Sample:
-        """The sample of a draft, its images decoded and tiled; a `tiler` shared by drafts
-        decodes each image once.
+        """The sample of a draft, with its images decoded and tiled; drafts that share a `tiler`
+        decode each image once.
         """
         size = self.layout.tile_size
         cuts = list(map(tiler or Tiler(self.layout), draft.record.images[: len(draft.text.runs)]))
@@ -191,12 +186,12 @@ class Processor:
         )
 
     def _cut(self, text: Tokenized, most_tiles: int | None) -> Tokenized:
-        """At most `longest` tokens: the end is cut off, and an image's placeholders go together
-        or not at all.
+        """At most `longest` tokens: the end is cut off, and an image's placeholders are kept or
+        cut together.
         """
         last = self.longest
         if most_tiles is not None:
-            last = min(last, _room(text, most_tiles * self.layout.tokens_per_tile))
+            last = min(last, _within(text, most_tiles * self.layout.tokens_per_tile))
         if len(text) > last:
             runs = tuple(run for run in text.runs if run[1] <= last)
             end = text.runs[len(runs)][0] if len(runs) < len(text.runs) else len(text)
@@ -211,9 +206,9 @@ class Processor:
         return cut
 
 
-def _room(text: Tokenized, placeholders: int) -> int:
-    """Tokens up to the first image that would bring the placeholders above a number; all when
-    none does.
+def _within(text: Tokenized, placeholders: int) -> int:
+    """Tokens before the first image that exceeds this number of placeholders; all when none
+    does.
     """
     counts = np.cumsum([end - start for start, end in text.runs])
     beyond = np.flatnonzero(counts > placeholders)
@@ -226,7 +221,8 @@ def _without_answer(text: Tokenized, cut: Tokenized, longest: int) -> DataError:
             "nobody answers; expected a turn of the assistant to learn: add it", kind="turns"
         )
     return DataError(
-        f"no answer among the first {len(cut)} of {len(text)} tokens, all that a pack of {longest} holds;"
-        " lengthen the recipe's `sequence`, allow fewer tiles, or shorten the prompt",
+        f"no answer among the first {len(cut)} of {len(text)} tokens, all that a pack of"
+        f" {longest} holds; lengthen the recipe's `sequence`, allow fewer tiles, or shorten the"
+        " prompt",
         kind="too long",
     )

@@ -1,4 +1,4 @@
-"""Reasoning that rows keep apart from an answer: put into its text where that comes to the same."""
+"""Reasoning that rows hold apart from an answer: put into its text where the template would."""
 
 from __future__ import annotations
 
@@ -8,20 +8,19 @@ from typing import Any
 from sailvit.core.errors import DataError
 
 _THOUGHT = "<think>\n{}\n</think>\n\n{}"
-"""An answer that begins with its reasoning, as models write it that were taught to think
-aloud."""
+"""An answer that begins with its reasoning, as reasoning models write it."""
 
 
 def with_reasoning(reasoning: str, text: str) -> str:
-    """An answer with its reasoning in front of it."""
+    """The answer's text with its reasoning before it."""
     return _THOUGHT.format(reasoning.strip(), text)
 
 
 def joins_reasoning(render: Callable[[Sequence[dict[str, Any]]], str]) -> bool:
-    """Whether a template shows reasoning that is given apart as it shows reasoning in the text.
+    """Whether a template shows separate reasoning exactly as it shows reasoning in the text.
 
-    Then it may be put into the text, where everything else is proved; else it would be left
-    out, or learnt in another form than the model is asked in.
+    Then it may be put into the text, whose rendering is proved. Otherwise it would be dropped,
+    or learnt in another form than the one that the template uses.
     """
     asked = {"role": "user", "content": "zq0qz"}
     apart = {"role": "assistant", "content": "zq1qz", "reasoning_content": "zq2qz"}
@@ -31,7 +30,7 @@ def joins_reasoning(render: Callable[[Sequence[dict[str, Any]]], str]) -> bool:
 
 
 def reasoning_refused() -> DataError:
-    """What to say of reasoning that a template does not show."""
+    """The error for reasoning that a template does not show."""
     return DataError(
         "a turn has `reasoning_content`, and the tokenizer's chat template does not show it; write"
         " it into the answer's text, remove it, or give the tokenizer a template that does",

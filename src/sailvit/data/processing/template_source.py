@@ -1,9 +1,8 @@
-"""The Jinja source of a tokenizer's chat template: the one that transformers renders, with its
-date fixed.
+"""The Jinja source of a tokenizer's chat template, as transformers renders it, but with a fixed
+date.
 
-A template may ask for today's date (`strftime_now`). Rendered on two days it gives two texts,
-so a run that is resumed or repeated would train on another. Here the date is a given one, in
-every rendering.
+A template may write today's date (`strftime_now`), so a run that is resumed or repeated on
+another day would train on other texts. Here every rendering writes the same given date.
 """
 
 from __future__ import annotations
@@ -16,48 +15,50 @@ from transformers import PreTrainedTokenizerBase
 from sailvit.core.errors import DataError
 
 _ASKED = "strftime_now"
-"""The function that transformers offers to templates for the current date."""
+"""The function for the current date that transformers gives to templates."""
 _LITERAL = re.compile(r"""strftime_now\(\s*(['"])(.*?)\1\s*\)""")
 _CALL = re.compile(r"strftime_now\s*\(")
 _DIRECTIVES = "aAbBcdeDFGgHhIjkmMlnpPrRsStTuUVwWxXyYzZ"
 _FLAGS = ("", "-", "_", "0", "^", "#")
 _MACRO = (
     "{%%- macro strftime_now(format) -%%}{%%- set made = namespace(text=format) -%%}"
-    "{%%- for directive, value in %r -%%}{%%- set made.text = made.text|replace(directive, value) -%%}"
+    "{%%- for directive, value in %r -%%}"
+    "{%%- set made.text = made.text|replace(directive, value) -%%}"
     "{%%- endfor -%%}{{ made.text }}{%%- endmacro -%%}"
-    # So that nothing is dropped from what follows, as a newline behind a block would be.
+    # Jinja would drop a newline that follows a block; it keeps one that follows an expression.
     "{{ '' }}"
 )
 
 
 def template_source(tokenizer: PreTrainedTokenizerBase) -> str:
-    """The source that a plain conversation is rendered with, as transformers chooses it; empty
-    without a template.
+    """The source with which transformers renders a plain conversation; empty without a
+    template.
 
-    Of several named templates that is `default`. DataError when there is none of that name.
+    Of several named templates it is `default`; DataError when none has that name.
     """
     given = tokenizer.chat_template
     if not isinstance(given, dict):
         return given or ""
     if given and "default" not in given:
         raise DataError(
-            f"the tokenizer has several chat templates ({', '.join(sorted(given))}) and none of them is called"
-            " `default`, which plain conversations are written with; name one of them so",
+            f"the tokenizer has several chat templates ({', '.join(sorted(given))}) and none of"
+            " them is called `default`, which plain conversations are written with; name one of"
+            " them so",
             kind="template",
         )
     return str(given.get("default") or "")
 
 
 def is_dated(source: str) -> bool:
-    """Whether a template asks for the current date."""
+    """Whether a template writes the current date."""
     return _ASKED in source
 
 
 def fix_date(source: str, day: date) -> str:
     """The source with the current date replaced by midnight of a given day.
 
-    transformers turns functions among a template's variables into text, so the function becomes
-    a macro of the source.
+    The function becomes a macro in the source: transformers would turn a function among a
+    template's variables into text.
     """
     if not is_dated(source):
         return source
@@ -71,8 +72,8 @@ def fix_date(source: str, day: date) -> str:
 
 
 def written_dates(source: str, day: date) -> list[str]:
-    """What a template writes of the day; the whole day where the source does not show in what
-    form.
+    """The dates that a template writes, in its formats; the ISO date where the source does not
+    show the format.
     """
     literals = [found[2] for found in _LITERAL.finditer(source)]
     if len(literals) < len(_CALL.findall(source)) or not literals:

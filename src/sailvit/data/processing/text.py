@@ -27,10 +27,10 @@ Ids = NDArray[np.int64]
 """Token ids or labels, int64[T]."""
 
 _START, _END = itemgetter(0), itemgetter(1)
-"""Of a token's offsets."""
+"""The two sides of a token's offsets."""
 
 LONGEST_TEXT = 2_000_000
-"""Characters that a turn may have: seconds of tokenizing, for what would be cut off anyway."""
+"""Most characters of a turn: more would take seconds to tokenize, and be cut off anyway."""
 
 
 @dataclass(frozen=True)
@@ -51,10 +51,10 @@ class Tokenized:
 class TextEncoder:
     """Tokenizes conversations for one tokenizer and one visual layout.
 
-    Turns are stripped of surrounding blanks, so that templates that do so and those that do not
-    agree. The whole text is tokenized once and character offsets say which tokens are answers:
-    training and generation see the same ids. Templates that ask for the date are given `day`;
-    today, unless one is named.
+    Turns are stripped of surrounding blanks, as some templates do so and others do not. The
+    whole text is tokenized once, and character offsets show which tokens are answers, so that
+    training and generation have the same ids. `day` is the date that dated templates write;
+    None: today.
     """
 
     def __init__(
@@ -64,7 +64,8 @@ class TextEncoder:
         self._template = Template(tokenizer, day)
         if not tokenizer.is_fast:
             raise DataError(
-                f"{type(tokenizer).__name__} knows no character offsets; load the fast tokenizer instead"
+                f"{type(tokenizer).__name__} knows no character offsets; load the fast"
+                " tokenizer instead"
             )
         # A copy, since truncation and padding are settings of the shared object.
         self._backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
@@ -73,13 +74,14 @@ class TextEncoder:
         found = self._backend.encode(layout.placeholder, add_special_tokens=False).ids
         if found != [layout.placeholder_id]:
             raise DataError(
-                f"the tokenizer turns the placeholder {layout.placeholder!r} into {found}; expected the one id"
-                f" {layout.placeholder_id}: add it to the tokenizer as a special token"
+                f"the tokenizer turns the placeholder {layout.placeholder!r} into {found};"
+                f" expected the one id {layout.placeholder_id}: add it to the tokenizer as a"
+                " special token"
             )
 
     def encode(self, record: Record, tiles: Sequence[int]) -> Tokenized:
-        """All tokens, labelled on assistant turns and their end-of-turn tokens; `tiles` counts
-        each image's tiles.
+        """All tokens, with labels on assistant turns and their end-of-turn tokens; `tiles` is
+        each image's number of tiles.
         """
         text, spans = self.render(record)
         _refuse_nothing_learnt(record)
@@ -88,8 +90,8 @@ class TextEncoder:
         return self._tokenize(text, spans, tiles)
 
     def encode_prompt(self, record: Record, tiles: Sequence[int]) -> Tokenized:
-        """The tokens up to the last assistant turn's text, where generation starts; nothing is
-        labelled.
+        """The tokens up to the last assistant turn's text, where generation starts, without
+        labels.
         """
         if record.turns[-1].role != "assistant":
             record = replace(record, turns=(*record.turns, Turn("assistant", "")))
@@ -97,8 +99,8 @@ class TextEncoder:
         return self._tokenize(text[: spans[-1][0]], [], tiles)
 
     def render(self, record: Record) -> tuple[str, list[tuple[int, int]]]:
-        """The conversation as text, a placeholder token per image, and the character spans of
-        its answers.
+        """The conversation as text with one placeholder token per image, and the character
+        spans of its answers.
         """
         parts = [self._template.split(content) for content in self._contents(record)]
         skeleton = self._template.skeleton(
@@ -108,15 +110,15 @@ class TextEncoder:
             IMAGE_MARK in turn.text for turn in record.turns if turn.role == "system"
         ):
             raise DataError(
-                "the chat template moves the system text behind other turns, and it holds an image; move the image into"
-                " the turn that asks about it",
+                "the chat template moves the system text behind other turns, and it holds an"
+                " image; move the image into the turn that asks about it",
                 kind="marks",
             )
         return skeleton.fill([stretch for part in parts for stretch in part[1]])
 
     def ends(self) -> tuple[int | None, int | None]:
-        """The tokens that end an answer inside a conversation, and one that ends it; None where
-        nothing is learnt.
+        """The token that is learnt after an answer inside a conversation, and after one at its
+        end; each is None where no token is.
         """
         inside, last = (
             self._backend.token_to_id(text) if text else None for text in self._template.ends()
@@ -124,28 +126,29 @@ class TextEncoder:
         return inside, last
 
     def remarks(self) -> Iterator[str]:
-        """What the chat template does that is rarely meant."""
+        """Sentences about what the chat template does and its user rarely wants."""
         inside, last = self.ends()
         if last is None:
             where = "" if inside is None else ", unless another turn follows it"
             yield (
-                f"the chat template writes no token that ends an answer{where}, so no stop will be learnt there:"
-                " answers go on until their most tokens; give the tokenizer a template that ends turns with a special"
-                " token"
+                f"the chat template writes no token that ends an answer{where}, so no stop will"
+                " be learnt there: answers go on until the limit of their tokens; give the"
+                " tokenizer a template that ends turns with a special token"
             )
         elif inside is None:
             yield (
-                "the chat template ends an answer only where the conversation ends, so no stop will be learnt for"
-                " answers inside a conversation"
+                "the chat template ends an answer only where the conversation ends, so no stop"
+                " will be learnt for answers inside a conversation"
             )
         if dates := self._template.dates():
             yield (
-                f"the chat template writes the date; in this run it is always {', '.join(dict.fromkeys(dates))}. Set"
-                " model.chat_date to have the same in another run"
+                "the chat template writes the date; in this run it is always"
+                f" {', '.join(dict.fromkeys(dates))}. Set model.chat_date to have the same in"
+                " another run"
             )
 
     def _said(self, turn: Turn) -> str:
-        """A turn's text, with its reasoning where the template would put it."""
+        """A turn's text, its reasoning included."""
         if not turn.reasoning:
             return turn.text.strip()
         if not self._template.joins_reasoning:
@@ -163,8 +166,7 @@ class TextEncoder:
         ids, offsets = np.array(encoding.ids, dtype=np.int64), encoding.offsets
         answers = np.full(len(ids), IGNORED, dtype=np.int64)
         for start, end in spans:
-            # Both ends of tokens only ever grow, so the tokens that reach into a span need no
-            # look at all the others.
+            # Starts and ends of tokens never decrease, so bisection finds a span's tokens.
             inside = slice(
                 bisect_right(offsets, start, key=_END), bisect_left(offsets, end, key=_START)
             )
@@ -183,7 +185,7 @@ class TextEncoder:
 
 
 def refuse_unlearnable(record: Record, placeholder: str) -> None:
-    """DataError for a record that no tokenizer with this placeholder token makes a sample of."""
+    """DataError for a record that can be no sample with any tokenizer of this placeholder."""
     _pieces((turn.text for turn in record.turns), record, placeholder)
     _refuse_nothing_learnt(record)
 
@@ -205,25 +207,26 @@ def _refuse_nothing_learnt(record: Record) -> None:
 
 def _pieces(texts: Iterable[str], record: Record, placeholder: str) -> list[list[str]]:
     """The texts of a record's turns, split at their image marks."""
-    # Marks first: the placeholder may be spelt as they are.
+    # Split before the check: the placeholder may be spelt like the marks.
     found = [_checked(text).split(IMAGE_MARK) for text in texts]
     if any(placeholder in piece for pieces in found for piece in pieces):
         raise DataError(
-            f"a turn contains the placeholder token {placeholder!r}; expected {IMAGE_MARK} where an image goes",
+            f"a turn contains the placeholder token {placeholder!r}; expected {IMAGE_MARK}"
+            " where an image goes",
             kind="marks",
         )
     marks = sum(len(pieces) - 1 for pieces in found)
     if marks != len(record.images):
         raise DataError(
-            f"{marks} {IMAGE_MARK} marks for {len(record.images)} images; expected one mark per image:"
-            " add or remove marks in the turns",
+            f"{marks} {IMAGE_MARK} marks for {len(record.images)} images; expected one mark per"
+            " image: add or remove marks in the turns",
             kind="marks",
         )
     return found
 
 
 def _checked(text: str) -> str:
-    """A turn's text; DataError when it is no text that could be tokenized."""
+    """A turn's text; DataError when it cannot be tokenized."""
     if len(text) > LONGEST_TEXT:
         found = (
             f"{len(text):,} characters; at most {LONGEST_TEXT:,} are tokenized: split the record"
