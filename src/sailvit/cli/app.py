@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from sailvit.cli.bench import bench
+from sailvit.cli.convert import convert
 from sailvit.cli.data.app import data
 from sailvit.cli.demo import demo
 from sailvit.cli.init import init
@@ -34,6 +35,7 @@ app.command()(train)
 app.command()(plan)
 app.command()(watch)
 app.command()(report)
+app.command()(convert)
 app.command()(formats)
 app.command()(towers)
 app.add_typer(recipe, name="recipe")

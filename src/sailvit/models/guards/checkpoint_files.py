@@ -82,6 +82,16 @@ def folder_problems(part: Part, source: str, *, bare: bool = False) -> Iterator[
         yield from _weight_problems(part, folder)
 
 
+def weight_files(folder: Path) -> list[Path]:
+    """The files of weights that a folder's index names, or its one file; empty without any."""
+    if (folder / WHOLE).is_file():
+        return [folder / WHOLE]
+    if not (folder / INDEX).is_file():
+        return []
+    listed = json.loads((folder / INDEX).read_text(encoding="utf-8")).get("weight_map", {})
+    return [folder / name for name in sorted(set(listed.values()))]
+
+
 def quantised(part: Part, config: dict[str, Any], source: str = "FOLDER") -> str | None:
     """Why a quantised checkpoint is refused, and how it is undone; None when its weights are
     plain.
@@ -128,26 +138,22 @@ def _undoing(part: Part, method: str, source: str) -> str:
 
 
 def _weight_problems(part: Part, folder: Path) -> Iterator[str]:
-    if (folder / WHOLE).is_file():
-        names = [WHOLE]
-    elif (folder / INDEX).is_file():
-        if problem := _json_problem(folder / INDEX):
-            yield problem
-            return
-        listed = json.loads((folder / INDEX).read_text(encoding="utf-8")).get("weight_map", {})
-        names = sorted(set(listed.values()))
-    else:
+    if not any((folder / name).is_file() for name in (WHOLE, INDEX)):
         yield _without_safetensors(part, folder)
         return
-    missing = [name for name in names if not (folder / name).is_file()]
-    if missing or not names:
+    alone = (folder / WHOLE).is_file()
+    if problem := None if alone else _json_problem(folder / INDEX):
+        yield problem
+        return
+    paths = weight_files(folder)
+    missing = [path.name for path in paths if not path.is_file()]
+    if missing or not paths:
         yield (
-            f"{len(missing)} of {len(names)} weight files that {INDEX} lists are missing"
+            f"{len(missing)} of {len(paths)} weight files that {INDEX} lists are missing"
             f" ({', '.join(missing[:3])}); download them"
         )
         return
-    found = (safetensors_problem(folder / name) for name in names)
-    yield from (problem for problem in found if problem)
+    yield from filter(None, map(safetensors_problem, paths))
 
 
 def refuse_misfits(part: Part, source: str, expected: Mapping[str, Sequence[int]]) -> None:

@@ -14,7 +14,12 @@ from sailvit.models.guards.checkpoint_files import refuse_quantised
 from sailvit.models.guards.errors import Loading
 from sailvit.models.guards.roles import refuse_language, vision_config
 from sailvit.models.languages.text_model import text_config
-from sailvit.models.loading.parts import hub_options, load_tokenizer, resolve_source
+from sailvit.models.loading.parts import (
+    hub_options,
+    load_tokenizer,
+    resolve_source,
+    tower_config,
+)
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 """Config files of the towers and languages that shipped recipes name, by hub id with `--` for
@@ -41,11 +46,14 @@ def read_config(config: ModelConfig, part: Part) -> Any:
         ModelError: it cannot be read, or it is not one of such a part.
     """
     source = getattr(config, part)
-    with Loading(part, source):
-        whole = AutoConfig.from_pretrained(config_source(source), **hub_options(config, part))
-    refuse_quantised(part, whole.to_dict(), source)
+    options = hub_options(config, part)
     if part == "tower":
+        whole = tower_config(config_source(source), options)
+        refuse_quantised(part, whole.to_dict(), source)
         return vision_config(whole, source)
+    with Loading(part, source):
+        whole = AutoConfig.from_pretrained(config_source(source), **options)
+    refuse_quantised(part, whole.to_dict(), source)
     text = text_config(whole, source)
     refuse_language(text, source)
     return text

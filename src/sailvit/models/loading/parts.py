@@ -13,6 +13,7 @@ from transformers import (
     AutoModel,
     AutoModelForCausalLM,
     AutoTokenizer,
+    PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -29,6 +30,7 @@ from sailvit.models.languages.text_model import load_text_model, text_config, te
 from sailvit.models.packing.attention import TOWER, register_attention
 from sailvit.models.structure.connector import Connector, MergeConnectorConfig
 from sailvit.models.structure.mllm import MLLM
+from sailvit.models.towers.original_aimv2 import is_original, load_original, original_config
 from sailvit.models.towers.preprocessing import read_preprocessing
 from sailvit.models.towers.proof import prove_tiles
 from sailvit.models.towers.tower import Preprocessing, Tower
@@ -67,8 +69,7 @@ def load_tower(config: ModelConfig) -> tuple[Tower, dict[str, Any]]:
     source = resolve_source(config.tower)
     options = hub_options(config, "tower")
     refuse_damaged("tower", source)
-    with Loading("tower", source):
-        whole = AutoConfig.from_pretrained(source, **options)
+    whole = tower_config(source, options)
     refuse_quantised("tower", whole.to_dict(), source)
     vision = vision_config(whole, source)
     preprocessor = apply_image_config(
@@ -87,6 +88,20 @@ def load_tower(config: ModelConfig) -> tuple[Tower, dict[str, Any]]:
     return tower, preprocessor
 
 
+def tower_config(source: str, options: dict[str, Any]) -> Any:
+    """The config of a tower's checkpoint, as transformers knows it."""
+    with Loading("tower", source):
+        given = _config_dict(source, options)
+        if is_original(given):
+            return original_config(given)
+        return AutoConfig.from_pretrained(source, **options)
+
+
+def _config_dict(source: str, options: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = PretrainedConfig.get_config_dict(source, **options)[0]
+    return found
+
+
 def _tower(
     source: str,
     vision: Any,
@@ -100,15 +115,19 @@ def _tower(
     checkpoint lacks.
     """
     with Loading("tower", source):
-        model, info = AutoModel.from_pretrained(
-            source,
-            config=vision,
-            dtype=torch.float32,
-            attn_implementation=attention,
-            use_safetensors=True,
-            output_loading_info=True,
-            **options,
-        )
+        if is_original(_config_dict(source, options)):
+            revision = options.get("revision")
+            model, info = load_original(source, vision, revision=revision, attention=attention)
+        else:
+            model, info = AutoModel.from_pretrained(
+                source,
+                config=vision,
+                dtype=torch.float32,
+                attn_implementation=attention,
+                use_safetensors=True,
+                output_loading_info=True,
+                **options,
+            )
     return Tower(model, preprocessing, feature_layer), set(info["missing_keys"])
 
 
