@@ -80,6 +80,12 @@ _SMALL: dict[str, Any] = {
     "pad_token_id": 0,
 }
 
+_LATENT = (
+    *("deepseek_v2", "deepseek_v3", "deepseek_v32", "axk1", "axk2", "glm_moe_dsa"),
+    *("glm4_moe_lite", "longcat_flash", "minicpm3", "youtu", "bailing_hybrid", "kimi_linear"),
+)
+"""Families with latent attention (MLA), in which every head has keys and values of its own."""
+
 _OWN: dict[str, dict[str, Any]] = {
     "bamba": {
         "num_hidden_layers": 2,
@@ -89,8 +95,7 @@ _OWN: dict[str, dict[str, Any]] = {
     },
     "falcon_h1": {"num_hidden_layers": 2, "mamba_n_heads": 8, "mamba_d_head": 8, "mamba_d_ssm": 64},
     "mamba2": {"num_heads": 8, "head_dim": 8, "expand": 2, "n_groups": 1},
-    "deepseek_v3": {"num_key_value_heads": 4, "n_group": 1, "topk_group": 1},
-    "deepseek_v2": {"num_key_value_heads": 4, "n_group": 1, "topk_group": 1},
+    **{family: {"num_key_value_heads": HEADS} for family in _LATENT},
     "granitemoehybrid": {
         "layer_types": ["mamba", "attention"],
         "mamba_n_heads": 8,
@@ -114,6 +119,13 @@ _OWN: dict[str, dict[str, Any]] = {
     },
     "modernbert-decoder": {"bos_token_id": 0, "cls_token_id": 0, "sep_token_id": 2},
     "cwm": {"bos_token_id": 0},
+    "gemma3n_text": {
+        "layer_types": ["sliding_attention", "full_attention"] * 2,
+        "num_hidden_layers": 4,
+        "num_kv_shared_layers": 2,
+        "intermediate_size": 48,
+        "activation_sparsity_pattern": [0.5, 0.0, 0.0, 0.0],
+    },
 }
 """What single families need beyond that, by model type."""
 
@@ -142,6 +154,8 @@ def tiny_language(kind: type[PretrainedConfig], **settings: Any) -> PreTrainedMo
             # Some families start with layers that do nothing, or have no initializer_range.
             if parameter.ndim > 1 and parameter.std() < 0.1 and "A_log" not in name:
                 parameter.normal_(std=0.2)
+            elif "scale" in name and not parameter.any():
+                parameter.fill_(1.0)
     return model
 
 

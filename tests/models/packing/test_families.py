@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from typing import Any
+
 import pytest
 import torch
 from tiny_languages import LIMIT, VARYING, language_of, model_of, varying_language, worst_errors
@@ -77,6 +80,26 @@ def test_packed_is_refused_where_samples_would_see_each_other(family: str):
 def test_a_language_that_sees_the_future_is_refused_in_every_way():
     with pytest.raises(ModelError, match="tokens see later ones"):
         model_of(language_of("bert", is_decoder=False))
+
+
+HASHED = {"mlp_layer_types": ["hash_moe", "moe"]}
+
+
+@pytest.mark.parametrize(
+    ("family", "settings", "why"),
+    [
+        ("deepseek_v4", HASHED, r"without any \(AttributeError: 'NoneType' object"),
+        ("gemma3n_text", {}, "scores of a text differ by"),
+        ("gemma4_text", {}, r"without any \(It seems like you tried to call"),
+    ],
+)
+def test_a_language_that_looks_up_token_ids_is_refused(
+    family: str, settings: dict[str, Any], why: str
+):
+    """Whether it fails without them, drops what it looks up, or finds them again for text alone."""
+    with pytest.raises(ModelError, match="needs token ids, and visual tokens are") as error:
+        model_of(language_of(family, **settings))
+    assert re.search(why, str(error.value))
 
 
 def test_a_leak_of_a_thousandth_is_found():

@@ -7,7 +7,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from inspect import signature
 from typing import Any
 
 import torch
@@ -15,11 +14,9 @@ from torch import nn
 from torch.nn.functional import cross_entropy, linear
 from transformers import PreTrainedModel
 
-from sailvit.core.errors import ModelError
 from sailvit.models.guards.untouched import untouched
 from sailvit.models.packing.attention import PACKED
-from sailvit.models.packing.proof import FAULTS
-from sailvit.models.packing.segments import Segments
+from sailvit.models.packing.proof import FAULTS, segments_of
 
 CHUNK = 1 << 27
 """Most scores held at once on a GPU: 256 MiB in bf16, or 880 positions with a vocabulary of
@@ -103,11 +100,7 @@ def has_plain_head(language: PreTrainedModel) -> bool:
 
     Models that cap or scale their scores (Gemma 2, Cohere, Granite) go through their own
     forward.
-
-    Raises:
-        ModelError: the language takes no embeddings, so visual tokens cannot be given to it.
     """
-    _refuse_without_embeddings(language)
     head, weight = language.get_output_embeddings(), language.get_input_embeddings().weight
     if not isinstance(head, nn.Linear) or language.base_model is language:
         return False
@@ -119,7 +112,7 @@ def has_plain_head(language: PreTrainedModel) -> bool:
     )
     given: dict[str, Any] = {"inputs_embeds": noise}
     if language.config._attn_implementation == PACKED:
-        given["segments"] = _whole(2, weight.device)
+        given["segments"] = segments_of((2,), weight.device)
     with untouched(language):
         try:
             expected = language(**given).logits
@@ -128,14 +121,6 @@ def has_plain_head(language: PreTrainedModel) -> bool:
             # The proof of packing runs into the same and reports it.
             return False
     return found.shape == expected.shape and torch.allclose(found, expected, rtol=1e-5, atol=1e-6)
-
-
-def _refuse_without_embeddings(language: PreTrainedModel) -> None:
-    if "inputs_embeds" not in signature(language.forward).parameters:
-        raise ModelError(
-            f"{type(language).__name__} takes no inputs_embeds, so visual tokens cannot be given to it; choose"
-            " another language"
-        )
 
 
 class _ChunkedLoss(torch.autograd.Function):
@@ -288,7 +273,3 @@ def _slices(count: int, most: int, width: int) -> Iterator[slice]:
     """Slices of `count` rows of `width` numbers, each of at most `most` numbers."""
     step = max(1, most // width)
     return (slice(start, min(start + step, count)) for start in range(0, count, step))
-
-
-def _whole(length: int, device: torch.device) -> Segments:
-    return Segments(torch.tensor([0, length], dtype=torch.int32, device=device), length)

@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 from sailvit.core.batch import IGNORED, Batch
 from sailvit.core.errors import ModelError
 from sailvit.core.recipe import Part
+from sailvit.models.languages.embeddings import refuse_token_ids
 from sailvit.models.languages.head import Scores, has_plain_head, product_dtype
 from sailvit.models.packing.rotations import separate_rotations
 from sailvit.models.packing.segments import Segments
@@ -50,6 +51,7 @@ class MLLM(nn.Module):
         self.connector = connector
         self.language = language
         self.placeholder_id = placeholder_id
+        refuse_token_ids(language)
         self.plain_head = has_plain_head(language)
         self.same_up_to = separate_rotations(language)
         """Length up to which samples have the same rotations; None where length never matters."""
