@@ -28,6 +28,8 @@ deepseek_v2 deepseek_v3 phi3 phi olmo olmo2 olmo3 olmoe olmo_hybrid mistral mixt
 falcon bloom mpt gpt2 gptj gpt_neo gpt_neox opt codegen stablelm nemotron persimmon cohere cohere2
 glm glm4 granite granitemoe granitemoehybrid bamba falcon_h1 jamba zamba2 mamba mamba2 rwkv xlstm
 recurrent_gemma starcoder2 ernie4_5 smollm3 hunyuan_v1_dense exaone4 minimax modernbert-decoder
+deepseek_v32 deepseek_v4 axk1 axk2 glm_moe_dsa glm4_moe_lite longcat_flash minicpm3 youtu
+bailing_hybrid kimi_linear ministral3 moshi trocr whisper gemma3n_text gemma4_text
 """
 FAMILIES = _NAMES.split()
 """Those of the table."""

@@ -56,6 +56,23 @@ def test_what_is_written_passes_plan_and_says_why(parts: Parts, data: Path, tmp_
         assert "#" in line or line.strip().startswith(bare + named), line
 
 
+def test_plan_and_show_take_what_is_written(
+    parts: Parts, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("sailvit.models.measures.peak.matmul_rate", lambda *_: 1e12)
+    out = tmp_path / "mine.yaml"
+    assert init(parts, data, out, "captions.jsonl", "chat.json").exit_code == 0
+    environment = {"COLUMNS": "80", "NO_COLOR": "1"}
+    planned = CliRunner().invoke(app, ["plan", str(out)], env=environment)
+    assert planned.exit_code == 0, planned.output
+    assert "mine: parameters, and how many train" in planned.output
+    assert "problem" not in planned.output
+    shown = CliRunner().invoke(app, ["recipe", "show", str(out)], env=environment)
+    assert shown.exit_code == 0, shown.output
+    (tmp_path / "shown.yaml").write_text(shown.output)
+    assert load_recipe(tmp_path / "shown.yaml") == load_recipe(out)
+
+
 def test_nothing_is_overwritten(parts: Parts, data: Path, tmp_path: Path):
     out = tmp_path / "mine.yaml"
     out.write_text("mine")

@@ -17,7 +17,7 @@ from sailvit.recipes.loader import load_recipe
 
 FACTS = [
     "step 98", "next_token 1.426", "contrastive 2.310", "12,345 answer tokens/s", "167 samples/s",
-    "MFU 23%", "padding 2.1%",
+    "MFU 23 %", "padding 2.1 %",
 ]  # fmt: skip
 
 
@@ -36,7 +36,7 @@ def test_two_lines_at_any_width(width: int, name: str):
     shown = drawn(lines, width)
     assert len(shown) == 2
     assert max(map(len, shown)) <= width
-    for text in ("stage 1/3 ", "━━━", " 45%", "1h23", "ETA 1h57", "run 25h00"):
+    for text in ("stage 1/3 ", "━━━", " 45 %", "1h23", "ETA 1h57", "run 25h00"):
         assert text in shown[0], text
     assert shown[1].startswith("step 98  next_token 1.426  contrastive 2.310")
 
@@ -103,7 +103,7 @@ PROOF = {
 
 def test_a_proof_that_holds_is_one_line():
     (line,) = drawn(announcement(PROOF), 80)
-    assert line == "  proof of stage fine after step 10 holds: 1.55M moved, 2M frozen"
+    assert line == "  proof of stage fine after step 10 holds: 1.55 M moved, 2 M frozen"
 
 
 def test_the_table_is_for_the_curious_and_for_what_fails():

@@ -49,7 +49,7 @@ class LiveLines:
             times.append(f"ETA {clock(self.left - since)}")
         if self.run_left is not None:
             times.append(f"run {clock(self.run_left - since)}")
-        after = f"{int(100 * self.done):3}%  " + "  ".join(times)
+        after = f"{int(100 * self.done):3} %  " + "  ".join(times)
         # A long stage name gives way before the numbers do.
         most = width - len(after) - 2 - _SHORTEST
         room = max(_SHORTEST, min(_LONGEST, width - len(self.head) - len(after) - 2))

@@ -147,7 +147,8 @@ def _show(
     )
     console.print(stages_table(made, speed, measured))
     for basis in dict.fromkeys(stage.sample.basis for stage in made.stages):
-        console.print(f"Mean sample: {basis}. Memory is per device, unsharded.")
+        console.print(f"Mean sample: {basis}.")
+    console.print("Memory is per device, unsharded.")
     if made.storage is not None:
         console.print(storage_line(made.storage), highlight=False)
 

@@ -18,7 +18,7 @@ from rich.table import Table
 from sailvit.cli.live import LiveLines
 from sailvit.cli.terminal.steps import steps_shown
 from sailvit.core.bad_records import left_out, read_quarantine
-from sailvit.core.formatting import counted, duration, percent
+from sailvit.core.formatting import counted, duration, percent, short
 from sailvit.core.recipe import Recipe, TrainConfig
 from sailvit.core.remaining import seconds_ahead
 from sailvit.distributed.processes import world
@@ -224,7 +224,7 @@ def _proof_line(line: dict[str, Any]) -> str:
     moved, frozen = (sum(row[key] for row in line["rows"]) for key in ("moved", "frozen"))
     return (
         f"  proof of stage {line['stage']} after step {line['step']} [green]holds[/green]:"
-        f" {_short(moved)} moved, {_short(frozen)} frozen"
+        f" {short(moved)} moved, {short(frozen)} frozen"
     )
 
 
@@ -241,13 +241,5 @@ def proof_table(line: dict[str, Any]) -> Table:
         counts = [
             row[key] for key in ("planned", "in_optimizer", "moved", "frozen", "frozen_identical")
         ]
-        table.add_row(row["part"], *map(_short, counts), f"{row['lr']:.2g}", row["verdict"])
+        table.add_row(row["part"], *map(short, counts), f"{row['lr']:.2g}", row["verdict"])
     return table
-
-
-def _short(count: int) -> str:
-    """A count with three digits: 775552 is 776k."""
-    for unit, size in (("G", 10**9), ("M", 10**6), ("k", 10**3)):
-        if count >= size:
-            return f"{count / size:.3g}{unit}"
-    return str(count)
