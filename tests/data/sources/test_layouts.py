@@ -341,13 +341,15 @@ def test_other_keys_are_listed_once_with_the_number_of_records(tmp_path):
         {"id": "2", "messages": PLAIN, "score": 0, "source": "", "note": [None], "objects": {}},
         {"messages": talk("what?", "<ref>cat</ref><box>(1,2)</box>", name="bot")},
         pieces({"type": "image_url", "image_url": detail}),
+        {"images": [{"path": "a.png", "bytes": None, "box": [1, 2]}], "conversations": SHOWN},
     ]
     source = opened(tmp_path, *rows)
-    assert [source[n].unread for n in range(4)] == [
+    assert [source[n].unread for n in range(5)] == [
         ("score", "source", "objects"),
         ("score",),
         ("messages[].name", "<ref>", "<box>"),
         ("messages[].content[].image_url.detail",),
+        ("images[].box",),
     ]
     report = check({"src": source})
     assert report.unread["src"]["score"] == 2

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from sailvit.core.errors import DataError, one_line
 from sailvit.core.records import IMAGE_MARK, Record, Turn
-from sailvit.data.rows.image_refs import image_from
+from sailvit.data.rows.image_refs import IMAGE_VALUES, image_from
 from sailvit.data.rows.keys import (
     grounding_marks,
     refuse_keys,
@@ -107,8 +107,7 @@ def caption_record(
         Turn("assistant", row[key]),
     )
     refuse_marks(turns)
-    unread = unread_keys(row, {*_READ, key, *talk.read, *read})
-    return Record(name, turns, images, kind, unread + grounding_marks(turns))
+    return Record(name, turns, images, kind, unread(row, talk, turns, (key, *read)))
 
 
 def conversation_record(
@@ -150,7 +149,15 @@ def unread(
     """
     own = unread_keys(row, {*_READ, *talk.read, *read})
     inside = () if "images" in read or not talk.images else ("images inside the turns",)
-    return tuple(dict.fromkeys((*own, *inside, *talk.unread, *grounding_marks(turns))))
+    beside = (
+        name
+        for key in IMAGE_KEYS
+        for image in (_listed(row[key]) if key in read and row.get(key) else ())
+        if isinstance(image, dict)
+        for name in unread_keys(image, ("type", *IMAGE_VALUES), f"{key}[].")
+    )
+    found = (*own, *inside, *beside, *talk.unread, *grounding_marks(turns))
+    return tuple(dict.fromkeys(found))
 
 
 def check_order(turns: Sequence[Turn]) -> None:

@@ -20,7 +20,7 @@ _BASE64_STARTS = ("/9j/", "iVBORw0KGgo", "R0lGOD", "UklGR", "Qk0", "SUkqA", "TU0
 """Beginnings of base64 of JPEG, PNG, GIF, WebP, BMP, TIFF (both byte orders) and AVIF."""
 _LONGEST_NAME = 255
 """Most bytes of one part of a path on common file systems."""
-_VALUES = ("bytes", "image_url", "image", "url", "path", "base64", "data", "source")
+IMAGE_VALUES = ("bytes", "image_url", "image", "url", "path", "base64", "data", "source")
 """Keys of a struct that may hold an image; the first one that is not empty counts."""
 _SHOWN = 80
 
@@ -58,7 +58,7 @@ def image_from(value: Any, folder: Path) -> Path | bytes:
     for _ in range(3):  # {"type": "image", "source": {"data": ...}} is the deepest known.
         if not isinstance(found, dict):
             break
-        found = next((found[key] for key in _VALUES if found.get(key)), None)
+        found = next((found[key] for key in IMAGE_VALUES if found.get(key)), None)
     if isinstance(found, bytes) and found:
         return found
     if isinstance(found, str) and found.strip():
