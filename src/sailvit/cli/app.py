@@ -25,8 +25,7 @@ from sailvit.core.errors import InterruptedRunError, SailvitError
 from sailvit.core.version import __version__
 
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
-"""A disk that is full, or full for this user, or read-only: nothing that a traceback helps
-with."""
+"""Errors of a disk that is full, full for this user, or read-only: a traceback does not help."""
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.command()(demo)
@@ -61,9 +60,7 @@ def about(
 
 
 def main() -> None:
-    """Run the command line; errors that are the input's fault end it with a sentence and exit
-    code 1.
-    """
+    """Run the command line; errors of the input end it with a sentence and exit code 1."""
     # As `python -m` does: recipes may name modules that lie in the current folder. Last, so
     # that no file there stands in for an installed module.
     if str(Path.cwd()) not in sys.path and "" not in sys.path:

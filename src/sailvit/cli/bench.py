@@ -100,7 +100,7 @@ def speed_table(speed: Speed) -> Table:
 
 
 def notes(speed: Speed) -> list[str]:
-    """What the table's figures rest on."""
+    """How the table's figures were measured, as sentences."""
     listed = f", by its datasheet {flop_rate(speed.datasheet_peak)}" if speed.datasheet_peak else ""
     stages = "; ".join(
         f"{stage.name} {counted(stage.steps, 'step')} of {counted(stage.packs, 'pack')}"

@@ -19,22 +19,22 @@ _SHORTEST, _LONGEST = 8, 40
 
 @dataclass
 class LiveLines:
-    """Where the stage stands, and under it losses and speed; drawn anew for the width at hand."""
+    """The progress of a stage, and below it losses and speed, drawn for the terminal's width."""
 
     head: str
     """Which stage it is: `stage 1/3 coarse`."""
     done: float = 0.0
-    """Share of the stage that lies behind, 0..1."""
+    """Share of the stage that is done, from 0 to 1."""
     seconds: float = 0.0
     """Time spent in the stage's steps, up to the last one."""
     left: float | None = None
-    """Seconds to the stage's end; None before the first step."""
+    """Seconds to the stage's end; None: no step has been taken."""
     run_left: float | None = None
-    """Seconds to the run's end; None where that cannot be known."""
+    """Seconds to the run's end; None: unknown."""
     facts: Sequence[str] = ()
     """Losses, speed and so on, the most important first."""
     at: float = field(default_factory=time.monotonic)
-    """Clock reading at the last step: between steps the clock goes on."""
+    """Time of the last step, so that the shown times run on between steps."""
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Both lines, neither wider than the terminal."""
@@ -63,9 +63,7 @@ class LiveLines:
 
 
 def fitting(facts: Sequence[str], width: int) -> str:
-    """As many facts as a line of `width` columns holds, in order of importance; the first in
-    any case.
-    """
+    """As many facts as fit into `width` columns, in order of importance; always the first."""
     line = ""
     for fact in facts:
         longer = f"{line}  {fact}" if line else fact

@@ -1,4 +1,4 @@
-"""How a run shows itself: two live lines on a terminal, plain lines elsewhere, and the proofs."""
+"""Shows a run's progress and proofs: two live lines on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _MEMORY = 0.95
 
 
 class ProgressCallback(Callback):
-    """Shows where a run stands."""
+    """Shows the progress of each stage of a run."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -94,7 +94,7 @@ class ProgressCallback(Callback):
             self._next = done + 1 / _LINES_PER_STAGE
 
     def stage_ended(self, run: StageRun) -> None:
-        """Take the live lines away and sum the stage up."""
+        """Remove the live lines and print a summary of the stage."""
         self.close()
         rate = run.samples / run.seconds if run.seconds else 0.0
         counts = ", ".join(
@@ -116,7 +116,7 @@ class ProgressCallback(Callback):
             )
 
     def close(self) -> None:
-        """Leave the terminal as it was."""
+        """Remove the live lines."""
         if self._live is not None:
             self._live.stop()
             self._live = None
@@ -165,7 +165,7 @@ def _how(train: TrainConfig) -> str:
 
 
 def opening(recipe: Recipe, folder: Path) -> str:
-    """Where a run writes, on what it computes and what it loads: said before anything is loaded."""
+    """Where a run writes, on which device it trains, and what it loads."""
     where = torch.cuda.get_device_name() if torch.cuda.is_available() else "the CPU"
     processes = f"{world()} x {where}" if world() > 1 else where
     model = recipe.model
@@ -179,7 +179,7 @@ def opening(recipe: Recipe, folder: Path) -> str:
 
 @contextmanager
 def measuring(console: Console) -> Iterator[Callable[[str, int, int], None]]:
-    """Shows how far the measuring of sources is: a bar on a terminal, elsewhere one line per
+    """Show the progress of measuring sources: a bar on a terminal, else one line per large
     source.
     """
     told: set[str] = set()
@@ -196,9 +196,9 @@ def measuring(console: Console) -> Iterator[Callable[[str, int, int], None]]:
 
 
 def announcement(line: dict[str, Any], *, verbose: bool = False) -> Table | str:
-    """What a run has to say between steps: a proof, an event, or a note.
+    """A proof, an event or a note of a run, to be printed between steps.
 
-    A proof that holds is one line; its table is for `verbose`, and for one that fails.
+    A proof that holds is one line; `verbose`, or a proof that fails, shows its table.
     """
     if "rows" in line:
         return proof_table(line) if verbose or not line["ok"] else _proof_line(line)

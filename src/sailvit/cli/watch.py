@@ -19,7 +19,7 @@ def watch(
     once: Annotated[
         bool, typer.Option("--once", help="Print how the run stands, and end.")
     ] = False,
-    every: Annotated[float, typer.Option(min=0.1, help="Seconds between looks.")] = 1.0,
+    every: Annotated[float, typer.Option(min=0.1, help="Seconds between updates.")] = 1.0,
 ) -> None:
     """Show where a run stands, live until it ends or Ctrl-C; nothing is written, no GPU is used."""
     # numpy and rich, so that `sailvit --help` does not wait for them.

@@ -1,4 +1,4 @@
-"""How a run that is followed looks on a terminal."""
+"""Draws a run that `sailvit watch` follows, for a terminal."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def sparkline(values: Sequence[float], width: int) -> str:
 
 
 def picture(run: RunSoFar, width: int, height: int | None = None) -> RenderableType:
-    """The run, `width` columns wide; with `height` only as much of it as so many rows hold."""
+    """The run, `width` columns wide, and as much of it as fits into `height` rows; None: all."""
     drawn = _picture(run, width, 0)
     for level in range(1, _LEVELS):
         if height is None or len(Console(width=width).render_lines(drawn, pad=False)) <= height:
@@ -71,7 +71,9 @@ def ending(run: RunSoFar) -> str:
 
 
 def _picture(run: RunSoFar, width: int, level: int) -> RenderableType:
-    """All of it, or from level 1 without blank lines, 2 brief, 3 without looks, 4 without parts."""
+    """The run in full at level 0; from 1 on without blank lines, from 2 brief, from 3 without
+    monitoring points, at 4 without parts.
+    """
     inner = width - 4
     wide = width >= WIDE
     column = (inner - 3) // 2 if wide else inner
@@ -198,7 +200,7 @@ def _speed(
 
 
 def _parts(run: RunSoFar) -> Iterable[RenderableType]:
-    """Rates by part, with the norms of the last look at this stage."""
+    """Learning rates by part, with the norms of the stage's last monitoring point."""
     stage = run.stage
     if stage is None:
         return []
@@ -231,7 +233,8 @@ def _looks(run: RunSoFar, width: int) -> Iterable[RenderableType]:
     for label, found in series.items():
         values = [value for value in found if value is not None]
         rows += [(label, f"{values[-1]:.4g}", values)] if values else []
-    return _lines(f"{len(run.looks)} looks, {percent(last['share'])} of the time", rows, width)
+    title = f"{counted(len(run.looks), 'point')}, {percent(last['share'])} of the time"
+    return _lines(title, rows, width)
 
 
 def _happenings(run: RunSoFar) -> Iterable[RenderableType]:

@@ -68,8 +68,8 @@ def loss_chart(stage: str, objective: str, step: Series, loss: Series) -> Chart:
 
 
 def _loss_limits(y: Series, average: Series) -> tuple[float, float]:
-    """Vertical range of all but the highest half percent and of the average: one spike shall
-    not flatten the curve.
+    """Vertical range of the average and of all values but the highest half per cent, so that a
+    spike does not flatten the curve.
     """
     if not len(y):
         return 0.0, 1.0
@@ -112,7 +112,7 @@ def run_chart(
 
 
 def band(axes: Axes, number: int, name: str, extent: tuple[int, int, int]) -> None:
-    """A stage's stretch of the horizontal axis, named where the name fits."""
+    """Mark a stage on the horizontal axis, with its name if that fits."""
     start, stop, total = extent
     if number % 2:
         axes.axvspan(start, stop, color=GRID, alpha=0.45, linewidth=0)

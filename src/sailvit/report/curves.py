@@ -1,6 +1,4 @@
-"""Curves made small enough to draw: thousands of steps become some hundred points that look the
-same.
-"""
+"""Makes curves small enough to draw: a few hundred points look the same as thousands of steps."""
 
 from __future__ import annotations
 

@@ -62,8 +62,8 @@ def render_stats(
 
 
 def histogram(name: str, title: str, axis: str, found: Mapping[str, Any]) -> Chart:
-    """How often a measure has which value; on a logarithmic axis unless it is a small whole
-    number.
+    """A histogram of a measure, with a logarithmic axis unless its values are small whole
+    numbers.
     """
     with canvas() as (figure, axes):
         lows, highs, counts = np.array(found["bins"], dtype=np.float64).T
@@ -106,7 +106,7 @@ def _grouped(lows: Series, highs: Series, counts: Series) -> tuple[Series, Serie
 
 
 def ranking(title: str, counts: Mapping[str, int], total: int) -> Chart | None:
-    """The most frequent of some names as bars; none when there are none."""
+    """The most frequent names as bars; None: there are no names."""
     rows = list(counts.items())[:_BARS]
     if not rows:
         return None
@@ -144,8 +144,8 @@ def phrase_counts(ngrams: Mapping[str, Any]) -> dict[str, int]:
 
 
 def _log_ticks(low: float, high: float) -> list[float]:
-    """Round numbers over a range: one, two, five times powers of ten where few enough to be
-    read, else fewer.
+    """Round numbers in a range: powers of ten times 1, 2 and 5, or fewer of them if these are
+    too many to read.
     """
     powers = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
     for steps in ((1, 2, 5), (1, 3), (1,)):

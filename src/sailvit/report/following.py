@@ -1,5 +1,5 @@
-"""A run folder followed from outside while it grows: reads files only, and of the growing ones
-only what is new.
+"""Follows a run from another process, by its files alone; of growing files only new lines are
+read.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class StageSoFar:
 
     @property
     def done(self) -> float | None:
-        """Share of it that lies behind, 0..1; none where that cannot be known."""
+        """Share of it that is done, from 0 to 1; None: unknown."""
         if self.finished or not self.last:
             return 1.0 if self.finished else 0.0
         if "done" in self.last:
@@ -76,7 +76,7 @@ class StageSoFar:
 
     @property
     def left(self) -> float | None:
-        """Seconds that it should take to its end, if it goes on as it did."""
+        """Seconds to its end at the speed so far; None: unknown."""
         return self.seconds / self.done * (1 - self.done) if self.done else None
 
 
@@ -89,13 +89,13 @@ class RunSoFar:
     name: str
     """The recipe's name."""
     stages: list[StageSoFar]
-    """Stages in order, those to come too where the run wrote down its plan."""
+    """Stages in order, also those to come if the run wrote down its plan."""
     resumed: int
-    """How often it went on after an interruption."""
+    """How often it was resumed."""
     complete: bool
-    """Whether nothing is left to do."""
+    """Whether every stage is finished."""
     quiet: float | None
-    """Seconds since the last step was written; none before the first."""
+    """Seconds since the last step was written; None: no step yet."""
     events: list[dict[str, Any]]
     """Spikes, rollbacks and decisions of the learning-rate search."""
     looks: list[dict[str, Any]]
@@ -131,7 +131,7 @@ class RunSoFar:
 
     @property
     def stage(self) -> StageSoFar | None:
-        """The stage of the last step; none before the first."""
+        """The stage of the last step; None: no step yet."""
         return next((stage for stage in reversed(self.stages) if stage.last), None)
 
 
@@ -167,7 +167,7 @@ class Growing:
 
 
 class Follower:
-    """Looks at one run again and again."""
+    """Reads one run's files again and again."""
 
     def __init__(self, run: RunFolder) -> None:
         self._run = run
@@ -180,7 +180,7 @@ class Follower:
         self._quarantine: dict[Path, tuple[Growing, list[dict[str, Any]]]] = {}
 
     def look(self) -> RunSoFar:
-        """The run as it stands now.
+        """The run as its files show it now.
 
         Raises:
             RunError: the folder holds no run.

@@ -23,7 +23,7 @@ Extent = tuple[str, int, int]
 
 @dataclass(frozen=True)
 class Panel:
-    """One chart to be."""
+    """What one chart shows."""
 
     title: str
     """What it shows."""

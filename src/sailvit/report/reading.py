@@ -30,7 +30,7 @@ SHOWN = ("name", "created", "sailvit", "seed", "parents", "data", "versions", "m
 
 @dataclass(frozen=True)
 class Metrics:
-    """What one stage measured, one value per optimizer step; NaN where a line has none."""
+    """Measures of one stage, one value per optimizer step; NaN: the step has no value."""
 
     step: Series
     """float64[N]: step within the stage, starting at 1."""
@@ -47,18 +47,18 @@ class Proof:
     """One proof of training."""
 
     when: str
-    """At which moment of the stage."""
+    """When in the stage it was made, in words."""
     step: int
-    """After which step."""
+    """The step after which it was made."""
     ok: bool
-    """Whether every part did as planned."""
+    """Whether every part trained as planned."""
     rows: list[dict[str, Any]]
     """Counts and verdict per part."""
 
 
 @dataclass(frozen=True)
 class StageData:
-    """One stage as it went."""
+    """One stage of a run, as its files describe it."""
 
     name: str
     """Its name in the recipe."""
@@ -110,8 +110,8 @@ class RunData:
 
 
 def read_run(run: RunFolder, evaluation_run: RunFolder | None = None) -> RunData:
-    """What `run` holds; scores and affinity come from `evaluation_run` when given, since
-    another run may measure it.
+    """The data of a run; scores and affinity come from `evaluation_run` if it is given, as
+    another run may measure this one's tower.
     """
     measured = evaluation_run or run
     manifest = read_json(run.manifest)

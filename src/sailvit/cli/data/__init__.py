@@ -1,1 +1,1 @@
-"""`sailvit data`: prepare, check, look at and curate training data."""
+"""`sailvit data`: prepare, check, view and curate training data."""

@@ -35,7 +35,7 @@ Key = Annotated[
 ]
 Mllm = Annotated[
     Path | None,
-    typer.Option("--mllm", help="Run folder of a model of ours to ask instead of a server."),
+    typer.Option("--mllm", help="Run folder whose model is asked, instead of a server."),
 ]
 StageName = Annotated[
     str | None, typer.Option("--stage", help="Stage of that run; left out, the last.")
@@ -60,19 +60,19 @@ class Choice:
     """Which model is asked, and how."""
 
     url: str | None
-    """Server, or none."""
+    """Base address of the server; None: a run's model is asked."""
     model: str | None
-    """Name on the server."""
+    """The model's name on the server."""
     key_variable: str | None
-    """Where its key is."""
+    """Environment variable that holds the server's key; None: no key is sent."""
     mllm: Path | None
-    """Run folder, or none."""
+    """Run folder whose model is asked; None: a server is asked."""
     stage: str | None
-    """Stage of the run."""
+    """Stage of the run; None: the last."""
     concurrency: int
-    """Requests, or records, at a time."""
+    """Requests at a time, or records per batch."""
     timeout: float
-    """Seconds."""
+    """Seconds after which a request is given up."""
     longest: int
     """Most tokens of an answer."""
 
@@ -106,7 +106,7 @@ class Choice:
 
 
 def refuse_same(source: str, out: Path) -> None:
-    """RunError when the data that are read would be written over."""
+    """Raise RunError if the output would overwrite the data that are read."""
     from sailvit.core.errors import RunError
 
     if Path(source).resolve() == out.resolve():
@@ -117,9 +117,10 @@ def refuse_same(source: str, out: Path) -> None:
 def asking(
     choice: Choice, cache: Path, console: Console, count: int
 ) -> Iterator[tuple[Responder, Callable[[], None]]]:
-    """The chosen model, and what to call after each of `count` records to move the bar.
+    """The chosen model, and a function to call after each of `count` records, which moves the
+    bar.
 
-    What asking has cost is printed at the end, also when that end is an error.
+    The number of requests and tokens is printed at the end, also after an error.
     """
     from sailvit.cli.terminal.steps import steps_shown
     from sailvit.dataprep.annotate.cache import ReplyCache
@@ -145,7 +146,7 @@ def asking(
 def load_answerer(
     run: Path, stage: str | None, longest: int
 ) -> tuple[Callable[[Sequence[Record]], list[str]], str]:
-    """What answers records with a run's model, and a name that tells this model from others."""
+    """A function that answers records with a run's model, and a key that no other model has."""
     import hashlib
 
     from sailvit.api.models import find_stage, load_bundle

@@ -106,7 +106,7 @@ def _show(console: Console, report: Mapping[str, Any]) -> None:
 
 
 def accounts_table(report: Mapping[str, Any]) -> Table:
-    """What each filter saw, dropped and why."""
+    """Per filter: how many records it judged and dropped, and why."""
     from rich.table import Table
 
     title = f"{report['kept']:,} of {report['records']:,} records kept"

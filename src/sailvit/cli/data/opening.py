@@ -1,6 +1,4 @@
-"""Data named on the command line: paths whose format is told from what lies there, and a recipe
-to count with.
-"""
+"""Opens data that are named on the command line, and the recipe whose tokens are counted."""
 
 from __future__ import annotations
 
@@ -46,8 +44,8 @@ def source_config(path: str, format_name: str | None, images: str | None) -> Sou
 def open_named(
     paths: Sequence[str], format_name: str | None, images: str | None
 ) -> dict[str, Source]:
-    """The sources at some paths, called by their last part, or by the whole path where that is
-    not enough.
+    """The sources at some paths, named by the last part of the path; by the whole path if two
+    last parts are the same.
     """
     from sailvit.data.sources import open_source
 
@@ -60,9 +58,7 @@ def open_named(
 
 
 def fault_lines(sources: Mapping[str, Source]) -> list[str]:
-    """What the sources found damaged when they opened and go on without, a line for each, as
-    markup.
-    """
+    """What the sources left out when they opened, as one line of markup each."""
     from rich.markup import escape
 
     from sailvit.core.records import faults_of
@@ -75,9 +71,7 @@ def fault_lines(sources: Mapping[str, Source]) -> list[str]:
 
 
 def day_of(recipe: Recipe, path: str | Path) -> date:
-    """The day that dated chat templates write: the run's, where the recipe lies in a run's
-    folder.
-    """
+    """The day that dated chat templates write: the run's, if the recipe is in a run folder."""
     from sailvit.core.run import RunFolder
     from sailvit.training.output.manifest import run_day
 
@@ -87,8 +81,8 @@ def day_of(recipe: Recipe, path: str | Path) -> date:
 
 
 def processor_of(recipe: Path | None) -> Processor | None:
-    """What counts tokens and tiles as a recipe's model does, without its weights; None without
-    a recipe.
+    """A processor that counts tokens and tiles as a recipe's model does; no weights are loaded.
+    None without a recipe.
     """
     if recipe is None:
         return None

@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 MEGABYTE = 1_000_000
 """Bytes in the unit of `--shard-size`."""
 ALLOWED = 10
-"""Bad records that are put up with before their share counts."""
+"""Bad records that are allowed before their share counts."""
 
 
 Sources = Annotated[
     list[str], typer.Argument(metavar="SRC...", help="Files, folders, globs or URLs of data.")
 ]
-Out = Annotated[Path, typer.Option(help="Folder to write; an unfinished one is taken up again.")]
+Out = Annotated[Path, typer.Option(help="Folder to write; an unfinished one is continued.")]
 CountedBy = Annotated[
     Path | None,
     typer.Option(help="Recipe whose tokens and tiles are counted; left out, training counts them."),

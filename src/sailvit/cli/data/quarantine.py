@@ -62,7 +62,7 @@ def quarantine(
 
 
 def counts(records: Iterable[QuarantinedRecord]) -> dict[tuple[str, str], tuple[int, int]]:
-    """Records and how often they were met, by source and kind, the most frequent first."""
+    """Records and how often they were read, by source and kind, the most frequent first."""
     times: Counter[tuple[str, str]] = Counter()
     found: dict[tuple[str, str], dict[tuple[object, ...], int]] = {}
     for bad in records:

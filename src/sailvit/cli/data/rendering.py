@@ -12,10 +12,10 @@ import typer
 
 Out = Annotated[
     Path,
-    typer.Option("--out", help="Folder for images and rows; an unfinished one is taken up again."),
+    typer.Option("--out", help="Folder for images and rows; an unfinished one is continued."),
 ]
 Count = Annotated[int, typer.Option("--count", min=1, help="Number of records.")]
-Seed = Annotated[int, typer.Option("--seed", help="Root of every random choice.")]
+Seed = Annotated[int, typer.Option("--seed", help="Seed of all random choices.")]
 Workers = Annotated[int, typer.Option("--workers", min=1, help="Processes that draw.")]
 
 

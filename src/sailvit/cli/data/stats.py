@@ -41,7 +41,7 @@ CountedBy = Annotated[
 ]
 Samples = Annotated[
     int | None,
-    typer.Option(min=1, help="Look at this many records, evenly spaced, instead of all."),
+    typer.Option(min=1, help="Read this many records, evenly spaced, instead of all."),
 ]
 Near = Annotated[bool, typer.Option("--near/--no-near", help="Decode images, to find near copies.")]
 JsonFile = Annotated[Path | None, typer.Option("--json", help="Write all figures to this file.")]
@@ -136,7 +136,7 @@ def _show(console: Console, values: Mapping[str, Any]) -> None:
 
 
 def measures_table(measures: Mapping[str, Mapping[str, Any] | None]) -> Table:
-    """Range, middle and mean of every measure that was taken; quantiles are exact within 2 %."""
+    """Range, quantiles and mean of every measure; quantiles are exact within 2 %."""
     from rich.table import Table
 
     table = Table()

@@ -31,7 +31,7 @@ ShownBy = Annotated[
 ]
 Seed = Annotated[
     int | None,
-    typer.Option(help="Root of the order; left out, the packs that training sees first."),
+    typer.Option(help="Seed of the order; left out, the packs that training sees first."),
 ]
 
 
