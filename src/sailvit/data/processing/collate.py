@@ -38,6 +38,7 @@ def collate(
     labels = torch.cat([segment.labels for segment in segments])
     shape = (len(packs), width)
     tiles, image_of_tile, image_ids, captioned = _images(segments)
+    # Labels stand one position before their token.
     answers = pad(labels[:-1] != IGNORED, (1, 0))
     return Batch(
         tokens=torch.cat([segment.tokens for segment in segments]).view(shape),

@@ -181,6 +181,7 @@ class TextEncoder:
             ids, answers = ids.repeat(repeats), answers.repeat(repeats)
             begins = images + np.cumsum(lengths) - lengths - np.arange(len(images))
             runs = tuple(zip(begins.tolist(), (begins + lengths).tolist(), strict=True))
+        # Labels are shifted inside the sample, so that none reaches into the next of its pack.
         return Tokenized(ids, np.append(answers, IGNORED)[1:], runs)
 
 
