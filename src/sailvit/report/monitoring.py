@@ -89,6 +89,9 @@ def _chart(
             )
             axes.yaxis.set_minor_locator(NullLocator())
             axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        else:
+            # An offset above the axis would stand on the title's unit.
+            axes.ticklabel_format(axis="y", useOffset=False)
         # Room above the curves for the names of the stages.
         low, high = axes.get_ylim()
         axes.set_ylim(low, high * (high / low) ** 0.2 if panel.log else high + 0.2 * (high - low))
