@@ -25,10 +25,11 @@ from sailvit.data.sources.detect import detect
 from sailvit.models.languages.positions import table_length
 from sailvit.models.loading.build import MetaModel, build
 from sailvit.preflight.memory import estimate_memory
-from sailvit.preflight.plan import cost_tables, plan
+from sailvit.preflight.plan import plan
 from sailvit.preflight.samples import MeanSample, measured_sample, mixed_sample
 from sailvit.recipes.dialect import read_yaml
 from sailvit.recipes.loader import checked_recipe
+from sailvit.training.checks.judging import cost_tables
 from sailvit.training.optim.optimizer import freeze
 from sailvit.training.stages.precision import settled
 

@@ -13,8 +13,6 @@ from sailvit.core.errors import DataError, ModelError, RecipeError
 from sailvit.core.recipe import PARTS, Part, Recipe, Stage
 from sailvit.core.records import Source
 from sailvit.data.lengths.costs import CostTable
-from sailvit.data.lengths.measuring import Measurer
-from sailvit.data.processing.processor import Processor
 from sailvit.data.rows.keys import unread_line
 from sailvit.data.sources import open_source
 from sailvit.models.languages.positions import table_length
@@ -23,7 +21,7 @@ from sailvit.models.measures.flops import flops_model
 from sailvit.preflight.memory import Memory, estimate_memory
 from sailvit.preflight.samples import MeanSample, assumed_sample, measured_sample, mixed_sample
 from sailvit.preflight.storage import Storage, estimate_storage, storage_remarks
-from sailvit.training.checks.judging import NO_PAIRS, judge, tokenizer_problems
+from sailvit.training.checks.judging import NO_PAIRS, cost_tables, judge, tokenizer_problems
 from sailvit.training.checks.problems import (
     file_problems,
     model_remarks,
@@ -35,9 +33,6 @@ from sailvit.training.checks.problems import (
 from sailvit.training.objectives.base import known_objectives
 from sailvit.training.optim.optimizer import freeze
 from sailvit.training.stages.stage_loader import samples_of, supply
-
-JUDGED = 1000
-"""Records measured per source to judge it; training judges all of them."""
 
 
 @dataclass(frozen=True)
@@ -272,27 +267,6 @@ def _measured(
     if model.tokenizer is not None and (refused := tokenizer_problems(recipe)):
         return {}, list(map(str, refused))
     return cost_tables(sources, model, recipe.sequence), []
-
-
-def cost_tables(
-    sources: Mapping[str, Source], model: MetaModel, sequence: int
-) -> dict[str, CostTable]:
-    """The costs of up to `JUDGED` records per source, evenly spread over it; empty without a
-    tokenizer.
-    """
-    if model.tokenizer is None:
-        return {}
-    processor = Processor(model.tokenizer, model.layout, sequence, day=model.day)
-    tables = {}
-    for name, source in sources.items():
-        count = min(JUDGED, len(source))
-        # Spread over the source, as files are often sorted by length or by kind.
-        positions = [place * len(source) // count for place in range(count)]
-        counts, bad, unread = Measurer(name, source, processor).measure(positions)
-        tables[name] = CostTable(
-            counts[0], counts[1], unread=unread, firsts=counts[2], pairs=counts[3], bad=tuple(bad)
-        )
-    return tables
 
 
 def _mixture(

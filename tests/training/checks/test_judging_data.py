@@ -110,6 +110,52 @@ def test_all_problems_are_listed_at_once(parts, tmp_path):
         assert any(name in problem for problem in problems)
 
 
+def test_problems_of_settings_and_of_records_are_listed_together(parts, tmp_path, monkeypatch):
+    sources = write_data(tmp_path / "data")
+    sources["empty"] = chats(tmp_path / "empty.json", 0)
+    sources["missing"] = chats(tmp_path / "missing.json", 20, image="nowhere.png")
+    (tmp_path / "wrong").mkdir()
+    both = {"next_token": 1.0, "contrastive": 0.1}
+    stages = [
+        stage("first"),
+        stage("second", data=["missing"]),
+        stage("third", data=["empty"]),
+        stage("fourth", data=["text"], objectives=both),
+        stage("fifth", start_from={"connector": str(tmp_path / "wrong")}),
+        stage("sixth", objectives={"no_such_module:Loss": 1.0}),
+    ]
+    # No weights are asked for.
+    monkeypatch.setattr(module, "build", None)
+    problems, error = said(recipe(parts, sources, stages), tmp_path / "run")
+    assert len(problems) == 5
+    assert "5 problems stop this run" in error
+    expected = (
+        "sources.missing",
+        "sources.empty",
+        "stages.3 (fourth)",
+        "no config.json",
+        "no_such",
+    )
+    for text in expected:
+        assert text in error
+        assert sum(text in problem for problem in problems) == 1
+
+
+@pytest.mark.parametrize("kind", ["empty", "gone"])
+def test_the_source_of_monitoring_is_judged_too(parts, tmp_path, monkeypatch, kind):
+    sources = write_data(tmp_path / "data")
+    sources["seen"] = chats(tmp_path / "seen.json", 0)
+    if kind == "gone":
+        (tmp_path / "seen.json").unlink()
+    watched = {"every": 2, "source": "seen", "share": None}
+    monkeypatch.setattr(module, "build", None)
+    problems, error = said(recipe(parts, sources, [stage()], monitoring=watched), tmp_path / "run")
+    expected = "no records" if kind == "empty" else "is not a file"
+    assert len(problems) == 1
+    assert expected in problems[0]
+    assert expected in error
+
+
 def test_files_are_checked_before_weights_are_loaded(parts, tmp_path, monkeypatch):
     sources = write_data(tmp_path / "data")
     sources["gone"] = {"format": "llava", "path": str(tmp_path / "gone.json")}

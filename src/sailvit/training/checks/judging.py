@@ -17,12 +17,18 @@ from sailvit.core.layout import VisualLayout
 from sailvit.core.recipe import Recipe, Stage
 from sailvit.core.records import Source
 from sailvit.data.lengths.costs import CostTable
+from sailvit.data.lengths.measuring import Measurer
+from sailvit.data.processing.processor import Processor
 from sailvit.data.processing.text import TextEncoder
 from sailvit.data.sources import open_source
+from sailvit.models.languages.positions import table_length
+from sailvit.models.loading.build import MetaModel, build
 from sailvit.models.loading.configs import find_tokenizer
 from sailvit.training.checks.problems import file_problems
 from sailvit.training.objectives.base import objective_problems
 
+JUDGED = 1000
+"""Records measured per source to judge it without weights; training judges all of them."""
 _SHOWN = 3
 """Bad records that a problem names."""
 NO_PAIRS = (
@@ -49,14 +55,58 @@ def open_sources(recipe: Recipe, *, files: bool = True) -> dict[str, Source]:
             for text in objective_problems(stage.objectives)
         ]
     sources: dict[str, Source] = {}
-    for name in dict.fromkeys(name for stage in recipe.stages for name in stage.data):
+    for name in _used(recipe):
         try:
             sources[name] = open_source(name, recipe.sources[name], Path.cwd())
         except DataError as error:
             problems.append(error)
-    problems += tokenizer_problems(recipe)
-    refuse(problems)
-    return sources
+    refused = tokenizer_problems(recipe)
+    if not refused and (problems or not all(map(len, sources.values()))):
+        # The run cannot start; with the records' problems too, it need not fail a second time.
+        problems += _record_problems(recipe, sources)
+    refuse(problems + refused)
+    staged = {name for stage in recipe.stages for name in stage.data}
+    return {name: source for name, source in sources.items() if name in staged}
+
+
+def _used(recipe: Recipe) -> list[str]:
+    """The sources of all stages, then that of monitoring."""
+    names = [name for stage in recipe.stages for name in stage.data]
+    if recipe.monitoring.every is not None and recipe.monitoring.source is not None:
+        names.append(recipe.monitoring.source)
+    return list(dict.fromkeys(names))
+
+
+def _record_problems(recipe: Recipe, sources: Mapping[str, Source]) -> list[SailvitError]:
+    """What is wrong with the sources' records, found without weights."""
+    sizes = {name: len(source) for name, source in sources.items()}
+    try:
+        model = build(recipe.model, weights="meta")
+    except ModelError as error:
+        return [error]
+    ends = table_length(model.mllm.language, recipe.sequence)
+    return judge(recipe, cost_tables(sources, model, recipe.sequence), sizes, positions=ends)
+
+
+def cost_tables(
+    sources: Mapping[str, Source], model: MetaModel, sequence: int
+) -> dict[str, CostTable]:
+    """The costs of up to `JUDGED` records per source, evenly spread over it; empty without a
+    tokenizer.
+    """
+    if model.tokenizer is None:
+        return {}
+    processor = Processor(model.tokenizer, model.layout, sequence, day=model.day)
+    tables = {}
+    for name, source in sources.items():
+        count = min(JUDGED, len(source))
+        # Spread over the source, as files are often sorted by length or by kind.
+        positions = [place * len(source) // count for place in range(count)]
+        counts, bad, unread = Measurer(name, source, processor).measure(positions)
+        tables[name] = CostTable(
+            counts[0], counts[1], unread=unread, firsts=counts[2], pairs=counts[3], bad=tuple(bad)
+        )
+    return tables
 
 
 def tokenizer_problems(recipe: Recipe) -> list[SailvitError]:
@@ -102,8 +152,7 @@ def judge(
     recipe's sequence.
     """
     problems: list[SailvitError] = []
-    used = dict.fromkeys(name for stage in recipe.stages for name in stage.data)
-    for name in used:
+    for name in _used(recipe):
         if name in costs:
             found = _source_problem(recipe, costs[name], sizes[name])
             problems += [DataError(f"sources.{name}: {text}", kind="quarantine") for text in found]
@@ -131,7 +180,7 @@ def _position_problems(
 
 def _source_problem(recipe: Recipe, table: CostTable, records: int) -> Iterator[str]:
     if not records:
-        yield "it has no records; check its path, or leave it out of the stages' data"
+        yield "it has no records; check its path, or leave it out of the recipe"
         return
     kinds = Counter(bad.kind for bad in table.bad)
     long = _too_long(table, recipe.sequence)

@@ -41,6 +41,9 @@ def file_problems(recipe: Recipe) -> Iterator[str]:
                     f"stages.{index}.start_from.{part}: {start} does not exist;"
                     " expected previous, recipe, or the folder of a saved part"
                 )
+            elif start not in NOT_FOLDERS:
+                found = folder_problems(part, start)
+                yield from (f"stages.{index}.start_from.{part}: {start}: {text}" for text in found)
 
 
 def _checkpoint_problems(recipe: Recipe) -> Iterator[str]:
