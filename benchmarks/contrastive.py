@@ -5,14 +5,13 @@ python benchmarks/contrastive.py
 
 from __future__ import annotations
 
-import statistics
 import time
 from itertools import cycle
 from pathlib import Path
 from typing import Any
 
 import torch
-from publish import publish
+from publish import publish, spread
 
 from sailvit.core.batch import Batch, Step
 from sailvit.core.recipe import Recipe
@@ -31,7 +30,7 @@ from sailvit.training.stages.stage_run import StageRun
 
 PACKS = 8
 """Packs of a step, one per micro-batch."""
-STEPS = 2
+STEPS = 1
 """Different steps."""
 ROUNDS = 5
 """Rounds over the ways, of which the first is left out; in a round every way takes every step."""
@@ -107,19 +106,23 @@ def main() -> None:
             if number:
                 samples = sum(len(b.sample_ids) for batches in taken for b in batches)
                 speeds[name].append(samples / seconds)
-    found = {name: statistics.median(values) for name, values in speeds.items()}
     ways = {}
-    for name, speed in found.items():
-        tower = name.split(",")[0]
-        ways[name] = {
-            "samples_per_s": round(speed, 1),
-            "share_of_speed_without": round(speed / found[f"{tower}, without"], 3),
-        }
+    for name, each in speeds.items():
+        without = speeds[f"{name.split(',')[0]}, without"]
+        shares = [speed / base for speed, base in zip(each, without, strict=True)]
+        ways[name] = {"samples_per_s": spread(each), "share_of_speed_without": spread(shares)}
         print(name, ways[name])
     publish(
         "contrastive",
         "python benchmarks/contrastive.py",
-        {"packs": PACKS, "micro_batch": 1, "clock": "processor seconds", "ways": ways},
+        {
+            "precision": "fp32",
+            "packs": PACKS,
+            "micro_batch": 1,
+            "rounds": ROUNDS - 1,
+            "clock": "processor seconds",
+            "ways": ways,
+        },
     )
 
 

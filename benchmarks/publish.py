@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import platform
+import statistics
+from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,12 @@ import torch
 import transformers
 
 import sailvit
+
+
+def spread(values: Sequence[float]) -> dict[str, float]:
+    """The median of what rounds found, with the least and the most."""
+    found = {"median": statistics.median(values), "least": min(values), "most": max(values)}
+    return {name: round(value, 3) for name, value in found.items()}
 
 
 def publish(name: str, command: str, values: dict[str, Any]) -> None:

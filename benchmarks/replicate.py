@@ -5,7 +5,6 @@ python benchmarks/replicate.py
 
 import os
 import socket
-import statistics
 import tempfile
 import time
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from contrastive import job, steps
-from publish import publish
+from publish import publish, spread
 
 from sailvit.core.batch import Step
 from sailvit.distributed.processes import gather_objects, process_group, rank, sum_counts, world
@@ -25,8 +24,10 @@ from sailvit.training.stages import micro_batch
 from sailvit.training.stages.loop import train_step
 from sailvit.training.stages.stage_run import StageRun
 
-ROUNDS = 6
+ROUNDS = 4
 """Rounds over both ways, of which the first is left out."""
+SHARED = 4
+"""Packs of a step, shared by the processes."""
 TRAIN = {"train": {"tower": 1.0, "connector": 1.0, "language": 1.0}}
 WAYS = {
     "next token": TRAIN | {"objectives": {"next_token": 1.0}},
@@ -66,13 +67,13 @@ def by_hand(ready: StageRun) -> None:
 
 
 def measure() -> dict[str, Any]:
-    """Steps per second of both ways, over the same steps in turn."""
-    found = {}
+    """Steps per second of both ways, over the same steps in turn, and their ratio within rounds."""
+    found: dict[str, Any] = {}
     for name, way in WAYS.items():
         whole = load_recipe("demo").model
         engine, hand = (job(build(whole, 0), way) for _ in range(2))
         by_hand(hand)
-        share = 8 // world()
+        share = SHARED // world()
         taken = [made[rank() * share : (rank() + 1) * share] for made in steps()]
         seconds: dict[str, list[float]] = {"by hand": [], "engine": []}
         for number in range(ROUNDS):
@@ -84,9 +85,11 @@ def measure() -> dict[str, Any]:
                     train_step(ready, Step(batches, {}), 0.0, 0.0)
                 if number:
                     seconds[kind].append((time.perf_counter() - began) / len(taken))
-        speeds = {kind: 1 / statistics.median(each) for kind, each in seconds.items()}
-        found[name] = {kind: round(speed, 3) for kind, speed in speeds.items()}
-        found[name]["ratio"] = round(speeds["engine"] / speeds["by hand"], 3)
+        found[name] = {
+            kind: spread([1 / each for each in times]) for kind, times in seconds.items()
+        }
+        pairs = zip(seconds["by hand"], seconds["engine"], strict=True)
+        found[name]["engine / by hand"] = spread([hand / engine for hand, engine in pairs])
     return found
 
 
@@ -117,7 +120,11 @@ def main() -> None:
             )
             results[f"{count} processes"] = torch.load(path)
             print(count, results[f"{count} processes"])
-    publish("replicate", "python benchmarks/replicate.py", {"steps_per_s": results})
+    publish(
+        "replicate",
+        "python benchmarks/replicate.py",
+        {"precision": "fp32", "packs": SHARED, "rounds": ROUNDS - 1, "steps_per_s": results},
+    )
 
 
 if __name__ == "__main__":
