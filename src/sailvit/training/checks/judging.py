@@ -49,11 +49,7 @@ def open_sources(recipe: Recipe, *, files: bool = True) -> dict[str, Source]:
     problems: list[SailvitError] = []
     if files and (named := list(file_problems(recipe))):
         problems += map(RecipeError, named)
-    for index, stage in enumerate(recipe.stages):
-        problems += [
-            RecipeError(f"stages.{index} ({stage.name}): {text}")
-            for text in objective_problems(stage.objectives)
-        ]
+    problems += _objective_problems(recipe)
     sources: dict[str, Source] = {}
     for name in _used(recipe):
         try:
@@ -67,6 +63,13 @@ def open_sources(recipe: Recipe, *, files: bool = True) -> dict[str, Source]:
     refuse(problems + refused)
     staged = {name for stage in recipe.stages for name in stage.data}
     return {name: source for name, source in sources.items() if name in staged}
+
+
+def _objective_problems(recipe: Recipe) -> Iterator[RecipeError]:
+    """Objectives of all stages that cannot be made."""
+    for index, stage in enumerate(recipe.stages):
+        for text in objective_problems(stage.objectives):
+            yield RecipeError(f"stages.{index} ({stage.name}): {text}")
 
 
 def _used(recipe: Recipe) -> list[str]:
