@@ -47,8 +47,8 @@ def open_sources(recipe: Recipe, *, files: bool = True) -> dict[str, Source]:
         SailvitError: the only problem, or RecipeError with all of them.
     """
     problems: list[SailvitError] = []
-    if files and (named := list(file_problems(recipe))):
-        problems += map(RecipeError, named)
+    if files:
+        problems += map(RecipeError, file_problems(recipe))
     problems += _objective_problems(recipe)
     sources: dict[str, Source] = {}
     for name in _used(recipe):
@@ -61,8 +61,7 @@ def open_sources(recipe: Recipe, *, files: bool = True) -> dict[str, Source]:
         # The run cannot start; with the records' problems too, it need not fail a second time.
         problems += _record_problems(recipe, sources)
     refuse(problems + refused)
-    staged = {name for stage in recipe.stages for name in stage.data}
-    return {name: source for name, source in sources.items() if name in staged}
+    return {name: sources[name] for name in _staged(recipe)}
 
 
 def _objective_problems(recipe: Recipe) -> Iterator[RecipeError]:
@@ -74,10 +73,15 @@ def _objective_problems(recipe: Recipe) -> Iterator[RecipeError]:
 
 def _used(recipe: Recipe) -> list[str]:
     """The sources of all stages, then that of monitoring."""
-    names = [name for stage in recipe.stages for name in stage.data]
+    names = _staged(recipe)
     if recipe.monitoring.every is not None and recipe.monitoring.source is not None:
         names.append(recipe.monitoring.source)
     return list(dict.fromkeys(names))
+
+
+def _staged(recipe: Recipe) -> list[str]:
+    """The sources of all stages."""
+    return list(dict.fromkeys(name for stage in recipe.stages for name in stage.data))
 
 
 def _record_problems(recipe: Recipe, sources: Mapping[str, Source]) -> list[SailvitError]:

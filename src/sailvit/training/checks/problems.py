@@ -34,16 +34,21 @@ def file_problems(recipe: Recipe) -> Iterator[str]:
     for name, source in recipe.sources.items():
         if source.images is not None and not _there(source.images):
             yield f"sources.{name}.images: {source.images} does not exist; give the folder that image paths start from"
-    for index, stage in enumerate(recipe.stages):
-        for part, start in stage.start_from.items():
-            if start not in NOT_FOLDERS and not _there(start):
-                yield (
-                    f"stages.{index}.start_from.{part}: {start} does not exist;"
-                    " expected previous, recipe, or the folder of a saved part"
-                )
-            elif start not in NOT_FOLDERS:
-                found = folder_problems(part, start)
-                yield from (f"stages.{index}.start_from.{part}: {start}: {text}" for text in found)
+    yield from _start_problems(recipe)
+
+
+def _start_problems(recipe: Recipe) -> Iterator[str]:
+    starts = (
+        (f"stages.{index}.start_from.{part}: {start}", part, start)
+        for index, stage in enumerate(recipe.stages)
+        for part, start in stage.start_from.items()
+        if start not in NOT_FOLDERS
+    )
+    for where, part, start in starts:
+        if not _there(start):
+            yield f"{where} does not exist; expected previous, recipe, or the folder of a saved part"
+        else:
+            yield from (f"{where}: {text}" for text in folder_problems(part, start))
 
 
 def _checkpoint_problems(recipe: Recipe) -> Iterator[str]:
