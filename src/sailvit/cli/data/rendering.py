@@ -10,6 +10,8 @@ from typing import Annotated, Any
 
 import typer
 
+from sailvit.cli.terminal.steps import count_columns
+
 Out = Annotated[
     Path,
     typer.Option("--out", help="Folder for images and rows; an unfinished one is continued."),
@@ -26,13 +28,7 @@ def write_drawn(
     them; `kinds` are names with commas between.
     """
     from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
+    from rich.progress import Progress
 
     from sailvit.core.recipe import SourceConfig
     from sailvit.data.sources import FORMATS
@@ -41,14 +37,8 @@ def write_drawn(
     chosen = {"kinds": [kind.strip() for kind in kinds.split(",")]} if kinds else {}
     source = FORMATS[name](SourceConfig(format=name, options={**options, **chosen}), Path())
     console = Console()
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-    )
     begin, drawn = time.monotonic(), []
-    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+    with Progress(*count_columns(), console=console, disable=not console.is_terminal) as progress:
         bar = progress.add_task(name, total=len(source))
 
         def count(records: int) -> None:

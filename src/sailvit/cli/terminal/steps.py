@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.progress import TaskID
+    from rich.progress import ProgressColumn, TaskID
+
+
+def count_columns() -> tuple[ProgressColumn, ...]:
+    """The columns of a bar that counts records: what, the bar, how many, and how long still."""
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+
+    text = TextColumn("{task.description}")
+    return text, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
 
 
 @contextmanager
@@ -16,23 +24,11 @@ def steps_shown(console: Console) -> Iterator[Callable[[str, int, int], None]]:
     """Takes a step's name, how many records it has done and how many it has to do; draws on
     terminals only.
     """
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
+    from rich.progress import Progress
 
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-    )
     bars: dict[str, TaskID] = {}
     with Progress(
-        *columns, console=console, transient=True, disable=not console.is_terminal
+        *count_columns(), console=console, transient=True, disable=not console.is_terminal
     ) as progress:
 
         def show(step: str, done: int, total: int) -> None:
