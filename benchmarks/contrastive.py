@@ -93,7 +93,8 @@ def main() -> None:
     """All ways in turn, so that a busy machine slows all of them alike."""
     quiet_libraries()
     torch.set_num_threads(1)
-    taken, speeds = steps(), {name: [] for name in WAYS}
+    taken = steps()
+    speeds: dict[str, list[float]] = {name: [] for name in WAYS}
     # A model each, as freezing is of the model.
     jobs = {name: job(build(load_recipe("demo").model, 0), way) for name, way in WAYS.items()}
     for number in range(ROUNDS):
