@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 import torch.distributed as dist
 from torch import nn
@@ -54,7 +56,16 @@ def as_one_of_three(index: int, folder: str) -> None:
 
 
 def in_processes(work: Any, folder: Path) -> list[Any]:
-    torch.multiprocessing.start_processes(work, (str(folder),), nprocs=WORLD, start_method="fork")
+    """What each process left. Their engines outlive the group, whose end once waited for itself."""
+    begun = torch.multiprocessing.start_processes(
+        work, (str(folder),), nprocs=WORLD, start_method="fork", join=False
+    )
+    end = time.monotonic() + 60
+    while not begun.join(timeout=1):
+        if time.monotonic() > end:
+            for process in begun.processes:
+                process.kill()
+            pytest.fail("a process hangs")
     return [torch.load(folder / f"{index}.pt") for index in range(WORLD)]
 
 

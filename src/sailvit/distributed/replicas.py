@@ -35,6 +35,10 @@ class Replicas:
             init_sync=False,
         )
         self._engine.register_comm_hook(None, _add_up)
+        # Freed after the engine's reducer, as attributes are in the order they were set. Where
+        # the reducer holds the last reference, it destroys the group with the interpreter's lock
+        # held and waits for the group's thread, which may wait for that lock to end our hook.
+        self._engine.last_to_go = dist.group.WORLD  # type: ignore[assignment]
 
     def __call__(self, *given: Any, last: bool) -> tuple[torch.Tensor, list[torch.Tensor]]:
         """The loss float[] of shape () and what comes with it.
