@@ -71,7 +71,7 @@ class Tiler:
         """Bytes of `space` that are used."""
 
     def __call__(self, image: ImageLike) -> torch.Tensor:
-        """The tiles uint8[I, 3, H, W] of an image."""
+        """The tiles uint8[I, 3, H, W] of an image, of shape (tiles, 3, height, width)."""
         if not isinstance(image, Path | bytes):
             return self._tiled(image)
         alike = self._known.setdefault(_key(image), [])
@@ -135,7 +135,7 @@ class Processor:
         own."""
 
     def __call__(self, source: str, record: Record) -> Sample:
-        """The sample of a record: tokens int64[T] and tiles uint8[I, C, H, W]."""
+        """The sample of a record: tokens int64[T], of shape (T), and tiles uint8[I, C, H, W]."""
         return self.finish(self.draft(source, record))
 
     def cost(self, record: Record) -> tuple[int, int]:
