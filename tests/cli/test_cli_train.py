@@ -211,8 +211,8 @@ def test_a_proof_that_fails_is_seen():
     text = console.export_text()
     for expected in (
         "proof of stage fine after step 10: FAILS",
-        "1.5M",
-        "2k",
+        "1.5 M",
+        "2,000",
         "0.001",
         "3 tensors should train",
     ):
