@@ -24,11 +24,13 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def init(parts: Parts, data: Path, out: Path, *files: str, tower: str | None = None) -> Result:
+def init(
+    parts: Parts, data: Path, out: Path, *files: str, tower: str | None = None, more: tuple = ()
+) -> Result:
     given = [each for file in files for each in ("--data", str(data / file))]
     named = ["--tower", tower or parts.tower("siglip"), "--language", parts.language("llama")]
     images = ["--images", str(data / "images")]
-    return CliRunner().invoke(app, ["init", *named, *given, *images, "--out", str(out)])
+    return CliRunner().invoke(app, ["init", *named, *given, *images, *more, "--out", str(out)])
 
 
 def test_what_is_written_passes_plan_and_says_why(parts: Parts, data: Path, tmp_path: Path):
@@ -110,7 +112,17 @@ def test_merges_keep_a_tile_within_256_tokens_where_the_grid_divides(
 
     Drawn.mllm.tower.side = side
     monkeypatch.setattr(module, "build", lambda config, weights: Drawn)
-    assert module._merge(parts.config())[0] == merge
+    assert module._merge(parts.config(), "merge_mlp")[0] == merge
+    assert module._merge(parts.config(), "mlp")[0] == 1
+
+
+@pytest.mark.parametrize("kind", ["mlp", "swiglu", "norm_merge_mlp"])
+def test_the_connector_can_be_of_every_kind(parts: Parts, data: Path, tmp_path: Path, kind: str):
+    out = tmp_path / "mine.yaml"
+    assert init(parts, data, out, "chat.json", more=("--connector", kind)).exit_code == 0
+    recipe = load_recipe(out)
+    assert recipe.model.connector.kind == kind
+    assert not plan(recipe).problems
 
 
 @pytest.mark.parametrize("free", [200, 40, 1])

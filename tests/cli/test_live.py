@@ -114,7 +114,7 @@ def test_the_table_is_for_the_curious_and_for_what_fails():
 def test_the_start_says_where_on_what_and_which_parts():
     text = opening(load_recipe("demo"), Path("runs/x"))
     assert text.startswith("writes to runs/x, trains on ")
-    assert "loads tower sailvit:world/tower, connector merge 2, language sailvit:world" in text
+    assert "loads tower sailvit:world/tower, connector merge_mlp, merge 2, language" in text
 
 
 def test_measuring_a_large_source_is_said_once_in_plain_output():

@@ -14,7 +14,7 @@ from transformers import (
 )
 
 from sailvit.models.packing.attention import PACKED, register_attention
-from sailvit.models.structure.connector import Connector, MergeConnectorConfig
+from sailvit.models.structure.connector import fresh_connector
 from sailvit.models.structure.mllm import MLLM
 from sailvit.models.towers.tower import Preprocessing, Tower
 
@@ -48,9 +48,7 @@ def mllm(tower: str = "aimv2", language: str = "qwen3") -> MLLM:
     torch.manual_seed(0)
     vision = AutoModel.from_config(TOWERS[tower], attn_implementation="sdpa")
     text = AutoModelForCausalLM.from_config(LANGUAGES[language], attn_implementation=PACKED)
-    connector = Connector(
-        MergeConnectorConfig(tower_width=32, language_width=48, hidden=40, merge=2)
-    )
+    connector = fresh_connector("merge_mlp", tower_width=32, language_width=48, hidden=40, merge=2)
     model = MLLM(
         Tower(vision, Preprocessing(SIDE, (0.5,) * 3, (0.5,) * 3)),
         connector,

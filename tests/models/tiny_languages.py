@@ -20,7 +20,7 @@ from sailvit.core.records import Sample
 from sailvit.data.processing.collate import collate
 from sailvit.distributed.processes import rank, world
 from sailvit.distributed.sharding import whole
-from sailvit.models.structure.connector import Connector, MergeConnectorConfig
+from sailvit.models.structure.connector import fresh_connector
 from sailvit.models.structure.mllm import MLLM
 from sailvit.models.structure.packing_choice import choose_way
 from sailvit.models.towers.tower import Preprocessing, Tower
@@ -199,8 +199,8 @@ def model_of(language: PreTrainedModel, packing: Packing = "auto") -> MLLM:
     preprocessing = Preprocessing(16, (0.5,) * 3, (0.5,) * 3)
     tower = Tower(SiglipVisionModel(config), preprocessing, -1)
     width = language.get_input_embeddings().weight.shape[1]
-    connector = Connector(
-        MergeConnectorConfig(tower_width=16, language_width=width, merge=2, hidden=width)
+    connector = fresh_connector(
+        "merge_mlp", tower_width=16, language_width=width, merge=2, hidden=width
     )
     model = MLLM(tower, connector, language, placeholder_id=VOCABULARY - 1)
     choose_way(model, packing)

@@ -18,7 +18,7 @@ import torch
 from sailvit.core.errors import DataError, RecipeError
 from sailvit.core.formatting import counted
 from sailvit.core.memory import free_memory
-from sailvit.core.recipe import ConnectorConfig, ModelConfig, Recipe, SourceConfig
+from sailvit.core.recipe import ConnectorConfig, ConnectorKind, ModelConfig, Recipe, SourceConfig
 from sailvit.core.records import Source
 from sailvit.data.sources import open_source
 from sailvit.data.sources.detect import detect
@@ -60,7 +60,7 @@ name: $name
 model:
   tower: $tower
   language: $language
-  connector: {merge: $merge}    # $why_merge
+  connector: {${kind}merge: $merge}    # $why_merge
 
 sequence: $sequence    # tokens per pack: $why_sequence
 
@@ -122,7 +122,13 @@ class _Measured:
 
 
 def first_recipe(
-    tower: str, language: str, data: Sequence[str], *, name: str, images: str | None = None
+    tower: str,
+    language: str,
+    data: Sequence[str],
+    *,
+    name: str,
+    images: str | None = None,
+    connector: ConnectorKind = "merge_mlp",
 ) -> str:
     """The text of a recipe in three stages in which `sailvit plan` finds no problem.
 
@@ -132,14 +138,15 @@ def first_recipe(
         data: paths of the sources.
         name: the recipe's name; characters that a file name should not have become hyphens.
         images: folder that image paths in records start from; None: that of the source's path.
+        connector: kind of the connector.
 
     Raises:
         SailvitError: the tower, the language or the data cannot be used; the message says why.
     """
     configs = _named(data, images and _place(images))
     model = ModelConfig(tower=_place(tower), language=_place(language))
-    merge, why_merge = _merge(model)
-    merged = model.model_copy(update={"connector": ConnectorConfig(merge=merge)})
+    merge, why_merge = _merge(model, connector)
+    merged = _with_connector(model, connector, merge)
     meta = build(merged, weights="meta")
     sources = {key: open_source(key, config, Path()) for key, config in configs.items()}
     measured = _measure(sources, meta)
@@ -147,6 +154,7 @@ def first_recipe(
         "name": re.sub(r"[^A-Za-z0-9._-]+", "-", name) or "recipe",
         "tower": json.dumps(model.tower),
         "language": json.dumps(model.language),
+        "kind": "" if connector == "merge_mlp" else f"kind: {connector}, ",
         "merge": str(merge),
         "why_merge": why_merge,
         "sources": "\n".join(_source_line(*each) for each in configs.items()),
@@ -202,10 +210,15 @@ def _coarse(configs: dict[str, SourceConfig]) -> dict[str, str]:
     return {"coarse": ", ".join(configs), "why_coarse": "all sources"}
 
 
-def _merge(config: ModelConfig) -> tuple[int, str]:
+def _with_connector(config: ModelConfig, kind: ConnectorKind, merge: int) -> ModelConfig:
+    return config.model_copy(update={"connector": ConnectorConfig(kind=kind, merge=merge)})
+
+
+def _merge(config: ModelConfig, kind: ConnectorKind) -> tuple[int, str]:
     """Patches per side that become one token, and the reason for the choice."""
-    whole = config.model_copy(update={"connector": ConnectorConfig(merge=1)})
-    side = build(whole, weights="meta").mllm.tower.side
+    side = build(_with_connector(config, kind, 1), weights="meta").mllm.tower.side
+    if kind == "mlp":
+        return 1, f"{side} x {side} patches per tile stay as many visual tokens, as in LLaVA"
     fits = [n for n in MERGES if side % n == 0 and (side // n) ** 2 <= TILE_TOKENS]
     grid = f"{side} x {side} patches"
     if not fits:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from sailvit.core.errors import RecipeError
+from sailvit.core.recipe import ConnectorKind
 
 
 def init(
@@ -25,6 +26,9 @@ def init(
         Path | None,
         typer.Option(help="Folder that image paths start from, where it is not their file's own."),
     ] = None,
+    connector: Annotated[
+        ConnectorKind, typer.Option(help="Kind of the connector between them.")
+    ] = "merge_mlp",
     out: Annotated[Path, typer.Option(help="Where the recipe is written.")] = Path("recipe.yaml"),
 ) -> None:
     """Write a commented recipe in three stages, with sizes that fit the data and this machine."""
@@ -34,7 +38,7 @@ def init(
     from sailvit.api.first_recipe import first_recipe
 
     folder = None if images is None else str(images)
-    text = first_recipe(tower, language, data, name=out.stem, images=folder)
+    text = first_recipe(tower, language, data, name=out.stem, images=folder, connector=connector)
     out.parent.mkdir(parents=True, exist_ok=True)
     try:
         # Not a check and then a write: what appeared meanwhile is not overwritten either.

@@ -169,7 +169,7 @@ def opening(recipe: Recipe, folder: Path) -> str:
     where = torch.cuda.get_device_name() if torch.cuda.is_available() else "the CPU"
     processes = f"{world()} x {where}" if world() > 1 else where
     model = recipe.model
-    connector = model.connector.source or f"merge {model.connector.merge}"
+    connector = model.connector.source or f"{model.connector.kind}, merge {model.connector.merge}"
     return (
         f"writes to {escape(str(folder))}, trains on {escape(processes)}\n"
         f"loads tower {escape(model.tower)}, connector {escape(connector)},"

@@ -11,7 +11,7 @@ from sailvit.core.batch import IGNORED
 from sailvit.core.errors import ModelError
 from sailvit.data.processing.collate import collate
 from sailvit.models.loading.build import ModelBundle
-from sailvit.models.structure.connector import Connector, MergeConnectorConfig, pixel_unshuffle
+from sailvit.models.structure.connector import fresh_connector, pixel_unshuffle
 from tiny_parts import Parts, mixed_records, picture, record, samples
 
 
@@ -31,7 +31,7 @@ def test_neighbouring_patches_lie_side_by_side():
 
 def test_the_connector_is_norm_linear_gelu_linear():
     torch.manual_seed(0)
-    connector = Connector(MergeConnectorConfig(tower_width=3, language_width=5, hidden=7, merge=2))
+    connector = fresh_connector("merge_mlp", tower_width=3, language_width=5, hidden=7, merge=2)
     features = torch.randn(2, 16, 3)
     merged = pixel_unshuffle(features, 2)
     normed = (merged - merged.mean(-1, keepdim=True)) / (
@@ -40,7 +40,7 @@ def test_the_connector_is_norm_linear_gelu_linear():
     expected = torch.nn.functional.gelu(normed @ connector.up.weight.T + connector.up.bias)
     expected = expected @ connector.down.weight.T + connector.down.bias
     torch.testing.assert_close(connector(features), expected)
-    assert [name for name, _ in connector.named_children()] == ["norm", "up", "down"]
+    assert [name for name, _ in connector.named_children()] == ["activate", "norm", "up", "down"]
 
 
 def test_visual_tokens_replace_placeholders_in_order(bundle: ModelBundle):

@@ -22,6 +22,7 @@ from sailvit.core.recipe.running import (
 from sailvit.core.recipe.stage import NOT_FOLDERS, Length, Stage
 from sailvit.core.recipe.types import (
     PARTS,
+    ConnectorKind,
     Count,
     NotNegative,
     Part,
@@ -35,6 +36,7 @@ __all__ = [
     "PARTS",
     "CheckpointConfig",
     "ConnectorConfig",
+    "ConnectorKind",
     "Count",
     "ImageConfig",
     "Length",

@@ -3,22 +3,38 @@
 from __future__ import annotations
 
 import datetime
+from typing import Any
+
+from pydantic import model_validator
 
 from sailvit.core.config import Config
 from sailvit.core.layout import PLACEHOLDER
-from sailvit.core.recipe.types import Count, Part
+from sailvit.core.recipe.types import ConnectorKind, Count, Part
 
 
 class ConnectorConfig(Config):
-    """Pixel-unshuffle, LayerNorm, Linear, GELU, Linear."""
+    """How patch features become visual tokens."""
 
+    kind: ConnectorKind = "merge_mlp"
+    """`merge_mlp`: merge, LayerNorm, Linear, GELU, Linear, as in the paper, InternVL and LFM2-VL.
+    `mlp`: the same without the norm; with merge 1 it is LLaVA's. `swiglu`: with a gated MLP, as
+    in AyaVision. `norm_merge_mlp`: RMSNorm, a linear merge, Linear, GELU, Linear, as in
+    Mistral3."""
     merge: Count = 2
-    """Patches merged per side; 2 turns 2x2 patches into one visual token of 4 x width."""
+    """Patches merged per side; 2 turns 2x2 patches into one visual token of 4 x width. Where it
+    is left out, it is 1 for `mlp`."""
     hidden: Count | None = None
     """Width between the two linear layers; None means the language's width."""
     source: str | None = None
     """Folder of a trained connector to start from; None means fresh weights drawn from the
     recipe's seed."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _merge_of_kind(cls, given: Any) -> Any:
+        if isinstance(given, dict) and given.get("kind") == "mlp":
+            return {"merge": 1, **given}
+        return given
 
 
 class ImageConfig(Config):

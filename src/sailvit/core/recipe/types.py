@@ -1,4 +1,4 @@
-"""Names of the parts, and the kinds of numbers that settings are."""
+"""Names of the parts, of connectors, and the kinds of numbers that settings are."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pydantic import Field
 Part = Literal["tower", "connector", "language"]
 PARTS: tuple[Part, ...] = ("tower", "connector", "language")
 Precision = Literal["auto", "bf16", "fp32"]
+ConnectorKind = Literal["merge_mlp", "mlp", "swiglu", "norm_merge_mlp"]
 
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]

@@ -28,7 +28,7 @@ from sailvit.models.guards.errors import ForeignErrors, Loading, short_reason
 from sailvit.models.guards.roles import refuse_language, vision_config
 from sailvit.models.languages.text_model import load_text_model, text_config, text_note
 from sailvit.models.packing.attention import TOWER, register_attention
-from sailvit.models.structure.connector import Connector, MergeConnectorConfig
+from sailvit.models.structure.connector import Connector, fresh_connector, read_connector
 from sailvit.models.structure.mllm import MLLM
 from sailvit.models.towers.original_aimv2 import is_original, load_original, original_config
 from sailvit.models.towers.preprocessing import read_preprocessing
@@ -203,22 +203,26 @@ def load_connector(
             f" {(tower.preprocessing.size // fits + 1) * fits}), or model.connector.merge to a divisor of {tower.side}"
         )
     width = language.get_input_embeddings().weight.shape[1]
+    kind = config.connector.kind
     wanted = {"tower_width": tower.width, "language_width": width, "merge": merge}
     if config.connector.source is not None:
         source = resolve_source(config.connector.source)
         with Loading("connector", source):
-            connector: Connector = Connector.from_pretrained(
-                source, dtype=torch.float32, use_safetensors=True
-            )
+            connector = read_connector(source)
         found = {name: getattr(connector.config, name) for name in wanted}
         if found != wanted:
             raise ModelError(
                 f"the connector in {config.connector.source} has {found}; tower and language need {wanted}"
             )
+        if connector.config.kind != kind:
+            raise ModelError(
+                f"the connector in {config.connector.source} is of kind {connector.config.kind},"
+                f" and the recipe says {kind}; set model.connector.kind: {connector.config.kind}"
+            )
         return connector
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(seed, "connector"))
-        return Connector(MergeConnectorConfig(**wanted, hidden=config.connector.hidden or width))
+        return fresh_connector(kind, **wanted, hidden=config.connector.hidden or width)
 
 
 def load_preprocessor(source: str, options: dict[str, Any], image: ImageConfig) -> dict[str, Any]:

@@ -154,6 +154,9 @@ def part_flops(
     blocks = [order[id(next(block.parameters()))] for block in find_blocks(model)[1]]
     # What precedes the blocks works on pixels or token ids: nothing below it can train.
     start = max([first, *blocks[:1]])
+    # A part without blocks (a connector) has its layers in the order in which they run; the first
+    # one's weights need no gradient of what it reads. Blocks may name their norm last.
+    reached = start if blocks else first + 1
     matrices = [
         (parameter, cost) for name, parameter, cost in _matrices(model, head) if name not in idle
     ]
@@ -161,7 +164,7 @@ def part_flops(
         forward=Work(sum(cost for _, cost in matrices), pair_flops * len(blocks)),
         weights=Work(sum(cost for parameter, cost in matrices if parameter.requires_grad)),
         inputs=Work(
-            sum(cost for parameter, cost in matrices if order[id(parameter)] >= start),
+            sum(cost for parameter, cost in matrices if order[id(parameter)] >= reached),
             2 * pair_flops * sum(block >= start for block in blocks),
         ),
         trains=first < len(order),
