@@ -25,3 +25,12 @@ class VisualLayout:
     tile."""
     thumbnail: bool = True
     """Whether an image cut into several tiles also gets one tile of the whole."""
+    wrap: tuple[str, str] | None = None
+    """Tokens before and after an image's placeholders; None: none."""
+    newline: bool = False
+    """Whether a line break parts an image from the text or image behind it."""
+
+    @property
+    def edge(self) -> int:
+        """Tokens of the wrap on either side of an image's placeholders."""
+        return 0 if self.wrap is None else 1

@@ -117,7 +117,8 @@ def _measurer(model: MetaModel, sequence: int) -> Callable[[Record], Row]:
                 caption,
             )
         tiles = sum(tile_count(image, layout) for image in record.images)
-        tokens = tiles * layout.tokens_per_tile + _characters(record.turns) / CHARACTERS
+        visual = tiles * layout.tokens_per_tile + 2 * layout.edge * len(record.images)
+        tokens = visual + _characters(record.turns) / CHARACTERS
         answers = (
             _characters([turn for turn in record.turns if turn.role == "assistant"]) / CHARACTERS
         )

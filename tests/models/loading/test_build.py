@@ -311,3 +311,40 @@ def test_merging_sets_the_visual_tokens(parts: Parts, merge: int):
     assert made.layout.tokens_per_tile == made.mllm.visual_tokens == 16 // merge**2
     batch = collate([samples(made, mixed_records())])
     assert made.mllm(batch).visual.shape == (4, 16 // merge**2, 32)
+
+
+@pytest.mark.parametrize("language", ["qwen2", "llama"])
+def test_tokens_around_images_are_added_with_mean_embeddings_and_found_again(
+    parts: Parts, tmp_path: Path, language: str
+):
+    config = parts.config(language=language, image=ImageConfig(wrap=("<img>", "</img>")))
+    made = build(config, 0)
+    first, last = ids = made.tokenizer.convert_tokens_to_ids(["<img>", "</img>"])
+    model = made.mllm.language
+    for table in (model.get_input_embeddings().weight, model.get_output_embeddings().weight):
+        assert torch.equal(table[first], table[last])
+        torch.testing.assert_close(table[first], table[:first].mean(dim=0))
+    with torch.no_grad():
+        model.get_input_embeddings().weight[ids] = 7.0
+    save_part(made, "language", tmp_path / "language")
+    again = build(config.model_copy(update={"language": str(tmp_path / "language")}), 7)
+    assert again.tokenizer.convert_tokens_to_ids(["<img>", "</img>"]) == ids
+    assert (again.mllm.language.get_input_embeddings().weight[ids] == 7.0).all()
+    assert again.layout.wrap == ("<img>", "</img>")
+    [sample] = samples(again, mixed_records()[1:2])
+    assert [(sample.tokens == token).sum() for token in ids] == [1, 1]
+
+
+def test_plan_and_random_weights_count_the_tokens_around_images(parts: Parts, tmp_path: Path):
+    config = parts.config(image=ImageConfig(wrap=("<img>", "</img>")))
+    made, meta = build(config, 0), build(config, weights="meta")
+    assert meta.layout == made.layout
+    assert meta.tokenizer.get_vocab() == made.tokenizer.get_vocab()
+    drawn = build(config, 0, weights="random")
+    assert drawn.layout == made.layout
+
+
+@pytest.mark.parametrize("wrap", [("<img>",), ("<img>", ""), ("<a b>", "</a>")])
+def test_a_wrap_is_two_tokens(wrap: tuple[str, ...]):
+    with pytest.raises(ValueError, match="wrap"):
+        ImageConfig.model_validate({"wrap": wrap})

@@ -57,6 +57,6 @@ def test_without_a_tokenizer_words_are_counted(parts: Parts, tmp_path: Path):
     record = Record("r", (Turn("user", "what is it?"), Turn("assistant", "a red circle")))
     (sample,) = samples(made, [record])
     assert int((sample.labels >= 0).sum()) == len(["a", "red", "circle", "[END]"])
-    assert made.mllm.placeholder_id == stand_in_tokenizer("<|image_pad|>").convert_tokens_to_ids(
+    assert made.mllm.placeholder_id == stand_in_tokenizer(config).convert_tokens_to_ids(
         "<|image_pad|>"
     )

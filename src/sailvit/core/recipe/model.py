@@ -9,7 +9,7 @@ from pydantic import model_validator
 
 from sailvit.core.config import Config
 from sailvit.core.layout import PLACEHOLDER
-from sailvit.core.recipe.types import ConnectorKind, Count, Part
+from sailvit.core.recipe.types import ConnectorKind, Count, Part, Token
 
 
 class ConnectorConfig(Config):
@@ -53,6 +53,12 @@ class ImageConfig(Config):
     resolution."""
     thumbnail: bool = True
     """Whether an image cut into several tiles also gets one tile of the whole."""
+    wrap: tuple[Token, Token] | None = None
+    """Tokens before and after the visual tokens of an image, such as `[<img>, </img>]` of
+    InternVL and SAIL-VL; added to the tokenizer when missing. None: none."""
+    newline: bool = False
+    """Whether a line break parts an image from the text or image behind it; nothing is added
+    where the text begins with one."""
 
 
 class ModelConfig(Config):

@@ -189,12 +189,12 @@ class Processor:
         """At most `longest` tokens: the end is cut off, and an image's placeholders are kept or
         cut together.
         """
-        last = self.longest
+        last, edge = self.longest, self.layout.edge
         if most_tiles is not None:
-            last = min(last, _within(text, most_tiles * self.layout.tokens_per_tile))
+            last = min(last, _within(text, most_tiles * self.layout.tokens_per_tile, edge))
         if len(text) > last:
-            runs = tuple(run for run in text.runs if run[1] <= last)
-            end = text.runs[len(runs)][0] if len(runs) < len(text.runs) else len(text)
+            runs = tuple(run for run in text.runs if run[1] + edge <= last)
+            end = text.runs[len(runs)][0] - edge if len(runs) < len(text.runs) else len(text)
             end = min(end, last)
             labels = text.labels[:end].copy()
             labels[-1:] = IGNORED
@@ -206,13 +206,13 @@ class Processor:
         return cut
 
 
-def _within(text: Tokenized, placeholders: int) -> int:
-    """Tokens before the first image that exceeds this number of placeholders; all when none
-    does.
+def _within(text: Tokenized, placeholders: int, edge: int) -> int:
+    """Tokens before the first image that exceeds this number of placeholders, and before its
+    `edge`; all when none does.
     """
     counts = np.cumsum([end - start for start, end in text.runs])
     beyond = np.flatnonzero(counts > placeholders)
-    return text.runs[beyond[0]][0] if len(beyond) else len(text)
+    return text.runs[beyond[0]][0] - edge if len(beyond) else len(text)
 
 
 def _without_answer(text: Tokenized, cut: Tokenized, longest: int) -> DataError:

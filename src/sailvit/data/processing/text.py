@@ -78,6 +78,14 @@ class TextEncoder:
                 f" expected the one id {layout.placeholder_id}: add it to the tokenizer as a"
                 " special token"
             )
+        for token in layout.wrap or ():
+            found = self._backend.encode(token, add_special_tokens=False).ids
+            if len(found) != 1 or found == [layout.placeholder_id]:
+                raise DataError(
+                    f"the tokenizer turns {token!r} of model.image.wrap into {found}; expected"
+                    " one id of its own: name another token"
+                )
+        self._mark = layout.placeholder.join(layout.wrap or ("", ""))
 
     def encode(self, record: Record, tiles: Sequence[int]) -> Tokenized:
         """All tokens, with labels on assistant turns and their end-of-turn tokens; `tiles` is
@@ -157,7 +165,19 @@ class TextEncoder:
 
     def _contents(self, record: Record) -> list[str]:
         placeholder, said = self.layout.placeholder, map(self._said, record.turns)
-        return [placeholder.join(pieces) for pieces in _pieces(said, record, placeholder)]
+        return [self._joined(pieces) for pieces in _pieces(said, record, placeholder)]
+
+    def _joined(self, pieces: Sequence[str]) -> str:
+        """A turn's text with an image between each two of its pieces."""
+        if not self.layout.newline:
+            return self._mark.join(pieces)
+        # Not at the end of a turn: some templates strip what they are given, others do not.
+        ends = [piece == "" and place == len(pieces) - 1 for place, piece in enumerate(pieces)]
+        parted = [
+            piece if last or piece.startswith("\n") else f"\n{piece}"
+            for piece, last in zip(pieces[1:], ends[1:], strict=True)
+        ]
+        return self._mark.join([pieces[0], *parted])
 
     def _tokenize(
         self, text: str, spans: Sequence[tuple[int, int]], tiles: Sequence[int]
@@ -177,7 +197,8 @@ class TextEncoder:
             lengths = np.array(tiles, dtype=np.int64) * self.layout.tokens_per_tile
             repeats = np.ones(len(ids), dtype=np.int64)
             repeats[images] = lengths
-            answers[images] = IGNORED
+            for place in range(-self.layout.edge, self.layout.edge + 1):
+                answers[images + place] = IGNORED
             ids, answers = ids.repeat(repeats), answers.repeat(repeats)
             begins = images + np.cumsum(lengths) - lengths - np.arange(len(images))
             runs = tuple(zip(begins.tolist(), (begins + lengths).tolist(), strict=True))

@@ -136,7 +136,7 @@ def _meta(config: ModelConfig) -> MetaModel:
 
 def _random(config: ModelConfig, seed: int, packing: Packing, device: torch.device) -> ModelBundle:
     register_attention()
-    tokenizer = find_tokenizer(config) or stand_in_tokenizer(config.placeholder)
+    tokenizer = find_tokenizer(config) or stand_in_tokenizer(config)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), device:
         # The name of the stream is older than the function's.
         torch.manual_seed(derive_seed(seed, "unlearned"))

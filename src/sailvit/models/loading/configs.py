@@ -13,6 +13,7 @@ from sailvit.core.recipe import ModelConfig, Part
 from sailvit.models.guards.checkpoint_files import refuse_quantised
 from sailvit.models.guards.errors import Loading
 from sailvit.models.guards.roles import refuse_language, vision_config
+from sailvit.models.languages.image_tokens import add_image_tokens
 from sailvit.models.languages.text_model import text_config
 from sailvit.models.loading.parts import (
     hub_options,
@@ -78,16 +79,16 @@ def find_tokenizer(config: ModelConfig) -> PreTrainedTokenizerBase | None:
     # A folder without tokenizer files gives an empty tokenizer, not an error.
     if set(tokenizer.get_vocab()) <= set(tokenizer.all_special_tokens):
         return None
-    if config.placeholder not in tokenizer.get_vocab():
-        tokenizer.add_tokens([config.placeholder], special_tokens=True)
+    add_image_tokens(tokenizer, config)
     return tokenizer
 
 
-def stand_in_tokenizer(placeholder: str) -> PreTrainedTokenizerBase:
+def stand_in_tokenizer(config: ModelConfig) -> PreTrainedTokenizerBase:
     """A tokenizer that makes one unknown token of every word and mark: their number is about
     right, and speed depends on nothing else.
     """
-    names = ["[UNK]", "[PAD]", "[END]", placeholder]
+    marks = [config.placeholder, *(config.image.wrap or ())]
+    names = ["[UNK]", "[PAD]", "[END]", *marks]
     core = Tokenizer(
         models.WordLevel({name: index for index, name in enumerate(names)}, unk_token="[UNK]")
     )
@@ -97,5 +98,5 @@ def stand_in_tokenizer(placeholder: str) -> PreTrainedTokenizerBase:
         unk_token="[UNK]",
         pad_token="[PAD]",
         eos_token="[END]",
-        additional_special_tokens=[placeholder],
+        additional_special_tokens=marks,
     )

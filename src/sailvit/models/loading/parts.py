@@ -26,6 +26,7 @@ from sailvit.core.seeding import derive_seed
 from sailvit.models.guards.checkpoint_files import refuse_damaged, refuse_quantised
 from sailvit.models.guards.errors import ForeignErrors, Loading, short_reason
 from sailvit.models.guards.roles import refuse_language, vision_config
+from sailvit.models.languages.image_tokens import add_image_tokens, make_room
 from sailvit.models.languages.text_model import load_text_model, text_config, text_note
 from sailvit.models.packing.attention import TOWER, register_attention
 from sailvit.models.structure.connector import Connector, fresh_connector, read_connector
@@ -159,16 +160,9 @@ def load_language(
     else:
         model, info = load_text_model(source, whole, text, options)
     _refuse_missing(set(info["missing_keys"]), config.language)
-    if config.placeholder not in tokenizer.get_vocab():
-        tokenizer.add_tokens([config.placeholder], special_tokens=True)
-    placeholder_id = tokenizer.convert_tokens_to_ids(config.placeholder)
-    if len(tokenizer) > model.get_input_embeddings().num_embeddings:
-        # Visual tokens take the place of the placeholder's embedding, which is never read: it
-        # is not worth the covariance of all embeddings that mean_resizing would compute.
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(derive_seed(seed, "placeholder"))
-            model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
-    return model, tokenizer, placeholder_id
+    new = add_image_tokens(tokenizer, config)
+    make_room(model, tokenizer, new, seed)
+    return model, tokenizer, tokenizer.convert_tokens_to_ids(config.placeholder)
 
 
 def load_tokenizer(source: str, options: dict[str, Any]) -> PreTrainedTokenizerBase:
@@ -280,6 +274,8 @@ def layout_of(mllm: MLLM, config: ModelConfig) -> VisualLayout:
         placeholder=config.placeholder,
         max_tiles=config.image.max_tiles,
         thumbnail=config.image.thumbnail,
+        wrap=config.image.wrap,
+        newline=config.image.newline,
     )
 
 

@@ -125,7 +125,8 @@ def tokenizer_problems(recipe: Recipe) -> list[SailvitError]:
         tokenizer = find_tokenizer(config)
         if tokenizer is not None:
             given = tokenizer.convert_tokens_to_ids(config.placeholder)
-            TextEncoder(tokenizer, VisualLayout(1, 1, given, config.placeholder), config.day)
+            layout = VisualLayout(1, 1, given, config.placeholder, wrap=config.image.wrap)
+            TextEncoder(tokenizer, layout, config.day)
     except DataError as error:
         return [DataError(f"model.language: {error}", kind=error.kind)]
     except ModelError:
