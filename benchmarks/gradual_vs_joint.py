@@ -30,9 +30,9 @@ from sailvit.api.running import train_new
 from sailvit.api.screen import Screen
 from sailvit.core.recipe import PARTS, Length, PortionConfig, Recipe, Stage, TrainConfig
 from sailvit.core.run import RunFolder, read_lines
-from sailvit.evaluation.answers import answer
 from sailvit.evaluation.scores import matches, mean_score, task_scores
 from sailvit.evaluation.world import as_question, held_out
+from sailvit.inference.answers import answer
 from sailvit.models.loading.quiet import quiet_libraries
 from sailvit.preflight.plan import plan
 from sailvit.recipes.loader import load_recipe

@@ -7,10 +7,10 @@ import sailvit
 
 def main(run, image, question="What is shown?"):
     model = sailvit.load_run(run)
-    answer = model.generate(image, question, longest=32)
+    answer = model.generate(image, question, max_new_tokens=32)
     print(answer)
     # Several questions at once: one entry of images for each, None where there is none.
-    return [answer, *model.generate([image, None], [question, "What is red?"], longest=32)]
+    return [answer, *model.generate([image, None], [question, "What is red?"], max_new_tokens=32)]
 
 
 if __name__ == "__main__":

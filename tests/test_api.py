@@ -16,12 +16,13 @@ import torch
 from PIL import Image
 
 import sailvit
-from sailvit.api.models import find_stage, load_bundle, question
+from sailvit.api.models import find_stage, load_bundle
 from sailvit.core.errors import DataError, InterruptedRunError, RecipeError, RunError
 from sailvit.core.recipe import Recipe
 from sailvit.data.processing.given import as_image
 from sailvit.data.processing.images import load_image
-from sailvit.evaluation.answers import answer
+from sailvit.inference.answers import answer
+from sailvit.inference.conversation import question
 from sailvit.recipes.python import made_recipe
 from sailvit.training import trainer as trainer_module
 from tiny_parts import SIDE, Parts, picture
@@ -154,7 +155,7 @@ def test_nothing_global_is_left_behind(made, tmp_path):
     sailvit.train(made, run=tmp_path / "first", quiet=True)
     before = state()
     done = sailvit.train(made, run=tmp_path / "second", quiet=True)
-    done.load().generate(picture(1), "what colour?", longest=2)
+    done.load().generate(picture(1), "what colour?", max_new_tokens=2)
     sailvit.load_tower(done.folder)(picture(1))
     assert state() == before
 
@@ -164,10 +165,10 @@ def test_questions_are_answered_as_the_evaluation_answers_them(run):
     records = [question(picture(1), "what colour is the square?"), question(None, "what is red?")]
     expected = answer(model.bundle, records, longest=6)
     texts = ["what colour is the square?", "what is red?"]
-    assert model.generate([picture(1), None], texts, longest=6) == expected
-    assert model.generate(picture(1), texts[0], longest=6) == expected[0]
-    assert model.generate([picture(1)], f"<image>\n{texts[0]}", longest=6) == expected[0]
-    assert model.generate(None, texts, longest=6)[1] == expected[1]
+    assert model.generate([picture(1), None], texts, max_new_tokens=6) == expected
+    assert model.generate(picture(1), texts[0], max_new_tokens=6) == expected[0]
+    assert model.generate([picture(1)], f"<image>\n{texts[0]}", max_new_tokens=6) == expected[0]
+    assert model.generate(None, texts, max_new_tokens=6)[1] == expected[1]
     with pytest.raises(DataError, match="1 images for 2 questions"):
         model.generate([picture(1)], texts)
     with pytest.raises(DataError, match="1 <image> marks for 2 images"):
@@ -181,8 +182,8 @@ def test_prompts_are_the_tokens_that_training_saw(run):
         (sailvit.Turn("user", "<image>\nwhat colour?"), sailvit.Turn("assistant", "red")),
         (picture(1),),
     )
-    sample = model.processor("chat", trained)
-    prompt = model.processor.prompt("asked", question(picture(1), "what colour?")).tokens
+    sample = model.generation.processor("chat", trained)
+    prompt = model.generation.prompt(question(picture(1), "what colour?")).tokens
     assert torch.equal(prompt, sample.tokens[: len(prompt)])
     # Labels are shifted: the first answer token is learnt at the prompt's last position.
     assert int((sample.labels >= 0).nonzero()[0]) == len(prompt) - 1

@@ -67,7 +67,7 @@ def test_own_source_and_objective_train_together(parts: Parts, tmp_path: Path):
     done = sailvit.train(made, run=tmp_path / "run", quiet=True)
     assert all(line["loss"][small] > 0 for line in done.metrics() if line["images"])
     assert done.recipe == made
-    assert done.load().generate(None, "1 + 2", longest=2) is not None
+    assert done.load().generate(None, "1 + 2", max_new_tokens=2) is not None
 
 
 def test_mistakes_in_own_code_are_named(tmp_path: Path):

@@ -21,9 +21,9 @@ from sailvit.core.errors import RunError
 from sailvit.core.ownership import is_run, manifest_of
 from sailvit.core.recipe import Recipe
 from sailvit.core.run import RunFolder, write_json
-from sailvit.evaluation.answers import answer
 from sailvit.evaluation.scores import evaluation_json
 from sailvit.evaluation.world import as_question, embedding_rows, held_out, image_features
+from sailvit.inference.answers import answer
 from sailvit.models.loading.build import ModelBundle
 from sailvit.models.measures.affinity import affinity
 from sailvit.recipes.loader import load_recipe

@@ -2,31 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import nn
 
-from sailvit.core.errors import DataError, RunError
+from sailvit.core.errors import RunError
 from sailvit.core.recipe import PARTS, Recipe
-from sailvit.core.records import IMAGE_MARK, Record, Turn
 from sailvit.core.run import RunFolder
-from sailvit.data.processing.given import as_image
-from sailvit.data.processing.processor import Processor
-from sailvit.evaluation.answers import answer
+from sailvit.inference.model import RunModel
 from sailvit.models.loading.build import ModelBundle, build
 from sailvit.models.loading.quiet import quietly
-from sailvit.models.structure.connector import Connector
-from sailvit.models.towers.tower import Tower
 from sailvit.recipes.loader import load_recipe
 from sailvit.training.output.manifest import run_day
-
-Images = Any
-"""The images of one question: None, an image, or a list of images. An image is a path, encoded
-bytes, a PIL image, or an array or tensor of pixels."""
 
 
 @dataclass(frozen=True)
@@ -112,83 +100,12 @@ def load_bundle(
     return bundle
 
 
-class RunModel:
-    """The model of a run, which answers questions about images."""
-
-    def __init__(self, bundle: ModelBundle) -> None:
-        self.bundle = bundle
-        self.processor = Processor(bundle.tokenizer, bundle.layout, longest=1 << 30, day=bundle.day)
-        """Makes prompts from records, token for token those of training."""
-
-    @property
-    def tower(self) -> Tower:
-        """The vision tower: tiles uint8[I, 3, H, W] to features float[I, P, D]."""
-        return self.bundle.mllm.tower
-
-    @property
-    def connector(self) -> Connector:
-        """The connector: features float[I, P, D] to visual tokens float[I, V, D]."""
-        return self.bundle.mllm.connector
-
-    @property
-    def language(self) -> nn.Module:
-        """The language model, as transformers loaded it."""
-        language: nn.Module = self.bundle.mllm.language
-        return language
-
-    def generate(
-        self,
-        images: Images,
-        text: str | Sequence[str],
-        *,
-        system: str | None = None,
-        longest: int = 256,
-        batch: int = 16,
-    ) -> Any:
-        """The greedy answer to a question about images; a list of questions gives a list of
-        answers.
-
-        `<image>` marks in a text say where its images go; without marks they stand before the
-        text, a line each.
-
-        Args:
-            images: None, an image, or a list of images; for a list of questions, a list with
-                one such entry per question.
-            text: the question, or a list of questions.
-            system: text of the system turn; None: no system turn.
-            longest: most tokens of an answer.
-            batch: most questions that are answered at the same time.
-
-        Raises:
-            DataError: images and marks differ in number, or an image cannot be read.
-        """
-        if isinstance(text, str):
-            return answer(self.bundle, [question(images, text, system)], longest=longest)[0]
-        shown = [None] * len(text) if images is None else list(images)
-        if len(shown) != len(text):
-            raise DataError(
-                f"{len(shown)} images for {len(text)} questions; expected one entry for each"
-                " question: None, an image or a list of images"
-            )
-        records = [question(*pair, system) for pair in zip(shown, text, strict=True)]
-        return answer(self.bundle, records, longest=longest, batch=batch)
-
-
-def question(images: Images, text: str, system: str | None = None) -> Record:
-    """The record from which the prompt of a question about images is made."""
-    given = list(images) if isinstance(images, list | tuple) else [images]
-    pictures = tuple(as_image(image) for image in given if image is not None)
-    if IMAGE_MARK not in text:
-        text = f"{IMAGE_MARK}\n" * len(pictures) + text
-    before = () if system is None else (Turn("system", system),)
-    return Record("question", (*before, Turn("user", text)), pictures)
-
-
 def load_run(
     path: str | Path,
     stage: str | None = None,
     *,
     device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
     trust_remote_code: bool = False,
 ) -> RunModel:
     """The model that a run saved, ready for questions.
@@ -200,6 +117,8 @@ def load_run(
         path: a run folder, or a stage's folder such as `runs/mine/stages/01-fine`.
         stage: name of the stage; None: the last.
         device: the model's device; None: the first GPU, else the CPU.
+        dtype: precision of the weights, such as `torch.bfloat16`, which halves their memory;
+            None: float32.
         trust_remote_code: whether parts may run Python code that lies beside their weights.
 
     Raises:
@@ -207,4 +126,10 @@ def load_run(
         ModelError: a part cannot be loaded.
     """
     found = find_stage(path, stage)
-    return RunModel(load_bundle(found, device=device, trust_remote_code=trust_remote_code))
+    bundle = load_bundle(found, device=device, trust_remote_code=trust_remote_code)
+    if dtype is not None:
+        # Buffers stay as they are: rotary frequencies in bf16 turn tokens by wrong angles, and
+        # the means of channels lose the colours between.
+        for parameter in bundle.mllm.parameters():
+            parameter.data = parameter.data.to(dtype)
+    return RunModel(bundle)

@@ -32,7 +32,7 @@ from sailvit.training.stages.callback import Callback
 from sailvit.training.trainer import Trainer
 
 if TYPE_CHECKING:
-    from sailvit.api.models import RunModel
+    from sailvit.inference.model import RunModel
 
 
 @dataclass(frozen=True)

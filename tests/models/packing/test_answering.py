@@ -16,7 +16,7 @@ from tiny_languages import (
 from torch.nn.functional import pad
 from transformers import PreTrainedModel
 
-from sailvit.models.languages.greedy import plain_greedy
+from sailvit.models.languages.decoding import plain_generation
 from sailvit.models.structure.answering import Answering, generate_whole, generating
 from sailvit.models.structure.mllm import MLLM
 
@@ -46,7 +46,7 @@ def answers(model: MLLM, prompts: list[torch.Tensor]) -> tuple[list[list[int]], 
                 widest = max(len(prompt) for prompt in picked)
                 rows = [pad(p, (0, 0, widest - len(p), 0)) for p in picked]
                 mask = [torch.arange(widest) >= widest - len(p) for p in picked]
-                greedy = plain_greedy(model.language, longest=LONGEST, ends=(), padding=0)
+                greedy = plain_generation(model.language, longest=LONGEST, ends=(), padding=0)
                 with greedy as config:
                     made = model.language.generate(
                         inputs_embeds=torch.stack(rows),

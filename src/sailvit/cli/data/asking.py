@@ -150,7 +150,7 @@ def load_answerer(
     import hashlib
 
     from sailvit.api.models import find_stage, load_bundle
-    from sailvit.evaluation.answers import answer
+    from sailvit.inference.answers import answer
     from sailvit.models.loading.quiet import quiet_libraries
 
     quiet_libraries()

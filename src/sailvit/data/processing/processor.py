@@ -166,9 +166,13 @@ class Processor:
 
     def prompt(self, source: str, record: Record) -> Sample:
         """The record up to its last answer, without labels, from which generation starts."""
-        tiles = [tile_count(image, self.layout) for image in record.images]
-        text = self.encoder.encode_prompt(record, tiles)
+        text = self.prompt_text(record)
         return self.finish(Draft(f"{source}/{record.id}", record, text, len(text)))
+
+    def prompt_text(self, record: Record) -> Tokenized:
+        """The tokens of that prompt alone; reads at most its images' headers."""
+        tiles = [tile_count(image, self.layout) for image in record.images]
+        return self.encoder.encode_prompt(record, tiles)
 
     def finish(self, draft: Draft, tiler: Tiler | None = None) -> Sample:
         """The sample of a draft, with its images decoded and tiled; drafts that share a `tiler`

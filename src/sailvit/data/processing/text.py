@@ -101,10 +101,14 @@ class TextEncoder:
         """The tokens up to the last assistant turn's text, where generation starts, without
         labels.
         """
+        return self._tokenize(self.render_prompt(record), [], tiles)
+
+    def render_prompt(self, record: Record) -> str:
+        """The text of that prompt, with one placeholder token per image."""
         if record.turns[-1].role != "assistant":
             record = replace(record, turns=(*record.turns, Turn("assistant", "")))
         text, spans = self.render(record)
-        return self._tokenize(text[: spans[-1][0]], [], tiles)
+        return text[: spans[-1][0]]
 
     def render(self, record: Record) -> tuple[str, list[tuple[int, int]]]:
         """The conversation as text with one placeholder token per image, and the character

@@ -31,11 +31,17 @@ class Pieces:
 def read_pieces(content: Any, shown: int, where: str) -> Pieces:
     """The pieces of a message; `shown` images came before it, and names of unread keys begin
     with `where`.
+
+    Images at the start of a message get a line each, as LLaVA's rows have them, so that a model
+    trained on either layout is asked in the form that it knows.
     """
     pieces = Pieces()
     for piece in content if isinstance(content, list) else [content]:
         fields = {"text": piece} if isinstance(piece, str) else piece
         kind = _kind(fields)
+        leading = not pieces.text.replace(IMAGE_MARK, "").strip()
+        if leading and pieces.text.endswith(IMAGE_MARK) and not _begins_blank(kind, fields):
+            pieces.text += "\n"
         if kind == "text":
             pieces.text += fields["text"]
             pieces.unread += unread_keys(fields, ("type", "text"), where)
@@ -45,6 +51,11 @@ def read_pieces(content: Any, shown: int, where: str) -> Pieces:
             pieces.text += IMAGE_MARK
             _take_image(fields, pieces, where)
     return pieces
+
+
+def _begins_blank(kind: str, piece: Mapping[str, Any]) -> bool:
+    """Whether a piece is a text that is empty or begins with a blank of its own."""
+    return kind == "text" and (not piece["text"] or piece["text"][0].isspace())
 
 
 def _kind(piece: Any) -> str:

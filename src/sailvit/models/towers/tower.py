@@ -110,7 +110,9 @@ class Tower(nn.Module):
 
     def normalised(self, tiles: torch.Tensor) -> torch.Tensor:
         """Tiles uint8[I, C, H, W] as the normalised pixels float[I, C, H, W] of the model."""
-        return (tiles.to(self.mean.dtype) - self.mean) / self.std
+        pixels = (tiles.to(self.mean.dtype) - self.mean) / self.std
+        # In float32 up to here also where the weights are not: bf16 has too few colours.
+        return pixels.to(self.model.dtype)
 
     def inputs(self, tiles: torch.Tensor) -> dict[str, Any]:
         """The model's keyword inputs for tiles uint8[I, C, H, W]."""

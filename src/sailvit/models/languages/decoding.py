@@ -1,9 +1,12 @@
-"""Plain greedy decoding, whatever a checkpoint's generation config asks for."""
+"""Decoding as the caller asks for it, greedy by default, whatever a checkpoint's generation
+config asks for.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
@@ -28,23 +31,24 @@ def end_tokens(
 
 
 @contextmanager
-def plain_greedy(
-    language: PreTrainedModel, *, longest: int, ends: Collection[int], padding: int
+def plain_generation(
+    language: PreTrainedModel,
+    *,
+    longest: int,
+    ends: Collection[int],
+    padding: int,
+    options: Mapping[str, Any] | None = None,
 ) -> Iterator[GenerationConfig]:
-    """The config of greedy decoding of at most `longest` tokens, which replaces the language's
-    own meanwhile.
+    """The config of decoding at most `longest` tokens, which replaces the language's own
+    meanwhile: greedy, except for what `options` of a GenerationConfig say.
 
     It has to: `generate` fills what a given config leaves open from the language's own
     (repetition penalty, bad words, forced tokens, beams).
     """
     own = language.generation_config
-    plain = GenerationConfig(
-        max_new_tokens=longest,
-        do_sample=False,
-        num_beams=1,
-        eos_token_id=sorted(ends) or None,
-        pad_token_id=padding,
-    )
+    values: dict[str, Any] = {"do_sample": False, "num_beams": 1, "max_new_tokens": longest}
+    values |= {"eos_token_id": sorted(ends) or None, "pad_token_id": padding}
+    plain = GenerationConfig(**{**values, **(options or {})})
     language.generation_config = plain
     try:
         yield plain

@@ -13,7 +13,7 @@ from transformers import GenerationConfig
 from sailvit.core.records import Record, Turn
 from sailvit.data.processing.collate import collate
 from sailvit.data.processing.processor import Processor
-from sailvit.evaluation.answers import answer
+from sailvit.inference.answers import answer
 from sailvit.models.loading.build import ModelBundle
 from tiny_parts import Parts, mixed_records
 

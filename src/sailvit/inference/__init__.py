@@ -1,0 +1,1 @@
+"""Asking a trained model: prompts from chat messages, generation, streaming, and serving."""

@@ -1,0 +1,99 @@
+"""Visual tokens of images: tower and connector run once per image, however often it is asked
+about.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from hashlib import blake2b
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from sailvit.core.errors import DataError
+from sailvit.core.layout import VisualLayout
+from sailvit.core.records import ImageLike
+from sailvit.data.processing.images import load_image, tile_image
+from sailvit.models.structure.mllm import MLLM
+
+KEPT = 256 << 20
+"""Most bytes of visual tokens that are kept for later questions: about 70 images of 12 tiles
+with 256 tokens of 1,024 numbers in bf16."""
+TILES = 32
+"""Most tiles that go through the tower at the same time; more would take memory and gain no
+speed."""
+
+
+class VisualTokens:
+    """Visual tokens of images, each computed once and kept while memory for it is left.
+
+    Two images are the same when their files or pixels are, byte by byte.
+    """
+
+    def __init__(self, mllm: MLLM, layout: VisualLayout, *, most_bytes: int = KEPT) -> None:
+        self._mllm = mllm
+        self._layout = layout
+        self._most = most_bytes
+        self._kept: OrderedDict[bytes, torch.Tensor] = OrderedDict()
+        self.computed = 0
+        """Tiles that went through the tower so far."""
+
+    @torch.no_grad()
+    def __call__(self, images: Sequence[ImageLike]) -> list[torch.Tensor]:
+        """The visual tokens float[I, V, D] of each image, I tiles of V tokens.
+
+        Raises:
+            DataError: an image cannot be read.
+        """
+        keys = [_key(image) for image in images]
+        known = {key: self._kept[key] for key in keys if key in self._kept}
+        new = {key: image for key, image in zip(keys, images, strict=True) if key not in known}
+        made = self._compute([tile_image(load_image(i), self._layout) for i in new.values()])
+        known |= dict(zip(new, made, strict=True))
+        self._keep(known)
+        return [known[key] for key in keys]
+
+    def _compute(self, cuts: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        if not cuts:
+            return []
+        tiles = torch.cat(tuple(cuts))
+        self.computed += len(tiles)
+        device = self._mllm.device
+        parts = [self._mllm.visual(part.to(device)) for part in torch.split(tiles, TILES)]
+        # Copies, or one image that is kept would keep the memory of all.
+        return [part.clone() for part in torch.split(torch.cat(parts), [len(cut) for cut in cuts])]
+
+    def _keep(self, used: dict[bytes, torch.Tensor]) -> None:
+        for key, visual in used.items():
+            self._kept[key] = visual
+            self._kept.move_to_end(key)
+        total = sum(visual.nbytes for visual in self._kept.values())
+        while total > self._most:
+            total -= self._kept.popitem(last=False)[1].nbytes
+
+
+def _key(image: ImageLike) -> bytes:
+    """A hash of the image's file or pixels."""
+    digest = blake2b(digest_size=16)
+    if isinstance(image, Path):
+        image = _read(image)
+    if isinstance(image, bytes):
+        digest.update(b"file")
+        digest.update(image)
+    else:
+        pixels = image if isinstance(image, np.ndarray) else image.pixels()
+        digest.update(repr(pixels.shape).encode())
+        digest.update(np.ascontiguousarray(pixels).data)
+    return digest.digest()
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise DataError(
+            f"image {path} cannot be read ({error.strerror}); check its path and mode",
+            kind="missing file",
+        ) from error
