@@ -21,6 +21,7 @@ from sailvit.core.errors import RunError
 from sailvit.core.ownership import is_run, manifest_of
 from sailvit.core.recipe import Recipe
 from sailvit.core.run import RunFolder, write_json
+from sailvit.distributed.processes import my_device
 from sailvit.evaluation.scores import evaluation_json
 from sailvit.evaluation.world import as_question, embedding_rows, held_out, image_features
 from sailvit.inference.answers import answer
@@ -31,6 +32,7 @@ from sailvit.report.page import write_report
 from sailvit.synthetic.world.answers import is_correct
 from sailvit.synthetic.world.tasks import EVAL_TASKS
 from sailvit.training.callbacks.claim import Claim, claimed
+from sailvit.training.stages.precision import settled
 
 QUICK = {"demo": (400, 400, 400), "demo-target": (300, 300)}
 """Samples per stage of the quick demo: enough to run every step, far too few to learn."""
@@ -57,6 +59,9 @@ def run_demo(folder: RunFolder, size: DemoSize, seed: int, screen: Screen) -> di
     # are shared between two trainings instead.
     before, threads = torch.get_num_threads(), max(1, (os.cpu_count() or 2) // 2)
     refining = load_recipe("demo", [f"seed={seed}", *size.overrides("demo")])
+    # Once for all three trainings: two that measured for themselves could differ, and then the
+    # tower would not be all that base and refined differ in.
+    refining = settled(refining, my_device())
     _refuse_other_run(folder, refining.name)
     with claimed(folder, "overwrite", len(refining.stages)) as claim:
         claim.begin()
@@ -101,7 +106,7 @@ class DemoRun:
 def _run(demo: DemoRun, screen: Screen) -> dict[str, Any]:
     began = time.perf_counter()
     folder, size, seed, refining = demo.folder, demo.size, demo.seed, demo.refining
-    target = [f"seed={seed + 1}", *size.overrides("demo-target")]
+    target = [f"seed={seed + 1}", f"precision={refining.precision}", *size.overrides("demo-target")]
     beside = TrainingBeside(
         target, refining.model.tower, RunFolder(folder.path / "target" / "base"), demo.threads
     )

@@ -13,7 +13,6 @@ from pathlib import Path
 from string import Template
 
 import numpy as np
-import torch
 
 from sailvit.core.errors import DataError, RecipeError
 from sailvit.core.formatting import counted
@@ -22,6 +21,7 @@ from sailvit.core.recipe import ConnectorConfig, ConnectorKind, ModelConfig, Rec
 from sailvit.core.records import Source
 from sailvit.data.sources import open_source
 from sailvit.data.sources.detect import detect
+from sailvit.distributed.processes import my_device
 from sailvit.models.languages.positions import table_length
 from sailvit.models.loading.build import MetaModel, build
 from sailvit.preflight.memory import estimate_memory
@@ -248,7 +248,7 @@ def _measure(sources: dict[str, Source], model: MetaModel) -> _Measured:
 
 def _fitted(values: dict[str, str], measured: _Measured, model: MetaModel) -> str:
     """The text with the largest pack and micro-batch that fit this machine's memory."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = my_device()
     free = free_memory(device)
     floor = _power(max(measured.p95, model.layout.tokens_per_tile))
     sequence = max(min(_power(4 * measured.p95), PACK[1]), PACK[0], floor)

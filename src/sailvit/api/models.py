@@ -10,6 +10,7 @@ import torch
 from sailvit.core.errors import RunError
 from sailvit.core.recipe import PARTS, Recipe
 from sailvit.core.run import RunFolder
+from sailvit.distributed.processes import my_device
 from sailvit.inference.model import RunModel
 from sailvit.models.loading.build import ModelBundle, build
 from sailvit.models.loading.quiet import quietly
@@ -96,7 +97,7 @@ def load_bundle(
         update["trust_remote_code"] = trust_remote_code
     with quietly():
         bundle = build(recipe.model.model_copy(update=update), recipe.seed)
-    bundle.mllm.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    bundle.mllm.to(device or my_device())
     return bundle
 
 

@@ -14,6 +14,7 @@ from sailvit.core.recipe import ModelConfig
 from sailvit.core.run import RunFolder
 from sailvit.data.processing.given import as_image
 from sailvit.data.processing.images import load_image, tile_image
+from sailvit.distributed.processes import my_device
 from sailvit.models.loading.parts import load_tower as build_tower
 from sailvit.models.loading.quiet import quietly
 from sailvit.models.towers.tower import Tower
@@ -94,7 +95,7 @@ def load_tower(
             trust_remote_code=trust_remote_code,
         )
         tower, _ = build_tower(config)
-        tower.eval().to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        tower.eval().to(device or my_device())
         return ImageTower(tower)
 
 

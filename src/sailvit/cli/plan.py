@@ -14,7 +14,6 @@ from sailvit.cli.terminal.options import Set
 from sailvit.core.formatting import MISSING, counted, duration, flop_rate, short, size
 
 if TYPE_CHECKING:
-    import torch
     from rich.console import Console
     from rich.table import Table
 
@@ -98,6 +97,7 @@ def _measured(console: Console, recipe: Recipe, made: Plan, mfu: float) -> dict[
     from rich.markup import escape
 
     from sailvit.core.errors import SailvitError
+    from sailvit.distributed.processes import my_device
     from sailvit.models.loading.quiet import quiet_libraries
     from sailvit.preflight.bench import quick_speeds
 
@@ -109,7 +109,7 @@ def _measured(console: Console, recipe: Recipe, made: Plan, mfu: float) -> dict[
     speed = mfu * _peak(recipe.precision)[0]
     try:
         with console.status("training every stage for some seconds"):
-            return quick_speeds(recipe, made, speed, device=_device())
+            return quick_speeds(recipe, made, speed, device=my_device())
     except SailvitError as error:
         console.print(f"[yellow]note[/yellow] not measured: {escape(str(error))}", highlight=False)
         return {}
@@ -234,22 +234,18 @@ def storage_line(storage: Storage) -> str:
     )
 
 
-def _device() -> torch.device:
-    import torch
-
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
 def _for_this_device(recipe: Recipe) -> Recipe:
+    from sailvit.distributed.processes import my_device
     from sailvit.training.stages.precision import settled
 
-    return settled(recipe, _device())
+    return settled(recipe, my_device())
 
 
 def _peak(precision: Precision, tflops: float | None = None) -> tuple[float, str]:
     """FLOP/s of one device, and where the number comes from."""
+    from sailvit.distributed.processes import my_device
     from sailvit.models.measures.peak import device_peak
 
     if tflops:
         return tflops * 1e12, "given"
-    return device_peak(_device(), precision), "measured here"
+    return device_peak(my_device(), precision), "measured here"

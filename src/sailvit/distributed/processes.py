@@ -41,6 +41,11 @@ def process_group() -> Iterator[None]:
         dist.destroy_process_group()
 
 
+def my_device() -> torch.device:
+    """The GPU that this process computes on, or the CPU where there is none."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
 def barrier() -> None:
     """Wait until every process is here; for use before one of them changes files that others
     read.

@@ -24,7 +24,7 @@ from sailvit.data.lengths.measuring import Progress, mark_stale, measure_all
 from sailvit.data.loading.loader import Loader
 from sailvit.data.processing.processor import Processor
 from sailvit.data.rows.keys import unread_line
-from sailvit.distributed.processes import agreed, arrive, barrier, broadcast, rank, world
+from sailvit.distributed.processes import agreed, arrive, barrier, broadcast, my_device, rank, world
 from sailvit.models.languages.positions import table_length
 from sailvit.models.loading.build import ModelBundle, build
 from sailvit.models.measures.flops import flops_model
@@ -79,7 +79,7 @@ class Trainer:
         device: torch.device | None = None,
         progress: Progress | None = None,
     ) -> None:
-        self.device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.device = device or my_device()
         asked, recipe = recipe, settled(recipe, self.device, folder)
         self.recipe, self.folder = recipe, folder
         self._announce = announce

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
 
 from sailvit.core.errors import ModelError
+from sailvit.distributed.processes import my_device
 from sailvit.models.loading.parts import resolve_source
 
 
@@ -38,7 +39,7 @@ class DualEncoder:
                 " their features, such as CLIP or SigLIP"
             )
         self._length = int(text.max_position_embeddings)
-        self._device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self._device = device or my_device()
         self._model = model.to(self._device).eval()
 
     @torch.inference_mode()
