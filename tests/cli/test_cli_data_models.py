@@ -135,7 +135,7 @@ def test_nothing_usable_is_an_exit_code(drawn, tmp_path):
         assert "6 answers without a score" in run(
             "judge", drawn, "--out", tmp_path / "s.jsonl", *words, code=1
         )
-        assert "6 answers were no list" in run(
+        assert "6 replies without a list" in run(
             "qa", drawn, "--out", tmp_path / "q.jsonl", *words, code=1
         )
 
@@ -177,7 +177,7 @@ def test_a_run_of_ours_can_be_the_judge(drawn, tmp_path, parts):
         3,
     )
     first = run(*words, code=1)
-    assert "1 requests" in first
+    assert "1 request (" in first
     lines = (tmp_path / "s.jsonl").read_text().splitlines()
     assert [json.loads(line)["error"] for line in lines] == [
         "no single answer on the scale 1-5"

@@ -105,7 +105,9 @@ def test_measured_times_stand_beside_the_estimate(parts: Parts, tmp_path: Path):
     assert max(map(len, tables)) <= 80
     assert "estimated" in text
     assert "measured" in text
-    assert re.search(r"Measured: \d+ steps here with random weights, x 2; MFU coarse", text)
+    assert re.search(
+        r"Measured: \d+ steps here with random weights, for 2 devices; MFU coarse", text
+    )
     all_stages = next(line for line in tables if line.startswith("│ all"))
     assert len(re.findall(r"\d s", all_stages)) == 2, all_stages
 

@@ -127,7 +127,7 @@ def test_train_writes_the_run_and_its_report(cli: Cli, tiny: Path, tmp_path: Pat
         "loads tower /",
         "parameters: tower ",
         "stage 1/2 coarse trains connector x1",
-        "peak rate 0.0005",
+        "peak learning rate 0.0005",
         "holds",
         "report.html",
     ):

@@ -29,7 +29,7 @@ LINE: dict[str, Any] = {
     "lr": {"tower": 1e-4, "connector": 2e-4}, "loss": {"next_token": 2.0, "contrastive": 5.0}, "grad_norm": 1.5,
     "seconds": 2.0, "wait": 0.5, "samples_per_s": 160.0, "answer_tokens_per_s": 2000.0, "mfu": 0.25, "skipped": False,
 }  # fmt: skip
-LOOK: dict[str, Any] = {
+POINT: dict[str, Any] = {
     "stage_index": 0, "step": 1, "cka": 0.987, "perplexity": 12.5, "seconds": 1.0, "share": 0.011,
     "affinity": {"nearest": 0.5, "wasserstein": 2.0, "mean": 3.0}, "gradient": {"tower": 0.7, "connector": 1.2},
     "update": {"tower": 2e-5, "connector": 3e-4},
@@ -58,7 +58,7 @@ def so_far(**changes: Any) -> RunSoFar:
             },
             {"event": "rollback", "stage": "fine", "step": 50, "to_step": 40, "samples": []},
         ],
-        "looks": [{**LOOK, "cka": 1.0}, LOOK],
+        "monitoring": [{**POINT, "cka": 1.0}, POINT],
         "proofs": [{"ok": True}],
         "left_out": {"web": Counter(image=3)},
     }
@@ -92,15 +92,15 @@ def test_states_are_told_apart():
     assert "complete" in drawn(so_far(complete=True), 80)
     assert "silent for 1 h 0 min" in drawn(so_far(quiet=3600.0), 80)
     assert "no step yet" in drawn(
-        so_far(quiet=None, stages=[StageSoFar("coarse", 0)], looks=[], events=[]), 80
+        so_far(quiet=None, stages=[StageSoFar("coarse", 0)], monitoring=[], events=[]), 80
     )
     assert "1 of 2 FAIL" in drawn(so_far(proofs=[{"ok": True}, {"ok": False}]), 80)
 
 
-def test_a_run_without_looks_plan_or_progress_is_shown_too():
+def test_a_run_without_monitoring_plan_or_progress_is_shown_too():
     stage = StageSoFar("fine", 0)
     stage.take({key: value for key, value in LINE.items() if key != "done"})
-    text = drawn(so_far(stages=[stage], looks=[], events=[], proofs=[], left_out={}), 80)
+    text = drawn(so_far(stages=[stage], monitoring=[], events=[], proofs=[], left_out={}), 80)
     assert "ETA" not in text
     assert "CKA" not in text
 
@@ -230,6 +230,17 @@ def test_ctrl_c_ends_it_quietly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 def test_a_folder_without_a_run_is_refused(tmp_path: Path):
     result = CliRunner().invoke(app, ["watch", str(tmp_path), "--once"])
     assert "holds no run yet" in str(result.exception)
+
+
+@pytest.mark.usefixtures("held")
+def test_a_run_that_is_still_measuring_is_said_to_begin(tmp_path: Path):
+    result = CliRunner().invoke(app, ["watch", str(tmp_path), "--once"])
+    assert "still measuring data or loading parts" in str(result.exception)
+
+
+def test_norms_have_columns_only_where_some_were_measured():
+    assert "update / weight" in drawn(so_far(), 120)
+    assert "update / weight" not in drawn(so_far(monitoring=[]), 120)
 
 
 def test_it_runs_without_torch(tmp_path: Path):

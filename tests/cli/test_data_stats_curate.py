@@ -66,7 +66,7 @@ def test_stats_as_table_json_and_page(rows: Path, tmp_path: Path):
         "en 81.8 %, de 18.2 %",
     ):
         assert expected in text
-    assert "1 images byte for byte" in text
+    assert "1 image byte for byte" in text
     assert "1 unreadable" in text
     assert "rows at 5" in text
     values = json.loads((tmp_path / "s.json").read_text())

@@ -115,7 +115,7 @@ def test_with_a_tokenizer_lengths_are_those_of_training(folder: Path, tmp_path: 
     LANGUAGES["qwen3"].save_pretrained(language)
     byte_tokenizer(CHATML).save_pretrained(language)
     made = plan(recipe(folder, model={"tower": str(folder / "tower"), "language": str(language)}))
-    assert "their tokenizer" in made.stages[0].sample.basis
+    assert "by the language's tokenizer" in made.stages[0].sample.basis
     assert made.stages[0].sample.tokens > made.stages[0].sample.answers > 0
 
 

@@ -46,7 +46,7 @@ def values(**changes: object) -> dict:
     }
     given = {
         "sources": [{"name": "set <one>", "records": 9, "fingerprint": "abc"}],
-        "looked_at": 9,
+        "read": 9,
         "records": 8,
         "images": 8,
         "unreadable": {"image": 1},

@@ -74,7 +74,7 @@ def begun(tmp_path: Path, *, plan: bool = True) -> RunFolder:
 
 
 def test_a_run_in_progress_shows_where_it_stands(tmp_path: Path):
-    seen = Follower(begun(tmp_path)).look()
+    seen = Follower(begun(tmp_path)).read()
     assert [(stage.name, stage.finished, stage.done) for stage in seen.stages] == [
         ("coarse", True, 1.0), ("fine", False, 0.5), ("c", False, 0.0)
     ]  # fmt: skip
@@ -93,7 +93,7 @@ def test_a_run_in_progress_shows_where_it_stands(tmp_path: Path):
 def test_the_share_done_is_the_runs_own_where_it_says_so(tmp_path: Path):
     run = begun(tmp_path, plan=False)
     follower = Follower(run)
-    assert follower.look().stages[1].done is None
+    assert follower.read().stages[1].done is None
     line = {
         **json.loads(run.metrics.read_text().splitlines()[-1]),
         "step": 21,
@@ -101,7 +101,7 @@ def test_the_share_done_is_the_runs_own_where_it_says_so(tmp_path: Path):
         "skipped": True,
     }
     append_line(run.metrics, line)
-    stage = follower.look().stage
+    stage = follower.read().stage
     assert stage is not None
     assert (stage.done, stage.skipped) == (0.75, 1)
     assert stage.left == pytest.approx(stage.seconds / 3)
@@ -110,11 +110,11 @@ def test_the_share_done_is_the_runs_own_where_it_says_so(tmp_path: Path):
 def test_a_resumed_run_is_read_again_from_its_beginning(tmp_path: Path):
     run = begun(tmp_path)
     follower = Follower(run)
-    follower.look()
+    follower.read()
     kept = run.metrics.read_text().splitlines(keepends=True)[:50]
     (tmp_path / "draft").write_text("".join(kept))
     (tmp_path / "draft").replace(run.metrics)
-    stage = follower.look().stage
+    stage = follower.read().stage
     assert stage is not None
     assert (stage.last["step"], len(stage.columns["padding"])) == (10, 10)
 
@@ -125,11 +125,11 @@ def test_a_run_is_complete_when_every_stage_is_done(tmp_path: Path):
     manifest = read_json(run.manifest)
     manifest["stages"] = [{"index": index, "name": name} for index, name in enumerate("abc")]
     write_json(run.manifest, manifest)
-    assert follower.look().complete
+    assert follower.read().complete
     old = write_run(tmp_path / "old", steps=3)
-    assert Follower(old).look().complete
+    assert Follower(old).read().complete
     old.state.mkdir()
-    assert not Follower(old).look().complete, (
+    assert not Follower(old).read().complete, (
         "without a plan, a state means that there is more to come"
     )
 
@@ -137,24 +137,24 @@ def test_a_run_is_complete_when_every_stage_is_done(tmp_path: Path):
 def test_what_was_left_out_is_counted_over_all_ranks(tmp_path: Path):
     run = begun(tmp_path)
     follower = Follower(run)
-    assert follower.look().left_out == {}
+    assert follower.read().left_out == {}
     bad: dict[str, Any] = {"stage_index": 0, "step": 1, "source": "web", "kind": "image"}
     bad |= {"position": 7, "reason": "it is cut"}
     append_line(run.path / "quarantine.jsonl", bad)
     append_line(run.path / "quarantine-3.jsonl", {**bad, "count": 4, "rank": 3})
-    assert follower.look().left_out == {"web": {"image": 5}}
+    assert follower.read().left_out == {"web": {"image": 5}}
     append_line(run.path / "quarantine-3.jsonl", {**bad, "kind": "text", "rank": 3})
-    assert follower.look().left_out == {"web": {"image": 5, "text": 1}}
+    assert follower.read().left_out == {"web": {"image": 5, "text": 1}}
 
 
 def test_silence_is_measured_from_the_last_step(tmp_path: Path):
     run = begun(tmp_path)
     hour_ago = time.time() - 3600
     os.utime(run.metrics, (hour_ago, hour_ago))
-    quiet = Follower(run).look().quiet
+    quiet = Follower(run).read().quiet
     assert quiet == pytest.approx(3600, abs=60)
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path: Path):
     with pytest.raises(RunError, match=r"no run.*manifest\.json"):
-        Follower(RunFolder(tmp_path)).look()
+        Follower(RunFolder(tmp_path)).read()

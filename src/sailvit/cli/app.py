@@ -53,7 +53,9 @@ def _tell_version(wanted: bool) -> None:
 def about(
     tell_version: Annotated[
         bool,
-        typer.Option("--version", is_eager=True, callback=_tell_version, help="Tell the version."),
+        typer.Option(
+            "--version", is_eager=True, callback=_tell_version, help="Show the version and exit."
+        ),
     ] = False,
 ) -> None:
     """Refine any pretrained ViT in stages against a small LLM; keep the ViT for MLLMs."""

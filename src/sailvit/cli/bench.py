@@ -35,7 +35,10 @@ def about() -> None:
 
 @bench.command()
 def train(
-    recipe: Annotated[str, typer.Argument(help="A recipe file, or the name of a shipped recipe.")],
+    recipe: Annotated[
+        str,
+        typer.Argument(metavar="RECIPE", help="A recipe file, or the name of a shipped recipe."),
+    ],
     overrides: Set = None,
     steps: Annotated[int, typer.Option(min=1, help="Steps measured per stage.")] = 10,
     warmup: Annotated[int, typer.Option(min=1, help="Steps before them that are not.")] = 3,
@@ -73,12 +76,17 @@ def train(
         write_output(json, dumps(dataclasses.asdict(speed), indent=1, ensure_ascii=False) + "\n")
 
 
+def _where(speed: Speed) -> str:
+    return f"{speed.processes} x {speed.device}" if speed.processes > 1 else f"one {speed.device}"
+
+
 def speed_table(speed: Speed) -> Table:
     """One row per stage."""
     from rich.table import Table
 
     table = Table(
-        title=f"{speed.recipe} on {speed.processes} x {speed.device}", title_justify="left"
+        title=f"{speed.recipe} on {_where(speed)}",
+        title_justify="left",
     )
     table.add_column("stage")
     headings = ["samples/s", "answer tokens/s", "MFU", "memory", "waiting"]

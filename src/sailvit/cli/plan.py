@@ -24,7 +24,10 @@ if TYPE_CHECKING:
 
 
 def plan(
-    recipe: Annotated[Path, typer.Argument(help="Recipe file, or the name of a shipped recipe.")],
+    recipe: Annotated[
+        Path,
+        typer.Argument(metavar="RECIPE", help="A recipe file, or the name of a shipped recipe."),
+    ],
     overrides: Set = None,
     tflops: Annotated[
         float | None,
@@ -35,9 +38,10 @@ def plan(
     mfu: Annotated[
         float, typer.Option(min=0.01, max=1, help="Share of the peak that training reaches.")
     ] = 0.4,
-    devices: Annotated[int, typer.Option(min=1, help="Number of devices.")] = 1,
+    devices: Annotated[int, typer.Option(min=1, help="Devices that train together.")] = 1,
     check: Annotated[
-        bool, typer.Option("--check", help="Kept for scripts: problems always exit with 1.")
+        bool,
+        typer.Option("--check", hidden=True, help="Does nothing: problems always exit with 1."),
     ] = False,
     weights: Annotated[
         bool,
@@ -65,7 +69,10 @@ def plan(
         speeds = _measured(console, loaded, made, mfu) if measure else {}
         peak, given = _peak(loaded.precision, tflops)
         _show(console, made, peak * mfu * devices, _times(made, speeds, devices))
-        console.print(f"Time at {flop_rate(peak)} ({given}) x {devices} x MFU {mfu:g}.")
+        console.print(
+            f"Time: {counted(devices, 'device')} of {flop_rate(peak)} ({given}) at MFU {mfu:g}.",
+            highlight=False,
+        )
         _tell_basis(console, speeds, devices)
     proved = not weights or _prove(console, loaded)
     if made.problems:
@@ -130,7 +137,7 @@ def _tell_basis(console: Console, speeds: Mapping[str, StageSpeed], devices: int
         steps = counted(sum(speed.steps for speed in speeds.values()), "step")
         reached = ", ".join(f"{name} {speed.mfu:.2g}" for name, speed in speeds.items())
         console.print(
-            f"Measured: {steps} here with random weights, x {devices}; MFU {reached}."
+            f"Measured: {steps} here with random weights, for {counted(devices, 'device')}; MFU {reached}."
             " Checkpoints, monitoring and evaluation come on top.",
             highlight=False,
         )
@@ -147,7 +154,7 @@ def _show(
     )
     console.print(stages_table(made, speed, measured))
     for basis in dict.fromkeys(stage.sample.basis for stage in made.stages):
-        console.print(f"Mean sample: {basis}.")
+        console.print(f"Tokens per sample: {basis}.")
     console.print("Memory is per device, unsharded.")
     if made.storage is not None:
         console.print(storage_line(made.storage), highlight=False)

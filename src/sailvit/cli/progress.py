@@ -53,7 +53,7 @@ class ProgressCallback(Callback):
         )
         self._console.print(
             f"[bold]{place} {run.stage.name}[/bold] trains {trained},"
-            f" peak rate {run.stage.optim.lr:g}",
+            f" peak learning rate {run.stage.optim.lr:g}",
             highlight=False,
         )
         asked = run.stage.length.samples

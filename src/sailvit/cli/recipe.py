@@ -76,7 +76,7 @@ def formats() -> None:
     """List the formats of data that a recipe can name, with an example of each."""
     for name, example in FORMAT_EXAMPLES.items():
         typer.echo(f"{name:14}{example}")
-    typer.echo("\nThese stand under `sources` in a recipe; docs/data.md tells the options.")
+    typer.echo("\nThese stand under `sources` in a recipe; docs/data.md lists their options.")
 
 
 def towers() -> None:

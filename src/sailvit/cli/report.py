@@ -9,7 +9,7 @@ from sailvit.core.run import RunFolder
 
 
 def report(
-    run: Annotated[Path, typer.Argument(help="Run folder, for instance runs/demo.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder, for instance runs/demo.")],
     evaluation: Annotated[
         Path | None,
         typer.Option(help="Run folder that holds evaluation.json and affinity.json, when another."),

@@ -14,7 +14,10 @@ from sailvit.recipes.loader import load_recipe
 
 
 def train(
-    recipe: Annotated[str, typer.Argument(help="A recipe file, or the name of a shipped recipe.")],
+    recipe: Annotated[
+        str,
+        typer.Argument(metavar="RECIPE", help="A recipe file, or the name of a shipped recipe."),
+    ],
     overrides: Set = None,
     run: Annotated[
         Path | None, typer.Option(help="Run folder; runs/<recipe name> when left out.")

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def watch(
-    run: Annotated[Path, typer.Argument(help="Run folder, for instance runs/demo.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder, for instance runs/demo.")],
     once: Annotated[
         bool, typer.Option("--once", help="Print how the run stands, and end.")
     ] = False,
@@ -32,7 +32,7 @@ def watch(
     console = Console()
     follower = Follower(RunFolder(run))
     if once or not console.is_terminal:
-        seen = follower.look()
+        seen = follower.read()
         console.print(picture(seen, console.width))
         console.print(ending(seen), highlight=False, soft_wrap=True, end="")
         return
@@ -41,12 +41,12 @@ def watch(
         """The run as it was seen, in a terminal that may have changed its size."""
         return picture(seen, console.width, console.height - 1)
 
-    seen = follower.look()
+    seen = follower.read()
     with Live(drawn(), console=console, auto_refresh=False) as live:
         try:
             while seen.ended is None:
                 time.sleep(every)
-                seen = follower.look()
+                seen = follower.read()
                 live.update(drawn(), refresh=True)
         except KeyboardInterrupt:
             return

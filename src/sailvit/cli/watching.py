@@ -80,7 +80,7 @@ def _picture(run: RunSoFar, width: int, level: int) -> RenderableType:
     left = [*_losses(run.stage, column), *_speed(run.stage, column, brief=level >= 2)]
     right = [
         *(_parts(run) if level < 4 else ()),
-        *(_looks(run, column) if level < 3 else ()),
+        *(_monitoring(run, column) if level < 3 else ()),
         *_happenings(run),
     ]
     if level:
@@ -204,36 +204,41 @@ def _parts(run: RunSoFar) -> Iterable[RenderableType]:
     stage = run.stage
     if stage is None:
         return []
-    looks = [
-        look for look in run.looks if "gradient" in look and look["stage_index"] == stage.index
+    points = [
+        point
+        for point in run.monitoring
+        if "gradient" in point and point["stage_index"] == stage.index
     ]
-    norms: dict[str, Any] = looks[-1] if looks else {}
-    table = _table("part", "learning rate", "gradient", "update / weight")
+    norms: dict[str, Any] = points[-1] if points else {}
+    # Columns of norms only where the stage has measured some: a small run never does.
+    kinds = {"gradient": "gradient", "update": "update / weight"} if norms else {}
+    table = _table("part", "learning rate", *kinds.values())
     for part, rate in stage.last["lr"].items():
-        told = [norms.get(kind, {}).get(part) for kind in ("gradient", "update")]
+        told = [norms.get(kind, {}).get(part) for kind in kinds]
         table.add_row(
             part, f"{rate:.3g}", *("" if value is None else f"{value:.2g}" for value in told)
         )
     return [table, Text()]
 
 
-def _looks(run: RunSoFar, width: int) -> Iterable[RenderableType]:
+def _monitoring(run: RunSoFar, width: int) -> Iterable[RenderableType]:
     """Drift, perplexity and affinity over the whole run."""
-    if not run.looks:
+    if not run.monitoring:
         return []
-    last = run.looks[-1]
+    last = run.monitoring[-1]
     series = {
-        "tower like the base (CKA)": [look["cka"] for look in run.looks],
-        "perplexity of texts": [look["perplexity"] for look in run.looks],
+        "tower like the base (CKA)": [point["cka"] for point in run.monitoring],
+        "perplexity of texts": [point["perplexity"] for point in run.monitoring],
         "images to words (nearest)": [
-            (look["affinity"] or {}).get("nearest") for look in run.looks
+            (point["affinity"] or {}).get("nearest") for point in run.monitoring
         ],
     }
     rows = []
     for label, found in series.items():
         values = [value for value in found if value is not None]
         rows += [(label, f"{values[-1]:.4g}", values)] if values else []
-    title = f"{counted(len(run.looks), 'point')}, {percent(last['share'])} of the time"
+    times = counted(len(run.monitoring), "time")
+    title = f"monitored {times}, {percent(last['share'])} of the run"
     return _lines(title, rows, width)
 
 
@@ -250,7 +255,8 @@ def _happenings(run: RunSoFar) -> Iterable[RenderableType]:
         table.add_row("[dim]proofs[/dim]", verdict)
     if skipped := sum(stage.skipped for stage in run.stages):
         table.add_row(
-            "[dim]skipped[/dim]", f"[yellow]{skipped} steps that were not finite[/yellow]"
+            "[dim]skipped[/dim]",
+            f"[yellow]{counted(skipped, 'step')} without a finite loss[/yellow]",
         )
     for line in _events(run.events):
         table.add_row("[dim]events[/dim]", line)

@@ -26,12 +26,12 @@ def about() -> None:
 
 @world.command()
 def pretrain(
-    out: Annotated[Path, typer.Argument(help="Folder for the two checkpoints.")] = Path(
-        "runs/world"
-    ),
+    out: Annotated[
+        Path, typer.Argument(metavar="OUT", help="Folder for the two checkpoints.")
+    ] = Path("runs/world"),
     overrides: Set = None,
 ) -> None:
-    """Train the demo's base language and base tower; about 20 minutes on 2 cores."""
+    """Train the demo's base language and base tower; about half an hour on 2 cores."""
     from rich.console import Console
 
     from sailvit.api.running import train_claimed

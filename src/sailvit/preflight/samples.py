@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from sailvit.core.batch import IGNORED
 from sailvit.core.errors import DataError
+from sailvit.core.formatting import counted
 from sailvit.core.records import Record, Source, Turn
 from sailvit.data.processing.images import tile_count
 from sailvit.data.processing.processor import Processor
@@ -67,14 +68,18 @@ def measured_sample(source: Source, model: MetaModel, sequence: int) -> MeanSamp
         raise failure or DataError("it holds no records; point it at a file that has some")
     tokens = [row[1] for row in rows]
     means = [sum(column) / len(rows) for column in zip(*rows, strict=True)]
-    how = "their tokenizer" if model.tokenizer else f"{CHARACTERS:.0f} characters per token"
+    how = (
+        "by the language's tokenizer"
+        if model.tokenizer
+        else f"taken as one per {CHARACTERS:.0f} characters, as the tokenizer is not here"
+    )
     return MeanSample(
         tiles=means[0],
         tokens=means[1],
         squares=sum(length**2 for length in tokens) / len(tokens),
         answers=means[2],
         captions=means[3],
-        basis=f"{len(rows)} records per source, {how}",
+        basis=f"mean of {counted(len(rows), 'record')} per source, {how}",
     )
 
 

@@ -98,7 +98,7 @@ class RunSoFar:
     """Seconds since the last step was written; None: no step yet."""
     events: list[dict[str, Any]]
     """Spikes, rollbacks and decisions of the learning-rate search."""
-    looks: list[dict[str, Any]]
+    monitoring: list[dict[str, Any]]
     """Lines of monitoring.jsonl."""
     proofs: list[dict[str, Any]]
     """Proofs of training."""
@@ -179,16 +179,14 @@ class Follower:
         self._lines: dict[str, list[dict[str, Any]]] = {name: [] for name in self._others}
         self._quarantine: dict[Path, tuple[Growing, list[dict[str, Any]]]] = {}
 
-    def look(self) -> RunSoFar:
+    def read(self) -> RunSoFar:
         """The run as its files show it now.
 
         Raises:
             RunError: the folder holds no run.
         """
         if not self._run.manifest.exists():
-            raise RunError(
-                f"{self._run.path} holds no run yet: there is no {self._run.manifest.name}; is it a run folder?"
-            )
+            raise RunError(f"{self._run.path} holds no run yet: {self._why_none()}")
         # Before the manifest: a run that ends between the two is then seen as complete, not
         # stopped.
         held = is_held(self._run.path / LOCK)
@@ -205,11 +203,16 @@ class Follower:
             complete=self._complete(manifest, stages),
             quiet=self._quiet(),
             events=self._lines["events"],
-            looks=self._lines["monitoring"],
+            monitoring=self._lines["monitoring"],
             proofs=self._lines["proofs"],
             left_out=self._left_out(),
             held=held,
         )
+
+    def _why_none(self) -> str:
+        if is_held(self._run.path / LOCK):
+            return "a process is still measuring data or loading parts for it; ask again later"
+        return f"there is no {self._run.manifest.name}; is it a run folder?"
 
     def _follow_steps(self) -> None:
         lines, anew = self._steps.news()

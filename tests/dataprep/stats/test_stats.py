@@ -40,7 +40,7 @@ def values(sources) -> dict:
 
 def test_counts(values):
     assert [source["records"] for source in values["sources"]] == [30, 5]
-    assert (values["records"], values["images"], values["looked_at"]) == (34, 29, 35)
+    assert (values["records"], values["images"], values["read"]) == (34, 29, 35)
     assert values["kinds"] == {"caption": 29, "chat": 5}
     assert values["unreadable"] == {"broken row": 1}
     assert values["damage"] == [
@@ -93,8 +93,8 @@ def test_workers_change_nothing(sources, values):
 
 def test_a_sample_is_spread_evenly(sources):
     assert list(evenly(100, 4)) == [0, 25, 50, 75]
-    assert survey(sources, samples=7)["looked_at"] == 7
-    assert survey(sources, samples=700)["looked_at"] == 35
+    assert survey(sources, samples=7)["read"] == 7
+    assert survey(sources, samples=700)["read"] == 35
 
 
 def test_no_records_at_all():

@@ -15,6 +15,7 @@ from tiny_languages import (
 )
 from torch.nn.functional import pad
 from transformers import PreTrainedModel
+from transformers.utils import logging
 
 from sailvit.models.languages.decoding import plain_generation
 from sailvit.models.structure.answering import Answering, generate_whole, generating
@@ -101,3 +102,13 @@ def test_prompts_of_one_length_share_a_batch_where_padding_moves_answers():
     assert list(padded.batches(order, lengths, 4)) == [[0, 2, 3, 1], [4]]
     equal = Answering("sdpa", padded=False, cached=True)
     assert list(equal.batches(order, lengths, 2)) == [[0, 2], [3], [1], [4]]
+
+
+@torch.no_grad()
+def test_nothing_that_transformers_warns_of_is_asked_for(caplog: pytest.LogCaptureFixture):
+    logging.enable_propagation()
+    try:
+        answers(model_of(language_of("qwen2")), [torch.randn(4, 32), torch.randn(7, 32)])
+    finally:
+        logging.disable_propagation()
+    assert not [each.message for each in caplog.records if each.levelname == "WARNING"]

@@ -183,7 +183,7 @@ def ready(parts: Parts, batch: Batch, folder: Path, lr: float) -> StageRun:
 
 
 class Watch(Record):
-    """Keeps all that trains, and the moments, as they were at the end of every step, before the search looks."""
+    """Keeps all that trains, and the moments, as they were at the end of every step, before the search judges it."""
 
     def __init__(self) -> None:
         super().__init__()

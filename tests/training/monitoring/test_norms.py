@@ -63,7 +63,7 @@ def test_a_part_that_does_not_move_has_no_update(parts: Parts):
 def test_gradients_are_those_that_the_optimizer_sees(parts: Parts):
     ready, seen = made(parts, clip=0.5), []
 
-    def look(*given: Any) -> None:
+    def watch(*given: Any) -> None:
         norms = gradient_norms(ready.optimizer, CPU)
         seen.append(
             (
@@ -75,7 +75,7 @@ def test_gradients_are_those_that_the_optimizer_sees(parts: Parts):
             )
         )
 
-    ready.optimizer.register_step_pre_hook(look)
+    ready.optimizer.register_step_pre_hook(watch)
     step(ready)
     norms, expected = seen[0]
     assert norms == pytest.approx(expected)

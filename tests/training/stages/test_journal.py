@@ -1,4 +1,4 @@
-"""A full disk in mid-run: lines wait, looks and tools are left out, and a state is never ahead of its lines."""
+"""A full disk in mid-run: lines wait, points and tools are left out, and a state is never ahead of its lines."""
 
 from __future__ import annotations
 

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sailvit.core.formatting import counted
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -134,8 +136,10 @@ def asking(
         finally:
             usage = responder.usage
             console.print(
-                f"{usage.requests} requests ({usage.repeats} repeated), {usage.remembered} replies from {cache},"
-                f" {usage.failed} without reply; {usage.prompt_tokens} tokens sent, {usage.answer_tokens} received",
+                f"{counted(usage.requests, 'request')} ({usage.repeats:,} repeated),"
+                f" {counted(usage.remembered, 'reply', 'replies')} from {cache},"
+                f" {usage.failed:,} without reply; {counted(usage.prompt_tokens, 'token')} sent,"
+                f" {usage.answer_tokens:,} received",
                 highlight=False,
                 soft_wrap=True,
             )

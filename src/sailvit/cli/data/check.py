@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sailvit.cli.data.opening import Format, Images, Overwrite, Workers
+from sailvit.core.formatting import counted
 from sailvit.core.outputs import refuse_foreign_file, write_output
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ MARK = dict.fromkeys(("records", "checked", "images", "bad"))
 
 def check(  # noqa: PLR0913, PLR0917 - the options of a command
     sources: Annotated[
-        list[str], typer.Argument(metavar="SRC...", help="Files, folders, globs or URLs of data.")
+        list[str], typer.Argument(metavar="SRC", help="Files, folders, globs or URLs of data.")
     ],
     format_name: Format = None,
     images: Images = None,
@@ -76,7 +77,8 @@ def show(console: Console, report: CheckReport) -> None:
 
     read = f"{report.checked:,} of " if report.checked < report.records else ""
     console.print(
-        f"{read}{report.records:,} records read, {report.images:,} images decoded", highlight=False
+        f"{read}{counted(report.records, 'record')} read, {counted(report.images, 'image')} decoded",
+        highlight=False,
     )
     for kind, count in report.bad.items():
         found = [finding for finding in report.examples if finding.kind == kind]

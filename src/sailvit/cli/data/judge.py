@@ -26,6 +26,7 @@ from sailvit.cli.data.asking import (
     refuse_same,
 )
 from sailvit.cli.data.opening import Format, Images, Overwrite
+from sailvit.core.formatting import counted
 from sailvit.core.outputs import refuse_foreign_file
 
 if TYPE_CHECKING:
@@ -75,7 +76,8 @@ def judge(  # noqa: PLR0913, PLR0917 - the options of a command
         ", ".join(f"{score}: {counts.scores[score]}" for score in sorted(counts.scores)) or "none"
     )
     console.print(
-        f"{count} records in {out}; scores {scores}; {counts.bad} answers without a score, {counts.failed} failures",
+        f"{counted(count, 'record')} in {out}; scores {scores};"
+        f" {counted(counts.bad, 'answer')} without a score, {counted(counts.failed, 'failure')}",
         highlight=False,
         soft_wrap=True,
     )

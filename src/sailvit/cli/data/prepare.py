@@ -20,7 +20,7 @@ ALLOWED = 10
 
 
 Sources = Annotated[
-    list[str], typer.Argument(metavar="SRC...", help="Files, folders, globs or URLs of data.")
+    list[str], typer.Argument(metavar="SRC", help="Files, folders, globs or URLs of data.")
 ]
 Out = Annotated[Path, typer.Option(help="Folder to write; an unfinished one is continued.")]
 CountedBy = Annotated[
@@ -111,7 +111,7 @@ def summary(manifest: Manifest, out: Path) -> list[str]:
         f"{count:,} {kind}" for kind, count in sorted(kinds.items(), key=lambda item: -item[1])
     )
     shards = f"{counted(len(manifest.shards), 'shard')}, {size / MEGABYTE:,.1f} MB"
-    lines = [f"{manifest.samples:,} records ({held or 'none'}) in {shards}"]
+    lines = [f"{counted(manifest.samples, 'record')} ({held or 'none'}) in {shards}"]
     if manifest.bad:
         lines.append(
             f"[yellow]{manifest.bad:,} left out[/yellow]: {escape(str(out / 'bad.jsonl'))} says why"

@@ -24,6 +24,7 @@ from sailvit.cli.data.asking import (
     refuse_same,
 )
 from sailvit.cli.data.opening import Format, Images, Overwrite
+from sailvit.core.formatting import counted
 from sailvit.core.outputs import refuse_foreign_file
 
 
@@ -69,8 +70,9 @@ def qa(  # noqa: PLR0913, PLR0917 - the options of a command
             source, prompts, responder, out=out, positions=range(count), report=report
         )
     console.print(
-        f"{harvest.pairs} questions about {harvest.records} records in {out}; {harvest.bad} answers were no list of"
-        f" questions, {harvest.failed} failures: {out.stem}-bad.jsonl says which",
+        f"{counted(harvest.pairs, 'question')} about {counted(harvest.records, 'record')} in {out};"
+        f" {counted(harvest.bad, 'reply', 'replies')} without a list of questions,"
+        f" {counted(harvest.failed, 'failure')}: {out.stem}-bad.jsonl says which",
         highlight=False,
         soft_wrap=True,
     )

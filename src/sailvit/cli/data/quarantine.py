@@ -13,6 +13,7 @@ import typer
 
 from sailvit.core.bad_records import QuarantinedRecord, read_quarantine
 from sailvit.core.errors import RunError
+from sailvit.core.formatting import counted
 from sailvit.core.run import RunFolder
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ def counts_table(records: Iterable[QuarantinedRecord]) -> Table:
 
     found = counts(records)
     table = Table(
-        title=f"{sum(each for each, _ in found.values()):,} records left out",
+        title=f"{counted(sum(each for each, _ in found.values()), 'record')} left out",
         title_justify="left",
     )
     table.add_column("source")

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from sailvit.cli.terminal.steps import count_columns
+from sailvit.core.formatting import counted
 
 Out = Annotated[
     Path,
@@ -51,7 +52,9 @@ def write_drawn(
     speed = (
         f" ({new} drawn now, {1000 * seconds / new:.0f} ms each)" if new else " (all were there)"
     )
-    console.print(f"{len(source)} records in {rows}{speed}", highlight=False, soft_wrap=True)
+    console.print(
+        f"{counted(len(source), 'record')} in {rows}{speed}", highlight=False, soft_wrap=True
+    )
     console.print(
         f"In a recipe: {name}: {{format: llava, path: {rows}}}", highlight=False, soft_wrap=True
     )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sailvit.cli.data.opening import Format, Images, Overwrite, Workers
-from sailvit.core.formatting import percent, rate
+from sailvit.core.formatting import counted, percent, rate
 from sailvit.core.outputs import refuse_foreign_file, write_output
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ LABELS = {
 
 
 Sources = Annotated[
-    list[str], typer.Argument(metavar="SRC...", help="Files, folders, globs or URLs of data.")
+    list[str], typer.Argument(metavar="SRC", help="Files, folders, globs or URLs of data.")
 ]
 CountedBy = Annotated[
     Path | None,
@@ -72,7 +72,7 @@ def stats(  # noqa: PLR0913, PLR0917 - the options of a command
     from sailvit.dataprep.stats.stats import survey
 
     if json_file is not None:
-        refuse_foreign_file(json_file, dict.fromkeys(("sources", "looked_at")), overwrite=overwrite)
+        refuse_foreign_file(json_file, dict.fromkeys(("sources", "read")), overwrite=overwrite)
     if html is not None:
         refuse_foreign_file(html, overwrite=overwrite)
     console = Console()
@@ -114,13 +114,12 @@ def _show(console: Console, values: Mapping[str, Any]) -> None:
     total = sum(source["records"] for source in values["sources"])
     names = ", ".join(source["name"] for source in values["sources"])
     read = (
-        f"{values['looked_at']:,} of {total:,} records"
-        if values["looked_at"] < total
-        else f"{total:,} records"
+        f"{values['read']:,} of {total:,} records"
+        if values["read"] < total
+        else counted(total, "record")
     )
-    console.print(
-        f"[bold]{escape(names)}[/bold]: {read}, {values['images']:,} images", highlight=False
-    )
+    images = counted(values["images"], "image")
+    console.print(f"[bold]{escape(names)}[/bold]: {read}, {images}", highlight=False)
     console.print(measures_table(values["measures"]))
     for name, counts in (("kinds", values["kinds"]), ("languages", values["languages"]["counts"])):
         by = " (by script)" if name == "languages" and values["languages"]["by"] == "script" else ""
@@ -160,12 +159,12 @@ def _shares(counts: Mapping[str, int], total: int, most: int = 8) -> str:
 def _copies(values: Mapping[str, Any]) -> str:
     copies = values["copies"]
     parts = [
-        f"{copies['text']['count']:,} texts",
-        f"{copies['image']['count']:,} images byte for byte",
+        counted(copies["text"]["count"], "text"),
+        f"{counted(copies['image']['count'], 'image')} byte for byte",
     ]
     if "picture" in copies:
-        parts.append(f"{copies['picture']['count']:,} images that look alike, those included")
-    return "; ".join(parts)
+        parts.append(f"{counted(copies['picture']['count'], 'image')} to the eye")
+    return ", ".join(parts)
 
 
 def _phrases(ngrams: Mapping[str, Any]) -> str:

@@ -10,6 +10,7 @@ import typer
 
 from sailvit.cli.data.opening import Format, Images, Overwrite, day_of, open_named
 from sailvit.cli.terminal.options import Set
+from sailvit.core.formatting import counted
 from sailvit.core.outputs import refuse_foreign_file, write_output
 
 if TYPE_CHECKING:
@@ -158,7 +159,10 @@ def _told(values: dict[str, Any]) -> str:
     samples = [sample for pack in packs for sample in pack["samples"]]
     bad = sum(len(pack["bad"]) for pack in packs)
     wrong = [f"{sample['id']}: {problem}" for sample in samples for problem in sample["problems"]]
-    told = (
-        f"{len(packs)} packs, {len(samples)} samples, {bad} records left out, {len(wrong)} problems"
-    )
-    return "\n".join([told, *wrong[:10]])
+    told = [
+        counted(len(packs), "pack"),
+        counted(len(samples), "sample"),
+        f"{counted(bad, 'record')} left out",
+        counted(len(wrong), "problem"),
+    ]
+    return "\n".join([", ".join(told), *wrong[:10]])

@@ -73,7 +73,7 @@ def survey(
         }
     return {
         "sources": [_source(name, held) for name, held in sources.items()],
-        "looked_at": read,
+        "read": read,
         **_counted(sums.tally, source),
         "copies": copies,
         "distance": DISTANCE,

@@ -178,13 +178,15 @@ def _generate(model: MLLM, texts: Sequence[torch.Tensor]) -> tuple[torch.Tensor,
     """
     widest = max(len(text) for text in texts)
     places = torch.arange(widest, device=model.device)
-    with plain_generation(model.language, longest=_ANSWER, ends=(), padding=0) as config:
+    # In the config, as `generate` warns of settings that are given beside one.
+    asked = {"output_logits": True, "return_dict_in_generate": True}
+    with plain_generation(
+        model.language, longest=_ANSWER, ends=(), padding=0, options=asked
+    ) as config:
         made = model.language.generate(
             inputs_embeds=torch.stack([pad(text, (0, 0, widest - len(text), 0)) for text in texts]),
             attention_mask=torch.stack([places >= widest - len(text) for text in texts]).long(),
             generation_config=config,
-            output_logits=True,
-            return_dict_in_generate=True,
         )
     return torch.stack(made.logits, dim=1).float(), made.sequences[:, -_ANSWER:]
 

@@ -61,10 +61,10 @@ class Chosen:
             "" if self.asked != "rows" else "parallel.packing asks for it"
         )
         return (
-            f"packing: {way.kind} ({_COSTS[way.kind]}), through {through}; proved on these weights:"
-            f" changes move other samples by {evidence.others:.0e} and earlier tokens by"
-            f" {evidence.past:.0e}, against one sample at a time {evidence.alone:.0e}"
-            f"{f'; because {why}' if why else ''}"
+            f"packing: {way.kind} ({_COSTS[way.kind]}), through {through}. Proved on these weights:"
+            f" a change moves other samples by {evidence.others:.1g} and earlier tokens by"
+            f" {evidence.past:.1g}; read alone, a sample differs by {evidence.alone:.1g}"
+            f"{f'. Because {why}' if why else ''}"
         )
 
 
