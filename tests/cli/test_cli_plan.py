@@ -42,7 +42,7 @@ def test_a_shipped_recipe_is_shown_with_its_missing_files():
 
 
 def test_problems_are_the_exit_code_with_and_without_check():
-    assert run("sailvit-large", "--tflops", "1", "--check")[0] == 1
+    assert run("sailvit-large", "--tflops", "1")[0] == 1
     code, text = run("demo", "--tflops", "1")
     assert code == 0
     assert "problem" not in text

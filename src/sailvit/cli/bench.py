@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sailvit.cli.terminal.options import Set
+from sailvit.cli.terminal.options import RecipeName, Set
 from sailvit.core.formatting import counted, flop_rate, percent, rate, size
 from sailvit.core.outputs import refuse_foreign_file, write_output
 from sailvit.recipes.loader import load_recipe
@@ -35,10 +35,7 @@ def about() -> None:
 
 @bench.command()
 def train(
-    recipe: Annotated[
-        str,
-        typer.Argument(metavar="RECIPE", help="A recipe file, or the name of a shipped recipe."),
-    ],
+    recipe: RecipeName,
     overrides: Set = None,
     steps: Annotated[int, typer.Option(min=1, help="Steps measured per stage.")] = 10,
     warmup: Annotated[int, typer.Option(min=1, help="Steps before them that are not.")] = 3,

@@ -5,12 +5,11 @@ training.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sailvit.cli.terminal.options import Set
+from sailvit.cli.terminal.options import RecipeName, Set
 from sailvit.core.formatting import MISSING, counted, duration, flop_rate, short, size
 
 if TYPE_CHECKING:
@@ -24,10 +23,7 @@ if TYPE_CHECKING:
 
 
 def plan(
-    recipe: Annotated[
-        Path,
-        typer.Argument(metavar="RECIPE", help="A recipe file, or the name of a shipped recipe."),
-    ],
+    recipe: RecipeName,
     overrides: Set = None,
     tflops: Annotated[
         float | None,
@@ -39,10 +35,6 @@ def plan(
         float, typer.Option(min=0.01, max=1, help="Share of the peak that training reaches.")
     ] = 0.4,
     devices: Annotated[int, typer.Option(min=1, help="Devices that train together.")] = 1,
-    check: Annotated[
-        bool,
-        typer.Option("--check", hidden=True, help="Does nothing: problems always exit with 1."),
-    ] = False,
     weights: Annotated[
         bool,
         typer.Option("--weights", help="Load the weights too, and prove how packs are read."),
@@ -52,7 +44,6 @@ def plan(
     ] = False,
 ) -> None:
     """Show a recipe's parts, tokens, memory and time; exit with 1 if it has problems."""
-    del check
     # torch and transformers take seconds to import; `sailvit --help` should not wait for them.
     from rich.console import Console
 
@@ -69,10 +60,8 @@ def plan(
         speeds = _measured(console, loaded, made, mfu) if measure else {}
         peak, given = _peak(loaded.precision, tflops)
         _show(console, made, peak * mfu * devices, _times(made, speeds, devices))
-        console.print(
-            f"Time: {counted(devices, 'device')} of {flop_rate(peak)} ({given}) at MFU {mfu:g}.",
-            highlight=False,
-        )
+        used = f"{counted(devices, 'device')} of {flop_rate(peak)} ({given})"
+        console.print(f"Time: {used} at MFU {mfu:g}.", highlight=False)
         _tell_basis(console, speeds, devices)
     proved = not weights or _prove(console, loaded)
     if made.problems:

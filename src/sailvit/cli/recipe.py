@@ -5,11 +5,10 @@ say and may name.
 from __future__ import annotations
 
 import json
-from typing import Annotated
 
 import typer
 
-from sailvit.cli.terminal.options import Set
+from sailvit.cli.terminal.options import RecipeName, Set
 
 recipe = typer.Typer(no_args_is_help=True, help="Show a recipe, or what recipes may hold.")
 
@@ -52,10 +51,7 @@ def about() -> None:
 
 @recipe.command()
 def show(
-    name: Annotated[
-        str,
-        typer.Argument(metavar="RECIPE", help="A recipe file, or the name of a shipped recipe."),
-    ],
+    name: RecipeName,
     overrides: Set = None,
 ) -> None:
     """Print a recipe as it would run: with defaults, overrides and absolute paths."""

@@ -8,16 +8,13 @@ from typing import Annotated
 
 import typer
 
-from sailvit.cli.terminal.options import Set
+from sailvit.cli.terminal.options import RecipeName, Set
 from sailvit.core.run import RunFolder
 from sailvit.recipes.loader import load_recipe
 
 
 def train(
-    recipe: Annotated[
-        str,
-        typer.Argument(metavar="RECIPE", help="A recipe file, or the name of a shipped recipe."),
-    ],
+    recipe: RecipeName,
     overrides: Set = None,
     run: Annotated[
         Path | None, typer.Option(help="Run folder; runs/<recipe name> when left out.")

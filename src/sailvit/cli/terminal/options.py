@@ -6,6 +6,12 @@ from typing import Annotated
 
 import typer
 
+RecipeName = Annotated[
+    str,
+    typer.Argument(metavar="RECIPE", help="A recipe file, or the name of a shipped recipe."),
+]
+"""The recipe that a command reads."""
+
 Set = Annotated[
     list[str] | None,
     typer.Option(
