@@ -104,7 +104,7 @@ def test_no_language(parts: Parts, tmp_path: Path, config: Any, message: str):
         (LANGUAGES["llama"], r"llama, which reads text \(input_ids\), not tiles"),
         (BertConfig(), r"bert, which reads text"),
         (WhisperConfig(), r"whisper, which reads audio \(input_features\)"),
-        (Qwen2VLConfig(), "the vision half of a qwen2_vl, for which transformers has no model"),
+        (Qwen2VLConfig(), "takes hidden_states and grid_thw instead of pixel_values"),
         (Qwen2_5_VLConfig(), "takes hidden_states and grid_thw instead of pixel_values"),
     ],
     ids=lambda value: getattr(value, "model_type", ""),

@@ -8,10 +8,9 @@ from collections.abc import Collection
 from inspect import Parameter, signature
 from typing import Any
 
-from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_MAPPING, PretrainedConfig
+from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
 
 from sailvit.core.errors import ModelError
-from sailvit.models.guards.errors import Loading
 
 _READS = {
     "input_ids": "text",
@@ -20,36 +19,6 @@ _READS = {
     "pixel_values_videos": "videos",
 }
 """What models read, by the name of their input."""
-
-
-def vision_config(whole: Any, source: str) -> Any:
-    """The config of the vision model in a checkpoint: its own, or that of its vision half.
-
-    Raises:
-        ModelError: the checkpoint holds no vision model that can be made, or one that reads
-            something else.
-    """
-    # A checkpoint of two towers (CLIP, SigLIP) carries the config of its vision half.
-    vision = getattr(whole, "vision_config", None) or whole
-    if not isinstance(vision, PretrainedConfig):
-        raise ModelError(
-            f"the tower {source!r} is a {whole.model_type} without a vision model that can be"
-            " loaded by itself; name a checkpoint of a ViT"
-        )
-    if getattr(vision, "auto_map", None) or getattr(whole, "auto_map", None):
-        return vision
-    with Loading("tower", source):
-        known = MODEL_MAPPING.get(type(vision), None)
-        made = known[0] if isinstance(known, tuple) else known
-        if made is None:
-            half = "" if vision is whole else "the vision half of "
-            raise ModelError(
-                f"the tower {source!r} is {half}a {whole.model_type}, for which transformers has"
-                f" no model by itself (AutoModel knows no {vision.model_type}); name a checkpoint of"
-                " a ViT"
-            )
-        refuse_inputs(made.forward, vision.model_type, None, f"the tower {source!r}")
-    return vision
 
 
 def refuse_inputs(

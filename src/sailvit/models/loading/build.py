@@ -8,7 +8,7 @@ from typing import Any, Literal, overload
 
 import torch
 from torch import nn
-from transformers import AutoModel, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
 from sailvit.core.layout import VisualLayout
 from sailvit.core.recipe import ModelConfig, Packing, Part
@@ -19,7 +19,8 @@ from sailvit.models.guards.errors import Loading
 from sailvit.models.loading.configs import (
     config_source,
     find_tokenizer,
-    read_config,
+    read_language,
+    read_tower,
     stand_in_tokenizer,
 )
 from sailvit.models.loading.parts import (
@@ -33,7 +34,8 @@ from sailvit.models.loading.parts import (
     load_tower,
     resolve_source,
 )
-from sailvit.models.packing.attention import TOWER, register_attention
+from sailvit.models.loading.vision import VisionModel
+from sailvit.models.packing.attention import register_attention
 from sailvit.models.structure.mllm import MLLM
 from sailvit.models.structure.packing_choice import choose_way
 from sailvit.models.towers.preprocessing import read_preprocessing
@@ -120,12 +122,13 @@ def build(
 
 
 def _meta(config: ModelConfig) -> MetaModel:
+    found = read_tower(config)
     with torch.device("meta"):
-        vision = _from_config(config, "tower")
+        vision = _vision(found, config)
     _refuse_misfits("tower", config.tower, vision)
-    tower, _ = _tower(config, vision)
+    tower, _ = _tower(config, found, vision)
     with torch.device("meta"):
-        language = _from_config(config, "language")
+        language = _language(config)
         _refuse_misfits("language", config.language, language)
         connector = load_connector(_fresh(config), tower, language, seed=0)
     tokenizer = find_tokenizer(config)
@@ -137,12 +140,13 @@ def _meta(config: ModelConfig) -> MetaModel:
 def _random(config: ModelConfig, seed: int, packing: Packing, device: torch.device) -> ModelBundle:
     register_attention()
     tokenizer = find_tokenizer(config) or stand_in_tokenizer(config)
+    found = read_tower(config)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), device:
         # The name of the stream is older than the function's.
         torch.manual_seed(derive_seed(seed, "unlearned"))
-        vision = _from_config(config, "tower", attn_implementation=TOWER).float()
-        tower, preprocessor = _tower(config, vision)
-        language = _from_config(config, "language").float()
+        vision = _vision(found, config, attn_implementation=found.attention).float()
+        tower, preprocessor = _tower(config, found, vision)
+        language = _language(config).float()
         if len(tokenizer) > language.get_input_embeddings().num_embeddings:
             language.resize_token_embeddings(len(tokenizer), mean_resizing=False)
         connector = load_connector(_fresh(config), tower, language, seed)
@@ -158,21 +162,27 @@ def _fresh(config: ModelConfig) -> ModelConfig:
     return config.model_copy(update={"connector": fresh})
 
 
-def _from_config(config: ModelConfig, part: Part, **options: Any) -> PreTrainedModel:
-    made = AutoModel if part == "tower" else AutoModelForCausalLM
-    found = read_config(config, part)
-    with Loading(part, getattr(config, part)):
-        model: PreTrainedModel = made.from_config(
-            found, trust_remote_code=config.trust_remote_code, **options
+def _language(config: ModelConfig) -> PreTrainedModel:
+    found = read_language(config)
+    with Loading("language", config.language):
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(
+            found, trust_remote_code=config.trust_remote_code
         )
     return model
 
 
-def _tower(config: ModelConfig, model: PreTrainedModel) -> tuple[Tower, dict[str, Any]]:
+def _vision(found: VisionModel, config: ModelConfig, **options: Any) -> PreTrainedModel:
+    with Loading("tower", config.tower):
+        return found.make(trust_remote_code=config.trust_remote_code, **options)
+
+
+def _tower(
+    config: ModelConfig, vision: VisionModel, model: PreTrainedModel
+) -> tuple[Tower, dict[str, Any]]:
     options = hub_options(config, "tower")
     found = load_preprocessor(config_source(config.tower), options, config.image)
     preprocessor = apply_image_config(found, config.image)
-    preprocessing = read_preprocessing(preprocessor, config.tower)
+    preprocessing = read_preprocessing(preprocessor, config.tower, vision.size)
     return Tower(model, preprocessing, config.feature_layer), preprocessor
 
 

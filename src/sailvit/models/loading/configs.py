@@ -9,10 +9,10 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoConfig, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from sailvit.core.errors import ModelError
-from sailvit.core.recipe import ModelConfig, Part
+from sailvit.core.recipe import ModelConfig
 from sailvit.models.guards.checkpoint_files import refuse_quantised
 from sailvit.models.guards.errors import Loading
-from sailvit.models.guards.roles import refuse_language, vision_config
+from sailvit.models.guards.roles import refuse_language
 from sailvit.models.languages.image_tokens import add_image_tokens
 from sailvit.models.languages.text_model import text_config
 from sailvit.models.loading.parts import (
@@ -21,6 +21,7 @@ from sailvit.models.loading.parts import (
     resolve_source,
     tower_config,
 )
+from sailvit.models.loading.vision import VisionModel, find_vision
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 """Config files of the towers and languages that shipped recipes name, by hub id with `--` for
@@ -40,21 +41,28 @@ def config_source(source: str) -> str:
     )
 
 
-def read_config(config: ModelConfig, part: Part) -> Any:
-    """The config of tower or language, from a folder, a shipped file, the hub's cache or the hub.
+def read_tower(config: ModelConfig) -> VisionModel:
+    """The tower's vision model, by the config in a folder, a shipped file, the hub's cache or the
+    hub.
 
     Raises:
-        ModelError: it cannot be read, or it is not one of such a part.
+        ModelError: it cannot be read, or it is not one of a tower.
     """
-    source = getattr(config, part)
-    options = hub_options(config, part)
-    if part == "tower":
-        whole = tower_config(config_source(source), options)
-        refuse_quantised(part, whole.to_dict(), source)
-        return vision_config(whole, source)
-    with Loading(part, source):
-        whole = AutoConfig.from_pretrained(config_source(source), **options)
-    refuse_quantised(part, whole.to_dict(), source)
+    whole = tower_config(config_source(config.tower), hub_options(config, "tower"))
+    refuse_quantised("tower", whole.to_dict(), config.tower)
+    return find_vision(whole, config.tower, trust_remote_code=config.trust_remote_code)
+
+
+def read_language(config: ModelConfig) -> Any:
+    """The language's config, from the same places.
+
+    Raises:
+        ModelError: it cannot be read, or it is not one of a causal language model.
+    """
+    source = config.language
+    with Loading("language", source):
+        whole = AutoConfig.from_pretrained(config_source(source), **hub_options(config, "language"))
+    refuse_quantised("language", whole.to_dict(), source)
     text = text_config(whole, source)
     refuse_language(text, source)
     return text

@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 import torch
-from transformers import AutoModel
+from transformers import AutoConfig
 
 from sailvit.core.disk import DISK_ERRORS
 from sailvit.core.errors import ModelError
@@ -15,6 +15,8 @@ from sailvit.core.recipe import Part
 from sailvit.distributed.processes import rank
 from sailvit.distributed.sharding import whole_state
 from sailvit.models.loading.build import ModelBundle
+from sailvit.models.loading.vision import find_vision
+from sailvit.models.loading.vision_weights import load_whole
 from sailvit.models.towers.preprocessing import save_preprocessor
 from sailvit.models.towers.tower import Tower
 
@@ -35,7 +37,7 @@ def save_part(
     are not to be had.
 
     Raises:
-        ModelError: the tower, reloaded with `AutoModel`, does not give bit-equal features.
+        ModelError: the tower, reloaded by transformers, does not give bit-equal features.
     """
     module = bundle.mllm.part(part)
     # Gathering shards takes the memory of the whole part: only where they are written or
@@ -104,14 +106,11 @@ def prove_tower(tower: Tower, folder: Path, *, trust_remote_code: bool = False) 
         0, 256, (1, 3, size, size), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
     )
     noise = noise.to(tower.mean.device)
-    model = AutoModel.from_pretrained(
-        folder,
-        dtype=torch.float32,
-        # What a user gets by default. The tower's own implementation is this one in fp32, so
-        # bits can be compared (docs/decisions/003).
-        attn_implementation="sdpa",
-        trust_remote_code=trust_remote_code,
-    )
+    options = {"trust_remote_code": trust_remote_code}
+    saved = find_vision(AutoConfig.from_pretrained(folder, **options), str(folder))
+    # With the attention that a user gets by default. The tower's own implementation is this one
+    # in fp32, so bits can be compared (docs/decisions/003).
+    model, _ = load_whole(str(folder), saved, options, attention=None)
     again = tower.around(model).to(noise.device).eval()
     training = tower.training
     expected, found = tower.eval()(noise), again(noise)

@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from transformers import (
     AutoConfig,
-    AutoModel,
     AutoModelForCausalLM,
     AutoTokenizer,
     PretrainedConfig,
@@ -25,10 +24,12 @@ from sailvit.core.recipe import ImageConfig, ModelConfig, Part
 from sailvit.core.seeding import derive_seed
 from sailvit.models.guards.checkpoint_files import refuse_damaged, refuse_quantised
 from sailvit.models.guards.errors import ForeignErrors, Loading, short_reason
-from sailvit.models.guards.roles import refuse_language, vision_config
+from sailvit.models.guards.roles import refuse_language
 from sailvit.models.languages.image_tokens import add_image_tokens, make_room
 from sailvit.models.languages.text_model import load_text_model, text_config, text_note
-from sailvit.models.packing.attention import TOWER, register_attention
+from sailvit.models.loading.vision import VisionModel, find_vision
+from sailvit.models.loading.vision_weights import load_part, load_whole
+from sailvit.models.packing.attention import register_attention
 from sailvit.models.structure.connector import Connector, fresh_connector, read_connector
 from sailvit.models.structure.mllm import MLLM
 from sailvit.models.towers.original_aimv2 import is_original, load_original, original_config
@@ -72,20 +73,21 @@ def load_tower(config: ModelConfig) -> tuple[Tower, dict[str, Any]]:
     refuse_damaged("tower", source)
     whole = tower_config(source, options)
     refuse_quantised("tower", whole.to_dict(), source)
-    vision = vision_config(whole, source)
+    vision = find_vision(whole, source, trust_remote_code=config.trust_remote_code)
     preprocessor = apply_image_config(
         load_preprocessor(source, options, config.image), config.image
     )
-    preprocessing = read_preprocessing(preprocessor, config.tower)
+    preprocessing = read_preprocessing(preprocessor, config.tower, vision.size)
     load = partial(_tower, source, vision, options, preprocessing, config.feature_layer)
     try:
-        tower, missing = load(attention=TOWER)
+        tower, missing = load(attention=vision.attention)
     except ModelError:
         # Models that do not know transformers' attention interface run with their own.
         tower, missing = load(attention=None)
     # Weights that features do not depend on, such as a pooling head's, may be missing.
     _refuse_missing(missing - tower.idle, config.tower)
     prove_tiles(tower)
+    tower.notes = (*vision.notes, *tower.notes)
     return tower, preprocessor
 
 
@@ -105,7 +107,7 @@ def _config_dict(source: str, options: dict[str, Any]) -> dict[str, Any]:
 
 def _tower(
     source: str,
-    vision: Any,
+    vision: VisionModel,
     options: dict[str, Any],
     preprocessing: Preprocessing,
     feature_layer: int,
@@ -118,18 +120,15 @@ def _tower(
     with Loading("tower", source):
         if is_original(_config_dict(source, options)):
             revision = options.get("revision")
-            model, info = load_original(source, vision, revision=revision, attention=attention)
-        else:
-            model, info = AutoModel.from_pretrained(
-                source,
-                config=vision,
-                dtype=torch.float32,
-                attn_implementation=attention,
-                use_safetensors=True,
-                output_loading_info=True,
-                **options,
+            model, info = load_original(
+                source, vision.config, revision=revision, attention=attention
             )
-    return Tower(model, preprocessing, feature_layer), set(info["missing_keys"])
+            missing = set(info["missing_keys"])
+        elif vision.inside:
+            model, missing = load_part(source, vision, options, attention=attention)
+        else:
+            model, missing = load_whole(source, vision, options, attention=attention)
+    return Tower(model, preprocessing, feature_layer), missing
 
 
 def load_language(

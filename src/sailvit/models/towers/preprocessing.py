@@ -31,18 +31,26 @@ _TOLERANCE = 1e-4
 """Largest difference of normalised pixels: rounding of fp32."""
 
 
-def read_preprocessing(preprocessor: dict[str, Any], tower: str) -> Preprocessing:
+def read_preprocessing(
+    preprocessor: dict[str, Any], tower: str, own_size: int | None = None
+) -> Preprocessing:
     """Tile size and normalisation from a preprocessor config in any of the spellings in use.
 
     `do_rescale`, `rescale_factor` and `do_normalize` are honoured; ModelError for what cannot
     be.
+
+    Args:
+        preprocessor: The config.
+        tower: Where it is from, for messages.
+        own_size: Side of the tower's own tile, in pixels, for configs that give only bounds of
+            an image's edges; None where its config tells none.
     """
     if refused := [name for name in _REFUSED if preprocessor.get(name)]:
         raise ModelError(
             f"the preprocessor config of {tower!r} sets {refused[0]}, which tiles cannot be given;"
             " choose a tower of RGB pixels in 0..1, or remove the setting if it is a mistake"
         )
-    size = _square(preprocessor, tower)
+    size = _square(preprocessor, tower) or own_size
     mean, std = _colours(preprocessor)
     if not (isinstance(size, int) and _numbers(mean) and _numbers(std)):
         raise ModelError(
@@ -179,6 +187,8 @@ def _square(preprocessor: dict[str, Any], tower: str) -> Any:
         size = dict(zip(("height", "width"), size, strict=True))
     if not isinstance(size, dict):
         return size
+    if "longest_edge" in size:
+        return None
     height = size.get("height", size.get("shortest_edge"))
     width = size.get("width", height)
     if height != width:

@@ -1,0 +1,110 @@
+"""Tiny checkpoints that hold a vision tower: alone, in a dual encoder, or in a multimodal model, saved as released."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import (
+    CONFIG_MAPPING,
+    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
+    MODEL_MAPPING,
+    PretrainedConfig,
+    PreTrainedModel,
+)
+
+from sailvit.core.recipe import ImageConfig, ModelConfig
+from tiny_parts import PATCH, PREPROCESSOR, SIDE
+
+_DUAL = """
+clip siglip siglip2 aimv2 metaclip_2 blip altclip chinese_clip clipseg owlvit owlv2 flava git
+"""
+DUAL = _DUAL.split()
+"""Dual encoders, and others whose vision half is a model of its own."""
+_MULTIMODAL = """
+llava llava_next llava_onevision vipllava internvl idefics2 idefics3 smolvlm gemma3 paligemma
+aya_vision cohere2_vision mistral3 lighton_ocr lfm2_vl ovis2 janus blip-2 instructblip kosmos-2
+aria deepseek_vl phi4_multimodal qianfan_ocr modernvbert
+"""
+MULTIMODAL = _MULTIMODAL.split()
+"""Multimodal models whose vision tower is a submodule with patch tokens."""
+REFUSED = {
+    "groupvit": "whose vision half .* is no model that can be saved and loaded by itself",
+    "xclip": "cannot run on a tile of 32 px",
+    "align": "has no patch_size",
+    "got_ocr2": "not tokens",
+    "mllama": "needs aspect_ratio_ids and aspect_ratio_mask besides the tiles",
+    "qwen2_vl": "takes hidden_states and grid_thw instead of pixel_values",
+    "qwen2_5_vl": "takes hidden_states and grid_thw instead of pixel_values",
+    "qwen3_vl": "takes hidden_states and grid_thw instead of pixel_values",
+    "video_llava": r"several vision models .* under image_tower\. and video_tower\.",
+}
+"""Models whose vision tower does not give one token per patch of a tile, and the reason."""
+
+_SMALL: dict[str, Any] = {
+    **dict.fromkeys(("hidden_size", "d_model", "embed_dim", "out_hidden_size", "dim"), 32),
+    **dict.fromkeys(("num_hidden_layers", "depth", "num_layers", "encoder_layers"), 2),
+    **dict.fromkeys(("decoder_layers", "layers"), 2),
+    **dict.fromkeys(("num_attention_heads", "num_heads", "encoder_attention_heads"), 4),
+    **dict.fromkeys(("decoder_attention_heads", "attention_heads"), 4),
+    **dict.fromkeys(("intermediate_size", "encoder_ffn_dim", "decoder_ffn_dim", "ffn_dim"), 48),
+    **dict.fromkeys(("num_experts", "num_local_experts", "moe_num_experts"), 4),
+    **dict.fromkeys(("num_experts_per_tok", "moe_topk"), 2),
+    **dict.fromkeys(("max_position_embeddings", "n_positions"), 128),
+    "vocab_size": 405,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "image_size": SIDE,
+    "patch_size": PATCH,
+    "initializer_range": 0.2,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "pad_token_id": 0,
+}
+
+
+def shrunk(config: PretrainedConfig) -> PretrainedConfig:
+    """The config, and every config in it, with small sizes."""
+    known = config.to_dict()
+    for name, value in _SMALL.items():
+        if known.get(name) is not None:
+            pair = isinstance(known[name], list | tuple)
+            setattr(config, name, [value] * 2 if pair else value)
+    if known.get("layer_types"):
+        config.layer_types = list(known["layer_types"])[:2]
+    for name in getattr(config, "sub_configs", {}):
+        if isinstance(inner := getattr(config, name, None), PretrainedConfig):
+            shrunk(inner)
+    return config
+
+
+def whole_model(family: str) -> PreTrainedModel:
+    """A tiny model of the family with random weights, of the class that its releases name."""
+    config = shrunk(CONFIG_MAPPING[family]())
+    kind = MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING.get(type(config), None)
+    kind = kind or MODEL_MAPPING[type(config)]
+    torch.manual_seed(0)
+    model = (kind[0] if isinstance(kind, tuple) else kind)._from_config(config)
+    return model.float().eval()
+
+
+def save_whole(family: str, folder: Path, **saving: Any) -> PreTrainedModel:
+    """The model, saved in `folder` with a preprocessor config."""
+    model = whole_model(family)
+    model.save_pretrained(folder, **saving)
+    (folder / "preprocessor_config.json").write_text(json.dumps(PREPROCESSOR))
+    return model
+
+
+def vision_half(model: PreTrainedModel, kind: type) -> PreTrainedModel:
+    """The vision submodule of a whole model."""
+    return next(part for part in model.modules() if type(part) is kind)
+
+
+def asked(folder: Path, **settings: Any) -> ModelConfig:
+    """The settings of a model whose tower is in `folder`."""
+    return ModelConfig(
+        **{"tower": str(folder), "language": "-", "image": ImageConfig(), **settings}
+    )
