@@ -167,6 +167,8 @@ def _attend_cuda(row: Row, segments: Segments, scoring: _Scoring) -> torch.Tenso
     return out[..., : value.shape[-1]].to(query.dtype)
 
 
+# Compiled, it would be compiled anew for every pack, as each has buckets of other shapes.
+@torch.compiler.disable  # type: ignore[untyped-decorator]
 def _attend_buckets(row: Row, segments: Segments, scoring: _Scoring) -> torch.Tensor:
     query, key, value = row
     groups = query.shape[1] // key.shape[1]

@@ -154,9 +154,14 @@ class _Alone:
         model = self._model
         way = Way("rows", attention)
         use_attention(model.language, attention)
-        return read_alone(
-            lambda tokens, segments: model.read(tokens, segments, way), self.tokens, self._lengths
-        )
+        # Never compiled: the plain code is what is compared with, and every length of a sample
+        # would be compiled for once.
+        with torch.compiler.set_stance("force_eager"):
+            return read_alone(
+                lambda tokens, segments: model.read(tokens, segments, way),
+                self.tokens,
+                self._lengths,
+            )
 
 
 def _try(model: MLLM, way: Way, alone: _Alone) -> tuple[PackingErrors | None, str | None]:

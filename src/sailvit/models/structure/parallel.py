@@ -4,7 +4,7 @@ compile, shard.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Literal
 
@@ -36,6 +36,11 @@ from sailvit.models.structure.packing_choice import Chosen, choose_way
 
 _KEPT = {torch.ops.aten.mm.default, torch.ops.aten.addmm.default, torch.ops.aten.bmm.default}
 """What `selective` keeps: results of matrix products, the costliest to compute again."""
+
+_VERSIONS = 64
+"""How often one piece of code may be compiled. Blocks of tower and language share code, and it is
+compiled for each with and without graph, in every stage that trains other parts: torch's 8 are
+used up by three stages, and everything after that would silently run as if never compiled."""
 
 
 def settle(model: MLLM, config: ParallelConfig, device: torch.device, *, bf16: bool) -> Chosen:
@@ -70,8 +75,8 @@ def parallelize(model: MLLM, config: ParallelConfig, device: torch.device, *, bf
         blocks = find_blocks(model.part(part))[1]
         for block in blocks if part in config.recompute else ():
             block.forward = _recomputed(block.forward, config.recompute[part])
-        for block in blocks if config.compile else ():
-            block.compile()
+        if config.compile:
+            _compile(blocks)
     model.rewritten = config.compile
     if config.mode != "replicate" and world() > 1:
         _refuse_alone(model)
@@ -162,6 +167,13 @@ def note_trained(model: nn.Module) -> None:
         if isinstance(unit, FSDPModule):
             unit.unshard()
             unit.reshard()
+
+
+def _compile(blocks: Sequence[nn.Module]) -> None:
+    limits: Any = torch._dynamo.config
+    limits.recompile_limit = max(limits.recompile_limit, _VERSIONS)
+    for block in blocks:
+        block.compile()
 
 
 def _recomputed(
