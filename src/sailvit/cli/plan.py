@@ -136,17 +136,28 @@ def _show(
     console: Console, made: Plan, speed: float, measured: Mapping[str, float | None] | None
 ) -> None:
     console.print(parts_table(made))
-    console.print(
-        f"A tile of {made.tile_size} px is {made.tokens_per_tile} visual tokens; an image is at most"
-        f" {counted(made.most_tiles, 'tile')},"
-        f" {counted(made.most_tiles * made.tokens_per_tile, 'token')}.\n"
-    )
+    console.print(f"{_images(made)}\n")
     console.print(stages_table(made, speed, measured))
     for basis in dict.fromkeys(stage.sample.basis for stage in made.stages):
         console.print(f"Tokens per sample: {basis}.")
     console.print("Memory is per device, unsharded.")
     if made.storage is not None:
         console.print(storage_line(made.storage), highlight=False)
+
+
+def _images(made: Plan) -> str:
+    """What an image costs, as a sentence."""
+    if made.native:
+        side = made.tile_size
+        return (
+            f"Images keep their aspect ratio: {side} x {side} px are a visual token, and an image is"
+            f" at most {counted(made.most_tiles, 'token')}."
+        )
+    return (
+        f"A tile of {made.tile_size} px is {made.tokens_per_tile} visual tokens; an image is at most"
+        f" {counted(made.most_tiles, 'tile')},"
+        f" {counted(made.most_tiles * made.tokens_per_tile, 'token')}."
+    )
 
 
 def _complain(console: Console, made: Plan) -> None:

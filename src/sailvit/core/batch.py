@@ -9,9 +9,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
+
+Grids: TypeAlias = tuple[tuple[int, int], ...]
+"""Rows and columns of tiles, image by image."""
 
 IGNORED = -100
 """Label of positions without loss (the default `ignore_index` of torch's cross-entropy)."""
@@ -52,6 +55,9 @@ class Batch:
     """bool[B, T]: which positions are padding; None where that is not known."""
     features: torch.Tensor | None = None
     """float[I, P, D]: features of the tiles where they are known; None runs the tower."""
+    grids: Grids | None = None
+    """Rows and columns of tiles of each image in native resolution; None where every tile is a
+    picture by itself. Numbers, not a tensor: they are shapes, which no pass should wait for."""
     seed: int | None = None
     """Seed of dropout in its forward passes, so that a second pass repeats the first; None: the
     global generator goes on."""
@@ -66,6 +72,15 @@ class Batch:
         """Number of images that have a caption, so of contrastive pairs."""
         captioned = self.caption_of[self.caption_of >= 0]
         return int(torch.unique(captioned).numel())
+
+    @property
+    def pictures(self) -> tuple[int, ...]:
+        """Tiles of each picture that the tower sees by itself: an image in native resolution,
+        otherwise a tile.
+        """
+        if self.grids is None:
+            return (1,) * len(self.tiles)
+        return tuple(rows * columns for rows, columns in self.grids)
 
     def to(self, device: torch.device) -> Batch:
         """The same batch with every tensor on `device`."""

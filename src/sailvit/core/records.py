@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
 
+    from sailvit.core.batch import Grids
+
 IMAGE_MARK = "<image>"
 """Stands in a turn's text where an image goes, as in LLaVA's JSON; the n-th mark takes the n-th
 image."""
@@ -86,6 +88,9 @@ class Sample:
     caption: bool
     """Whether the answer describes the sample's only image, so that both form a contrastive
     pair."""
+    grids: Grids | None = None
+    """Rows and columns of tiles of each image in native resolution; None where every tile is a
+    picture by itself."""
 
 
 class Source(Protocol):

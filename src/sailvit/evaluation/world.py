@@ -41,8 +41,9 @@ def image_features(bundle: ModelBundle, records: Sequence[Record]) -> NDArray[np
     processor = Processor(bundle.tokenizer, bundle.layout, longest=1 << 30, day=bundle.day)
     rows = []
     for record in records:
-        tiles = processor.prompt("shown", record).tiles.to(bundle.mllm.language.device)
-        rows.append(bundle.mllm.visual(tiles).float().mean(dim=(0, 1)).cpu())
+        shown = processor.prompt("shown", record)
+        tiles = shown.tiles.to(bundle.mllm.language.device)
+        rows.append(bundle.mllm.visual(tiles, grids=shown.grids).float().mean(dim=(0, 1)).cpu())
     features: NDArray[np.float32] = torch.stack(rows).numpy()
     return features
 

@@ -165,6 +165,7 @@ class RunModel:
         input_ids: torch.Tensor,
         attention_mask: torch.Tensor | None = None,
         pixel_values: torch.Tensor | None = None,
+        image_grids: torch.Tensor | None = None,
         *,
         max_new_tokens: int = LONGEST,
         **options: Any,
@@ -176,6 +177,7 @@ class RunModel:
             input_ids: int64[B, T], padded on the left.
             attention_mask: int64[B, T], 0 where it is padding; None: nothing is.
             pixel_values: uint8[I, C, H, W], the tiles of all images in order; None: no images.
+            image_grids: int64[M, 2], rows and columns of tiles of each image in native resolution.
             max_new_tokens: most tokens of an answer.
             options: as for `generate`.
 
@@ -191,8 +193,9 @@ class RunModel:
                 "the rows are padded on the right, where their answers begin; expected padding on"
                 " the left, as the processor makes it"
             )
-        none = tokens.new_zeros(0)
-        visual = mllm.visual(none if pixel_values is None else pixel_values.to(mllm.device))
+        tiles = tokens.new_zeros(0) if pixel_values is None else pixel_values.to(mllm.device)
+        grids = None if image_grids is None else tuple((r, c) for r, c in image_grids.tolist())
+        visual = mllm.visual(tiles, grids=grids)
         longest = tokens.shape[1] + chosen.longest
         with self.generation.lock, self.generation.generating(longest) as how:
             if not how.cached or not (how.padded or mask.all()):

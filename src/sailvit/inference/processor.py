@@ -30,7 +30,8 @@ class ChatProcessor:
     def __call__(self, messages: Conversations, images: Sequence[Any] = ()) -> BatchFeature:
         """Inputs of `generate` for one conversation or several: `input_ids` and
         `attention_mask` int64[B, T], padded on the left, and `pixel_values` uint8[I, C, H, W],
-        the tiles of all images in order.
+        the tiles of all images in order. In native resolution also `image_grids` int64[M, 2],
+        the rows and columns of tiles of each image.
 
         Args:
             messages: `{"role": ..., "content": ...}` each; the content is a text or a list of
@@ -52,8 +53,11 @@ class ChatProcessor:
             for image in record.images
         ]
         size = self._processor.layout.tile_size
+        grids = self._processor.grids([image for record in records for image in record.images])
+        native = {} if grids is None else {"image_grids": torch.tensor(grids).reshape(-1, 2)}
         return BatchFeature(
             {
+                **native,
                 "input_ids": torch.stack(
                     [pad(row, (widest - len(row), 0), value=padding) for row in rows]
                 ),

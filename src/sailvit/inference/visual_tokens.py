@@ -15,15 +15,16 @@ import torch
 from sailvit.core.errors import DataError
 from sailvit.core.layout import VisualLayout
 from sailvit.core.records import ImageLike
-from sailvit.data.processing.images import load_image, tile_image
+from sailvit.data.processing.decoding import Pixels
+from sailvit.data.processing.images import load_image, tile_grid, tile_image
 from sailvit.models.structure.mllm import MLLM
 
 KEPT = 256 << 20
 """Most bytes of visual tokens that are kept for later questions: about 70 images of 12 tiles
 with 256 tokens of 1,024 numbers in bf16."""
 TILES = 32
-"""Most tiles that go through the tower at the same time; more would take memory and gain no
-speed."""
+"""Most tiles of the tower's size that go through it at the same time; more would take memory and
+gain no speed."""
 
 
 class VisualTokens:
@@ -50,17 +51,23 @@ class VisualTokens:
         keys = [_key(image) for image in images]
         known = {key: self._kept[key] for key in keys if key in self._kept}
         new = {key: image for key, image in zip(keys, images, strict=True) if key not in known}
-        made = self._compute([tile_image(load_image(i), self._layout) for i in new.values()])
+        made = self._compute([load_image(image) for image in new.values()])
         known |= dict(zip(new, made, strict=True))
         self._keep(known)
         return [known[key] for key in keys]
 
-    def _compute(self, cuts: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    def _compute(self, images: Sequence[Pixels]) -> list[torch.Tensor]:
+        cuts = [tile_image(image, self._layout) for image in images]
         if not cuts:
             return []
         tiles = torch.cat(tuple(cuts))
         self.computed += len(tiles)
         device = self._mllm.device
+        if self._layout.native is not None:
+            return [
+                self._mllm.visual(cut.to(device), grids=(_grid(image, self._layout),))
+                for image, cut in zip(images, cuts, strict=True)
+            ]
         parts = [self._mllm.visual(part.to(device)) for part in torch.split(tiles, TILES)]
         # Copies, or one image that is kept would keep the memory of all.
         return [part.clone() for part in torch.split(torch.cat(parts), [len(cut) for cut in cuts])]
@@ -72,6 +79,12 @@ class VisualTokens:
         total = sum(visual.nbytes for visual in self._kept.values())
         while total > self._most:
             total -= self._kept.popitem(last=False)[1].nbytes
+
+
+def _grid(image: Pixels, layout: VisualLayout) -> tuple[int, int]:
+    """Rows and columns of tiles of an image in native resolution."""
+    columns, rows = tile_grid(image.shape[1], image.shape[0], layout)
+    return rows, columns
 
 
 def _key(image: ImageLike) -> bytes:

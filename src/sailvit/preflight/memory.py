@@ -69,7 +69,7 @@ def estimate_memory(
     # Tokens that a graph is kept for. Gradients reach a part through everything above it, so
     # a frozen language keeps activations when the connector trains; a frozen tower keeps none.
     seen = {
-        "tower": tiles * (model.tower.patches + model.tower.prefix) * tower.trains,
+        "tower": samples * _tower_tokens(model, sample) * tower.trains,
         "connector": tiles * model.visual_tokens * (tower.trains or connector.trains),
         "language": tokens * language_runs * (tower.trains or connector.trains or language.trains),
     }
@@ -113,6 +113,12 @@ class _Size:
         return self.trained > 0
 
 
+def _tower_tokens(model: MLLM, sample: MeanSample) -> float:
+    """Tokens of a mean sample inside the tower."""
+    pictures = sample.tiles if sample.pictures is None else sample.pictures
+    return sample.tiles * model.tile_patches + pictures * model.tower.prefix
+
+
 def _features(model: MLLM, recipe: Recipe, stage: Stage, tiles: float) -> float:
     """Bytes of features that a step keeps, when each of its micro-batches has `tiles` tiles."""
     spans = any(each.spans_step for each in known_objectives(stage.objectives))
@@ -120,7 +126,7 @@ def _features(model: MLLM, recipe: Recipe, stage: Stage, tiles: float) -> float:
     if not spans or stage.negatives == "micro_batch" or batches <= 1:
         return 0.0
     # The limit is kept here too: features beyond it are computed again, not kept.
-    each = tiles * model.tower.patches * model.tower.width * BYTES_PER_FEATURE
+    each = tiles * model.tile_patches * model.tower.width * BYTES_PER_FEATURE
     return min(batches * each, recipe.parallel.kept_features * 2**30)
 
 

@@ -81,6 +81,8 @@ class Plan:
     """What would stop the run."""
     remarks: tuple[str, ...]
     """What is allowed but rarely intended."""
+    native: bool = False
+    """Whether images keep their aspect ratio; then a tile is what becomes one visual token."""
     storage: Storage | None = None
     """Disk space of states and parts; None when the model cannot be built or a stage cannot be
     planned."""
@@ -136,7 +138,8 @@ def plan(recipe: Recipe) -> Plan:
         parameters=_parameters(model),
         tile_size=layout.tile_size,
         tokens_per_tile=layout.tokens_per_tile,
-        most_tiles=layout.max_tiles + (layout.thumbnail and layout.max_tiles > 1),
+        most_tiles=layout.most_tiles,
+        native=layout.native is not None,
         stages=tuple(stages),
         problems=tuple(problems),
         remarks=tuple(remarks),
@@ -155,6 +158,8 @@ def _plan_stage(
     flops = flops_model(model.mllm, language_runs=runs)
     each = flops.step(
         tiles=sample.tiles,
+        pictures=sample.pictures,
+        picture_squares=sample.picture_squares,
         segment_squares=sample.squares,
         tokens=sample.tokens,
         answer_tokens=sample.answers,

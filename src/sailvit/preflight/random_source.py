@@ -35,6 +35,9 @@ WORDS = (
 """Common English words; each is one token of nearly every tokenizer."""
 _PICTURES = 6
 """Different images; decoding costs the same for the thousandth time."""
+SHOWN = 256
+"""Visual tokens of an invented image in native resolution: 448 x 448 px with patches of 14 px and
+2 x 2 of them merged."""
 _SPREAD = 0.6
 """Standard deviation of the logarithm of text lengths."""
 
@@ -51,7 +54,7 @@ class InventedSource:
         self._words = words
         self._kind = kind
         self._seed = seed
-        self._pictures = [_picture(layout, tiles, seed) for tiles in _tile_counts(layout.max_tiles)]
+        self._pictures = [_picture(layout, grid, seed) for grid in _grids(layout)]
 
     def __len__(self) -> int:
         """Number of records."""
@@ -71,9 +74,18 @@ class InventedSource:
         return f"invented-{self._count}-{self._words}-{self._kind}-{self._seed}"
 
 
-def _tile_counts(most: int) -> list[int]:
-    """Tiles of each picture: half of what is allowed on average."""
-    return [1 + round(place * (most - 1) / (_PICTURES - 1)) for place in range(_PICTURES)]
+def _grids(layout: VisualLayout) -> list[tuple[int, int]]:
+    """Columns and rows of tiles of each picture: half of the tiles that are allowed on average,
+    and in native resolution equally many in other shapes.
+    """
+    places = range(_PICTURES)
+    if layout.native is None:
+        # In one row, so that the grid of closest aspect ratio has exactly these tiles.
+        return [(1 + round(i * (layout.max_tiles - 1) / (_PICTURES - 1)), 1) for i in places]
+    tiles = min(SHOWN, layout.most_tiles)
+    # Heights from twice to half of the square's.
+    rows = [max(1, round(tiles**0.5 * 2 ** (1 - 2 * i / (_PICTURES - 1)))) for i in places]
+    return [(max(1, round(tiles / each)), each) for each in rows]
 
 
 def _text(words: int, generator: np.random.Generator) -> str:
@@ -84,12 +96,12 @@ def _text(words: int, generator: np.random.Generator) -> str:
     return " ".join(generator.choice(WORDS, size=count))
 
 
-def _picture(layout: VisualLayout, tiles: int, seed: int) -> bytes:
-    """A JPEG, `tiles` tiles wide and one high, with soft shapes and grain like a photograph."""
-    generator = numpy_generator(seed, "picture", tiles)
-    # In one row, so that the grid of closest aspect ratio has exactly these tiles.
-    size = (layout.tile_size * tiles, layout.tile_size)
-    soft = Image.fromarray(generator.integers(0, 256, (8, 8 * tiles, 3), dtype=np.uint8))
+def _picture(layout: VisualLayout, grid: tuple[int, int], seed: int) -> bytes:
+    """A JPEG of so many columns and rows of tiles, with soft shapes and grain like a photograph."""
+    columns, rows = grid
+    generator = numpy_generator(seed, "picture", columns)
+    size = (layout.tile_size * columns, layout.tile_size * rows)
+    soft = Image.fromarray(generator.integers(0, 256, (8 * rows, 8 * columns, 3), dtype=np.uint8))
     pixels = np.asarray(soft.resize(size, Image.Resampling.BICUBIC), dtype=np.int16)
     # Without grain a JPEG is so small that it decodes faster than a photograph would.
     grain = generator.integers(-12, 13, (*pixels.shape[:2], 1), dtype=np.int16)

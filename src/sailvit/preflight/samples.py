@@ -10,10 +10,12 @@ from dataclasses import dataclass
 from sailvit.core.batch import IGNORED
 from sailvit.core.errors import DataError
 from sailvit.core.formatting import counted
+from sailvit.core.layout import VisualLayout
 from sailvit.core.records import Record, Source, Turn
 from sailvit.data.processing.images import tile_count
 from sailvit.data.processing.processor import Processor
 from sailvit.models.loading.build import MetaModel
+from sailvit.preflight.random_source import SHOWN
 
 READ = 48
 """Records read per source, evenly spaced; with that many the mean length is right to a few
@@ -43,15 +45,29 @@ class MeanSample:
     objective."""
     basis: str
     """Where the figures come from, in words."""
+    pictures: float | None = None
+    """Pictures that the tower sees by themselves; None: every tile is one."""
+    picture_squares: float | None = None
+    """Sum over pictures of their squared number of tiles; None: as many as tiles."""
 
 
 def assumed_sample(model: MetaModel, sequence: int) -> MeanSample:
     """One image of half the allowed tiles and its thumbnail, and some text."""
     layout = model.layout
+    if layout.native is not None:
+        return _assumed_native(layout, sequence)
     tiles = 1.0 if layout.max_tiles == 1 else (layout.max_tiles + 1) // 2 + 1.0 + layout.thumbnail
     tokens = min(tiles * layout.tokens_per_tile + ASSUMED_TEXT, sequence)
     basis = f"assumed: one image of {tiles:.0f} tiles and {ASSUMED_TEXT} text tokens, half of them answers"
     return MeanSample(tiles, tokens, tokens**2, ASSUMED_TEXT / 2, 0.0, basis)
+
+
+def _assumed_native(layout: VisualLayout, sequence: int) -> MeanSample:
+    """One image of common size, and some text."""
+    tiles = float(min(SHOWN, layout.most_tiles))
+    tokens = min(tiles + ASSUMED_TEXT, sequence)
+    basis = f"assumed: one image of {tiles:.0f} visual tokens and {ASSUMED_TEXT} text tokens, half of them answers"
+    return MeanSample(tiles, tokens, tokens**2, ASSUMED_TEXT / 2, 0.0, basis, 1.0, tiles**2)
 
 
 def measured_sample(source: Source, model: MetaModel, sequence: int) -> MeanSample:
@@ -80,6 +96,8 @@ def measured_sample(source: Source, model: MetaModel, sequence: int) -> MeanSamp
         answers=means[2],
         captions=means[3],
         basis=f"mean of {counted(len(rows), 'record')} per source, {how}",
+        pictures=means[4],
+        picture_squares=means[5],
     )
 
 
@@ -94,13 +112,21 @@ def mixed_sample(samples: Mapping[str, MeanSample], shares: Mapping[str, float])
         )
 
     basis = "; ".join(dict.fromkeys(samples[name].basis for name in shares))
+    known = all(samples[name].pictures is not None for name in shares)
     return MeanSample(
-        mean("tiles"), mean("tokens"), mean("squares"), mean("answers"), mean("captions"), basis
+        mean("tiles"),
+        mean("tokens"),
+        mean("squares"),
+        mean("answers"),
+        mean("captions"),
+        basis,
+        pictures=mean("pictures") if known else None,
+        picture_squares=mean("picture_squares") if known else None,
     )
 
 
-Row = tuple[float, float, float, float]
-"""Tiles, tokens, answer tokens, and 1 for a caption."""
+Row = tuple[float, float, float, float, float, float]
+"""Tiles, tokens, answer tokens, 1 for a caption, pictures, and their squared tiles."""
 
 
 def _measurer(model: MetaModel, sequence: int) -> Callable[[Record], Row]:
@@ -114,22 +140,31 @@ def _measurer(model: MetaModel, sequence: int) -> Callable[[Record], Row]:
         caption = float(record.kind == "caption" and len(record.images) == 1)
         if processor is not None:
             text = processor.draft("plan", record).text
-            visual = float((text.tokens == layout.placeholder_id).sum())
+            counts = [(end - start) / layout.tokens_per_tile for start, end in text.runs]
             return (
-                visual / layout.tokens_per_tile,
+                sum(counts),
                 len(text),
                 float((text.labels != IGNORED).sum()),
                 caption,
+                *_pictures(counts, layout),
             )
-        tiles = sum(tile_count(image, layout) for image in record.images)
+        counts = [tile_count(image, layout) for image in record.images]
+        tiles = sum(counts)
         visual = tiles * layout.tokens_per_tile + 2 * layout.edge * len(record.images)
         tokens = visual + _characters(record.turns) / CHARACTERS
         answers = (
             _characters([turn for turn in record.turns if turn.role == "assistant"]) / CHARACTERS
         )
-        return tiles, min(tokens, sequence), answers, caption
+        return tiles, min(tokens, sequence), answers, caption, *_pictures(counts, layout)
 
     return measure
+
+
+def _pictures(counts: Sequence[float], layout: VisualLayout) -> tuple[float, float]:
+    """Pictures that the tower sees, and their squared tiles, of images of so many tiles."""
+    if layout.native is None:
+        return sum(counts), sum(counts)
+    return len(counts), sum(count**2 for count in counts)
 
 
 def _characters(turns: Sequence[Turn]) -> int:

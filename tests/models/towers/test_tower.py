@@ -105,7 +105,7 @@ def test_pixels_are_normalised_as_the_preprocessor_says(name: str):
     torch.testing.assert_close(tower(tiles), expected, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", sorted(set(TOWERS) - {"aimv2"}))
+@pytest.mark.parametrize("name", sorted(TOWERS))
 def test_another_size_is_interpolated(name: str):
     tower = made(TOWERS[name], size=48)
     assert tower.side == 6
@@ -115,7 +115,6 @@ def test_another_size_is_interpolated(name: str):
 @pytest.mark.parametrize(
     ("name", "size", "message"),
     [
-        ("aimv2", 48, "position embeddings for 32 px only, but tiles are 48 px"),
         (
             "siglip",
             36,

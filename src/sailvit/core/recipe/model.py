@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import model_validator
 
@@ -42,8 +42,13 @@ class ImageConfig(Config):
     config.
     """
 
+    mode: Literal["fixed", "tiled", "native"] | None = None
+    """`fixed`: every image is resized to one square tile; `tiled`: it is cut into up to
+    `max_tiles` of them; `native`: it keeps its aspect ratio and about its size, as one grid of
+    patches. None: tiled where `max_tiles` is more than 1, else fixed."""
     size: Count | None = None
-    """Height and width of a tile, in pixels."""
+    """Height and width of a tile, in pixels; in native mode the size at which position
+    embeddings are not interpolated."""
     mean: tuple[float, float, float] | None = None
     """Channel means, for pixels in 0..1."""
     std: tuple[float, float, float] | None = None
@@ -59,6 +64,32 @@ class ImageConfig(Config):
     newline: bool = False
     """Whether a line break parts an image from the text or image behind it; nothing is added
     where the text begins with one."""
+    max_patches: Count = 16_384
+    """Most patches of an image in native mode, before merging; larger images are scaled down.
+    The default is that of the paper: 1792 x 1792 px with patches of 14 px."""
+    min_patches: Count = 16
+    """Fewest patches of an image in native mode; smaller images are scaled up."""
+
+    @property
+    def native(self) -> bool:
+        """Whether images keep their aspect ratio."""
+        return self.mode == "native"
+
+    @model_validator(mode="after")
+    def _consistent(self) -> ImageConfig:
+        if self.mode in ("fixed", "native") and self.max_tiles > 1:
+            raise ValueError(
+                f"mode is {self.mode}, so no image is cut, but max_tiles is {self.max_tiles};"
+                " leave max_tiles out or set mode to tiled"
+            )
+        if self.mode == "tiled" and self.max_tiles == 1:
+            raise ValueError("mode is tiled, but max_tiles is 1; set it to 2 or more, such as 6")
+        if self.min_patches > self.max_patches:
+            raise ValueError(
+                f"min_patches {self.min_patches} is more than max_patches {self.max_patches};"
+                " lower min_patches"
+            )
+        return self
 
 
 class ModelConfig(Config):

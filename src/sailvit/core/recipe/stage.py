@@ -54,7 +54,8 @@ class Stage(Config):
     """For a list of sources: shares go with size ** (1 / temperature), so that above 1 small
     sources count for more."""
     pack_tiles: Count | None = None
-    """Most tiles in one pack, which bounds the tower's memory; None: only the sequence length
+    """Most tiles in one pack, which bounds the tower's memory; in native mode a tile is what
+    becomes one visual token. None: only the sequence length
     sets a bound."""
     window: Count | None = None
     """Shards that are shuffled together, so that only these have to be on this machine;

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch.nn.functional import pad
 
-from sailvit.core.batch import IGNORED, Batch
+from sailvit.core.batch import IGNORED, Batch, Grids
 from sailvit.core.records import Sample
 from sailvit.data.processing.images import join_tiles
 
@@ -55,7 +55,16 @@ def collate(
         sample_ids=tuple(segment.id for segment in segments if segment.id),
         padding=len(packs) * width - sum(used),
         filler=torch.arange(width)[None, :] >= torch.tensor(used)[:, None],
+        grids=joined_grids(segments),
     )
+
+
+def joined_grids(samples: Sequence[Sample]) -> Grids | None:
+    """The grids of all samples' images in order; None where no sample has any, as padding knows
+    no mode.
+    """
+    given = [sample.grids for sample in samples if sample.grids is not None]
+    return tuple(grid for grids in given for grid in grids) if given else None
 
 
 def _images(segments: Sequence[Sample]) -> tuple[torch.Tensor, ...]:

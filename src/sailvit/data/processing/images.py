@@ -55,11 +55,13 @@ def looks_alike_everywhere(image: bytes, *, max_pixels: int = MAX_PIXELS) -> boo
 
 def tile_grid(width: int, height: int, layout: VisualLayout) -> tuple[int, int]:
     """Columns and rows of tiles for an image: the grid of at most `max_tiles` cells with the
-    closest aspect ratio.
+    closest aspect ratio, or in native resolution its own one.
 
     Among equally close grids it is the largest one that the image fills by more than half, else
     the smallest (InternVL2's rule).
     """
+    if layout.native is not None:
+        return layout.native.grid(width, height, layout.tile_size)
     grids = _grids(layout.max_tiles)
     distances = [abs(width / height - i / j) for i, j in grids]
     nearest = min(distances)
@@ -70,13 +72,13 @@ def tile_grid(width: int, height: int, layout: VisualLayout) -> tuple[int, int]:
 
 
 def tile_count(image: ImageLike, layout: VisualLayout) -> int:
-    """Number of tiles that `tile_image` will make. The image is not decoded, and with
-    `max_tiles` 1 its file is not opened.
+    """Number of tiles that `tile_image` will make. The image is not decoded, and where each is
+    one tile its file is not opened.
     """
-    if layout.max_tiles == 1:
+    if layout.most_tiles == 1:
         return 1
     columns, rows = tile_grid(*image_size(image), layout)
-    return columns * rows + int(layout.thumbnail and columns * rows > 1)
+    return columns * rows + _thumbnails(columns * rows, layout)
 
 
 def tile_image(
@@ -91,16 +93,20 @@ def tile_image(
     pixels = torch.from_numpy(image).permute(2, 0, 1)
     columns, rows = tile_grid(image.shape[1], image.shape[0], layout)
     cells, size = columns * rows, layout.tile_size
-    tiles = _empty(cells + int(layout.thumbnail and cells > 1), size, size, space)
+    tiles = _empty(cells + _thumbnails(cells, layout), size, size, space)
     if cells == 1:
         _resize(pixels, tiles[0])
         return tiles
     sheet = _resize(pixels, _empty(1, rows * size, columns * size)[0])
     grid = sheet.view(3, rows, size, columns, size).permute(1, 3, 0, 2, 4)
     tiles[:cells].view(grid.shape).copy_(grid)
-    if layout.thumbnail:
+    if _thumbnails(cells, layout):
         _resize(pixels, tiles[-1])
     return tiles
+
+
+def _thumbnails(cells: int, layout: VisualLayout) -> int:
+    return int(layout.thumbnail and layout.native is None and cells > 1)
 
 
 def _empty(count: int, height: int, width: int, space: torch.Tensor | None = None) -> torch.Tensor:

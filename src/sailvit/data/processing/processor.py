@@ -4,6 +4,7 @@ packs), and its images are decoded when its pack is loaded.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from sailvit.core.batch import IGNORED
+from sailvit.core.batch import IGNORED, Grids
 from sailvit.core.errors import DataError
 from sailvit.core.layout import VisualLayout
 from sailvit.core.records import ImageLike, Record, Sample
@@ -21,6 +22,7 @@ from sailvit.data.processing.images import (
     join_tiles,
     load_image,
     tile_count,
+    tile_grid,
     tile_image,
 )
 from sailvit.data.processing.text import FastTokenizer, TextEncoder, Tokenized
@@ -178,8 +180,8 @@ class Processor:
         """The sample of a draft, with its images decoded and tiled; drafts that share a `tiler`
         decode each image once.
         """
-        size = self.layout.tile_size
-        cuts = list(map(tiler or Tiler(self.layout), draft.record.images[: len(draft.text.runs)]))
+        size, images = self.layout.tile_size, draft.record.images[: len(draft.text.runs)]
+        cuts = list(map(tiler or Tiler(self.layout), images))
         return Sample(
             id=draft.id,
             tokens=torch.from_numpy(draft.text.tokens),
@@ -187,7 +189,17 @@ class Processor:
             tiles=join_tiles(cuts) if cuts else torch.zeros(0, 3, size, size, dtype=torch.uint8),
             image_of_tile=torch.from_numpy(np.arange(len(cuts)).repeat([len(cut) for cut in cuts])),
             caption=draft.record.kind == "caption" and len(cuts) == 1,
+            grids=self.grids(images),
         )
+
+    def grids(self, images: Sequence[ImageLike]) -> Grids | None:
+        """Rows and columns of tiles of each image in native resolution, else None; only headers
+        are read.
+        """
+        if self.layout.native is None:
+            return None
+        found = (tile_grid(*image_size(image), self.layout) for image in images)
+        return tuple((rows, columns) for columns, rows in found)
 
     def _cut(self, text: Tokenized, most_tiles: int | None) -> Tokenized:
         """At most `longest` tokens: the end is cut off, and an image's placeholders are kept or

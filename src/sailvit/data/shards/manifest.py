@@ -42,7 +42,7 @@ ENTRY = np.dtype(
         ("width", "<u4"),  # of its largest image, upright, in pixels; 0 without image
         ("height", "<u4"),
         ("images", "<u2"),  # number of images
-        ("tiles", "<u2"),  # of all images; 0 where nothing was counted
+        ("tiles", "<u2"),  # of all images, up to 65,535; 0 where nothing was counted
         ("text", "<u4"),  # tokens without placeholders
         ("tokens", "<u4"),  # all tokens, uncut
         ("kind", "u1"),  # place in the shard's `kinds`

@@ -45,6 +45,7 @@ def view_packs(
         "tile_budget": loader_config.tiles,
         "tile_size": processor.layout.tile_size,
         "tokens_per_tile": processor.layout.tokens_per_tile,
+        "native": processor.layout.native is not None,
         "left_out": viewer.album.left_out,
         "packs": shown,
     }

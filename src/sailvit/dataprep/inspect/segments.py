@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from sailvit.core.batch import IGNORED, Batch
 from sailvit.core.layout import VisualLayout
 from sailvit.core.records import ImageLike
+from sailvit.core.tiles import joined
 from sailvit.data.processing.images import image_size, tile_grid
 from sailvit.data.processing.text import FastTokenizer
 from sailvit.dataprep.inspect.pictures import Album
@@ -45,6 +46,8 @@ class Segment:
     """Placeholders of one tile."""
     pair: bool
     """Whether its answer and its image are a contrastive pair."""
+    native: bool = False
+    """Whether images keep their aspect ratio, so that a tile is one visual token."""
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -97,12 +100,17 @@ class Segment:
             if self.visual[at] and (image := next(images, None)) is not None:
                 tiles, (columns, rows) = image
                 end = min(len(self), at + len(tiles) * self.tokens_per_tile)
+                if self.native:
+                    tiles, shown = joined(tiles, (rows, columns)), (1, 1)
+                else:
+                    shown = (columns, rows)
                 pictures = [album.add(tile) for tile in tiles]
-                cells, whole = pictures[: columns * rows], pictures[columns * rows :]
+                cells = shown[0] * shown[1]
                 piece = {
-                    "columns": columns,
-                    "cells": cells,
-                    "whole": whole,
+                    "columns": shown[0],
+                    "cells": pictures[:cells],
+                    "whole": pictures[cells:],
+                    "grid": [columns, rows] if self.native else None,
                     "at": at,
                     "tokens": end - at,
                 }
@@ -120,7 +128,7 @@ class Segment:
         """Columns and rows of tiles that each image was cut into."""
         shown = images[: len(self.images)]
         return [
-            tile_grid(*image_size(image), layout) if layout.max_tiles > 1 else (1, 1)
+            tile_grid(*image_size(image), layout) if layout.most_tiles > 1 else (1, 1)
             for image in shown
         ]
 
@@ -150,6 +158,7 @@ def segments(batch: Batch, count: int, layout: VisualLayout) -> list[Segment]:
                 images=shown,
                 tokens_per_tile=layout.tokens_per_tile,
                 pair=bool((caption_of[start:end] >= 0).any()),
+                native=layout.native is not None,
             )
         )
     return made

@@ -21,6 +21,7 @@ from sailvit.data.processing.processor import Processor
 from sailvit.data.rows.keys import count_unread
 from sailvit.data.shards.manifest import ENTRY, FileMark, ShardMark, index_name
 
+_MOST_TILES = int(np.iinfo(ENTRY["tiles"]).max)
 _MOST_KINDS = 255
 """Most kinds in one shard: an entry has one byte for its kind."""
 _BLOCK = 1 << 20
@@ -61,7 +62,8 @@ class Entries:
         if self._processor is not None:
             tokens, tiles = self._processor.cost(record)
             text = tokens - tiles * self._processor.layout.tokens_per_tile
-            facts.update(tokens=tokens, tiles=tiles, text=text)
+            # More tiles than their column holds fit no pack either.
+            facts.update(tokens=tokens, tiles=min(tiles, _MOST_TILES), text=text)
         return facts
 
     def add(self, kind: str, *, offset: int, size: int, crc32: int, facts: dict[str, int]) -> None:

@@ -38,6 +38,7 @@ from sailvit.models.loading.vision import VisionModel
 from sailvit.models.packing.attention import register_attention
 from sailvit.models.structure.mllm import MLLM
 from sailvit.models.structure.packing_choice import choose_way
+from sailvit.models.towers.native_proof import prove_native
 from sailvit.models.towers.preprocessing import read_preprocessing
 from sailvit.models.towers.tower import Tower
 
@@ -115,7 +116,7 @@ def build(
         tower, preprocessor = load_tower(config)
         language, tokenizer, placeholder_id = load_language(config, seed)
         connector = load_connector(config, tower, language, seed)
-    mllm = MLLM(tower, connector, language, placeholder_id)
+    mllm = MLLM(tower, connector, language, placeholder_id, native=config.image.native)
     choose_way(mllm, packing)
     notes = (*tower.notes, *language_notes(config))
     return ModelBundle(mllm, tokenizer, layout_of(mllm, config), preprocessor, config.day, notes)
@@ -133,7 +134,7 @@ def _meta(config: ModelConfig) -> MetaModel:
         connector = load_connector(_fresh(config), tower, language, seed=0)
     tokenizer = find_tokenizer(config)
     placeholder_id = tokenizer.convert_tokens_to_ids(config.placeholder) if tokenizer else 0
-    mllm = MLLM(tower, connector, language, placeholder_id)
+    mllm = MLLM(tower, connector, language, placeholder_id, native=config.image.native)
     return MetaModel(mllm, layout_of(mllm, config), tokenizer, config.day)
 
 
@@ -146,12 +147,14 @@ def _random(config: ModelConfig, seed: int, packing: Packing, device: torch.devi
         torch.manual_seed(derive_seed(seed, "unlearned"))
         vision = _vision(found, config, attn_implementation=found.attention).float()
         tower, preprocessor = _tower(config, found, vision)
+        if config.image.native:
+            prove_native(tower, config.connector.merge)
         language = _language(config).float()
         if len(tokenizer) > language.get_input_embeddings().num_embeddings:
             language.resize_token_embeddings(len(tokenizer), mean_resizing=False)
         connector = load_connector(_fresh(config), tower, language, seed)
         placeholder_id = tokenizer.convert_tokens_to_ids(config.placeholder)
-        mllm = MLLM(tower, connector, language, placeholder_id)
+        mllm = MLLM(tower, connector, language, placeholder_id, native=config.image.native)
     choose_way(mllm, packing)
     return ModelBundle(mllm, tokenizer, layout_of(mllm, config), preprocessor, config.day)
 

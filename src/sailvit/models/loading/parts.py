@@ -19,7 +19,7 @@ from transformers import (
 from transformers.image_processing_base import ImageProcessingMixin
 
 from sailvit.core.errors import ModelError
-from sailvit.core.layout import VisualLayout
+from sailvit.core.layout import GridLimits, VisualLayout
 from sailvit.core.recipe import ImageConfig, ModelConfig, Part
 from sailvit.core.seeding import derive_seed
 from sailvit.models.guards.checkpoint_files import refuse_damaged, refuse_quantised
@@ -32,6 +32,7 @@ from sailvit.models.loading.vision_weights import load_part, load_whole
 from sailvit.models.packing.attention import register_attention
 from sailvit.models.structure.connector import Connector, fresh_connector, read_connector
 from sailvit.models.structure.mllm import MLLM
+from sailvit.models.towers.native_proof import prove_native
 from sailvit.models.towers.original_aimv2 import is_original, load_original, original_config
 from sailvit.models.towers.preprocessing import read_preprocessing
 from sailvit.models.towers.proof import prove_tiles
@@ -87,6 +88,8 @@ def load_tower(config: ModelConfig) -> tuple[Tower, dict[str, Any]]:
     # Weights that features do not depend on, such as a pooling head's, may be missing.
     _refuse_missing(missing - tower.idle, config.tower)
     prove_tiles(tower)
+    if config.image.native:
+        prove_native(tower, config.connector.merge)
     tower.notes = (*vision.notes, *tower.notes)
     return tower, preprocessor
 
@@ -188,7 +191,8 @@ def load_connector(
 ) -> Connector:
     """The connector of `config`: from its folder, or fresh weights drawn from the recipe's seed."""
     merge = config.connector.merge
-    if tower.side % merge:
+    # In native resolution every grid is made to fit.
+    if tower.side % merge and not config.image.native:
         fits = tower.patch * merge
         raise ModelError(
             f"the tower's grid of {tower.side} x {tower.side} patches cannot be merged {merge} x {merge};"
@@ -266,15 +270,22 @@ def hub_options(config: ModelConfig, part: Part) -> dict[str, Any]:
 
 def layout_of(mllm: MLLM, config: ModelConfig) -> VisualLayout:
     """How images become tiles and placeholder runs for this model."""
+    image, merged = config.image, int(mllm.connector.config.merge) ** 2
+    limits = GridLimits(
+        least=-(-image.min_patches // merged),
+        most=max(1, image.max_patches // merged),
+        square=max(1, mllm.tower.side // int(mllm.connector.config.merge)),
+    )
     return VisualLayout(
-        tile_size=mllm.tower.preprocessing.size,
+        tile_size=mllm.tile_size,
         tokens_per_tile=mllm.visual_tokens,
         placeholder_id=mllm.placeholder_id,
         placeholder=config.placeholder,
-        max_tiles=config.image.max_tiles,
-        thumbnail=config.image.thumbnail,
-        wrap=config.image.wrap,
-        newline=config.image.newline,
+        max_tiles=image.max_tiles,
+        thumbnail=image.thumbnail,
+        wrap=image.wrap,
+        newline=image.newline,
+        native=limits if image.native else None,
     )
 
 

@@ -79,32 +79,59 @@ class FlopsModel:
     """Per token of a pack, without the head."""
     head: PartFlops
     """The language's head, per scored token."""
-    tile_tokens: int
-    """Tokens of a tile inside the tower."""
+    tile_patches: int
+    """Patches of a tile."""
+    prefix: int
+    """CLS and register tokens of a picture inside the tower."""
     visual_tokens: int
     """Tokens of a tile after merging."""
     language_runs: bool = True
     """Whether any objective of the stage needs the language."""
 
     def step(
-        self, *, tiles: float, segment_squares: float, tokens: float, answer_tokens: float
+        self,
+        *,
+        tiles: float,
+        segment_squares: float,
+        tokens: float,
+        answer_tokens: float,
+        pictures: float | None = None,
+        picture_squares: float | None = None,
     ) -> float:
         """FLOPs, forward and backward, of a step.
 
         Args:
             tiles: Number of tiles.
+            pictures: Number of pictures that the tower sees by themselves; None: every tile is
+                one.
+            picture_squares: Sum over pictures of their squared number of tiles; None: as many.
             segment_squares: Sum over samples of their squared length in tokens.
             tokens: Number of tokens without padding.
             answer_tokens: Number of tokens with loss; only they reach the language's head.
         """
-        seen = tiles * self.tile_tokens
-        total = self.tower.step(seen, seen * self.tile_tokens, trained_below=False)
+        seen = self.tower_tokens(
+            tiles,
+            tiles if pictures is None else pictures,
+            tiles if picture_squares is None else picture_squares,
+        )
+        total = self.tower.step(*seen, trained_below=False)
         total += self.connector.step(tiles * self.visual_tokens, trained_below=self.tower.trains)
         if self.language_runs:
             below = tiles > 0 and (self.tower.trains or self.connector.trains)
             total += self.language.step(tokens, segment_squares, trained_below=below)
             total += self.head.step(answer_tokens, trained_below=below or self.language.trains)
         return total
+
+    def tower_tokens(self, tiles: float, pictures: float, squares: float) -> tuple[float, float]:
+        """Tokens inside the tower, and the sum over pictures of their squared number; `squares` is
+        that of tiles.
+        """
+        each, prefix = self.tile_patches, self.prefix
+        return (
+            tiles * each + pictures * prefix,
+            # (n tiles x each + prefix) squared, summed over pictures.
+            squares * each**2 + 2 * tiles * each * prefix + pictures * prefix**2,
+        )
 
 
 def flops_model(model: MLLM, *, language_runs: bool = True) -> FlopsModel:
@@ -128,7 +155,8 @@ def flops_model(model: MLLM, *, language_runs: bool = True) -> FlopsModel:
         head=PartFlops(
             head_work, head_work if head.weight.requires_grad else Work(), Work(), trains=False
         ),
-        tile_tokens=tower.patches + tower.prefix,
+        tile_patches=model.tile_patches,
+        prefix=tower.prefix,
         visual_tokens=model.visual_tokens,
         language_runs=language_runs,
     )

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from sailvit.core.batch import IGNORED, Batch
+from sailvit.core.batch import IGNORED, Batch, Grids
 from sailvit.core.errors import ModelError
 from sailvit.core.recipe import Part
 from sailvit.models.languages.embeddings import refuse_token_ids
@@ -44,7 +44,13 @@ class MLLM(nn.Module):
     """One multimodal model over packed batches."""
 
     def __init__(
-        self, tower: Tower, connector: Connector, language: PreTrainedModel, placeholder_id: int
+        self,
+        tower: Tower,
+        connector: Connector,
+        language: PreTrainedModel,
+        placeholder_id: int,
+        *,
+        native: bool = False,
     ) -> None:
         super().__init__()
         self.tower = tower
@@ -65,6 +71,8 @@ class MLLM(nn.Module):
         self.everywhere = False
         """Whether tower and connector run in every pass, with or without an image, because
         other processes may wait in their collectives."""
+        self.native = native
+        """Whether tiles are what becomes one visual token, and images grids of them."""
 
     def part(self, part: Part) -> nn.Module:
         """The Hugging Face model behind `part`: what trains, and what is saved."""
@@ -83,7 +91,7 @@ class MLLM(nn.Module):
         language's head, so no scores are ever computed for prompt and image tokens. With
         `routers` scores of experts come too.
         """
-        visual = self._visual(batch.tiles, batch.features)
+        visual = self._visual(batch.tiles, batch.features, batch.grids)
         if not logits:
             return Activations(visual, None)
         row = Row(
@@ -132,42 +140,63 @@ class MLLM(nn.Module):
         device: torch.device = self.language.device
         return device
 
-    def visual(self, tiles: torch.Tensor, features: torch.Tensor | None = None) -> torch.Tensor:
+    def visual(
+        self,
+        tiles: torch.Tensor,
+        features: torch.Tensor | None = None,
+        grids: Grids | None = None,
+    ) -> torch.Tensor:
         """Visual tokens float[I, V, D] of tiles uint8[I, C, H, W]; I may be 0.
 
         `features` float[I, P, D] spare the tower where they are known, from `features()`.
+        `grids` are those of a batch or sample.
         """
-        return self._visual(tiles, features)
+        return self._visual(tiles, features, grids)
 
-    def features(self, tiles: torch.Tensor) -> torch.Tensor | None:
+    def features(self, tiles: torch.Tensor, grids: Grids | None = None) -> torch.Tensor | None:
         """The tower's float[I, P, D] of tiles uint8[I, C, H, W]; None where no tower has to run.
 
         Where the parts run in every pass (`everywhere`), no tiles give the features of a blank
         one.
         """
-        return self._features(tiles) if len(tiles) or self.everywhere else None
+        return self._features(tiles, grids) if len(tiles) or self.everywhere else None
 
-    def _features(self, tiles: torch.Tensor) -> torch.Tensor:
+    def _features(self, tiles: torch.Tensor, grids: Grids | None) -> torch.Tensor:
         if not len(tiles):
-            size = self.tower.preprocessing.size
+            size = self.tile_size
             # Nothing of it is used, but its graph leads through both parts, as with an image.
             tiles = torch.zeros(1, 3, size, size, dtype=torch.uint8, device=tiles.device)
-        features: torch.Tensor = self.tower(tiles)
+            grids = ((1, 1),) if self.native else None
+        features: torch.Tensor = self.tower(tiles, grids)
         return features
 
-    def _visual(self, tiles: torch.Tensor, features: torch.Tensor | None) -> torch.Tensor:
+    def _visual(
+        self, tiles: torch.Tensor, features: torch.Tensor | None, grids: Grids | None
+    ) -> torch.Tensor:
         if not len(tiles) and not self.everywhere:
             width = self.language.get_input_embeddings().weight.shape[1]
             return torch.zeros(0, self.visual_tokens, width, device=tiles.device)
         visual: torch.Tensor = self.connector(
-            self._features(tiles) if features is None else features
+            self._features(tiles, grids) if features is None else features
         )
         return visual if len(tiles) else visual[:0]
 
     @property
+    def tile_size(self) -> int:
+        """Height and width of a tile, in pixels."""
+        if self.native:
+            return self.tower.patch * int(self.connector.config.merge)
+        return self.tower.preprocessing.size
+
+    @property
+    def tile_patches(self) -> int:
+        """P: patches of one tile."""
+        return (self.tile_size // self.tower.patch) ** 2
+
+    @property
     def visual_tokens(self) -> int:
         """V: visual tokens of one tile."""
-        return self.tower.patches // int(self.connector.config.merge) ** 2
+        return self.tile_patches // int(self.connector.config.merge) ** 2
 
     def embed(self, tokens: torch.Tensor, visual: torch.Tensor) -> torch.Tensor:
         """float[T, D]: input embeddings of int64[T] tokens, placeholders replaced by float[I,

@@ -134,6 +134,12 @@ def _refuse_alone(model: MLLM) -> None:
             "the tower mixes the tiles of a batch, so it runs tile by tile, and processes with other"
             " numbers of tiles would wait for each other in shards; set parallel.mode to replicate"
         )
+    if model.native:
+        raise RecipeError(
+            "in native resolution images of each grid share a call of the tower, and processes with"
+            " other numbers of grids would wait for each other in shards; set parallel.mode to"
+            " replicate, or model.image.mode to fixed or tiled"
+        )
 
 
 def is_sharded(model: nn.Module) -> bool:

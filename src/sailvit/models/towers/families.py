@@ -41,10 +41,6 @@ class Family:
     """Number of CLS and register tokens before the patch tokens, from the tower's config."""
     pixels: Pixels = plain_pixels
     """How normalised pixels become the tower's keyword inputs."""
-    interpolates: bool = False
-    """Whether another image size needs `interpolate_pos_encoding=True`."""
-    fixed_size: bool = False
-    """Whether only the config's own image size works."""
 
 
 def _cls(config: Any) -> int:
@@ -57,15 +53,15 @@ def _cls_and_registers(config: Any) -> int:
 
 
 FAMILIES: dict[str, Family] = {
-    "aimv2_vision_model": Family(fixed_size=True),
-    "clip_vision_model": Family(prefix=_cls, interpolates=True),
+    "aimv2_vision_model": Family(),
+    "clip_vision_model": Family(prefix=_cls),
     "dinov2": Family(prefix=_cls),
     "dinov2_with_registers": Family(prefix=_cls_and_registers),
     "dinov3_vit": Family(prefix=_cls_and_registers),
     "internvl_vision": Family(prefix=_cls),
-    "siglip_vision_model": Family(interpolates=True),
+    "siglip_vision_model": Family(),
     "siglip2_vision_model": Family(pixels=patch_pixels),
-    "vit": Family(prefix=_cls, interpolates=True),
+    "vit": Family(prefix=_cls),
 }
 """By `config.model_type`; one that is not listed is taken as plain pixels, its CLS tokens found
 by counting."""

@@ -4,6 +4,7 @@ order.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -13,11 +14,13 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from sailvit.core.batch import Grids
 from sailvit.core.errors import ModelError
 from sailvit.models.guards.errors import FOREIGN, ForeignErrors, describe
 from sailvit.models.guards.roles import refuse_inputs
 from sailvit.models.towers.families import FAMILIES, Family
-from sailvit.models.towers.position_table import at_size
+from sailvit.models.towers.native import native_features
+from sailvit.models.towers.position_table import at_size, stretched
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,12 @@ class Tower(nn.Module):
         each other."""
         self.notes: tuple[str, ...] = ()
         """What is unusual about how this tower runs, a sentence each."""
+        taken = inspect.signature(model.forward).parameters
+        self.asks_to_interpolate = "interpolate_pos_encoding" in taken
+        """Whether the model takes other sizes than its config's only when told to."""
+        self.table: str | None = None
+        """Module that looks up positions of the config's size alone, whose output is resized for
+        other grids; None: the model sees to that by itself."""
         listed = FAMILIES.get(model.config.model_type)
         self.family = listed or Family()
         self.prefix, self.width, self.idle = self._probe(counted=listed is None)
@@ -70,7 +79,7 @@ class Tower(nn.Module):
     def around(self, model: PreTrainedModel) -> Tower:
         """A tower that runs `model` as this one runs its own."""
         made = Tower(model, self.preprocessing, self.feature_layer)
-        made.alone, made.still = self.alone, self.still
+        made.alone, made.still, made.table = self.alone, self.still, self.table
         if made.prefix != self.prefix:
             made.begin_patches(self.prefix)
         return made.train(self.training)
@@ -87,13 +96,23 @@ class Tower(nn.Module):
         """Patch tokens of one tile."""
         return self.side**2
 
-    def forward(self, tiles: torch.Tensor) -> torch.Tensor:
+    def forward(self, tiles: torch.Tensor, grids: Grids | None = None) -> torch.Tensor:
         """Patch features float[I, P, D], of shape (tiles, patches, width), of tiles uint8[I, C,
         H, W].
 
-        CLS and register tokens are left out.
+        CLS and register tokens are left out. `grids` are the rows and columns of tiles of each
+        image in native resolution; None: every tile is a picture by itself.
         """
-        return self.tokens(tiles)[:, self.prefix : self.prefix + self.patches]
+        if grids is not None:
+            return native_features(self, tiles, grids)
+        return self.patch_features(tiles)
+
+    def patch_features(self, pictures: torch.Tensor) -> torch.Tensor:
+        """Features float[M, P, D] of the patches of pictures uint8[M, C, H, W], row by row; of
+        another size than the tower's own they may be in native resolution alone.
+        """
+        patches = (pictures.shape[-2] // self.patch) * (pictures.shape[-1] // self.patch)
+        return self.tokens(pictures)[:, self.prefix : self.prefix + patches]
 
     def tokens(self, tiles: torch.Tensor) -> torch.Tensor:
         """All tokens float[I, N, D] of tiles uint8[I, C, H, W], CLS and register tokens
@@ -120,8 +139,11 @@ class Tower(nn.Module):
 
     def _tokens(self, pixels: torch.Tensor, model: Callable[..., Any]) -> torch.Tensor:
         inputs: dict[str, Any] = self.family.pixels(pixels, self.patch)
-        if self.family.interpolates and self.preprocessing.size != self.model.config.image_size:
+        if self.asks_to_interpolate and pixels.shape[-2:] != self._own_size():
             inputs["interpolate_pos_encoding"] = True
+        if self.table is not None and pixels.shape[-2:] != self._own_size():
+            grid = (pixels.shape[-2] // self.patch, pixels.shape[-1] // self.patch)
+            model = partial(stretched, model, self.model.get_submodule(self.table), grid)
         if self.feature_layer == -1:
             return self._checked(getattr(model(**inputs), "last_hidden_state", None))
         states = getattr(model(**inputs, output_hidden_states=True), "hidden_states", None)
@@ -137,6 +159,11 @@ class Tower(nn.Module):
                 " is what enters the first block and -1 the last layer"
             )
         return self._checked(states[self.feature_layer])
+
+    def _own_size(self) -> tuple[int, ...]:
+        """Height and width that the model's config gives."""
+        size = getattr(self.model.config, "image_size", None)
+        return tuple(size) if isinstance(size, list | tuple) else (size or 0,) * 2
 
     def _checked(self, tokens: Any) -> torch.Tensor:
         if isinstance(tokens, torch.Tensor) and tokens.ndim == 3:
@@ -217,16 +244,11 @@ class Tower(nn.Module):
         )
 
     def _check_size(self) -> None:
-        size, model = self.preprocessing.size, self.model.config
+        size = self.preprocessing.size
         if size % self.patch:
             raise ModelError(
                 f"tile size {size} px is not a multiple of the tower's patch size {self.patch} px;"
                 f" set model.image.size to {self.side * self.patch} or {(self.side + 1) * self.patch}"
-            )
-        if self.family.fixed_size and size != model.image_size:
-            raise ModelError(
-                f"{model.model_type} has position embeddings for {model.image_size} px only, but tiles are {size} px;"
-                f" set model.image.size to {model.image_size}"
             )
 
 

@@ -134,8 +134,14 @@ def position_remarks(recipe: Recipe, language: Any) -> Iterator[str]:
 def model_remarks(recipe: Recipe, model: MetaModel) -> Iterator[str]:
     """Sizes of the recipe that do not fit the parts, and what the chat template leaves out."""
     layout = model.layout
-    most = layout.max_tiles + (layout.thumbnail and layout.max_tiles > 1)
-    if most * layout.tokens_per_tile >= recipe.sequence:
+    most = layout.most_tiles
+    if layout.native is not None and most >= recipe.sequence:
+        yield (
+            f"an image of model.image.max_patches takes {most} visual tokens, a pack holds"
+            f" {recipe.sequence}; records with larger images than that are refused: lower max_patches"
+            " or raise sequence"
+        )
+    elif most * layout.tokens_per_tile >= recipe.sequence:
         yield (
             f"an image of {most} tiles takes {most * layout.tokens_per_tile} visual tokens, a pack holds"
             f" {recipe.sequence}; lower model.image.max_tiles or raise sequence, or such records are refused"

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
+from sailvit.core.tiles import cut
 from sailvit.data.processing.collate import collate
 from sailvit.distributed.processes import gather_rows, rank, sum_values, world
 from sailvit.distributed.sharding import whole
@@ -70,7 +71,7 @@ def model_features(run: StageRun, data: MonitoringData) -> ModelFeatures | None:
     if not len(data.tiles):
         return None
     layout = run.bundle.layout
-    most = max(1, run.recipe.sequence // layout.tokens_per_tile)
+    most = max(1, run.recipe.sequence // layout.squared.tokens_per_tile)
     count = len(data.tiles)
     own = data.tiles[_own(count)].to(run.device)
     # Never more tiles at once than a pack of the run holds.
@@ -119,17 +120,23 @@ def _one_pass(model: MLLM, tiles: torch.Tensor, rows: int) -> tuple[torch.Tensor
         lambda module, given, features: caught.append(features)
     )
     try:
-        visual = model.visual(tiles)
+        if model.native:
+            side = tiles.shape[-1] // model.tile_size
+            grids = ((side, side),) * len(tiles)
+            visual = model.visual(cut(tiles, model.tile_size), grids=grids)
+        else:
+            visual = model.visual(tiles)
     finally:
         handle.remove()
-    features = caught[0]
+    features = caught[0].reshape(len(tiles), -1, caught[0].shape[-1])
     patches = features.shape[1]
     taken = (
         torch.linspace(0, patches - 1, max(1, min(patches, rows)), device=features.device)
         .round()
         .long()
     )
-    return features[:, taken].flatten(0, 1).float(), visual.float().mean(dim=1)
+    seen = visual.reshape(len(tiles), -1, visual.shape[-1])
+    return features[:, taken].flatten(0, 1).float(), seen.float().mean(dim=1)
 
 
 def _words(bundle: ModelBundle) -> torch.Tensor:

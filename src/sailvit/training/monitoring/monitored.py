@@ -95,15 +95,20 @@ def choose(
         # Not by all processes together, as only the first chooses.
         cache = cache_folder("costs")
         costs = {name: measure(name, sources[name], processor, workers=recipe.workers, cache=cache)}
+    # At the tower's own size in native resolution too, where drift compares like with like.
+    squared = Processor(
+        processor.tokenizer, processor.layout.squared, processor.longest, day=processor.day
+    )
+    shows = squared if processor.layout.native is not None else processor
     pictures = [
-        _samples(recipe.seed, n, sources[n], costs[n], processor, kind="pictures") for n in sources
+        _samples(recipe.seed, n, sources[n], costs[n], shows, kind="pictures") for n in sources
     ]
     plain = [
         _samples(recipe.seed, n, sources[n], costs[n], processor, kind="texts") for n in sources
     ]
     # The last tile of an image that was cut up is the one that shows all of it.
     tiles = [sample.tiles[-1] for sample in islice(_alternating(pictures), recipe.monitoring.tiles)]
-    size = processor.layout.tile_size
+    size = shows.layout.tile_size
     shown = torch.stack(tiles) if tiles else torch.zeros(0, 3, size, size, dtype=torch.uint8)
     texts = tuple(islice(_alternating(plain), recipe.monitoring.texts))
     if texts:

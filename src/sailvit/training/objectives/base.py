@@ -154,7 +154,7 @@ def _drawn(model: MLLM, batch: Batch) -> torch.Tensor:
     """Visual tokens float[I, V, D], with the dropout that the micro-batch's own pass will have."""
     if batch.seed is not None:
         torch.manual_seed(batch.seed)
-    return model.visual(batch.tiles, batch.features)
+    return model.visual(batch.tiles, batch.features, batch.grids)
 
 
 @torch.no_grad()

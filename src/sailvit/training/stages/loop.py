@@ -164,7 +164,9 @@ def _sum_gradients(
 
 def _flops(run: StageRun, counts: dict[str, int]) -> float:
     return run.flops.step(
-        tiles=counts["images"],
+        tiles=counts["tiles"],
+        pictures=counts["images"],
+        picture_squares=counts["image_squares"],
         segment_squares=counts["squares"],
         tokens=counts["tokens"],
         answer_tokens=counts["answer_tokens"],
@@ -180,7 +182,9 @@ def _global_counts(run: StageRun, batches: Sequence[Batch]) -> dict[str, int]:
         "tokens": sum(batch.tokens.numel() - batch.padding for batch in batches),
         "padding": sum(batch.padding for batch in batches),
         "answer_tokens": sum(batch.answer_tokens for batch in batches),
-        "images": sum(len(batch.tiles) for batch in batches),
+        "tiles": sum(len(batch.tiles) for batch in batches),
+        "images": sum(len(batch.pictures) for batch in batches),
+        "image_squares": sum(tiles**2 for batch in batches for tiles in batch.pictures),
         # In int64: in the boundaries' int32 the square of 46,341 tokens overflows.
         "squares": sum(int(batch.boundaries.diff().long().square().sum()) for batch in batches),
     }

@@ -45,11 +45,12 @@ def _with_features(model: MLLM, batches: list[Batch], room: float) -> list[Batch
     """The micro-batches; the first have a frozen tower's features, up to `room` bytes."""
     if any(parameter.requires_grad for parameter in model.tower.parameters()):
         return batches
-    tile = BYTES_PER_FEATURE * model.tower.patches * model.tower.width
+    tile = BYTES_PER_FEATURE * model.tile_patches * model.tower.width
     # A micro-batch without tiles may run a blank one, which then is kept too.
     sizes = accumulate(max(1, len(batch.tiles)) * tile for batch in batches)
     # The same number on every process, as a pass of a sharded tower has collectives.
     kept = lowest(sum(size <= room for size in sizes), batches[0].tokens.device)
     return [
-        dataclasses.replace(batch, features=model.features(batch.tiles)) for batch in batches[:kept]
+        dataclasses.replace(batch, features=model.features(batch.tiles, batch.grids))
+        for batch in batches[:kept]
     ] + batches[kept:]

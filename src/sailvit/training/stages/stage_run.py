@@ -132,7 +132,7 @@ class StepRecord:
     answer_tokens: int
     """Tokens with loss in this step."""
     images: int
-    """Tiles seen in this step."""
+    """Pictures that the tower saw in this step: images in native resolution, otherwise tiles."""
     padding: float
     """Share of padding in this step's packs, 0..1."""
     lr: dict[str, float]

@@ -1,0 +1,125 @@
+"""Native resolution through the whole model: packs, objectives, kept features, answers and FLOPs."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from sailvit.core.batch import Batch
+from sailvit.core.errors import ModelError
+from sailvit.core.recipe import ConnectorConfig
+from sailvit.core.records import Record
+from sailvit.data.processing.collate import collate
+from sailvit.inference.answers import answer
+from sailvit.models.loading.build import ModelBundle, build
+from sailvit.models.measures.flops import flops_model
+from tiny_parts import Parts, picture, record, samples, single_batches
+
+IMAGE = {"mode": "native", "max_patches": 200}
+
+
+def built(parts: Parts, tower: str = "dinov2", **settings: Any) -> ModelBundle:
+    return parts.build(tower, image=IMAGE, **settings)
+
+
+def records() -> list[Record]:
+    return [
+        record("text", answer="blue"),
+        record("wide", picture(1, 90, 30), answer="a small red square"),
+        record("two", picture(2, 20, 70), picture(3, 33, 32), answer="left"),
+        record("caption", picture(4, 1, 1), answer="red", kind="caption"),
+    ]
+
+
+def batch(bundle: ModelBundle) -> Batch:
+    return collate([samples(bundle, records())])
+
+
+@pytest.mark.parametrize("tower", ["aimv2", "dinov2", "siglip2"])
+def test_a_pack_gives_the_scores_and_gradients_of_one_sample_at_a_time(parts: Parts, tower: str):
+    bundle = built(parts, tower)
+    model, made = bundle.mllm.eval(), samples(bundle, records())
+    results = []
+    for batches in ([collate([made])], single_batches(made)):
+        model.zero_grad()
+        logits = torch.cat([model(given).logits for given in batches])
+        logits.square().sum().backward()
+        grads = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+        results.append((logits.detach(), grads))
+    (packed, found), (alone, expected) = results
+    torch.testing.assert_close(packed, alone, rtol=1e-5, atol=1e-5)
+    assert found.keys() == expected.keys()
+    for name, grad in found.items():
+        assert (grad - expected[name]).norm() <= 1e-5 * expected[name].norm() + 1e-5, name
+
+
+def test_at_the_towers_size_the_whole_model_gives_what_fixed_mode_gives(parts: Parts):
+    shown = [record("one", picture(1), answer="red"), record("two", picture(2), picture(3))]
+    native, fixed = built(parts), parts.build("dinov2")
+    logits = [
+        bundle.mllm.eval()(collate([samples(bundle, shown)])).logits for bundle in (native, fixed)
+    ]
+    torch.testing.assert_close(*logits, rtol=1e-5, atol=1e-5)
+
+
+def test_kept_features_spare_the_tower(parts: Parts):
+    bundle = built(parts)
+    model, given = bundle.mllm.eval(), batch(bundle)
+    features = model.features(given.tiles, given.grids)
+    assert features.shape == (len(given.tiles), 4, 32)
+    kept = dataclasses.replace(given, features=features)
+    assert torch.equal(model(kept).logits, model(given).logits)
+
+
+def test_text_alone_runs_no_tower_unless_other_processes_wait(parts: Parts):
+    bundle = built(parts)
+    model = bundle.mllm
+    text = collate([samples(bundle, records()[:1])])
+    calls: list[int] = []
+    model.tower.register_forward_hook(lambda *_: calls.append(1))
+    assert model(text).visual.shape == (0, 1, 32)
+    assert not calls
+    model.everywhere = True
+    (model(text).logits.sum()).backward()
+    assert calls == [1]
+    assert all(p.grad is not None for p in model.connector.parameters())
+
+
+def test_a_grid_that_cannot_be_merged_at_the_towers_size_can_in_native_mode(parts: Parts):
+    config = parts.config("dinov2", image=IMAGE, connector=ConnectorConfig(merge=3))
+    model = build(config, 0).mllm
+    assert (model.tile_size, model.visual_tokens) == (24, 1)
+    with pytest.raises(ModelError, match="cannot be merged 3 x 3"):
+        build(parts.config("dinov2", connector=ConnectorConfig(merge=3)), 0)
+
+
+def test_answers_are_those_of_each_question_alone(parts: Parts):
+    bundle = built(parts)
+    together = answer(bundle, records(), longest=5)
+    assert together == [answer(bundle, [one], longest=5)[0] for one in records()]
+    assert any(together)
+
+
+def test_flops_count_each_images_own_grid(parts: Parts):
+    bundle = built(parts)
+    model, given = bundle.mllm, batch(bundle)
+    flops = flops_model(model)
+    pictures = given.pictures
+    assert pictures == (12, 4, 4, 4)
+    tokens, squares = flops.tower_tokens(
+        len(given.tiles), len(pictures), sum(tiles**2 for tiles in pictures)
+    )
+    assert (tokens, squares) == (49 + 3 * 17, 49**2 + 3 * 17**2)
+    with (
+        FlopCounterMode(display=False) as counter,
+        torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH),
+    ):
+        model.eval().features(given.tiles, given.grids).sum().backward()
+    counted = float(counter.get_total_flops())
+    assert flops.tower.step(tokens, squares, trained_below=False) == pytest.approx(
+        counted, rel=0.02
+    )
