@@ -15,6 +15,7 @@ from sailvit.core.recipe import ConnectorConfig
 from sailvit.core.records import Record
 from sailvit.data.processing.collate import collate
 from sailvit.inference.answers import answer
+from sailvit.inference.model import RunModel
 from sailvit.models.loading.build import ModelBundle, build
 from sailvit.models.measures.flops import flops_model
 from tiny_parts import Parts, picture, record, samples, single_batches
@@ -123,3 +124,17 @@ def test_flops_count_each_images_own_grid(parts: Parts):
     assert flops.tower.step(tokens, squares, trained_below=False) == pytest.approx(
         counted, rel=0.02
     )
+
+
+def test_the_processors_inputs_carry_the_grids_and_generate_what_chat_does(parts: Parts):
+    model = RunModel(built(parts))
+    talks = [
+        [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "what?"}]}]
+    ] * 2
+    shown = [[picture(1, 90, 30)], [picture(2, 20, 70)]]
+    inputs = model.processor(talks, shown)
+    assert inputs["image_grids"].tolist() == [[2, 6], [4, 1]]
+    rows = model.generate(**inputs, max_new_tokens=4)
+    assert model.processor.decode(rows[0]) == model.chat(talks[0], shown[0], max_new_tokens=4)
+    alone = model.generate(**model.processor(talks[1], shown[1]), max_new_tokens=4)
+    assert torch.equal(rows[1], alone[0])
