@@ -124,13 +124,9 @@ def plan(recipe: Recipe) -> Plan:
             *_pair_problems(stage, planned.sample, samples, set(tables)),
         ]
         problems += [f"{where}: {text}" for text in wrong]
-        noted = (
-            *stage_remarks(stage),
-            *search_remarks(stage, planned.steps),
-            *_short_supply(stage, sizes),
-        )
-        remarks += [f"{where}: {text}" for text in noted]
-    layout = model.layout
+        noted = (*stage_remarks(stage), *search_remarks(stage, planned.steps))
+        remarks += [f"{where}: {text}" for text in (*noted, *_short_supply(stage, sizes))]
+    layout, native = model.layout, model.layout.native is not None
     storage = _storage(recipe, model, stages)
     remarks += storage_remarks(storage, Path("runs", recipe.name).absolute())
     return Plan(
@@ -139,7 +135,7 @@ def plan(recipe: Recipe) -> Plan:
         tile_size=layout.tile_size,
         tokens_per_tile=layout.tokens_per_tile,
         most_tiles=layout.most_tiles,
-        native=layout.native is not None,
+        native=native,
         stages=tuple(stages),
         problems=tuple(problems),
         remarks=tuple(remarks),

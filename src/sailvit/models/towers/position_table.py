@@ -41,20 +41,32 @@ def at_size(model: PreTrainedModel, size: int) -> PreTrainedModel:
     if len(changed) != 1:
         return model
     name, to = changed[0], resized.state_dict()[changed[0]]
-    if asks:
-        embeddings: Any = next(
-            (part for part in model.modules() if hasattr(part, "interpolate_pos_encoding")), None
-        )
-        if embeddings is None:
-            return model
-        # Of the new number of tokens: some families return the old table for the old one.
-        tokens = held[name].new_zeros(1, *to.shape[-2:])
-        table = embeddings.interpolate_pos_encoding(tokens, size, size)
-    else:
-        if not all(_is_square(table) for table in (held[name], to)):
-            return model
-        table = resized_table(held[name], (math.isqrt(len(to)),) * 2)
+    table = _families_own(model, held[name], to, size) if asks else _bicubic(held[name], to)
+    if table is None:
+        return model
     return _filled(model, config, {**held, name: table.reshape(to.shape).contiguous()})
+
+
+def _families_own(
+    model: PreTrainedModel, table: torch.Tensor, to: torch.Tensor, size: int
+) -> torch.Tensor | None:
+    """The table as the family's own code interpolates it; None where there is no such code."""
+    embeddings: Any = next(
+        (part for part in model.modules() if hasattr(part, "interpolate_pos_encoding")), None
+    )
+    if embeddings is None:
+        return None
+    # Of the new number of tokens: some families return the old table for the old one.
+    tokens = table.new_zeros(1, *to.shape[-2:])
+    made: torch.Tensor = embeddings.interpolate_pos_encoding(tokens, size, size)
+    return made
+
+
+def _bicubic(table: torch.Tensor, to: torch.Tensor) -> torch.Tensor | None:
+    """The table in the shape of `to`; None where one has no row for each patch of a square."""
+    if not (_is_square(table) and _is_square(to)):
+        return None
+    return resized_table(table, (math.isqrt(len(to)),) * 2)
 
 
 def position_lookup(model: nn.Module, patches: int) -> str | None:
@@ -75,6 +87,7 @@ def stretched(model: Any, table: nn.Module, grid: tuple[int, int], **inputs: Any
     """
 
     def resized(module: nn.Module, given: Any, found: torch.Tensor) -> torch.Tensor:
+        """What the table looked up, in the grid."""
         del module, given
         return resized_table(found[0], grid)[None]
 

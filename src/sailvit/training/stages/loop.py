@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Sequence
+from itertools import chain
 
 import torch
 
@@ -177,14 +178,15 @@ def _global_counts(run: StageRun, batches: Sequence[Batch]) -> dict[str, int]:
     """Counts of the step over all micro-batches and processes; objectives count their own
     units.
     """
+    pictures = list(chain.from_iterable(batch.pictures for batch in batches))
     local = {
         "samples": sum(len(batch.sample_ids) for batch in batches),
         "tokens": sum(batch.tokens.numel() - batch.padding for batch in batches),
         "padding": sum(batch.padding for batch in batches),
         "answer_tokens": sum(batch.answer_tokens for batch in batches),
         "tiles": sum(len(batch.tiles) for batch in batches),
-        "images": sum(len(batch.pictures) for batch in batches),
-        "image_squares": sum(tiles**2 for batch in batches for tiles in batch.pictures),
+        "images": len(pictures),
+        "image_squares": sum(tiles**2 for tiles in pictures),
         # In int64: in the boundaries' int32 the square of 46,341 tokens overflows.
         "squares": sum(int(batch.boundaries.diff().long().square().sum()) for batch in batches),
     }
