@@ -174,6 +174,11 @@ def _flops(run: StageRun, counts: dict[str, int]) -> float:
     )
 
 
+def _squares(lengths: Sequence[int]) -> int:
+    """Sum of squares, which attention grows with."""
+    return sum(length**2 for length in lengths)
+
+
 def _global_counts(run: StageRun, batches: Sequence[Batch]) -> dict[str, int]:
     """Counts of the step over all micro-batches and processes; objectives count their own
     units.
@@ -186,7 +191,7 @@ def _global_counts(run: StageRun, batches: Sequence[Batch]) -> dict[str, int]:
         "answer_tokens": sum(batch.answer_tokens for batch in batches),
         "tiles": sum(len(batch.tiles) for batch in batches),
         "images": len(pictures),
-        "image_squares": sum(tiles**2 for tiles in pictures),
+        "image_squares": _squares(pictures),
         # In int64: in the boundaries' int32 the square of 46,341 tokens overflows.
         "squares": sum(int(batch.boundaries.diff().long().square().sum()) for batch in batches),
     }
