@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 
 import sailvit
-from sailvit.api.models import find_stage, load_bundle
+from sailvit.api.models import find_model, find_stage, load_bundle
 from sailvit.core.errors import DataError, InterruptedRunError, RecipeError, RunError
 from sailvit.core.recipe import Recipe
 from sailvit.data.processing.given import as_image
@@ -202,7 +202,7 @@ def test_a_stage_is_found_by_name_and_by_folder(run):
 
 def test_a_towers_features_are_those_of_its_model(run, parts):
     tower = sailvit.load_tower(run.folder)
-    whole = load_bundle(find_stage(run.folder)).mllm.tower.eval()
+    whole = load_bundle(find_model(run.folder)).mllm.tower.eval()
     tile = torch.from_numpy(picture(1)).permute(2, 0, 1)[None]
     features = tower([picture(1), picture(2), picture(3)], batch=2)
     assert features.shape == (3, tower.grid[0] * tower.grid[1], tower.width) == (3, 16, 32)

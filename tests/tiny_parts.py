@@ -30,11 +30,13 @@ from transformers import (
 )
 
 from sailvit.core.batch import Batch
-from sailvit.core.recipe import ModelConfig
+from sailvit.core.recipe import PARTS, ModelConfig
 from sailvit.core.records import Record, Sample, Turn
+from sailvit.core.run import MODEL_FILE
 from sailvit.data.processing.collate import collate
 from sailvit.data.processing.processor import Processor
 from sailvit.models.loading.build import ModelBundle, build
+from sailvit.models.loading.folders import save_part
 
 SIDE, PATCH = 32, 8
 VOCABULARY = 405
@@ -170,3 +172,12 @@ def captions(texts: list[str]) -> list[Record]:
 
 def single_batches(made: list[Sample]) -> list[Batch]:
     return [collate([[sample]]) for sample in made]
+
+
+def save_model(bundle: ModelBundle, folder: Path) -> Path:
+    """A folder with the three parts of a model, as a stage of a run leaves it."""
+    for part in PARTS:
+        save_part(bundle, part, folder / part)
+    settings = {"image": {"max_tiles": bundle.layout.max_tiles}, "chat_date": str(bundle.day)}
+    (folder / MODEL_FILE).write_text(json.dumps(settings))
+    return folder

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from sailvit.api.models import find_stage, load_bundle
+from sailvit.api.models import find_model, load_bundle
 from sailvit.api.running import train_claimed, train_new
 from sailvit.api.screen import Screen
 from sailvit.core.errors import RunError
@@ -178,7 +178,7 @@ class TrainingBeside:
         """Wait for the end of the training and load its model."""
         if self._process.wait() != 0:
             raise RunError(f"target training on the base tower failed; {self.log} says why")
-        return load_bundle(find_stage(self.folder.path))
+        return load_bundle(find_model(self.folder.path))
 
 
 def compare(

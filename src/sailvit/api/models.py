@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from hashlib import blake2b
 from pathlib import Path
 
 import torch
+from pydantic import ValidationError
 
-from sailvit.core.errors import RunError
-from sailvit.core.recipe import PARTS, Recipe
-from sailvit.core.run import RunFolder
+from sailvit.core.errors import RunError, one_line
+from sailvit.core.recipe import PARTS, ModelConfig, Recipe
+from sailvit.core.run import MODEL_FILE, RunFolder, read_json
 from sailvit.distributed.processes import my_device
 from sailvit.inference.model import RunModel
 from sailvit.models.loading.build import ModelBundle, build
@@ -39,6 +41,58 @@ class StageFolder:
         """The folder of the stage's saved parts."""
         return self.run.stage(self.index, self.name)
 
+    @property
+    def saved(self) -> SavedModel:
+        """The model that the stage saved, with the date of its run, so that dated chat
+        templates give the prompts of training.
+        """
+        day = run_day(self.run, self.recipe)
+        model = self.recipe.model.model_copy(update={"chat_date": day})
+        return SavedModel(self.parts, model, self.recipe.seed)
+
+
+@dataclass(frozen=True)
+class SavedModel:
+    """The three parts of a model in a folder."""
+
+    parts: Path
+    """The folder."""
+    config: ModelConfig
+    """How the parts join; its sources are not used."""
+    seed: int = 0
+    """Seed of what loading draws, such as the embedding of a new token."""
+
+
+def find_model(path: str | Path, stage: str | None = None) -> SavedModel:
+    """The model at `path`: a run folder, the folder of one of its stages, or any folder with
+    tower/, connector/ and language/, such as a copy of a stage's.
+
+    In a run folder `stage` names it; None: the last stage.
+
+    Raises:
+        RunError: there is none.
+    """
+    given = Path(path)
+    staged = given.parent.name == "stages" and RunFolder(given.parent.parent).recipe.is_file()
+    if (
+        staged
+        or RunFolder(given).recipe.is_file()
+        or not any((given / part).is_dir() for part in PARTS)
+    ):
+        return find_stage(path, stage).saved
+    if stage is not None:
+        raise RunError(f"{path} is no run, so it has no stage {stage!r}; leave the stage out")
+    file = given / MODEL_FILE
+    values = read_json(file) if file.is_file() else {}
+    sources = {part: str(given / part) for part in ("tower", "language")}
+    try:
+        return SavedModel(given, ModelConfig.model_validate({**values, **sources}))
+    except ValidationError as error:
+        raise RunError(
+            f"{file} does not say how the parts join ({one_line(error)}); copy it again from the"
+            " stage's folder"
+        ) from error
+
 
 def find_stage(path: str | Path, stage: str | None = None) -> StageFolder:
     """The stage at `path`, which is a run folder or the folder of one of its stages.
@@ -54,7 +108,8 @@ def find_stage(path: str | Path, stage: str | None = None) -> StageFolder:
         run, stage = RunFolder(given.parent.parent), given.name.partition("-")[2]
     if not run.recipe.is_file():
         raise RunError(
-            f"{path} has no recipe.yaml; expected the folder of a run, as `sailvit train` writes it"
+            f"{path} has no recipe.yaml; expected the folder of a run, as `sailvit train` writes it,"
+            " or one with tower/, connector/ and language/"
         )
     recipe = load_recipe(run.recipe)
     names = [made.name for made in recipe.stages]
@@ -64,13 +119,12 @@ def find_stage(path: str | Path, stage: str | None = None) -> StageFolder:
 
 
 def load_bundle(
-    found: StageFolder,
+    found: SavedModel,
     *,
     device: torch.device | str | None = None,
     trust_remote_code: bool | None = None,
 ) -> ModelBundle:
-    """The model that a stage saved, with the date of its run, so that dated chat templates give
-    the prompts of training.
+    """The model that a stage saved.
 
     `device` None: the first GPU, else the CPU. `trust_remote_code` None: what the run's recipe
     says.
@@ -78,25 +132,23 @@ def load_bundle(
     Raises:
         RunError: the stage did not end, or did not save all parts.
     """
-    parts = found.parts
+    parts, model = found.parts, found.config
     if missing := [part for part in PARTS if not (parts / part).is_dir()]:
         raise RunError(
             f"{parts} has no {' and no '.join(missing)}; expected a stage that ended and saved"
             " all parts"
         )
-    recipe = found.recipe
     update = {
         "tower": str(parts / "tower"),
         "language": str(parts / "language"),
-        "connector": recipe.model.connector.model_copy(update={"source": str(parts / "connector")}),
-        "chat_date": run_day(found.run, recipe),
+        "connector": model.connector.model_copy(update={"source": str(parts / "connector")}),
         # The recipe's revisions belong to hub ids; these are folders.
         "revision": {},
     }
     if trust_remote_code is not None:
         update["trust_remote_code"] = trust_remote_code
     with quietly():
-        bundle = build(recipe.model.model_copy(update=update), recipe.seed)
+        bundle = build(model.model_copy(update=update), found.seed)
     bundle.mllm.to(device or my_device())
     return bundle
 
@@ -115,7 +167,8 @@ def load_run(
     unless `trust_remote_code` says so.
 
     Args:
-        path: a run folder, or a stage's folder such as `runs/mine/stages/01-fine`.
+        path: a run folder, a stage's folder such as `runs/mine/stages/01-fine`, or a copy of
+            one.
         stage: name of the stage; None: the last.
         device: the model's device; None: the first GPU, else the CPU.
         dtype: precision of the weights, such as `torch.bfloat16`, which halves their memory;
@@ -126,11 +179,22 @@ def load_run(
         RunError: there is no run at `path`, or the stage did not save all parts.
         ModelError: a part cannot be loaded.
     """
-    found = find_stage(path, stage)
+    found = find_model(path, stage)
     bundle = load_bundle(found, device=device, trust_remote_code=trust_remote_code)
     if dtype is not None:
         # Buffers stay as they are: rotary frequencies in bf16 turn tokens by wrong angles, and
         # the means of channels lose the colours between.
         for parameter in bundle.mllm.parameters():
             parameter.data = parameter.data.to(dtype)
-    return RunModel(bundle)
+    return RunModel(bundle, _identity(found, dtype))
+
+
+def _identity(found: SavedModel, dtype: torch.dtype | None) -> str:
+    """A hash of the model's settings and of its files' sizes and times.
+
+    Reading all weights would take seconds per gigabyte.
+    """
+    files = sorted(path for part in PARTS for path in (found.parts / part).rglob("*.*"))
+    facts = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+    text = f"{found.config.model_dump_json()} {dtype} {facts}"
+    return blake2b(text.encode(), digest_size=8).hexdigest()

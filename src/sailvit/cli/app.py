@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from sailvit.cli.ask import ask
 from sailvit.cli.bench import bench
 from sailvit.cli.convert import convert
 from sailvit.cli.data.app import data
@@ -32,6 +33,7 @@ app.command()(demo)
 app.command()(init)
 app.command()(train)
 app.command()(plan)
+app.command()(ask)
 app.command()(watch)
 app.command()(report)
 app.command()(convert)

@@ -68,7 +68,12 @@ _TOP: Tree = {
     r"|watch\.(jsonl|safetensors)"
     r"|quarantine(-\d+)?\.jsonl|(evaluation|affinity|summary)\.json|report\.html": Kind.FILE,
     r"(recipe\.yaml|[a-z]+(-\d+)?\.(jsonl?|safetensors)|report\.html)\.part": Kind.FILE,
-    "stages": {r"\d{2,}-[A-Za-z0-9_-]+": {r"(tower|connector|language)(\.part|\.old)?": _PART}},
+    "stages": {
+        r"\d{2,}-[A-Za-z0-9_-]+": {
+            r"(tower|connector|language)(\.part|\.old)?": _PART,
+            r"model\.json(\.part)?": Kind.FILE,
+        }
+    },
     "state": {
         r"((unproved-)?\d{2,}-\d{8,}|best)(\.part|\.old)?": _STATE,
         r"exported\.json(\.part)?": Kind.FILE,

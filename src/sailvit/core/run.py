@@ -8,7 +8,7 @@ events.jsonl     one line per decision of a learning-rate search
 monitoring.jsonl one line per monitoring point: norms, drift, perplexity and affinity
 monitoring.safetensors  what the points are measured on: tiles, texts, and the base tower's features
 quarantine.jsonl one line per record left out because it could not be read
-stages/00-name/  tower/, connector/ and language/ as Hugging Face folders
+stages/00-name/  tower/, connector/ and language/ as Hugging Face folders, and model.json: how they join
 state/           training state, to resume from
 evaluation.json, affinity.json, report.html, summary.json when made
 """
@@ -24,6 +24,10 @@ from typing import Any
 
 from sailvit.core.atomic import whole_file
 from sailvit.core.errors import RunError
+
+MODEL_FILE = "model.json"
+"""Lies beside the three parts of a model and says how they join: what their own configs do
+not."""
 
 
 @dataclass(frozen=True)

@@ -37,8 +37,10 @@ class RunModel:
     method that answers.
     """
 
-    def __init__(self, bundle: ModelBundle) -> None:
+    def __init__(self, bundle: ModelBundle, identity: str = "") -> None:
         self.bundle = bundle
+        self.identity = identity
+        """What no other model has, so that answers can be told apart; empty where nobody asked."""
         self.generation = Generation(bundle)
         """What generates tokens."""
         self.processor = ChatProcessor(self.generation.processor)

@@ -159,7 +159,7 @@ def load_answerer(
 
     quiet_libraries()
     found = find_stage(run, stage)
-    bundle = load_bundle(found)
+    bundle = load_bundle(found.saved)
     manifest = hashlib.blake2b(found.run.manifest.read_bytes(), digest_size=8).hexdigest()
     identity = f"{run.resolve()} {found.name} {manifest} {longest}"
     return lambda records: answer(bundle, records, batch=len(records), longest=longest), identity

@@ -17,7 +17,7 @@ from typing import Any
 from sailvit.core.disk import DISK_ERRORS, reason
 from sailvit.core.errors import RunError, SailvitError
 from sailvit.core.recipe import Part, Recipe
-from sailvit.core.run import RunFolder, read_json, write_json
+from sailvit.core.run import MODEL_FILE, RunFolder, read_json, write_json
 from sailvit.distributed.processes import broadcast, gather_objects, rank
 from sailvit.models.loading.folders import save_part
 from sailvit.training.output.manifest import note_stage
@@ -38,6 +38,11 @@ FAILURES = (
     ValueError,
 )
 """What disks, transformers and a model's own code raise while a part is saved and reloaded."""
+
+_OF_SOURCES = {"tower": True, "language": True, "revision": True, "trust_remote_code": True} | {
+    "connector": {"source"}
+}
+"""Settings that say where the parts came from, which is not what a saved model needs."""
 
 
 def export_stage(run: StageRun, token: str) -> None:
@@ -129,6 +134,9 @@ def _note(run: StageRun, token: str) -> None:
     target = run.folder.stage(run.index, run.stage.name)
     done = _done(run, token)
     unchanged = {part: made["unchanged"] for part, made in done.items() if made["unchanged"]}
+    # So that a copy of the folder is a model by itself, without the run's recipe.
+    model = run.recipe.model.model_dump(mode="json", exclude=_OF_SOURCES)
+    write_json(target / MODEL_FILE, {**model, "chat_date": run.bundle.day.isoformat()})
     note_stage(run.folder, run, {part: target / part for part in run.stage.save}, unchanged)
 
 
