@@ -55,30 +55,36 @@ def ask(  # noqa: PLR0913, PLR0917 - the options of a command
     trust_remote_code: Remote = False,
 ) -> None:
     """Ask a trained model about images: one question, or a file of them."""
+    beside = (questions, out, images)
+    _refuse_mixed(question, image or [], beside, system)
+    asked = loaded(model, stage, device, bf16=bf16, remote=trust_remote_code)
+    options = sampling(temperature, top_p)
+    if questions is None or out is None:
+        given = {"system": system, "max_new_tokens": max_new_tokens, **options}
+        typer.echo(asked.generate(image or [], question or "", **given))
+        return
+    from sailvit.inference.generation import read_options
+
+    chosen = read_options(max_new_tokens, options)
+    _ask_file(asked, questions, out, chosen, images=images, batch=batch)
+
+
+def _refuse_mixed(
+    question: str | None,
+    image: list[Path],
+    beside: tuple[Path | None, ...],
+    system: str | None,
+) -> None:
+    """DataError unless one question is asked or a file of them."""
     from sailvit.core.errors import DataError
 
-    single = question is not None and questions is None and out is None and images is None
-    several = question is None and questions is not None and out is not None and not image
-    if not single and not (several and system is None):
+    single = question is not None and not any(beside)
+    several = None not in beside[:2] and (question, image, system) == (None, [], None)
+    if not single and not several:
         raise DataError(
             "expected a question, with --image for each of its images; or --questions FILE with"
             " --out FILE, whose rows hold images and system texts"
         )
-    asked = loaded(model, stage, device, bf16=bf16, remote=trust_remote_code)
-    options = sampling(temperature, top_p)
-    if single:
-        typer.echo(
-            asked.generate(
-                image or [], question or "", system=system, max_new_tokens=max_new_tokens, **options
-            )
-        )
-        return
-    from sailvit.inference.generation import read_options
-
-    assert questions is not None
-    assert out is not None
-    chosen = read_options(max_new_tokens, options)
-    _ask_file(asked, questions, out, chosen, images=images, batch=batch)
 
 
 def _ask_file(

@@ -76,21 +76,13 @@ def answer_file(
     batch: int = 16,
     seen: Callable[[int, int], None] = lambda done, total: None,
 ) -> Asked:
-    """Answer the rows of `questions` that `out` has no answer to, each in a line of `out`.
+    """Answer the rows of `questions`, a file of JSON lines, that `out` has no answer to, each in
+    a line of `out`.
 
-    A row is `{"question": ..., "image": ...}` (or `images`, or neither), or a conversation in a
-    layout that training reads, of which the last answer is asked for. Rows that cannot be asked
-    are listed in `<out>.errors.jsonl` and tried again next time.
-
-    Args:
-        model: the model.
-        questions: JSONL, or a JSON array.
-        out: JSONL of answers.
-        options: how tokens are chosen.
-        identity: what no other model has; with it answers of another model are refused.
-        images: folder of relative image paths; None: the questions' folder.
-        batch: most questions that are answered at the same time.
-        seen: called with the numbers of questions done and of all.
+    Rows that cannot be asked are listed in `<out>.errors.jsonl` and tried again next time.
+    With `identity`, which no other model has, answers of another model are refused. `images` is
+    the folder of relative image paths; None: the questions' folder. `seen` is called with the
+    numbers of questions done and of all.
 
     Raises:
         RunError: `out` holds other lines, or another process writes to it.
@@ -99,7 +91,7 @@ def answer_file(
     rows = RowFile(
         SourceConfig(format="questions", path=str(questions.resolve())), Path(), RowOptions()
     )
-    # With another limit an answer would be another one.
+    # With other options an answer would be another one.
     identity = f"{identity} {options.longest} {sorted(options.settings.items())}"
     errors: list[tuple[str, str]] = []
     with _locked(out):
@@ -107,9 +99,8 @@ def answer_file(
         every = [_row(rows, position, identity) for position in range(len(rows))]
         _refuse_others(out, done, {row.key for row in every})
         waiting = [row for row in every if row.key not in done]
-        size = batch * _ROUNDS
-        for start in range(0, len(waiting), size):
-            some = waiting[start : start + size]
+        for start in range(0, len(waiting), batch * _ROUNDS):
+            some = waiting[start : start + batch * _ROUNDS]
             answers = list(_answers(model, some, images or rows.images, options, batch))
             pairs = list(zip(some, answers, strict=True))
             errors += [(_place(rows, row), why) for row, (_, why) in pairs if why]
@@ -121,7 +112,9 @@ def answer_file(
 
 
 def row_question(fields: Mapping[str, Any], folder: Path, name: str) -> Record:
-    """The record of a row's question."""
+    """The record of a row: `{"question": ..., "image": ...}` (or `images`, or neither), or a
+    conversation in a layout that training reads, of which the last answer is asked for.
+    """
     images = row_images(fields, folder)
     if has_turns(fields):
         return conversation_record(
