@@ -12,6 +12,7 @@ import typer
 
 from sailvit.cli.ask import ask
 from sailvit.cli.bench import bench
+from sailvit.cli.chat import chat
 from sailvit.cli.convert import convert
 from sailvit.cli.data.app import data
 from sailvit.cli.demo import demo
@@ -34,6 +35,7 @@ app.command()(init)
 app.command()(train)
 app.command()(plan)
 app.command()(ask)
+app.command()(chat)
 app.command()(watch)
 app.command()(report)
 app.command()(convert)
