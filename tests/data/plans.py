@@ -1,4 +1,4 @@
-"""Random feeds and their costs, for the tests of the plan."""
+"""Random loader configs and their costs, for the tests of the plan."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def skewed(records: int = 5000) -> dict[str, CostTable]:
 
 
 def loader_config(shares: dict[str, float], **settings) -> LoaderConfig:
-    """A feed that is named and seeded."""
+    """A loader config that is named and seeded."""
     return LoaderConfig(
         **{
             "name": "mixed",
@@ -39,7 +39,7 @@ def loader_config(shares: dict[str, float], **settings) -> LoaderConfig:
 
 
 def skewed_config(sequence: int, global_batch: int = 64) -> LoaderConfig:
-    """The feed of the skewed mixture."""
+    """The loader config of the skewed mixture."""
     return loader_config(
         {"pictures": 0.7, "texts": 0.3}, sequence=sequence, global_batch=global_batch
     )
@@ -61,7 +61,7 @@ def random_costs(draw) -> CostTable:
 
 @st.composite
 def random_plans(draw) -> tuple[LoaderConfig, dict[str, CostTable]]:
-    """A feed of one to four sources, and their costs."""
+    """A loader config of one to four sources, and their costs."""
     costs = {name: draw(random_costs()) for name in "abcd"[: draw(st.integers(1, 4))]}
     return loader_config(
         {name: draw(st.floats(0.05, 5)) for name in costs},

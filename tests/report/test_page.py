@@ -75,7 +75,7 @@ def test_lineage_goes_from_the_base_tower_to_the_exported_one(html):
 
 
 def test_stage_table_shows_shares_counts_and_proof(html):
-    row = re.search(r'<tr><th scope="row">knowledge</th>.*?</tr>', html).group()
+    row = re.search(r'<tr><th scope="row">knowledge</th>.*?</tr>', html, re.DOTALL).group()
     for cell in ("0.5</b>", "1</b>", "0.1</b>", "640", "80 k", "110", "✓ as planned"):
         assert cell in row
     assert "Frozen, identical" in html
@@ -205,3 +205,12 @@ def test_what_was_left_out_is_in_the_page(run):
     assert "Records left out" in html
     assert "photos &lt;b&gt;</td><td>cut shard</td><td>1,200</td>" in html
     assert "<td>crc</td><td>1</td>" in html
+
+
+def test_every_figure_says_its_heading_for_screens_without_columns(html):
+    stacked = re.findall(r'<table class="numbers stacked">.*?</table>', html, re.DOTALL)
+    assert len(stacked) >= 3
+    for table in stacked:
+        heads = re.findall(r'<th scope="col">(.*?)</th>', table)[1:]
+        row = re.findall(r"<tr><th scope=\"row\">.*?</tr>", table, re.DOTALL)[0]
+        assert re.findall(r'data-label="(.*?)"', row) == heads

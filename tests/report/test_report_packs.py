@@ -92,9 +92,9 @@ def test_nothing_of_the_data_runs_or_leads_elsewhere():
     assert "default-src 'none'" in page
 
 
-def test_an_empty_feed_says_so():
+def test_a_page_without_packs_says_so():
     page = render_packs({**VALUES, "packs": [], "faults": [], "left_out": 0})
-    assert "The feed has no packs" in page
+    assert "There are no packs" in page
     assert "had no room" not in page
 
 

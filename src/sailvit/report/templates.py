@@ -10,7 +10,10 @@ from markupsafe import Markup
 
 from sailvit.core import formatting
 
-_FILTERS = ("count", "short", "duration", "percent", "score", "points", "rate", "plain", "clipped")
+_FILTERS = (
+    *("count", "counted", "short", "duration", "percent", "score"),
+    *("points", "rate", "plain", "clipped"),
+)
 """Of the formatters, by the names that the templates use."""
 
 

@@ -1,4 +1,4 @@
-"""Lineage as a file, and how a stage's settings become a feed."""
+"""Lineage as a file, and how a stage's settings become a loader config."""
 
 from __future__ import annotations
 

@@ -239,7 +239,7 @@ def test_a_length_in_tokens_ends_with_the_step_that_reaches_it(
 
 
 def test_a_batch_without_answers_and_images_does_no_harm(parts: Parts):
-    """As on a rank whose packs are empty when a feed ends."""
+    """As on a rank whose packs are empty when the data end."""
     bundle = parts.build()
     ready = stage_run(bundle, stage(train={"connector": 1.0}))
     before = {n: p.detach().clone() for n, p in bundle.mllm.named_parameters()}
