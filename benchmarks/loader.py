@@ -169,18 +169,18 @@ def decoded(
         spent.put(time.process_time() - began)
         gate.wait()
 
-    crew = [
+    pool = [
         context.Process(target=work, args=(paths[number::processes],))
         for number in range(processes)
     ]
-    for process in crew:
+    for process in pool:
         process.start()
     gate.wait()
     began = time.perf_counter()
     gate.wait()
     seconds = time.perf_counter() - began
-    used = sum(spent.get() for _ in crew)
-    for process in crew:
+    used = sum(spent.get() for _ in pool)
+    for process in pool:
         process.join()
     return len(paths) / seconds, 1e3 * used / len(paths)
 

@@ -45,8 +45,8 @@ def test_a_run_is_all_ours_and_goes_on_by_value(
     # Stopped in its middle, as by a full quarantine.
     sound = trainer_module.KeepClaim.step_ended
 
-    def stopped(callback: trainer_module.KeepClaim, job: object, record: object) -> None:
-        sound(callback, job, record)  # type: ignore[arg-type]
+    def stopped(callback: trainer_module.KeepClaim, run: object, record: object) -> None:
+        sound(callback, run, record)  # type: ignore[arg-type]
         if record.step == 3:  # type: ignore[attr-defined]
             raise trainer_module.RunError("raise `quarantine`")
 

@@ -41,7 +41,7 @@ def test_a_shipped_recipe_is_shown_with_its_missing_files():
     assert text.rstrip().endswith("5 problems, listed at the top")
 
 
-def test_problems_are_the_exit_code_with_and_without_check():
+def test_problems_are_the_exit_code():
     assert run("sailvit-large", "--tflops", "1")[0] == 1
     code, text = run("demo", "--tflops", "1")
     assert code == 0

@@ -161,8 +161,8 @@ def test_a_stop_says_how_to_go_on(
     cli("train", tiny, "--run", "whole")
     sound = ProgressCallback.step_ended
 
-    def stopped(callback: ProgressCallback, job: StageRun, record: StepRecord) -> None:
-        sound(callback, job, record)
+    def stopped(callback: ProgressCallback, run: StageRun, record: StepRecord) -> None:
+        sound(callback, run, record)
         if record.stage == "world" and record.step == 1:
             os.kill(os.getpid(), signal.SIGINT)
 

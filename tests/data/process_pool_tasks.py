@@ -1,4 +1,4 @@
-"""Tasks for a crew; here, so that its processes need not import what tests do."""
+"""Tasks for a process pool; here, so that its processes need not import what tests do."""
 
 from __future__ import annotations
 

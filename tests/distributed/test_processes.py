@@ -38,7 +38,7 @@ def test_one_process_is_the_identity():
 def as_one_of_three(index: int, folder: str) -> None:
     torch.set_num_threads(1)
     torch.distributed.init_process_group(
-        "gloo", init_method=f"file://{folder}/meet", rank=index, world_size=3
+        "gloo", init_method=f"file://{folder}/join", rank=index, world_size=3
     )
     shared, lone, idle = (torch.nn.Parameter(torch.zeros(2)) for _ in range(3))
     shared.grad = torch.full((2,), float(index))
@@ -78,7 +78,7 @@ def as_one_of_two_that_wait(index: int, folder: str) -> None:
     """Both come to the first place; only rank 0 comes to the second."""
     torch.set_num_threads(1)
     torch.distributed.init_process_group(
-        "gloo", init_method=f"file://{folder}/meet", rank=index, world_size=2
+        "gloo", init_method=f"file://{folder}/join", rank=index, world_size=2
     )
     arrive("the first place", timedelta(seconds=60))
     if index == 0:

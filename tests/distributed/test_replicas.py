@@ -21,7 +21,7 @@ WORLD, WIDTH, LAYERS = 3, 600, 4
 def joined_as(index: int, folder: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group(
-        "gloo", init_method=f"file://{folder}/meet", rank=index, world_size=WORLD
+        "gloo", init_method=f"file://{folder}/join", rank=index, world_size=WORLD
     )
 
 

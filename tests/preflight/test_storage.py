@@ -25,7 +25,7 @@ class Sizes(Callback):
     def __init__(self, folder: Path) -> None:
         self.folder, self.largest = folder / "state", 0
 
-    def step_ended(self, job: StageRun, record: StepRecord) -> None:
+    def step_ended(self, run: StageRun, record: StepRecord) -> None:
         for state in self.folder.glob("*/complete.json"):
             held = sum(path.stat().st_size for path in state.parent.glob("*.safetensors"))
             self.largest = max(self.largest, held)

@@ -49,7 +49,7 @@ def gradual(parts: Parts, sources: dict[str, Any]) -> Recipe:
 def whole(
     gradual: Recipe, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, dict[str, torch.Tensor], Record]:
-    """The undisturbed run: its folder, its final weights, and what a hook saw."""
+    """The undisturbed run: its folder, its final weights, and what a callback saw."""
     folder, seen = tmp_path_factory.mktemp("whole"), Record()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "device_peak", lambda *_: 1e12)

@@ -80,7 +80,7 @@ def arrive(place: str, within: timedelta = PATIENCE) -> None:
 
 
 @contextmanager
-def agreed() -> Iterator[None]:
+def failing_together() -> Iterator[None]:
     """A context, without collectives, whose SailvitError in one process all of them raise.
 
     A process that went on alone would wait for the others in its next sum, and they for it.

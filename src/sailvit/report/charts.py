@@ -61,7 +61,8 @@ def loss_chart(stage: str, objective: str, step: Series, loss: Series) -> Chart:
         course = (
             f"from {average[0]:.3g} to {average[-1]:.3g}" if len(y) else "without a finite value"
         )
-        alt = f"Loss of {objective} in stage {stage}, in {unit}: {course} over {formatting.counted(len(step), 'step')}, smoothed."
+        steps = formatting.counted(len(step), "step")
+        alt = f"Loss of {objective} in stage {stage}, in {unit}: {course} over {steps}, smoothed."
         svg = to_svg(figure, f"loss-{stage}-{objective}", alt)
     lost = len(step) - len(x)
     return Chart(svg, f"{lost} of {len(step)} steps had no finite loss." if lost else "")

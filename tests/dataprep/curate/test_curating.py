@@ -78,9 +78,9 @@ def test_exactly_the_planted_records_go_each_for_its_reason(mixed):
 
 def test_workers_change_nothing(mixed):
     settings = curation(*FILTERS, resampling={"n": 3, "share": 0.03})
-    alone, crew = (curate(mixed, settings, workers=workers) for workers in (0, 2))
-    assert alone.report == crew.report
-    assert np.array_equal(alone.kept, crew.kept)
+    alone, pooled = (curate(mixed, settings, workers=workers) for workers in (0, 2))
+    assert alone.report == pooled.report
+    assert np.array_equal(alone.kept, pooled.kept)
 
 
 def test_a_copy_that_goes_for_another_reason_is_not_the_first():

@@ -23,7 +23,7 @@ from tiny_parts import SIDE, TOWERS, Parts
 
 
 def moved(bundle: ModelBundle) -> ModelBundle:
-    """The assembly after something like training."""
+    """The model bundle after something like training."""
     with torch.no_grad():
         for parameter in bundle.mllm.parameters():
             parameter.add_(0.01)

@@ -122,7 +122,7 @@ class Kill(Callback):
         self.step = step
 
     def step_ended(self, stage_run: StageRun, record: StepRecord) -> None:
-        # The signal arrives after the hook that listens to it has run, so the next step is the last.
+        # The signal arrives after the callback that listens to it has run, so the next step is the last.
         if record.step == self.step - 1:
             os.kill(os.getpid(), signal.SIGTERM)
 
@@ -264,7 +264,7 @@ def two_ranks(index: int, folder: str, parts: Parts, batches: list[Batch]) -> No
     """A search over two processes with different data."""
     torch.set_num_threads(1)
     torch.distributed.init_process_group(
-        "gloo", init_method=f"file://{folder}/meet", rank=index, world_size=2
+        "gloo", init_method=f"file://{folder}/join", rank=index, world_size=2
     )
     told: list[dict[str, Any]] = []
     made = ready(parts, batches[index], Path(folder), lr=0.03)

@@ -210,7 +210,7 @@ def test_other_faults_of_the_program_pass_as_they_are(made: Recipe, tmp_path: Pa
 
 
 class FakeJob:
-    """Of a job what `_agreed_steps` looks at."""
+    """Of a stage run what `_agreed_steps` looks at."""
 
     device = torch.device("cpu")
 

@@ -24,17 +24,17 @@ def made(parts: Parts) -> StageRun:
 
 
 @pytest.fixture
-def watched(made: StageRun) -> MonitoringData:
+def monitored(made: StageRun) -> MonitoringData:
     shown = samples(made.bundle, [record(str(n), picture(n)) for n in range(5)])
     told = samples(made.bundle, [record(f"{n}", answer="red " * (n + 1)) for n in range(4)])
     return MonitoringData(torch.cat([sample.tiles for sample in shown]), tuple(told), "records")
 
 
-def test_perplexity_is_that_of_all_answers_together(made: StageRun, watched: MonitoringData):
+def test_perplexity_is_that_of_all_answers_together(made: StageRun, monitored: MonitoringData):
     with undisturbed(made):
-        found = perplexity(made, watched)
+        found = perplexity(made, monitored)
         total = count = 0.0
-        for text in watched.texts:
+        for text in monitored.texts:
             batch = collate([[text]])
             labels = batch.labels[batch.labels != IGNORED]
             total += float(
@@ -45,20 +45,20 @@ def test_perplexity_is_that_of_all_answers_together(made: StageRun, watched: Mon
 
 
 def test_a_model_that_knows_nothing_has_the_perplexity_of_its_vocabulary(
-    made: StageRun, watched: MonitoringData
+    made: StageRun, monitored: MonitoringData
 ):
     head = made.model.language.get_output_embeddings()
     head.weight.data.zero_()
     with undisturbed(made):
-        assert perplexity(made, watched) == pytest.approx(len(head.weight), rel=1e-4)
+        assert perplexity(made, monitored) == pytest.approx(len(head.weight), rel=1e-4)
 
 
 def test_sight_holds_the_towers_features_and_what_the_language_is_given(
-    made: StageRun, watched: MonitoringData
+    made: StageRun, monitored: MonitoringData
 ):
     with undisturbed(made):
-        found = model_features(made, watched)
-        features = made.model.tower(watched.tiles)
+        found = model_features(made, monitored)
+        features = made.model.tower(monitored.tiles)
         visual = made.model.connector(features)
     assert found is not None
     torch.testing.assert_close(found.tower, features.flatten(0, 1))
@@ -69,17 +69,17 @@ def test_sight_holds_the_towers_features_and_what_the_language_is_given(
     assert distances(found)["wasserstein"] == expected.wasserstein
 
 
-def test_tiles_go_through_in_portions_that_fit_a_pack(made: StageRun, watched: MonitoringData):
+def test_tiles_go_through_in_portions_that_fit_a_pack(made: StageRun, monitored: MonitoringData):
     sizes: list[int] = []
     made.model.tower.register_forward_pre_hook(lambda module, given: sizes.append(len(given[0])))
     per_tile = made.bundle.layout.tokens_per_tile
     made.recipe = made.recipe.model_copy(update={"sequence": 2 * per_tile + 1})
     with undisturbed(made):
-        model_features(made, watched)
+        model_features(made, monitored)
     assert sizes == [2, 2, 1]
 
 
-def test_nothing_is_left_behind(made: StageRun, watched: MonitoringData):
+def test_nothing_is_left_behind(made: StageRun, monitored: MonitoringData):
     made.model.train()
     made.model.tower.eval()
     modes = [module.training for module in made.model.modules()]
@@ -88,8 +88,8 @@ def test_nothing_is_left_behind(made: StageRun, watched: MonitoringData):
     with undisturbed(made):
         assert not any(module.training for module in made.model.modules())
         assert not torch.is_grad_enabled()
-        model_features(made, watched)
-        perplexity(made, watched)
+        model_features(made, monitored)
+        perplexity(made, monitored)
         torch.rand(3)
     assert [module.training for module in made.model.modules()] == modes
     assert torch.equal(torch.get_rng_state(), state)

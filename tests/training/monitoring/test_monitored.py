@@ -1,4 +1,4 @@
-"""What a run is watched with: which tiles and texts, and that they come back from the file."""
+"""What a run is monitored with: which tiles and texts, and that they come back from the file."""
 
 from __future__ import annotations
 

@@ -178,7 +178,7 @@ def test_captions_of_the_same_image_are_no_negatives(bundle: ModelBundle, sizes:
 def as_process(index: int, folder: str, parts: Parts) -> None:
     torch.set_num_threads(1)
     torch.distributed.init_process_group(
-        "gloo", init_method=f"file://{folder}/meet", rank=index, world_size=2
+        "gloo", init_method=f"file://{folder}/join", rank=index, world_size=2
     )
     bundle, objective = parts.build(), contrastive()
     made = samples(bundle, described([0, 0, 1, 2, 1]))

@@ -19,7 +19,7 @@ from sailvit.core.recipe import CheckpointConfig, Recipe
 from sailvit.core.run import RunFolder, append_lines
 from sailvit.training import trainer as module
 from sailvit.training.monitoring.monitored import MonitoringData
-from sailvit.training.output import loggers as curves
+from sailvit.training.output import loggers
 from sailvit.training.stages import journal
 from sailvit.training.stages.callback import Callback
 from sailvit.training.stages.journal import Journal
@@ -173,7 +173,7 @@ def test_looks_and_tools_that_cannot_write_are_left_out(
     told: list[dict[str, Any]] = []
     monkeypatch.setattr(MonitoringData, "save", full)
     if isinstance(error, OSError):
-        monkeypatch.setattr(curves._TensorBoard, "add", full)
+        monkeypatch.setattr(loggers._TensorBoard, "add", full)
     Trainer(made, RunFolder(tmp_path / "run"), announce=told.append).run()
     notes = [line["note"] for line in told if "note" in line]
     assert sum("nothing is monitored until the next stage" in note for note in notes) == 1
@@ -188,10 +188,10 @@ def test_base_features_that_could_not_be_kept_are_written_at_a_later_look(
 ):
     sound, calls = MonitoringData.save, iter(range(99))
 
-    def once(watched: MonitoringData, path: Path) -> None:
+    def once(monitored: MonitoringData, path: Path) -> None:
         if next(calls) == 1:
             raise FULL
-        sound(watched, path)
+        sound(monitored, path)
 
     monkeypatch.setattr(MonitoringData, "save", once)
     train(made, tmp_path / "run")

@@ -140,7 +140,7 @@ def test_bf16_is_near_fp32(parts: Parts, made: list[Sample]):
 def two_processes(index: int, folder: str, parts: Parts, shares: list[list[list[Sample]]]) -> None:
     torch.set_num_threads(1)
     torch.distributed.init_process_group(
-        "gloo", init_method=f"file://{folder}/meet", rank=index, world_size=2
+        "gloo", init_method=f"file://{folder}/join", rank=index, world_size=2
     )
     assert rank() == index
     micro = tuple(collate([[sample] for sample in pack]) for pack in shares[index])
@@ -181,7 +181,7 @@ def two_steps(index: int, folder: str, parts: Parts, made: list[Sample]) -> None
     """A step with images, then one that has none on any process; keeps the tower before and after the second."""
     torch.set_num_threads(1)
     torch.distributed.init_process_group(
-        "gloo", init_method=f"file://{folder}/meet", rank=index, world_size=2
+        "gloo", init_method=f"file://{folder}/join", rank=index, world_size=2
     )
     ready = stage_run(parts.build(), stage(schedule={"name": "constant", "warmup": 0}))
     towers = []

@@ -96,7 +96,7 @@ class DocumentsSource(DrawnSource):
 
 def open_documents(config: SourceConfig, folder: Path) -> DocumentsSource:
     """The pages that `config.options` describes; relative `fonts` and `text` start at `folder`."""
-    return DocumentsSource(drawn_options(DocumentsOptions, config.options, "pages"), folder)
+    return DocumentsSource(drawn_options(DocumentsOptions, config.options, "documents"), folder)
 
 
 def transcription(page: Page) -> tuple[str, str]:

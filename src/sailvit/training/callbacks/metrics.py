@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from sailvit.distributed.processes import agreed
+from sailvit.distributed.processes import failing_together
 from sailvit.training.output.loggers import Loggers
 from sailvit.training.stages.callback import Callback
 from sailvit.training.stages.stage_run import StageRun, StepRecord
@@ -20,7 +20,7 @@ class MetricsCallback(Callback):
     def stage_started(self, run: StageRun) -> None:
         """Open the loggers."""
         del run
-        with agreed():
+        with failing_together():
             if self._loggers is not None:
                 self._loggers.open()
 

@@ -13,7 +13,7 @@ from sailvit.core.batch import Batch, Step
 from sailvit.core.errors import SailvitError
 from sailvit.core.seeding import derive_seed
 from sailvit.distributed.processes import (
-    agreed,
+    failing_together,
     rank,
     sum_counts,
     sum_gradients,
@@ -64,7 +64,7 @@ def _agreed_steps(run: StageRun) -> Iterator[Step]:
         except SailvitError as error:
             problem = error
         if sum_counts([int(problem is not None)], run.device)[0]:
-            with agreed():
+            with failing_together():
                 if problem is not None:
                     raise problem
         if step is None:
