@@ -26,7 +26,14 @@ SAMPLE = {
         {"kind": "trained", "at": 12, "tokens": 8},
     ],
     "pieces": [
-        {"columns": 2, "cells": [PIXEL, None], "whole": [PIXEL], "at": 0, "tokens": 12},
+        {
+            "columns": 2,
+            "cells": [PIXEL, None],
+            "whole": [PIXEL],
+            "grid": None,
+            "at": 0,
+            "tokens": 12,
+        },
         {
             "chips": [
                 CHIP,
@@ -58,6 +65,7 @@ VALUES = {
     "sequence": 32,
     "tile_budget": 6,
     "tile_size": 448,
+    "native": False,
     "tokens_per_tile": 4,
     "left_out": 1,
     "packs": [PACK],

@@ -21,7 +21,7 @@ from sailvit.core.errors import RunError
 from sailvit.core.ownership import is_run, manifest_of
 from sailvit.core.recipe import Recipe
 from sailvit.core.run import RunFolder, read_lines
-from sailvit.distributed.processes import failing_together, process_group, rank
+from sailvit.distributed.processes import as_one, process_group, rank
 from sailvit.models.loading.build import ModelBundle
 from sailvit.models.loading.quiet import quietly
 from sailvit.recipes.loader import dump_recipe, load_recipe
@@ -146,7 +146,7 @@ def train_claimed(
                 announce=screen.announce,
                 progress=measured,
             )
-        with failing_together():
+        with as_one():
             if rank() == 0:
                 _write_recipe(folder, dump_recipe(trainer.recipe))
         bundle = trainer.run(resume=resume, claim=claim)

@@ -39,8 +39,8 @@ from sailvit.core.errors import RunError
 from sailvit.core.memory import free_memory
 from sailvit.core.run import read_json, write_json
 from sailvit.distributed.processes import (
+    as_one,
     broadcast,
-    failing_together,
     gather_objects,
     local_world,
     rank,
@@ -122,7 +122,7 @@ class Checkpoints:
         draft = final.with_name(final.name + ".part")
         live = {name: tensor.detach() for name, tensor in tensors.items()}
         # It is the barrier too: no rank writes before rank 0 has made the folder.
-        with failing_together(), _explained(self.folder):
+        with as_one(), _explained(self.folder):
             if rank() == 0:
                 shutil.rmtree(draft, ignore_errors=True)
                 draft.mkdir(parents=True)
@@ -154,7 +154,7 @@ class Checkpoints:
     def wait(self) -> None:
         """Return when the save in progress is complete; RunError when it failed."""
         if self._pending is not None:
-            with failing_together():
+            with as_one():
                 self.finish()
 
     def finish(self) -> None:

@@ -80,8 +80,9 @@ def arrive(place: str, within: timedelta = PATIENCE) -> None:
 
 
 @contextmanager
-def failing_together() -> Iterator[None]:
-    """A context, without collectives, whose SailvitError in one process all of them raise.
+def as_one() -> Iterator[None]:
+    """A context, without collectives, in which processes fail as one: a SailvitError of one is
+    raised by all.
 
     A process that went on alone would wait for the others in its next sum, and they for it.
     """

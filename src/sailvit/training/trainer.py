@@ -24,15 +24,7 @@ from sailvit.data.lengths.measuring import Progress, mark_stale, measure_all
 from sailvit.data.loading.loader import Loader
 from sailvit.data.processing.processor import Processor
 from sailvit.data.rows.keys import unread_line
-from sailvit.distributed.processes import (
-    arrive,
-    barrier,
-    broadcast,
-    failing_together,
-    my_device,
-    rank,
-    world,
-)
+from sailvit.distributed.processes import arrive, as_one, barrier, broadcast, my_device, rank, world
 from sailvit.models.languages.positions import table_length
 from sailvit.models.loading.build import ModelBundle, build
 from sailvit.models.measures.flops import flops_model
@@ -94,7 +86,7 @@ class Trainer:
         if note := precision_note(asked, recipe):
             announce({"note": note})
         arrive("opening the sources")
-        with failing_together():
+        with as_one():
             refuse_missing(recipe)
             self.sources = open_sources(recipe, files=not folder.manifest.exists())
         day = broadcast(run_day(folder, recipe))
@@ -133,7 +125,7 @@ class Trainer:
         sizes = {name: len(each) for name, each in self.sources.items()}
         # While the model is on the CPU, where a wrong index is an exception.
         ends = table_length(self.bundle.mllm.language, self.recipe.sequence)
-        with failing_together():
+        with as_one():
             refuse(judge(self.recipe, self._costs, sizes, positions=ends))
 
     def _spread(self) -> None:
@@ -212,7 +204,7 @@ class Trainer:
         return self.bundle
 
     def _start(self) -> None:
-        with failing_together(), explained(str(self.folder.manifest), "start again"):
+        with as_one(), explained(str(self.folder.manifest), "start again"):
             if rank() == 0:
                 start_manifest(self.folder, self.recipe, self.bundle, self.sources)
                 self._quarantine.note_faults(self.recipe.stages[0], self.sources)
@@ -227,7 +219,7 @@ class Trainer:
         # Some stage run is needed to name tensors; weights are the same in all.
         restore_weights(self._stage_run(0), saved)
         own = self.folder.logs if rank() == 0 else ()
-        with failing_together():
+        with as_one():
             for path in (*own, *self._quarantine.files()):
                 with explained(str(path)):
                     keep_lines(path, saved.values["stage"], saved.values["step"])
@@ -242,7 +234,7 @@ class Trainer:
             place = str(self.folder.path)
             self.recipe, found = going_on(recorded(known, place), self.recipe, place)
             stage, step = saved.values["stage"], saved.values["step"]
-            with failing_together(), explained(str(self.folder.manifest)):
+            with as_one(), explained(str(self.folder.manifest)):
                 if rank() == 0:
                     note_changes(self.folder, self.recipe, found, stage=stage, step=step)
 
@@ -264,7 +256,7 @@ class Trainer:
         if saved is not None and saved.values["step"]:
             restore_stage(run, self._callbacks, saved)
             restore_place(run, saved.values)
-            with failing_together(), explained(str(self.folder.manifest)):
+            with as_one(), explained(str(self.folder.manifest)):
                 if rank() == 0:
                     note_resume(self.folder, run)
         else:

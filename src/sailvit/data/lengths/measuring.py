@@ -34,7 +34,7 @@ from sailvit.data.sources.indexed import IndexedSource
 from sailvit.distributed.processes import (
     alarmed,
     alarming,
-    failing_together,
+    as_one,
     gather_objects,
     local_rank,
     world,
@@ -129,7 +129,7 @@ def measure_all(
     _forget_stale(sources, processor, cache)
     costs: dict[str, CostTable] = {}
     # The others wait for files, as a barrier would give up after some minutes.
-    with failing_together(), alarming(_FAILED):
+    with as_one(), alarming(_FAILED):
         if local_rank() == 0 or _all_there(sources, processor, cache):
             for name, source in sources.items():
                 costs[name] = measure(
@@ -147,7 +147,7 @@ def _forget_stale(sources: Mapping[str, Source], processor: Processor, cache: Pa
     marked = [name for name, file in files.items() if stale_mark(file).exists()]
     changed = {name for names in gather_objects(marked) for name in names}
     # No process reads counts before all have left this context.
-    with failing_together(), explained(str(cache), "start again"):
+    with as_one(), explained(str(cache), "start again"):
         for name in changed if local_rank() == 0 else ():
             files[name].parent.mkdir(parents=True, exist_ok=True)
             stale_mark(files[name]).touch()

@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokeni
 from sailvit.core.layout import VisualLayout
 from sailvit.core.recipe import ModelConfig, Packing, Part
 from sailvit.core.seeding import derive_seed
-from sailvit.distributed.processes import failing_together
+from sailvit.distributed.processes import as_one
 from sailvit.models.guards.checkpoint_files import refuse_misfits
 from sailvit.models.guards.errors import Loading
 from sailvit.models.loading.configs import (
@@ -112,7 +112,7 @@ def build(
         return _meta(config)
     if weights == "random":
         return _random(config, seed, packing, device)
-    with failing_together():
+    with as_one():
         tower, preprocessor = load_tower(config)
         language, tokenizer, placeholder_id = load_language(config, seed)
         connector = load_connector(config, tower, language, seed)

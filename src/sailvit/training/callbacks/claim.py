@@ -32,7 +32,7 @@ from sailvit.core.ownership import (
     strangers,
 )
 from sailvit.core.run import RunFolder
-from sailvit.distributed.processes import broadcast, failing_together, rank
+from sailvit.distributed.processes import as_one, broadcast, rank
 from sailvit.training.stages.callback import Callback
 from sailvit.training.stages.stage_run import StageRun, StepRecord
 
@@ -253,7 +253,7 @@ class KeepClaim(Callback):
     def step_ended(self, run: StageRun, record: StepRecord) -> None:
         """Check before this step is written anywhere."""
         del record
-        with failing_together(), explained(str(run.folder.path)):
+        with as_one(), explained(str(run.folder.path)):
             self._claim.check()
             self._claim.settle()
 

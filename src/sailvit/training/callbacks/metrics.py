@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from sailvit.distributed.processes import failing_together
+from sailvit.distributed.processes import as_one
 from sailvit.training.output.loggers import Loggers
 from sailvit.training.stages.callback import Callback
 from sailvit.training.stages.stage_run import StageRun, StepRecord
@@ -20,7 +20,7 @@ class MetricsCallback(Callback):
     def stage_started(self, run: StageRun) -> None:
         """Open the loggers."""
         del run
-        with failing_together():
+        with as_one():
             if self._loggers is not None:
                 self._loggers.open()
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sailvit.core.disk import DISK_ERRORS, reason
-from sailvit.distributed.processes import broadcast, failing_together, rank
+from sailvit.distributed.processes import as_one, broadcast, rank
 from sailvit.models.measures.drift import linear_cka
 from sailvit.training.monitoring.measure import distances, model_features, perplexity, undisturbed
 from sailvit.training.monitoring.monitored import MonitoringData
@@ -164,7 +164,7 @@ class MonitoringCallback(Callback):
         process.
         """
         problem: str | None = None
-        with failing_together():
+        with as_one():
             if rank() == 0:
                 problem = self._kept(self._choose(), file)
         problem = broadcast(problem)

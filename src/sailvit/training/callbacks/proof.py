@@ -19,7 +19,7 @@ import torch
 
 from sailvit.core.errors import ProofError
 from sailvit.core.recipe import PARTS, Part, TrainConfig
-from sailvit.distributed.processes import failing_together, rank
+from sailvit.distributed.processes import as_one, rank
 from sailvit.distributed.sharding import whole
 from sailvit.training.optim.optimizer import planned_shares
 from sailvit.training.stages.callback import Callback
@@ -216,7 +216,7 @@ class ProofCallback(Callback):
         if rank() == 0:
             run.journal.write(run.folder.proofs, line)
         self._announce(line)
-        with failing_together():
+        with as_one():
             if wrong:
                 raise ProofError(
                     f"stage {run.stage.name}, step {run.step}: training did not do what the recipe plans."

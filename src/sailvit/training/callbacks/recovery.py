@@ -14,7 +14,7 @@ import torch
 
 from sailvit.checkpoint.store import Checkpoints
 from sailvit.core.errors import RunError
-from sailvit.distributed.processes import failing_together, gather_objects, rank
+from sailvit.distributed.processes import as_one, gather_objects, rank
 from sailvit.training.callbacks.state import roll_back
 from sailvit.training.stages.callback import Callback
 from sailvit.training.stages.stage_run import StageRun, StepRecord
@@ -124,7 +124,7 @@ class RecoveryCallback(Callback):
                 f" gradient that is not finite, {why}. Their samples: {names}. Look at these with `sailvit data view`,"
                 " lower the learning rate, or save more often (`checkpoint`), so that there is a state to go back to"
             )
-            with failing_together():
+            with as_one():
                 raise stopped
         assert found is not None
         roll_back(run, self._callbacks, found)

@@ -13,7 +13,7 @@ from sailvit.core.errors import RunError
 from sailvit.core.formatting import short
 from sailvit.core.recipe import PARTS
 from sailvit.core.run import append_lines
-from sailvit.distributed.processes import failing_together
+from sailvit.distributed.processes import as_one
 from sailvit.models.loading.build import ModelBundle
 
 
@@ -46,7 +46,7 @@ class Journal:
 
     def settle(self) -> None:
         """Write the waiting lines; RunError on all processes when one cannot."""
-        with failing_together():
+        with as_one():
             if problem := self._catch_up():
                 raise RunError(
                     f"the lines of the run could not be written ({problem}), and no state is saved ahead of them."

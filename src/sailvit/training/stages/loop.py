@@ -12,14 +12,7 @@ import torch
 from sailvit.core.batch import Batch, Step
 from sailvit.core.errors import SailvitError
 from sailvit.core.seeding import derive_seed
-from sailvit.distributed.processes import (
-    failing_together,
-    rank,
-    sum_counts,
-    sum_gradients,
-    sum_values,
-    world,
-)
+from sailvit.distributed.processes import as_one, rank, sum_counts, sum_gradients, sum_values, world
 from sailvit.distributed.sharding import clip_gradients
 from sailvit.training.optim.optimizer import set_rate
 from sailvit.training.stages.callback import Callback
@@ -64,7 +57,7 @@ def _agreed_steps(run: StageRun) -> Iterator[Step]:
         except SailvitError as error:
             problem = error
         if sum_counts([int(problem is not None)], run.device)[0]:
-            with failing_together():
+            with as_one():
                 if problem is not None:
                     raise problem
         if step is None:

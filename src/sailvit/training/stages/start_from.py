@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sailvit.core.errors import ModelError
-from sailvit.distributed.processes import failing_together
+from sailvit.distributed.processes import as_one
 from sailvit.distributed.sharding import fill_all
 from sailvit.models.loading.parts import load_connector, load_language, load_tower
 
@@ -27,7 +27,7 @@ def load_start(recipe: Recipe, index: int, mllm: MLLM) -> None:
         if start == "previous":
             continue
         folder = None if start == "recipe" else start
-        with failing_together():
+        with as_one():
             weights = _weights(recipe, part, folder, mllm)
         try:
             fill_all(dict(mllm.part(part).named_parameters()), weights)
