@@ -26,7 +26,7 @@ DUAL = _DUAL.split()
 _MULTIMODAL = """
 llava llava_next llava_onevision vipllava internvl idefics2 idefics3 smolvlm gemma3 paligemma
 aya_vision cohere2_vision mistral3 lighton_ocr lfm2_vl ovis2 janus blip-2 instructblip kosmos-2
-aria deepseek_vl phi4_multimodal qianfan_ocr modernvbert
+aria deepseek_vl got_ocr2 phi4_multimodal qianfan_ocr modernvbert
 """
 MULTIMODAL = _MULTIMODAL.split()
 """Multimodal models whose vision tower is a submodule with patch tokens."""
@@ -34,7 +34,6 @@ REFUSED = {
     "groupvit": "whose vision half .* is no model that can be saved and loaded by itself",
     "xclip": "cannot run on a tile of 32 px",
     "align": "has no patch_size",
-    "got_ocr2": "not tokens",
     "mllama": "needs aspect_ratio_ids and aspect_ratio_mask besides the tiles",
     "qwen2_vl": "takes hidden_states and grid_thw instead of pixel_values",
     "qwen2_5_vl": "takes hidden_states and grid_thw instead of pixel_values",

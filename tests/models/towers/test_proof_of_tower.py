@@ -14,13 +14,16 @@ from transformers import (
     Idefics3VisionConfig,
     PixtralVisionConfig,
     PretrainedConfig,
+    ViTConfig,
     ViTMAEConfig,
+    ViTModel,
     YolosConfig,
 )
 
 from sailvit.core.errors import ModelError, RecipeError
 from sailvit.core.recipe import ParallelConfig
 from sailvit.models.loading.build import build
+from sailvit.models.loading.folders import save_part
 from sailvit.models.structure.blocks import find_blocks
 from sailvit.models.structure.parallel import parallelize
 from sailvit.models.towers.proof import prove_tiles
@@ -207,12 +210,39 @@ def test_another_order_of_tokens_is_refused(order: str):
 
 
 def test_features_drawn_at_random_are_refused():
-    """A masked autoencoder shuffles patches even when it masks none."""
-    tower = made(ViTMAEConfig(**VISION, mask_ratio=0.0))
+    tower = made(TOWERS["siglip"])
+    forward = tower.model.forward
+
+    def shuffled(pixel_values: torch.Tensor, **given: Any) -> Any:
+        states = forward(pixel_values=pixel_values, **given).last_hidden_state
+        return SimpleNamespace(last_hidden_state=states[:, torch.randperm(16)])
+
+    tower.model.forward = shuffled
     with pytest.raises(ModelError, match="other features for the same tile each time"):
         prove_tiles(tower)
-    with pytest.raises(ModelError, match=r"vit_mae gives 5 tokens .*neither merges nor drops"):
+
+
+def test_a_masked_autoencoder_neither_masks_nor_shuffles(parts: Parts, tmp_path):
+    """Its encoder with all patches in order, whatever share of them its config masks."""
+    with pytest.raises(ModelError, match="vit_mae gives 5 tokens"):
         made(ViTMAEConfig(**VISION))
+    save_tower(ViTMAEConfig(**VISION, mask_ratio=0.75), tmp_path / "tower")
+    config = parts.config().model_copy(update={"tower": str(tmp_path / "tower")})
+    assert build(config, weights="meta").mllm.tower.prefix == 1
+    bundle = build(config, 0)
+    tower = bundle.mllm.tower.eval()
+    assert (tower.alone, tower.prefix, tower.patches) == (False, 1, 16)
+    assert "masks nothing" in tower.notes[0]
+    assert_apart(tower)
+    plain = ViTModel(ViTConfig(**VISION), add_pooling_layer=False).eval()
+    plain.load_state_dict(tower.model.state_dict(), strict=False)
+    expected = plain(pixel_values=tower.normalised(tiles(2))).last_hidden_state[:, 1:]
+    torch.testing.assert_close(tower(tiles(2)), expected)
+    save_part(bundle, "tower", tmp_path / "saved")
+    saved = AutoModel.from_pretrained(tmp_path / "saved").eval()
+    noise = torch.arange(16.0)[None]
+    found = saved(pixel_values=tower.normalised(tiles(1)), noise=noise).last_hidden_state[:, 1:]
+    assert torch.equal(found, tower(tiles(1)))
 
 
 def test_features_that_are_not_finite_are_refused():

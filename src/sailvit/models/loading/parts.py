@@ -104,7 +104,8 @@ def tower_config(source: str, options: dict[str, Any]) -> Any:
 
 
 def _config_dict(source: str, options: dict[str, Any]) -> dict[str, Any]:
-    found: dict[str, Any] = PretrainedConfig.get_config_dict(source, **options)[0]
+    revision = options.get("revision")
+    found: dict[str, Any] = PretrainedConfig.get_config_dict(source, revision=revision)[0]
     return found
 
 
@@ -233,6 +234,10 @@ def load_preprocessor(source: str, options: dict[str, Any], image: ImageConfig) 
     except OSError as error:
         if image.size and image.mean and image.std:
             return {}
+        if timm := _config_dict(source, options).get("pretrained_cfg"):
+            colours = {"image_mean": timm.get("mean"), "image_std": timm.get("std")}
+            side = timm.get("input_size", [None])[-1]
+            return {"size": {"height": side, "width": side}, **colours}
         if (Path(source) / "preprocessor_config.json").is_file():
             raise ModelError(
                 f"cannot read the preprocessor_config.json of the tower {source!r}: {short_reason(error)};"

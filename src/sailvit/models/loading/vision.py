@@ -6,6 +6,7 @@ the one that was made of the vision half of the config.
 
 from __future__ import annotations
 
+import copy
 import importlib
 import importlib.util
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from sailvit.core.errors import ModelError
 from sailvit.models.guards.errors import Loading
 from sailvit.models.guards.roles import refuse_inputs
 from sailvit.models.packing.attention import TOWER
+from sailvit.models.towers.families import FAMILIES
 
 _HALVES = ("vision_config", "image_config", "encoder")
 """Where configs of several models keep the one that sees: most of them, FLAVA, encoder-decoders."""
@@ -49,7 +51,7 @@ class VisionModel:
 
     @property
     def plain(self) -> bool:
-        """Whether `AutoModel` makes it from its config, as it does again once it is saved."""
+        """Whether `AutoModel` makes it from its config."""
         return self.kind is None or has_auto_model(self.config)
 
     @property
@@ -78,11 +80,13 @@ class VisionModel:
                 f"the tower is the {name} inside a {self.whole.model_type}: it alone is read,"
                 " trained and saved"
             )
-        if self.kind is not None and not self.plain:
+        if self.kind is not None and not self.plain and not _remote(self.whole):
             found.append(
                 f"AutoModel knows no {name}: load the saved tower by its own class,"
                 f" {self.kind.__module__}.{self.kind.__name__}.from_pretrained"
             )
+        if name in FAMILIES and FAMILIES[name].note:
+            found.append(FAMILIES[name].note)
         return tuple(found)
 
     def make(self, *, trust_remote_code: bool = False, **options: Any) -> PreTrainedModel:
@@ -114,9 +118,13 @@ def find_vision(whole: Any, source: str, *, trust_remote_code: bool = False) -> 
         kind = None if _remote(whole) else _known(half)
         if kind is None:
             _, path, part = locate(whole, half, trust_remote_code=trust_remote_code)
+            if _remote(whole):
+                # So that saving copies the code beside the weights and AutoModel finds it there.
+                type(part).register_for_auto_class("AutoModel")
+                type(part.config).register_for_auto_class()
             found = VisionModel(part.config, type(part), whole, path)
         else:
-            found = VisionModel(half, kind, whole)
+            found = VisionModel(_prepared(half), kind, whole)
         assert found.kind is not None
         refuse_inputs(found.kind.forward, half.model_type, None, f"the tower {source!r}")
     return found
@@ -173,6 +181,7 @@ def own_class(config: Any) -> type[PreTrainedModel] | None:
 
 def _alone(config: Any, source: str) -> VisionModel:
     """The model of a checkpoint that holds no other."""
+    config = _prepared(config)
     if _remote(config):
         return VisionModel(config, None, config)
     with Loading("tower", source):
@@ -185,6 +194,17 @@ def _alone(config: Any, source: str) -> VisionModel:
             )
         refuse_inputs(kind.forward, config.model_type, None, f"the tower {source!r}")
     return VisionModel(config, kind, config)
+
+
+def _prepared(config: Any) -> Any:
+    """The config with the settings that features of its family need."""
+    family = FAMILIES.get(config.model_type)
+    if family is None or not family.settings:
+        return config
+    prepared = copy.deepcopy(config)
+    for name, value in family.settings.items():
+        setattr(prepared, name, value)
+    return prepared
 
 
 def _same(config: Any, half: Any) -> bool:

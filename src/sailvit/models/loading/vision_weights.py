@@ -36,7 +36,11 @@ def load_whole(
     """The model in fp32 of a checkpoint that holds no other, and the names of the weights that
     it lacks.
     """
-    made = AutoModel if vision.kind is None or vision.plain else vision.kind
+    made: Any = AutoModel
+    if vision.kind is not None and not vision.plain:
+        # Transformers warns of a setting that only AutoModel knows.
+        made = vision.kind
+        options = {name: value for name, value in options.items() if name == "revision"}
     with quietly():
         model, info = made.from_pretrained(
             source,

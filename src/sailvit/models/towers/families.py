@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -33,6 +33,16 @@ def patch_pixels(pixels: torch.Tensor, patch: int) -> dict[str, torch.Tensor | N
     }
 
 
+def ordered_pixels(pixels: torch.Tensor, patch: int) -> dict[str, torch.Tensor | None]:
+    """The tower's inputs for pixels float[I, C, H, W]: these, and rising `noise` float[I, P], by
+    which a masked autoencoder sorts its patches instead of by chance.
+    """
+    tiles, _, height, width = pixels.shape
+    count = (height // patch) * (width // patch)
+    noise = torch.arange(count, dtype=pixels.dtype, device=pixels.device)
+    return {"pixel_values": pixels, "noise": noise.expand(tiles, -1)}
+
+
 @dataclass(frozen=True)
 class Family:
     """What differs between vision towers, and nothing else."""
@@ -41,6 +51,10 @@ class Family:
     """Number of CLS and register tokens before the patch tokens, from the tower's config."""
     pixels: Pixels = plain_pixels
     """How normalised pixels become the tower's keyword inputs."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """Settings of the config that features need, whatever the checkpoint's own says."""
+    note: str = ""
+    """What whoever loads the saved tower without sailvit has to know."""
 
 
 def _cls(config: Any) -> int:
@@ -62,6 +76,15 @@ FAMILIES: dict[str, Family] = {
     "siglip_vision_model": Family(),
     "siglip2_vision_model": Family(pixels=patch_pixels),
     "vit": Family(prefix=_cls),
+    "vit_mae": Family(
+        prefix=_cls,
+        pixels=ordered_pixels,
+        settings={"mask_ratio": 0.0},
+        note=(
+            "the tower (vit_mae) masks nothing: mask_ratio is 0 in its saved config; who runs it"
+            " without sailvit passes noise=torch.arange(patches)[None], or it shuffles its patches"
+        ),
+    ),
 }
 """By `config.model_type`; one that is not listed is taken as plain pixels, its CLS tokens found
 by counting."""

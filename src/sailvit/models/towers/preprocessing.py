@@ -127,6 +127,7 @@ def save_preprocessor(preprocessor: dict[str, Any], tower: Tower, folder: Path) 
     Raises:
         ModelError: these do not give the pixels of training either.
     """
+    _settle_timm(tower.preprocessing, folder / "config.json")
     found = ""
     for processor_type in (None, *_PLAIN):
         written = trained_preprocessor(preprocessor, tower, processor_type)
@@ -139,6 +140,23 @@ def save_preprocessor(preprocessor: dict[str, Any], tower: Tower, folder: Path) 
         f"no image processor of transformers gives the pixels that this tower was trained on: {found};"
         f" {folder} is not published"
     )
+
+
+def _settle_timm(said: Preprocessing, config: Path) -> None:
+    """Say in a timm model's config how tiles were made: its processor reads that file alone."""
+    written = json.loads(config.read_text(encoding="utf-8")) if config.is_file() else {}
+    if not isinstance(written.get("pretrained_cfg"), dict):
+        return
+    written["pretrained_cfg"] |= {
+        "input_size": [3, said.size, said.size],
+        "mean": list(said.mean),
+        "std": list(said.std),
+        "interpolation": "bicubic",
+        # Sides are squashed to the square, and nothing is cropped.
+        "crop_mode": "squash",
+        "crop_pct": 1.0,
+    }
+    config.write_text(json.dumps(written, indent=2) + "\n", encoding="utf-8")
 
 
 def _difference(tower: Tower, folder: Path) -> str:

@@ -19,6 +19,7 @@ from sailvit.core.errors import ModelError
 from sailvit.models.guards.errors import FOREIGN, ForeignErrors, describe
 from sailvit.models.guards.roles import refuse_inputs
 from sailvit.models.towers.families import FAMILIES, Family
+from sailvit.models.towers.features import last_tokens
 from sailvit.models.towers.native import native_features
 from sailvit.models.towers.position_table import at_size, stretched
 
@@ -52,7 +53,7 @@ class Tower(nn.Module):
         self.model = model = at_size(model, preprocessing.size)
         self.preprocessing = preprocessing
         self.feature_layer = feature_layer
-        self.patch = _patch_size(model.config)
+        self.patch = _patch_size(model)
         self.side = preprocessing.size // self.patch
         for name in ("mean", "std"):
             channels = torch.tensor(getattr(preprocessing, name)).reshape(1, -1, 1, 1)
@@ -111,7 +112,7 @@ class Tower(nn.Module):
         """Features float[M, P, D] of the patches of pictures uint8[M, C, H, W], row by row; of
         another size than the tower's own they may be in native resolution alone.
         """
-        patches = (pictures.shape[-2] // self.patch) * (pictures.shape[-1] // self.patch)
+        patches = self._count(pictures)
         return self.tokens(pictures)[:, self.prefix : self.prefix + patches]
 
     def tokens(self, tiles: torch.Tensor) -> torch.Tensor:
@@ -145,7 +146,8 @@ class Tower(nn.Module):
             grid = (pixels.shape[-2] // self.patch, pixels.shape[-1] // self.patch)
             model = partial(stretched, model, self.model.get_submodule(self.table), grid)
         if self.feature_layer == -1:
-            return self._checked(getattr(model(**inputs), "last_hidden_state", None))
+            name = self.model.config.model_type
+            return last_tokens(model(**inputs), self._count(pixels), name)
         states = getattr(model(**inputs, output_hidden_states=True), "hidden_states", None)
         if not states:
             raise ModelError(
@@ -164,6 +166,10 @@ class Tower(nn.Module):
         """Height and width that the model's config gives."""
         size = getattr(self.model.config, "image_size", None)
         return tuple(size) if isinstance(size, list | tuple) else (size or 0,) * 2
+
+    def _count(self, pixels: torch.Tensor) -> int:
+        """Patches of each picture in pixels float[I, C, H, W]."""
+        return (pixels.shape[-2] // self.patch) * (pixels.shape[-1] // self.patch)
 
     def _checked(self, tokens: Any) -> torch.Tensor:
         if isinstance(tokens, torch.Tensor) and tokens.ndim == 3:
@@ -271,13 +277,25 @@ def _leaves(tensor: torch.Tensor) -> set[int]:
     return leaves
 
 
-def _patch_size(config: Any) -> int:
-    patch = getattr(config, "patch_size", None)
+def _patch_size(model: PreTrainedModel) -> int:
+    patch = getattr(model.config, "patch_size", None) or _cutting(model)
     if patch is None:
-        raise ModelError(f"{config.model_type} has no patch_size; choose a tower that is a ViT")
+        raise ModelError(
+            f"{model.config.model_type} has no patch_size; choose a tower that is a ViT"
+        )
     height, width = (patch, patch) if isinstance(patch, int) else patch
     if height != width:
         raise ModelError(
-            f"{config.model_type} has patches of {height} x {width} px; only square patches are supported"
+            f"{model.config.model_type} has patches of {height} x {width} px; only square patches"
+            " are supported"
         )
     return int(height)
+
+
+def _cutting(model: nn.Module) -> tuple[int, ...] | None:
+    """Height and width of the patches that the first convolution cuts, where it cuts any; configs
+    of models from other libraries do not tell.
+    """
+    first = next((part for part in model.modules() if isinstance(part, nn.Conv2d)), None)
+    cuts = first is not None and first.kernel_size == first.stride != (1, 1)
+    return tuple(first.kernel_size) if first is not None and cuts else None
