@@ -20,7 +20,7 @@ from torch.distributed.checkpoint.planner import SavePlan, SavePlanner
 from torch.distributed.checkpoint.storage import WriteResult
 from torch.futures import Future
 
-_NAMES = {
+DTYPE_NAMES = {
     torch.float64: "F64",
     torch.float32: "F32",
     torch.float16: "F16",
@@ -85,15 +85,19 @@ class StreamingWriter(HuggingFaceStorageWriter):
 
 def write_pieces(path: Path, pieces: Sequence[Piece]) -> None:
     """Write a safetensors file that torch's distributed checkpointing reads back."""
-    # The widest types first, so that every tensor is aligned to its own width.
-    ordered = sorted(pieces, key=lambda piece: -piece.dtype.itemsize)
-    offsets = {piece.name: {"saved_offsets": list(piece.offsets)} for piece in ordered}
-    header: dict[str, Any] = {"__metadata__": {_SHARDING: json.dumps(offsets), "format": "pt"}}
+    offsets = {piece.name: {"saved_offsets": list(piece.offsets)} for piece in _ordered(pieces)}
+    write_file(path, pieces, {_SHARDING: json.dumps(offsets), "format": "pt"})
+
+
+def write_file(path: Path, pieces: Sequence[Piece], metadata: dict[str, str]) -> None:
+    """Write a safetensors file, one piece after the other."""
+    ordered = _ordered(pieces)
+    header: dict[str, Any] = {"__metadata__": metadata}
     end = 0
     for piece in ordered:
         start, end = end, end + piece.size
         header[piece.name] = {
-            "dtype": _NAMES[piece.dtype],
+            "dtype": DTYPE_NAMES[piece.dtype],
             "shape": list(piece.shape),
             "data_offsets": [start, end],
         }
@@ -103,6 +107,11 @@ def write_pieces(path: Path, pieces: Sequence[Piece]) -> None:
         file.write(len(text).to_bytes(8, "little") + text)
         for piece in ordered:
             file.write(_bytes(piece.fetch()))
+
+
+def _ordered(pieces: Sequence[Piece]) -> list[Piece]:
+    """The widest types first, so that every tensor is aligned to its own width."""
+    return sorted(pieces, key=lambda piece: -piece.dtype.itemsize)
 
 
 def _piece(item: Any, planner: SavePlanner) -> Piece:

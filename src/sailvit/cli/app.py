@@ -17,6 +17,7 @@ from sailvit.cli.convert import convert
 from sailvit.cli.data.app import data
 from sailvit.cli.demo import demo
 from sailvit.cli.init import init
+from sailvit.cli.parts import parts
 from sailvit.cli.plan import plan
 from sailvit.cli.recipe import formats, recipe, towers
 from sailvit.cli.report import report
@@ -39,6 +40,7 @@ app.command()(chat)
 app.command()(watch)
 app.command()(report)
 app.command()(convert)
+app.command()(parts)
 app.command()(formats)
 app.command()(towers)
 app.add_typer(recipe, name="recipe")

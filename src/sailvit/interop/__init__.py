@@ -1,1 +1,1 @@
-"""Layouts of other programs, in and out; each way out is proved by reading it back."""
+"""Checkpoints of other layouts: read as our parts, and AIMv2 towers written in either of two."""

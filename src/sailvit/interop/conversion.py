@@ -18,9 +18,9 @@ from transformers import (
     PretrainedConfig,
 )
 
-from sailvit.core.errors import ModelError, RunError
-from sailvit.core.ownership import others
+from sailvit.core.errors import ModelError
 from sailvit.core.run import write_json
+from sailvit.interop.new_folder import new_folder
 from sailvit.models.guards.checkpoint_files import refuse_damaged, weight_files
 from sailvit.models.guards.errors import Loading
 from sailvit.models.towers.original_aimv2 import (
@@ -61,34 +61,16 @@ def convert(source: str, out: Path, layout: Layout) -> Conversion:
         ModelError: the source is no AIMv2 tower, or what was written reads back differently.
         RunError: `out` is there already and holds something, or it cannot be written.
     """
-    _refuse_taken(out)
-    refuse_damaged("tower", source)
-    folder = _fetched(source)
-    found, config, state = _read(source, folder)
-    draft = out.with_name(out.name + ".part")
-    shutil.rmtree(draft, ignore_errors=True)
-    try:
-        draft.mkdir(parents=True)
+    with new_folder(out) as draft:
+        refuse_damaged("tower", source)
+        folder = _fetched(source)
+        found, config, state = _read(source, folder)
         kept = _write(draft, layout, config, state)
         for name in ("preprocessor_config.json", "LICENSE"):
             if (folder / name).is_file():
                 shutil.copyfile(folder / name, draft / name)
         _prove(draft, layout, kept)
-        if out.exists():
-            out.rmdir()
-        draft.rename(out)
-    except OSError as error:
-        raise RunError(
-            f"{out} cannot be written ({error.strerror}); make room, or name another"
-        ) from error
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
     return Conversion(found, layout, len(kept), tuple(sorted(state.keys() - kept.keys())))
-
-
-def _refuse_taken(out: Path) -> None:
-    if out.exists() and (not out.is_dir() or others(out)):
-        raise RunError(f"{out} is there already; name a new folder with --out")
 
 
 def _fetched(source: str) -> Path:

@@ -38,6 +38,8 @@ class MergeConnectorConfig(PretrainedConfig):
     """Whether the two linear layers have a bias."""
     eps: float = 1e-5
     """What the norm adds to the variance."""
+    column_major: bool = False
+    """Whether visual tokens go column by column, as in InternVL's `ps_version: v1`."""
 
 
 class Connector(PreTrainedModel):
@@ -75,7 +77,8 @@ class Connector(PreTrainedModel):
         features float[I, P, D].
         """
         merged = pixel_unshuffle(self.before(features), self.config.merge)
-        return self.project(merged)
+        visual = self.project(merged)
+        return by_columns(visual) if self.config.column_major else visual
 
     def before(self, features: torch.Tensor) -> torch.Tensor:
         """What is merged, float[I, P, D]: the features float[I, P, D] themselves."""
@@ -204,3 +207,12 @@ def pixel_unshuffle(features: torch.Tensor, merge: int) -> torch.Tensor:
     side = round(patches**0.5)
     grid = features.reshape(tiles, side // merge, merge, side // merge, merge, width)
     return grid.permute(0, 1, 3, 2, 4, 5).reshape(tiles, patches // merge**2, merge**2 * width)
+
+
+def by_columns(visual: torch.Tensor) -> torch.Tensor:
+    """Visual tokens float[I, V, D] of square tiles column by column, of float[I, V, D] row by
+    row.
+    """
+    side = round(visual.shape[1] ** 0.5)
+    grid = visual.reshape(visual.shape[0], side, side, -1)
+    return grid.transpose(1, 2).reshape(visual.shape)

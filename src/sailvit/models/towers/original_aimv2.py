@@ -36,10 +36,11 @@ _NAMES = {
 }
 """Modules by their original names; those of a block follow `trunk.blocks.N.`."""
 _OWN = {ours: original for original, ours in _NAMES.items()}
-_POSITIONS, _TABLE = "preprocessor.pos_embed", "embeddings.position_embedding.weight"
+_POSITIONS, TABLE = "preprocessor.pos_embed", "embeddings.position_embedding.weight"
 _BLOCK, _LAYER = r"trunk\.blocks\.(\d+)\.", r"encoder\.layers\.(\d+)\."
-_SPLIT = ("q_proj", "k_proj", "v_proj")
+SPLIT = ("q_proj", "k_proj", "v_proj")
 """The thirds of the original's fused matrix, in its order."""
+FUSED = "{q,k,v}_proj"
 _KEPT = (
     "hidden_size",
     "intermediate_size",
@@ -100,17 +101,32 @@ def from_original(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """
     found: dict[str, torch.Tensor] = {}
     for name, tensor in state.items():
-        block = re.match(_BLOCK, name)
-        inner = name if block is None else name[block.end() :]
-        start = "" if block is None else f"encoder.layers.{block[1]}."
-        if name == _POSITIONS:
-            found[_TABLE] = tensor[0]
-        elif inner == "attn.qkv.weight":
-            thirds = zip(_SPLIT, tensor.chunk(3), strict=True)
-            found |= {f"{start}attention.{part}.weight": third for part, third in thirds}
+        new = transformers_name(name)
+        if new == TABLE:
+            found[new] = tensor[0]
+        elif FUSED in new:
+            thirds = zip(SPLIT, tensor.chunk(3), strict=True)
+            found |= {new.replace(FUSED, part): third for part, third in thirds}
         else:
-            found[start + _renamed(inner, _NAMES, name)] = tensor
+            found[new] = tensor
     return found
+
+
+def transformers_name(name: str) -> str:
+    """Transformers' name of a tensor in the original layout, with `FUSED` in the place of each
+    of `SPLIT` where it holds all three; `TABLE` holds one dimension less.
+
+    Raises:
+        ModelError: the name is none of the original layout.
+    """
+    if name == _POSITIONS:
+        return TABLE
+    block = re.match(_BLOCK, name)
+    inner = name if block is None else name[block.end() :]
+    start = "" if block is None else f"encoder.layers.{block[1]}."
+    if inner == "attn.qkv.weight":
+        return f"{start}attention.{FUSED}.weight"
+    return start + _renamed(inner, _NAMES, name)
 
 
 def to_original(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -125,12 +141,12 @@ def to_original(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         layer = re.match(_LAYER, name)
         inner = name if layer is None else name[layer.end() :]
         start = "" if layer is None else f"trunk.blocks.{layer[1]}."
-        if name == _TABLE:
+        if name == TABLE:
             found[_POSITIONS] = tensor[None]
         elif inner == "attention.q_proj.weight":
-            thirds = [state[name.replace("q_proj", part)] for part in _SPLIT]
+            thirds = [state[name.replace("q_proj", part)] for part in SPLIT]
             found[start + "attn.qkv.weight"] = torch.cat(thirds)
-        elif not name.startswith("head.") and inner.split(".")[-2] not in _SPLIT:
+        elif not name.startswith("head.") and inner.split(".")[-2] not in SPLIT:
             found[start + _renamed(inner, _OWN, name)] = tensor
     return found
 

@@ -1,0 +1,153 @@
+"""InternVL's original layout, which SAIL-VL and SAIL-VL2 share: `vision_model`, `mlp1`,
+`language_model`. Their own code is not run.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from transformers import CONFIG_MAPPING, AutoConfig, PretrainedConfig
+
+from sailvit.core.errors import ModelError
+from sailvit.interop.reading.connectors import ConnectorFacts, plan_connector
+from sailvit.interop.reading.languages import plan_language
+from sailvit.interop.reading.plans import ModelPlan, Planned, Refusal
+from sailvit.interop.reading.prompts import chat_template
+from sailvit.interop.reading.stored import Names, Stored
+from sailvit.interop.reading.towers import (
+    aimv2_pieces,
+    internvit_config,
+    internvit_pieces,
+    plan_renamed,
+)
+from sailvit.models.towers.original_aimv2 import is_original, original_config
+
+_TYPES = ("internvl_chat", "sailvl")
+_VISION, _CONNECTOR = "vision_model.", "mlp1."
+_INTERNVIT = "intern_vit_6b"
+_LAYERS = {"0": "norm", "1": "up", "3": "down"}
+"""Our names of the connector's layers; 2 is the activation."""
+_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+WRAP = ("<img>", "</img>")
+PLACEHOLDER = "<IMG_CONTEXT>"
+
+
+def is_chat(config: dict[str, Any]) -> bool:
+    """Whether a config.json is one of this layout."""
+    return config.get("model_type") in _TYPES and "llm_config" in config
+
+
+def plan_chat(config: dict[str, Any], names: Names, source: str, folder: Path) -> ModelPlan:
+    """The parts of a checkpoint in this layout.
+
+    Raises:
+        ModelError: a config lacks what the parts cannot be made without.
+    """
+    del folder
+    vision, language = config["vision_config"], _language_config(config["llm_config"])
+    tower = _tower(vision, names)
+    merge, notes = _merge(config), []
+    connector: Planned = Refusal("features of the layer that it reads cannot be told apart")
+    settings, reason = _settings(config)
+    if reason:
+        connector = Refusal(reason)
+    else:
+        facts = ConnectorFacts(
+            "merge_mlp", _LAYERS, merge, {"column_major": config.get("ps_version", "v1") == "v1"}
+        )
+        width = vision["hidden_size"]
+        connector = plan_connector(
+            names,
+            _CONNECTOR,
+            facts,
+            tower_width=width,
+            language_width=_width(language, config["llm_config"]),
+        )
+    template = chat_template(config.get("template"), config.get("system_message"))
+    if template is None:
+        notes.append(
+            f"its conversation format {config.get('template')!r} is not known here; prompts follow"
+            " the tokenizer's own chat template, so compare one with the model's"
+        )
+    said = [bool(config["llm_config"].get("tie_word_embeddings", False))]
+    said.append(bool(config.get("tie_word_embeddings", False)))
+    return ModelPlan(
+        layout="InternVL's chat layout",
+        tower=tower,
+        connector=connector,
+        language=language
+        if isinstance(language, Refusal)
+        else plan_language(names, language, source, said),
+        preprocessor={
+            "size": config.get("force_image_size") or vision.get("image_size", 448),
+            "image_mean": _MEAN,
+            "image_std": _STD,
+        },
+        settings=settings,
+        chat_template=template,
+        notes=tuple(notes),
+    )
+
+
+def _tower(vision: dict[str, Any], names: Names) -> Planned:
+    inside: dict[str, Stored] = {
+        name.removeprefix(_VISION): stored
+        for name, stored in names.items()
+        if name.startswith(_VISION)
+    }
+    used = {stored.name for stored in inside.values()}
+    if is_original(vision):
+        return plan_renamed(original_config(vision), aimv2_pieces(inside), used)
+    if vision.get("model_type", _INTERNVIT) != _INTERNVIT:
+        return Refusal(
+            f"it is a {vision['model_type']}; expected AIMv2's original layout or InternViT"
+        )
+    return plan_renamed(internvit_config(vision), internvit_pieces(inside), used)
+
+
+def _language_config(given: dict[str, Any]) -> PretrainedConfig | Refusal:
+    """Transformers' config of the language, which has classes for most."""
+    kind = given.get("model_type")
+    if kind not in CONFIG_MAPPING:
+        return Refusal(
+            f"it is a {kind}, which transformers has no class for: it needs code of its own"
+        )
+    inner = {name: value for name, value in given.items() if name != "model_type"}
+    made: PretrainedConfig = AutoConfig.for_model(kind, **inner)
+    return made
+
+
+def _width(language: PretrainedConfig | Refusal, given: dict[str, Any]) -> int:
+    found = given if isinstance(language, Refusal) else language.to_dict()
+    width: int = found["hidden_size"]
+    return width
+
+
+def _merge(config: dict[str, Any]) -> int:
+    ratio = config.get("downsample_ratio", 0.5)
+    merge: int = round(1 / ratio)
+    if merge * ratio != 1:
+        raise ModelError(
+            f"downsample_ratio is {ratio}; expected 1 / n, as n x n patches become one token"
+        )
+    return merge
+
+
+def _settings(config: dict[str, Any]) -> tuple[dict[str, Any], str]:
+    """The recipe's settings, and why the connector cannot be exact; empty where it can."""
+    most = config.get("max_dynamic_patch", 12) if config.get("dynamic_image_size", True) else 1
+    settings: dict[str, Any] = {
+        "placeholder": PLACEHOLDER,
+        "feature_layer": config.get("select_layer", -1),
+        "image": {
+            "max_tiles": most,
+            "thumbnail": bool(config.get("use_thumbnail", True)),
+            "wrap": list(WRAP),
+            # SAIL-VL's code ends every image with a line break; InternVL's writes what is said.
+            "newline": config.get("template") == "sailvl-chat",
+        },
+    }
+    if config.get("ps_version", "v1") not in ("v1", "v2"):
+        return settings, f"ps_version is {config['ps_version']!r}; expected v1 or v2"
+    return settings, ""

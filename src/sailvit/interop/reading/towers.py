@@ -1,0 +1,174 @@
+"""The tower of a multimodal checkpoint, in transformers' own layout."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from transformers import AutoModel, InternVLVisionConfig, PretrainedConfig
+
+from sailvit.checkpoint.streaming import Piece
+from sailvit.core.errors import ModelError
+from sailvit.interop.reading.languages import finish_config
+from sailvit.interop.reading.located import locate, refuse_other_shapes
+from sailvit.interop.reading.plans import PartPlan, Planned, Refusal
+from sailvit.interop.reading.stored import Names, Stored
+from sailvit.models.guards.errors import Loading
+from sailvit.models.towers.original_aimv2 import FUSED, SPLIT, TABLE, transformers_name
+
+_LAYER = re.compile(r"encoder\.layers\.(\d+)\.")
+_NAMES = {
+    "embeddings.class_embedding": "embeddings.cls_token",
+    "embeddings.position_embedding": "embeddings.position_embeddings",
+    "embeddings.patch_embedding": "embeddings.patch_embeddings.projection",
+    "attn.proj": "attention.projection_layer",
+    "attn.q_norm": "attention.q_norm",
+    "attn.k_norm": "attention.k_norm",
+    "norm1": "layernorm_before",
+    "norm2": "layernorm_after",
+    "ls1": "lambda_1",
+    "ls2": "lambda_2",
+    "mlp.fc1": "mlp.fc1",
+    "mlp.fc2": "mlp.fc2",
+}
+"""Modules and tensors of InternViT by their original names; those of a block follow
+`encoder.layers.N.`."""
+_PLAIN = {"norm_type": ("layer_norm", "rms_norm"), "hidden_act": ("gelu",)}
+"""Values of InternViT's config that transformers' class has as well."""
+
+
+def plan_tower(names: Names, config: PretrainedConfig, source: str) -> Planned:
+    """The tower of `config` in a checkpoint that keeps transformers' names of it."""
+    with Loading("tower", source), torch.device("meta"):
+        model = AutoModel.from_config(config)
+    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    found = locate(names, expected)
+    # What features do not depend on, such as a pooling head, some checkpoints leave out.
+    if missing := sorted(expected.keys() - found.keys() - _pooling(expected)):
+        return Refusal(
+            f"the checkpoint lacks {len(missing)} of its tensors ({', '.join(missing[:3])})"
+        )
+    refuse_other_shapes("tower", found, expected)
+    pieces = tuple(stored.as_piece(name) for name, stored in found.items())
+    finish_config(config, type(model), pieces)
+    return PartPlan(config, pieces, {stored.name for stored in found.values()})
+
+
+def plan_renamed(config: PretrainedConfig, pieces: list[Piece], used: set[str]) -> Planned:
+    """The tower of `config` from pieces that have transformers' names already."""
+    with torch.device("meta"):
+        model = AutoModel.from_config(config)
+    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    given = {piece.name: piece.shape for piece in pieces}
+    wrong = sorted(n for n in expected.keys() | given.keys() if expected.get(n) != given.get(n))
+    if wrong:
+        name = wrong[0]
+        return Refusal(
+            f"{len(wrong)} of its tensors are not those of its config ({name}: found"
+            f" {_told(given.get(name))}, expected {_told(expected.get(name))})"
+        )
+    finish_config(config, type(model), pieces)
+    return PartPlan(config, tuple(pieces), used)
+
+
+def internvit_config(given: dict[str, Any]) -> InternVLVisionConfig:
+    """Transformers' config of an InternViT.
+
+    Raises:
+        ModelError: it asks for something that transformers' class does not have.
+    """
+    for name, known in _PLAIN.items():
+        if given.get(name, known[0]) not in known:
+            raise ModelError(
+                f"the InternViT has {name} {given[name]!r}; expected {' or '.join(known)}"
+            )
+    size, patch = given.get("image_size", 448), given.get("patch_size", 14)
+    return InternVLVisionConfig(
+        hidden_size=given["hidden_size"],
+        num_hidden_layers=given["num_hidden_layers"],
+        num_attention_heads=given["num_attention_heads"],
+        intermediate_size=given["intermediate_size"],
+        attention_bias=bool(given.get("qkv_bias", False)),
+        use_qk_norm=bool(given.get("qk_normalization", False)),
+        norm_type=given.get("norm_type", "layer_norm"),
+        layer_norm_eps=given.get("layer_norm_eps", 1e-6),
+        image_size=[size, size],
+        patch_size=[patch, patch],
+        # Features are read without a norm behind the last block, as the original has none.
+        use_mean_pooling=True,
+    )
+
+
+def internvit_pieces(names: dict[str, Stored]) -> list[Piece]:
+    """Tensors of an InternViT under transformers' names, by their original ones.
+
+    Raises:
+        ModelError: a tensor has a name that is none of InternViT's.
+    """
+    pieces: list[Piece] = []
+    for name, stored in names.items():
+        layer = _LAYER.match(name)
+        inner = name if layer is None else name[layer.end() :]
+        start = "" if layer is None else f"encoder.layer.{layer[1]}."
+        module, _, kind = inner.rpartition(".")
+        if module == "attn.qkv":
+            pieces += _thirds(stored, f"{start}attention.{FUSED}.{kind}")
+        elif inner in _NAMES:
+            pieces.append(stored.as_piece(start + _NAMES[inner]))
+        elif module in _NAMES:
+            pieces.append(stored.as_piece(f"{start}{_NAMES[module]}.{kind}"))
+        else:
+            raise ModelError(
+                f"the tensor {stored.name} is none of an InternViT's; expected the weights of"
+                " InternVL's vision_model"
+            )
+    return pieces
+
+
+def aimv2_pieces(names: dict[str, Stored]) -> list[Piece]:
+    """Tensors of an AIMv2 under transformers' names, by their original ones.
+
+    Raises:
+        ModelError: a tensor has a name that is none of the original layout.
+    """
+    pieces: list[Piece] = []
+    for name, stored in names.items():
+        new = transformers_name(name)
+        if FUSED in new:
+            pieces += _thirds(stored, new)
+        elif new == TABLE:
+            pieces.append(stored.as_piece(new, _first, stored.shape[1:]))
+        else:
+            pieces.append(stored.as_piece(new))
+    return pieces
+
+
+def _thirds(stored: Stored, name: str) -> list[Piece]:
+    """Queries, keys and values of a fused tensor; `name` has `FUSED` for which of them."""
+    shape = (stored.shape[0] // 3, *stored.shape[1:])
+    change: list[Callable[[torch.Tensor], torch.Tensor]] = [
+        partial(_third, number) for number in range(3)
+    ]
+    return [
+        stored.as_piece(name.replace(FUSED, part), made, shape)
+        for part, made in zip(SPLIT, change, strict=True)
+    ]
+
+
+def _third(number: int, fused: torch.Tensor) -> torch.Tensor:
+    return fused.chunk(3)[number]
+
+
+def _first(batched: torch.Tensor) -> torch.Tensor:
+    return batched[0]
+
+
+def _pooling(expected: dict[str, tuple[int, ...]]) -> set[str]:
+    return {name for name in expected if name.split(".")[0] in ("head", "pooler")}
+
+
+def _told(shape: tuple[int, ...] | None) -> str:
+    return "none" if shape is None else str(list(shape))

@@ -1,0 +1,108 @@
+"""SAIL-VL and InternVL checkpoints become parts that compute what their own code does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from transformers import AutoModelForCausalLM
+from written_chat import SIDE, Written, write_chat
+
+from sailvit.core.recipe import ModelConfig
+from sailvit.core.records import Record, Turn
+from sailvit.data.processing.processor import Processor
+from sailvit.interop.parts import MODEL, take_parts
+from sailvit.models.loading.build import ModelBundle, build
+from tiny_parts import picture
+
+SAIL = (
+    "你是由抖音内容理解组开发的多模态大模型,英文名叫UniVL, 是一个有用无害的人工智能助手。".replace(
+        ",", "\uff0c", 1
+    )
+)
+NEAR = 1e-5
+"""Worst seen: 2.1e-6, of logits."""
+QUESTION = "what is left of it?"
+
+
+def loaded(out: Path) -> ModelBundle:
+    given = yaml.safe_load((out / MODEL).read_text(encoding="utf-8"))["model"]
+    return build(ModelConfig.model_validate(given), seed=0)
+
+
+def prompt_of(bundle: ModelBundle, *images) -> tuple[list[int], torch.Tensor]:
+    marks = "<image>\n" * len(images)
+    record = Record("r", (Turn("user", marks + QUESTION),), images)
+    made = Processor(bundle.tokenizer, bundle.layout, 1 << 20).prompt("t", record)
+    return made.tokens.tolist(), made.tiles
+
+
+def text_of(tiles: list[int], system: str = SAIL, between: str = "") -> str:
+    """What `chat()` writes: the system turn, `<img>` runs and the question."""
+    images = "".join(f"<img>{'<IMG_CONTEXT>' * 4 * count}</img>\n" for count in tiles)
+    return (
+        f"<|im_start|>system\n{system}<|im_end|>{between}"
+        f"<|im_start|>user\n{images}{QUESTION}<|im_end|>{between}<|im_start|>assistant\n"
+    )
+
+
+@torch.no_grad()
+def compare(written: Written, out: Path, prompt: str) -> float:
+    """The worst error of features, visual tokens and logits, as a share of the largest value;
+    tokens and continuation must be equal.
+    """
+    bundle = loaded(out)
+    ids, tiles = prompt_of(bundle, picture(1, 2 * SIDE, SIDE), picture(2))
+    assert tiles.shape[0] == 4
+    assert ids == written.tokenizer(prompt, add_special_tokens=False).input_ids
+    model = bundle.mllm.eval()
+    pairs = [
+        (model.tower(tiles), written.features(tiles)),
+        (model.visual(tiles), written.visual(tiles)),
+    ]
+    language = AutoModelForCausalLM.from_pretrained(out / "language", dtype=torch.float32)
+    embedded = model.embed(torch.tensor(ids), model.visual(tiles))[None]
+    pairs.append((language(inputs_embeds=embedded).logits[0], written.logits(ids, tiles)))
+    mask = torch.ones(embedded.shape[:2], dtype=torch.long)
+    text = language.generate(
+        inputs_embeds=embedded, attention_mask=mask, max_new_tokens=6, do_sample=False
+    )
+    assert text[0].tolist() == written.continuation(ids, tiles, 6)
+    return max(float((a - b).abs().max() / b.abs().max()) for a, b in pairs)
+
+
+CASES = [
+    ("aimv2", "qwen3", "v2", False),
+    ("aimv2", "qwen2", "v1", False),
+    ("internvit", "qwen2", "v2", True),
+    ("internvit", "llama", "v1", False),
+]
+"""Tower, language, ps_version, and whether the head is tied."""
+
+
+@pytest.mark.parametrize(("tower", "language", "version", "tie"), CASES)
+def test_parts_compute_what_the_model_does(
+    tmp_path: Path, tower: str, language: str, version: str, tie: bool
+):
+    assert worst(tmp_path, tower, language, version, tie=tie) < NEAR
+
+
+def worst(folder: Path, tower: str, language: str, version: str, *, tie: bool) -> float:
+    """The worst error of a model's parts."""
+    written = write_chat(
+        folder / "model", tower=tower, language=language, tie=tie, ps_version=version
+    )
+    taken = take_parts(str(written.folder), folder / "parts")
+    assert (taken.refused, taken.left_out, taken.notes) == ({}, (), ())
+    return compare(written, folder / "parts", text_of([3, 1]))
+
+
+def test_internvl_writes_line_breaks_between_turns(tmp_path: Path):
+    written = write_chat(
+        tmp_path / "model", tower="internvit", template="internvl2_5", system_message="Be brief."
+    )
+    take_parts(str(written.folder), tmp_path / "parts")
+    text = text_of([3, 1], "Be brief.", "\n")
+    assert compare(written, tmp_path / "parts", text) < NEAR
