@@ -21,6 +21,7 @@ from sailvit.core.bad_records import left_out, read_quarantine
 from sailvit.core.formatting import counted, duration, percent, short
 from sailvit.core.recipe import Recipe, TrainConfig
 from sailvit.core.remaining import seconds_ahead
+from sailvit.core.run import read_json
 from sailvit.distributed.processes import world
 from sailvit.training.stages.callback import Callback
 from sailvit.training.stages.stage_run import StageRun, StepRecord
@@ -150,7 +151,9 @@ def _run_left(run: StageRun, record: StepRecord, left: float) -> float | None:
     """Seconds to the end of the last stage; None in the last, which `left` tells, and where
     unknown.
     """
-    later = [stage.length.model_dump() for stage in run.recipe.stages[run.index + 1 :]]
+    # Of the manifest, which has samples also where the recipe counts in epochs.
+    planned = read_json(run.folder.manifest)["plan"] if run.folder.manifest.is_file() else ()
+    later = [stage["length"] for stage in planned[run.index + 1 :]]
     ahead = seconds_ahead(later, samples=record.samples, tokens=record.tokens, seconds=run.seconds)
     return None if ahead is None or not later else left + ahead
 

@@ -237,8 +237,10 @@ def _monitoring(run: RunSoFar, width: int) -> Iterable[RenderableType]:
     for label, found in series.items():
         values = [value for value in found if value is not None]
         rows += [(label, f"{values[-1]:.4g}", values)] if values else []
-    times = counted(len(run.monitoring), "time")
-    title = f"monitored {times}, {percent(last['share'])} of the run"
+    title = f"monitored {counted(len(run.monitoring), 'time')}"
+    # At the first point monitoring is all that the run has done.
+    if len(run.monitoring) > 1:
+        title += f", {percent(last['share'])} of the run"
     return _lines(title, rows, width)
 
 

@@ -70,9 +70,12 @@ def test_every_folder_that_weights_come_from_is_recorded(parts: Parts, tmp_path:
 
 
 class Words:
-    """A source of which only the fingerprint matters."""
+    """A source of which only the fingerprint and the length matter."""
 
     fingerprint = "abc"
+
+    def __len__(self) -> int:
+        return 30
 
 
 def test_stages_are_noted_once_and_resumes_each_time(parts: Parts, tmp_path: Path):
@@ -80,19 +83,19 @@ def test_stages_are_noted_once_and_resumes_each_time(parts: Parts, tmp_path: Pat
     made = stage_run(
         bundle, stage("fine", train={"tower": 0.5}, start_from={"language": "recipe"}), tmp_path
     )
-    named = recipe(parts, {"chat": {"format": "llava"}}, [stage()])
+    stages = [stage(), stage("long", length={"epochs": 2})]
+    named = recipe(parts, {"chat": {"format": "llava"}}, stages)
     start_manifest(made.folder, named, bundle, {"chat": Words()})
     begun = read_json(made.folder.manifest)
     assert begun["data"] == {"chat": "abc"}
     assert begun["architecture"] == {"tower": "siglip_vision_model", "language": "llama"}
     assert (begun["stages"], begun["resumed"], begun["name"]) == ([], [], "tiny")
-    assert begun["plan"] == [
-        {
-            "name": "only",
-            "train": {"connector": 1.0, "tower": 0.5, "language": 0.25},
-            "length": {"samples": 20},
-        }
-    ]
+    assert begun["plan"][0] == {
+        "name": "only",
+        "train": {"connector": 1.0, "tower": 0.5, "language": 0.25},
+        "length": {"samples": 20},
+    }
+    assert begun["plan"][1]["length"] == {"epochs": 2.0, "samples": 60}, "for the time left"
     assert begun["versions"] == versions()
     assert begun["machine"] == machine()
     made.step, made.samples, made.tokens, made.seconds = 4, 20, 900, 1.23456

@@ -21,6 +21,7 @@ from sailvit.core.run import RunFolder, read_json, write_json
 from sailvit.core.version import __version__
 from sailvit.models.loading.build import ModelBundle
 from sailvit.models.loading.parts import resolve_source
+from sailvit.training.stages.stage_loader import samples_of
 from sailvit.training.stages.stage_run import StageRun
 
 
@@ -28,6 +29,7 @@ def start_manifest(
     folder: RunFolder, recipe: Recipe, bundle: ModelBundle, sources: Mapping[str, Source]
 ) -> None:
     """Write the manifest of a run that begins: parents, data, versions, machine and seed."""
+    sizes = {name: len(source) for name, source in sources.items()}
     values = {
         "name": recipe.name,
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -46,7 +48,7 @@ def start_manifest(
         },
         "data": {name: source.fingerprint for name, source in sources.items()},
         "recipe": recipe.model_dump(mode="json"),
-        "plan": [_planned(stage) for stage in recipe.stages],
+        "plan": [_planned(stage, sizes) for stage in recipe.stages],
         "stages": [],
         "resumed": [],
         "changed": [],
@@ -134,9 +136,12 @@ def note_stage(
     write_json(folder.manifest, values)
 
 
-def _planned(stage: Stage) -> dict[str, Any]:
-    """What `watch` and the report need to know of a stage that has not run yet."""
+def _planned(stage: Stage, sizes: Mapping[str, int]) -> dict[str, Any]:
+    """What the progress, `watch` and the report need to know of a stage that has not run yet."""
     length = {unit: value for unit, value in stage.length.model_dump().items() if value is not None}
+    # Epochs say nothing about the time left to a reader who has not opened the sources.
+    if (samples := samples_of(stage, sizes)) is not None:
+        length["samples"] = samples
     return {
         "name": stage.name,
         "train": {part: given.lr for part, given in stage.train.items()},
