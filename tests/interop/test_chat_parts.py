@@ -10,6 +10,8 @@ import yaml
 from transformers import AutoModelForCausalLM
 from written_chat import SIDE, Written, write_chat
 
+from sailvit.api.models import load_run
+from sailvit.core.errors import ModelError
 from sailvit.core.recipe import ModelConfig
 from sailvit.core.records import Record, Turn
 from sailvit.data.processing.processor import Processor
@@ -27,9 +29,14 @@ NEAR = 1e-5
 QUESTION = "what is left of it?"
 
 
-def loaded(out: Path) -> ModelBundle:
+def bundle_config(out: Path, **image: str) -> ModelConfig:
+    """The model of a folder of parts, with other settings of images where given."""
     given = yaml.safe_load((out / MODEL).read_text(encoding="utf-8"))["model"]
-    return build(ModelConfig.model_validate(given), seed=0)
+    return ModelConfig.model_validate({**given, "image": image or given["image"]})
+
+
+def loaded(out: Path) -> ModelBundle:
+    return build(bundle_config(out), seed=0)
 
 
 def prompt_of(bundle: ModelBundle, *images) -> tuple[list[int], torch.Tensor]:
@@ -97,6 +104,20 @@ def worst(folder: Path, tower: str, language: str, version: str, *, tie: bool) -
     taken = take_parts(str(written.folder), folder / "parts")
     assert (taken.refused, taken.left_out, taken.notes) == ({}, (), ())
     return compare(written, folder / "parts", text_of([3, 1]))
+
+
+def test_the_folder_answers_as_the_models_own_chat_does(tmp_path: Path):
+    written = write_chat(tmp_path / "model", ps_version="v1")
+    take_parts(str(written.folder), tmp_path / "parts")
+    image = picture(3, 3 * SIDE, SIDE)
+    answer = load_run(tmp_path / "parts").generate(image, QUESTION, max_new_tokens=8)
+    bundle = loaded(tmp_path / "parts")
+    ids, tiles = prompt_of(bundle, image)
+    assert ids == written.tokenizer(text_of([4]), add_special_tokens=False).input_ids
+    expected = written.tokenizer.decode(written.continuation(ids, tiles, 8))
+    assert answer == expected.partition("<|im_end|>")[0].strip()
+    with pytest.raises(ModelError, match="column by column"):
+        build(bundle_config(tmp_path / "parts", mode="native"), seed=0)
 
 
 def test_internvl_writes_line_breaks_between_turns(tmp_path: Path):

@@ -32,3 +32,5 @@ def parts(
         shown = ", ".join(taken.left_out[:3]) + (", ..." if len(taken.left_out) > 3 else "")
         typer.echo(f"Left out, as they belong to no part: {len(taken.left_out)} tensors ({shown}).")
     typer.echo(f"The model section of a recipe with these parts is {out / MODEL}.")
+    if not taken.refused:
+        typer.echo(f'Ask it: sailvit ask {out} "What is in the image?" --image FILE')

@@ -15,7 +15,7 @@ from huggingface_hub import snapshot_download
 
 from sailvit.core.errors import ModelError
 from sailvit.core.recipe import PARTS, Part
-from sailvit.core.run import write_json
+from sailvit.core.run import MODEL_FILE, write_json
 from sailvit.interop.layouts.chat import is_chat, plan_chat
 from sailvit.interop.layouts.native import is_native, native_types, plan_native
 from sailvit.interop.new_folder import new_folder
@@ -140,19 +140,17 @@ def _write_rest(plan: ModelPlan, folder: Path, draft: Path, kept: dict[Part, Par
 
 
 def _write_model(plan: ModelPlan, draft: Path, out: Path, kept: dict[Part, PartPlan]) -> None:
-    """Write the model section of a recipe."""
-    model: dict[str, Any] = {
-        part: str((out / part).absolute()) for part in ("tower", "language") if part in kept
-    }
+    """Write how the parts join: a recipe's model section, and what loading the whole reads."""
+    joined: dict[str, Any] = {}
     if "connector" in kept:
         config: Any = kept["connector"].config
-        model["connector"] = {
-            "kind": config.kind,
-            "merge": config.merge,
-            "hidden": config.hidden,
-            "source": str((out / "connector").absolute()),
-        }
+        joined = {"kind": config.kind, "merge": config.merge, "hidden": config.hidden}
+    if len(kept) == len(PARTS):
+        write_json(draft / MODEL_FILE, {"connector": joined, **plan.settings})
+    places = {part: str((out / part).absolute()) for part in kept}
+    section: dict[str, Any] = {part: place for part, place in places.items() if part != "connector"}
+    if joined:
+        section["connector"] = {**joined, "source": places["connector"]}
     # Values in JSON's style are YAML as well.
-    settings = {**model, **plan.settings}
-    lines = [f"  {key}: {json.dumps(value)}\n" for key, value in settings.items()]
+    lines = [f"  {key}: {json.dumps(value)}\n" for key, value in (section | plan.settings).items()]
     (draft / MODEL).write_text("model:\n" + "".join(lines), encoding="utf-8")

@@ -217,6 +217,12 @@ def load_connector(
                 f"the connector in {config.connector.source} is of kind {connector.config.kind},"
                 f" and the recipe says {kind}; set model.connector.kind: {connector.config.kind}"
             )
+        if connector.config.column_major and config.image.native:
+            raise ModelError(
+                f"the connector in {config.connector.source} gives tokens column by column"
+                " (ps_version v1), which it learnt for square tiles; set model.image.mode to fixed"
+                " or tiled"
+            )
         return connector
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(seed, "connector"))
