@@ -75,6 +75,7 @@ def _loss_limits(y: Series, average: Series) -> tuple[float, float]:
     if not len(y):
         return 0.0, 1.0
     low, high = float(y.min()), max(float(np.quantile(y, 0.995)), float(average.max()))
+    # A constant loss would give an axis without extent.
     room = 0.06 * (high - low) or 0.1
     return low - room, high + room
 
@@ -93,6 +94,7 @@ def run_chart(
             tops.append(float(np.quantile(y, 0.995)) if len(y) else 0.0)
             band(axes, number, name, (start, start + len(values), total))
             start += len(values)
+        # Above the curve a fifth of the height stays free for the names of the stages.
         axes.set_ylim(0, (max(tops, default=0.0) or (0.01 if share else 1.0)) * 1.22)
         axes.set_xlim(0, max(total, 1))
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
@@ -146,6 +148,7 @@ def task_chart(models: Mapping[str, Mapping[str, Any]]) -> Chart:
     tasks = list(dict.fromkeys(task for model in models.values() for task in model["tasks"]))
     rows = [*((task, [models[name]["tasks"].get(task) for name in names]) for task in tasks)]
     rows.append(("mean", [models[name]["mean"] for name in names]))
+    # 27 px per row keep task names apart; 92 px are title, axis and legend.
     with canvas(WIDTH, 92 + 27 * len(rows)) as (figure, axes):
         for height, (_, values) in zip(range(len(rows) - 1, -1, -1), rows, strict=True):
             _task_row(axes, height, values)
@@ -226,6 +229,7 @@ def feature_charts(
     }
     everything = np.concatenate([points for pair in sets.values() for points in pair])
     low, high = everything.min(axis=0), everything.max(axis=0)
+    # 4 % of margin on each side, and squares, so that distances read the same both ways.
     half = 0.54 * float((high - low).max() or 1.0)
     (left, right), (bottom, top) = ((c - half, c + half) for c in (low + high) / 2)
     charts = []

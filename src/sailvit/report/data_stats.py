@@ -74,6 +74,7 @@ def histogram(name: str, title: str, axis: str, found: Mapping[str, Any]) -> Cha
             axes.set_xticks(ticks, [_tick(tick) for tick in ticks])
             axes.set_xticks([], minor=True)
         else:
+            # Bins are [n, n + 1): bars of width 0.8 around each whole number.
             lows, highs = lows - 0.4, highs - 0.6
             axes.set_xlim(lows[0] - 0.6, highs[-1] + 0.6)
             axes.xaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
@@ -97,6 +98,7 @@ def histogram(name: str, title: str, axis: str, found: Mapping[str, Any]) -> Cha
 def _grouped(lows: Series, highs: Series, counts: Series) -> tuple[Series, Series, Series]:
     """Bins above zero in groups of a quarter of an octave, which is as fine as a chart can show."""
     above = lows > 0
+    # 1.0001 keeps edges that are powers of two, less a rounding error, in their own group.
     groups, where = np.unique(np.floor(4 * np.log2(lows[above] * 1.0001)), return_inverse=True)
     return (
         2 ** (groups / 4),
@@ -124,6 +126,7 @@ def ranking(title: str, counts: Mapping[str, int], total: int) -> Chart | None:
                 color=FAINT,
             )
         axes.set_yticks(list(places), [formatting.clipped(str(name), 34) for name, _ in rows])
+        # Room for the percentage behind the longest bar.
         axes.set_xlim(0, 1.25 * max(shares))
         axes.set_xticks([])
         axes.grid(visible=False)

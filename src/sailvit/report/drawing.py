@@ -89,6 +89,8 @@ class Chart:
 def canvas(width: int = WIDTH, height: int = HEIGHT) -> Iterator[tuple[Figure, Axes]]:
     """A figure of `width` x `height` CSS pixels with one pair of axes, in the house style."""
     with mpl.rc_context(STYLE):
+        # 72 points per inch: one point of the figure is one CSS pixel. Without pyplot, which
+        # keeps global figures.
         figure = Figure(figsize=(width / 72, height / 72), layout="constrained")
         yield figure, figure.add_subplot()
 
@@ -115,12 +117,15 @@ def to_svg(figure: Figure, name: str, alt: str) -> Markup:
     shares, colours from CSS.
     """
     buffer = io.StringIO()
+    # A date in the file would make every page differ.
     no_metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+    # The salt makes ids of clip paths the same each time, so pages of one run are equal.
     with mpl.rc_context({"svg.hashsalt": name, **STYLE}):
         figure.savefig(buffer, format="svg", metadata=no_metadata)
     svg = buffer.getvalue()
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<!--.*?-->\s*|<metadata>.*?</metadata>\s*", "", svg, flags=re.DOTALL)
+    # Matplotlib numbers its groups per file; two charts on a page would share ids.
     svg = re.sub(r'<g id="[^"]*"', "<g", svg)
     svg = re.sub("|".join(COLOURS), lambda match: f"var(--{COLOURS[match[0]]})", svg)
     # Matplotlib's own size attributes are in points; the page sizes charts through CSS and the

@@ -153,12 +153,14 @@ class Growing:
         except FileNotFoundError:
             anew, self._at, self._inode = self._inode >= 0, 0, -1
             return [], anew
+        # The writer may be in the middle of the last line, which is read when it is whole.
         whole = read[: read.rfind(b"\n") + 1]
         self._at += len(whole)
         return [json.loads(line) for line in whole.splitlines()], anew
 
     def _begun_anew(self, descriptor: int) -> bool:
         found = os.fstat(descriptor)
+        # A rollback cuts the file back, an overwritten run has another file under the name.
         anew = self._inode >= 0 and (found.st_ino != self._inode or found.st_size < self._at)
         if anew:
             self._at = 0

@@ -161,6 +161,7 @@ def _stage(
     metrics = _metrics(lines)
     facts = listed or {
         "name": metrics.last["stage"],
+        # The shares of a stage that did not end are not on file: 1 where a rate was seen.
         "train": dict.fromkeys((part for part, rate in metrics.last["lr"].items() if rate), 1.0),
         "steps": metrics.last["step"],
         "samples": metrics.last["samples"],

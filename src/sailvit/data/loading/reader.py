@@ -124,10 +124,14 @@ class BatchReader(Dataset[LoadedBatch]):
         """
         if isinstance(draft, QuarantinedRecord):
             return draft.kind == CHANGED
+        # Shorter than planned still fits its pack; it is reported, and the next start measures
+        # anew.
         return min(draft.whole, self._processor.longest) != draw.tokens
 
     def _draft(self, step: int, draw: Drawn, limit: Limit) -> Draft | QuarantinedRecord:
         """The record of a draw as tokens."""
+        # A list, as the name must outlive an error after the record was read: `limit` ends the
+        # call.
         names: list[str] = []
         try:
             return limit.call(self._read, draw, names)
@@ -153,6 +157,7 @@ class BatchReader(Dataset[LoadedBatch]):
         try:
             return limit.call(self._processor.finish, draft, tiler)
         except UNUSABLE as error:
+            # Tiles of images before the damaged one would leave a hole in the batch.
             tiler.give_back(used)
             return self._bad(step, draw, draft.record.id, error)
 

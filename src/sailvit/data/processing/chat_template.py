@@ -115,6 +115,7 @@ class Template:
         self._source = fix_date(source, day)
         self._dates = written_dates(source, day)
         self._controls = re.compile(f"({_any_of(_looked_for(source))})")
+        # Some templates write a line break before the end of a turn; it is learnt with it.
         self._end_of_turn = re.compile(
             rf"\s*(?:{_any_of({*tokenizer.all_special_tokens, *tokenizer.get_added_vocab()})})"
         )
@@ -138,6 +139,8 @@ class Template:
     def skeleton(self, shape: Shape) -> Skeleton:
         """The skeleton of conversations of this shape."""
         if shape not in self._known:
+            # Conversations of ever other lengths would fill the memory; those in use come back
+            # at once.
             if len(self._known) >= _MOST_KNOWN:
                 self._known.clear()
             self._known[shape] = self._skeleton(shape)
@@ -240,6 +243,7 @@ class Template:
         roles = [role for role, _ in shape]
         owners = [turn for turn, (_, text) in enumerate(shape) for _ in range(text.count(_HOLE))]
         names = iter(range(len(owners)))
+        # Letters and digits, as templates strip, split and escape other characters.
         texts = [re.sub(_HOLE, lambda _: f"zq{next(names)}qz", text) for _, text in shape]
         literals = _SENTINEL.split(self.render(roles, texts))
         shown = [int(found) for found in literals[1::2]]

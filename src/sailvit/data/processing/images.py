@@ -34,6 +34,7 @@ def load_image(image: ImageLike, *, max_pixels: int = MAX_PIXELS) -> Pixels:
 
 def data_uri(pixels: Pixels) -> str:
     """The image as a `data:` URI of a PNG, to be embedded in a page."""
+    # PNG, as a page about pixels must not show the artefacts of a lossy format.
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, format="PNG")
     return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
@@ -65,9 +66,11 @@ def tile_grid(width: int, height: int, layout: VisualLayout) -> tuple[int, int]:
     grids = _grids(layout.max_tiles)
     distances = [abs(width / height - i / j) for i, j in grids]
     nearest = min(distances)
+    # No tolerance is needed: grids of one ratio, as 1 x 2 and 2 x 4, give the same float.
     closest = [grid for grid, distance in zip(grids, distances, strict=True) if distance == nearest]
     half_tile = layout.tile_size**2 / 2
     filled = [(i, j) for i, j in closest[1:] if width * height > half_tile * i * j]
+    # `_grids` is sorted by cells, so the last one is the largest.
     return filled[-1] if filled else closest[0]
 
 
@@ -135,6 +138,7 @@ def _resize(pixels: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
 
     It is what `interpolate` calls; that takes no `out`, and makes planes of its result.
     """
+    # Drawn data often have the tile's size; resizing would compute each pixel to be itself.
     if pixels.shape == out.shape:
         return out.copy_(pixels)
     resize = torch.ops.aten._upsample_bicubic2d_aa.out

@@ -76,6 +76,7 @@ class Tiler:
         """The tiles uint8[I, 3, H, W] of an image, of shape (tiles, 3, height, width)."""
         if not isinstance(image, Path | bytes):
             return self._tiled(image)
+        # Equal middles do not prove equal images, so whole ones are compared, which is rare.
         alike = self._known.setdefault(_key(image), [])
         known = next((tiles for seen, tiles in alike if seen == image), None)
         if known is not None:
@@ -87,6 +88,7 @@ class Tiler:
     def give_back(self, used: int) -> None:
         """Free the space beyond its first `used` bytes."""
         self.used = used
+        # Tiles that are known may lie beyond the new end, where others are made next.
         self._known.clear()
 
     def _tiled(self, image: ImageLike) -> torch.Tensor:
@@ -213,6 +215,7 @@ class Processor:
             end = text.runs[len(runs)][0] - edge if len(runs) < len(text.runs) else len(text)
             end = min(end, last)
             labels = text.labels[:end].copy()
+            # What the last token should predict has been cut off.
             labels[-1:] = IGNORED
             cut = Tokenized(text.tokens[:end], labels, runs)
         else:

@@ -63,6 +63,7 @@ def row_record(
     if has_turns(row):
         kind = options.kind or "chat"
         return conversation_record(row, images, name=name, kind=kind, mark=options.mark, read=read)
+    # By position and not drawn: the same record has the same question in every epoch and run.
     prompt = options.prompts[position % len(options.prompts)]
     key = "caption" if row.get("caption") or "text" not in row else "text"
     text = row.get(key)
@@ -123,6 +124,7 @@ def conversation_record(
     refuse_keys(row, read=read)
     talk = read_talk(row)
     turns = talk.turns
+    # The Cauldron and FineVision write no marks at all: images stand before their texts.
     if images and (mark == "prepend" or row.get("texts") is not None):
         turns = put_first(turns, "\n".join([IMAGE_MARK] * len(images)))
     refuse_marks(turns)

@@ -106,6 +106,7 @@ def read_talk(row: Mapping[str, Any]) -> Talk:
     system = system_text(row, talk)
     first = next(iter(talk.turns), None)
     if system and first is not None and first.role == "system":
+        # Many sets give the system text twice, in the turns and as a column; once is meant.
         if first.text.strip() != system.strip():
             raise DataError(
                 "found a system turn and another text in the row's `system`; expected one of them:"
@@ -285,6 +286,7 @@ def _learnt(fields: Mapping[str, Any], role: Role) -> bool:
             " to 0 or remove it",
             kind="unsupported",
         )
+    # `learnt` of a question has no effect; true keeps such turns equal to those without flags.
     return role != "assistant" or all(found.values())
 
 

@@ -59,6 +59,7 @@ class Draws:
 
     def again(self, pending: Mapping[str, Sequence[int]]) -> list[Drawn]:
         """The draws with these numbers per source, in the order in which they were drawn."""
+        # Sorted as the blend orders them: by due time, and between equal ones by source.
         made: list[tuple[float, int, Drawn]] = []
         for index, own in enumerate(self._by_source):
             nths = np.array(pending.get(own.source, ()), dtype=np.int64)

@@ -85,6 +85,8 @@ class PackPlan:
     def _counted(self, drawn: dict[str, int]) -> Iterator[Drawn]:
         """The draws after `drawn`, in which each one is counted as it is taken."""
         for draw in self._draws.after(drawn):
+            # Taken and not yet packed counts too: the packer's pending draws stand in the
+            # cursor.
             drawn[draw.source] = draw.nth + 1
             yield draw
 
@@ -100,6 +102,7 @@ class PackPlan:
 
 def _identity(loader_config: LoaderConfig, costs: Mapping[str, Costs]) -> dict[str, Any]:
     """The values that must be the same when a cursor is continued; all others may change."""
+    # Without a window shards do not order anything, and data may be sharded anew.
     windowed = loader_config.shares if loader_config.window is not None else ()
     return {
         "name": loader_config.name,

@@ -157,6 +157,7 @@ class IndexedSource:
                 f" int32[2, {self.manifest.samples}]: index the folder again",
                 kind="counts",
             )
+        # `limit` takes the first records, so their counts are the first columns.
         return counts[:, : len(self)]
 
     def entry(self, position: int) -> tuple[ShardMark, np.void]:
@@ -206,6 +207,8 @@ class IndexedSource:
         """The record in a part of a tar."""
         size = int(entry["size"])
         content = self._shards.stretch(_whole(shard), int(entry["offset"]), size)
+        # crc32 finds cut copies and rotten disks for little time; it is no guard against
+        # somebody who means harm.
         if len(content) != size or zlib.crc32(content) != entry["crc32"]:
             with self._shards.open(shard.name, size=shard.bytes, crc32=shard.crc32) as file:
                 raise _changed(os.fstat(file.fileno()), shard)
@@ -276,6 +279,7 @@ def _index_of(mark: ShardMark) -> RemoteFile:
 
 def _beside(url: str, root: str) -> str:
     """The URL that the relative path `root` leads to from `url`, whatever its scheme."""
+    # Not urljoin: of schemes that it does not know, as s3, it gives the relative path alone.
     scheme, _, rest = url.partition("://")
     host, _, path = rest.partition("/")
     return f"{scheme}://{host}/{normpath(f'{path}/{root}').lstrip('/')}"
@@ -284,7 +288,10 @@ def _beside(url: str, root: str) -> str:
 def _fingerprint(manifest: Manifest, options: IndexedOptions) -> str:
     """Hash of the shards and of the options that read them, without token counts."""
     digest = blake2b(
-        json.dumps([manifest.format, manifest.options, options.limit]).encode(), digest_size=8
+        # Counting tokens again, for another recipe, leaves the data what they were: runs can
+        # resume.
+        json.dumps([manifest.format, manifest.options, options.limit]).encode(),
+        digest_size=8,
     )
     for shard in manifest.shards:
         digest.update(
@@ -295,6 +302,7 @@ def _fingerprint(manifest: Manifest, options: IndexedOptions) -> str:
 
 def _changed(found: os.stat_result, shard: ShardMark) -> DataError:
     """The error for a shard in which a record differs from what was indexed."""
+    # Sizes and times first: they tell a cut copy from an edited file, which a checksum cannot.
     if found.st_size < shard.bytes:
         kind, what = "cut shard", f"it ends after {found.st_size} of {shard.bytes} bytes"
     elif found.st_size > shard.bytes or (

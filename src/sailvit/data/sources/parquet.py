@@ -53,12 +53,14 @@ class RowGroups:
         return fields
 
     def __getstate__(self) -> dict[str, Any]:
+        # A worker reads its own groups; pickled tables would be copied to every one of them.
         return {**self.__dict__, "_kept": {}, "_left": {}}
 
     def _group(self, path: Path, group: int) -> Any:
         """The table of a row group, read without threads, as these do not survive a fork."""
         table = self._kept.pop((path, group), None)
         if table is None:
+            # Before reading, so that no more than `most` groups are in memory at any time.
             while len(self._kept) >= self._most:
                 del self._kept[next(iter(self._kept))]
             with arrow("pyarrow.parquet").ParquetFile(
@@ -121,6 +123,7 @@ def _left(group: Any) -> tuple[str, ...]:
     for index in range(group.num_columns):
         column = group.column(index)
         name, nulls = column.path_in_schema.split(".")[0], column.statistics
+        # Writers may leave statistics out; a column without them is taken to hold something.
         empty = nulls is not None and nulls.has_null_count and nulls.null_count == column.num_values
         if name not in COLUMNS and not empty:
             left[name] = None

@@ -194,6 +194,8 @@ def _index(path: Path, options: TsvOptions, digest: blake2b) -> tuple[list[str],
             raise DataError(
                 f"{path} line {line}: index {name} comes twice; expected each once: remove one"
             )
+        # VLMEvalKit writes an image once; other rows about it hold that row's index in its
+        # place.
         holds = len(image) > _REFERENCE
         holders[name] = at if holds else -1
         if image or row.get("image_path") or options.without_image == "keep":
@@ -220,6 +222,7 @@ def _listed(cell: str) -> list[str]:
     if not (cell.startswith("[") and cell.endswith("]")):
         return [cell] if cell else []
     try:
+        # The tables write lists as Python does; literals alone are read, nothing is run.
         found = ast.literal_eval(cell)
     except (ValueError, SyntaxError, RecursionError, MemoryError):
         return [cell]

@@ -53,6 +53,7 @@ class VideoFramesSource(RowSource[VideoFramesOptions]):
         turns = talk.turns
         found = _frames(row, self._rows.images)
         marks = sum(turn.text.count(IMAGE_MARK) for turn in turns)
+        # Such turns speak of every frame by its place, so none of them can be left out.
         if marks > 1 and marks == len(found):
             picked = list(range(len(found)))
         else:
@@ -95,6 +96,7 @@ class VideoFramesSource(RowSource[VideoFramesOptions]):
                 " the row"
             )
         seconds = [f"{index / fps:.1f}" if fps else "" for index in picked]
+        # Not str.format: a label may hold other braces, and a format can reach attributes.
         labels = [
             label.replace("{number}", str(number)).replace("{seconds}", time)
             for number, time in enumerate(seconds, 1)
@@ -115,6 +117,8 @@ def pick(count: int, most: int) -> list[int]:
     are not more.
     """
     shown = min(count, most)
+    # Part i of n has its middle at (2 i + 1) / (2 n); in whole numbers the same on every
+    # machine.
     return [(2 * index + 1) * count // (2 * shown) for index in range(shown)]
 
 

@@ -144,6 +144,7 @@ class _ReadCounts:
         """Add one finding."""
         self._bad[finding.kind] = self._bad.get(finding.kind, 0) + finding.count
         examples = self._examples.setdefault(finding.kind, [])
+        # Stretches come in order for any number of workers, so the first examples are the same.
         if len(examples) < self._most:
             examples.append(finding)
 

@@ -137,6 +137,7 @@ def index(
     marks = list(_marks(names, known, written, progress))
     bad = bad_of(config.out, names, old)
     manifest = complete(config.out, marks, bad, counted=counted, settings=config.settings(old))
+    # Last, as a killed call goes on from the notes in it.
     shutil.rmtree(config.out / WORK)
     return manifest
 

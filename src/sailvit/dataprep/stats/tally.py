@@ -89,6 +89,7 @@ class Tally:
             self.measures[name].merge(histogram)
 
     def _note(self, kind: str, noted: list[dict[str, Any]]) -> None:
+        # Stretches are merged in order, so the examples are the first ones for any workers.
         self.damage[kind] = [*self.damage.get(kind, []), *noted][:_EXAMPLES]
 
 
@@ -142,6 +143,7 @@ class Surveyor:
             try:
                 view = RecordView(position, self.source[position])
                 tally.note_unread(self.source.find(position)[0], view.record.unread)
+                # Before `add`: a record whose image cannot be decoded must be counted nowhere.
                 hashes = self._hashes(view)
                 tally.add(view, processor=self.processor)
             except DAMAGE as error:
