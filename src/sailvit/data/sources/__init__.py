@@ -1,5 +1,5 @@
 """Formats: sources that read records from files. A new one is a module, and its opener in
-`FORMATS`.
+`FORMATS` with an example beside it.
 """
 
 from __future__ import annotations
@@ -54,6 +54,23 @@ FORMATS: dict[str, Opener] = {
     "documents": open_documents,
 }
 """Openers by `format` of a recipe's source."""
+EXAMPLES = {
+    "llava": "{format: llava, path: chats.jsonl, images: pictures}",
+    "chat": "{format: chat, path: chats.jsonl}",
+    "captions": "{format: captions, path: captions.jsonl, images: pictures}",
+    "video_frames": "{format: video_frames, path: videos.jsonl}",
+    "folder": "{format: folder, path: pictures}",
+    "webdataset": "{format: webdataset, path: 'shards/*.tar'}",
+    "parquet": "{format: parquet, path: 'rows/*.parquet'}",
+    "arrow": "{format: arrow, path: saved_to_disk}",
+    "tsv": "{format: tsv, path: questions.tsv}",
+    "selected": "{format: selected, path: curated.json}",
+    "indexed": "{format: indexed, path: prepared}",
+    "world": "{format: world, options: {tasks: {fine: 3, ocr: 1}, size: 8000}}",
+    "charts": "{format: charts, options: {size: 8000}}",
+    "documents": "{format: documents, options: {size: 8000}}",
+}
+"""A source of each format, as it stands under `sources` in a recipe."""
 ABILITIES = ("__len__", "__getitem__", "fingerprint")
 """Attributes that every source has."""
 RENAMED = {"saved": "arrow", "frames": "video_frames", "pages": "documents"}

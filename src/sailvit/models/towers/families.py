@@ -47,6 +47,8 @@ def ordered_pixels(pixels: torch.Tensor, patch: int) -> dict[str, torch.Tensor |
 class Family:
     """What differs between vision towers, and nothing else."""
 
+    example: str = ""
+    """A checkpoint of the family."""
     prefix: Callable[[Any], int] = lambda config: 0
     """Number of CLS and register tokens before the patch tokens, from the tower's config."""
     pixels: Pixels = plain_pixels
@@ -67,16 +69,19 @@ def _cls_and_registers(config: Any) -> int:
 
 
 FAMILIES: dict[str, Family] = {
-    "aimv2_vision_model": Family(),
-    "clip_vision_model": Family(prefix=_cls),
-    "dinov2": Family(prefix=_cls),
-    "dinov2_with_registers": Family(prefix=_cls_and_registers),
-    "dinov3_vit": Family(prefix=_cls_and_registers),
-    "internvl_vision": Family(prefix=_cls),
-    "siglip_vision_model": Family(),
-    "siglip2_vision_model": Family(pixels=patch_pixels),
-    "vit": Family(prefix=_cls),
+    "aimv2_vision_model": Family("apple/aimv2-large-patch14-448"),
+    "clip_vision_model": Family("openai/clip-vit-large-patch14-336", prefix=_cls),
+    "dinov2": Family("facebook/dinov2-base", prefix=_cls),
+    "dinov2_with_registers": Family(
+        "facebook/dinov2-with-registers-base", prefix=_cls_and_registers
+    ),
+    "dinov3_vit": Family("facebook/dinov3-vitb16-pretrain-lvd1689m", prefix=_cls_and_registers),
+    "internvl_vision": Family("OpenGVLab/InternVL3-1B-hf", prefix=_cls),
+    "siglip_vision_model": Family("google/siglip-so400m-patch14-384"),
+    "siglip2_vision_model": Family("google/siglip2-base-patch16-naflex", pixels=patch_pixels),
+    "vit": Family("google/vit-base-patch16-224", prefix=_cls),
     "vit_mae": Family(
+        "facebook/vit-mae-base",
         prefix=_cls,
         pixels=ordered_pixels,
         settings={"mask_ratio": 0.0},
