@@ -21,7 +21,7 @@ from sailvit.models.guards.errors import FOREIGN  # noqa: E402
 from sailvit.models.loading.quiet import quiet_libraries  # noqa: E402
 
 PAGE = ROOT / "docs" / "languages.md"
-SECONDS = 60
+SECONDS = 180
 _NAMES = """
 llama qwen2 qwen3 qwen3_moe qwen3_5_text qwen3_next lfm2 gemma gemma2 gemma3_text gpt_oss
 deepseek_v2 deepseek_v3 phi3 phi olmo olmo2 olmo3 olmoe olmo_hybrid mistral mixtral llama4_text
@@ -30,6 +30,11 @@ glm glm4 granite granitemoe granitemoehybrid bamba falcon_h1 jamba zamba2 mamba 
 recurrent_gemma starcoder2 ernie4_5 smollm3 hunyuan_v1_dense exaone4 minimax modernbert-decoder
 deepseek_v32 deepseek_v4 axk1 axk2 glm_moe_dsa glm4_moe_lite longcat_flash minicpm3 youtu
 bailing_hybrid kimi_linear ministral3 moshi trocr whisper gemma3n_text gemma4_text
+afmoe apertus arcee aria_text biogpt bitnet cohere2_moe ctrl cwm dbrx diffllama doge dots1
+ernie4_5_moe exaone_moe falcon_mamba flex_olmo gemma4_unified_text glm4_moe gpt_bigcode
+gpt_neox_japanese granitemoeshared helium hunyuan_v1_moe internlm3 jais2 jetmoe lfm2_moe minimax_m2
+ministral nanochat nemotron_h openai-gpt phimoe qwen2_moe qwen3_5_moe_text seed_oss
+solar_open vaultgemma xglm zamba zaya
 """
 FAMILIES = _NAMES.split()
 """Those of the table."""

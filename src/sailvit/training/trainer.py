@@ -132,7 +132,9 @@ class Trainer:
         """Spread the model over processes, prove how it reads packs there, and announce it."""
         arrive("spreading the model over processes")
         bf16 = self.recipe.precision == "bf16"
-        chosen = settle(self.bundle.mllm, self.recipe.parallel, self.device, bf16=bf16)
+        longest = self.recipe.sequence * max(stage.micro_batch for stage in self.recipe.stages)
+        model, how = self.bundle.mllm, self.recipe.parallel
+        chosen = settle(model, how, self.device, bf16=bf16, longest=longest)
         self._announce({"note": str(chosen)})
 
     def _remarks(self) -> Iterator[str]:

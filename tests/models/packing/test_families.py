@@ -7,7 +7,15 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_languages import LIMIT, VARYING, language_of, model_of, varying_language, worst_errors
+from tiny_languages import (
+    LENGTHS,
+    LIMIT,
+    VARYING,
+    language_of,
+    model_of,
+    varying_language,
+    worst_errors,
+)
 from torch.nn.functional import pad
 
 from sailvit.core.errors import ModelError
@@ -68,6 +76,29 @@ def test_blocks_longer_than_the_usual_proof_are_seen():
     model = model_of(language)
     assert model.chosen.way.kind == "rows"
     assert max(worst_errors(model)) < 1e-5
+
+
+def test_places_in_a_row_count_from_each_sample_however_long_the_row():
+    """Llama 4 scales scores by the place in a call, in steps of `floor_scale`, 8192 usually."""
+    language = language_of("llama4_text", no_rope_layers=[1, 0], floor_scale=40, attn_scale=1.0)
+    model = model_of(language)
+    assert model.chosen.way.kind == "packed"
+    assert worst_errors(model)[0] > 0.1
+    assert choose_way(model, longest=39).way.kind == "packed"
+    chosen = choose_way(model, longest=sum(LENGTHS))
+    assert chosen.way.kind == "rows"
+    assert "samples come out otherwise at the end of a long row" in str(chosen)
+    model.zero_grad()
+    assert max(worst_errors(model)) < 1e-5
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma3_text", "deepseek_v3", "gpt2", "qwen3_moe"])
+def test_a_long_row_alone_changes_nothing(family: str):
+    model = model_of(language_of(family))
+    chosen = choose_way(model, longest=1000)
+    assert chosen.way.kind == "packed"
+    assert chosen.evidence is not None
+    assert 0 < chosen.evidence.behind < 1e-5
 
 
 @pytest.mark.parametrize("family", ["lfm2", "bloom", "mamba2"])

@@ -3,7 +3,9 @@ own weights.
 
 One sample is changed: the others' outputs must stay as they were. The last token of every
 sample is changed: the outputs before it must stay. And samples read together must give what
-each gives alone, through the model's own plain attention.
+each gives alone, through the model's own plain attention. Before training, the same samples are
+also read behind others that fill as long a row as a step has: what a layer derives from a place
+in the row instead of in the sample may show only there, as Llama 4's scores do after 8192 tokens.
 """
 
 from __future__ import annotations
@@ -25,6 +27,9 @@ _LARGEST_BLOCK = 1024
 
 _CHANGED = 1
 """The sample that is changed: others lie before and after it."""
+
+_FILLING = 64
+"""Tokens of the samples that fill a row: one bucket of packed attention."""
 
 _SAME = (1e-5, 5e-3)
 """Largest relative error of outputs that must not change, in float32 and with kernels in bf16.
@@ -57,6 +62,9 @@ class PackingErrors:
     """Error of samples together against one at a time."""
     half: bool
     """Whether kernels compute in bf16, so that errors are larger."""
+    behind: float = 0.0
+    """Error of samples behind others that fill a row, against the start of a row; 0 where that
+    was not tried."""
 
     @property
     def fault(self) -> str | None:
@@ -68,6 +76,8 @@ class PackingErrors:
             return f"tokens see later ones (a change of them moves earlier by {self.past:.1e})"
         if not self.alone <= _ALONE[self.half]:
             return f"samples come out otherwise than alone (by {self.alone:.1e})"
+        if not self.behind <= _ALONE[self.half]:
+            return f"samples come out otherwise at the end of a long row (by {self.behind:.1e})"
         return None
 
 
@@ -119,8 +129,28 @@ def measure(
     for changed in (inside, last):
         other = torch.where(changed, (tokens + shift) % vocabulary, tokens)
         moved.append(_errors(read(other, segments), before)[~changed].max().item())
-    found = _errors(before, alone)
-    return PackingErrors(moved[0], moved[1], (found.median() if half else found.max()).item(), half)
+    return PackingErrors(moved[0], moved[1], _worst(before, alone, half=half), half)
+
+
+def measure_behind(
+    read: Read, tokens: torch.Tensor, segments: Segments, alone: torch.Tensor, length: int
+) -> float:
+    """The error of the samples at the end of a row of `length` tokens, behind short samples that
+    fill it; `read` gives outputs at the last tokens alone, as many as there are in `tokens`.
+    """
+    room = max(0, length - len(tokens))
+    bounds = segments.boundaries
+    starts = torch.arange(0, room, _FILLING, dtype=bounds.dtype, device=bounds.device)
+    filling = tokens.repeat(-(-room // len(tokens)))[:room]
+    longest = max(segments.longest, min(room, _FILLING))
+    row = Segments(torch.cat([starts, bounds + room]), longest)
+    found = read(torch.cat([filling, tokens]), row)
+    return _worst(found, alone, half=tokens.is_cuda or found.dtype != torch.float32)
+
+
+def _worst(found: torch.Tensor, expected: torch.Tensor, *, half: bool) -> float:
+    errors = _errors(found, expected)
+    return (errors.median() if half else errors.max()).item()
 
 
 def _errors(found: torch.Tensor, expected: torch.Tensor) -> torch.Tensor:

@@ -103,12 +103,15 @@ class MLLM(nn.Module):
         reading = self._reader(self.chosen.way).read(row, routers=routers)
         return Activations(visual, self._scores(reading), reading.routers)
 
-    def read(self, tokens: torch.Tensor, segments: Segments, way: Way) -> torch.Tensor:
-        """Outputs float[T, W] of the language at all of int64[T] tokens without images, read in
-        `way`.
+    def read(
+        self, tokens: torch.Tensor, segments: Segments, way: Way, *, last: int | None = None
+    ) -> torch.Tensor:
+        """Outputs float[T, W] of the language at all of int64[T] tokens without images, or at the
+        `last` ones, read in `way`.
         """
         embedded = self.language.get_input_embeddings()(tokens)
-        return self._read(embedded, segments, torch.arange(len(tokens)).to(tokens), way).outputs
+        keep = torch.arange(len(tokens)).to(tokens)
+        return self._read(embedded, segments, keep[-(last or 0) :], way).outputs
 
     def score(
         self, embedded: torch.Tensor, segments: Segments, keep: torch.Tensor, way: Way

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -18,6 +18,7 @@ from sailvit.models.packing.proof import (
     PackingErrors,
     draw_tokens,
     measure,
+    measure_behind,
     proof_lengths,
     read_alone,
     segments_of,
@@ -68,13 +69,17 @@ class Chosen:
         )
 
 
-def choose_way(model: MLLM, asked: Packing = "auto", *, first: Chosen | None = None) -> Chosen:
+def choose_way(
+    model: MLLM, asked: Packing = "auto", *, first: Chosen | None = None, longest: int = 0
+) -> Chosen:
     """The way in which the model's language reads from now on, every process the same.
 
     Args:
         model: The model; its language's attention is set, and nothing else of it changes.
         asked: What the recipe asks for.
         first: What was chosen before, to begin with; ways that came before it are left out.
+        longest: Tokens of the longest row that will be read, which the proof then reads too; 0
+            leaves that out.
 
     Raises:
         ModelError: no way that was asked for keeps the samples apart; it says what was found.
@@ -87,7 +92,7 @@ def choose_way(model: MLLM, asked: Packing = "auto", *, first: Chosen | None = N
     with untouched(model.language):
         alone = _Alone(model)
         for way in ways:
-            evidence, fault = _try(model, way, alone)
+            evidence, fault = _try(model, way, alone, longest)
             # One way for all: processes may have different kernels, and shards need equal
             # calls.
             faults = [found for found in gather_objects(fault) if found is not None]
@@ -164,7 +169,9 @@ class _Alone:
             )
 
 
-def _try(model: MLLM, way: Way, alone: _Alone) -> tuple[PackingErrors | None, str | None]:
+def _try(
+    model: MLLM, way: Way, alone: _Alone, longest: int
+) -> tuple[PackingErrors | None, str | None]:
     """The errors of a way, None when it cannot run at all; and its fault, if any."""
     try:
         expected = alone.outputs()
@@ -176,6 +183,16 @@ def _try(model: MLLM, way: Way, alone: _Alone) -> tuple[PackingErrors | None, st
             expected,
             alone.vocabulary,
         )
+        # Rows start anew with every sample.
+        if way.kind != "rows" and evidence.fault is None and longest > len(alone.tokens):
+            behind = measure_behind(
+                lambda tokens, segments: model.read(tokens, segments, way, last=len(alone.tokens)),
+                alone.tokens,
+                alone.segments,
+                expected,
+                longest,
+            )
+            evidence = replace(evidence, behind=behind)
     except FAULTS as error:
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
         return None, reason if isinstance(error, ModelError) else f"{type(error).__name__} {reason}"

@@ -43,8 +43,11 @@ compiled for each with and without graph, in every stage that trains other parts
 used up by three stages, and everything after that would silently run as if never compiled."""
 
 
-def settle(model: MLLM, config: ParallelConfig, device: torch.device, *, bf16: bool) -> Chosen:
-    """Move the model to its device and parallelize it; returns how it reads packs there.
+def settle(
+    model: MLLM, config: ParallelConfig, device: torch.device, *, bf16: bool, longest: int = 0
+) -> Chosen:
+    """Move the model to its device and parallelize it; returns how it reads packs there, in rows
+    of up to `longest` tokens.
 
     That is proved again on the device and after parallelizing: kernels differ between devices,
     and compiled or sharded blocks are other code.
@@ -53,7 +56,7 @@ def settle(model: MLLM, config: ParallelConfig, device: torch.device, *, bf16: b
     if device.type != "cpu":
         choose_way(model, config.packing)
     parallelize(model, config, device, bf16=bf16)
-    chosen = choose_way(model, config.packing, first=model.chosen)
+    chosen = choose_way(model, config.packing, first=model.chosen, longest=longest)
     let_go(model)
     return chosen
 
