@@ -1,0 +1,1 @@
+"""Scorers that give VLMEvalKit's score for every answer, its quirks included."""

@@ -1,0 +1,139 @@
+"""Judges: models that are asked what an answer means, or how right it is, where rules cannot say."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from sailvit.core.errors import DataError
+
+
+@dataclass(frozen=True)
+class Inquiry:
+    """One request to a judge."""
+
+    index: str
+    """Index of the question whose answer is judged."""
+    prompt: str
+    """What the judge is asked."""
+    attempt: int
+    """How often it was asked before and gave no usable reply."""
+    temperature: float
+    """Sampling temperature; it grows with the attempts where VLMEvalKit lets it grow."""
+
+
+class Judge(Protocol):
+    """What replies to inquiries."""
+
+    name: str
+    """Its name, printed beside every score that it took part in."""
+    concurrency: int
+    """Inquiries that it takes at the same time."""
+
+    def reply(self, inquiry: Inquiry) -> str | None:
+        """Its reply; None: it gave none."""
+
+
+class CannedJudge:
+    """Replies from a file, the n-th one to the n-th attempt about a question."""
+
+    concurrency = 1
+
+    def __init__(self, name: str, replies: Mapping[str, Sequence[str]]) -> None:
+        self.name = name
+        self._replies = replies
+
+    def reply(self, inquiry: Inquiry) -> str | None:
+        """The reply written for this attempt; the last one for attempts beyond."""
+        known = self._replies.get(inquiry.index)
+        return known[min(inquiry.attempt, len(known) - 1)] if known else None
+
+
+@dataclass
+class Estimate:
+    """A judge that replies nothing and counts what would be asked, to tell the cost before."""
+
+    name: str = "estimate"
+    """Its name."""
+    concurrency: int = 1
+    """Inquiries at the same time."""
+    characters: dict[str, int] = field(default_factory=dict)
+    """Length of the first prompt about each question."""
+
+    def reply(self, inquiry: Inquiry) -> str | None:
+        """None, after counting."""
+        self.characters.setdefault(inquiry.index, len(inquiry.prompt))
+        return None
+
+
+def read_canned(path: Path) -> CannedJudge:
+    """Replies from JSON lines `{"index": ..., "reply": "B"}`; `reply` may be a list, one entry
+    per attempt.
+    """
+    replies: dict[str, list[str]] = {}
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} cannot be read ({error}); expected JSON lines") from error
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            entry = json.loads(line)
+            given = entry["reply"]
+            replies[str(entry["index"])] = list(given) if isinstance(given, list) else [given]
+        except (ValueError, KeyError, TypeError) as error:
+            raise DataError(
+                f'{path} line {number} is not {{"index": ..., "reply": ...}}; expected a'
+                " question's index and a reply or a list of replies"
+            ) from error
+    return CannedJudge(
+        path.name, {index: [str(each) for each in r] for index, r in replies.items()}
+    )
+
+
+def choice_prompt(question: str, options: Mapping[str, str], answer: str) -> str:
+    """The request to name the option that an answer means."""
+    listed = "\n".join(f"{letter}. {text}" for letter, text in options.items())
+    return (
+        "Below are a multiple-choice question, its options and somebody's answer in their own"
+        " words. Write the single capital letter of the option that the answer means. Write Z if"
+        " it means none of them, or refuses. Write nothing else.\n\n"
+        f"Question: {question}\nOptions:\n{listed}\nAnswer: {answer}\nLetter: "
+    )
+
+
+def yes_no_prompt(question: str, answer: str) -> str:
+    """The request to say whether an answer means yes or no."""
+    return (
+        "Below are a question of yes or no and somebody's answer in their own words. Write one"
+        " word: Yes or No, whichever the answer means, or Unknown if it means neither.\n\n"
+        f"Question: {question}\nAnswer: {answer}\nWord: "
+    )
+
+
+def extraction_prompt(question: str, answer: str) -> str:
+    """The request to take the final answer out of a longer one."""
+    return (
+        "Below are a question, with a hint about the form of its answer, and a response. Write"
+        " the response's final answer alone, in the form that the hint asks for: a number"
+        " without unit, a list, or the letter of a choice. Add nothing.\n"
+        "For example, from `The sequence goes on with 14.` for an integer take 14, from `Luca"
+        " needs $1.45.` for two decimals 1.45, from `It is (B) 8/11.` for a choice B.\n\n"
+        f"{question}\nResponse: {answer}\nFinal answer: "
+    )
+
+
+def grade_prompt(question: str, gold: str, answer: str) -> str:
+    """The request to say how right an answer is, from 0 to 1."""
+    wanted = gold.replace("<AND>", " <AND> ").replace("<OR>", " <OR> ")
+    return (
+        "Compare an answer with the right one and give its correctness: one number among 0.0,"
+        " 0.1, 0.2 and so on up to 1.0. Parts of the right answer joined by <AND> must all be"
+        " there, of those joined by <OR> one is enough; half of the parts are worth 0.5. Write"
+        " the number alone.\n\n"
+        f"Question: {question}\nRight answer: {wanted}\nAnswer: {answer}\nCorrectness: "
+    )

@@ -1,0 +1,268 @@
+"""Scores of whole sets, by the kind of their questions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal, TypeVar, get_args
+
+import numpy as np
+
+from sailvit.core.errors import DataError
+from sailvit.evaluation.scoring import multiple_choice, yes_no
+from sailvit.evaluation.scoring.cells import Cell, retyped
+from sailvit.evaluation.scoring.graded import (
+    extract,
+    grade,
+    is_solved,
+    mathvista_scores,
+    mmvet_scores,
+)
+from sailvit.evaluation.scoring.judging import Inquiry, Judge, yes_no_prompt
+from sailvit.evaluation.scoring.matching import NEWEST, Matcher
+from sailvit.evaluation.scoring.multiple_choice import Choice, choice_of
+from sailvit.evaluation.scoring.ocr import is_read, ocr_scores
+from sailvit.evaluation.scoring.results import ScoredAnswer, SetScore, Way
+from sailvit.evaluation.scoring.rows import Row, needed, text
+from sailvit.evaluation.scoring.short_answers import MEASURES, right_answers
+from sailvit.evaluation.scoring.yes_no import Verdict
+
+Kind = Literal[
+    "mcq",
+    "circular",
+    "mmmu",
+    "yes-no",
+    "hallusion",
+    "pope",
+    "mme",
+    "ocrbench",
+    "mathvista",
+    "mmvet",
+    "anls",
+    "relaxed",
+    "vqa",
+    "exact",
+    "exact-mean",
+]
+"""How a set is scored."""
+KINDS: tuple[Kind, ...] = get_args(Kind)
+"""All kinds."""
+_YES_NO_ATTEMPTS = 5
+_T = TypeVar("_T")
+_R = TypeVar("_R")
+
+
+@dataclass(frozen=True)
+class Rules:
+    """By what answers are understood."""
+
+    matcher: Matcher = NEWEST
+    """Version of VLMEvalKit's rules."""
+    judge: Judge | None = None
+    """Who is asked where rules do not say; None: nobody."""
+
+    def over(self, work: Callable[[_T], _R], items: Iterable[_T]) -> list[_R]:
+        """`work` of every item, in order; several at a time where the judge takes them."""
+        if self.judge is None or self.judge.concurrency < 2:
+            return [work(item) for item in items]
+        with ThreadPoolExecutor(self.judge.concurrency, thread_name_prefix="judging") as pool:
+            return list(pool.map(work, items))
+
+
+def read_kind(name: str) -> Kind:
+    """The kind of that name; DataError for another."""
+    for known in KINDS:
+        if known == name:
+            return known
+    raise DataError(f"there is no kind {name!r}; write one of {', '.join(KINDS)}")
+
+
+def score_set(
+    kind: Kind, rows: Sequence[Row], answers: Sequence[Cell], rules: Rules | None = None
+) -> SetScore:
+    """The score of a set: `rows` are its questions, `answers` what was answered, as read back
+    from a file (`cells.read_back`).
+
+    Raises:
+        DataError: a column that the kind needs is missing, or no row is left to score.
+    """
+    if not rows or len(rows) != len(answers):
+        raise DataError(
+            f"{len(answers)} answers for {len(rows)} questions; expected one each, and at least one"
+        )
+    return _SCORERS[kind](rows, answers, rules or Rules())
+
+
+def _counted(
+    answers: Sequence[ScoredAnswer], score: float | None, metrics: Mapping[str, float]
+) -> SetScore:
+    return SetScore(
+        score,
+        metrics,
+        tuple(answers),
+        total=len(answers),
+        unparsed=sum(each.way == "none" for each in answers),
+        judged=sum(each.way == "judge" for each in answers),
+    )
+
+
+def _multiple_choice(
+    rows: Sequence[Row], answers: Sequence[Cell], rules: Rules, *, is_mmmu: bool = False
+) -> SetScore:
+    choices = [choice_of(row, str(said)) for row, said in zip(rows, answers, strict=True)]
+    if is_mmmu:
+        choices = [multiple_choice.closed(choice) for choice in choices]
+    work = partial(multiple_choice.score_choice, matcher=rules.matcher, judge=rules.judge)
+    scored = rules.over(work, choices)
+    return _by_split(choices, scored, _counted(scored, None, {}))
+
+
+def _rotations(rows: Sequence[Row], answers: Sequence[Cell], rules: Rules) -> SetScore:
+    choices = [
+        (choice_of(row, str(said)), text(row, "g_index"))
+        for row, said in zip(rows, answers, strict=True)
+    ]
+    groups = multiple_choice.rotation_groups(choices)
+    work = partial(multiple_choice.score_rotations, matcher=rules.matcher, judge=rules.judge)
+    scored = rules.over(work, groups)
+    bases, every = [group[0] for group in groups], [each for group in groups for each in group]
+    # Answers are counted, not groups: three of four rotations may be understood.
+    unparsed = sum(multiple_choice.decide(each, rules.matcher).letter is None for each in every)
+    counted = _counted(scored, None, {})
+    if rules.judge is not None:
+        unparsed = counted.unparsed
+    known = SetScore(None, {}, tuple(scored), len(every), unparsed, counted.judged)
+    return _by_split(bases, scored, known)
+
+
+def _by_split(
+    choices: Sequence[Choice], scored: Sequence[ScoredAnswer], known: SetScore
+) -> SetScore:
+    """The score of the split that leaderboards show: `validation` where there is one, else the
+    only one; of several others, all rows together.
+    """
+    metrics = multiple_choice.choice_scores(choices, scored)
+    splits = sorted({choice.split for choice in choices})
+    shown = "validation" if "validation" in splits else splits[0]
+    notes: tuple[str, ...] = ()
+    score = metrics[f"{shown}|Overall"]
+    if len(splits) > 1 and "validation" not in splits:
+        score = 100 * float(np.mean([each.credit for each in scored]))
+        notes = (f"all splits together: {', '.join(splits)}",)
+    elif len(splits) > 1:
+        notes = ("split validation",)
+    return SetScore(score, metrics, known.answers, known.total, known.unparsed, known.judged, notes)
+
+
+def _yes_no(
+    rows: Sequence[Row],
+    answers: Sequence[Cell],
+    rules: Rules,
+    *,
+    numbers: Callable[[Sequence[Verdict]], dict[str, float]],
+) -> SetScore:
+    pairs = [(row, str(said)) for row, said in zip(rows, answers, strict=True)]
+    found = rules.over(lambda pair: _said(*pair, rules), pairs)
+    verdicts, scored = [], []
+    for (row, _), (said, is_judged) in zip(pairs, found, strict=True):
+        names = (text(row, name) for name in ("category", "l2-category", "image_path"))
+        verdict = Verdict(needed(row, "index"), said, needed(row, "answer"), *names)
+        way: Way = "none" if said is None else "judge" if is_judged else "rule"
+        verdicts.append(verdict)
+        scored.append(ScoredAnswer(verdict.index, float(verdict.right), said or "", way))
+    metrics = numbers(verdicts)
+    return _counted(scored, metrics["Overall"], metrics)
+
+
+def _said(row: Row, answer: str, rules: Rules) -> tuple[str | None, bool]:
+    """Yes or No, and whether a judge said it."""
+    judge, said = rules.judge, yes_no.infer_yes_no(answer, rules.matcher)
+    if said is not None or judge is None:
+        return said, False
+    prompt = yes_no_prompt(text(row, "question"), answer)
+    for attempt in range(_YES_NO_ATTEMPTS):
+        inquiry = Inquiry(needed(row, "index"), prompt, attempt, 0.5 * attempt)
+        said = yes_no.infer_yes_no(judge.reply(inquiry) or "", rules.matcher)
+        if said is not None:
+            return said, True
+    return None, False
+
+
+def _ocr(rows: Sequence[Row], answers: Sequence[Cell], rules: Rules) -> SetScore:
+    del rules  # No judge is ever asked about OCRBench.
+    scored, hits = [], []
+    for row, said in zip(rows, answers, strict=True):
+        category = text(row, "category")
+        hit = is_read(str(said), right_answers(needed(row, "answer")), category)
+        scored.append(ScoredAnswer(needed(row, "index"), float(hit), str(said)))
+        hits.append((category, hit))
+    metrics = ocr_scores(hits)
+    return _counted(scored, metrics["Final Score Norm"], metrics)
+
+
+def _mathvista(rows: Sequence[Row], answers: Sequence[Cell], rules: Rules) -> SetScore:
+    pairs = list(zip(rows, answers, strict=True))
+    found = rules.over(lambda pair: extract(*pair, rules.matcher, rules.judge), pairs)
+    # What was extracted goes through a file as well, before it is compared.
+    finals = retyped([cell for cell, _ in found])
+    scored = []
+    for row, final, (_, by_rule) in zip(rows, finals, found, strict=True):
+        credit = float(is_solved(row, final, rules.matcher))
+        is_empty = str(final) == "nan"
+        way: Way = "rule" if by_rule else "none" if is_empty else "judge"
+        shown = "" if is_empty else str(final)
+        scored.append(ScoredAnswer(needed(row, "index"), credit, shown, way))
+    metrics = mathvista_scores(rows, scored)
+    made = _counted(scored, metrics["Overall"], metrics)
+    if rules.judge is not None:
+        return made
+    note = "rules alone, without the judge that extracts answers: a lower bound"
+    return SetScore(made.score, metrics, made.answers, made.total, made.unparsed, 0, (note,))
+
+
+def _mmvet(rows: Sequence[Row], answers: Sequence[Cell], rules: Rules) -> SetScore:
+    judge = rules.judge
+    if judge is None:
+        note = "MM-Vet is graded by a judge alone; name one with --judge"
+        return SetScore(None, total=len(rows), unparsed=len(rows), notes=(note,))
+    pairs = list(zip(rows, answers, strict=True))
+    scored = rules.over(lambda pair: grade(pair[0], str(pair[1]), judge), pairs)
+    metrics = mmvet_scores(rows, scored)
+    return _counted(scored, metrics["Overall"], metrics)
+
+
+def _short(rows: Sequence[Row], answers: Sequence[Cell], rules: Rules, *, measure: str) -> SetScore:
+    scored = []
+    for row, said in zip(rows, answers, strict=True):
+        golds = right_answers(needed(row, "answer"))
+        credit = MEASURES[measure](str(said), golds, rules.matcher)
+        scored.append(ScoredAnswer(needed(row, "index"), credit, str(said)))
+    groups: dict[str, list[float]] = {"Overall": []}
+    column = "split" if any(text(row, "split") for row in rows) else "category"
+    for row, each in zip(rows, scored, strict=True):
+        for name in ("Overall", text(row, column)):
+            if name:
+                groups.setdefault(name, []).append(each.credit)
+    metrics = {name: 100 * float(np.mean(credits)) for name, credits in groups.items()}
+    return _counted(scored, metrics["Overall"], metrics)
+
+
+_SCORERS: Mapping[Kind, Callable[[Sequence[Row], Sequence[Cell], Rules], SetScore]] = {
+    "mcq": _multiple_choice,
+    "mmmu": partial(_multiple_choice, is_mmmu=True),
+    "circular": _rotations,
+    "yes-no": partial(_yes_no, numbers=yes_no.accuracy),
+    "hallusion": partial(_yes_no, numbers=yes_no.hallusion_scores),
+    "pope": partial(_yes_no, numbers=yes_no.pope_scores),
+    "mme": partial(_yes_no, numbers=yes_no.mme_scores),
+    "ocrbench": _ocr,
+    "mathvista": _mathvista,
+    "mmvet": _mmvet,
+    "anls": partial(_short, measure="anls"),
+    "relaxed": partial(_short, measure="relaxed"),
+    "vqa": partial(_short, measure="vqa"),
+    "exact": partial(_short, measure="exact"),
+    "exact-mean": partial(_short, measure="exact-mean"),
+}
