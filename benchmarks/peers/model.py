@@ -19,7 +19,7 @@ from transformers.models.llava.processing_llava import LlavaProcessor
 from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 
 from peers.data import PLACEHOLDER
-from sailvit.models.structure.connector import Connector, MergeConnectorConfig
+from sailvit.models.structure.connector import Connector, fresh_connector
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -159,11 +159,8 @@ def _language(model: InternVLForConditionalGeneration) -> Qwen2ForCausalLM:
 
 
 def _connector(model: InternVLForConditionalGeneration, shape: Shape) -> Connector:
-    connector = Connector(
-        MergeConnectorConfig(
-            tower_width=shape.tower, language_width=shape.language, hidden=shape.language, merge=2
-        )
-    )
+    widths = {"tower_width": shape.tower, "language_width": shape.language}
+    connector = fresh_connector("merge_mlp", **widths, hidden=shape.language, merge=2)
     projector = model.model.multi_modal_projector
     for ours, theirs in {"norm": "layer_norm", "up": "linear_1", "down": "linear_2"}.items():
         getattr(connector, ours).load_state_dict(getattr(projector, theirs).state_dict())

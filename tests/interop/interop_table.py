@@ -20,7 +20,11 @@ from sailvit.interop.conversion import convert
 
 BEGIN, END = "<!-- table: begin -->\n", "<!-- table: end -->\n"
 HEADS = ("layout", "direction", "tower", "connector", "language", "worst error")
-NAMES = {"aimv2": "AIMv2, original layout", "internvit": "InternViT"}
+NAMES = {
+    "aimv2": "AIMv2, original layout",
+    "internvit": "InternViT-300M",
+    "internvit-6b": "InternViT-6B",
+}
 
 
 def rows(folder: Path) -> Iterator[tuple[str, ...]]:

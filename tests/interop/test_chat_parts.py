@@ -85,6 +85,7 @@ CASES = [
     ("aimv2", "qwen2", "v1", False),
     ("internvit", "qwen2", "v2", True),
     ("internvit", "llama", "v1", False),
+    ("internvit-6b", "qwen3", "v2", False),
 ]
 """Tower, language, ps_version, and whether the head is tied."""
 
@@ -122,7 +123,11 @@ def test_the_folder_answers_as_the_models_own_chat_does(tmp_path: Path):
 
 def test_internvl_writes_line_breaks_between_turns(tmp_path: Path):
     written = write_chat(
-        tmp_path / "model", tower="internvit", template="internvl2_5", system_message="Be brief."
+        tmp_path / "model",
+        tower="internvit",
+        model_type="sailvl",
+        template="internvl2_5",
+        system_message="Be brief.",
     )
     take_parts(str(written.folder), tmp_path / "parts")
     text = text_of([3, 1], "Be brief.", "\n")

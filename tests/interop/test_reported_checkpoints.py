@@ -236,6 +236,10 @@ def test_the_chat_template_of_an_old_processor_is_found(tmp_path: Path):
         ({"model_type": "llava_llama"}, "is a llava_llama; expected InternVL's or SAIL-VL's chat"),
         ({"quantization_config": {"quant_method": "awq"}}, "its weights are quantised"),
         ({"downsample_ratio": 0.3}, r"downsample_ratio is 0.3; expected 1 / n"),
+        (
+            {"vision_config__qk_normalization": True, "vision_config__layer_norm_eps": 1e-5},
+            "norms queries and keys with layer_norm_eps 1e-05",
+        ),
         ({"vision_config__norm_type": "group"}, "has norm_type 'group'; expected layer_norm or"),
     ],
 )

@@ -48,6 +48,12 @@ MOE = Qwen3MoeConfig(
     num_experts_per_tok=2,
 )
 
+LARGE: dict[str, dict[str, Any]] = {
+    "internvit": {},
+    "internvit-6b": {"qkv_bias": False, "qk_normalization": True, "norm_type": "rms_norm"},
+}
+"""What the two sizes of InternViT have of their own."""
+
 
 @dataclass
 class Written:
@@ -66,7 +72,7 @@ class Written:
         pixels = (tiles / 255 - mean) / std
         if self.config["vision_config"]["model_type"] == "aimv2":
             return original_features(self.vision, pixels)
-        return internvit_features(self.vision, pixels)
+        return internvit_features(self.vision, pixels, self.config["vision_config"])
 
     @torch.no_grad()
     def visual(self, tiles: torch.Tensor) -> torch.Tensor:
@@ -105,7 +111,7 @@ def drawn(*shape: int, seed: int, scale: float = 0.2) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)) * scale
 
 
-def internvit_weights() -> dict[str, torch.Tensor]:
+def internvit_weights(config: dict[str, Any]) -> dict[str, torch.Tensor]:
     """An InternViT's tensors, by the names that are published."""
     shapes = {
         "embeddings.class_embedding": (1, 1, WIDTH),
@@ -129,10 +135,29 @@ def internvit_weights() -> dict[str, torch.Tensor]:
             f"{block}mlp.fc2.weight": (WIDTH, 48),
             f"{block}mlp.fc2.bias": (WIDTH,),
         }
-    return {name: drawn(*shape, seed=i) for i, (name, shape) in enumerate(shapes.items())}
+        norms = [f"attn.{part}_norm.weight" for part in "qk"] if config["qk_normalization"] else []
+        shapes |= {block + name: (WIDTH,) for name in norms}
+    plain = {name: drawn(*shape, seed=i) for i, (name, shape) in enumerate(shapes.items())}
+    absent = {"attn.qkv.bias"} if not config["qkv_bias"] else set()
+    absent |= {"norm1.bias", "norm2.bias"} if config["norm_type"] == "rms_norm" else set()
+    return {
+        name: tensor
+        for name, tensor in plain.items()
+        if ".".join(name.split(".")[3:]) not in absent
+    }
 
 
-def internvit_features(state: dict[str, torch.Tensor], pixels: torch.Tensor) -> torch.Tensor:
+def normed(
+    x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, kind: str
+) -> torch.Tensor:
+    if kind == "layer_norm":
+        return layer_norm(x, (WIDTH,), weight, bias, 1e-6)
+    return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-6) * weight
+
+
+def internvit_features(
+    state: dict[str, torch.Tensor], pixels: torch.Tensor, config: dict[str, Any]
+) -> torch.Tensor:
     """InternViT's forward from its description, without the class token."""
     x = conv2d(
         pixels,
@@ -150,13 +175,20 @@ def internvit_features(state: dict[str, torch.Tensor], pixels: torch.Tensor) -> 
             for name, tensor in state.items()
             if name.startswith(start)
         }
-        h = layer_norm(x, (WIDTH,), get["norm1.weight"], get["norm1.bias"], 1e-6)
-        h = linear(h, get["attn.qkv.weight"], get["attn.qkv.bias"])
-        q, k, v = h.reshape(rows, -1, 3, HEADS, WIDTH // HEADS).permute(2, 0, 3, 1, 4)
+        h = normed(x, get["norm1.weight"], get.get("norm1.bias"), config["norm_type"])
+        h = linear(h, get["attn.qkv.weight"], get.get("attn.qkv.bias")).reshape(rows, -1, 3, WIDTH)
+        q, k, v = h.unbind(2)
+        if config["qk_normalization"]:
+            q, k = (
+                normed(each, get[f"attn.{part}_norm.weight"], None, "rms_norm")
+                for part, each in (("q", q), ("k", k))
+            )
+        q, k, v = (each.reshape(rows, -1, HEADS, WIDTH // HEADS) for each in (q, k, v))
+        q, k, v = (each.transpose(1, 2) for each in (q, k, v))
         scores = (q @ k.mT / (WIDTH // HEADS) ** 0.5).softmax(-1)
         h = (scores @ v).transpose(1, 2).reshape(rows, -1, WIDTH)
         x = x + linear(h, get["attn.proj.weight"], get["attn.proj.bias"]) * get["ls1"]
-        h = layer_norm(x, (WIDTH,), get["norm2.weight"], get["norm2.bias"], 1e-6)
+        h = normed(x, get["norm2.weight"], get.get("norm2.bias"), config["norm_type"])
         h = gelu(linear(h, get["mlp.fc1.weight"], get["mlp.fc1.bias"]))
         x = x + linear(h, get["mlp.fc2.weight"], get["mlp.fc2.bias"]) * get["ls2"]
     return x[:, 1:]
@@ -179,7 +211,8 @@ def write_chat(
     text = kind.to_dict() | {"tie_word_embeddings": tie}
     torch.manual_seed(3)
     model = AutoModelForCausalLM.from_config(type(kind)(**text)).to(dtype)
-    vision = weights() if tower == "aimv2" else internvit_weights()
+    given = {**CONFIG, "model_type": "aimv2"} if tower == "aimv2" else INTERNVIT | LARGE[tower]
+    vision = weights() if tower == "aimv2" else internvit_weights(given)
     vision = {name: tensor.to(dtype) for name, tensor in vision.items()}
     connector = {
         "mlp1.0.weight": 1 + drawn(4 * WIDTH, seed=91),
@@ -190,7 +223,6 @@ def write_chat(
         "mlp1.3.bias": drawn(TEXT, seed=96),
     }
     connector = {name: tensor.to(dtype) for name, tensor in connector.items()}
-    given = {**CONFIG, "model_type": "aimv2"} if tower == "aimv2" else INTERNVIT
     config = {
         "architectures": ["SAILVLModel" if tower == "aimv2" else "InternVLChatModel"],
         "auto_map": {"AutoModel": "modeling_sailvl.SailVLModel"},

@@ -36,6 +36,8 @@ _NAMES = {
 }
 """Modules and tensors of InternViT by their original names; those of a block follow
 `encoder.layers.N.`."""
+_QK_EPS = 1e-6
+"""What transformers' class adds to the variance of queries and keys, whatever its config."""
 _PLAIN = {"norm_type": ("layer_norm", "rms_norm"), "hidden_act": ("gelu",)}
 """Values of InternViT's config that transformers' class has as well."""
 
@@ -85,6 +87,11 @@ def internvit_config(given: dict[str, Any]) -> InternVLVisionConfig:
             raise ModelError(
                 f"the InternViT has {name} {given[name]!r}; expected {' or '.join(known)}"
             )
+    if given.get("qk_normalization") and given.get("layer_norm_eps", 1e-6) != _QK_EPS:
+        raise ModelError(
+            f"the InternViT norms queries and keys with layer_norm_eps {given['layer_norm_eps']};"
+            f" transformers' class does it with {_QK_EPS}"
+        )
     size, patch = given.get("image_size", 448), given.get("patch_size", 14)
     return InternVLVisionConfig(
         hidden_size=given["hidden_size"],
