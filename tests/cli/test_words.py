@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from sailvit import __version__
@@ -19,11 +22,24 @@ def test_the_version():
     assert (result.exit_code, result.output) == (0, f"sailvit {__version__}\n")
 
 
-@pytest.mark.parametrize("command", [["train"], ["plan"], ["bench", "train"], ["data", "view"]])
-def test_help_speaks_of_no_types(command: list[str]):
-    text = CliRunner().invoke(app, [*command, "--help"], env={"COLUMNS": "100"}).output
-    assert "list[" not in text
-    assert "PATH=VALUE" in text
+def commands(group: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """Every command below `group`, as the words that call it."""
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from commands(command, (*path, name))
+        else:
+            yield (*path, name)
+
+
+COMMANDS = list(commands(get_command(app)))
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_help_speaks_of_no_types(command: tuple[str, ...]):
+    result = CliRunner().invoke(app, [*command, "--help"], env={"COLUMNS": "100"})
+    assert result.exit_code == 0
+    assert "list[" not in result.output
+    assert ("--set" in result.output) == ("PATH=VALUE" in result.output)
 
 
 def test_a_mistake_in_set_names_set_and_not_the_file(tmp_path: Path):

@@ -34,7 +34,8 @@ def ask(  # noqa: PLR0913, PLR0917 - the options of a command
     model: Model,
     question: Annotated[str | None, typer.Argument(help="The question.")] = None,
     image: Annotated[
-        list[Path] | None, typer.Option(help="An image of the question; may be repeated.")
+        list[Path] | None,
+        typer.Option(metavar="PATH", help="An image of the question; may be repeated."),
     ] = None,
     questions: Annotated[
         Path | None,

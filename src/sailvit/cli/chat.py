@@ -35,7 +35,7 @@ def chat(  # noqa: PLR0913, PLR0917 - the options of a command
     model: Model,
     image: Annotated[
         list[Path] | None,
-        typer.Option(help="An image of the first question; may be repeated."),
+        typer.Option(metavar="PATH", help="An image of the first question; may be repeated."),
     ] = None,
     stage: StageName = None,
     system: System = None,

@@ -17,22 +17,23 @@ from sailvit.cli.data.qa import qa
 from sailvit.cli.data.quarantine import quarantine
 from sailvit.cli.data.stats import stats
 from sailvit.cli.data.view import view
+from sailvit.cli.terminal.repeated import RepeatedArgument
 
 data = typer.Typer(no_args_is_help=True, help="Prepare, check, look at and curate training data.")
-data.command()(prepare)
+data.command(cls=RepeatedArgument)(prepare)
 data.command()(index)
-data.command()(check)
+data.command(cls=RepeatedArgument)(check)
 data.command()(charts)
 data.command()(documents)
 data.command()(judge)
 data.command()(qa)
 data.command()(view)
 data.command()(quarantine)
-data.command()(stats)
+data.command(cls=RepeatedArgument)(stats)
 data.command()(curate)
 
 
-@data.command(hidden=True, context_settings={"ignore_unknown_options": True})
+@data.command(cls=RepeatedArgument, hidden=True, context_settings={"ignore_unknown_options": True})
 def pages(
     given: Annotated[list[str] | None, typer.Argument(help="What `data documents` takes.")] = None,
 ) -> None:
