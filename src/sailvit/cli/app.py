@@ -21,6 +21,7 @@ from sailvit.cli.parts import parts
 from sailvit.cli.plan import plan
 from sailvit.cli.recipe import formats, recipe, towers
 from sailvit.cli.report import report
+from sailvit.cli.serve import serve
 from sailvit.cli.train import train
 from sailvit.cli.watch import watch
 from sailvit.cli.world import world
@@ -37,6 +38,7 @@ app.command()(train)
 app.command()(plan)
 app.command()(ask)
 app.command()(chat)
+app.command()(serve)
 app.command()(watch)
 app.command()(report)
 app.command()(convert)

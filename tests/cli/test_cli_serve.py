@@ -1,0 +1,54 @@
+"""`sailvit serve` as a process: it says where it listens, answers, and ends when it is told to."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from openai import OpenAI
+from typer.testing import CliRunner
+
+import sailvit
+from sailvit.cli.app import app
+from sailvit.core.errors import RunError
+from tiny_parts import Parts, save_model
+
+
+@pytest.fixture(scope="module")
+def folder(parts: Parts, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_model(parts.build(), tmp_path_factory.mktemp("saved"))
+
+
+def test_a_served_model_answers_as_ask_does_and_ends(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("no_proxy", "*")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    words = [sys.executable, "-m", "sailvit", "serve", str(folder), "--port", str(port)]
+    words += ["--name", "mine", "--key-variable", "MY_KEY"]
+    environment = {**os.environ, "MY_KEY": "abc"}
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env=environment) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == f"mine at http://127.0.0.1:{port}/v1\n"
+        client = OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="abc", max_retries=8)
+        messages = [{"role": "user", "content": "what is red?"}]
+        made = client.chat.completions.create(model="mine", messages=messages, max_tokens=6)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) in (0, -signal.SIGTERM)
+    expected = sailvit.load_run(folder).generate(None, "what is red?", max_new_tokens=6)
+    assert made.choices[0].message.content == expected
+
+
+def test_mistakes_are_sentences(folder: Path, tmp_path: Path):
+    for words, said in (
+        (("--key-variable", "NOT_SET_ANYWHERE"), "NOT_SET_ANYWHERE is not set"),
+        (("--media", str(tmp_path / "none")), "is no folder"),
+    ):
+        done = CliRunner().invoke(app, ["serve", str(folder), *words])
+        assert isinstance(done.exception, RunError)
+        assert said in str(done.exception)
