@@ -224,7 +224,7 @@ def model_of(language: PreTrainedModel, packing: Packing = "auto") -> MLLM:
         image_size=16, patch_size=8,
     )  # fmt: skip
     preprocessing = Preprocessing(16, (0.5,) * 3, (0.5,) * 3)
-    tower = Tower(SiglipVisionModel(config), preprocessing, -1)
+    tower = Tower(SiglipVisionModel(config), preprocessing)
     width = language.get_input_embeddings().weight.shape[1]
     connector = fresh_connector(
         "merge_mlp", tower_width=16, language_width=width, merge=2, hidden=width

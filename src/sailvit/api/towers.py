@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,7 @@ class ImageTower:
 def load_tower(
     path_or_id: str | Path,
     *,
-    feature_layer: int | None = None,
+    feature_layer: int | Sequence[int] | None = None,
     device: torch.device | str | None = None,
     trust_remote_code: bool = False,
 ) -> ImageTower:
@@ -77,8 +78,8 @@ def load_tower(
     Args:
         path_or_id: a run folder (its last stage), a stage's folder, a tower's folder, or a hub
             id.
-        feature_layer: the hidden state that features are; -1 is the last. None: the one that
-            the run trained with, or -1 for a tower of no run.
+        feature_layer: the hidden state that features are, -1 is the last; or several, side by
+            side. None: what the run trained with, or -1 for a tower of no run.
         device: the tower's device; None: the first GPU, else the CPU.
         trust_remote_code: whether the tower may run Python code that lies beside its weights.
 
@@ -87,28 +88,31 @@ def load_tower(
         RunError: the stage saved no tower.
     """
     with quietly():
-        source, layer = _located(Path(path_or_id))
+        source, trained = _located(Path(path_or_id))
+        if feature_layer is not None:
+            layer = feature_layer if isinstance(feature_layer, int) else tuple(feature_layer)
+            trained = {"feature_layer": layer}
         config = ModelConfig(
             tower=str(path_or_id) if source is None else str(source),
             language="-",
-            feature_layer=layer if feature_layer is None else feature_layer,
             trust_remote_code=trust_remote_code,
+            **trained,
         )
         tower, _ = build_tower(config)
         tower.eval().to(device or my_device())
         return ImageTower(tower)
 
 
-def _located(path: Path) -> tuple[Path | None, int]:
-    """The folder of a run's or a stage's tower, and its feature layer; None and -1 for other
-    towers.
+def _located(path: Path) -> tuple[Path | None, dict[str, Any]]:
+    """The folder of a run's or a stage's tower, and its settings of features; None and no
+    settings for other towers.
     """
     # A run's tower can be named by runs/mine, runs/mine/stages/01-fine, or .../01-fine/tower.
     inside = path.name == "tower" and path.parent.parent.name == "stages"
     place = path.parent if inside else path
     is_stage = place.parent.name == "stages" and RunFolder(place.parent.parent).recipe.is_file()
     if not (is_stage or RunFolder(place).recipe.is_file()):
-        return None, -1
+        return None, {}
     found = find_stage(place)
     folder = found.parts / "tower"
     if not folder.is_dir():
@@ -116,4 +120,6 @@ def _located(path: Path) -> tuple[Path | None, int]:
             f"{found.parts} has no tower; expected a stage that ended and saved it: name"
             " another stage's folder"
         )
-    return folder, found.recipe.model.feature_layer
+    model = found.recipe.model
+    names = ("feature_layer", "feature_join", "feature_norm")
+    return folder, {name: getattr(model, name) for name in names}

@@ -16,8 +16,8 @@ from torch import nn
 
 from sailvit.core.recipe import Precision, Recipe, Stage
 from sailvit.distributed.processes import world
+from sailvit.models.blocks import find_blocks
 from sailvit.models.languages.head import CHUNK
-from sailvit.models.structure.blocks import find_blocks
 from sailvit.models.structure.mllm import MLLM
 from sailvit.preflight.samples import MeanSample
 from sailvit.training.objectives.base import known_objectives

@@ -10,9 +10,9 @@ import torch
 from transformers import AutoModel, TimmWrapperConfig
 
 from sailvit.core.errors import ModelError
+from sailvit.models.blocks import find_blocks
 from sailvit.models.loading.folders import prove_tower
 from sailvit.models.loading.parts import load_tower
-from sailvit.models.structure.blocks import find_blocks
 from sailvit.models.towers.preprocessing import save_preprocessor
 from tiny_parts import PATCH, SIDE, picture
 from tiny_sources import asked

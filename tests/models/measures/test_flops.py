@@ -10,9 +10,9 @@ from transformers import AutoModelForCausalLM, Qwen3MoeConfig
 
 from sailvit.core.batch import IGNORED, Batch
 from sailvit.core.recipe import Stage
+from sailvit.models.blocks import find_blocks
 from sailvit.models.measures.flops import FlopsModel, flops_model, part_flops
 from sailvit.models.measures.peak import datasheet_peak, device_peak, matmul_rate
-from sailvit.models.structure.blocks import find_blocks
 from sailvit.models.structure.mllm import MLLM
 from sailvit.training.optim.optimizer import freeze
 

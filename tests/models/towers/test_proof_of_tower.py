@@ -22,9 +22,9 @@ from transformers import (
 
 from sailvit.core.errors import ModelError, RecipeError
 from sailvit.core.recipe import ParallelConfig
+from sailvit.models.blocks import find_blocks
 from sailvit.models.loading.build import build
 from sailvit.models.loading.folders import save_part
-from sailvit.models.structure.blocks import find_blocks
 from sailvit.models.structure.parallel import parallelize
 from sailvit.models.towers.proof import prove_tiles
 from sailvit.models.towers.tower import Preprocessing, Tower

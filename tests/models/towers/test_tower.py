@@ -8,6 +8,7 @@ from transformers import AutoModel, PretrainedConfig, SegformerConfig
 
 from sailvit.core.errors import ModelError
 from sailvit.models.towers.families import FAMILIES
+from sailvit.models.towers.layers import FeatureChoice
 from sailvit.models.towers.tower import Preprocessing, Tower
 from tiny_parts import PATCH, SIDE, TOWERS, Parts
 
@@ -30,10 +31,12 @@ IDLE = {
 }
 
 
-def made(config: PretrainedConfig, size: int = SIDE, feature_layer: int = -1) -> Tower:
+def made(config: PretrainedConfig, size: int = SIDE, choice: FeatureChoice | None = None) -> Tower:
     torch.manual_seed(0)
     model = AutoModel.from_config(config, attn_implementation="sdpa")
-    return Tower(model, Preprocessing(size, (0.5,) * 3, (0.25,) * 3), feature_layer).eval()
+    return Tower(
+        model, Preprocessing(size, (0.5,) * 3, (0.25,) * 3), choice or FeatureChoice()
+    ).eval()
 
 
 def noise(size: int = SIDE, count: int = 1) -> torch.Tensor:
@@ -129,7 +132,7 @@ def test_a_size_that_does_not_fit_is_refused(name: str, size: int, message: str)
 
 @pytest.mark.parametrize("name", ["aimv2", "clip", "dinov2", "vit"])
 def test_an_earlier_layer_leaves_the_last_block_idle(name: str):
-    tower = made(TOWERS[name], feature_layer=-2)
+    tower = made(TOWERS[name], SIDE, FeatureChoice((-2,)))
     states = tower.model(
         **tower.family.pixels((noise().float() - 127.5) / 63.75, PATCH), output_hidden_states=True
     )

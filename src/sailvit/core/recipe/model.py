@@ -5,11 +5,11 @@ from __future__ import annotations
 import datetime
 from typing import Any, Literal
 
-from pydantic import model_validator
+from pydantic import field_validator, model_validator
 
 from sailvit.core.config import Config
 from sailvit.core.layout import PLACEHOLDER
-from sailvit.core.recipe.types import ConnectorKind, Count, Part, Token
+from sailvit.core.recipe.types import ConnectorKind, Count, FeatureJoin, Part, Token
 
 
 class ConnectorConfig(Config):
@@ -96,17 +96,22 @@ class ModelConfig(Config):
     """The three parts and how they join."""
 
     tower: str
-    """Hub id or local folder of any vision tower that `AutoModel` loads; `sailvit:` names a
-    shipped checkpoint."""
+    """Hub id or local folder of any vision tower, by itself or inside a dual encoder or a
+    multimodal model; `sailvit:` names a shipped checkpoint."""
     language: str
     """Hub id or local folder of any causal language model that `AutoModelForCausalLM` loads."""
     connector: ConnectorConfig = ConnectorConfig()
     """The connector between them."""
     image: ImageConfig = ImageConfig()
     """Tiles, and overrides of the tower's preprocessor config."""
-    feature_layer: int = -1
-    """Which hidden state of the tower feeds the connector; -1 is the last, -2 the one
-    before."""
+    feature_layer: int | tuple[int, ...] = -1
+    """Which hidden state of the tower feeds the connector, or a list of them; -1 is the last, -2
+    the one before, 0 what enters the first block."""
+    feature_join: FeatureJoin = "concat"
+    """How the states of a list of layers become one: `concat` side by side, `mean` averaged."""
+    feature_norm: bool | None = None
+    """Whether states go through the tower's final norm. None: the last one does, earlier ones do
+    not."""
     placeholder: str = PLACEHOLDER
     """Token that stands for one visual token; added to the tokenizer when missing."""
     chat_date: datetime.date | None = None
@@ -116,6 +121,15 @@ class ModelConfig(Config):
     """Hub revision per part, to pin a download."""
     trust_remote_code: bool = False
     """Whether a hub repository may run its own Python code on this machine."""
+
+    @field_validator("feature_layer")
+    @classmethod
+    def _layers(cls, layers: int | tuple[int, ...]) -> int | tuple[int, ...]:
+        if layers == ():
+            raise ValueError("feature_layer is an empty list; name a layer, such as -1, the last")
+        if isinstance(layers, tuple) and len(set(layers)) < len(layers):
+            raise ValueError(f"feature_layer {list(layers)} names a layer twice; name each once")
+        return layers
 
     @property
     def day(self) -> datetime.date:

@@ -9,6 +9,7 @@ from pydantic import Field
 Part = Literal["tower", "connector", "language"]
 PARTS: tuple[Part, ...] = ("tower", "connector", "language")
 Precision = Literal["auto", "bf16", "fp32"]
+FeatureJoin = Literal["concat", "mean"]
 ConnectorKind = Literal["merge_mlp", "mlp", "swiglu", "norm_merge_mlp"]
 
 Positive = Annotated[float, Field(gt=0)]

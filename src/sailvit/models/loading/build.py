@@ -38,6 +38,7 @@ from sailvit.models.loading.vision import VisionModel
 from sailvit.models.packing.attention import register_attention
 from sailvit.models.structure.mllm import MLLM
 from sailvit.models.structure.packing_choice import choose_way
+from sailvit.models.towers.layers import FeatureChoice
 from sailvit.models.towers.native_proof import prove_native
 from sailvit.models.towers.preprocessing import read_preprocessing
 from sailvit.models.towers.tower import Tower
@@ -186,7 +187,7 @@ def _tower(
     found = load_preprocessor(config_source(config.tower), options, config.image)
     preprocessor = apply_image_config(found, config.image)
     preprocessing = read_preprocessing(preprocessor, config.tower, vision.size)
-    return Tower(model, preprocessing, config.feature_layer), preprocessor
+    return Tower(model, preprocessing, FeatureChoice.of(config)), preprocessor
 
 
 def _refuse_misfits(part: Part, source: str, model: nn.Module) -> None:

@@ -32,6 +32,7 @@ from sailvit.models.loading.vision_weights import load_part, load_whole
 from sailvit.models.packing.attention import register_attention
 from sailvit.models.structure.connector import Connector, fresh_connector, read_connector
 from sailvit.models.structure.mllm import MLLM
+from sailvit.models.towers.layers import FeatureChoice
 from sailvit.models.towers.native_proof import prove_native
 from sailvit.models.towers.original_aimv2 import is_original, load_original, original_config
 from sailvit.models.towers.preprocessing import read_preprocessing
@@ -79,7 +80,7 @@ def load_tower(config: ModelConfig) -> tuple[Tower, dict[str, Any]]:
         load_preprocessor(source, options, config.image), config.image
     )
     preprocessing = read_preprocessing(preprocessor, config.tower, vision.size)
-    load = partial(_tower, source, vision, options, preprocessing, config.feature_layer)
+    load = partial(_tower, source, vision, options, preprocessing, FeatureChoice.of(config))
     try:
         tower, missing = load(attention=vision.attention)
     except ModelError:
@@ -114,7 +115,7 @@ def _tower(
     vision: VisionModel,
     options: dict[str, Any],
     preprocessing: Preprocessing,
-    feature_layer: int,
+    choice: FeatureChoice,
     *,
     attention: str | None,
 ) -> tuple[Tower, set[str]]:
@@ -132,7 +133,7 @@ def _tower(
             model, missing = load_part(source, vision, options, attention=attention)
         else:
             model, missing = load_whole(source, vision, options, attention=attention)
-    return Tower(model, preprocessing, feature_layer), missing
+    return Tower(model, preprocessing, choice), missing
 
 
 def load_language(

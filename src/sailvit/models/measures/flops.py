@@ -23,7 +23,7 @@ import torch
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from sailvit.models.structure.blocks import find_blocks
+from sailvit.models.blocks import find_blocks
 from sailvit.models.structure.mllm import MLLM
 
 
@@ -179,7 +179,7 @@ def part_flops(
     """
     order = {id(parameter): place for place, parameter in enumerate(model.parameters())}
     first = min((order[id(p)] for p in model.parameters() if p.requires_grad), default=len(order))
-    blocks = [order[id(next(block.parameters()))] for block in find_blocks(model)[1]]
+    blocks = [order[id(next(block.parameters()))] for block in _running_blocks(model, idle)]
     # What precedes the blocks works on pixels or token ids: nothing below it can train.
     start = max([first, *blocks[:1]])
     # A part without blocks (a connector) has its layers in the order in which they run; the first
@@ -197,6 +197,16 @@ def part_flops(
         ),
         trains=first < len(order),
     )
+
+
+def _running_blocks(model: nn.Module, idle: Collection[str]) -> list[nn.Module]:
+    """The blocks without those that nothing reads, behind the layer of the features."""
+    unused = {id(parameter) for name, parameter in model.named_parameters() if name in idle}
+    return [
+        block
+        for block in find_blocks(model)[1]
+        if not all(id(parameter) in unused for parameter in block.parameters())
+    ]
 
 
 def _matrices(

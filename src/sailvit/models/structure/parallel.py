@@ -29,8 +29,8 @@ from sailvit.core.errors import RecipeError
 from sailvit.core.recipe import PARTS, ParallelConfig
 from sailvit.distributed.processes import world
 from sailvit.distributed.sharding import make_mesh
+from sailvit.models.blocks import find_blocks
 from sailvit.models.languages.kernels import fuse
-from sailvit.models.structure.blocks import find_blocks
 from sailvit.models.structure.mllm import MLLM
 from sailvit.models.structure.packing_choice import Chosen, choose_way
 

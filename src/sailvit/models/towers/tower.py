@@ -16,10 +16,11 @@ from transformers import PreTrainedModel
 
 from sailvit.core.batch import Grids
 from sailvit.core.errors import ModelError
-from sailvit.models.guards.errors import FOREIGN, ForeignErrors, describe
+from sailvit.models.guards.errors import FOREIGN, ForeignErrors
 from sailvit.models.guards.roles import refuse_inputs
 from sailvit.models.towers.families import FAMILIES, Family
 from sailvit.models.towers.features import last_tokens
+from sailvit.models.towers.layers import FeatureChoice, LayerReader
 from sailvit.models.towers.native import native_features
 from sailvit.models.towers.position_table import at_size, stretched
 
@@ -47,12 +48,15 @@ class Tower(nn.Module):
     std: torch.Tensor
 
     def __init__(
-        self, model: PreTrainedModel, preprocessing: Preprocessing, feature_layer: int = -1
+        self,
+        model: PreTrainedModel,
+        preprocessing: Preprocessing,
+        choice: FeatureChoice = FeatureChoice(),  # noqa: B008 - it is frozen
     ) -> None:
         super().__init__()
         self.model = model = at_size(model, preprocessing.size)
         self.preprocessing = preprocessing
-        self.feature_layer = feature_layer
+        self.choice = choice
         self.patch = _patch_size(model)
         self.side = preprocessing.size // self.patch
         for name in ("mean", "std"):
@@ -73,13 +77,15 @@ class Tower(nn.Module):
         self.table: str | None = None
         """Module that looks up positions of the config's size alone, whose output is resized for
         other grids; None: the model sees to that by itself."""
+        name = model.config.model_type
+        self._reader = None if choice.plain else LayerReader(model, choice, name)
         listed = FAMILIES.get(model.config.model_type)
         self.family = listed or Family()
         self.prefix, self.width, self.idle = self._probe(counted=listed is None)
 
     def around(self, model: PreTrainedModel) -> Tower:
         """A tower that runs `model` as this one runs its own."""
-        made = Tower(model, self.preprocessing, self.feature_layer)
+        made = Tower(model, self.preprocessing, self.choice)
         made.alone, made.still, made.table = self.alone, self.still, self.table
         if made.prefix != self.prefix:
             made.begin_patches(self.prefix)
@@ -145,22 +151,10 @@ class Tower(nn.Module):
         if self.table is not None and pixels.shape[-2:] != self._own_size():
             grid = (pixels.shape[-2] // self.patch, pixels.shape[-1] // self.patch)
             model = partial(stretched, model, self.model.get_submodule(self.table), grid)
-        if self.feature_layer == -1:
-            name = self.model.config.model_type
-            return last_tokens(model(**inputs), self._count(pixels), name)
-        states = getattr(model(**inputs, output_hidden_states=True), "hidden_states", None)
-        if not states:
-            raise ModelError(
-                f"{self.model.config.model_type} does not give the states of its layers, which"
-                f" feature_layer: {self.feature_layer} needs; leave feature_layer at -1, the last"
-            )
-        if not -len(states) <= self.feature_layer < len(states):
-            raise ModelError(
-                f"feature_layer is {self.feature_layer}, but {self.model.config.model_type} has"
-                f" {len(states) - 1} blocks; expected {-len(states)} to {len(states) - 1}, where 0"
-                " is what enters the first block and -1 the last layer"
-            )
-        return self._checked(states[self.feature_layer])
+        run, patches = partial(model, **inputs), self._count(pixels)
+        if self._reader is not None:
+            return self._reader.tokens(run, patches)
+        return last_tokens(run(), patches, self.model.config.model_type)
 
     def _own_size(self) -> tuple[int, ...]:
         """Height and width that the model's config gives."""
@@ -170,14 +164,6 @@ class Tower(nn.Module):
     def _count(self, pixels: torch.Tensor) -> int:
         """Patches of each picture in pixels float[I, C, H, W]."""
         return (pixels.shape[-2] // self.patch) * (pixels.shape[-1] // self.patch)
-
-    def _checked(self, tokens: Any) -> torch.Tensor:
-        if isinstance(tokens, torch.Tensor) and tokens.ndim == 3:
-            return tokens
-        raise ModelError(
-            f"{self.model.config.model_type} gives {describe(tokens)} for a tile, not tokens"
-            " float[1, N, D]; expected a ViT, which keeps one token per patch to the end"
-        )
 
     @torch.enable_grad()
     def _probe(
@@ -228,8 +214,12 @@ class Tower(nn.Module):
         state = {**weights, **buffers}
         modes = {module: module.training for module in self.model.modules()}
         self.model.eval()
+        run = partial(_called, self.model, state)
         try:
-            return self._tokens(pixels, partial(_called, self.model, state)), weights
+            if self._reader is not None and self._reader.wants_norm:
+                inputs = self.family.pixels(pixels, self.patch)
+                self._reader.find_norm(self.model, partial(run, **inputs))
+            return self._tokens(pixels, run), weights
         finally:
             for module, mode in modes.items():
                 module.training = mode

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from torch import nn
 
 from sailvit.core.errors import RecipeError
-from sailvit.models.structure.blocks import find_blocks
+from sailvit.models.blocks import find_blocks
 
 
 def from_block(module: nn.Module, names: list[str], blocks: int) -> list[str]:

@@ -7,7 +7,7 @@ from small_models import TEXT
 from torch import nn
 from transformers import AutoModelForCausalLM, Qwen3MoeConfig
 
-from sailvit.models.structure.blocks import find_blocks
+from sailvit.models.blocks import find_blocks
 
 
 def test_experts_are_no_blocks_where_they_outnumber_the_layers():
