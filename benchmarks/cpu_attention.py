@@ -13,7 +13,7 @@ import torch
 from publish import publish
 from torch.nn.functional import scaled_dot_product_attention
 
-from sailvit.models.packing.attention import short_attention
+from sailvit.models.packing.short_attention import short_attention
 
 SHAPES = ((24, 2, 40, 64), (128, 2, 64, 64), (128, 4, 64, 32), (32, 12, 197, 64), (8, 16, 512, 64))
 """Rows, heads, positions, head width: the demo's language and tower, smaller heads, a ViT-B/16, the limit."""

@@ -13,10 +13,10 @@ from sailvit.core.errors import ModelError
 from sailvit.models.packing.attention import (
     packed_attention,
     rows_attention,
-    short_attention,
-    tower_attention,
 )
 from sailvit.models.packing.segments import PackedMask, Segments
+from sailvit.models.packing.short_attention import short_attention
+from sailvit.models.packing.tower_attention import tower_attention
 
 
 def segments_of(lengths: list[int]) -> Segments:

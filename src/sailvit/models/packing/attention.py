@@ -22,26 +22,21 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.functional import pad, scaled_dot_product_attention
+from torch.nn.functional import pad
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 
 from sailvit.core.errors import ModelError
 from sailvit.models.packing.segments import PackedMask, Segments
+from sailvit.models.packing.short_attention import short_attention
+from sailvit.models.packing.tower_attention import TOWER, tower_attention
 
 PACKED = "sailvit_packed"
 """Name of the implementation in transformers' attention interface."""
 
 ROWS = "sailvit_rows"
 """Name of transformers' SDPA made to refuse what it would silently ignore."""
-
-TOWER = "sailvit_tower"
-"""Name of the towers' implementation: transformers' SDPA, with a faster way for short bf16 rows
-on the CPU."""
-
-_SHORT = 512
-"""Longest row of scores, in positions, that is cheaper written out than fused on the CPU."""
 
 _WIDEST = 256
 """Widest heads, in channels, that the fused CUDA kernel takes."""
@@ -225,56 +220,6 @@ def _written_attention(
 def _take(tensor: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
     """`tensor[rows]`, float[S, L, H, D], with a backward pass four times as fast as its own."""
     return tensor.index_select(0, rows.flatten()).reshape(*rows.shape, *tensor.shape[1:])
-
-
-def short_attention(
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    allowed: torch.Tensor | None = None,
-    scaling: float | None = None,
-) -> torch.Tensor:
-    """Attention float[S, H, L, D] by the fastest way on the CPU; `allowed` is bool[L, L].
-
-    In bf16 and up to 512 positions two batched matrix products beat the fused CPU kernel 1.2 to
-    8 times, forward and backward (`benchmarks/cpu_attention.py`).
-    """
-    length = query.shape[2]
-    if query.dtype != torch.bfloat16 or length > _SHORT:
-        return scaled_dot_product_attention(query, key, value, attn_mask=allowed, scale=scaling)
-    bias = query.new_zeros(length, length)
-    if allowed is not None:
-        bias.masked_fill_(~allowed, float("-inf"))
-    q, k, v = (tensor.flatten(0, 1) for tensor in (query, key, value))
-    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    # The mask is added within the product: a pass of its own over the scores is saved.
-    scores = torch.baddbmm(bias.expand(len(q), -1, -1), q, k.transpose(1, 2), alpha=scale)
-    return torch.bmm(scores.softmax(dim=-1), v).reshape(*query.shape[:-1], value.shape[-1])
-
-
-def tower_attention(
-    module: nn.Module,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    *rest: Any,
-    **keywords: Any,
-) -> tuple[torch.Tensor, None]:
-    """Attention among all tokens of a tile, float[I, T, H, D], of query, key and value float[I,
-    H, T, D].
-
-    transformers' own SDPA, except for short rows in bf16 on the CPU.
-    """
-    mask = rest[0] if rest else keywords.get("attention_mask")
-    plain = mask is None and not keywords.get("dropout")
-    if query.device.type == "cpu" and plain and query.dtype == torch.bfloat16:
-        return short_attention(query, key, value, scaling=keywords.get("scaling")).transpose(
-            1, 2
-        ).contiguous(), None
-    attended: tuple[torch.Tensor, None] = sdpa_attention_forward(
-        module, query, key, value, *rest, **keywords
-    )
-    return attended
 
 
 def rows_attention(

@@ -48,6 +48,19 @@ class Segments:
         return tuple(_positions(starts[group], lengths[group]) for group in groups)
 
     @cached_property
+    def equal(self) -> tuple[torch.Tensor, ...]:
+        """Groups of equal length, int64[S, L] each: the positions of every segment."""
+        sizes = self.boundaries.diff().tolist()
+        starts = self.boundaries[:-1].long()
+        groups: dict[int, list[int]] = {}
+        for index, size in enumerate(sizes):
+            groups.setdefault(size, []).append(index)
+        return tuple(
+            starts[group][:, None] + torch.arange(size, device=starts.device)
+            for size, group in groups.items()
+        )
+
+    @cached_property
     def inverse(self) -> torch.Tensor:
         """int64[T]: where each position of the row lies in the flattened, joined buckets."""
         rows = torch.cat([rows.flatten() for rows in self.buckets])

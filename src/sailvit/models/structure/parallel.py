@@ -27,12 +27,13 @@ from torch.utils.checkpoint import (
 
 from sailvit.core.errors import RecipeError
 from sailvit.core.recipe import PARTS, ParallelConfig
-from sailvit.distributed.processes import world
+from sailvit.distributed.processes import lowest, world
 from sailvit.distributed.sharding import make_mesh
 from sailvit.models.blocks import find_blocks
 from sailvit.models.languages.kernels import fuse
 from sailvit.models.structure.mllm import MLLM
 from sailvit.models.structure.packing_choice import Chosen, choose_way
+from sailvit.models.towers.native_proof import row_reader
 
 _KEPT = {torch.ops.aten.mm.default, torch.ops.aten.addmm.default, torch.ops.aten.bmm.default}
 """What `selective` keeps: results of matrix products, the costliest to compute again."""
@@ -70,6 +71,10 @@ def parallelize(model: MLLM, config: ParallelConfig, device: torch.device, *, bf
             GPU to offload from.
     """
     _refuse_offload(config, device)
+    sharded = config.mode != "replicate" and world() > 1
+    # On the CPU a call per grid is as fast, and needs no copy of all tokens.
+    if model.native and (sharded or device.type != "cpu"):
+        _read_in_a_row(model, device)
     if config.kernels == "auto" and not config.compile:
         fuse(model.language, device)
     # torchtitan's order: compile after the wrapping for recompute and before FSDP. Blocks alone
@@ -81,7 +86,7 @@ def parallelize(model: MLLM, config: ParallelConfig, device: torch.device, *, bf
         if config.compile:
             _compile(blocks)
     model.rewritten = config.compile
-    if config.mode != "replicate" and world() > 1:
+    if sharded:
         _refuse_alone(model)
         shard(
             model,
@@ -124,6 +129,17 @@ def shard(model: MLLM, mesh: DeviceMesh, *, bf16: bool, offload: bool) -> None:
     model.everywhere = model.rewritten = True
 
 
+def _read_in_a_row(model: MLLM, device: torch.device) -> None:
+    """Let the tower read all images of a batch in one call, if it gives the same features so."""
+    tower = model.tower
+    reader = row_reader(tower, int(model.connector.config.merge))
+    # One way for all: processes may have different kernels, and shards need equal calls.
+    if lowest(int(reader is not None), device):
+        tower.row = reader
+    elif reader is not None:
+        reader.undo()
+
+
 def _refuse_offload(config: ParallelConfig, device: torch.device) -> None:
     if config.offload and device.type == "cpu":
         raise RecipeError(
@@ -137,11 +153,11 @@ def _refuse_alone(model: MLLM) -> None:
             "the tower mixes the tiles of a batch, so it runs tile by tile, and processes with other"
             " numbers of tiles would wait for each other in shards; set parallel.mode to replicate"
         )
-    if model.native:
+    if model.native and model.tower.row is None:
         raise RecipeError(
-            "in native resolution images of each grid share a call of the tower, and processes with"
-            " other numbers of grids would wait for each other in shards; set parallel.mode to"
-            " replicate, or model.image.mode to fixed or tiled"
+            "the tower cannot read images of several grids as one row, so those of each grid share a"
+            " call, and processes with other numbers of grids would wait for each other in shards;"
+            " set parallel.mode to replicate, or model.image.mode to fixed or tiled"
         )
 
 

@@ -6,7 +6,8 @@ token, so every connector sees the same square neighbourhoods as in fixed resolu
 
 from __future__ import annotations
 
-from itertools import accumulate
+from collections.abc import Iterator, Sequence
+from itertools import accumulate, chain
 from typing import TYPE_CHECKING
 
 import torch
@@ -24,19 +25,31 @@ def native_features(tower: Tower, tiles: torch.Tensor, grids: Grids) -> torch.Te
 
     Images of equal grids share a call, as one batch; position embeddings are those of the grid.
     """
+    merge = tiles.shape[-1] // tower.patch
+    made, order = [], []
+    for grid, places, pictures in by_grid(tiles, grids):
+        made.append(into_tiles(tower.patch_features(pictures), grid, merge))
+        order.append(places)
+    return in_order(made, order)
+
+
+def by_grid(
+    tiles: torch.Tensor, grids: Grids
+) -> Iterator[tuple[tuple[int, int], list[int], torch.Tensor]]:
+    """Every grid with the places of its images' tiles, and these images, uint8[M, C, H, W]."""
     ends = list(accumulate((rows * columns for rows, columns in grids), initial=0))
     alike: dict[tuple[int, int], list[int]] = {}
     for image, grid in enumerate(grids):
         alike.setdefault(grid, []).append(image)
-    made, order = list[torch.Tensor](), list[int]()
     for grid, images in alike.items():
         places = [place for image in images for place in range(ends[image], ends[image + 1])]
-        chosen = tiles[torch.tensor(places, device=tiles.device)]
-        merge = chosen.shape[-1] // tower.patch
-        made.append(into_tiles(tower.patch_features(joined(chosen, grid)), grid, merge))
-        order += places
-    inverse = torch.tensor(order, device=tiles.device).argsort()
-    return torch.cat(made).index_select(0, inverse)
+        yield grid, places, joined(tiles[torch.tensor(places, device=tiles.device)], grid)
+
+
+def in_order(made: Sequence[torch.Tensor], places: Sequence[Sequence[int]]) -> torch.Tensor:
+    """float[I, P, D] in the order of the tiles, from those at the given places, group by group."""
+    order = torch.tensor(list(chain.from_iterable(places)), device=made[0].device)
+    return torch.cat(tuple(made)).index_select(0, order.argsort())
 
 
 def into_tiles(features: torch.Tensor, grid: tuple[int, int], merge: int) -> torch.Tensor:

@@ -14,6 +14,7 @@ from sailvit.core.errors import ModelError
 from sailvit.models.guards.errors import FOREIGN, short_reason
 from sailvit.models.guards.untouched import untouched
 from sailvit.models.towers.native import native_features
+from sailvit.models.towers.native_row import RowReader
 from sailvit.models.towers.position_table import position_lookup
 from sailvit.models.towers.tower import Tower
 
@@ -46,6 +47,40 @@ def prove_native(tower: Tower, merge: int) -> None:
         again = _features(tower, [wide, tall, 255 - other], grids, name)
         _check_apart(together, again, alone, name)
         _check_order(tower, merge, wide, alone[0], name)
+
+
+def row_reader(tower: Tower, merge: int) -> RowReader | None:
+    """What reads all images of a batch as one packed row, for a tower whose features it does not
+    change; None for others, such as those with rotary positions of one grid.
+    """
+    if tower.alone:
+        return None
+    with untouched(tower):
+        try:
+            reader = RowReader(tower)
+        except ModelError:
+            return None
+        if _same_in_a_row(tower, merge, reader):
+            return reader
+        reader.undo()
+        return None
+
+
+def _same_in_a_row(tower: Tower, merge: int, reader: RowReader) -> bool:
+    wide, other, tall = (_image(tower, merge, grid, seed) for seed, grid in _IMAGES)
+    grids, size = (_WIDE, _TALL, _WIDE), len(wide) + len(tall)
+    tiles = torch.cat([wide, tall, other])
+    try:
+        found = reader(tower, tiles, grids)
+        again = reader(tower, torch.cat([wide, tall, 255 - other]), grids)
+    except (ModelError, *FOREIGN):
+        return False
+    expected = native_features(tower, tiles, grids)
+    return (
+        _differs(found, expected) <= _CLOSE
+        and _differs(again[:size], found[:size]) <= _EQUAL
+        and found.shape == expected.shape
+    )
 
 
 _IMAGES = ((0, _WIDE), (1, _WIDE), (2, _TALL))

@@ -8,7 +8,7 @@ import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -23,6 +23,9 @@ from sailvit.models.towers.features import last_tokens
 from sailvit.models.towers.layers import FeatureChoice, LayerReader
 from sailvit.models.towers.native import native_features
 from sailvit.models.towers.position_table import at_size, stretched
+
+if TYPE_CHECKING:
+    from sailvit.models.towers.native_row import RowReader
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,9 @@ class Tower(nn.Module):
         taken = inspect.signature(model.forward).parameters
         self.asks_to_interpolate = "interpolate_pos_encoding" in taken
         """Whether the model takes other sizes than its config's only when told to."""
+        self.row: RowReader | None = None
+        """Reads all images of a batch in native resolution in one call of the blocks; None: images
+        of equal grids share a call."""
         self.table: str | None = None
         """Module that looks up positions of the config's size alone, whose output is resized for
         other grids; None: the model sees to that by itself."""
@@ -111,7 +117,7 @@ class Tower(nn.Module):
         image in native resolution; None: every tile is a picture by itself.
         """
         if grids is not None:
-            return native_features(self, tiles, grids)
+            return (self.row or native_features)(self, tiles, grids)
         return self.patch_features(tiles)
 
     def patch_features(self, pictures: torch.Tensor) -> torch.Tensor:
