@@ -72,9 +72,7 @@ def parallelize(model: MLLM, config: ParallelConfig, device: torch.device, *, bf
     """
     _refuse_offload(config, device)
     sharded = config.mode != "replicate" and world() > 1
-    # On the CPU a call per grid is as fast, and needs no copy of all tokens.
-    if model.native and (sharded or device.type != "cpu"):
-        _read_in_a_row(model, device)
+    _choose_row(model, device, sharded=sharded)
     if config.kernels == "auto" and not config.compile:
         fuse(model.language, device)
     # torchtitan's order: compile after the wrapping for recompute and before FSDP. Blocks alone
@@ -129,8 +127,13 @@ def shard(model: MLLM, mesh: DeviceMesh, *, bf16: bool, offload: bool) -> None:
     model.everywhere = model.rewritten = True
 
 
-def _read_in_a_row(model: MLLM, device: torch.device) -> None:
-    """Let the tower read all images of a batch in one call, if it gives the same features so."""
+def _choose_row(model: MLLM, device: torch.device, *, sharded: bool) -> None:
+    """Let a tower of native resolution read all images of a batch in one call, where that is
+    faster or needed and gives the same features.
+    """
+    # On the CPU a call per grid is as fast, and needs no copy of all tokens.
+    if not model.native or (device.type == "cpu" and not sharded):
+        return
     tower = model.tower
     reader = row_reader(tower, int(model.connector.config.merge))
     # One way for all: processes may have different kernels, and shards need equal calls.
