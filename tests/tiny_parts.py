@@ -47,8 +47,8 @@ _SIZE = {
     "num_attention_heads": 4,
     "initializer_range": 0.2,
 }
-_VISION = {**_SIZE, "intermediate_size": 48, "image_size": SIDE, "patch_size": PATCH}
-_DINO = {key: value for key, value in _VISION.items() if key != "intermediate_size"} | {
+VISION = {**_SIZE, "intermediate_size": 48, "image_size": SIDE, "patch_size": PATCH}
+_DINO = {key: value for key, value in VISION.items() if key != "intermediate_size"} | {
     "mlp_ratio": 2
 }
 _SPECIALS = {"bos_token_id": None, "eos_token_id": 2, "pad_token_id": 0}
@@ -61,18 +61,18 @@ _TEXT = {
 }
 
 TOWERS: dict[str, PretrainedConfig] = {
-    "aimv2": Aimv2VisionConfig(**_VISION, use_head=True),
-    "siglip": SiglipVisionConfig(**_VISION),
+    "aimv2": Aimv2VisionConfig(**VISION, use_head=True),
+    "siglip": SiglipVisionConfig(**VISION),
     "siglip2": Siglip2VisionConfig(
-        **{k: v for k, v in _VISION.items() if k != "image_size"}, num_patches=16
+        **{k: v for k, v in VISION.items() if k != "image_size"}, num_patches=16
     ),
-    "clip": CLIPVisionConfig(**_VISION, projection_dim=16),
+    "clip": CLIPVisionConfig(**VISION, projection_dim=16),
     "dinov2": Dinov2Config(**_DINO),
     "registers": Dinov2WithRegistersConfig(**_DINO, num_register_tokens=3),
     "internvl": InternVLVisionConfig(
-        **{**_VISION, "image_size": [SIDE, SIDE], "patch_size": [PATCH, PATCH]}, use_qk_norm=True
+        **{**VISION, "image_size": [SIDE, SIDE], "patch_size": [PATCH, PATCH]}, use_qk_norm=True
     ),
-    "vit": ViTConfig(**_VISION),
+    "vit": ViTConfig(**VISION),
 }
 LANGUAGES: dict[str, PretrainedConfig] = {
     "qwen2": Qwen2Config(**_TEXT),

@@ -29,17 +29,8 @@ from sailvit.models.towers.native_proof import prove_native
 from sailvit.models.towers.position_table import resized_table
 from sailvit.models.towers.proof import prove_tiles
 from sailvit.models.towers.tower import Preprocessing, Tower
-from tiny_parts import PATCH, SIDE, TOWERS
+from tiny_parts import PATCH, SIDE, TOWERS, VISION
 
-VISION: dict[str, Any] = {
-    "hidden_size": 32,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "intermediate_size": 48,
-    "image_size": SIDE,
-    "patch_size": PATCH,
-    "initializer_range": 0.2,
-}
 FAMILIES: dict[str, PretrainedConfig] = {
     **TOWERS,
     "aimv2 native": Aimv2VisionConfig(**VISION, use_head=False, is_native=True),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
 
 import pytest
 import torch
@@ -24,17 +23,8 @@ from sailvit.models.packing.tower_attention import TOWER, attending_within, towe
 from sailvit.models.structure.parallel import parallelize
 from sailvit.models.towers.native_proof import prove_native, row_reader
 from sailvit.models.towers.tower import Preprocessing, Tower
-from tiny_parts import PATCH, SIDE, TOWERS, Parts
+from tiny_parts import PATCH, SIDE, TOWERS, VISION, Parts
 
-VISION: dict[str, Any] = {
-    "hidden_size": 32,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "intermediate_size": 48,
-    "image_size": SIDE,
-    "patch_size": PATCH,
-    "initializer_range": 0.2,
-}
 FAMILIES: dict[str, PretrainedConfig] = {
     **TOWERS,
     "aimv2 native": Aimv2VisionConfig(**VISION, use_head=False, is_native=True),
