@@ -24,7 +24,7 @@ from transformers import (
 from sailvit.core.errors import ModelError
 from sailvit.models.guards.errors import Loading
 from sailvit.models.guards.roles import refuse_inputs
-from sailvit.models.packing.attention import TOWER
+from sailvit.models.packing.tower_attention import TOWER
 from sailvit.models.towers.families import FAMILIES
 
 _HALVES = ("vision_config", "image_config", "encoder")

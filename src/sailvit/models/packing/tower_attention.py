@@ -79,7 +79,11 @@ def _within(
         from torch.nn.attention.varlen import varlen_attn
 
         bounds, longest = segments.boundaries, segments.longest
-        found = varlen_attn(*row, bounds, bounds, longest, longest, scale=scaling)
+        found = varlen_attn(
+            *(row[0], row[1], row[2], bounds, bounds, longest, longest),
+            scale=scaling,
+            window_size=(-1, -1),
+        )
         assert isinstance(found, torch.Tensor)
         return found[None]
     made = []

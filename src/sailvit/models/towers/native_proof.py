@@ -73,7 +73,9 @@ def _same_in_a_row(tower: Tower, merge: int, reader: RowReader) -> bool:
     try:
         found = reader(tower, tiles, grids)
         again = reader(tower, torch.cat([wide, tall, 255 - other]), grids)
-    except (ModelError, *FOREIGN):
+    except ModelError:
+        return False
+    except FOREIGN:
         return False
     expected = native_features(tower, tiles, grids)
     return (

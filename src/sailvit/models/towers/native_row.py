@@ -63,7 +63,8 @@ class RowReader:
             found = tower.tokens(least[:1])[0]
         made = []
         sizes = [tokens.shape[0] * tokens.shape[1] for tokens in entering]
-        for (grid, _, _), each, tokens in zip(groups, found.split(sizes), entering, strict=True):
+        parts = torch.split(found, sizes)
+        for (grid, _, _), each, tokens in zip(groups, parts, entering, strict=True):
             patches = grid[0] * grid[1] * merge**2
             whole = each.view(*tokens.shape[:2], -1)
             own = whole[:, tower.prefix : tower.prefix + patches]
