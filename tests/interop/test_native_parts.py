@@ -20,6 +20,7 @@ from transformers import (
     LlavaNextConfig,
     PreTrainedModel,
 )
+from transformers.models.aya_vision.modeling_aya_vision import AyaVisionMultiModalProjector
 
 from sailvit.core.recipe import ModelConfig
 from sailvit.interop.parts import MODEL, take_parts
@@ -190,3 +191,21 @@ def selection(model: PreTrainedModel) -> dict[str, Any]:
 def apart(found: torch.Tensor, expected: torch.Tensor) -> float:
     assert found.shape == expected.shape
     return float((found - expected).abs().max() / expected.abs().max())
+
+
+def test_a_connector_that_the_class_computes_otherwise_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """As a later version of transformers might: gates and values the other way round."""
+    write_native(tmp_path / "model", "aya")
+
+    def swapped(projector: Any, features: torch.Tensor) -> torch.Tensor:
+        merged = projector.layernorm(projector.pixel_shuffle(features))
+        gate, values = projector.linear_1(merged).chunk(2, dim=-1)
+        return projector.linear_2(projector.act(gate) * values)
+
+    monkeypatch.setattr(AyaVisionMultiModalProjector, "forward", swapped)
+    taken = take_parts(str(tmp_path / "model"), tmp_path / "parts")
+    assert "transformers' class gives other visual tokens" in taken.refused["connector"]
+    assert sorted(taken.folders) == ["language", "tower"]
+    assert not (tmp_path / "parts/model.json").exists()

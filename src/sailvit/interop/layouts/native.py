@@ -15,16 +15,16 @@ from transformers import AutoConfig, AutoModel, PretrainedConfig
 from sailvit.core.errors import ModelError
 from sailvit.interop.reading.connectors import ConnectorFacts, plan_connector
 from sailvit.interop.reading.files import read_optional
+from sailvit.interop.reading.gate import PROJECTOR, connector_problem
 from sailvit.interop.reading.languages import plan_language
 from sailvit.interop.reading.plans import ModelPlan, Planned, Refusal
 from sailvit.interop.reading.stored import Names
 from sailvit.interop.reading.towers import plan_tower
 from sailvit.models.guards.errors import Loading
 from sailvit.models.languages.text_model import text_config
-from sailvit.models.towers.families import FAMILIES, Family
+from sailvit.models.towers.tower import Preprocessing, Tower
 
 _LINEAR = {"linear_1": "up", "linear_2": "down"}
-_PROJECTOR = "multi_modal_projector."
 _WRAPS = {
     "internvl": ("<img>", "</img>"),
     "lfm2_vl": ("<|image_start|>", "<|image_end|>"),
@@ -62,6 +62,8 @@ class _Selection:
     """`model.feature_layer` of a recipe."""
     reason: str = ""
     """Why it cannot be said; empty where it can."""
+    prefix: int = 0
+    """Tokens before the patches."""
 
 
 def is_native(config: dict[str, Any]) -> bool:
@@ -85,15 +87,6 @@ def plan_native(given: dict[str, Any], names: Names, source: str, folder: Path) 
     vision, kind = config.vision_config, str(given["model_type"])
     language = text_config(config, source)
     selection = _selection(config, kind)
-    connector: Planned = Refusal(selection.reason)
-    if not selection.reason:
-        connector = plan_connector(
-            names,
-            _prefix(names),
-            _FACTS[kind](config),
-            tower_width=int(vision.hidden_size),
-            language_width=int(language.hidden_size),
-        )
     said = [bool(getattr(each, "tie_word_embeddings", False)) for each in (config, language)]
     if kind == "aya_vision":
         language.logit_scale = 1.0
@@ -101,12 +94,31 @@ def plan_native(given: dict[str, Any], names: Names, source: str, folder: Path) 
     return ModelPlan(
         layout=f"transformers' {kind}",
         tower=plan_tower(names, vision, source),
-        connector=connector,
+        connector=_connector(config, names, selection, int(language.hidden_size)),
         language=plan_language(names, language, source, said),
         preprocessor=_preprocessor(processor, vision),
         settings=_settings(config, kind, processor, selection, folder),
         notes=_NOTES.get(kind, ()),
     )
+
+
+def _connector(config: Any, names: Names, selection: _Selection, width: int) -> Planned:
+    """The connector, compared with the class's own."""
+    if selection.reason:
+        return Refusal(selection.reason)
+    kind = config.model_type
+    made = plan_connector(
+        names,
+        _prefix(names),
+        _FACTS[kind](config),
+        tower_width=int(config.vision_config.hidden_size),
+        language_width=width,
+    )
+    # LLaVA-NeXT puts tokens of its own between those of the connector, which is LLaVA's.
+    if isinstance(made, Refusal) or kind == "llava_next":
+        return made
+    problem = connector_problem(config, names, made, layer=selection.layer, prefix=selection.prefix)
+    return Refusal(problem) if problem else made
 
 
 def _llava(config: Any) -> ConnectorFacts:
@@ -152,8 +164,8 @@ _FACTS: Mapping[str, Callable[[Any], ConnectorFacts]] = {
 
 def _prefix(names: Names) -> str:
     """What the connector's names begin with: older files have it without `model.`."""
-    found = next((name for name in names if _PROJECTOR in name), _PROJECTOR)
-    return found[: found.index(_PROJECTOR)] + _PROJECTOR
+    found = next((name for name in names if PROJECTOR in name), PROJECTOR)
+    return found[: found.index(PROJECTOR)] + PROJECTOR
 
 
 def _selection(config: Any, kind: str) -> _Selection:
@@ -161,13 +173,15 @@ def _selection(config: Any, kind: str) -> _Selection:
     if kind == "lfm2_vl":
         return _Selection(-1)
     layer = config.vision_feature_layer
+    if kind == "mistral3":
+        return _Selection(_ours(layer, config, kind))
     if not isinstance(layer, int):
         return _Selection(-1, f"it reads several layers of the tower ({layer}), not one")
-    blocks = int(config.vision_config.num_hidden_layers)
-    if layer in (-1, blocks) and kind != "internvl":
-        # What these classes call -1 stands before the final norm in most towers; ours is behind.
-        layer = blocks
-    prefix = _prefix_tokens(config.vision_config)
+    layer = _ours(layer, config, kind)
+    try:
+        prefix = _prefix_tokens(config.vision_config)
+    except ModelError as error:
+        return _Selection(layer, f"its tower does not run on tiles here: {error}")
     dropped = getattr(config, "vision_feature_select_strategy", "full") == "default"
     if dropped != (prefix == 1):
         return _Selection(
@@ -176,22 +190,32 @@ def _selection(config: Any, kind: str) -> _Selection:
             f" {config.vision_config.model_type} has {prefix} tokens before its patches, so it"
             " reads other tokens than the patches",
         )
-    return _Selection(layer)
+    return _Selection(layer, prefix=prefix)
+
+
+def _ours(layer: int, config: Any, kind: str) -> int:
+    """`model.feature_layer` for a layer of these classes: what most of them call -1 stands
+    before the final norm in most towers, and ours behind it.
+    """
+    blocks: int = config.vision_config.num_hidden_layers
+    return blocks if layer in (-1, blocks) and kind != "internvl" else layer
 
 
 def _prefix_tokens(vision: PretrainedConfig) -> int:
-    """Tokens before the patches of a tower."""
-    listed = FAMILIES.get(vision.model_type)
-    if listed is not None:
-        return listed.prefix(vision)
+    """Tokens before the patches of a tower, counted."""
+    size = _side(vision)
     with torch.device("meta"):
         model = AutoModel.from_config(vision)
-    held = [
-        name
-        for name, _ in model.named_parameters()
-        if name.endswith(("cls_token", "class_embedding"))
-    ]
-    return Family().prefix(vision) + len(held)
+    return Tower(model, Preprocessing(size, (0.5,) * 3, (0.5,) * 3)).prefix
+
+
+def _side(vision: Any) -> int:
+    """Height and width of a tower's tiles, in pixels."""
+    size = getattr(vision, "image_size", None)
+    if size is None:
+        # SigLIP 2 knows its number of patches instead.
+        return int(round(vision.num_patches**0.5) * vision.patch_size)
+    return int(size[0] if isinstance(size, list | tuple) else size)
 
 
 def _image_processor(folder: Path) -> dict[str, Any]:
@@ -204,19 +228,16 @@ def _image_processor(folder: Path) -> dict[str, Any]:
 
 def _preprocessor(processor: Mapping[str, Any], vision: Any) -> dict[str, Any]:
     """Side, mean and std of the tower's tiles."""
-    size = getattr(vision, "image_size", None)
-    if isinstance(size, list | tuple):
-        size = size[0]
-    if size is None:
-        # SigLIP 2 knows its number of patches instead.
-        size = round(vision.num_patches**0.5) * vision.patch_size
     missing = [name for name in ("image_mean", "image_std") if name not in processor]
     if missing:
         raise ModelError(
             f"the model's preprocessor_config.json or processor_config.json gives no"
             f" {' and no '.join(missing)}; expected the files of a whole model: download them"
         )
-    return {"size": size, **{name: processor[name] for name in ("image_mean", "image_std")}}
+    return {
+        "size": _side(vision),
+        **{name: processor[name] for name in ("image_mean", "image_std")},
+    }
 
 
 def _settings(

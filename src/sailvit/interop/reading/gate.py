@@ -1,0 +1,104 @@
+"""Whether transformers' own class makes the same visual tokens of a tower's features as the
+connector that was planned.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoModelForImageTextToText
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+from sailvit.interop.reading.plans import PartPlan
+from sailvit.interop.reading.stored import Names
+from sailvit.models.guards.errors import ForeignErrors
+from sailvit.models.structure.connector import CONNECTORS, Connector
+
+PROJECTOR = "multi_modal_projector."
+"""What these classes call the connector."""
+_NEAR = 1e-4
+"""Largest difference of visual tokens in fp32, as a share of the largest one."""
+_BLOCKS = 2
+"""Merged neighbourhoods per side of the grid that is compared."""
+
+
+class _Features(nn.Module):
+    """Stands in the tower's place, and gives features that were drawn."""
+
+    def __init__(self, states: tuple[torch.Tensor, ...], last: torch.Tensor, patch: int) -> None:
+        super().__init__()
+        self.states, self.last, self.patch_size = states, last, patch
+
+    def forward(self, *inputs: Any, **options: Any) -> BaseModelOutputWithPooling:
+        """The states float[1, N, D] of all layers, whatever the pixels."""
+        del inputs, options
+        return BaseModelOutputWithPooling(last_hidden_state=self.last, hidden_states=self.states)
+
+
+@torch.no_grad()
+def connector_problem(config: Any, names: Names, plan: PartPlan, *, layer: int, prefix: int) -> str:
+    """What differs from the class that the checkpoint is of; empty where nothing does.
+
+    `layer` is the one that our connector reads, `prefix` the number of tokens before the
+    patches. The tower itself does not run.
+    """
+    ours = _ours(plan)
+    side = _BLOCKS * ours.config.merge
+    generator = torch.Generator().manual_seed(0)
+    shape = (1, prefix + side**2, ours.config.tower_width)
+    blocks = int(config.vision_config.num_hidden_layers)
+    *states, last = (torch.randn(shape, generator=generator) for _ in range(blocks + 2))
+    expected = ours((last if layer == -1 else states[layer])[:, prefix:])
+    patch = config.vision_config.patch_size
+    patch = patch[0] if isinstance(patch, list | tuple) else patch
+    with ForeignErrors(f"transformers' {config.model_type} cannot be compared with"):
+        with torch.device("meta"):
+            inner = AutoModelForImageTextToText.from_config(config).model
+        inner.multi_modal_projector = _theirs(inner, config, names, plan)
+        inner.vision_tower = _Features(tuple(states), last, patch)
+        found = inner.get_image_features(**_inputs(config, side, patch)).pooler_output
+    tokens = torch.cat([each.reshape(-1, each.shape[-1]) for each in found])
+    if tokens.shape == expected[0].shape:
+        apart = float((tokens - expected[0]).abs().max() / expected.abs().max())
+        if apart <= _NEAR:
+            return ""
+        return f"transformers' class gives other visual tokens for the same features ({apart:.1e})"
+    return (
+        f"transformers' class gives visual tokens {list(tokens.shape)} where ours gives"
+        f" {list(expected[0].shape)}"
+    )
+
+
+def _ours(plan: PartPlan) -> Connector:
+    config: Any = plan.config
+    connector: Connector = CONNECTORS[config.kind](config).float().eval()
+    connector.load_state_dict({piece.name: piece.fetch().float() for piece in plan.pieces})
+    return connector
+
+
+def _theirs(inner: Any, config: Any, names: Names, plan: PartPlan) -> nn.Module:
+    """The class's own connector with the checkpoint's weights."""
+    made: nn.Module = type(inner.multi_modal_projector)(config).float().eval()
+    made.load_state_dict(
+        {name.partition(PROJECTOR)[2]: names[name].read().float() for name in plan.used}
+    )
+    return made
+
+
+def _inputs(config: Any, side: int, patch: int) -> dict[str, Any]:
+    """What the class asks for besides features, for one image of `side` x `side` patches."""
+    size = side * patch
+    inputs: dict[str, Any] = {"pixel_values": torch.zeros(1, 3, size, size)}
+    if config.model_type == "lfm2_vl":
+        shapes = torch.tensor([[side, side]])
+        return {
+            **inputs,
+            "spatial_shapes": shapes,
+            "pixel_attention_mask": torch.ones(1, side**2, dtype=torch.long),
+        }
+    inputs["vision_feature_layer"] = config.vision_feature_layer
+    if config.model_type == "mistral3":
+        return {**inputs, "image_sizes": torch.tensor([[size, size]])}
+    return {**inputs, "vision_feature_select_strategy": config.vision_feature_select_strategy}
