@@ -251,6 +251,7 @@ def _fitted(values: dict[str, str], measured: _Measured, model: MetaModel) -> st
     device = my_device()
     free = free_memory(device)
     floor = _power(max(measured.p95, model.layout.tokens_per_tile))
+    # Four long records per pack let the packer choose; with one, packs end half empty.
     sequence = max(min(_power(4 * measured.p95), PACK[1]), PACK[0], floor)
     choice = _Choice(sequence, _batch(sequence, measured))
     precision = settled(_parsed(_written(values, choice, measured, "")), device).precision

@@ -63,6 +63,7 @@ def train(
             torch.device("cuda", local_rank()) if torch.cuda.is_available() else torch.device("cpu")
         )
         speed = measure(loaded, device=device, steps=steps, warmup=warmup, packs=packs)
+        # All processes measure, and one tells.
         if rank():
             return
     console = Console()

@@ -29,6 +29,7 @@ def demo(
     from sailvit.cli.screen import ConsoleScreen
 
     console = Console()
+    # 16 questions per task say nothing about a tower; they only show the way.
     size = DemoSize(quick=quick, per_task=16 if quick else 150)
     summary = run_demo(RunFolder(run), size, seed, ConsoleScreen(console))
     console.print(scores_table(summary))

@@ -68,6 +68,7 @@ class ProgressCallback(Callback):
         self._shown, self._next = {}, 1 / _LINES_PER_STAGE
         if self._console.is_terminal and not self._console.quiet:
             self._lines = LiveLines(f"{place} {run.stage.name}", seconds=run.seconds)
+            # Transient: the stage's summary takes their place.
             self._live = Live(self._lines, console=self._console, transient=True)
             self._live.start()
 

@@ -39,15 +39,18 @@ def watch(
 
     def drawn() -> RenderableType:
         """The run as it was seen, in a terminal that may have changed its size."""
+        # A row less than the screen, which would scroll with every update if it were full.
         return picture(seen, console.width, console.height - 1)
 
     seen = follower.read()
+    # Drawn when something was read; rich's own refresh would draw four times a second.
     with Live(drawn(), console=console, auto_refresh=False) as live:
         try:
             while seen.ended is None:
                 time.sleep(every)
                 seen = follower.read()
                 live.update(drawn(), refresh=True)
+        # How watching is meant to end: no failure, and no advice.
         except KeyboardInterrupt:
             return
     console.print(ending(seen), highlight=False, soft_wrap=True, end="")

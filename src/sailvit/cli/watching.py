@@ -55,6 +55,7 @@ def sparkline(values: Sequence[float], width: int) -> str:
 def picture(run: RunSoFar, width: int, height: int | None = None) -> RenderableType:
     """The run, `width` columns wide, and as much of it as fits into `height` rows; None: all."""
     drawn = _picture(run, width, 0)
+    # Rendered to count rows, as names and tables fold in ways that nobody foresees.
     for level in range(1, _LEVELS):
         if height is None or len(Console(width=width).render_lines(drawn, pad=False)) <= height:
             break

@@ -44,6 +44,7 @@ def pretrain(
 
     quiet_libraries()
     _claim_world(out)
+    # No option: the shipped checkpoints are what this seed makes.
     seed = 0
     begin = out / "random"
     save_small_tower(begin / "tower", size=SIDE, patch=8, seed=derive_seed(seed, "tower"))

@@ -21,6 +21,7 @@ def template(name: str, styles: Sequence[str] = ("report.css",)) -> Template:
     """A template that knows the formatters, and the text of its style sheets as `css`."""
     # Model output, texts and names come from strangers' data: everything is escaped except our
     # own CSS and SVG.
+    # Strict: a misspelt name is an error in the tests, not an empty place on the page.
     environment = Environment(
         loader=PackageLoader("sailvit", "report"),
         autoescape=True,

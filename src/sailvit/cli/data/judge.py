@@ -66,6 +66,7 @@ def judge(  # noqa: PLR0913, PLR0917 - the options of a command
     console, criterion = Console(), _criterion(ask, scale)
     ((name, source),) = open_named([path], format_name, images).items()
     count = min(len(source), limit or len(source))
+    # A score is one digit; 64 tokens leave room for a sentence around it.
     choice = Choice(endpoint, model, key_variable, mllm, stage, concurrency, timeout, longest=64)
     kept = cache or out.with_name(out.name + ".cache")
     with asking(choice, kept, console, count) as (responder, report):
@@ -81,6 +82,7 @@ def judge(  # noqa: PLR0913, PLR0917 - the options of a command
         highlight=False,
         soft_wrap=True,
     )
+    # Not one score: the question or the model is wrong, and what comes next should not run.
     if not counts.scores:
         raise typer.Exit(1)
 

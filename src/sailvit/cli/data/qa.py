@@ -63,6 +63,7 @@ def qa(  # noqa: PLR0913, PLR0917 - the options of a command
     prompts = PAIRS if templates is None else read_prompts(templates)
     ((_, source),) = open_named([path], format_name, images).items()
     count = min(len(source), limit or len(source))
+    # 1024 tokens hold the 20 pairs that one record may give, at 50 tokens each.
     choice = Choice(endpoint, model, key_variable, mllm, stage, concurrency, timeout, longest=1024)
     kept = cache or out.with_name(out.name + ".cache")
     with asking(choice, kept, console, count) as (responder, report):

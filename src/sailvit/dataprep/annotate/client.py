@@ -69,6 +69,8 @@ class Endpoint:
                     )
                 yield reply
         finally:
+            # Wakes threads that wait for their next attempt, which else hold the end up for a
+            # minute.
             self._stop.set()
             pool.shutdown(cancel_futures=True)
 
@@ -115,6 +117,7 @@ class Endpoint:
         that they do not all come back at once.
         """
         told = error if isinstance(error, TryAgainError) else TryAgainError(str(error))
+        # A server that was never there is a wrong address; one that goes away may come back.
         if told.refused and not self._reached:
             raise EndpointError(
                 f"nothing listens at {self._server.url}; start the server, or correct the address"

@@ -112,9 +112,12 @@ class _Curator:
 
     def run(self) -> Curated:
         """Run every step, each on the records that are left."""
+        # All settings before any record: a wrong path must not end hours of filtering.
         for found in self._order:
             found.check()
         alone, scored, copies = self._groups
+        # Cheap filters first, so that models and hashes see only what these keep. Copies last:
+        # of equal records the one that is kept has passed all else.
         self._filter(alone)  # type: ignore[arg-type]
         for found in scored:
             self._score(found)  # type: ignore[arg-type]
@@ -171,6 +174,7 @@ class _Curator:
             step, self._chunks(), workers=self._workers if workers is None else workers
         ):
             yield result
+            # Chunks are stretches of all records, so those that are gone already count as done.
             done = min(done + _CHUNK, total)
             if self._progress is not None:
                 self._progress(name, done, total)

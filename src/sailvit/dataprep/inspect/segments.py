@@ -115,6 +115,8 @@ class Segment:
                     "tokens": end - at,
                 }
             else:
+                # The next placeholder, or the end, where a True is appended: argmax gives the
+                # first.
                 end = at + 1 + int(np.argmax(np.append(self.visual[at + 1 :], True)))
                 text = chips(
                     tokenizer, self.tokens[at:end].tolist(), self.trained[at:end].tolist(), start=at

@@ -75,6 +75,8 @@ class Entries:
                 " tasks such as ocr, not a name of records",
                 kind="kind",
             )
+        # A kind is kept as its place in the manifest's `kinds`, which are in order of
+        # appearance.
         row = {
             **facts,
             "offset": offset,
@@ -107,6 +109,7 @@ def write_costs(path: Path, indexes: Iterable[Path], records: int) -> FileMark:
     memory.
     """
     with whole_file(path) as part:
+        # A file without a row cannot be mapped.
         file: Any = (
             np.lib.format.open_memmap(part, mode="w+", dtype=np.int32, shape=(2, records))
             if records

@@ -87,6 +87,7 @@ class _Sums:
     def __init__(self, folder: Path, n: int) -> None:
         self.tally = Tally()
         self.ngrams = NgramCounts(n)
+        # Texts and bytes are copies when they are equal; only pictures have near ones.
         self.copies = {
             name: Repeats(folder / name, distance=DISTANCE * (name == "picture")) for name in COPIES
         }

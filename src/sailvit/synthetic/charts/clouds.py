@@ -94,6 +94,7 @@ def _places(
     """`count` different places inside the frame, in half steps of the grid; along a slope of 1
     or -1, or anywhere for 0.
     """
+    # Not a set, whose order is Python's affair: drawn data must be the same everywhere.
     taken: dict[tuple[int, int], None] = {}
     while len(taken) < count:
         across = rng.uniform(0, 1)

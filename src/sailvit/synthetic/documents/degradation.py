@@ -68,6 +68,8 @@ class PageDrawing:
             draw.text(
                 (span.x, span.y), span.text, fill=degradation.ink, font=font(span.face, span.size)
             )
+        # In the order in which a scan gets them: turned on the glass, blurred by the lens,
+        # grain of the sensor, compressed as a file.
         if degradation.angle:
             image = image.rotate(
                 degradation.angle, Image.Resampling.BICUBIC, fillcolor=degradation.paper
@@ -77,6 +79,7 @@ class PageDrawing:
         if degradation.grain or degradation.shade:
             image = Image.fromarray(_textured(np.asarray(image), degradation))
         return np.asarray(
+            # Copied, as an image's own memory is read-only, and torch wants to write.
             image if degradation.quality is None else _compressed(image, degradation.quality)
         ).copy()
 
@@ -111,6 +114,7 @@ def turned(
     left, upper, right, lower = box
     centre = np.array(size) / 2
     corners = np.array([(left, upper), (right, upper), (right, lower), (left, lower)]) - centre
+    # y grows downwards, so this turns anticlockwise to the eye, as Pillow's rotate does.
     cosine, sine = math.cos(math.radians(angle)), math.sin(math.radians(angle))
     places: np.ndarray = corners @ np.array([(cosine, -sine), (sine, cosine)]) + centre
     return places
