@@ -32,6 +32,9 @@ from sailvit.core.outputs import refuse_foreign_file
 if TYPE_CHECKING:
     from sailvit.dataprep.annotate.judging import Criterion
 
+_TOKENS = 64
+"""Most tokens of an answer: a score is one digit, and models put a sentence around it."""
+
 
 def judge(  # noqa: PLR0913, PLR0917 - the options of a command
     path: Source,
@@ -66,8 +69,9 @@ def judge(  # noqa: PLR0913, PLR0917 - the options of a command
     console, criterion = Console(), _criterion(ask, scale)
     ((name, source),) = open_named([path], format_name, images).items()
     count = min(len(source), limit or len(source))
-    # A score is one digit; 64 tokens leave room for a sentence around it.
-    choice = Choice(endpoint, model, key_variable, mllm, stage, concurrency, timeout, longest=64)
+    choice = Choice(
+        endpoint, model, key_variable, mllm, stage, concurrency, timeout, longest=_TOKENS
+    )
     kept = cache or out.with_name(out.name + ".cache")
     with asking(choice, kept, console, count) as (responder, report):
         counts = judge_records(
@@ -82,7 +86,6 @@ def judge(  # noqa: PLR0913, PLR0917 - the options of a command
         highlight=False,
         soft_wrap=True,
     )
-    # Not one score: the question or the model is wrong, and what comes next should not run.
     if not counts.scores:
         raise typer.Exit(1)
 

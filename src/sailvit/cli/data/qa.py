@@ -27,6 +27,9 @@ from sailvit.cli.data.opening import Format, Images, Overwrite
 from sailvit.core.formatting import counted
 from sailvit.core.outputs import refuse_foreign_file
 
+_TOKENS = 1024
+"""Most tokens of a reply: the 20 pairs that one record may give, at 50 tokens each."""
+
 
 def qa(  # noqa: PLR0913, PLR0917 - the options of a command
     path: Source,
@@ -63,8 +66,9 @@ def qa(  # noqa: PLR0913, PLR0917 - the options of a command
     prompts = PAIRS if templates is None else read_prompts(templates)
     ((_, source),) = open_named([path], format_name, images).items()
     count = min(len(source), limit or len(source))
-    # 1024 tokens hold the 20 pairs that one record may give, at 50 tokens each.
-    choice = Choice(endpoint, model, key_variable, mllm, stage, concurrency, timeout, longest=1024)
+    choice = Choice(
+        endpoint, model, key_variable, mllm, stage, concurrency, timeout, longest=_TOKENS
+    )
     kept = cache or out.with_name(out.name + ".cache")
     with asking(choice, kept, console, count) as (responder, report):
         harvest = write_pairs(
