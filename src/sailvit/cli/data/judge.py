@@ -69,9 +69,7 @@ def judge(  # noqa: PLR0913, PLR0917 - the options of a command
     console, criterion = Console(), _criterion(ask, scale)
     ((name, source),) = open_named([path], format_name, images).items()
     count = min(len(source), limit or len(source))
-    choice = Choice(
-        endpoint, model, key_variable, mllm, stage, concurrency, timeout, longest=_TOKENS
-    )
+    choice = Choice(endpoint, model, key_variable, mllm, stage, concurrency, timeout, _TOKENS)
     kept = cache or out.with_name(out.name + ".cache")
     with asking(choice, kept, console, count) as (responder, report):
         counts = judge_records(

@@ -66,9 +66,7 @@ def qa(  # noqa: PLR0913, PLR0917 - the options of a command
     prompts = PAIRS if templates is None else read_prompts(templates)
     ((_, source),) = open_named([path], format_name, images).items()
     count = min(len(source), limit or len(source))
-    choice = Choice(
-        endpoint, model, key_variable, mllm, stage, concurrency, timeout, longest=_TOKENS
-    )
+    choice = Choice(endpoint, model, key_variable, mllm, stage, concurrency, timeout, _TOKENS)
     kept = cache or out.with_name(out.name + ".cache")
     with asking(choice, kept, console, count) as (responder, report):
         harvest = write_pairs(
