@@ -10,6 +10,7 @@ import pytest
 from typer.testing import CliRunner
 from written_run import scene, write_run
 
+from sailvit.core.errors import RunError
 from sailvit.core.run import append_line, read_json, write_json
 from sailvit.report.page import IMAGE_BUDGET, write_report
 
@@ -192,6 +193,12 @@ def test_the_command_names_the_file(run):
     assert result.exit_code == 0
     assert "report.html" in result.output
     assert run.report.exists()
+
+
+def test_a_report_that_cannot_be_written_is_a_sentence(run):
+    run.report.mkdir()
+    with pytest.raises(RunError, match=r"report\.html is a folder; give the name of a file"):
+        write_report(run)
 
 
 def test_what_was_left_out_is_in_the_page(run):

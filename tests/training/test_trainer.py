@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModel, AutoModelForCausalLM, ViTConfig
+from transformers import AutoModel, AutoModelForCausalLM, Llama4TextConfig, ViTConfig
 
 from sailvit.checkpoint.store import has_checkpoint
 from sailvit.core.errors import InterruptedRunError, ModelError, ProofError, RecipeError, RunError
@@ -22,7 +22,7 @@ from sailvit.training import trainer as module
 from sailvit.training.stages.callback import Callback
 from sailvit.training.stages.stage_run import StageRun, StepRecord
 from sailvit.training.trainer import Trainer
-from tiny_parts import TOWERS, Parts, save_tower
+from tiny_parts import TOWERS, Parts, save_language, save_tower
 from tiny_runs import Record, lines, recipe, stage, three_stages, train, weights, write_data
 
 TIMES = ("seconds", "wait", "samples_per_s", "answer_tokens_per_s", "mfu")
@@ -447,3 +447,26 @@ def test_announcements_are_the_parts_the_way_of_packing_and_the_proofs(
     assert told[1]["note"].startswith("packing: packed (no attention and no layer crosses")
     assert told[2:] == lines(tmp_path / "proofs.jsonl")
     shutil.rmtree(tmp_path)
+
+
+def test_the_proof_of_packing_reads_the_longest_row_of_a_run(
+    parts: Parts, sources: dict, tmp_path: Path
+):
+    """Two packs in a row reach the place from which Llama 4 would scale scores otherwise."""
+    size = dict.fromkeys(("hidden_size", "intermediate_size", "intermediate_size_mlp"), 32)
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8}
+    scale = {"floor_scale": 120, "attn_scale": 1.0, "no_rope_layers": [0]}
+    save_language(
+        Llama4TextConfig(
+            **size, **heads, **scale, num_hidden_layers=1, vocab_size=405, num_local_experts=2,
+            initializer_range=0.2, bos_token_id=None, eos_token_id=2, pad_token_id=0,
+        ),
+        tmp_path / "language",
+    )  # fmt: skip
+    for packs, way in ((1, "packed"), (2, "rows")):
+        told: list[dict[str, Any]] = []
+        made = recipe(parts, sources, [stage(length={"samples": 2}, micro_batch=packs)])
+        model = made.model.model_copy(update={"language": str(tmp_path / "language")})
+        made = made.model_copy(update={"model": model})
+        Trainer(made, RunFolder(tmp_path / way), announce=told.append).run()
+        assert any(one.get("note", "").startswith(f"packing: {way} ") for one in told)
