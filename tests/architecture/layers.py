@@ -28,7 +28,14 @@ LAYERS = [
 """From the top down; layers in one set are siblings."""
 
 PLACES = {
-    "PIL": ("data/", "dataprep/", "synthetic/", "inference/", "preflight/random_source"),
+    "PIL": (
+        "data/",
+        "dataprep/",
+        "synthetic/",
+        "inference/",
+        "interop/",
+        "preflight/random_source",
+    ),
     "matplotlib": ("report/", "synthetic/charts/"),
     "transformers": ("models/", "data/processing/", "inference/", "interop/"),
     "typer": ("cli/",),

@@ -16,6 +16,7 @@ from sailvit.cli.chat import chat
 from sailvit.cli.convert import convert
 from sailvit.cli.data.app import data
 from sailvit.cli.demo import demo
+from sailvit.cli.export import export
 from sailvit.cli.init import init
 from sailvit.cli.parts import parts
 from sailvit.cli.plan import plan
@@ -43,6 +44,7 @@ app.command()(watch)
 app.command()(report)
 app.command()(convert)
 app.command()(parts)
+app.command()(export)
 app.command()(formats)
 app.command()(towers)
 app.add_typer(recipe, name="recipe")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,8 +21,8 @@ def new_folder(out: Path) -> Iterator[Path]:
     """
     if out.exists() and (not out.is_dir() or others(out)):
         raise RunError(f"{out} is there already; name a new folder with --out")
-    draft = out.with_name(out.name + ".part")
-    shutil.rmtree(draft, ignore_errors=True)
+    # A name of this process's own: what lies under any other is somebody's.
+    draft = out.with_name(f".{out.name}.{os.getpid()}.part")
     try:
         draft.mkdir(parents=True)
         yield draft
@@ -30,7 +31,7 @@ def new_folder(out: Path) -> Iterator[Path]:
         draft.rename(out)
     except OSError as error:
         raise RunError(
-            f"{out} cannot be written ({error.strerror}); make room, or name another"
+            f"{out} cannot be written ({error.strerror or error}); make room, or name another"
         ) from error
     finally:
         shutil.rmtree(draft, ignore_errors=True)

@@ -25,15 +25,16 @@ from transformers import PreTrainedTokenizerFast
 
 from sailvit.core.errors import DataError
 from sailvit.data.processing.reasoning import joins_reasoning
-from sailvit.data.processing.template_source import fix_date, template_source, written_dates
+from sailvit.data.processing.template_source import (
+    fix_date,
+    looked_for,
+    template_source,
+    written_dates,
+)
 
 _HOLE = "\0"
 _MOST_KNOWN = 4096
 _SENTINEL = re.compile(r"zq(\d+)qz")
-_LOOKED_FOR = re.compile(
-    r"""(?:startswith|endswith|split|replace)\(\s*(?P<a>['"])(?P<called>.*?)(?P=a)"""
-    r"""|(?P<b>['"])(?P<tested>[^'"]*)(?P=b)\s+(?:not\s+)?in\s"""
-)
 
 _REFUSED = (
     jinja2.TemplateError,
@@ -112,15 +113,23 @@ class Template:
         self._tokenizer = tokenizer
         source = template_source(tokenizer)
         day = day or date.today()
-        self._source = fix_date(source, day)
+        self.source = fix_date(source, day)
+        """Jinja source of conversations, its date fixed; empty for the plain format."""
         self._dates = written_dates(source, day)
-        self._controls = re.compile(f"({_any_of(_looked_for(source))})")
+        self._controls = re.compile(f"({_any_of(looked_for(source))})")
         # Some templates write a line break before the end of a turn; it is learnt with it.
         self._end_of_turn = re.compile(
             rf"\s*(?:{_any_of({*tokenizer.all_special_tokens, *tokenizer.get_added_vocab()})})"
         )
         self._known: dict[Shape, Skeleton] = {}
-        self._pieces = bool(source) and self._wants_pieces()
+        self.pieces = bool(source) and self._wants_pieces()
+        """Whether a turn's content is given as a list with one piece of text."""
+
+    @property
+    def opens(self) -> bool:
+        """Whether the tokenizer begins texts with its beginning-of-text token."""
+        begin = self._tokenizer.bos_token_id
+        return begin is not None and self._tokenizer("a").input_ids[0] == begin
 
     def split(self, text: str) -> tuple[str, list[str]]:
         """A turn's text with a NUL for each stretch that the template does not search, and
@@ -150,16 +159,16 @@ class Template:
     def joins_reasoning(self) -> bool:
         """Whether reasoning may be put into an answer's text; see `joins_reasoning`."""
         try:
-            return bool(self._source) and joins_reasoning(self._rendered)
+            return bool(self.source) and joins_reasoning(self._rendered)
         except _REFUSED:
             return False
 
     def render(self, roles: Sequence[str], texts: Sequence[str]) -> str:
         """The whole conversation as text."""
-        if not self._source:
+        if not self.source:
             return self._plain(roles, texts)
         try:
-            return self._written(roles, texts, pieces=self._pieces)
+            return self._written(roles, texts, pieces=self.pieces)
         except _REFUSED as error:
             raise DataError(
                 f"the tokenizer's chat template refuses a conversation of {', '.join(roles)}"
@@ -199,7 +208,7 @@ class Template:
 
     def _rendered(self, turns: Sequence[dict[str, Any]]) -> str:
         return str(
-            self._tokenizer.apply_chat_template(turns, tokenize=False, chat_template=self._source)
+            self._tokenizer.apply_chat_template(turns, tokenize=False, chat_template=self.source)
         )
 
     def _wants_pieces(self) -> bool:
@@ -227,16 +236,12 @@ class Template:
                 "the tokenizer has neither a chat template nor an end-of-text token; give it"
                 " one of them"
             )
-        opens = (
-            tokenizer.bos_token is not None
-            and tokenizer("a").input_ids[0] == tokenizer.bos_token_id
-        )
         names = {"system": "", "user": "USER: ", "assistant": "ASSISTANT: "}
         ends = {"assistant": tokenizer.eos_token}
         lines = [
             names[role] + text + ends.get(role, "") for role, text in zip(roles, texts, strict=True)
         ]
-        return (tokenizer.bos_token if opens else "") + "\n".join(lines)
+        return (tokenizer.bos_token if self.opens else "") + "\n".join(lines)
 
     def _skeleton(self, shape: Shape) -> Skeleton:
         """The slots of every stretch, found by rendering sentinels."""
@@ -328,16 +333,6 @@ def _check_shown(roles: Sequence[str], shown: Sequence[int], owners: Sequence[in
                 " unchanged: give the tokenizer another template",
                 kind="template",
             )
-
-
-def _looked_for(template: str) -> set[str]:
-    """The strings that a template's source searches for in texts.
-
-    Strings of word characters alone are left out, as they are names of fields.
-    """
-    found = (match["called"] or match["tested"] or "" for match in _LOOKED_FOR.finditer(template))
-    controls = {text.replace(r"\n", "\n").strip() for text in found}
-    return {control for control in controls if re.search(r"\W", control)}
 
 
 def _any_of(strings: set[str]) -> str:

@@ -17,6 +17,10 @@ from sailvit.core.errors import DataError
 _ASKED = "strftime_now"
 """The function for the current date that transformers gives to templates."""
 _LITERAL = re.compile(r"""strftime_now\(\s*(['"])(.*?)\1\s*\)""")
+_LOOKED_FOR = re.compile(
+    r"""(?:startswith|endswith|split|replace)\(\s*(?P<a>['"])(?P<called>.*?)(?P=a)"""
+    r"""|(?P<b>['"])(?P<tested>[^'"]*)(?P=b)\s+(?:not\s+)?in\s"""
+)
 _CALL = re.compile(r"strftime_now\s*\(")
 _DIRECTIVES = "aAbBcdeDFGgHhIjkmMlnpPrRsStTuUVwWxXyYzZ"
 _FLAGS = ("", "-", "_", "0", "^", "#")
@@ -79,3 +83,13 @@ def written_dates(source: str, day: date) -> list[str]:
     if len(literals) < len(_CALL.findall(source)) or not literals:
         return [day.isoformat()] if is_dated(source) else []
     return [datetime.combine(day, time()).strftime(form) for form in literals]
+
+
+def looked_for(template: str) -> set[str]:
+    """The strings that a template's source searches for in texts.
+
+    Strings of word characters alone are left out, as they are names of fields.
+    """
+    found = (match["called"] or match["tested"] or "" for match in _LOOKED_FOR.finditer(template))
+    controls = {text.replace(r"\n", "\n").strip() for text in found}
+    return {control for control in controls if re.search(r"\W", control)}

@@ -1,0 +1,191 @@
+"""The `hf` layout: any tower and any language as one folder, with small code of our own."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from sailvit.core.errors import ModelError
+from sailvit.core.run import write_json
+from sailvit.inference.model import RunModel
+from sailvit.interop.export.card import Card, model_example, write_card
+from sailvit.interop.export.cases import Watching
+from sailvit.interop.export.chat_template import export_template
+from sailvit.interop.export.trained import (
+    Trained,
+    dtype_name,
+    language_tensors,
+    pieces,
+    refuse_native,
+    under,
+)
+from sailvit.interop.weights import write_weights
+from sailvit.models.towers.families import patch_pixels
+
+CODE = (
+    "configuration_sailvit.py",
+    "image_processing_sailvit.py",
+    "modeling_sailvit.py",
+    "processing_sailvit.py",
+)
+"""Files of the code that goes along."""
+_CLASSES = {
+    "AutoConfig": "configuration_sailvit.SailvitConfig",
+    "AutoModel": "modeling_sailvit.SailvitModel",
+    "AutoModelForImageTextToText": "modeling_sailvit.SailvitForConditionalGeneration",
+    "AutoModelForCausalLM": "modeling_sailvit.SailvitForConditionalGeneration",
+}
+_IMAGES = {"AutoImageProcessor": "image_processing_sailvit.SailvitImageProcessor"}
+_PROCESSOR = {"AutoProcessor": "processing_sailvit.SailvitProcessor"}
+_FACTS = ("kind", "tower_width", "language_width", "hidden", "merge", "activation", "bias", "eps")
+"""What the code needs to know of a connector."""
+WATCHING = Watching(
+    remote=True,
+    modules={"features": "model.vision_tower", "visual": "model.multi_modal_projector"},
+)
+
+
+def write_hf(trained: Trained, folder: Path) -> Watching:
+    """Write config, code, processor, tokenizer and weights of the whole model.
+
+    Raises:
+        ModelError: a part runs code of its own, or the language is no base model with a head.
+    """
+    refuse_native(trained, "hf")
+    _refuse_code(trained)
+    language = language_tensors(trained.language)
+    tensors = {
+        **under("model.vision_tower", trained.tower),
+        **under("model.multi_modal_projector", trained.connector),
+        **{
+            name if name.startswith("lm_head") else f"model.{name}": t
+            for name, t in language.items()
+        },
+    }
+    write_weights(folder, pieces(tensors, trained.dtype))
+    write_json(folder / "config.json", _config(trained))
+    write_code(folder)
+    write_texts(trained, folder, export_template(*_template_of(trained)))
+    _write_processor(trained, folder)
+    card = Card(
+        "image-text-to-text",
+        f"{trained.tower.config.model_type} and {trained.language.config.model_type}",
+        model_example(remote=True),
+        ("multimodal", "custom_code"),
+    )
+    write_card(trained, card, folder)
+    return WATCHING
+
+
+def write_code(folder: Path) -> None:
+    """Copy the code that goes along."""
+    source = files("sailvit.interop.remote_code")
+    for name in CODE:
+        (folder / name).write_bytes((source / name).read_bytes())
+
+
+def code_hashes(folder: Path) -> dict[str, str]:
+    """SHA-256 of each file of code in an export."""
+    return {
+        path.name: hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.glob("*.py"))
+    }
+
+
+def write_texts(trained: Trained, folder: Path, template: str, **tokens: str) -> None:
+    """Write tokenizer, chat template and generation config.
+
+    `tokens` are special tokens that the layout's processor asks the tokenizer for by name.
+    """
+    tokenizer = copy.deepcopy(trained.bundle.tokenizer)
+    tokenizer.chat_template = template
+    tokenizer.padding_side = "left"
+    if tokens:
+        tokenizer.init_kwargs["extra_special_tokens"] = tokens
+    tokenizer.save_pretrained(folder)
+    generation(trained.model).save_pretrained(folder)
+
+
+def generation(model: RunModel) -> Any:
+    """The language's generation config with the tokens that end and pad answers."""
+    config = copy.deepcopy(model.bundle.mllm.language.generation_config)
+    ends, tokenizer = model.generation.ends, model.bundle.tokenizer
+    config.eos_token_id = ends or None
+    spare = (tokenizer.pad_token_id, tokenizer.eos_token_id, *ends, 0)
+    config.pad_token_id = next(token for token in spare if token is not None)
+    if getattr(config, "bos_token_id", None) is None:
+        config.bos_token_id = tokenizer.bos_token_id
+    return config
+
+
+def _template_of(trained: Trained) -> tuple[Any, Any, Any]:
+    bundle = trained.bundle
+    return bundle.tokenizer, bundle.layout, bundle.day
+
+
+def _refuse_code(trained: Trained) -> None:
+    for part, model in (("tower", trained.tower), ("language", trained.language)):
+        if getattr(model.config, "auto_map", None) or not type(model).__module__.startswith(
+            "transformers."
+        ):
+            raise ModelError(
+                f"the {part} is a {type(model).__name__} with code of its own repository, which an"
+                " export cannot carry; expected a class of transformers"
+            )
+
+
+def _config(trained: Trained) -> dict[str, Any]:
+    mllm, layout = trained.bundle.mllm, trained.bundle.layout
+    tower, language = mllm.tower, trained.language
+    facts = {name: getattr(trained.connector.config, name) for name in _FACTS}
+    tied = language.get_output_embeddings().weight is language.get_input_embeddings().weight
+    patched = tower.family.pixels is patch_pixels
+    size = tower.preprocessing.size
+    return {
+        "architectures": ["SailvitForConditionalGeneration"],
+        "auto_map": _CLASSES,
+        "model_type": "sailvit_mllm",
+        "dtype": dtype_name(trained.dtype),
+        "image_token_id": layout.placeholder_id,
+        "tie_word_embeddings": tied,
+        "connector": facts,
+        "image": {
+            "size": size,
+            "patch": tower.patch,
+            "prefix": tower.prefix,
+            "feature_layer": tower.feature_layer,
+            "inputs": "patches" if patched else "pixels",
+            "interpolate": trained.interpolates,
+            "one_by_one": tower.alone,
+            "wrap": list(layout.wrap) if layout.wrap else None,
+        },
+        "vision_config": trained.config_of(trained.tower),
+        "text_config": {**trained.config_of(language), "tie_word_embeddings": tied},
+    }
+
+
+def _write_processor(trained: Trained, folder: Path) -> None:
+    layout, said = trained.bundle.layout, trained.bundle.mllm.tower.preprocessing
+    images = {
+        "auto_map": {**_IMAGES, **_PROCESSOR},
+        "image_processor_type": "SailvitImageProcessor",
+        "processor_class": "SailvitProcessor",
+        "size": {"height": said.size, "width": said.size},
+        "image_mean": list(said.mean),
+        "image_std": list(said.std),
+        "rescale_divisor": said.scale,
+        "max_tiles": layout.max_tiles,
+        "use_thumbnail": layout.thumbnail,
+        "image_seq_length": layout.tokens_per_tile,
+    }
+    write_json(folder / "preprocessor_config.json", images)
+    whole = {
+        "auto_map": _PROCESSOR,
+        "processor_class": "SailvitProcessor",
+        "image_token": layout.placeholder,
+        "wrap": list(layout.wrap) if layout.wrap else None,
+    }
+    write_json(folder / "processor_config.json", whole)

@@ -1,0 +1,34 @@
+"""The `tower` layout: the vision tower alone, as transformers' own class."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sailvit.core.run import write_json
+from sailvit.interop.export.card import Card, tower_example, write_card
+from sailvit.interop.export.cases import Watching
+from sailvit.interop.export.trained import Trained, pieces
+from sailvit.interop.weights import write_weights
+from sailvit.models.towers.families import patch_pixels
+from sailvit.models.towers.preprocessing import save_preprocessor
+
+_KEEPS_ASPECT = (
+    "Training resized images to {size} x {size} pixels, bicubic. This image processor keeps their"
+    " aspect ratio: resize images to squares first for the features of training."
+)
+
+
+def write_tower(trained: Trained, folder: Path) -> Watching:
+    """Write config, preprocessor config and weights of the tower."""
+    bundle, model = trained.bundle, trained.tower
+    config = trained.config_of(model)
+    write_json(folder / "config.json", {**config, "architectures": [type(model).__name__]})
+    write_weights(folder, pieces(model.state_dict(), trained.dtype))
+    save_preprocessor(bundle.preprocessor, bundle.mllm.tower, folder)
+    title = f"A {model.config.model_type} vision tower"
+    patched = bundle.mllm.tower.family.pixels is patch_pixels
+    note = _KEEPS_ASPECT.format(size=bundle.layout.squared.tile_size) if patched else ""
+    example = tower_example(trained)
+    card = Card("image-feature-extraction", title, example, ("vision",), note)
+    write_card(trained, card, folder)
+    return Watching(kind="tower")

@@ -1,0 +1,1 @@
+"""Code that goes out with `hf` exports: it runs on stock transformers, without sailvit."""

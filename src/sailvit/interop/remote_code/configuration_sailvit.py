@@ -1,0 +1,51 @@
+"""Config of a vision tower, a connector and a language model that were trained together."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from transformers import AutoConfig, PretrainedConfig
+
+
+class SailvitConfig(PretrainedConfig):
+    """What config.json holds of a multimodal model."""
+
+    model_type = "sailvit_mllm"
+    sub_configs = {"text_config": AutoConfig, "vision_config": AutoConfig}
+
+    def __init__(
+        self,
+        vision_config: Any = None,
+        text_config: Any = None,
+        connector: dict[str, Any] | None = None,
+        image: dict[str, Any] | None = None,
+        image_token_id: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Keep the parts' configs, and how images reach the language.
+
+        Args:
+            vision_config: config of the tower.
+            text_config: config of the language.
+            connector: `kind`, `tower_width`, `language_width`, `hidden`, `merge`,
+                `activation`, `bias` and `eps`.
+            image: `size` and `patch` in pixels, `prefix` (tokens before the patches),
+                `feature_layer`, `inputs` (pixels or patches), `interpolate`, `one_by_one`,
+                `wrap` (tokens around an image, or None).
+            image_token_id: id of the token that stands for one visual token.
+            kwargs: what every config of transformers holds.
+        """
+        self.vision_config = _config(vision_config, "siglip_vision_model")
+        self.text_config = _config(text_config, "llama")
+        self.connector = connector or {}
+        self.image = image or {}
+        self.image_token_id = image_token_id
+        super().__init__(**kwargs)
+
+
+def _config(given: Any, usual: str) -> Any:
+    """The config that a dictionary describes; transformers makes empty ones to compare with."""
+    if isinstance(given, PretrainedConfig):
+        return given
+    values = dict(given or {})
+    return AutoConfig.for_model(values.pop("model_type", usual), **values)

@@ -1,0 +1,76 @@
+"""`sailvit export`: from a run to a folder that stock transformers loads, and what it says."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from transformers import AutoModel
+
+import sailvit
+from sailvit.cli.app import main
+from sailvit.interop.export import export as exporting
+from sailvit.interop.export.reload_model import reload
+from sailvit.training import trainer as trainer_module
+from tiny_parts import Parts
+from tiny_runs import recipe, stage, write_data
+
+
+@pytest.fixture(scope="module")
+def run(parts: Parts, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trainer_module, "device_peak", lambda *_: 1e12)
+        stages = [
+            stage("coarse", train={"connector": 1.0}, length={"samples": 4}),
+            stage("fine", length={"samples": 4}),
+        ]
+        made = recipe(parts, write_data(tmp_path_factory.mktemp("data")), stages)
+        folder = tmp_path_factory.mktemp("runs") / "mine"
+        sailvit.train(made, run=folder, quiet=True)
+    return folder
+
+
+def command(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    monkeypatch.setattr(sys, "argv", ["sailvit", "export", *arguments])
+    with pytest.raises(SystemExit) as end:
+        main()
+    return int(end.value.code or 0)
+
+
+def test_a_run_goes_out_whole_and_proved_in_a_fresh_process(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+):
+    out = tmp_path / "out"
+    assert command(monkeypatch, str(run), "--to", "hf", "--out", str(out)) == 0
+    told = capfd.readouterr().out
+    assert "gives what the model in memory gives" in told
+    assert max(map(len, told.replace(str(tmp_path), "").splitlines())) <= 80
+    lineage = json.loads((out / "lineage.json").read_text())
+    assert (lineage["run"], lineage["stage"]) == ("tiny", "fine")
+    assert [made["name"] for made in lineage["stages"]] == ["coarse", "fine"]
+    assert set(lineage["parents"]) == {"tower", "connector", "language"}
+    assert lineage["data"].keys() == {"chat"}
+    assert command(monkeypatch, str(run), "--to", "hf", "--out", str(out)) == 1
+    assert "there already" in capfd.readouterr().err
+
+
+def test_an_earlier_stage_s_tower(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr(exporting.export, "__kwdefaults__", {"reload": reload})
+    for source in ((str(run), "--stage", "coarse"), (str(run / "stages" / "00-coarse"),)):
+        out = tmp_path / str(len(source))
+        assert command(monkeypatch, *source, "--to", "tower", "--out", str(out)) == 0
+        lineage = json.loads((out / "lineage.json").read_text())
+        assert [made["name"] for made in lineage["stages"]] == ["coarse"]
+        assert type(AutoModel.from_pretrained(out)).__name__ == "SiglipVisionModel"
+
+
+def test_what_is_no_run_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+):
+    out = tmp_path / "out"
+    assert command(monkeypatch, str(tmp_path), "--to", "hf", "--out", str(out)) == 1
+    assert "has no recipe.yaml" in capfd.readouterr().err

@@ -1,0 +1,56 @@
+"""Exports of tiny models, reloaded in this process: a fresh one takes ten seconds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sailvit.inference.model import RunModel
+from sailvit.interop.export.export import export
+from sailvit.interop.export.gate import Parity
+from sailvit.interop.export.reload_model import reload
+from sailvit.interop.export.trained import Trained, round_weights
+from tiny_parts import Parts
+
+LINEAGE = {
+    "run": "tiny",
+    "stage": "fine",
+    "parents": {
+        "tower": {"source": "apple/aimv2-large-patch14-224"},
+        "language": {"source": "Qwen/Qwen3-0.6B"},
+        "connector": {"source": "fresh, seed 0"},
+    },
+    "data": {"chat": "0123abcd"},
+    "stages": [
+        {"name": "fine", "index": 0, "train": {"tower": 0.5}, "steps": 9, "samples": 18},
+    ],
+}
+
+
+def loader(
+    parts: Parts,
+    tower: str = "siglip",
+    language: str = "llama",
+    *,
+    dtype: torch.dtype = torch.float32,
+    change: Callable[[Any], None] | None = None,
+    **settings: Any,
+) -> Callable[[], Trained]:
+    """What makes a tiny model; `change` may change its bundle first."""
+
+    def load() -> Trained:
+        bundle = parts.build(tower, language, **settings)
+        if change is not None:
+            change(bundle)
+        model = RunModel(bundle)
+        round_weights(model, dtype)
+        return Trained(model, dtype, LINEAGE)
+
+    return load
+
+
+def written(load: Callable[[], Trained], layout: str, out: Path) -> Parity:
+    return export(load, layout, out, reload=reload)
