@@ -151,7 +151,7 @@ def test_it_gives_what_the_class_of_its_layout_gives(kind, theirs, merge: int, h
 
 
 def test_every_kind_that_a_recipe_names_has_its_class():
-    assert tuple(CONNECTORS) == KINDS
+    assert set(CONNECTORS) == set(KINDS)
     with pytest.raises(ValidationError, match="'merge_mlp', 'mlp', 'swiglu' or 'norm_merge_mlp'"):
         ConnectorConfig.model_validate({"kind": "resampler"})
 
@@ -197,9 +197,12 @@ def test_it_is_saved_with_its_kind_and_loaded_by_it(
     assert all(torch.equal(tensor, state[name]) for name, tensor in expected.state_dict().items())
     [sample] = samples(bundle, mixed_records()[1:2])
     assert torch.equal(again.visual(sample.tiles), bundle.mllm.visual(sample.tiles))
+    meta = build(parts.config(connector=config), weights="meta").mllm.connector
+    assert meta.config.hidden == 20, "a plan counts the saved one"
     other = config.model_copy(update={"kind": "mlp" if kind != "mlp" else "swiglu"})
-    with pytest.raises(ModelError, match=rf"of kind {kind}, and .*set model.connector.kind"):
-        build(parts.config(connector=other), 0)
+    for weights in ("real", "meta"):
+        with pytest.raises(ModelError, match=rf"of kind {kind}, and .*set model.connector.kind"):
+            build(parts.config(connector=other), 0, weights=weights)
 
 
 def test_a_folder_older_than_kinds_is_the_papers_connector(tmp_path: Path):

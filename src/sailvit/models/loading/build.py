@@ -23,12 +23,12 @@ from sailvit.models.loading.configs import (
     read_tower,
     stand_in_tokenizer,
 )
+from sailvit.models.loading.connectors import load_connector, new_connector
 from sailvit.models.loading.parts import (
     apply_image_config,
     hub_options,
     language_notes,
     layout_of,
-    load_connector,
     load_language,
     load_preprocessor,
     load_tower,
@@ -132,7 +132,7 @@ def _meta(config: ModelConfig) -> MetaModel:
     with torch.device("meta"):
         language = _language(config)
         _refuse_misfits("language", config.language, language)
-        connector = load_connector(_fresh(config), tower, language, seed=0)
+        connector = new_connector(config, tower, language, seed=0)
     tokenizer = find_tokenizer(config)
     placeholder_id = tokenizer.convert_tokens_to_ids(config.placeholder) if tokenizer else 0
     mllm = MLLM(tower, connector, language, placeholder_id, native=config.image.native)
@@ -153,17 +153,11 @@ def _random(config: ModelConfig, seed: int, packing: Packing, device: torch.devi
         language = _language(config).float()
         if len(tokenizer) > language.get_input_embeddings().num_embeddings:
             language.resize_token_embeddings(len(tokenizer), mean_resizing=False)
-        connector = load_connector(_fresh(config), tower, language, seed)
+        connector = new_connector(config, tower, language, seed)
         placeholder_id = tokenizer.convert_tokens_to_ids(config.placeholder)
         mllm = MLLM(tower, connector, language, placeholder_id, native=config.image.native)
     choose_way(mllm, packing)
     return ModelBundle(mllm, tokenizer, layout_of(mllm, config), preprocessor, config.day)
-
-
-def _fresh(config: ModelConfig) -> ModelConfig:
-    """The same model with a new connector, where a trained one's weights are not needed."""
-    fresh = config.connector.model_copy(update={"source": None})
-    return config.model_copy(update={"connector": fresh})
 
 
 def _language(config: ModelConfig) -> PreTrainedModel:

@@ -21,7 +21,6 @@ from transformers.image_processing_base import ImageProcessingMixin
 from sailvit.core.errors import ModelError
 from sailvit.core.layout import GridLimits, VisualLayout
 from sailvit.core.recipe import ImageConfig, ModelConfig, Part
-from sailvit.core.seeding import derive_seed
 from sailvit.models.guards.checkpoint_files import refuse_damaged, refuse_quantised
 from sailvit.models.guards.errors import ForeignErrors, Loading, short_reason
 from sailvit.models.guards.roles import refuse_language
@@ -30,7 +29,6 @@ from sailvit.models.languages.text_model import load_text_model, text_config, te
 from sailvit.models.loading.vision import VisionModel, find_vision
 from sailvit.models.loading.vision_weights import load_part, load_whole
 from sailvit.models.packing.attention import register_attention
-from sailvit.models.structure.connector import Connector, fresh_connector, read_connector
 from sailvit.models.structure.mllm import MLLM
 from sailvit.models.towers.layers import FeatureChoice
 from sailvit.models.towers.native_proof import prove_native
@@ -186,48 +184,6 @@ def load_tokenizer(source: str, options: dict[str, Any]) -> PreTrainedTokenizerB
     with loading:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(source, **options)
     return tokenizer
-
-
-def load_connector(
-    config: ModelConfig, tower: Tower, language: PreTrainedModel, seed: int
-) -> Connector:
-    """The connector of `config`: from its folder, or fresh weights drawn from the recipe's seed."""
-    merge = config.connector.merge
-    # In native resolution every grid is made to fit.
-    if tower.side % merge and not config.image.native:
-        fits = tower.patch * merge
-        raise ModelError(
-            f"the tower's grid of {tower.side} x {tower.side} patches cannot be merged {merge} x {merge};"
-            f" set model.image.size to a multiple of {fits} px ({tower.preprocessing.size // fits * fits} or"
-            f" {(tower.preprocessing.size // fits + 1) * fits}), or model.connector.merge to a divisor of {tower.side}"
-        )
-    width = language.get_input_embeddings().weight.shape[1]
-    kind = config.connector.kind
-    wanted = {"tower_width": tower.width, "language_width": width, "merge": merge}
-    if config.connector.source is not None:
-        source = resolve_source(config.connector.source)
-        with Loading("connector", source):
-            connector = read_connector(source)
-        found = {name: getattr(connector.config, name) for name in wanted}
-        if found != wanted:
-            raise ModelError(
-                f"the connector in {config.connector.source} has {found}; tower and language need {wanted}"
-            )
-        if connector.config.kind != kind:
-            raise ModelError(
-                f"the connector in {config.connector.source} is of kind {connector.config.kind},"
-                f" and the recipe says {kind}; set model.connector.kind: {connector.config.kind}"
-            )
-        if connector.config.column_major and config.image.native:
-            raise ModelError(
-                f"the connector in {config.connector.source} gives tokens column by column"
-                " (ps_version v1), which it learnt for square tiles; set model.image.mode to fixed"
-                " or tiled"
-            )
-        return connector
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive_seed(seed, "connector"))
-        return fresh_connector(kind, **wanted, hidden=config.connector.hidden or width)
 
 
 def load_preprocessor(source: str, options: dict[str, Any], image: ImageConfig) -> dict[str, Any]:

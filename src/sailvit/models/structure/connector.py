@@ -156,7 +156,7 @@ class NormMergeMlpConnector(Connector):
         return super().project(self.merge(patches.transpose(-1, -2).flatten(-2)))
 
 
-CONNECTORS: dict[ConnectorKind, type[Connector]] = {
+CONNECTORS: dict[str, type[Connector]] = {
     "merge_mlp": MergeMlpConnector,
     "mlp": MlpConnector,
     "swiglu": SwigluConnector,
@@ -181,19 +181,28 @@ def fresh_connector(
     return made(config)
 
 
+def read_config(folder: str | Path) -> MergeConnectorConfig:
+    """What a connector's folder says about it.
+
+    Raises:
+        ModelError: it is of a kind that this version does not have.
+    """
+    config: MergeConnectorConfig = MergeConnectorConfig.from_pretrained(folder)
+    if config.kind not in CONNECTORS:
+        raise ModelError(
+            f"the connector in {folder} is of kind {config.kind!r}; this version of sailvit has"
+            f" {', '.join(CONNECTORS)}: load it with the version that wrote it"
+        )
+    return config
+
+
 def read_connector(folder: str | Path) -> Connector:
     """The connector that was saved in a folder, in fp32.
 
     Raises:
         ModelError: it is of a kind that this version does not have.
     """
-    kind = MergeConnectorConfig.from_pretrained(folder).kind
-    if kind not in CONNECTORS:
-        raise ModelError(
-            f"the connector in {folder} is of kind {kind!r}; this version of sailvit has"
-            f" {', '.join(CONNECTORS)}: load it with the version that wrote it"
-        )
-    connector: Connector = CONNECTORS[kind].from_pretrained(
+    connector: Connector = CONNECTORS[read_config(folder).kind].from_pretrained(
         folder, dtype=torch.float32, use_safetensors=True
     )
     return connector

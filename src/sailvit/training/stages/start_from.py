@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from sailvit.core.errors import ModelError
 from sailvit.distributed.processes import as_one
 from sailvit.distributed.sharding import fill_all
-from sailvit.models.loading.parts import load_connector, load_language, load_tower
+from sailvit.models.loading.connectors import load_connector
+from sailvit.models.loading.parts import load_language, load_tower
 
 if TYPE_CHECKING:
     import torch
