@@ -273,7 +273,7 @@ def _fitted(values: dict[str, str], measured: _Measured, model: MetaModel) -> st
     told = f"{need(choice) / 2**30:,.1f} GiB by estimate"
     if free is not None:
         fits = "of" if need(choice) <= room else "does not fit; see parallel.mode=shard:"
-        told += f", {fits} {free / 2**30:,.1f} GiB free on this machine's {device.type}"
+        told += f", {fits} {free / 2**30:,.1f} GiB free on this {'GPU' if device.type == 'cuda' else 'machine'}"
     return _written(values, choice, measured, told)
 
 
@@ -305,7 +305,7 @@ def _written(values: dict[str, str], choice: _Choice, measured: _Measured, memor
     return TEXT.substitute(
         values,
         sequence=str(choice.sequence),
-        why_sequence=f"95 of 100 records have at most {measured.p95:,}, the mean {mean:,.0f}{ends}",
+        why_sequence=f"95 of 100 records have at most {measured.p95:,}; {mean:,.0f} on average{ends}",
         batch=str(choice.batch),
         why_batch=f"about {counted(round(per_step), 'sample')} of {measured.records:,}",
         micro=str(choice.micro),
