@@ -1,11 +1,11 @@
-"""`sailvit chat`: a dialogue with a model in the terminal."""
+"""`sailvit chat`: a dialogue with a model in the terminal, or in the browser."""
 
 from __future__ import annotations
 
 import sys
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -37,6 +37,8 @@ def chat(  # noqa: PLR0913, PLR0917 - the options of a command
         list[Path] | None,
         typer.Option(metavar="PATH", help="An image of the first question; may be repeated."),
     ] = None,
+    web: Annotated[bool, typer.Option("--web", help="Chat in the browser instead.")] = False,
+    port: Annotated[int, typer.Option(help="Port of the page, with --web.")] = 7860,
     stage: StageName = None,
     system: System = None,
     max_new_tokens: Longest = 256,
@@ -46,12 +48,23 @@ def chat(  # noqa: PLR0913, PLR0917 - the options of a command
     bf16: Bf16 = False,
     trust_remote_code: Remote = False,
 ) -> None:
-    """Talk with a trained model about images."""
+    """Talk with a trained model about images, here or with --web in the browser."""
+    if web:
+        from sailvit.inference.web.page import refuse_without_gradio
+
+        refuse_without_gradio()
     asked = loaded(model, stage, device, bf16=bf16, remote=trust_remote_code)
-    options = sampling(temperature, top_p)
+    given: dict[str, Any] = {"system": system, "max_new_tokens": max_new_tokens}
+    given["options"] = sampling(temperature, top_p)
+    if web:
+        from sailvit.inference.web.page import launch_options, make_page
+
+        typer.echo(f"http://127.0.0.1:{port}  (Ctrl-C ends it)")
+        make_page(asked, name=model.resolve().name, **given).launch(**launch_options(port))
+        return
     from sailvit.inference.dialogue import Dialogue
 
-    talk = Dialogue(asked, system=system, max_new_tokens=max_new_tokens, options=options)
+    talk = Dialogue(asked, **given)
     for path in image or ():
         _attach(talk, str(path))
     typer.echo(f"{model}: ask, or /help")

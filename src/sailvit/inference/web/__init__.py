@@ -1,0 +1,1 @@
+"""Chat in the browser, and a look at what a tower finds alike."""
