@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -135,3 +136,23 @@ def test_sizes_shrink_with_the_memory_that_is_free(
     recipe = load_recipe(out)
     assert recipe.sequence == {200: 1024, 40: 1024, 1: 64}[free]
     assert ("does not fit" in out.read_text()) is (free == 1)
+
+
+@pytest.mark.parametrize("positions", [512, 96])
+def test_packs_are_no_longer_than_the_positions_that_the_language_was_made_for(
+    positions: int, parts: Parts, data: Path, tmp_path: Path
+):
+    language = tmp_path / "language"
+    shutil.copytree(parts.language("llama"), language)
+    config = json.loads((language / "config.json").read_text())
+    (language / "config.json").write_text(
+        json.dumps({**config, "max_position_embeddings": positions})
+    )
+    out = tmp_path / "mine.yaml"
+    more = ("--language", str(language))
+    assert init(parts, data, out, "chat.json", more=more).exit_code == 0
+    recipe = load_recipe(out)
+    assert recipe.model.language == str(language)
+    assert recipe.sequence == positions
+    assert f"the language was made for {positions} positions" in out.read_text()
+    assert "positions" not in " ".join(plan(recipe).remarks)

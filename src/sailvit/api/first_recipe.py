@@ -22,7 +22,7 @@ from sailvit.core.records import Source
 from sailvit.data.sources import open_source
 from sailvit.data.sources.detect import detect
 from sailvit.distributed.processes import my_device
-from sailvit.models.languages.positions import table_length
+from sailvit.models.languages.positions import made_for, table_length
 from sailvit.models.loading.build import MetaModel, build
 from sailvit.preflight.memory import estimate_memory
 from sailvit.preflight.plan import plan
@@ -117,8 +117,9 @@ class _Measured:
     """Number of records in all sources."""
     sample: MeanSample
     """The mean sample of all sources together."""
-    end: int | None
-    """Most tokens that the language's position table allows; None: it allows `LONGEST`."""
+    positions: int | None
+    """Tokens that the language's position table allows, or that its config says it was made
+    for; None: neither ends before `LONGEST`."""
 
 
 def first_recipe(
@@ -242,17 +243,25 @@ def _measure(sources: dict[str, Source], model: MetaModel) -> _Measured:
         p95=round(max(tails)),
         records=sum(sizes.values()),
         sample=mixed_sample(samples, {name: float(size) for name, size in sizes.items()}),
-        end=table_length(model.mllm.language, LONGEST),
+        positions=_positions(model),
     )
+
+
+def _positions(model: MetaModel) -> int | None:
+    language = model.mllm.language
+    found = table_length(language, LONGEST) or made_for(language)
+    return found if found is not None and found < LONGEST else None
 
 
 def _fitted(values: dict[str, str], measured: _Measured, model: MetaModel) -> str:
     """The text with the largest pack and micro-batch that fit this machine's memory."""
     device = my_device()
     free = free_memory(device)
-    floor = _power(max(measured.p95, model.layout.tokens_per_tile))
+    # What lies behind the language's positions is cut: it could not be read, or was not learnt.
+    most = measured.positions or LONGEST
+    floor = min(_power(max(measured.p95, model.layout.tokens_per_tile)), most)
     # Four long records per pack let the packer choose; with one, packs end half empty.
-    sequence = max(min(_power(4 * measured.p95), PACK[1]), PACK[0], floor)
+    sequence = min(max(min(_power(4 * measured.p95), PACK[1]), PACK[0], floor), most)
     choice = _Choice(sequence, _batch(sequence, measured))
     precision = settled(_parsed(_written(values, choice, measured, "")), device).precision
 
@@ -301,7 +310,8 @@ def _need(recipe: Recipe, sample: MeanSample, model: MetaModel) -> float:
 def _written(values: dict[str, str], choice: _Choice, measured: _Measured, memory: str) -> str:
     mean = measured.sample.tokens
     per_step = choice.batch * choice.sequence / mean
-    ends = f", and the language's positions end at {measured.end:,}" if measured.end else ""
+    held = measured.positions is not None and choice.sequence >= measured.positions
+    ends = f"; the language was made for {measured.positions:,} positions" if held else ""
     return TEXT.substitute(
         values,
         sequence=str(choice.sequence),

@@ -43,7 +43,7 @@ def formats() -> None:
 
     for name, example in EXAMPLES.items():
         typer.echo(f"{name:14}{example}")
-    typer.echo("\nThese stand under `sources` in a recipe; docs/data.md lists their options.")
+    typer.echo("\nThese stand under `sources` in a recipe; docs/formats.md lists their options.")
 
 
 def towers() -> None:

@@ -46,6 +46,14 @@ def table_length(language: PreTrainedModel, wanted: int) -> int | None:
     return _end(language, wanted)
 
 
+def made_for(language: PreTrainedModel) -> int | None:
+    """The number of positions that the language was made for, if its config says so. Rotary
+    positions go on beyond it, but were never learnt there.
+    """
+    said = getattr(language.config.get_text_config(), "max_position_embeddings", None)
+    return said if isinstance(said, int) else None
+
+
 def _end(language: PreTrainedModel, beyond: int) -> int:
     """The greatest length from 2 to below `beyond` that can be read, by bisection."""
     known = 2
@@ -78,8 +86,8 @@ def _reads(language: PreTrainedModel, length: int) -> bool:
 
 def _said(language: PreTrainedModel) -> int | None:
     """The config's number of positions, if an embedding other than the tokens' has it too."""
-    said = getattr(language.config.get_text_config(), "max_position_embeddings", None)
-    if not isinstance(said, int):
+    said = made_for(language)
+    if said is None:
         return None
     tables = (
         module.num_embeddings

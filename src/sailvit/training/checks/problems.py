@@ -14,7 +14,7 @@ from sailvit.core.recipe import NOT_FOLDERS, Part, Recipe, Stage
 from sailvit.data.processing.text import TextEncoder
 from sailvit.models.experts import asks_for_balance
 from sailvit.models.guards.checkpoint_files import folder_problems
-from sailvit.models.languages.positions import table_length
+from sailvit.models.languages.positions import made_for, table_length
 from sailvit.models.loading.build import MetaModel
 from sailvit.training.objectives.base import objective_problems
 
@@ -123,7 +123,7 @@ def position_remarks(recipe: Recipe, language: Any) -> Iterator[str]:
             " samples longer than that stop the run before its first step"
         )
         return
-    longest = getattr(language.config.get_text_config(), "max_position_embeddings", None)
+    longest = made_for(language)
     if longest is not None and recipe.sequence > longest:
         yield (
             f"sequence {recipe.sequence} is more than the {longest} positions that the language was made for;"
@@ -149,7 +149,7 @@ def model_remarks(recipe: Recipe, model: MetaModel) -> Iterator[str]:
     yield from position_remarks(recipe, model.mllm.language)
     yield from balance_remarks(recipe, model.mllm.language.config)
     if model.tokenizer is not None and not model.tokenizer.chat_template:
-        yield "the language has no chat template; turns are written in the plain form that docs/data.md describes"
+        yield "the language has no chat template; turns are written in the plain form that docs/formats.md describes"
     if model.tokenizer is not None:
         with suppress(DataError):
             yield from TextEncoder(model.tokenizer, layout, model.day).remarks()
