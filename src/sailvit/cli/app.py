@@ -16,12 +16,14 @@ from sailvit.cli.chat import chat
 from sailvit.cli.convert import convert
 from sailvit.cli.data.app import data
 from sailvit.cli.demo import demo
+from sailvit.cli.evaluate import evaluate
 from sailvit.cli.export import export
 from sailvit.cli.init import init
 from sailvit.cli.parts import parts
 from sailvit.cli.plan import plan
 from sailvit.cli.recipe import formats, recipe, towers
 from sailvit.cli.report import report
+from sailvit.cli.score import score
 from sailvit.cli.serve import serve
 from sailvit.cli.train import train
 from sailvit.cli.watch import watch
@@ -42,6 +44,8 @@ app.command()(chat)
 app.command()(serve)
 app.command()(watch)
 app.command()(report)
+app.command()(evaluate)
+app.command()(score)
 app.command()(convert)
 app.command()(parts)
 app.command()(export)

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import ast
 import csv
 import re
-from base64 import b64decode
-from collections.abc import Iterable, Iterator
 from hashlib import blake2b
 from pathlib import Path
 from string import ascii_uppercase
-from typing import IO, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,20 +18,21 @@ from sailvit.core.records import IMAGE_MARK, Record, Turn
 from sailvit.data.rows.image_refs import image_path
 from sailvit.data.rows.keys import grounding_marks, refuse_keys, refuse_marks, unread_keys
 from sailvit.data.rows.row import RowOptions, read_options
+from sailvit.data.rows.tsv_table import (
+    REFERENCE,
+    Row,
+    cell_reader,
+    decoded_image,
+    holder_of,
+    listed,
+    table_rows,
+)
 
-_REFERENCE = 64
-"""A cell `image` of up to so many characters is the `index` of the row that holds the image;
-VLMEvalKit decides it so."""
-_LONGEST_CELL = 1 << 30
-"""Most characters of a cell; csv's own limit of 131072 is too low for a photograph."""
 _NUMBERED = re.compile(r"<image (\d)>")
 """MMMU's marks, which name the number of their image."""
 
 _READ = frozenset(("index", "question", "answer", "image", "image_path", *ascii_uppercase))
 """Columns that are read; with options, `hint` is too."""
-
-Row = dict[str, str]
-"""Cells by column."""
 
 
 class TsvOptions(RowOptions):
@@ -99,7 +97,7 @@ class TsvSource:
         with self._path.open("rb") as file:
             file.seek(at)
             try:
-                return dict(zip(self._columns, next(_reader(file), []), strict=True))
+                return dict(zip(self._columns, next(cell_reader(file), []), strict=True))
             except (csv.Error, ValueError) as error:
                 raise DataError(
                     f"{self._path} changed at byte {at} ({error}); restart the run to read it",
@@ -109,8 +107,8 @@ class TsvSource:
     def _pictures(self, row: Row, holder: Row) -> list[Path | bytes]:
         """The row's images: from base64 in the row that holds them, else from `image_path`."""
         if holder.get("image"):
-            return [_decoded(cell) for cell in _listed(holder["image"])]
-        return [image_path(self._images, name) for name in _listed(row.get("image_path", ""))]
+            return [decoded_image(cell) for cell in listed(holder["image"])]
+        return [image_path(self._images, name) for name in listed(row.get("image_path", ""))]
 
 
 def open_tsv(config: SourceConfig, folder: Path) -> TsvSource:
@@ -122,65 +120,6 @@ def open_tsv(config: SourceConfig, folder: Path) -> TsvSource:
     return TsvSource(path, folder / config.images if config.images else path.parent, options)
 
 
-def _reader(lines: Iterable[bytes]) -> Iterator[list[str]]:
-    """Rows of cells. csv keeps its limit per process, so it is set here, before every use."""
-    csv.field_size_limit(_LONGEST_CELL)
-    return csv.reader((line.decode() for line in lines), delimiter="\t")
-
-
-class _Lines:
-    """Lines of a file, counted, as cells may hold line breaks and each row's start must be
-    known.
-    """
-
-    def __init__(self, file: IO[bytes], digest: blake2b) -> None:
-        self._file = file
-        self._digest = digest
-        self.bytes = 0
-        self.count = 0
-
-    def __iter__(self) -> Iterator[bytes]:
-        for line in self._file:
-            self._digest.update(line)
-            self.bytes += len(line)
-            self.count += 1
-            yield line
-
-
-def _rows(path: Path, digest: blake2b) -> Iterator[tuple[int, int, Row]]:
-    """First byte, line and cells of every row; the whole file goes into the digest."""
-    with path.open("rb") as file:
-        lines = _Lines(file, digest)
-        try:
-            reader = _reader(lines)
-            columns = _checked_columns(next(reader, []), path)
-            at, line = lines.bytes, lines.count + 1
-            for cells in reader:
-                if cells and len(cells) != len(columns):
-                    raise DataError(
-                        f"{path} line {line} has {len(cells)} cells; expected {len(columns)},"
-                        " one per column: the file may be cut, fetch it again"
-                    )
-                if cells:
-                    yield at, line, dict(zip(columns, cells, strict=True))
-                at, line = lines.bytes, lines.count + 1
-        except (csv.Error, UnicodeDecodeError) as error:
-            raise DataError(
-                f"{path} line {lines.count} cannot be read ({error}); expected cells parted by"
-                " tabs, in UTF-8"
-            ) from error
-
-
-def _checked_columns(columns: list[str], path: Path) -> list[str]:
-    columns = [column.removeprefix("\ufeff") for column in columns]
-    if not {"index", "question"} <= set(columns):
-        raise DataError(
-            f"{path} has columns {', '.join(columns)[:200] or 'none'}; expected index, question,"
-            " answer, and image or image_path, parted by tabs"
-        )
-    return columns
-
-
 def _index(path: Path, options: TsvOptions, digest: blake2b) -> tuple[list[str], NDArray[np.int64]]:
     """The columns, and int64[rows, 3]: a row's first byte, its line, and the first byte of the
     row that holds its image.
@@ -188,7 +127,7 @@ def _index(path: Path, options: TsvOptions, digest: blake2b) -> tuple[list[str],
     columns: list[str] = []
     places: list[tuple[int, int, str]] = []
     holders: dict[str, int] = {}
-    for at, line, row in _rows(path, digest):
+    for at, line, row in table_rows(path, digest):
         columns, name, image = list(row), row["index"], row.get("image", "")
         if name in holders:
             raise DataError(
@@ -196,51 +135,20 @@ def _index(path: Path, options: TsvOptions, digest: blake2b) -> tuple[list[str],
             )
         # VLMEvalKit writes an image once; other rows about it hold that row's index in its
         # place.
-        holds = len(image) > _REFERENCE
+        holds = len(image) > REFERENCE
         holders[name] = at if holds else -1
         if image or row.get("image_path") or options.without_image == "keep":
             places.append((at, line, "" if holds else image))
     found = [
-        (at, line, at if not name else _holder(holders, name, f"{path} line {line}"))
+        (at, line, at if not name else holder_of(holders, name, f"{path} line {line}"))
         for at, line, name in places
     ]
     return columns, np.array(found, dtype=np.int64).reshape(-1, 3)
 
 
-def _holder(holders: dict[str, int], name: str, where: str) -> int:
-    """The first byte of the row `name`, which must hold an image."""
-    if holders.get(name, -1) < 0:
-        raise DataError(
-            f"{where}: image is {name!r}; expected base64, or the index of a row that holds an"
-            " image"
-        )
-    return holders[name]
-
-
-def _listed(cell: str) -> list[str]:
-    """The texts in a cell: none, one, or those of a Python list."""
-    if not (cell.startswith("[") and cell.endswith("]")):
-        return [cell] if cell else []
-    try:
-        # The tables write lists as Python does; literals alone are read, nothing is run.
-        found = ast.literal_eval(cell)
-    except (ValueError, SyntaxError, RecursionError, MemoryError):
-        return [cell]
-    return found if all(isinstance(item, str) for item in found) else [cell]
-
-
-def _decoded(cell: str) -> bytes:
-    try:
-        return b64decode("".join(cell.split()), validate=True)
-    except ValueError as error:
-        raise DataError(
-            f"image {cell[:20]!r}... is not base64 ({error}); fetch the table again", kind="base64"
-        ) from error
-
-
 def _answer(row: Row) -> str:
     """The answer, or the first of several."""
-    answer = next(iter(_listed(row.get("answer", "").strip())), "")
+    answer = next(iter(listed(row.get("answer", "").strip())), "")
     if not answer:
         raise DataError(
             "no `answer`; expected one to learn: use a split whose answers are public", kind="turns"

@@ -20,7 +20,7 @@ from sailvit.evaluation.scoring.graded import (
     mathvista_scores,
     mmvet_scores,
 )
-from sailvit.evaluation.scoring.judging import Inquiry, Judge, yes_no_prompt
+from sailvit.evaluation.scoring.judging import Estimate, Inquiry, Judge, yes_no_prompt
 from sailvit.evaluation.scoring.matching import NEWEST, Matcher
 from sailvit.evaluation.scoring.multiple_choice import Choice, choice_of
 from sailvit.evaluation.scoring.ocr import is_read, ocr_scores
@@ -93,6 +93,28 @@ def score_set(
             f"{len(answers)} answers for {len(rows)} questions; expected one each, and at least one"
         )
     return _SCORERS[kind](rows, answers, rules or Rules())
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a judge is asked."""
+
+    requests: int
+    """Questions it is asked about, each at least once."""
+    characters: int
+    """Length of those prompts."""
+
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(self.requests + other.requests, self.characters + other.characters)
+
+
+def judge_cost(
+    kind: Kind, rows: Sequence[Row], answers: Sequence[Cell], matcher: Matcher = NEWEST
+) -> Cost:
+    """What a judge would be asked about these answers."""
+    counting = Estimate()
+    score_set(kind, rows, answers, Rules(matcher, counting))
+    return Cost(len(counting.characters), sum(counting.characters.values()))
 
 
 def _counted(

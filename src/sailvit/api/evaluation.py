@@ -1,0 +1,250 @@
+"""Evaluation of saved models on suites of questions: predictions, files, scores, comparison."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sailvit.api.models import load_run
+from sailvit.core.errors import DataError, RunError, one_line
+from sailvit.core.ownership import others
+from sailvit.core.records import Record
+from sailvit.core.run import write_json
+from sailvit.distributed.processes import barrier, rank
+from sailvit.evaluation.comparison import Comparison, compare_models
+from sailvit.evaluation.scoring.cells import read_back
+from sailvit.evaluation.scoring.kinds import Cost, Rules, judge_cost, score_set
+from sailvit.evaluation.scoring.results import SetScore
+from sailvit.evaluation.scoring.rows import typed_rows
+from sailvit.evaluation.suites.average import Average, opencompass_average
+from sailvit.evaluation.suites.files import write_jsonl, write_xlsx
+from sailvit.evaluation.suites.planning import Plan, PlannedSet
+from sailvit.evaluation.suites.predictions import (
+    FAILED,
+    Prediction,
+    PredictionStore,
+    predict_set,
+)
+from sailvit.evaluation.suites.prompts import Style, changed, form_of
+from sailvit.inference.generation import Generation, Options, Prompt, read_options
+from sailvit.inference.model import RunModel
+from sailvit.inference.text_stream import text_of
+
+RESULTS = "results.json"
+"""Scores of all models in the folder of an evaluation, by which the folder is known."""
+
+
+@dataclass(frozen=True)
+class Asking:
+    """How models are asked."""
+
+    style: Style = "vlmevalkit"
+    """Style of the prompts."""
+    forms: Mapping[str, Mapping[str, str | bool]] = field(default_factory=dict)
+    """Changes to the prompts of single sets."""
+    longest: int = 256
+    """Most tokens of an answer."""
+    batch: int = 16
+    """Questions answered at the same time."""
+    limit: int | None = None
+    """Questions of each set; None: all."""
+    stage: str | None = None
+    """Stage of the runs; None: the last."""
+    device: str | None = None
+    """Device; None: the first GPU, else the CPU."""
+    bf16: bool = False
+    """Whether weights are kept in bf16."""
+
+
+@dataclass(frozen=True)
+class ModelScores:
+    """A model's scores."""
+
+    label: str
+    """Its name in tables and files."""
+    scores: Mapping[str, SetScore]
+    """Scores by set."""
+    failed: Mapping[str, int]
+    """Questions that could not be asked, by set."""
+    average: Average
+    """OpenCompass' average, or what is missing for it."""
+
+
+Seen = Callable[[str, int, int], None]
+"""Takes `model, set`, predictions that are there, and predictions of all."""
+
+
+def labels_of(models: Sequence[Path]) -> list[str]:
+    """Short names of models, each different: the last parts of their paths that tell them apart."""
+    for parts in range(1, 6):
+        labels = ["-".join(path.resolve().parts[-parts:]) for path in models]
+        if len(set(labels)) == len(models):
+            return labels
+    raise DataError("two of the models are the same; name each once")
+
+
+def refuse_foreign(out: Path) -> None:
+    """RunError for a folder that holds files and is no evaluation's."""
+    if out.is_dir() and not (out / RESULTS).is_file() and not list(out.glob("*/*.rank*.jsonl")):
+        found = others(out)
+        if found:
+            raise RunError(
+                f"{out} holds {', '.join(found[:5])}, which no evaluation wrote; give an empty or"
+                " a new folder with --out"
+            )
+
+
+def evaluate(
+    models: Sequence[Path],
+    plan: Plan,
+    out: Path,
+    rules: Rules,
+    asking: Asking,
+    *,
+    seen: Seen = lambda what, done, total: None,
+    costs: Callable[[Cost], None] = lambda cost: None,
+) -> list[ModelScores]:
+    """Scores of every model on the planned sets; `out` gets predictions, spreadsheets and
+    results.
+
+    What was predicted before for the same model, prompt and settings is not computed again.
+    `costs` is told what a judge will be asked, before it is.
+
+    Raises:
+        DataError: a table cannot be scored.
+        RunError: there is no model at a path, or `out` holds other files.
+    """
+    labels = labels_of(models)
+    answers: dict[str, dict[str, list[Prediction]]] = {}
+    for path, label in zip(models, labels, strict=True):
+        dtype = torch.bfloat16 if asking.bf16 else None
+        model = load_run(path, asking.stage, device=asking.device, dtype=dtype)
+        answers[label] = {
+            each.questions.name: _predictions(model, label, each, out, asking, seen=seen)
+            for each in plan.sets
+        }
+    made = []
+    if rank() == 0:
+        if rules.judge is not None:
+            costs(_cost(plan, answers, rules))
+        made = [_scored(label, plan, answers[label], out, rules) for label in labels]
+        write_json(out / RESULTS, results(made, rules))
+    barrier()
+    return made
+
+
+def comparison(models: Sequence[ModelScores]) -> list[Comparison]:
+    """Every model against the first."""
+    answers = {
+        each.label: {name: score.answers for name, score in each.scores.items() if score.answers}
+        for each in models
+    }
+    return compare_models(answers)
+
+
+def results(models: Sequence[ModelScores], rules: Rules) -> dict[str, Any]:
+    """The value of results.json."""
+    return {
+        "matcher": rules.matcher,
+        "judge": rules.judge.name if rules.judge else None,
+        "models": {
+            each.label: {
+                "sets": {
+                    name: {key: value for key, value in asdict(score).items() if key != "answers"}
+                    for name, score in each.scores.items()
+                },
+                "average": asdict(each.average),
+                "not asked": dict(each.failed),
+            }
+            for each in models
+        },
+        "comparison": [asdict(each) for each in comparison(models)] if len(models) > 1 else [],
+    }
+
+
+def _cost(
+    plan: Plan, answers: Mapping[str, Mapping[str, Sequence[Prediction]]], rules: Rules
+) -> Cost:
+    total = Cost(0, 0)
+    for predictions in answers.values():
+        for each in plan.sets:
+            texts = [prediction.text for prediction in predictions[each.questions.name]]
+            rows = typed_rows(each.table.rows[: len(texts)])
+            cells = read_back(texts, rules.matcher)
+            total += judge_cost(each.questions.kind, rows, cells, rules.matcher)
+    return total
+
+
+def _predictions(
+    model: RunModel, label: str, planned: PlannedSet, out: Path, asking: Asking, *, seen: Seen
+) -> list[Prediction]:
+    options = read_options(asking.longest, {})
+    name = planned.questions.name
+    form = changed(form_of(planned.questions.kind, asking.style), asking.forms.get(name, {}))
+    return predict_set(
+        planned.table,
+        form,
+        lambda records: _answers(model, records, options, asking.batch),
+        PredictionStore(out / label, name),
+        identity=f"{model.identity} {asking.longest}",
+        limit=asking.limit,
+        seen=lambda done, total: seen(f"{label}, {name}", done, total),
+    )
+
+
+def _answers(
+    model: RunModel, records: Sequence[Record], options: Options, batch: int
+) -> Iterator[tuple[int, Prediction]]:
+    """Answers as their batches are done; a record whose prompt or image cannot be made fails
+    alone.
+    """
+    generation = model.generation
+    prompts: list[tuple[int, Prompt]] = []
+    for number, record in enumerate(records):
+        try:
+            prompts.append((number, generation.prompt(record)))
+        except DataError as error:
+            yield number, Prediction(FAILED, one_line(error))
+    waiting = dict(enumerate(prompts))
+    try:
+        for place, (tokens,) in generation.tokens([p for _, p in prompts], options, batch=batch):
+            number, _ = waiting.pop(place)
+            yield number, Prediction(text_of(generation.tokenizer, tokens, generation.ends))
+    except DataError:
+        # An image of some prompt cannot be decoded: one at a time shows of which.
+        for number, prompt in waiting.values():
+            yield number, _alone(generation, prompt, options)
+
+
+def _alone(generation: Generation, prompt: Prompt, options: Options) -> Prediction:
+    try:
+        ((_, (tokens,)),) = generation.tokens([prompt], options, batch=1)
+    except DataError as error:
+        return Prediction(FAILED, one_line(error))
+    return Prediction(text_of(generation.tokenizer, tokens, generation.ends))
+
+
+def _scored(
+    label: str,
+    plan: Plan,
+    answers: Mapping[str, Sequence[Prediction]],
+    out: Path,
+    rules: Rules,
+) -> ModelScores:
+    scores, failed = {}, {}
+    for each in plan.sets:
+        name = each.questions.name
+        texts = [prediction.text for prediction in answers[name]]
+        rows = each.table.rows[: len(texts)]
+        write_jsonl(out / label / f"{label}_{name}.jsonl", rows, texts)
+        write_xlsx(out / label / f"{label}_{name}.xlsx", rows, texts)
+        cells = read_back(texts, rules.matcher)
+        scores[name] = score_set(each.questions.kind, typed_rows(rows), cells, rules)
+        failed[name] = sum(bool(prediction.error) for prediction in answers[name])
+    numbers = {name: score.score for name, score in scores.items()}
+    judge = rules.judge.name if rules.judge else None
+    return ModelScores(label, scores, failed, opencompass_average(numbers, rules.matcher, judge))

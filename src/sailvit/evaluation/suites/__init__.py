@@ -1,0 +1,1 @@
+"""Sets of questions: their tables, prompts, predictions and files."""

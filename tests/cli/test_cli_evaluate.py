@@ -1,0 +1,137 @@
+"""`sailvit evaluate` and `sailvit score` as a user runs them."""
+
+from __future__ import annotations
+
+import base64
+import json
+from pathlib import Path
+
+import pytest
+from chat_server import ChatServer
+from question_tables import choice_rows, image_cell, write_table
+from typer.testing import CliRunner, Result
+
+import sailvit
+from sailvit.cli.app import app
+from sailvit.core.errors import DataError, RunError, SailvitError
+from tiny_parts import Parts, save_model
+
+
+def run(*words: object, code: int = 0) -> Result:
+    made = CliRunner().invoke(app, [*map(str, words)], env={"COLUMNS": "80"})
+    if isinstance(made.exception, SailvitError):
+        raise made.exception
+    assert made.exit_code == code, made.output
+    return made
+
+
+@pytest.fixture(scope="module")
+def model(parts: Parts, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_model(parts.build(), tmp_path_factory.mktemp("saved"))
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    rows = choice_rows(3)
+    rows[1]["image"] = "!" * 80
+    folder = tmp_path / "data"
+    folder.mkdir()
+    write_table(folder / "MMStar.tsv", rows)
+    ask = [
+        {"index": str(n), "image": image_cell(n), "question": f"what {n}?", "answer": "red"}
+        for n in range(2)
+    ]
+    write_table(folder / "DocVQA_VAL.tsv", ask)
+    return folder
+
+
+def evaluate(model: Path, data: Path, *words: object) -> str:
+    out = data.parent / "out"
+    given = ("--data", data, "--out", out, "--max-new-tokens", 3)
+    return run("evaluate", model, *given, *words).output
+
+
+def files(data: Path, name: str) -> list[Path]:
+    return sorted((data.parent / "out").glob(f"*/*{name}"))
+
+
+def test_sets_are_scored_and_what_is_missing_is_named(model, data):
+    told = evaluate(model, data)
+    assert "POPE.tsv is missing; get it from https://" in told.replace("\n", "")
+    assert "MD5" in told
+    assert "1 questions could not be asked" in told
+    assert "no average: 8 of its sets have no score: MMBench_DEV_EN_V11" in told
+    assert "DEV (not TEST), no judge, matcher 2026-06" in told
+    made = [json.loads(line) for line in files(data, "DocVQA_VAL.jsonl")[0].open()]
+    text = "what 0?\nAnswer the question using a single word or phrase."
+    rows = choice_rows(1)
+    image = data.parent / "0.png"
+    image.write_bytes(base64.b64decode(rows[0]["image"]))
+    asked = sailvit.load_run(model).generate(image, text, max_new_tokens=3)
+    assert made[0]["prediction"] == asked
+
+
+def test_the_same_command_computes_nothing_again(model, data):
+    evaluate(model, data, "--set", "DocVQA_VAL")
+    (first,) = files(data, "DocVQA_VAL.rank0.jsonl")
+    before = first.read_bytes()
+    evaluate(model, data, "--set", "DocVQA_VAL")
+    assert first.read_bytes() == before
+    evaluate(model, data, "--set", "DocVQA_VAL", "--prompts", "bare")
+    assert len(first.read_bytes()) > len(before)
+
+
+def test_a_written_file_has_the_score_of_the_evaluation(model, data):
+    evaluate(model, data)
+    results = json.loads((data.parent / "out" / "results.json").read_text())
+    (sets,) = (each["sets"] for each in results["models"].values())
+    for name in ("MMStar", "DocVQA_VAL"):
+        for ending in ("xlsx", "jsonl"):
+            told = run("score", files(data, f"_{name}.{ending}")[0]).output
+            assert f"): {sets[name]['score']:.1f}; unparsed" in told
+
+
+def test_models_are_compared_in_words(model, data, parts, tmp_path):
+    other = save_model(parts.build(), tmp_path / "other")
+    told = evaluate(model, data, other, "--set", "DocVQA_VAL").replace("\n", " ")
+    assert "does not differ" in told
+    assert "after Holm" in told
+
+
+def test_judges_from_a_file_and_a_server(tmp_path):
+    file = tmp_path / "m_Mine.jsonl"
+    rows = [row | {"prediction": "who knows"} for row in choice_rows(2)]
+    for row in rows:
+        del row["image"]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert "): 0.0; unparsed 2 of 2; judge none" in run("score", file).output
+    canned = tmp_path / "judge.jsonl"
+    canned.write_text('{"index": 0, "reply": "A"}\n')
+    out = tmp_path / "scored.jsonl"
+    told = run("score", file, "--judge", canned, "--yes", "--out", out).output
+    assert "is asked about 2 answers" in told
+    assert "): 50.0; unparsed 1 of 2; judge judge.jsonl" in told
+    assert [json.loads(line)["way"] for line in out.open()] == ["judge", "none"]
+    with ChatServer(lambda body: "A") as server:
+        words = ("--judge", server.url, "--judge-model", "wise", "--yes")
+        told = run("score", file, *words).output
+        assert "): 100.0; unparsed 0 of 2; judge wise" in told
+        # Replies are kept: the same command asks nothing.
+        count = len(server.bodies)
+        assert run("score", file, *words).output == told
+        assert len(server.bodies) == count == 2
+
+
+def test_mistakes_are_sentences(model, data, tmp_path):
+    with pytest.raises(DataError, match="try --suite demo"):
+        run("evaluate", model, "--data", tmp_path / "nowhere", "--out", tmp_path / "o")
+    with pytest.raises(DataError, match="NAME=mcq"):
+        evaluate(model, data, "--kind", "mcq")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "novel.txt").write_text("x")
+    with pytest.raises(RunError, match=r"novel\.txt"):
+        run("evaluate", model, "--data", data, "--out", tmp_path / "full")
+    with pytest.raises(DataError, match="the same"):
+        evaluate(model, data, model)
+    with pytest.raises(DataError, match="--judge-model"):
+        run("score", data / "MMStar.tsv", "--judge", "http://localhost:1/v1")

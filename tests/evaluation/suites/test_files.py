@@ -1,0 +1,74 @@
+"""Files of predictions: written, read and scored as the kit's."""
+
+import pytest
+
+from sailvit.core.errors import DataError
+from sailvit.evaluation.scoring.kinds import Rules
+from sailvit.evaluation.suites.files import read_predictions, set_name, write_jsonl, write_xlsx
+from sailvit.evaluation.suites.scored import file_cost, score_file
+
+ROWS = [
+    {"index": "1", "question": "q", "answer": "['14']", "A": "1"},
+    {"index": "x", "question": "=q", "answer": "plain", "A": ""},
+]
+ANSWERS = ["None", "=1+1 \x01\r\n"]
+
+
+@pytest.mark.parametrize(("ending", "write"), [("xlsx", write_xlsx), ("jsonl", write_jsonl)])
+def test_what_is_written_is_read_back_as_the_kit_reads_it(tmp_path, ending, write):
+    path = tmp_path / f"model_Mine.{ending}"
+    write(path, ROWS, ANSWERS)
+    rows, answers = read_predictions(path)
+    assert [row["question"] for row in rows] == ["q", "=q"]
+    assert [row["index"] for row in rows] == ["1", "x"]
+    assert [str(answer) for answer in answers] == ["nan", "=1+1 _x0001__x000D_\n"]
+
+
+def test_tables_parted_by_tabs_are_read(tmp_path):
+    path = tmp_path / "model_Mine.tsv"
+    path.write_text("index\tquestion\tanswer\tprediction\n1\tq\tred\t007\n2\tq\tblue\t8\n")
+    rows, answers = read_predictions(path)
+    assert answers == [7, 8]
+    assert rows[1]["answer"] == "blue"
+
+
+def test_a_file_is_scored_by_the_set_in_its_name(tmp_path):
+    path = tmp_path / "my_model_DocVQA_VAL.jsonl"
+    write_jsonl(path, ROWS, ["14", "plane"])
+    scored = score_file(path, Rules())
+    assert (scored.questions.name, scored.questions.kind) == ("DocVQA_VAL", "anls")
+    assert scored.score.score == pytest.approx(80)
+    assert set_name(tmp_path / "a_MMBench_DEV_EN_V11.xlsx") == "MMBench_DEV_EN_V11"
+
+
+def test_answers_may_come_from_the_table_of_the_set(tmp_path):
+    path = tmp_path / "m_Mine.jsonl"
+    write_jsonl(path, [{"index": "x"}], ["plain"])
+    scored = score_file(path, Rules(), answers=ROWS, kind="exact")
+    assert scored.score.score == 100
+    write_jsonl(path, [{"index": "z"}], ["plain"])
+    with pytest.raises(DataError, match="'z'"):
+        score_file(path, Rules(), answers=ROWS)
+
+
+def test_what_a_judge_would_be_asked_is_counted(tmp_path):
+    path = tmp_path / "m_MMVet.jsonl"
+    rows = [{"index": str(n), "question": "q", "answer": "a", "category": "rec"} for n in range(3)]
+    write_jsonl(path, rows, ["x", "y", "z"])
+    cost = file_cost(path, Rules())
+    assert cost.requests == 3
+    assert cost.characters > 300
+    assert score_file(path, Rules()).score.score is None
+
+
+def test_files_without_predictions_are_refused(tmp_path):
+    path = tmp_path / "m_Mine.jsonl"
+    path.write_text('{"index": "1"}\n')
+    with pytest.raises(DataError, match="`prediction`"):
+        read_predictions(path)
+    with pytest.raises(DataError, match=r"\.xlsx, \.tsv"):
+        read_predictions(tmp_path / "a.csv")
+    path = tmp_path / "m_Mine.xlsx"
+    path.write_text("no workbook")
+    with pytest.raises(DataError, match="cannot be read"):
+        read_predictions(path)
