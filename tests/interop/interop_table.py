@@ -43,8 +43,10 @@ def rows(folder: Path) -> Iterator[tuple[str, ...]]:
         made = read_json(folder / name / "parts/connector/config.json")
         kind = f"{made['kind']}, merge {made['merge']}"
         vision, text = config["vision_config"], config["text_config"]
+        layers = read_json(folder / name / "parts/model.json")["feature_layer"]
+        tower = vision["model_type"] + (f", layers {layers}" if isinstance(layers, list) else "")
         layout = f"transformers {config['architectures'][0]}"
-        yield layout, "in", vision["model_type"], kind, text["model_type"], told(error)
+        yield layout, "in", tower, kind, text["model_type"], told(error)
 
 
 def told(error: float) -> str:

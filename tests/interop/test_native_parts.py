@@ -19,6 +19,7 @@ from transformers import (
     LlavaConfig,
     LlavaNextConfig,
     PreTrainedModel,
+    VipLlavaConfig,
 )
 from transformers.models.aya_vision.modeling_aya_vision import AyaVisionMultiModalProjector
 
@@ -73,6 +74,12 @@ CONFIGS = {
         vision_feature_layer=-1,
         vision_feature_select_strategy="full",
         image_token_id=image_id(),
+    ),
+    "llava-layers": lambda: LlavaConfig(
+        **halves("clip"), vision_feature_layer=[-2, 0, -1], image_token_id=image_id()
+    ),
+    "vipllava": lambda: VipLlavaConfig(
+        **halves("clip"), vision_feature_layer=[-1, -2, 1], image_token_index=image_id()
     ),
     "llava_next": lambda: LlavaNextConfig(
         **halves("clip"),
@@ -185,7 +192,7 @@ def selection(model: PreTrainedModel) -> dict[str, Any]:
     if model.config.model_type == "lfm2_vl":
         return {}
     names = ("vision_feature_layer", "vision_feature_select_strategy")
-    return {name: getattr(model.config, name) for name in names}
+    return {name: getattr(model.config, name) for name in names if hasattr(model.config, name)}
 
 
 def apart(found: torch.Tensor, expected: torch.Tensor) -> float:

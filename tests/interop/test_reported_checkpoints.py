@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from test_native_parts import loaded, write_native
+from test_native_parts import image_id, loaded, write_native
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from written_chat import write_chat
 
@@ -214,11 +214,63 @@ def test_a_connector_that_reads_the_class_token_is_refused(tmp_path: Path):
     assert "reads other tokens than the patches" in taken.refused["connector"]
 
 
-def test_several_feature_layers_refuse_the_connector(tmp_path: Path):
-    write_native(tmp_path / "model", "llava-clip")
+def test_layers_that_the_class_itself_cannot_read_refuse_the_connector(tmp_path: Path):
+    """InternVL's config allows a list of layers, and its class fails on one."""
+    write_native(tmp_path / "model", "internvl")
     set_config(tmp_path / "model", vision_feature_layer=[-2, -1])
     taken = take_parts(str(tmp_path / "model"), tmp_path / "parts")
-    assert "it reads several layers of the tower" in taken.refused["connector"]
+    assert list(taken.refused) == ["connector"]
+
+
+NAMINGS = {
+    "transformers 4.40": {"vision_tower.": "vision_tower.vision_model."},
+    "transformers 4.52": {
+        "vision_tower.": "model.vision_tower.vision_model.",
+        "multi_modal_projector.": "model.multi_modal_projector.",
+        "language_model.model.": "model.language_model.",
+        "language_model.lm_head.": "lm_head.",
+    },
+}
+"""How published files name the parts of LLaVA, by what this version of transformers writes."""
+
+
+@pytest.mark.parametrize("naming", NAMINGS)
+def test_names_of_other_versions_give_the_same_parts(tmp_path: Path, naming: str):
+    """LLaVA checkpoints changed their names with transformers 4.52 and again with 5."""
+    write_native(tmp_path / "model", "llava-clip")
+    take_parts(str(tmp_path / "model"), tmp_path / "parts")
+
+    def rename(state: State) -> None:
+        for name in list(state):
+            start = next((old for old in NAMINGS[naming] if name.startswith(old)), "")
+            new = NAMINGS[naming].get(start, "") + name.removeprefix(start)
+            state[new] = state.pop(name)
+        # Older versions also saved this buffer.
+        state[next(iter(NAMINGS[naming].values())) + "embeddings.position_ids"] = torch.arange(17)
+
+    change(tmp_path / "model", rename)
+    taken = take_parts(str(tmp_path / "model"), tmp_path / "again")
+    assert not taken.refused
+    assert [name.rpartition(".")[2] for name in taken.left_out] == ["position_ids"]
+    for part in ("tower", "connector", "language"):
+        expected, found = (
+            load_file(tmp_path / place / part / "model.safetensors") for place in ("parts", "again")
+        )
+        assert found.keys() == expected.keys()
+        assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
+
+
+def test_the_token_of_images_is_found_by_its_old_key(tmp_path: Path):
+    """llava-1.5 and aya-vision name its id image_token_index."""
+    write_native(tmp_path / "model", "llava-clip")
+    path = tmp_path / "model/config.json"
+    config = json.loads(path.read_text())
+    config.pop("image_token_id", None)
+    path.write_text(json.dumps({**config, "image_token_index": image_id()}))
+    take_parts(str(tmp_path / "model"), tmp_path / "parts")
+    made = json.loads((tmp_path / "parts/model.json").read_text())
+    assert made["placeholder"] == "<image>"
+    assert loaded(tmp_path / "parts").layout.placeholder_id == image_id()
 
 
 def test_the_chat_template_of_an_old_processor_is_found(tmp_path: Path):

@@ -1,16 +1,14 @@
-"""Multimodal checkpoints of transformers' own classes: LLaVA, InternVL, LFM2-VL, AyaVision,
-Mistral3.
+"""Multimodal checkpoints of transformers' own classes: LLaVA, LLaVA-NeXT, VipLLaVA, InternVL,
+LFM2-VL, AyaVision, Mistral3.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from transformers import AutoConfig, AutoModel, PretrainedConfig
+from transformers import AutoConfig
 
 from sailvit.core.errors import ModelError
 from sailvit.interop.reading.connectors import ConnectorFacts, plan_connector
@@ -18,11 +16,11 @@ from sailvit.interop.reading.files import read_optional
 from sailvit.interop.reading.gate import PROJECTOR, connector_problem
 from sailvit.interop.reading.languages import plan_language
 from sailvit.interop.reading.plans import ModelPlan, Planned, Refusal
+from sailvit.interop.reading.selection import Selection, select, tile_side
 from sailvit.interop.reading.stored import Names
 from sailvit.interop.reading.towers import plan_tower
 from sailvit.models.guards.errors import Loading
 from sailvit.models.languages.text_model import text_config
-from sailvit.models.towers.tower import Preprocessing, Tower
 
 _LINEAR = {"linear_1": "up", "linear_2": "down"}
 _WRAPS = {
@@ -54,18 +52,6 @@ _NOTES = {
 }
 
 
-@dataclass(frozen=True)
-class _Selection:
-    """Which of the tower's tokens the connector reads."""
-
-    layer: int
-    """`model.feature_layer` of a recipe."""
-    reason: str = ""
-    """Why it cannot be said; empty where it can."""
-    prefix: int = 0
-    """Tokens before the patches."""
-
-
 def is_native(config: dict[str, Any]) -> bool:
     """Whether a config.json is one of these classes."""
     return config.get("model_type") in _FACTS
@@ -86,7 +72,7 @@ def plan_native(given: dict[str, Any], names: Names, source: str, folder: Path) 
         config = AutoConfig.from_pretrained(folder)
     vision, kind = config.vision_config, str(given["model_type"])
     language = text_config(config, source)
-    selection = _selection(config, kind)
+    selection = select(config)
     said = [bool(getattr(each, "tie_word_embeddings", False)) for each in (config, language)]
     if kind == "aya_vision":
         language.logit_scale = 1.0
@@ -102,7 +88,7 @@ def plan_native(given: dict[str, Any], names: Names, source: str, folder: Path) 
     )
 
 
-def _connector(config: Any, names: Names, selection: _Selection, width: int) -> Planned:
+def _connector(config: Any, names: Names, selection: Selection, width: int) -> Planned:
     """The connector, compared with the class's own."""
     if selection.reason:
         return Refusal(selection.reason)
@@ -111,13 +97,16 @@ def _connector(config: Any, names: Names, selection: _Selection, width: int) -> 
         names,
         _prefix(names),
         _FACTS[kind](config),
-        tower_width=int(config.vision_config.hidden_size),
+        tower_width=len(selection.layers) * int(config.vision_config.hidden_size),
         language_width=width,
     )
     # LLaVA-NeXT puts tokens of its own between those of the connector, which is LLaVA's.
     if isinstance(made, Refusal) or kind == "llava_next":
         return made
-    problem = connector_problem(config, names, made, layer=selection.layer, prefix=selection.prefix)
+    try:
+        problem = connector_problem(config, names, made, selection)
+    except ModelError as error:
+        problem = str(error)
     return Refusal(problem) if problem else made
 
 
@@ -151,9 +140,16 @@ def _mistral(config: Any) -> ConnectorFacts:
     return ConnectorFacts("norm_merge_mlp", modules, config.spatial_merge_size, settings)
 
 
+def _vipllava(config: Any) -> ConnectorFacts:
+    modules = {"projector_layernorm": "norm", **_LINEAR}
+    settings = {"eps": config.projector_layernorm_eps, "activation": config.projector_hidden_act}
+    return ConnectorFacts("merge_mlp", modules, 1, settings)
+
+
 _FACTS: Mapping[str, Callable[[Any], ConnectorFacts]] = {
     "llava": _llava,
     "llava_next": _llava,
+    "vipllava": _vipllava,
     "internvl": _internvl,
     "lfm2_vl": _lfm2,
     "aya_vision": _aya,
@@ -166,56 +162,6 @@ def _prefix(names: Names) -> str:
     """What the connector's names begin with: older files have it without `model.`."""
     found = next((name for name in names if PROJECTOR in name), PROJECTOR)
     return found[: found.index(PROJECTOR)] + PROJECTOR
-
-
-def _selection(config: Any, kind: str) -> _Selection:
-    """The layer and the tokens that the connector reads, as our tower gives them."""
-    if kind == "lfm2_vl":
-        return _Selection(-1)
-    layer = config.vision_feature_layer
-    if kind == "mistral3":
-        return _Selection(_ours(layer, config, kind))
-    if not isinstance(layer, int):
-        return _Selection(-1, f"it reads several layers of the tower ({layer}), not one")
-    layer = _ours(layer, config, kind)
-    try:
-        prefix = _prefix_tokens(config.vision_config)
-    except ModelError as error:
-        return _Selection(layer, f"its tower does not run on tiles here: {error}")
-    dropped = getattr(config, "vision_feature_select_strategy", "full") == "default"
-    if dropped != (prefix == 1):
-        return _Selection(
-            layer,
-            f"vision_feature_select_strategy is {config.vision_feature_select_strategy!r}, and"
-            f" {config.vision_config.model_type} has {prefix} tokens before its patches, so it"
-            " reads other tokens than the patches",
-        )
-    return _Selection(layer, prefix=prefix)
-
-
-def _ours(layer: int, config: Any, kind: str) -> int:
-    """`model.feature_layer` for a layer of these classes: what most of them call -1 stands
-    before the final norm in most towers, and ours behind it.
-    """
-    blocks: int = config.vision_config.num_hidden_layers
-    return blocks if layer in (-1, blocks) and kind != "internvl" else layer
-
-
-def _prefix_tokens(vision: PretrainedConfig) -> int:
-    """Tokens before the patches of a tower, counted."""
-    size = _side(vision)
-    with torch.device("meta"):
-        model = AutoModel.from_config(vision)
-    return Tower(model, Preprocessing(size, (0.5,) * 3, (0.5,) * 3)).prefix
-
-
-def _side(vision: Any) -> int:
-    """Height and width of a tower's tiles, in pixels."""
-    size = getattr(vision, "image_size", None)
-    if size is None:
-        # SigLIP 2 knows its number of patches instead.
-        return int(round(vision.num_patches**0.5) * vision.patch_size)
-    return int(size[0] if isinstance(size, list | tuple) else size)
 
 
 def _image_processor(folder: Path) -> dict[str, Any]:
@@ -235,29 +181,27 @@ def _preprocessor(processor: Mapping[str, Any], vision: Any) -> dict[str, Any]:
             f" {' and no '.join(missing)}; expected the files of a whole model: download them"
         )
     return {
-        "size": _side(vision),
+        "size": tile_side(vision),
         **{name: processor[name] for name in ("image_mean", "image_std")},
     }
 
 
 def _settings(
-    config: Any, kind: str, processor: Mapping[str, Any], selection: _Selection, folder: Path
+    config: Any, kind: str, processor: Mapping[str, Any], selection: Selection, folder: Path
 ) -> dict[str, Any]:
     tiled = kind == "internvl" and processor.get("crop_to_patches", False)
     image: dict[str, Any] = {"max_tiles": processor.get("max_patches", 12) if tiled else 1}
     if kind in _WRAPS:
         image["wrap"] = list(_WRAPS[kind])
-    settings: dict[str, Any] = {"feature_layer": selection.layer, "image": image}
+    settings: dict[str, Any] = {**selection.settings, "image": image}
     token = _token(folder, config.image_token_id)
     return settings if token is None else {"placeholder": token, **settings}
 
 
 def _token(folder: Path, wanted: int) -> str | None:
-    """The token of an id, from the tokenizer's files."""
-    whole = read_optional(folder / "tokenizer.json")
-    added = {each["id"]: str(each["content"]) for each in whole.get("added_tokens", ())}
-    if wanted not in added:
-        vocabulary = whole.get("model", {}).get("vocab", {})
-        known = vocabulary if isinstance(vocabulary, dict) else {}
-        added |= {number: token for token, number in known.items() if number == wanted}
+    """The token of an id, from the tokenizer's files; only added tokens stand for images."""
+    whole = read_optional(folder / "tokenizer.json").get("added_tokens", ())
+    listed = read_optional(folder / "tokenizer_config.json").get("added_tokens_decoder", {})
+    added = {int(number): str(held["content"]) for number, held in listed.items()}
+    added |= {int(held["id"]): str(held["content"]) for held in whole}
     return added.get(wanted)

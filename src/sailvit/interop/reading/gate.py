@@ -4,6 +4,7 @@ connector that was planned.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from transformers import AutoModelForImageTextToText
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from sailvit.interop.reading.plans import PartPlan
+from sailvit.interop.reading.selection import RETURNED, Selection
 from sailvit.interop.reading.stored import Names
 from sailvit.models.guards.errors import ForeignErrors
 from sailvit.models.structure.connector import CONNECTORS, Connector
@@ -38,19 +40,23 @@ class _Features(nn.Module):
 
 
 @torch.no_grad()
-def connector_problem(config: Any, names: Names, plan: PartPlan, *, layer: int, prefix: int) -> str:
+def connector_problem(config: Any, names: Names, plan: PartPlan, selection: Selection) -> str:
     """What differs from the class that the checkpoint is of; empty where nothing does.
 
-    `layer` is the one that our connector reads, `prefix` the number of tokens before the
-    patches. The tower itself does not run.
+    The tower itself does not run: the class gets drawn states in its place, and our connector
+    those of them that `selection` names.
     """
     ours = _ours(plan)
-    side = _BLOCKS * ours.config.merge
+    side, prefix = _BLOCKS * ours.config.merge, selection.prefix
     generator = torch.Generator().manual_seed(0)
-    shape = (1, prefix + side**2, ours.config.tower_width)
+    shape = (1, prefix + side**2, ours.config.tower_width // len(selection.layers))
     blocks = int(config.vision_config.num_hidden_layers)
     *states, last = (torch.randn(shape, generator=generator) for _ in range(blocks + 2))
-    expected = ours((last if layer == -1 else states[layer])[:, prefix:])
+    if selection.norm is None and config.model_type != RETURNED:
+        # As in towers whose last state is what they return.
+        states[-1] = last
+    read = [_state(states, last, layer, selection) for layer in selection.layers]
+    expected = ours(torch.cat(read, dim=-1)[:, prefix:])
     patch = config.vision_config.patch_size
     patch = patch[0] if isinstance(patch, list | tuple) else patch
     with ForeignErrors(f"transformers' {config.model_type} cannot be compared with"):
@@ -69,6 +75,14 @@ def connector_problem(config: Any, names: Names, plan: PartPlan, *, layer: int, 
         f"transformers' class gives visual tokens {list(tokens.shape)} where ours gives"
         f" {list(expected[0].shape)}"
     )
+
+
+def _state(
+    states: Sequence[torch.Tensor], last: torch.Tensor, layer: int, selection: Selection
+) -> torch.Tensor:
+    """What our tower gives for a layer, of states that were drawn for the class."""
+    is_last = layer in (-1, len(states) - 1)
+    return last if is_last and selection.norm is None else states[layer]
 
 
 def _ours(plan: PartPlan) -> Connector:
@@ -101,4 +115,6 @@ def _inputs(config: Any, side: int, patch: int) -> dict[str, Any]:
     inputs["vision_feature_layer"] = config.vision_feature_layer
     if config.model_type == "mistral3":
         return {**inputs, "image_sizes": torch.tensor([[size, size]])}
+    if config.model_type == "vipllava":
+        return inputs
     return {**inputs, "vision_feature_select_strategy": config.vision_feature_select_strategy}
