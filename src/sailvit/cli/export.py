@@ -10,7 +10,10 @@ import typer
 
 def export(
     run: Annotated[Path, typer.Argument(help="Folder of a run, or of one of its stages.")],
-    to: Annotated[Literal["tower", "hf"], typer.Option(help="Layout; see docs/interop.md.")],
+    to: Annotated[
+        Literal["tower", "hf", "llava", "internvl", "aya_vision", "vip_llava"],
+        typer.Option(help="Layout; see docs/interop.md."),
+    ],
     out: Annotated[Path, typer.Option(help="New folder to write.")],
     stage: Annotated[
         str | None, typer.Option(help="Name of the stage; the last if left out.")

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -102,7 +101,6 @@ def pose(trained: Trained, watching: Watching, work: Path) -> None:
         "modules": dict(watching.modules),
         "longest": LONGEST,
         "batched": batched,
-        "layer": trained.bundle.mllm.tower.feature_layer,
         "interpolate": trained.interpolates,
         "cases": cases,
     }
@@ -130,7 +128,7 @@ def _features(trained: Trained, paths: Sequence[Path]) -> dict[str, torch.Tensor
     for number, path in enumerate(paths):
         tiles = tile_image(load_image(path), layout).to(trained.bundle.mllm.device)
         expected[f"image {number}.pixels"] = tower.inputs(tiles)["pixel_values"]
-        expected[f"image {number}.features"] = tower.tokens(tiles)
+        expected[f"image {number}.features"] = _last_state(trained, tiles)
     return expected
 
 
@@ -149,9 +147,8 @@ def _answers(
         expected[f"{each.name}.tokens"] = tokens[0]
         if len(tiles):
             expected[f"{each.name}.pixels"] = mllm.tower.normalised(tiles)
-            with _last_state(trained.tower) as seen:
-                expected[f"{each.name}.visual"] = mllm.visual(tiles)
-            expected[f"{each.name}.features"] = seen[-1]
+            expected[f"{each.name}.features"] = _last_state(trained, tiles)
+            expected[f"{each.name}.visual"] = mllm.visual(tiles)
         rows = mllm.embed(tokens[0], mllm.visual(tiles))[None]
         with model.generation.generating(tokens.shape[1]) as how:
             logits = mllm.language(inputs_embeds=rows, use_cache=False).logits[0]
@@ -161,12 +158,13 @@ def _answers(
     return expected, how.padded and how.cached
 
 
-@contextmanager
-def _last_state(tower: Any) -> Iterator[list[torch.Tensor]]:
-    """The last hidden states float[I, N, D] that the tower gives while the block runs."""
-    seen: list[torch.Tensor] = []
-    handle = tower.register_forward_hook(
-        lambda module, given, made: seen.append(made.last_hidden_state)
-    )
-    yield seen
-    handle.remove()
+def _last_state(trained: Trained, tiles: torch.Tensor) -> torch.Tensor:
+    """The last hidden states float[I, N, D] of the vision model for tiles uint8[I, C, H, W],
+    whichever of its states the connector reads.
+    """
+    tower = trained.bundle.mllm.tower
+    options = {"interpolate_pos_encoding": True} if trained.interpolates else {}
+    # One by one where the reloaded model does so; what is watched there is the last one.
+    seen = tiles[-1:] if tower.alone else tiles
+    state: torch.Tensor = trained.tower(**tower.inputs(seen), **options).last_hidden_state
+    return state

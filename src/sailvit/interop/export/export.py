@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -11,6 +12,7 @@ from sailvit.core.run import write_json
 from sailvit.interop.export.cases import Watching, pose
 from sailvit.interop.export.gate import Parity, Reload, compare, reload_fresh
 from sailvit.interop.export.hf import code_hashes, write_hf
+from sailvit.interop.export.native import NATIVES, write_native
 from sailvit.interop.export.tower import write_tower
 from sailvit.interop.export.trained import Trained, dtype_name
 from sailvit.interop.new_folder import new_folder
@@ -32,6 +34,10 @@ class Layout:
 LAYOUTS: Mapping[str, Layout] = {
     "tower": Layout(write_tower, "the vision tower alone, as transformers' own class"),
     "hf": Layout(write_hf, "the whole model, with small code of our own (any tower and language)"),
+    **{
+        name: Layout(partial(write_native, native, name), f"transformers' {native.cls}")
+        for name, native in NATIVES.items()
+    },
 }
 """By the name that `--to` takes."""
 

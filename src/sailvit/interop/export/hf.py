@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 from importlib.resources import files
 from pathlib import Path
@@ -10,16 +9,17 @@ from typing import Any
 
 from sailvit.core.errors import ModelError
 from sailvit.core.run import write_json
-from sailvit.inference.model import RunModel
 from sailvit.interop.export.card import Card, model_example, write_card
 from sailvit.interop.export.cases import Watching
 from sailvit.interop.export.chat_template import export_template
+from sailvit.interop.export.texts import write_texts
 from sailvit.interop.export.trained import (
     Trained,
     dtype_name,
     language_tensors,
     pieces,
     refuse_native,
+    refuse_normed,
     under,
 )
 from sailvit.interop.weights import write_weights
@@ -55,6 +55,7 @@ def write_hf(trained: Trained, folder: Path) -> Watching:
         ModelError: a part runs code of its own, or the language is no base model with a head.
     """
     refuse_native(trained, "hf")
+    refuse_normed(trained, "hf")
     _refuse_code(trained)
     language = language_tensors(trained.language)
     tensors = {
@@ -95,32 +96,6 @@ def code_hashes(folder: Path) -> dict[str, str]:
     }
 
 
-def write_texts(trained: Trained, folder: Path, template: str, **tokens: str) -> None:
-    """Write tokenizer, chat template and generation config.
-
-    `tokens` are special tokens that the layout's processor asks the tokenizer for by name.
-    """
-    tokenizer = copy.deepcopy(trained.bundle.tokenizer)
-    tokenizer.chat_template = template
-    tokenizer.padding_side = "left"
-    if tokens:
-        tokenizer.init_kwargs["extra_special_tokens"] = tokens
-    tokenizer.save_pretrained(folder)
-    generation(trained.model).save_pretrained(folder)
-
-
-def generation(model: RunModel) -> Any:
-    """The language's generation config with the tokens that end and pad answers."""
-    config = copy.deepcopy(model.bundle.mllm.language.generation_config)
-    ends, tokenizer = model.generation.ends, model.bundle.tokenizer
-    config.eos_token_id = ends or None
-    spare = (tokenizer.pad_token_id, tokenizer.eos_token_id, *ends, 0)
-    config.pad_token_id = next(token for token in spare if token is not None)
-    if getattr(config, "bos_token_id", None) is None:
-        config.bos_token_id = tokenizer.bos_token_id
-    return config
-
-
 def _template_of(trained: Trained) -> tuple[Any, Any, Any]:
     bundle = trained.bundle
     return bundle.tokenizer, bundle.layout, bundle.day
@@ -156,7 +131,9 @@ def _config(trained: Trained) -> dict[str, Any]:
             "size": size,
             "patch": tower.patch,
             "prefix": tower.prefix,
-            "feature_layer": tower.feature_layer,
+            "layers": list(tower.choice.layers),
+            "join": tower.choice.join,
+            "last_normed": tower.choice.norm is None,
             "inputs": "patches" if patched else "pixels",
             "interpolate": trained.interpolates,
             "one_by_one": tower.alone,

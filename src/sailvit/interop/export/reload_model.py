@@ -51,15 +51,8 @@ def _tower(export: Path, cases: dict[str, Any], expected: Found) -> Found:
         found[f"{name}.pixels"] = inputs["pixel_values"]
         _same_pixels(inputs, expected, name)
         options = {"interpolate_pos_encoding": True} if cases["interpolate"] else {}
-        options |= {} if cases["layer"] == -1 else {"output_hidden_states": True}
-        found[f"{name}.features"] = _last(model(**inputs, **options), cases["layer"])
+        found[f"{name}.features"] = model(**inputs, **options).last_hidden_state
     return found
-
-
-def _last(output: Any, layer: int) -> torch.Tensor:
-    """The tower's tokens of a layer; of the last one where only that is given."""
-    tokens: torch.Tensor = output.last_hidden_state if layer == -1 else output.hidden_states[layer]
-    return tokens
 
 
 def _model(export: Path, cases: dict[str, Any], expected: Found) -> Found:
@@ -166,7 +159,8 @@ def _watched(model: Any, modules: dict[str, str]) -> Iterator[Found]:
             """Keep the output."""
             del module, given
             tensor = made if isinstance(made, torch.Tensor) else made.last_hidden_state
-            seen[what] = tensor.detach().clone()
+            # AyaVision's connector keeps rows and columns apart.
+            seen[what] = (tensor.flatten(1, 2) if tensor.ndim == 4 else tensor).clone()
 
         return hook
 

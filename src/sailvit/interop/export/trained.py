@@ -73,6 +73,15 @@ def refuse_native(trained: Trained, layout: str) -> None:
         )
 
 
+def refuse_normed(trained: Trained, layout: str) -> None:
+    """ModelError where earlier states go through the tower's final norm."""
+    if trained.bundle.mllm.tower.choice.norm:
+        raise ModelError(
+            f"the connector reads states after the tower's final norm (feature_norm: true), which"
+            f" the layout {layout} cannot hold; train without feature_norm, or export the tower"
+        )
+
+
 def dtype_name(dtype: torch.dtype) -> str:
     """What config files call a type."""
     return str(dtype).removeprefix("torch.")

@@ -30,8 +30,10 @@ class SailvitConfig(PretrainedConfig):
             connector: `kind`, `tower_width`, `language_width`, `hidden`, `merge`,
                 `activation`, `bias` and `eps`.
             image: `size` and `patch` in pixels, `prefix` (tokens before the patches),
-                `feature_layer`, `inputs` (pixels or patches), `interpolate`, `one_by_one`,
-                `wrap` (tokens around an image, or None).
+                `layers` (states that the connector reads), `join` (concat or mean),
+                `last_normed` (whether the last state is taken after the final norm), `inputs`
+                (pixels or patches), `interpolate`, `one_by_one`, `wrap` (tokens around an
+                image, or None).
             image_token_id: id of the token that stands for one visual token.
             kwargs: what every config of transformers holds.
         """

@@ -149,7 +149,7 @@ class SailvitModel(SailvitPreTrainedModel):
         return int(self.config.image["size"]) // int(self.config.image["patch"])
 
     def _tokens(self, pixels: torch.Tensor, kwargs: Mapping[str, Any]) -> torch.Tensor:
-        """All tokens float[I, N, C] of the tower's chosen layer."""
+        """All tokens float[I, N, C] of the tower's chosen layers."""
         image, inputs = self.config.image, dict(kwargs)
         if image["interpolate"]:
             inputs["interpolate_pos_encoding"] = True
@@ -157,14 +157,19 @@ class SailvitModel(SailvitPreTrainedModel):
             inputs |= self._patched(pixels)
         else:
             inputs["pixel_values"] = pixels
-        layer = image["feature_layer"]
-        if layer == -1:
+        layers = image["layers"]
+        if layers == [-1] and image["last_normed"]:
             last: torch.Tensor = self.vision_tower(**inputs).last_hidden_state
             return last
-        chosen: torch.Tensor = self.vision_tower(
-            **{**inputs, "output_hidden_states": True}
-        ).hidden_states[layer]
-        return chosen
+        made = self.vision_tower(**{**inputs, "output_hidden_states": True})
+        ends = {-1, len(made.hidden_states) - 1} if image["last_normed"] else set()
+        states = [
+            made.last_hidden_state if layer in ends else made.hidden_states[layer]
+            for layer in layers
+        ]
+        if image["join"] == "mean":
+            return torch.stack(states).mean(dim=0)
+        return torch.cat(states, dim=-1)
 
     def _patched(self, pixels: torch.Tensor) -> dict[str, Any]:
         """Inputs of towers that take flattened patches instead of pixels."""

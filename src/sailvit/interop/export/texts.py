@@ -1,0 +1,41 @@
+"""Tokenizer, chat template and generation config of an export."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+from sailvit.core.run import read_json, write_json
+from sailvit.inference.model import RunModel
+from sailvit.interop.export.trained import Trained
+
+
+def write_texts(trained: Trained, folder: Path, template: str, **tokens: str) -> None:
+    """Write tokenizer, chat template and generation config.
+
+    `tokens` are special tokens that the layout's processor asks the tokenizer for by name.
+    """
+    tokenizer = copy.deepcopy(trained.bundle.tokenizer)
+    tokenizer.chat_template = template
+    # Answers begin where a row ends; the attribute alone is not saved.
+    tokenizer.padding_side = tokenizer.init_kwargs["padding_side"] = "left"
+    tokenizer.save_pretrained(folder)
+    if tokens:
+        config = read_json(folder / "tokenizer_config.json")
+        write_json(
+            folder / "tokenizer_config.json", {**config, "model_specific_special_tokens": tokens}
+        )
+    generation(trained.model).save_pretrained(folder)
+
+
+def generation(model: RunModel) -> Any:
+    """The language's generation config with the tokens that end and pad answers."""
+    config = copy.deepcopy(model.bundle.mllm.language.generation_config)
+    ends, tokenizer = model.generation.ends, model.bundle.tokenizer
+    config.eos_token_id = ends or None
+    spare = (tokenizer.pad_token_id, tokenizer.eos_token_id, *ends, 0)
+    config.pad_token_id = next(token for token in spare if token is not None)
+    if getattr(config, "bos_token_id", None) is None:
+        config.bos_token_id = tokenizer.bos_token_id
+    return config
