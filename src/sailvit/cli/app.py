@@ -34,6 +34,7 @@ from sailvit.core.version import __version__
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 """Errors of a disk that is full, full for this user, or read-only: a traceback does not help."""
 
+# No completion: its two options would stand in the help before ours.
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.command()(demo)
 app.command()(init)

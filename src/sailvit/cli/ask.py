@@ -60,6 +60,7 @@ def ask(  # noqa: PLR0913, PLR0917 - the options of a command
     _refuse_mixed(question, image or [], beside, system)
     asked = loaded(model, stage, device, bf16=bf16, remote=trust_remote_code)
     options = sampling(temperature, top_p)
+    # Both or neither is given here; the type checker is told so by `or`.
     if questions is None or out is None:
         given = {"system": system, "max_new_tokens": max_new_tokens, **options}
         typer.echo(asked.generate(image or [], question or "", **given))
@@ -126,6 +127,7 @@ def _tell(done: Asked, out: Path) -> None:
     typer.echo(f"{counted(done.answered, 'question')} answered{known}: {out}")
     for place, why in done.errors[:_SHOWN]:
         typer.echo(f"  {place}: {why}", err=True)
+    # On the other stream, so that a script reads the answers' line alone.
     if done.errors:
         typer.echo(
             f"{counted(len(done.errors), 'question')} could not be asked; all are listed in"

@@ -49,6 +49,7 @@ def chat(  # noqa: PLR0913, PLR0917 - the options of a command
     trust_remote_code: Remote = False,
 ) -> None:
     """Talk with a trained model about images, here or with --web in the browser."""
+    # Before the weights are loaded, which takes longer than to find an extra missing.
     if web:
         from sailvit.inference.web.page import refuse_without_gradio
 
@@ -76,6 +77,7 @@ def chat(  # noqa: PLR0913, PLR0917 - the options of a command
 def _line() -> str | None:
     """The next line; None at the end of input."""
     try:
+        # No prompt where questions are piped in: nobody waits for it.
         return input("> " if sys.stdin.isatty() else "")
     except (EOFError, KeyboardInterrupt):
         typer.echo()
@@ -118,6 +120,7 @@ def _show(talk: Dialogue, question: str) -> None:
     from sailvit.inference.dialogue import printable
 
     try:
+        # Closed, also by Ctrl-C, as the dialogue keeps what was said until then as the answer.
         with closing(talk.ask(question)) as pieces:
             for piece in pieces:
                 typer.echo(printable(piece), nl=False)

@@ -66,6 +66,7 @@ def fitting(facts: Sequence[str], width: int) -> str:
     """As many facts as fit into `width` columns, in order of importance; always the first."""
     line = ""
     for fact in facts:
+        # The first fact always stands, even if the terminal is narrower: it is clipped there.
         longer = f"{line}  {fact}" if line else fact
         if line and len(longer) > width:
             break

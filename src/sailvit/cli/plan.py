@@ -51,10 +51,12 @@ def plan(
     from sailvit.recipes.loader import load_recipe
 
     loaded = load_recipe(recipe, overrides or ())
+    # A peak that is given is another device's, whose fastest precision cannot be measured here.
     if tflops is None:
         loaded = _for_this_device(loaded)
     made = make_plan(loaded)
     console = Console()
+    # Problems first: with some of them there are no tables at all.
     _complain(console, made)
     if made.parameters:
         speeds = _measured(console, loaded, made, mfu) if measure else {}
@@ -117,6 +119,7 @@ def _times(
     """Seconds that each stage takes on `devices` such devices; None where none was measured."""
     if not speeds:
         return None
+    # N devices count as N times as fast: what they lose to communication is not known here.
     return {s.name: s.seconds(speeds[s.name].flops_per_s * devices) for s in made.stages}
 
 

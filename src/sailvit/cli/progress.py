@@ -174,6 +174,7 @@ def opening(recipe: Recipe, folder: Path) -> str:
     processes = f"{world()} x {where}" if world() > 1 else where
     model = recipe.model
     connector = model.connector.source or f"{model.connector.kind}, merge {model.connector.merge}"
+    # A path may hold brackets, which rich would read as markup.
     return (
         f"writes to {escape(str(folder))}, trains on {escape(processes)}\n"
         f"loads tower {escape(model.tower)}, connector {escape(connector)},"

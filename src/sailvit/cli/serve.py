@@ -45,6 +45,7 @@ def serve(  # noqa: PLR0913, PLR0917 - the options of a command
     trust_remote_code: Remote = False,
 ) -> None:
     """Serve a trained model by OpenAI's chat API, to this machine unless --host says more."""
+    # All that can be refused is refused before the weights are loaded.
     make_app, run = _server()
     from sailvit.inference.serving.limits import Limits
 
@@ -62,11 +63,14 @@ def serve(  # noqa: PLR0913, PLR0917 - the options of a command
     key = _key(key_variable)
     asked = loaded(model, stage, device, bf16=bf16, remote=trust_remote_code)
     called = name or model.resolve().name
+    # A server for this machine alone refuses other host names: a page in the browser could have
+    # its own name resolved to this address.
     local = host in ("127.0.0.1", "::1", "localhost")
     app = make_app(asked, called, limits, key=key, local=local)
     typer.echo(f"{called} at http://{host}:{port}/v1")
     if not local and key is None:
         typer.echo("anybody who reaches this address can ask; --key-variable sets a key", err=True)
+    # Without a limit uvicorn waits for every open answer when it is told to stop.
     run(app, host=host, port=port, log_level="warning", timeout_graceful_shutdown=5)
 
 

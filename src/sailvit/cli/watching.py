@@ -57,6 +57,7 @@ def picture(run: RunSoFar, width: int, height: int | None = None) -> RenderableT
     drawn = _picture(run, width, 0)
     # Rendered to count rows, as names and tables fold in ways that nobody foresees.
     for level in range(1, _LEVELS):
+        # Every level is a whole drawing, but there are five at most, and one update a second.
         if height is None or len(Console(width=width).render_lines(drawn, pad=False)) <= height:
             break
         drawn = _picture(run, width, level)
@@ -118,6 +119,7 @@ def _state(run: RunSoFar) -> str:
     if run.quiet is None:
         return "[dim]no step yet[/dim]"
     stage = run.stage
+    # A run of long steps is not silent after two minutes: it has ten times its last step.
     longest = 10 * max(stage.last["seconds"], STALE / 10) if stage else STALE
     if run.quiet > longest:
         return f"[yellow]silent for {duration(run.quiet)}: saving, or stuck[/yellow]"
@@ -311,5 +313,6 @@ def _columns(stage: StageSoFar | None) -> list[tuple[str, list[float]]]:
 
 
 def _recent(values: Sequence[float]) -> float:
+    # Skipped steps have losses that are not finite, and one would take the mean with it.
     last = [value for value in values[-RECENT:] if math.isfinite(value)]
     return sum(last) / len(last) if last else math.nan

@@ -81,10 +81,12 @@ def _claim_world(out: Path) -> None:
 def _replace(old: Path, new: Path) -> None:
     """Put a copy of `new` in the place of `old`, which goes when the copy is whole."""
     draft, gone = old.with_name(f"{old.name}.part"), old.with_name(f"{old.name}.old")
+    # A call that was killed in between leaves one of these behind.
     for path in (draft, gone):
         shutil.rmtree(path, ignore_errors=True)
     shutil.copytree(new, draft)
     if old.exists():
         old.rename(gone)
+    # Two renames: at no time is there half a checkpoint under the name that is read.
     draft.rename(old)
     shutil.rmtree(gone, ignore_errors=True)

@@ -89,6 +89,7 @@ def write(portion: Portion) -> int:
                 if len(record.images) == 1
                 else f"{position:09d}-{index}.{kind}"
             )
+            # Need not be whole: a portion without its rows is written again, with images.
             path.write_bytes(data)
             names.append(path.relative_to(portion.out).as_posix())
         lines.append(json.dumps(llava_row(record, names), ensure_ascii=False) + "\n")

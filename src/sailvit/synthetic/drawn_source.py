@@ -36,6 +36,7 @@ class DrawnSource(ABC):
         # The shares belong to the seed: two sources of one seed, a training and an evaluation
         # mixture, say, must not show the same records in the same order.
         self._stream = derive_seed(seed, *stream, *map(str, sorted(shares.items())))
+        # Sorted: the order in which a recipe lists the kinds must not change the records.
         self._names = sorted(shares)
         self._limits = list(accumulate(shares[name] for name in self._names))
 
@@ -47,6 +48,7 @@ class DrawnSource(ABC):
         """The record at `position`; its pixels are not drawn yet."""
         if not 0 <= position < self._size:
             raise IndexError(f"position {position} of {self._size} {self.noun}")
+        # A generator per record, so that any worker may draw any record, in any order.
         rng = numpy_generator(self._stream, position)
         threshold = rng.random() * self._limits[-1]
         kind = self._names[int(np.searchsorted(self._limits, threshold, side="right"))]

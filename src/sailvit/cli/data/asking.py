@@ -85,6 +85,7 @@ class Choice:
         from sailvit.dataprep.annotate.local import LocalModel
         from sailvit.dataprep.annotate.wire import EndpointConfig
 
+        # One model and no other: replies of two would lie under the same name.
         if self.mllm is not None and self.url is None:
             answer, identity = load_answerer(self.mllm, self.stage, self.longest)
             return LocalModel(answer, identity, cache=cache, batch=self.concurrency)
@@ -160,6 +161,8 @@ def load_answerer(
     quiet_libraries()
     found = find_stage(run, stage)
     bundle = load_bundle(found.saved)
+    # Unknown options are taken, so that the error names the command and not an option.
+    # A run that is trained anew in the same folder is another model: its manifest tells.
     manifest = hashlib.blake2b(found.run.manifest.read_bytes(), digest_size=8).hexdigest()
     identity = f"{run.resolve()} {found.name} {manifest} {longest}"
     return lambda records: answer(bundle, records, batch=len(records), longest=longest), identity

@@ -41,6 +41,7 @@ def curate(
     from sailvit.dataprep.curate.curating import curate as choose
     from sailvit.dataprep.curate.selections import refuse_foreign_selection, write_selection
 
+    # Before the records are read, as the folder is written after all of them.
     refuse_foreign_selection(out)
     console = Console()
     curation = read_filters(filters)
@@ -98,6 +99,7 @@ def _show(console: Console, report: Mapping[str, Any]) -> None:
     console.print(accounts_table(report))
     for account in report["filters"]:
         for example in account["examples"][:_EXAMPLES]:
+            # A record that cannot be read has no id.
             which = example["id"] if "id" in example else example["position"]
             found = f"{account['filter']}: {which} ({example['found']})"
             console.print(f"  {escape(found[:160])}", highlight=False, style="dim")

@@ -90,6 +90,7 @@ def judge(  # noqa: PLR0913, PLR0917 - the options of a command
 
 def _check_out(path: str, out: Path, *, overwrite: bool) -> None:
     refuse_same(path, out)
+    # The keys of this command's lines: only a file of such lines is its own to replace.
     lines = dict.fromkeys(("source", "position", "id", "question"))
     refuse_foreign_file(out, lines, overwrite=overwrite)
 

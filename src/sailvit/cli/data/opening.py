@@ -76,6 +76,7 @@ def day_of(recipe: Recipe, path: str | Path) -> date:
     from sailvit.training.output.manifest import run_day
 
     folder = RunFolder(Path(path).parent)
+    # Only a run's own recipe: another one in the same folder knows nothing of its day.
     inside = folder.recipe == Path(path) and folder.manifest.is_file()
     return run_day(folder, recipe) if inside else recipe.model.day
 

@@ -89,6 +89,7 @@ def prepare(  # noqa: PLR0913, PLR0917 - the options of a command
         if not manifest.samples
         else f"more than {percent(max_bad, 2)} of the records are bad"
     )
+    # By the share alone one bad record of twenty would fail.
     if not manifest.samples or manifest.bad > max(
         ALLOWED, max_bad * (manifest.samples + manifest.bad)
     ):

@@ -87,5 +87,6 @@ def _check_out(path: str, out: Path, *, overwrite: bool) -> None:
     refuse_same(path, out)
     rows = {"id": None, "conversations": None, "kind": "qa"}
     refuse_foreign_file(out, rows, overwrite=overwrite)
+    # The list of refused replies is written from the start too, so it must be ours as well.
     refused = dict.fromkeys(("position", "id", "raw", "error"))
     refuse_foreign_file(out.with_name(f"{out.stem}-bad.jsonl"), refused, overwrite=overwrite)

@@ -39,6 +39,7 @@ def quarantine(
             " runs/demo"
         )
     records = read_quarantine(RunFolder(run))
+    # As text and not through rich, which would wrap and colour the lines.
     if as_json:
         for record in records:
             typer.echo(json.dumps(asdict(record), ensure_ascii=False))
@@ -68,6 +69,7 @@ def counts(records: Iterable[QuarantinedRecord]) -> dict[tuple[str, str], tuple[
     found: dict[tuple[str, str], dict[tuple[object, ...], int]] = {}
     for bad in records:
         times[bad.source, bad.kind] += bad.count
+        # By what they are: a record has a line for every time that it was met, in any epoch.
         found.setdefault((bad.source, bad.kind), {})[bad.what] = bad.count
     return {key: (sum(found[key].values()), met) for key, met in times.most_common()}
 

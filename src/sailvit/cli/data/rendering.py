@@ -48,6 +48,7 @@ def write_drawn(
             progress.advance(bar, records)
 
         rows = render(source, out, name, workers=workers, report=count)
+    # The first report counts what an earlier call had drawn.
     seconds, new = time.monotonic() - begin, sum(drawn[1:])
     speed = (
         f" ({new} drawn now, {1000 * seconds / new:.0f} ms each)" if new else " (all were there)"

@@ -70,6 +70,7 @@ def view(  # noqa: PLR0913, PLR0917 - the options of a command
         loader_config = _of_data(loaded, sources)
         title = f"read as by recipe {loaded.name}"
     if seed is not None:
+        # Without a seed it is the recipe's, so that the page shows what training reads first.
         loader_config = replace(loader_config, seed=seed)
     values = {
         "title": title,

@@ -43,6 +43,7 @@ def loaded(
     """The model, ready for questions."""
     from sailvit.models.loading.quiet import quiet_libraries
 
+    # Before they are imported, as it sets an environment variable that tokenizers reads.
     quiet_libraries()
     import torch
 
@@ -56,4 +57,5 @@ def sampling(temperature: float, top_p: float) -> dict[str, Any]:
     """Options of generation for a temperature; none for 0, which is greedy."""
     if temperature == 0:
         return {}
+    # top_k 0, as transformers otherwise draws from the 50 likeliest tokens, whatever top_p is.
     return {"do_sample": True, "temperature": temperature, "top_p": top_p, "top_k": 0}

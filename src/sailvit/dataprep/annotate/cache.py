@@ -21,6 +21,7 @@ class ReplyCache:
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
+        # SQLite's own check of threads is off below; this lock lets one at a time in.
         self._lock = threading.Lock()
         try:
             # No isolation level: every INSERT is a transaction of its own and on disk at once.

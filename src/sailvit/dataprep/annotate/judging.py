@@ -114,5 +114,6 @@ def _digit(text: str) -> int | None:
 
 
 def _yes_or_no(text: str) -> int | None:
+    # A set: "yes, yes" is one answer, "yes or no" is none.
     words = {word for word in re.findall(r"[a-z]+", text.lower()) if word in ("yes", "no")}
     return {"yes": 1, "no": 0}[words.pop()] if len(words) == 1 else None

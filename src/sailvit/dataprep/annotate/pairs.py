@@ -31,6 +31,7 @@ MOST = 20
 
 
 def _no_mark(text: str) -> str:
+    # The mark would ask for an image that the row does not have.
     if IMAGE_MARK in text:
         raise ValueError(f"holds {IMAGE_MARK}")
     return text

@@ -102,6 +102,7 @@ class NgramCounts:
             "distinct": round(self._sample.kinds),
             "distinct_share": self._sample.kinds / total,
             "entropy": self._entropy(),
+            # The sketch may count too high, and no share is more than all.
             "top10_share": min(1.0, sum(heavy[:10]) / total),
             "top100_share": min(1.0, sum(heavy) / total),
             "top": [

@@ -87,6 +87,7 @@ class Repeats:
         """For every hash that is near to an earlier one: its number, and the earlier record."""
         near: dict[tuple[int, int], set[tuple[int, int]]] = defaultdict(set)
         for index, (high, low) in enumerate(_masks(self._distance)):
+            # One mask after the other, so that the disk holds the buckets of one alone.
             buckets = ExternalBuckets(_CLASS, self._folder / f"bands{index}", most=self._most)
             number = 0
             for _, firsts, _ in self._classes():
@@ -103,6 +104,7 @@ class Repeats:
                     near[after].add(before)
             buckets.clear()
         leaders: dict[int, int] = {}
+        # By position: whether an earlier record leads is known before its copies are looked at.
         for position, number in sorted(near):
             earlier = [
                 place

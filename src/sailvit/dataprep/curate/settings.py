@@ -109,6 +109,7 @@ def _build(entry: Any) -> Filter:
             f"unknown filter {name!r}; did you mean {near}? known are {', '.join(FILTERS)}"
         )
     try:
+        # `- duplicate:` without settings is None in YAML.
         return FILTERS[name].model_validate(settings or {})
     except ValidationError as error:
         first = error.errors()[0]

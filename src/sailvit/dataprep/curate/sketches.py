@@ -28,6 +28,7 @@ class CountMin:
     def __init__(self, width: int = 1 << 20) -> None:
         if width & (width - 1):
             raise ValueError(f"found width {width}; expected a power of two")
+        # 32 bits, half the memory of 64, hold the counts of four billion texts.
         self._counts = np.zeros((_DEPTH, width), dtype=np.uint32)
 
     @property
@@ -51,6 +52,7 @@ class CountMin:
 
     def _columns(self, hashes: Hashes) -> list[Hashes]:
         mask = np.uint64(self._counts.shape[1] - 1)
+        # Hashed anew for each row, so that two that share a column seldom share another.
         return [rehash(hashes ^ np.uint64(row << 32)) & mask for row in range(_DEPTH)]
 
 
@@ -74,6 +76,7 @@ class KindSample:
     def add(self, hashes: Hashes, counts: Counts) -> None:
         """Count hashes uint64[n], int64[n] times each."""
         if len(self.hashes) == self._most:
+            # Larger ones cannot be among the smallest any more.
             low = hashes <= self.hashes[-1]
             hashes, counts = hashes[low], counts[low]
         kinds, places = np.unique(np.concatenate([self.hashes, hashes]), return_inverse=True)

@@ -93,6 +93,7 @@ class ScoreStep:
 
     def _judge(self, views: Sequence[RecordView]) -> Iterator[tuple[int, Drop]]:
         images = [pixels for view in views for pixels in view.pixels]
+        # Each image is scored with the whole text: nothing says which sentence is about which.
         texts = [view.answers for view in views for _ in view.pixels]
         scores = list(self.scorer(images, texts)) if images else []
         for view in views:

@@ -57,6 +57,7 @@ class Entries:
         """
         sizes = [image_size(image) for image in record.images]
         count_unread(self.unread, record.unread)
+        # An entry has room for one size: that of the largest image.
         width, height = max(sizes, key=lambda size: size[0] * size[1], default=(0, 0))
         facts = {"width": width, "height": height, "images": len(sizes)}
         if self._processor is not None:

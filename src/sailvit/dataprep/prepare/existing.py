@@ -78,6 +78,7 @@ class ParquetShard:
     def __init__(self, path: Path, options: RecordOptions, images: Path | None) -> None:
         self._source = ParquetSource([path], images, ParquetOptions(**options.model_dump()))
         self.faults = self._source.faults
+        # Rows are read in order, so one group in memory is enough.
         self._groups = RowGroups(1)
         self._path = path
         self._folder = images or path.parent

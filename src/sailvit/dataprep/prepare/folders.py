@@ -36,6 +36,7 @@ def counted_by(processor: Processor) -> dict[str, Any]:
         "tokenizer_values": {
             "name": Path(tokenizer.name_or_path).name,
             "vocabulary": len(tokenizer),
+            # A date that the template does not write changes no count.
             **({"model.chat_date": processor.day.isoformat()} if dated else {}),
         },
         "layout_values": asdict(processor.layout),

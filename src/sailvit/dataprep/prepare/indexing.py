@@ -150,6 +150,7 @@ def _marks(
 ) -> Iterator[ShardMark]:
     """Marks of all shards, in order: known ones, and others as they are written."""
     for done, name in enumerate(names, start=1):
+        # Both follow the order of `names`, so the next one that is written is this one.
         yield known.get(name) or next(written).mark
         if progress is not None:
             progress(done, len(names))

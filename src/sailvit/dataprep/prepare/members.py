@@ -77,4 +77,5 @@ def _image_file(image: ImageLike) -> File:
 def _member(name: str, content: bytes) -> bytes:
     info = tarfile.TarInfo(name)
     info.size = len(content)
+    # PAX also holds files above 8 GiB and names beyond ASCII.
     return info.tobuf(tarfile.PAX_FORMAT) + content + bytes(-len(content) % tarfile.BLOCKSIZE)

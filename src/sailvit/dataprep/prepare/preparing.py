@@ -138,6 +138,7 @@ class ShardWriter:
         if len(self.sources) > 1:
             record = replace(record, id=f"{shard.source}/{record.id}")
         files = sample_files(record)
+        # All but the last, the JSON. What is written is measured, as its kind may have changed.
         held: tuple[ImageLike, ...] = tuple(file.content for file in files[:-1])
         facts = entries.facts(replace(record, images=held))
         if self.decode:
@@ -251,9 +252,11 @@ def _mean_bytes(source: Source) -> int:
     ):
         try:
             files = sample_files(source[position])
+        # Listed when it is written: here only a size is estimated.
         except UNUSABLE:
             continue
         sizes.append(sum(len(file.content) for file in files))
+    # Never 0, as it divides.
     return 1 + sum(sizes) // max(1, len(sizes))
 
 
@@ -266,6 +269,7 @@ def _identity(
     """Hash of everything that the output depends on."""
     content = [(name, source.fingerprint) for name, source in sources.items()]
     basis = None if processor is None else cost_basis(processor)
+    # The shards and not the sizes asked for, which matter by the shards that they give.
     return digest([VERSION, content, shards, config.decode, basis])
 
 
@@ -296,6 +300,7 @@ def _begin(out: Path, identity: str) -> None:
         raise DataError(
             f"{out} cannot be used ({error.strerror}); expected a folder or none"
         ) from error
+    # A call that was killed before its first note leaves the empty folder of notes.
     if set(found) - {UNFINISHED}:
         raise DataError(
             f"{out} holds {found[0]} and more; expected an empty folder, or none: choose another"

@@ -92,6 +92,7 @@ def _fits(old: Manifest, config: IndexConfig, counted: dict[str, Any] | None) ->
     """Whether an index was made with the same settings and counts as are wanted now."""
     settings = config.settings(old)
     same = all(getattr(old, field) == settings[field] for field in ("format", "images", "options"))
+    # Nothing is counted now, so counts by any recipe may stay.
     if counted is None:
         return same
     measured = old.measured

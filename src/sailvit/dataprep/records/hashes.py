@@ -15,6 +15,7 @@ BITS = 128
 Hash = tuple[int, int]
 """High and low half of a hash."""
 
+# The weights of ITU-R BT.601, as in Pillow's grey.
 _LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 _FLAT = 0.5
 """Least standard deviation of cells, in grey levels: below it there is nothing to compare. A
@@ -51,7 +52,11 @@ def picture_hash(pixels: NDArray[np.uint8]) -> Hash | None:
 
 def _cells(grey: torch.Tensor, width: int, height: int) -> NDArray[np.float32]:
     cells: NDArray[np.float32] = interpolate(
-        grey, (height, width), mode="bilinear", antialias=True
+        # Antialiased: else the few pixels under the middle of each cell would decide.
+        grey,
+        (height, width),
+        mode="bilinear",
+        antialias=True,
     )[0, 0].numpy()
     return cells
 

@@ -106,4 +106,5 @@ def _stored(image: ImageLike) -> bytes:
                 kind="missing file",
             ) from error
     pixels = image if isinstance(image, np.ndarray) else image.pixels()
+    # With the shape, as a wide and a high picture may have the same bytes.
     return str(pixels.shape).encode() + pixels.tobytes()

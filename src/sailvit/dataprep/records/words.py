@@ -34,6 +34,7 @@ def ngrams(text: list[str], n: int) -> Hashes:
     ids = np.array([_hash(word) for word in text], dtype=np.uint64)
     found = np.zeros(count, dtype=np.uint64)
     for place in range(n):
+        # Mixed after each word, so that the order of the words counts.
         found = rehash(found + ids[place : place + count])
     return found
 

@@ -53,6 +53,7 @@ class Histogram:
     def _place(self, value: float) -> int:
         if self._whole:
             return min(int(value), _MOST)
+        # The bin of zero lies below all others: -1000 would be the bin of 1e-19.
         return math.floor(_PER_OCTAVE * math.log2(value)) if value > 0 else -_MOST
 
     def _edges(self, place: int) -> tuple[float, float]:

@@ -135,6 +135,7 @@ def _counted(tally: Tally, source: Joined) -> dict[str, Any]:
 
 def _copies(repeats: Rows, source: Joined) -> dict[str, Any]:
     """The number of copies, and examples, each with the record of which it is a copy."""
+    # A record with several copied images has a row for each, and is one example.
     _, where = np.unique(repeats["position"], return_index=True)
     examples = [
         {"copy": _where(int(row["position"]), source), "of": _where(int(row["first"]), source)}

@@ -37,6 +37,7 @@ def label_axis(
     places = range(len(table.labels))
     if axis == "y":
         axes.set_yticks(places, table.labels)
+        # matplotlib counts upwards, and a list of labels is read from the top.
         axes.invert_yaxis()
         return
     widest = max(map(style.text_width, table.labels)) + style.type

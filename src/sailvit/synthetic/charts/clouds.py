@@ -100,6 +100,7 @@ def _places(
         across = rng.uniform(0, 1)
         up = rng.uniform(0, 1) if slope == 0 else 0.5 + slope * (across - 0.5) + rng.normal(0, 0.12)
         place = (
+            # Never on the frame, which would cut a mark in half.
             round(1 + across * (sides[0] - 2)),
             round(1 + float(np.clip(up, 0, 1)) * (sides[1] - 2)),
         )

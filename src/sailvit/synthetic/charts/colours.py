@@ -46,4 +46,5 @@ def some_colours(rng: np.random.Generator, count: int) -> Colours:
         chosen = mpl.colormaps[_MAPS[rng.integers(len(_MAPS))]]
         return Colours(tuple(to_hex(chosen(index)) for index in range(count)))
     ramp = mpl.colormaps[_RAMPS[rng.integers(len(_RAMPS))]]
+    # Without the ends of the ramp, which are close to the colour of paper or of ink.
     return Colours(tuple(to_hex(ramp(place)) for place in np.linspace(0.25, 0.8, count)))

@@ -28,6 +28,7 @@ def draw_bars(axes: Axes, table: Table, style: Style) -> None:
     slot = style.thickness / len(table.series)
     places = np.arange(len(table.labels)) - (len(table.series) - 1) / 2 * slot
     draw = axes.barh if flat else axes.bar
+    # Before the numbers, which extend the axis that this sets.
     value_axis(axes, table, style, "x" if flat else "y")
     for index, (name, values) in enumerate(zip(table.series, table.values, strict=True)):
         bars = draw(
@@ -194,6 +195,7 @@ def draw_boxes(axes: Axes, table: Table, style: Style) -> None:
     keys = dict(zip(QUARTILES, ("whislo", "q1", "med", "q3", "whishi"), strict=True))
     columns = zip(*table.values, strict=True)
     stats = [dict(zip(keys.values(), column, strict=True)) for column in columns]
+    # From the five numbers themselves: `boxplot` would compute its own from samples.
     axes.bxp(
         stats,
         positions=range(len(stats)),

@@ -47,6 +47,7 @@ def some_questions(rng: np.random.Generator, table: Table, count: int) -> list[C
     """Up to `count` questions of different forms."""
     forms = FORMS if table.kind != "box" else _BOX_FORMS
     found: list[ChartQuestion] = []
+    # Tried in random order, as most tables have no answer to some of the forms.
     for index in rng.permutation(len(forms)).tolist():
         name, ask = list(forms.items())[index]
         if len(found) < count and (asked := ask(table, rng)) is not None:
@@ -110,6 +111,7 @@ def _rank(table: Table, rng: np.random.Generator) -> tuple[str, str] | None:
     row, _ = _pick(table, rng)
     values, rank = table.values[row], int(rng.integers(1, 3))
     ordered = sorted(values, reverse=True)
+    # Equal values around the asked rank would leave two answers.
     if len(values) <= rank or len(set(ordered[: rank + 2])) < len(ordered[: rank + 2]):
         return None
     text = f"For which {table.across.noun} is {of_series(table, row)} {_PLACES[rank - 1]} highest?"
@@ -163,6 +165,7 @@ def _sum(table: Table, rng: np.random.Generator) -> tuple[str, str] | None:
 
 
 def _mean(table: Table, rng: np.random.Generator) -> tuple[str, str] | None:
+    # The mean of a pie is 100 / n, and that of a histogram is not the mean of its data.
     if table.kind in ("pie", "histogram"):
         return None
     row, _ = _pick(table, rng)
@@ -216,6 +219,7 @@ def _colour(table: Table, rng: np.random.Generator) -> tuple[str, str] | None:
 def _trend(table: Table, rng: np.random.Generator) -> tuple[str, str] | None:
     row, _ = _pick(table, rng)
     first, last = table.values[row][0], table.values[row][-1]
+    # Ends that differ by less than a grid line are too close to be told apart by eye.
     if not table.across.ordered or table.kind == "histogram" or abs(last - first) < table.step:
         return None
     text = f"Is {of_series(table, row)} higher or lower {table.across.at} {table.labels[-1]} than"
@@ -246,6 +250,7 @@ def _box_value(table: Table, rng: np.random.Generator) -> tuple[str, str]:
     row, column = _pick(table, rng)
     name = f"the {QUARTILES[row]} of the {table.quantity.name}"
     name += f" {table.across.at} {table.labels[column]}"
+    # Said, as most programs end whiskers at 1.5 times the interquartile range.
     text = f"What is {name}{unit(table)}? The whiskers reach the minimum and the maximum."
     return text, table.text(table.values[row][column])
 

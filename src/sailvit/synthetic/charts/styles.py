@@ -74,6 +74,7 @@ class Style:
             "grid.color": "#a3a9b4",
             "grid.linewidth": 0.7,
             "patch.linewidth": 0.8,
+            # A dollar sign in a text would begin a formula.
             "text.parse_math": False,
         }
 

@@ -34,6 +34,7 @@ _LABELS = {
     "box": (2, 6),
 }
 _SERIES = {"grouped": (2, 4), "stacked": (2, 4), "line": (1, 4), "area": (1, 3), "heatmap": (3, 6)}
+# Share of charts with printed numbers; pies and heat maps have no axis to read them off.
 _PRINTED = {
     "bar": 0.4,
     "horizontal": 0.4,
@@ -117,6 +118,7 @@ def draw_table(rng: np.random.Generator, kind: TableKind) -> Table:
         step, top = _scale(rng, quantity)
         series = QUARTILES if kind == "box" else series
         values = _values(rng, kind, (len(series), len(labels)), _levels(step, top, printed=printed))
+    # Nothing is compared then, so no question may name a series.
     if len(series) == 1 or kind == "box":
         group = None
     return Table(
@@ -179,6 +181,7 @@ def _values(
     elif kind == "line":
         rows = levels[_apart(_walks(rng, shape, len(levels)), len(levels))]
     else:
+        # Different values where there are enough: equal ones leave questions open.
         few = len(levels) < shape[1]
         least = levels[levels >= _LEAST_SHARE * levels[-1]]
         rows = np.array(

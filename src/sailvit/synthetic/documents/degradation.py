@@ -125,6 +125,7 @@ def _textured(pixels: np.ndarray, degradation: Degradation) -> np.ndarray:
     height, width = pixels.shape[:2]
     rng = numpy_generator(degradation.seed, "grain")
     fine = rng.standard_normal((height, width), dtype=np.float32)
+    # Coarse grain is drawn small and enlarged: spots of the paper, at a fraction of the draws.
     spots = Image.fromarray(
         rng.standard_normal((height // 24 + 2, width // 24 + 2), dtype=np.float32)
     )

@@ -97,6 +97,7 @@ def table(rng: np.random.Generator, writer: Writer, face: str) -> Page:
     make = {"Code": writer.code, "Amount": writer.amount}
     # So small that about ten characters of the widest font fit into a column.
     sheet.size = min(sheet.size, sheet.column // len(heads) // 7)
+    # Columns of equal width, whatever they hold, as tables in print have.
     lefts = [index * sheet.column // len(heads) for index in range(len(heads))]
     sheet.rule()
     sheet.cells(heads, lefts)
@@ -104,6 +105,7 @@ def table(rng: np.random.Generator, writer: Writer, face: str) -> Page:
     fields, names = [("What is the title of the page?", title)], list[str]()
     while sheet.fits() and len(names) < 14:
         name = writer.company()
+        # A row is asked for by its name, so no two rows may share one.
         if name in names:
             continue
         names.append(name)
@@ -127,8 +129,10 @@ def receipt(rng: np.random.Generator, writer: Writer, face: str) -> Page:
     sheet.put(f"Date: {date}")
     sheet.put(f"Receipt: {number}")
     sheet.rule()
+    # Three lines are left for the total and the rule above it.
     free = (sheet.height - sheet.margin - sheet.y) // sheet.step() - 3
     goods = writer.goods(int(rng.integers(2, max(3, min(free, 12)) + 1)))
+    # In cents: a sum of floats could differ from the printed total in its last digit.
     prices = [int(cents) for cents in rng.integers(40, 3000, len(goods))]
     for item, cents in zip(goods, prices, strict=True):
         _priced(sheet, item, price(cents))

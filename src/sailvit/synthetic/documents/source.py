@@ -76,6 +76,7 @@ class DocumentsSource(DrawnSource):
         """A page with its transcription, or with questions about parts of it."""
         face = self._faces[int(rng.integers(len(self._faces)))]
         page = LAYOUTS[kind](rng, Writer(rng, self._lines), face)
+        # The smallest type of a page is lost first, so it limits the blur of all.
         smallest = min(span.size for span in page.spans)
         degradation = some_degradation(rng, smallest, worn=bool(rng.random() < self.options.worn))
         asked = _some(
@@ -90,6 +91,7 @@ class DocumentsSource(DrawnSource):
     @property
     def determined_by(self) -> list[Any]:
         """The options, the names of the fonts, and the text."""
+        # Of fonts the names and of the text its lines: paths differ between machines.
         values = self.options.model_dump(exclude={"fonts", "text"})
         return [values, [Path(face).name for face in self._faces], self._lines]
 
@@ -130,6 +132,7 @@ def _read_lines(path: Path) -> tuple[str, ...]:
         raise DataError(
             f"{path} cannot be read as UTF-8 text ({error}); expected lines of plain text"
         ) from error
+    # A mark in the text would ask for a second image.
     lines = tuple(
         " ".join(line.split()) for line in text.replace(IMAGE_MARK, "").splitlines() if line.strip()
     )

@@ -17,6 +17,7 @@ def is_correct(task: str, prediction: str, answer: str) -> bool:
     """Whether `prediction` is the answer to a question of `task`; the phrases of a caption may
     stand in any order.
     """
+    # A caption lists things, and no order of them is the right one.
     if TASKS[task.removeprefix(READ)].kind == "caption":
         return _phrases(prediction) == _phrases(answer)
     return normalise(prediction) == normalise(answer)

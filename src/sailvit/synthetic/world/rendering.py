@@ -47,6 +47,7 @@ def draw(scene: Scene, rng: np.random.Generator) -> np.ndarray:
     """uint8[64, 64, 3]: the picture of `scene`. `rng` decides only the brightness of the
     background, small tints, and shifts by up to two pixels.
     """
+    # In float32: soft edges mix colours, which are rounded once, at the end.
     canvas = np.full((SIDE, SIDE, 3), rng.integers(226, 250), dtype=np.float32)
     if isinstance(scene, Objects | Crowd):
         _draw_things(canvas, scene, rng)
@@ -92,6 +93,7 @@ def _draw_writing(canvas: np.ndarray, scene: Writing, rng: np.random.Generator) 
 
 def _draw_chart(canvas: np.ndarray, scene: Chart, rng: np.random.Generator) -> None:
     for level in range(1, BAR_LEVELS + 1):
+        # A line for each height, as no number is printed that could be read instead.
         canvas[_BASELINE - _LEVEL * level] -= 30
     canvas[_BASELINE:] = 90
     start = (SIDE - _BAR_SLOT * len(scene.bars)) // 2 + (_BAR_SLOT - _BAR_WIDTH) // 2

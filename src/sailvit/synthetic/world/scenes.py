@@ -183,7 +183,9 @@ def pick_some(rng: np.random.Generator, choices: Sequence[T], count: int) -> lis
 def draw_objects(rng: np.random.Generator) -> Objects:
     """Random objects."""
     count = int(rng.integers(2, 4))
+    # In reading order, so that a scene has a single description.
     cells = sorted(pick_some(rng, range(len(CELLS)), count))
+    # All different, as questions name a thing by colour and shape.
     names = pick_some(rng, range(len(COLOURS) * len(SHAPES)), count)
     sizes = rng.integers(len(SIZES), size=count).tolist()
     things = (
@@ -218,6 +220,7 @@ def draw_chart(rng: np.random.Generator) -> Chart:
     """A random chart."""
     count = int(rng.integers(3, 5))
     colours = pick_some(rng, COLOURS, count)
+    # All different, so that one bar is the tallest and one the shortest.
     heights = pick_some(rng, range(1, BAR_LEVELS + 1), count)
     return Chart(tuple(zip(colours, heights, strict=True)))
 

@@ -102,6 +102,7 @@ def _record(name: str, task: Task, split: Split, rng: np.random.Generator) -> Re
 
 
 def _scene(task: Task, split: Split, rng: np.random.Generator) -> Scene:
+    # Drawn anew until the split is right: eight draws on average for the held-out one.
     while True:
         scene = pick(rng, task.scenes)(rng)
         # The few sums of two digits are facts to know, not scenes to generalise to: both splits

@@ -125,9 +125,11 @@ def _height(scene: Chart, rng: np.random.Generator) -> tuple[str, str]:
 
 
 def _sum(scene: Sum, rng: np.random.Generator) -> tuple[str, str]:
+    # Digit by digit, as the vocabulary has no word for 12.
     return "how much is it ?", " ".join(str(scene.result))
 
 
+# Axis of the 2x2 grid (0 across, 1 down), and the way along it.
 _SIDES = {"left of": (0, -1), "right of": (0, 1), "above": (1, -1), "below": (1, 1)}
 
 

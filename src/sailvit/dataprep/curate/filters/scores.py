@@ -22,6 +22,7 @@ class ScoreTable:
     """
 
     def __init__(self, path: Path, source: str | None) -> None:
+        # Not lists, in which a number and its pointer take 32 bytes and more.
         keys, scores = array("Q"), array("f")
         self._by_id: bool | None = None
         for number, line in enumerate(_lines(path), 1):
@@ -52,6 +53,7 @@ class ScoreTable:
     def of(self, view: RecordView) -> float | None:
         """The score of a record; None: it has none."""
         key = np.uint64(_id_key(view.record.id) if self._by_id else view.position)
+        # The last of equal keys, which is the last line about the record.
         place = int(np.searchsorted(self._keys, key, side="right")) - 1
         return float(self._scores[place]) if place >= 0 and self._keys[place] == key else None
 
@@ -81,4 +83,5 @@ def _row(line: bytes, where: str) -> dict[str, Any]:
 
 
 def _id_key(name: str) -> int:
+    # 64 bits are enough: two of a billion ids collide with probability 0.03.
     return content_hash(text_bytes(name))[1]

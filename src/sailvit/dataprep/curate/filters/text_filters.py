@@ -22,6 +22,7 @@ from sailvit.dataprep.records.words import words
 Unit = Literal["characters", "words"]
 """Unit in which texts are measured; an ideograph counts as a word."""
 
+# 500 characters at most: a mark without its partner must not take the rest of the text.
 _QUOTED = re.compile(
     r'"([^"\n]{1,500})"|“([^”\n]{1,500})”|„([^“”\n]{1,500})[“”]|«([^»\n]{1,500})»|「([^」\n]{1,500})」|《([^》\n]{1,500})》'
 )
