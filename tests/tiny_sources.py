@@ -30,6 +30,24 @@ aria deepseek_vl got_ocr2 phi4_multimodal qianfan_ocr modernvbert
 """
 MULTIMODAL = _MULTIMODAL.split()
 """Multimodal models whose vision tower is a submodule with patch tokens."""
+_ALONE = """
+aimv2_vision_model clip_vision_model siglip_vision_model siglip2_vision_model dinov2
+dinov2_with_registers dinov3_vit internvl_vision vit deit beit data2vec-vision ijepa vit_msn
+vit_mae mlcd_vision_model pixio dpt vitdet sam_vision_model sam3_vit_model tipsv2_vision_model
+pixtral idefics3_vision yolos radio
+"""
+ALONE = _ALONE.split()
+"""Vision models by themselves."""
+_OWN: dict[str, dict[str, Any]] = {
+    "yolos": {"image_size": [SIDE, SIDE], "num_detection_tokens": 5},
+    "dinov2_with_registers": {"num_register_tokens": 3},
+    "dinov3_vit": {"num_register_tokens": 3},
+    "radio": {
+        **{"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4},
+        **{"intermediate_size": 48, "patch_size": PATCH, "image_size": SIDE},
+    },
+}
+"""What single families need beyond small sizes."""
 REFUSED = {
     "groupvit": "whose vision half .* is no model that can be saved and loaded by itself",
     "xclip": "cannot run on a tile of 32 px",
@@ -64,6 +82,19 @@ _SMALL: dict[str, Any] = {
 }
 
 
+def vision_config(family: str) -> PretrainedConfig:
+    """The small config of a vision model by itself."""
+    kind = CONFIG_MAPPING[family]
+    if family == "radio":
+        return kind(**_OWN[family])
+    # Models that are also backbones name their layers when they are made.
+    layers = {"num_hidden_layers": 2} if hasattr(kind(), "out_features") else {}
+    config = shrunk(kind(**layers))
+    for name, value in _OWN.get(family, {}).items():
+        setattr(config, name, value)
+    return config
+
+
 def shrunk(config: PretrainedConfig) -> PretrainedConfig:
     """The config, and every config in it, with small sizes."""
     known = config.to_dict()
@@ -87,6 +118,18 @@ def whole_model(family: str) -> PreTrainedModel:
     torch.manual_seed(0)
     model = (kind[0] if isinstance(kind, tuple) else kind)._from_config(config)
     return model.float().eval()
+
+
+def save_source(family: str, folder: Path) -> None:
+    """A checkpoint of the family: by itself, or the whole model that holds it."""
+    if family not in ALONE:
+        save_whole(family, folder)
+        return
+    torch.manual_seed(0)
+    MODEL_MAPPING[CONFIG_MAPPING[family]]._from_config(vision_config(family)).save_pretrained(
+        folder
+    )
+    (folder / "preprocessor_config.json").write_text(json.dumps(PREPROCESSOR))
 
 
 def save_whole(family: str, folder: Path, **saving: Any) -> PreTrainedModel:

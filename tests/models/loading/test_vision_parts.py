@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 from pathlib import Path
@@ -19,7 +20,7 @@ from sailvit.models.loading.folders import prove_tower
 from sailvit.models.loading.parts import load_tower
 from sailvit.models.loading.vision_weights import prefix_of
 from tiny_parts import SIDE, Parts, picture
-from tiny_sources import DUAL, MULTIMODAL, REFUSED, asked, save_whole, vision_half
+from tiny_sources import DUAL, MULTIMODAL, REFUSED, asked, save_source, save_whole, vision_half
 
 # One of each way to be found; the rest run with the long tests.
 QUICK = {"aimv2", "blip", "altclip", "llava", "gemma3", "idefics3", "mistral3", "qianfan_ocr"}
@@ -145,8 +146,43 @@ def test_weights_that_are_not_there_are_missed_as_elsewhere(tmp_path: Path):
         loaded(tmp_path)
     kept = {name: tensor for name, tensor in state.items() if "vision_tower" not in name}
     save_file(kept, tmp_path / "model.safetensors", {"format": "pt"})
-    with pytest.raises(ModelError, match=r"lacks \d\d weights"):
+    with pytest.raises(ModelError, match=r"holds no weights of its vision model"):
         loaded(tmp_path)
+
+
+def test_weights_that_were_never_gathered_are_named(tmp_path: Path):
+    """As DeepSpeed's stage 3 leaves them: empty tensors under the right names."""
+    save_whole("llava", tmp_path)
+    state = load_file(tmp_path / "model.safetensors")
+    empty = {n: torch.zeros(0) if "vision_tower" in n else t for n, t in state.items()}
+    save_file(empty, tmp_path / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ModelError, match=r"as \[0\], and its config makes it .*not gathered"):
+        loaded(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["clip", "siglip_vision_model"])
+def test_the_trained_tower_of_llavas_original_layout_is_read(kind: str, tmp_path: Path):
+    """Its config names the tower as released; the trained weights lie in the checkpoint."""
+    save_source(kind, tmp_path / "released")
+    released = loaded(tmp_path / "released")
+    trained = copy.deepcopy(released.model)
+    with torch.no_grad():
+        for weight in trained.parameters():
+            weight.add_(torch.randn_like(weight) / 10)
+    config = {"model_type": "llava_qwen", "architectures": ["LlavaQwenForCausalLM"]}
+    config["mm_vision_tower"] = str(tmp_path / "released")
+    (tmp_path / "whole").mkdir()
+    (tmp_path / "whole/config.json").write_text(json.dumps(config))
+    prefix = "model.vision_tower.vision_tower.vision_model."
+    state = {prefix + name: tensor for name, tensor in trained.state_dict().items()}
+    words = {"model.layers.0.mlp.up_proj.weight": torch.zeros(4, 4)}
+    save_file(state | words, tmp_path / "whole/model.safetensors", {"format": "pt"})
+    tower = loaded(tmp_path / "whole")
+    assert torch.equal(tower(tiles()), released.around(trained).eval()(tiles()))
+    assert tower.preprocessing == released.preprocessing
+    save_file(words, tmp_path / "whole/model.safetensors", {"format": "pt"})
+    with pytest.raises(ModelError, match=r"its tower is '.*released' as it was released"):
+        loaded(tmp_path / "whole")
 
 
 @pytest.mark.parametrize(

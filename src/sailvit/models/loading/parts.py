@@ -26,6 +26,7 @@ from sailvit.models.guards.errors import ForeignErrors, Loading, short_reason
 from sailvit.models.guards.roles import refuse_language
 from sailvit.models.languages.image_tokens import add_image_tokens, make_room
 from sailvit.models.languages.text_model import load_text_model, text_config, text_note
+from sailvit.models.loading.llava_layout import NAMED_TOWER, is_llava, llava_config
 from sailvit.models.loading.vision import VisionModel, find_vision
 from sailvit.models.loading.vision_weights import load_part, load_whole
 from sailvit.models.packing.attention import register_attention
@@ -99,6 +100,8 @@ def tower_config(source: str, options: dict[str, Any]) -> Any:
         given = _config_dict(source, options)
         if is_original(given):
             return original_config(given)
+        if is_llava(given):
+            return llava_config(given)
         return AutoConfig.from_pretrained(source, **options)
 
 
@@ -197,10 +200,13 @@ def load_preprocessor(source: str, options: dict[str, Any], image: ImageConfig) 
     except OSError as error:
         if image.size and image.mean and image.std:
             return {}
-        if timm := _config_dict(source, options).get("pretrained_cfg"):
+        given = _config_dict(source, options)
+        if timm := given.get("pretrained_cfg"):
             colours = {"image_mean": timm.get("mean"), "image_std": timm.get("std")}
             side = timm.get("input_size", [None])[-1]
             return {"size": {"height": side, "width": side}, **colours}
+        if is_llava(given):
+            return load_preprocessor(given[NAMED_TOWER], {}, image)
         if (Path(source) / "preprocessor_config.json").is_file():
             raise ModelError(
                 f"cannot read the preprocessor_config.json of the tower {source!r}: {short_reason(error)};"

@@ -26,6 +26,7 @@ from transformers.utils import cached_file
 
 from sailvit.core.errors import ModelError
 from sailvit.models.guards.checkpoint_files import INDEX, WHOLE
+from sailvit.models.loading.llava_layout import NAMED_TOWER
 from sailvit.models.loading.quiet import quietly
 from sailvit.models.loading.vision import VisionModel, locate
 
@@ -74,6 +75,7 @@ def load_part(
     else:
         remote = options["trust_remote_code"]
         state = max(files.read(names), _as_whole(files, vision, trust_remote_code=remote), key=len)
+    _refuse_unfit(state, blank, vision, source)
     with quietly():
         model, info = kind.from_pretrained(
             None,
@@ -84,6 +86,25 @@ def load_part(
             output_loading_info=True,
         )
     return model, set(info["missing_keys"])
+
+
+def _refuse_unfit(
+    state: dict[str, torch.Tensor], blank: PreTrainedModel, vision: VisionModel, source: str
+) -> None:
+    """Refuse a checkpoint without weights of the tower, or with some of other shapes."""
+    kind, named = vision.config.model_type, getattr(vision.whole, NAMED_TOWER, None)
+    if not state:
+        elsewhere = f": its tower is {named!r} as it was released; name that one" if named else ""
+        raise ModelError(f"{source!r} holds no weights of its vision model ({kind}){elsewhere}")
+    expected = blank.state_dict()
+    for name, tensor in state.items():
+        if name in expected and tensor.shape != expected[name].shape:
+            # Training under DeepSpeed's stage 3 saves empty tensors when they are not gathered.
+            raise ModelError(
+                f"{source!r} holds {name} of the {kind} as {list(tensor.shape)}, and its config"
+                f" makes it {list(expected[name].shape)}; config and weights are of different"
+                " models, or the weights were not gathered when they were saved: use another copy"
+            )
 
 
 def prefix_of(names: Collection[str], held: Iterable[str], path: str = "") -> str:
