@@ -5,9 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 from transformers import AutoModel
+from typer.testing import CliRunner
 
 from sailvit.api.demo import DemoSize, TrainingBeside, run_demo
 from sailvit.api.screen import Screen
+from sailvit.cli.app import app
 from sailvit.core.errors import RunError
 from sailvit.core.run import RunFolder, read_json, read_lines
 from sailvit.models.loading.parts import resolve_source
@@ -86,6 +88,14 @@ def test_report_shows_the_comparison(walked):
     assert "http://" not in page.replace("http://www.w3.org", "")
     for place in read_json(folder.affinity)["models"].values():
         assert set(place["distances"]) == {"nearest", "wasserstein", "mean"}
+
+
+def test_the_refined_model_answers_about_the_picture(walked):
+    folder, _ = walked
+    words = [str(folder.path / "target/refined"), "--image", str(folder.picture)]
+    done = CliRunner().invoke(app, ["ask", *words, "describe everything"])
+    assert done.exit_code == 0, done.output
+    assert done.stdout.strip()
 
 
 def test_failed_training_beside_is_an_error_that_names_its_log(tmp_path):

@@ -17,10 +17,12 @@ import torch
 from sailvit.api.models import find_model, load_bundle
 from sailvit.api.running import train_claimed, train_new
 from sailvit.api.screen import Screen
+from sailvit.core.atomic import whole_file
 from sailvit.core.errors import RunError
 from sailvit.core.ownership import is_run, manifest_of
 from sailvit.core.recipe import Recipe
 from sailvit.core.run import RunFolder, write_json
+from sailvit.data.processing.images import encoded, load_image
 from sailvit.distributed.processes import my_device
 from sailvit.evaluation.scores import evaluation_json
 from sailvit.evaluation.world import as_question, embedding_rows, held_out, image_features
@@ -128,8 +130,16 @@ def _run(demo: DemoRun, screen: Screen) -> dict[str, Any]:
         "quick": size.quick,
     }
     write_json(folder.summary, summary)
+    _write_picture(folder, seed)
     write_report(folder)
     return summary
+
+
+def _write_picture(folder: RunFolder, seed: int) -> None:
+    """Write a held-out picture that the refined model can be asked about."""
+    ((_, record),) = held_out(("shape",), 1, seed)
+    with whole_file(folder.picture) as draft:
+        draft.write_bytes(encoded(load_image(record.images[0])))
 
 
 class TrainingBeside:

@@ -4,6 +4,8 @@ compare them.
 
 from __future__ import annotations
 
+import shutil
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -35,9 +37,16 @@ def demo(
     console.print(scores_table(summary))
     console.print(
         f"base {summary['base']:.3f}, refined {summary['refined']:.3f}: gain {100 * summary['gain']:+.1f} points of"
-        f" mean exact match in {summary['seconds']:.0f} s\nReport: {RunFolder(run).report}",
+        f" mean exact match in {summary['seconds']:.0f} s\nReport: {RunFolder(run).report}\n"
+        f'Ask it: {_command()} ask {run}/target/refined --image {RunFolder(run).picture} "describe everything"',
         highlight=False,
+        soft_wrap=True,
     )
+
+
+def _command() -> str:
+    """How the command line is called here: `make` installs it outside of the PATH."""
+    return "sailvit" if shutil.which("sailvit") else sys.argv[0]
 
 
 def scores_table(summary: dict[str, Any]) -> Any:

@@ -66,7 +66,7 @@ _TOP: Tree = {
     r"recipe\.yaml|manifest\.json|(metrics|proofs|events|monitoring)\.jsonl|monitoring\.safetensors"
     # Earlier names of the same two files: a run of an older version can be replaced too.
     r"|watch\.(jsonl|safetensors)"
-    r"|quarantine(-\d+)?\.jsonl|(evaluation|affinity|summary)\.json|report\.html": Kind.FILE,
+    r"|quarantine(-\d+)?\.jsonl|(evaluation|affinity|summary)\.json|report\.html|picture\.png": Kind.FILE,
     r"(recipe\.yaml|[a-z]+(-\d+)?\.(jsonl?|safetensors)|report\.html)\.part": Kind.FILE,
     "stages": {
         r"\d{2,}-[A-Za-z0-9_-]+": {

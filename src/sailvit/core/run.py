@@ -10,7 +10,7 @@ monitoring.safetensors  what the points are measured on: tiles, texts, and the b
 quarantine.jsonl one line per record left out because it could not be read
 stages/00-name/  tower/, connector/ and language/ as Hugging Face folders, and model.json: how they join
 state/           training state, to resume from
-evaluation.json, affinity.json, report.html, summary.json when made
+evaluation.json, affinity.json, report.html, summary.json, picture.png when made
 """
 
 from __future__ import annotations
@@ -112,6 +112,11 @@ class RunFolder:
     def summary(self) -> Path:
         """The few numbers a script wants."""
         return self.path / "summary.json"
+
+    @property
+    def picture(self) -> Path:
+        """A held-out picture, for a first question to the model."""
+        return self.path / "picture.png"
 
     @property
     def report(self) -> Path:

@@ -388,3 +388,12 @@ def test_a_server_that_ends_ends_its_answers(model: RunModel):
         began = time.monotonic()
     assert time.monotonic() - began < 15
     assert threading.active_count() < 50
+
+
+def test_the_example_asks_it(server: Running, media: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[3] / "examples"))
+    import openai_client
+
+    answer = openai_client.main(str(media / "a b.png"), "what?", f"{server.url}/v1")
+    expected = create(server, asked("what?", uri(picture(1))))
+    assert answer == expected.choices[0].message.content

@@ -34,10 +34,15 @@ def load_image(image: ImageLike, *, max_pixels: int = MAX_PIXELS) -> Pixels:
 
 def data_uri(pixels: Pixels) -> str:
     """The image as a `data:` URI of a PNG, to be embedded in a page."""
+    return "data:image/png;base64," + base64.b64encode(encoded(pixels)).decode()
+
+
+def encoded(pixels: Pixels) -> bytes:
+    """The image as a PNG file."""
     # PNG, as a page about pixels must not show the artefacts of a lossy format.
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, format="PNG")
-    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
+    return file.getvalue()
 
 
 def image_size(image: ImageLike, *, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
