@@ -117,6 +117,9 @@ def _role(message: Message) -> Any:
 
 def _content(message: Any, shown: int) -> Pieces:
     content = message.get("content") if isinstance(message, Mapping) else None
+    if content is None and isinstance(message, Mapping) and message.get("role") == "assistant":
+        # So clients write an answer without text.
+        content = ""
     if not isinstance(content, str | list):
         raise DataError(
             f"found message {one_line(repr(message), 80)}; expected `role`, and `content` that is a"

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sailvit.core.errors import DataError
+from sailvit.core.records import Record
 from sailvit.inference.conversation import conversation
 from sailvit.inference.generation import Generation, Prompt
 from sailvit.inference.model import LONGEST
@@ -16,13 +17,13 @@ from sailvit.inference.serving.limits import Limits, RefusedError
 from sailvit.inference.serving.media import read_media
 from sailvit.inference.serving.rows import Choice
 
-_TEXT: tuple[Any, ...] = ({"type": "text"}, ["text"], "none", 0, False, 1, {}, [])
-"""Values of the keys below that ask for nothing beyond a text."""
-_REFUSED = (
-    *("tools", "tool_choice", "functions", "function_call", "response_format", "logprobs"),
-    *("top_logprobs", "logit_bias", "modalities", "audio", "web_search_options", "prediction"),
+_NOTHING: tuple[Any, ...] = (0, 1, False, "", "none", "auto", {}, [], {"type": "text"}, ["text"])
+"""Values of unknown keys that ask for nothing beyond a text."""
+_IDLE = (
+    *("user", "metadata", "store", "service_tier", "parallel_tool_calls", "safety_identifier"),
+    *("prompt_cache_key", "prompt_cache_retention"),
 )
-"""Keys that would change the answer and are not supported."""
+"""Keys that change nothing about an answer."""
 _MOST_STOPS = 16
 
 
@@ -35,7 +36,7 @@ class StreamOptions(BaseModel):
 
 
 class CompletionOptions(BaseModel):
-    """What is read of a request; other keys ask for nothing that changes the answer."""
+    """What is read of a request; other keys are refused unless they change nothing."""
 
     model_config = ConfigDict(extra="ignore", strict=True)
     model: str
@@ -58,8 +59,8 @@ class CompletionOptions(BaseModel):
     """Sampling's temperature; 0, also where OpenAI's default is 1, is greedy."""
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Share of the likeliest tokens to draw from."""
-    top_k: Annotated[int, Field(ge=0)] = 0
-    """Number of the likeliest tokens to draw from; 0: all."""
+    top_k: Annotated[int, Field(ge=-1)] = 0
+    """Number of the likeliest tokens to draw from; 0 and -1: all."""
     presence_penalty: Annotated[float, Field(ge=-2, le=2)] = 0.0
     """Taken off the scores of tokens that are in the answer."""
     frequency_penalty: Annotated[float, Field(ge=-2, le=2)] = 0.0
@@ -104,9 +105,10 @@ def read_request(body: bytes, generation: Generation, name: str, limits: Limits)
         raise RefusedError(
             404, f"no model {values.model[:80]!r}; this server has {name!r}", code="model_not_found"
         )
-    for key in _REFUSED:
-        if key in given and given[key] not in _TEXT:
-            raise RefusedError(400, f"`{key}` is not supported", code="unsupported_parameter")
+    # Whatever else a client asks for would silently be left out.
+    for key in given.keys() - CompletionOptions.model_fields.keys() - {*_IDLE}:
+        if given[key] not in _NOTHING:
+            raise RefusedError(400, f"`{key[:80]}` is not supported", code="unsupported_parameter")
     return Request(
         _prompt(values, generation, limits),
         _choice(values, limits),
@@ -140,7 +142,9 @@ def _prompt(values: CompletionOptions, generation: Generation, limits: Limits) -
         return read_media(value, limits)
 
     try:
-        prompt = generation.prompt(conversation(values.messages, read_image=read))
+        record = conversation(values.messages, read_image=read)
+        _refuse_ends(record, generation)
+        prompt = generation.prompt(record)
     except DataError as error:
         raise RefusedError(400, str(error), code="invalid_messages") from error
     if len(prompt) > limits.prompt_tokens:
@@ -152,6 +156,20 @@ def _prompt(values: CompletionOptions, generation: Generation, limits: Limits) -
     return prompt
 
 
+def _refuse_ends(record: Record, generation: Generation) -> None:
+    """RefusedError for a text with a token that ends turns: what follows would be read as a turn
+    of somebody else's, such as the system's.
+    """
+    for token in generation.tokenizer.convert_ids_to_tokens(generation.ends):
+        special = token in generation.tokenizer.all_special_tokens
+        if special and any(token in turn.text for turn in record.turns):
+            raise RefusedError(
+                400,
+                f"a message holds {token!r}, which ends a turn; leave it out",
+                code="invalid_messages",
+            )
+
+
 def _choice(values: CompletionOptions, limits: Limits) -> Choice:
     usual = min(LONGEST, limits.answer_tokens)
     longest = values.max_completion_tokens or values.max_tokens or usual
@@ -161,12 +179,14 @@ def _choice(values: CompletionOptions, limits: Limits) -> Choice:
         )
     stops = [values.stop] if isinstance(values.stop, str) else values.stop
     if len(stops) > _MOST_STOPS or not all(stops):
-        raise RefusedError(422, f"`stop` is not right: expected at most {_MOST_STOPS} texts")
+        raise RefusedError(
+            422, f"`stop` is not right: expected at most {_MOST_STOPS} texts, none empty"
+        )
     return Choice(
         longest=longest,
         temperature=values.temperature,
         top_p=values.top_p,
-        top_k=values.top_k,
+        top_k=max(0, values.top_k),
         presence=values.presence_penalty,
         frequency=values.frequency_penalty,
         seed=values.seed,
