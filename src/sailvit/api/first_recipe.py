@@ -148,6 +148,7 @@ def first_recipe(
     model = ModelConfig(tower=_place(tower), language=_place(language))
     merge, why_merge = _merge(model, connector)
     merged = _with_connector(model, connector, merge)
+    # Shapes alone, so that nothing of gigabytes is loaded or downloaded yet.
     meta = build(merged, weights="meta")
     sources = {key: open_source(key, config, Path()) for key, config in configs.items()}
     measured = _measure(sources, meta)
@@ -163,6 +164,7 @@ def first_recipe(
         **_coarse(configs),
     }
     text = _fitted(values, measured, meta)
+    # By the judge of every recipe: what is written has passed it.
     if problems := plan(_parsed(text)).problems:
         told = "".join(f"\n  {problem}" for problem in problems)
         raise RecipeError(f"no recipe was written, as what it names would not train:{told}")
@@ -225,6 +227,7 @@ def _merge(config: ModelConfig, kind: ConnectorKind) -> tuple[int, str]:
     if not fits:
         return 1, f"{grid} per tile cannot be merged evenly, so each is a visual token"
     tokens = (side // fits[0]) ** 2
+    # The smallest merge loses the least detail.
     return fits[0], f"{grid} per tile become {tokens} visual tokens; up to {TILE_TOKENS} are usual"
 
 
@@ -271,6 +274,7 @@ def _fitted(values: dict[str, str], measured: _Measured, model: MetaModel) -> st
         return _need(recipe.model_copy(update={"precision": precision}), measured.sample, model)
 
     room = float("inf") if free is None else FREE * free
+    # The pack shrinks, as a micro-batch of one cannot.
     while need(choice) > room and choice.sequence // 2 >= floor:
         shorter = choice.sequence // 2
         choice = _Choice(shorter, _batch(shorter, measured))
@@ -289,6 +293,7 @@ def _fitted(values: dict[str, str], measured: _Measured, model: MetaModel) -> st
 def _batch(sequence: int, measured: _Measured) -> int:
     """Packs per step, a power of two."""
     samples = min(STEP_SAMPLES, max(1, measured.records // STEPS))
+    # A power of two, which the usual numbers of processes divide.
     packs = samples * measured.sample.tokens / sequence
     return 1 << max(0, round(math.log2(max(packs, 1.0))))
 

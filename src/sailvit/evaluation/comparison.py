@@ -100,9 +100,11 @@ def paired_p_value(differences: NDArray[np.float64], rng: np.random.Generator) -
     changed = differences[differences != 0]
     if not len(changed):
         return 1.0
+    # McNemar's test: questions on which both are right, or both wrong, say nothing.
     if np.all(np.abs(changed) == 1):
         more = int((changed > 0).sum())
         return float(stats.binomtest(more, len(changed), 0.5).pvalue)
+    # The same numbers added in another order may differ in their last bits.
     observed = abs(changed.sum()) - 1e-9
     at_once = max(1, _CELLS // len(changed))
     beyond = 0

@@ -135,6 +135,7 @@ def _row(rows: RowFile, position: int, identity: str) -> Row:
         fields, error = rows[position], ""
     except DataError as failed:
         fields, error = None, str(failed)
+    # With its position, as a file that asks the same twice gets two answers.
     text = json.dumps(fields, sort_keys=True) + identity + str(position)
     key = blake2b(text.encode(errors="surrogatepass"), digest_size=8).hexdigest()
     return Row(position, row_name(fields or {}, position), key, fields, error)

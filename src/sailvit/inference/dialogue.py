@@ -43,6 +43,7 @@ class Dialogue:
         """
         if not image.is_file():
             raise DataError(f"{image} is no file; expected an image", kind="missing file")
+        # Now, so that an image that cannot be read is told of before the question is typed.
         size = image_size(image)
         self.images.append(image)
         return size

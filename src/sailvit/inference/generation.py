@@ -82,6 +82,7 @@ def read_options(longest: int, given: Mapping[str, Any]) -> Options:
     """
     options = dict(given)
     config = options.pop("generation_config", None)
+    # What differs from the defaults alone, as these would count as asked for.
     settings = {} if config is None else config.to_diff_dict()
     known = vars(GenerationConfig())
     for name in options:
@@ -102,10 +103,12 @@ class Generation:
     def __init__(self, bundle: ModelBundle) -> None:
         self._mllm = bundle.mllm
         self.tokenizer = bundle.tokenizer
+        # Prompts are never cut: an answer to half a question looks like one to all of it.
         self.processor = Processor(bundle.tokenizer, bundle.layout, longest=1 << 30, day=bundle.day)
         """The processor of training, for samples of any length."""
         self.visual_tokens = VisualTokens(bundle.mllm, bundle.layout)
         """What the language sees of images."""
+        # Taken again within itself: a stream holds it around `tokens`.
         self.lock = threading.RLock()
         """Held while tokens are generated: the language's settings change meanwhile."""
 

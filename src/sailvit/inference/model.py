@@ -206,4 +206,5 @@ class RunModel:
                     " which answers prompts of one length together"
                 )
             rows = mllm.embed(tokens.flatten(), visual).view(*tokens.shape, -1)
+            # Zeros where it is padding, as `answer_batch` pads too.
             return self.generation.run(rows * mask[..., None].to(rows), mask, chosen)

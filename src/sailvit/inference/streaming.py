@@ -62,6 +62,7 @@ def pieces(generation: Generation, prompt: Prompt, options: Options) -> Iterator
                 yield piece
         finally:
             stop.set()
+        # Raises what ended the generation, if anything did.
         done.result()
 
 

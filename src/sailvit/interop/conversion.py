@@ -127,6 +127,7 @@ def _separate(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 def _prove(draft: Path, layout: Layout, expected: dict[str, torch.Tensor]) -> None:
     """Read the new folder as a user does, and compare every bit."""
     if layout == "transformers":
+        # dtype auto: in the file's own type, so that bits can be compared.
         model = AutoModel.from_pretrained(draft, dtype="auto", use_safetensors=True)
         if not isinstance(model, Aimv2VisionModel):
             raise ModelError(f"{draft} loads as a {type(model).__name__}; nothing was published")

@@ -75,6 +75,7 @@ def take_parts(source: str, out: Path, *, shard: int = MOST) -> TakenParts:
         _write_model(plan, draft, out, kept)
     notes = (*plan.notes, *(note for each in kept.values() for note in each.notes))
     used = {name for each in kept.values() for name in each.used}
+    # A refused part has used none, so all of its tensors would seem left over.
     left = () if refused else tuple(sorted(names.keys() - used))
     return TakenParts(plan.layout, {part: out / part for part in kept}, refused, left, notes)
 
@@ -134,6 +135,7 @@ def _write_rest(plan: ModelPlan, folder: Path, draft: Path, kept: dict[Part, Par
         )
     if "language" in kept:
         tokenizer = copy_tokenizer(folder, draft / "language", plan.chat_template)
+        # Only formats that are known here end a turn with this token.
         known = plan.chat_template is not None
         ends = tokenizer.get_vocab().get(END) if known else None
         copy_generation(folder, draft / "language", ends)
@@ -147,6 +149,7 @@ def _write_model(plan: ModelPlan, draft: Path, out: Path, kept: dict[Part, PartP
         joined = {"kind": config.kind, "merge": config.merge, "hidden": config.hidden}
     if len(kept) == len(PARTS):
         write_json(draft / MODEL_FILE, {"connector": joined, **plan.settings})
+    # Under the folder's name to be: the draft is renamed when all is written.
     places = {part: str((out / part).absolute()) for part in kept}
     section: dict[str, Any] = {part: place for part, place in places.items() if part != "connector"}
     if joined:

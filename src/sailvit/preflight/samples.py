@@ -112,6 +112,7 @@ def mixed_sample(samples: Mapping[str, MeanSample], shares: Mapping[str, float])
         )
 
     basis = "; ".join(dict.fromkeys(samples[name].basis for name in shares))
+    # By some sources alone, the others' images would count as none.
     known = all(samples[name].pictures is not None for name in shares)
     return MeanSample(
         mean("tiles"),

@@ -155,6 +155,7 @@ def task_chart(models: Mapping[str, Mapping[str, Any]]) -> Chart:
         for (name, model), (colour, marker, fill) in zip(
             models.items(), cycle(MODEL_STYLES), strict=False
         ):
+            # No points: a marker and a name for the legend, which rows do not give.
             axes.plot(
                 [],
                 [],
@@ -164,6 +165,7 @@ def task_chart(models: Mapping[str, Mapping[str, Any]]) -> Chart:
                 label=model.get("label", name),
                 ms=7,
             )
+        # Above the lowest row, the mean, which is no task.
         axes.axhline(0.5, color=GRID, linewidth=1.2)
         axes.set_yticks(range(len(rows)), [task for task, _ in reversed(rows)], color=INK)
         axes.set_ylim(-0.6, len(rows) - 0.4)

@@ -113,6 +113,7 @@ def ranking(title: str, counts: Mapping[str, int], total: int) -> Chart | None:
     if not rows:
         return None
     with canvas(WIDTH, 70 + 22 * len(rows)) as (figure, axes):
+        # Downwards: matplotlib counts upwards, and the most frequent stands first.
         places = range(len(rows), 0, -1)
         shares = [count / total for _, count in rows]
         axes.barh(list(places), shares, height=0.62, color=REFINED)

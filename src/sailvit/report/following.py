@@ -112,6 +112,7 @@ class RunSoFar:
         """How it ended: `complete`, `stopped` in order, or `crashed`; None while it runs."""
         if self.complete:
             return "complete"
+        # A process that ends in order takes its lock away; a killed one leaves it.
         return {True: None, False: "crashed", None: "stopped"}[self.held]
 
     @property
@@ -246,6 +247,7 @@ class Follower:
 
     def _quiet(self) -> float | None:
         return (
+            # The clock of the machine that writes may be ahead of this one's.
             max(0.0, time.time() - self._run.metrics.stat().st_mtime)
             if self._run.metrics.exists()
             else None

@@ -34,6 +34,7 @@ EXAMPLES = 24
 IMAGE_BUDGET = 600_000
 """Most characters of images in the page; what comes later is shown without its image."""
 
+# Bitmaps alone, as an SVG could hold a script.
 IMAGE = re.compile(r"data:image/(png|jpeg|webp|gif);base64,[A-Za-z0-9+/=]+")
 
 

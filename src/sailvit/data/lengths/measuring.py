@@ -157,6 +157,7 @@ def _forget_stale(sources: Mapping[str, Source], processor: Processor, cache: Pa
 def _refuse_differences(costs: Mapping[str, CostTable]) -> None:
     """DataError unless all processes have the same costs: they would plan different packs."""
     digests = {
+        # Hashes are compared, as tables have 8 bytes for each of perhaps millions of records.
         name: blake2b(np.stack([table.tokens, table.tiles]).tobytes(), digest_size=8).hexdigest()
         for name, table in costs.items()
     }
@@ -279,6 +280,7 @@ def _again(
         return counts, ()
     found, bad, _ = measurer.measure(positions.tolist())
     if len(bad) < len(positions):
+        # A copy, as the file is mapped and may not be written.
         counts = np.array(counts)
         counts[:, positions] = found
         if file is not None and local_rank() == 0:

@@ -98,6 +98,7 @@ class Loader:
                     quarantine.take(reading.read, reading.bad)
                     for source in reading.changed:
                         self._changed(source)
+                # Before the step is used, so that a run stops after the one before.
                 quarantine.check()
                 yield step
         quarantine.close()
@@ -135,9 +136,11 @@ class Loader:
         return DataLoader(
             reader,
             sampler=self._tasks(planned, memory),
+            # A task is a whole batch: DataLoader should neither draw nor join anything.
             batch_size=None,
             collate_fn=_as_it_is,
             num_workers=loader_config.workers,
+            # Anonymous memory can be inherited, and not sent.
             multiprocessing_context="fork" if memory else None,
             prefetch_factor=prefetch if loader_config.workers else None,
             worker_init_fn=start_worker,

@@ -85,6 +85,7 @@ class Quarantine:
             raise DataError(_message(worst, self._accounts[worst], self._config), kind="quarantine")
 
     def _too_many(self, account: _Account) -> bool:
+        # Both: by its share alone, the first bad record would stop a run that has just begun.
         return account.bad > self._config.allow and account.bad > self._config.share * account.read
 
 

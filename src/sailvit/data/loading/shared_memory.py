@@ -68,6 +68,7 @@ class SharedMemory:
         tensors = {
             name: value for name, value in vars(batch).items() if isinstance(value, torch.Tensor)
         }
+        # Tiles first: they were made at the slot's beginning, and stay where they are.
         for name, tensor in sorted(tensors.items(), key=lambda item: item[0] != "tiles"):
             places[name] = tensor.dtype, tuple(tensor.shape), at
             if tensor.data_ptr() != start + at:
@@ -97,6 +98,7 @@ def _view(space: Any, kind: torch.dtype, shape: tuple[int, ...], at: int) -> tor
     """The tensor in `space` from byte `at` on; one of four axes is channels-last, as tiles
     are.
     """
+    # torch.frombuffer refuses to make a tensor without elements.
     if 0 in shape:
         return torch.empty(shape, dtype=kind)
     flat = torch.frombuffer(space, dtype=kind, count=torch.Size(shape).numel(), offset=at)

@@ -185,6 +185,7 @@ class Template:
         """The tokens after an answer inside a conversation, and after one at its end; each is
         empty where there is none.
         """
+        # Some templates take no conversation without a system turn.
         for roles in (_TALK, ("system", *_TALK)):
             try:
                 text, spans = self.skeleton(tuple((role, _HOLE) for role in roles)).fill(

@@ -46,6 +46,7 @@ def collate(
             shape
         ),
         labels=labels.view(shape),
+        # Kernels for packed attention take offsets of 32 bits alone.
         boundaries=boundaries.to(torch.int32),
         longest=int(lengths.max()),
         tiles=tiles,

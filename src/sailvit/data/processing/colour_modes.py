@@ -61,6 +61,7 @@ def _deep_grey(image: Image.Image) -> Image.Image:
     if low < 0 or high > 65535:
         raise _rangeless(f"has grey values from {low} to {high}; known are 0 to at most 65535")
     bits = next(bits for bits in _DEPTHS if high < 2**bits)
+    # 32 bits, as 65535 * 255 does not fit into 16.
     grey = (values.astype(np.uint32) * 255 // (2**bits - 1)).astype(np.uint8)
     # Pillow inverts such TIFFs up to 8 bits only.
     tags = image.tag_v2 if isinstance(image, TiffImageFile) else {}

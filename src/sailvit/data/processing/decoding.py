@@ -87,6 +87,7 @@ def _past_long_text(image: Path | bytes, read: Callable[[Path | bytes, str], _Re
 
 def _decoded(image: Path | bytes, name: str, max_pixels: int) -> Pixels:
     with _open(image, name, max_pixels) as opened:
+        # Sorted, as turning an image upright may exchange them.
         sides = sorted(opened.size)
         try:
             # Without a name Pillow does not map the file into memory; a mapped TIFF it would

@@ -33,6 +33,7 @@ def _chunks(png: bytes) -> Iterator[bytes]:
     """Each chunk with its length, type and checksum; the last one may be cut."""
     at = len(_SIGNATURE)
     while at < len(png):
+        # A cut file may end within a length.
         length = struct.unpack(">I", png[at : at + 4].rjust(4, b"\0"))[0] + 12
         yield png[at : at + length]
         at += length
@@ -55,6 +56,7 @@ def _expands(kind: bytes, text: bytes) -> bool:
         return False
     reading = zlib.decompressobj()
     try:
+        # Bounded, as a text of a few kilobytes may unpack to gigabytes.
         reading.decompress(stream, _MOST)
     except zlib.error:
         return True

@@ -131,6 +131,7 @@ class Processor:
         self.longest = longest
         self.day = day or date.today()
         self.encoder = TextEncoder(tokenizer, layout, self.day)
+        # 0 and 1 come last, as one of two ids is never the placeholder.
         spare = (tokenizer.pad_token_id, tokenizer.eos_token_id, 0, 1)
         self.padding_id: int = next(
             token for token in spare if token is not None and token != layout.placeholder_id

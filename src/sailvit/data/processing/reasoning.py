@@ -22,6 +22,7 @@ def joins_reasoning(render: Callable[[Sequence[dict[str, Any]]], str]) -> bool:
     Then it may be put into the text, whose rendering is proved. Otherwise it would be dropped,
     or learnt in another form than the one that the template uses.
     """
+    # Texts that no template writes itself, so that each shows where it was put.
     asked = {"role": "user", "content": "zq0qz"}
     apart = {"role": "assistant", "content": "zq1qz", "reasoning_content": "zq2qz"}
     inside = {"role": "assistant", "content": with_reasoning("zq2qz", "zq1qz")}

@@ -72,6 +72,7 @@ def fix_date(source: str, day: date) -> str:
         for flag in _FLAGS
         for letter in _DIRECTIVES
     ]
+    # `%%` last: the `%` that it becomes must not begin another directive.
     return _MACRO % ([*values, ("%%", "%")],) + source
 
 

@@ -201,6 +201,7 @@ class TextEncoder:
             lengths = np.array(tiles, dtype=np.int64) * self.layout.tokens_per_tile
             repeats = np.ones(len(ids), dtype=np.int64)
             repeats[images] = lengths
+            # An image and the tokens around it are given to the model, never asked of it.
             for place in range(-self.layout.edge, self.layout.edge + 1):
                 answers[images + place] = IGNORED
             ids, answers = ids.repeat(repeats), answers.repeat(repeats)

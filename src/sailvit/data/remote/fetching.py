@@ -114,7 +114,9 @@ class Fetcher:
         if request.size not in (None, size):
             raise OtherBytes(f"it has {size:,} bytes, expected {request.size:,}", final=True)
         progress.etag = answer.meta["e_tag"]
+        # Before its bytes arrive, so that the cache does not exceed its limit meanwhile.
         evict(Path(self._config.folder), self._config.limit - size)
+        # A try that begins again must not leave bytes of the last one behind its own.
         file.truncate(progress.done)
         async for chunk in self._chunks(answer):
             file.write(chunk)

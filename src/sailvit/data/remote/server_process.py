@@ -53,4 +53,5 @@ def _answer(task: asyncio.Task[None]) -> None:
     said = str(error) if isinstance(error, DataError) else repr(error)
     kind = error.kind if isinstance(error, DataError) else "unreachable"
     line = json.dumps([int(task.get_name()), [said, kind] if error else None])
+    # Not print, whose buffer would hold back the line that a worker waits for.
     os.write(sys.stdout.fileno(), line.encode() + b"\n")

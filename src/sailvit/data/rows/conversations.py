@@ -68,6 +68,7 @@ def row_record(
     key = "caption" if row.get("caption") or "text" not in row else "text"
     text = row.get(key)
     if not isinstance(text, str) or not text.strip():
+        # A key that is refused by name explains more than what is missing.
         refuse_keys(row, read=read)
         raise DataError(
             f"found {one_line(', '.join(row) or 'nothing', 200)}; expected turns in"

@@ -62,6 +62,7 @@ def refuse_keys(row: Mapping[str, Any], *, read: Collection[str] = ()) -> None:
             raise DataError(
                 f"found `{key}` ({one_line(value, 60)}); {REFUSED[key]}", kind="unsupported"
             )
+    # True or false is a preference (KTO); numbers and texts are classes and stay unread.
     if isinstance(row.get("label"), bool):
         raise DataError(f"found `label` ({row['label']}), yes or no; {_PAIRS}", kind="unsupported")
 
@@ -84,6 +85,7 @@ def count_unread(counts: Counter[str], keys: Iterable[str]) -> None:
 def unread_line(name: str, counts: Mapping[str, int]) -> str:
     """A sentence that lists the unread keys of a source, each with its number of records."""
     ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    # Grounding tags are counted among the keys, of which none begins with "<".
     keys = [f"`{key}` ({count:,})" for key, count in ordered if not key.startswith("<")]
     marks = [f"{key} ({count:,})" for key, count in ordered if key.startswith("<")]
     told = [f"keys not read: {', '.join(keys)}"] if keys else []

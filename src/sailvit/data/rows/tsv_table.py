@@ -68,6 +68,7 @@ def table_rows(path: Path, digest: Digest) -> Iterator[tuple[int, int, Row]]:
                     )
                 if cells:
                     yield at, line, dict(zip(columns, cells, strict=True))
+                # csv takes no line beyond the row that it gives, so the next row starts here.
                 at, line = lines.bytes, lines.count + 1
         except (csv.Error, UnicodeDecodeError) as error:
             raise DataError(

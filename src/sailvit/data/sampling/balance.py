@@ -38,6 +38,7 @@ def deal(packs: Sequence[Pack], world: int) -> list[list[Pack]]:
 
 def _longest_first(weights: Sequence[int], world: int) -> list[list[int]]:
     """Indices by rank: each, heaviest first, goes to the lightest rank with a place left."""
+    # Graham's longest processing time first (1969), with as many packs for each rank.
     ranks: list[list[int]] = [[] for _ in range(world)]
     open_ranks = [(0, rank) for rank in range(world)]
     for index in sorted(range(len(weights)), key=lambda index: -weights[index]):

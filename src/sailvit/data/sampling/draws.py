@@ -54,6 +54,7 @@ class Draws:
         """The draws that follow `drawn` draws per source, up to the loader config's number of
         samples.
         """
+        # The limit counts draws from the stage's start, so those before a resume count too.
         left = None if self._limit is None else max(0, self._limit - sum(drawn.values()))
         return islice(self._endless(drawn), left)
 

@@ -121,6 +121,8 @@ def permute(places: Integers, sizes: Integers | int, seeds: Seeds | np.uint64 | 
 
 
 def _feistel(places: Seeds, halves: Seeds, seeds: Seeds) -> Seeds:
+    # Luby and Rackoff (1988): whatever the rounds mix in, the whole can be undone, so it is a
+    # permutation; four rounds of random functions already look random.
     low = (np.uint64(1) << halves) - np.uint64(1)
     left, right = places >> halves, places & low
     for turn in range(_ROUNDS):

@@ -102,6 +102,7 @@ class Packer:
         """
         even = self._sequence * self._tiles / max(1, self._tokens)
         pack = _Open(self._sequence, min(even, self._budget), self._budget)
+        # The upper quartile: the longest of all may be an exception.
         long = self._sorted[len(self._sorted) * 3 // 4][0] if self._sorted else 0
         # Room for an end of two long draws suffices where all are short.
         least = min(_CHOSEN * self._sequence, 2 * long)

@@ -31,6 +31,7 @@ COSTS = "costs.npy"
 VERSION = 1
 """Version of manifest and index; only this one is read."""
 
+# Little-endian whatever the machine, as folders of shards move between them.
 ENTRY = np.dtype(
     [
         ("offset", "<i8"),  # tar: byte of the record's first header; Parquet: its row group

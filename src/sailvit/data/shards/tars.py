@@ -35,6 +35,7 @@ def members(file: IO[bytes], start: int) -> Iterator[tarfile.TarInfo]:
     file.seek(start)
     at = start
     try:
+        # Never compressed ones, in which no byte offset leads to a member.
         with tarfile.open(fileobj=file, mode="r:") as tar:
             while (member := tar.next()) is not None:
                 if tar.offset < member.offset_data:

@@ -109,6 +109,7 @@ def _open_own(name: str, config: SourceConfig) -> Source:
         **config.options,
     }
     try:
+        # Before it is called: a TypeError from inside the user's code is not about these names.
         inspect.signature(cls).bind(**settings)
     except (TypeError, ValueError) as error:
         raise DataError(

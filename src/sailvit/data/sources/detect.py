@@ -174,6 +174,7 @@ def _first_row(path: Path) -> Any:
     while True:
         with path.open("rb") as file:
             read = file.read(size)
+        # What is read may end within a character.
         text = read.decode("utf-8-sig", errors="ignore").lstrip()
         inside = text.removeprefix("[").lstrip()
         try:
@@ -186,6 +187,7 @@ def _first_row(path: Path) -> Any:
                 raise DataError(
                     f"{path} {found} ({error}); expected an array of objects, or one per line"
                 ) from error
+            # The first row may hold images, so ever more is read until it is whole.
             size *= 16
         else:
             return row

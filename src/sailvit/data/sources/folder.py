@@ -79,6 +79,7 @@ class FolderSource:
             raise IndexError(f"position {position} of {len(self)}")
         name = self._names[position]
         image = self._folder / name
+        # As the files of a tar's sample, so that both formats honour the same.
         row = sample_row({place.suffix[1:]: _content(place) for place in _sidecars(image)})
         try:
             return row_record(
@@ -139,6 +140,7 @@ class CsvFile:
         self._path = path
         self._limit = options.limit
         try:
+            # csv itself finds the ends of rows, as cells may hold line breaks.
             with path.open(encoding="utf-8-sig", newline="") as file:
                 reader = csv.reader(file)
                 self._columns = next(reader, [])

@@ -63,6 +63,7 @@ class RowGroups:
             # Before reading, so that no more than `most` groups are in memory at any time.
             while len(self._kept) >= self._most:
                 del self._kept[next(iter(self._kept))]
+            # Off by default: it finds flipped bits in pages that were written with checksums.
             with arrow("pyarrow.parquet").ParquetFile(
                 path, page_checksum_verification=True
             ) as file:
@@ -142,6 +143,7 @@ def _group_sizes(path: Path, digest: blake2b, faults: Faults) -> list[int]:
             footer = file.metadata
             sizes = [footer.row_group(group).num_rows for group in range(footer.num_row_groups)]
         with path.open("rb") as raw:
+            # Behind the footer stand its length and the format's mark, four bytes each.
             raw.seek(-footer.serialized_size - 8, 2)
             digest.update(raw.read())
     except DAMAGE as error:

@@ -262,6 +262,7 @@ def _index(path: Path, digest: blake2b, faults: Faults) -> tuple[Stamp, NDArray[
             stamp = stamp_of(file)
             for member in members(file, 0):
                 digest.update(
+                    # Headers alone, as reading all contents would take as long as an epoch.
                     f"{member.name}\0{member.offset_data}\0{member.size}\0".encode(
                         errors="surrogateescape"
                     )

@@ -38,6 +38,7 @@ def opencompass_average(
     for column in COLUMNS:
         members = [each.name for each in OFFICIAL if each.column == column]
         values = [value for name in members if (value := scores.get(name)) is not None]
+        # A column of English and Chinese counts only with both.
         if len(values) == len(members):
             columns[column] = sum(values) / len(values)
     missing = [each.name for each in OFFICIAL if each.column and scores.get(each.name) is None]

@@ -87,6 +87,7 @@ def set_name(path: Path) -> str:
     """The set in the name of a file such as `model_MMStar.xlsx`: an official one, else what
     stands after the first `_`.
     """
+    # The longest first, as a file's name may end in two of them.
     official = sorted((each.name for each in OFFICIAL), key=len, reverse=True)
     found = next((name for name in official if path.stem.endswith(name)), None)
     return found or path.stem.partition("_")[2] or path.stem
@@ -105,6 +106,7 @@ def _openpyxl(path: Path) -> Any:
 
 def _index(value: Cell) -> Cell:
     text = str(value)
+    # A spreadsheet keeps 15 digits of a number.
     return int(text) if text.isdecimal() and len(text) < 16 else text
 
 
@@ -120,6 +122,7 @@ def _cell(openpyxl: Any, sheet: Any, value: Cell) -> Any:
 
 
 def _read_xlsx(path: Path) -> list[dict[str, Any]]:
+    # Values in place of formulas, which nothing here could compute.
     book = _openpyxl(path).load_workbook(path, read_only=True, data_only=True)
     lines = book.worksheets[0].iter_rows(values_only=True)
     columns = [str(name) for name in next(lines, ())]

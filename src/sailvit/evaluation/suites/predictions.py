@@ -110,6 +110,7 @@ def predict_set(
     # Every process has read the store before any writes to it: they share one list.
     barrier()
     store.open()
+    # Dealt in turn, as sets stand in order of their categories, whose answers differ in length.
     mine, done = missing[rank() :: world()], len(positions) - len(missing)
     seen(done, len(positions))
     with as_one():

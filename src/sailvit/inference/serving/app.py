@@ -192,6 +192,7 @@ def make_app(
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         """The time in which the server answers."""
+        # In threads: the start tries out the language, and the end waits for a batch.
         await asyncio.to_thread(service.batcher.start)
         yield
         await asyncio.to_thread(service.batcher.close)

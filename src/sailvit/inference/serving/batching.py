@@ -135,6 +135,7 @@ class Batcher:
             return True
         if not self._padded and len(asked.prompt) != len(batch[0].prompt):
             return False
+        # Every row is padded to the longest, so memory goes by that times their number.
         longest = max(asked.longest, *(other.longest for other in batch))
         size = len(batch) + 1
         return size <= self._limits.batch and size * longest <= self._limits.batch_tokens
@@ -151,6 +152,7 @@ class Batcher:
 
     def _fail(self, batch: Sequence[Waiting], error: SailvitError | None) -> None:
         """Answer one at a time what failed together, as one of them may be the reason."""
+        # An answer that has begun to stream cannot begin again.
         if len(batch) > 1 and not any(asked.row.begun for asked in batch):
             for asked in batch:
                 self._answer([asked])

@@ -68,6 +68,7 @@ class Admission:
         limits = self._limits
         if size is not None and size > limits.body:
             raise too_large(limits)
+        # One that says no size may become as large as any.
         held = limits.body if size is None else size
         if self.requests >= limits.open_requests or self._bytes + held > limits.open_bytes:
             raise RefusedError(

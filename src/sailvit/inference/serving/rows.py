@@ -137,7 +137,9 @@ def _chosen(
         scores = scores.masked_fill(scores < least, -torch.inf)
     if choice.top_p < 1:
         ordered, places = scores.sort(descending=True)
+        # Without its own share: the token that passes `top_p` is kept, and one always is.
         before = ordered.softmax(dim=-1).cumsum(dim=-1) - ordered.softmax(dim=-1)
         scores = scores.index_fill(0, places[before >= choice.top_p], -torch.inf)
+    # Gumbel noise from uniform numbers, of which one may be 0 and has no logarithm then.
     noise = torch.rand(scores.shape, generator=generator, device=scores.device)
     return scores - (-noise.clamp_min(1e-20).log()).log()

@@ -73,6 +73,7 @@ def make_page(
             for piece in model.stream(messages, max_new_tokens=max_new_tokens, **(options or {})):
                 text += piece
                 yield text, *seen
+                # The picture goes to the page once, with the first piece.
                 seen = gr.skip(), gr.skip()
             yield text or "(an empty answer)", *seen
         except SailvitError as error:

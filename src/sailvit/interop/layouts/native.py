@@ -73,6 +73,7 @@ def plan_native(given: dict[str, Any], names: Names, source: str, folder: Path) 
     vision, kind = config.vision_config, str(given["model_type"])
     language = text_config(config, source)
     selection = select(config)
+    # Releases say it in the whole config or in the language's.
     said = [bool(getattr(each, "tie_word_embeddings", False)) for each in (config, language)]
     if kind == "aya_vision":
         language.logit_scale = 1.0

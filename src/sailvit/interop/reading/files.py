@@ -53,9 +53,11 @@ def copy_tokenizer(source: Path, folder: Path, template: str | None) -> PreTrain
             shutil.copyfile(source / name, folder / name)
     with ForeignErrors(f"cannot load the tokenizer in {source}"):
         tokenizer = AutoTokenizer.from_pretrained(folder)
+    # Older checkpoints keep it in a file of the processor, which a tokenizer does not read.
     held = read_optional(source / "chat_template.json").get("chat_template")
     tokenizer.chat_template = template or tokenizer.chat_template or held
     for name in _TOKENIZER:
+        # What saving does not write again would stand beside it and could contradict it.
         (folder / name).unlink(missing_ok=True)
     tokenizer.save_pretrained(folder)
     made: PreTrainedTokenizerBase = tokenizer

@@ -41,5 +41,6 @@ def chat_template(name: str | None, system: str | None = None) -> str | None:
     if name not in _FORMATS:
         return None
     usual, between = _FORMATS[name]
+    # It stands in a Jinja string, in single quotes.
     text = (usual if system is None else system).replace("'", "\\'").replace("\n", "\\n")
     return _CHATML.format(system=text, between=between)

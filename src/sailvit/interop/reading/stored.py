@@ -42,6 +42,7 @@ class Stored:
 
     def read(self) -> torch.Tensor:
         """The tensor, in memory of its own."""
+        # torch.frombuffer takes no empty buffer.
         if self.begin == self.end:
             return torch.empty(self.shape, dtype=self.dtype)
         data = bytearray(self.end - self.begin)

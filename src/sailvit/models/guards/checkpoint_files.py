@@ -67,7 +67,9 @@ def folder_problems(part: Part, source: str, *, bare: bool = False) -> Iterator[
     folder = Path(source)
     if not folder.is_dir():
         return
+    # Weights that are there should be whole, also where a plan would do without them.
     bare = bare and not any(path.suffix in _WEIGHTS for path in folder.iterdir())
+    # The first damaged file alone: what follows from it would be told as well.
     for name in _JSON:
         if (path := folder / name).is_file() and (problem := _json_problem(path)):
             yield problem

@@ -152,6 +152,7 @@ def _random(config: ModelConfig, seed: int, packing: Packing, device: torch.devi
             prove_native(tower, config.connector.merge)
         language = _language(config).float()
         if len(tokenizer) > language.get_input_embeddings().num_embeddings:
+            # The mean and covariance of random rows say nothing, and take long to compute.
             language.resize_token_embeddings(len(tokenizer), mean_resizing=False)
         connector = new_connector(config, tower, language, seed)
         placeholder_id = tokenizer.convert_tokens_to_ids(config.placeholder)

@@ -157,6 +157,7 @@ def load_language(
         with Loading("language", source):
             model, info = AutoModelForCausalLM.from_pretrained(
                 source,
+                # Whatever the file holds: most updates of bf16 weights would be rounded away.
                 dtype=torch.float32,
                 use_safetensors=True,
                 output_loading_info=True,
@@ -246,6 +247,7 @@ def layout_of(mllm: MLLM, config: ModelConfig) -> VisualLayout:
     """How images become tiles and placeholder runs for this model."""
     image, merged = config.image, int(mllm.connector.config.merge) ** 2
     limits = GridLimits(
+        # Rounded up, as one fewer would be less than the recipe asks for.
         least=-(-image.min_patches // merged),
         most=max(1, image.max_patches // merged),
         square=max(1, mllm.tower.side // int(mllm.connector.config.merge)),

@@ -77,6 +77,7 @@ def load_part(
         state = max(files.read(names), _as_whole(files, vision, trust_remote_code=remote), key=len)
     _refuse_unfit(state, blank, vision, source)
     with quietly():
+        # Not load_state_dict: renamings and tied weights are treated as in a folder of its own.
         model, info = kind.from_pretrained(
             None,
             config=vision.config,

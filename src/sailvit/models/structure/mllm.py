@@ -182,6 +182,7 @@ class MLLM(nn.Module):
         visual: torch.Tensor = self.connector(
             self._features(tiles, grids) if features is None else features
         )
+        # Empty, but with the graph through both parts, in which other processes may wait.
         return visual if len(tiles) else visual[:0]
 
     @property
@@ -213,4 +214,5 @@ class MLLM(nn.Module):
                 f"the batch has {len(places)} placeholder tokens but {len(features)} visual tokens, from {len(visual)}"
                 " tiles; the visual layout that tokenized the data must be the one of this model"
             )
+        # Not in place, as a language that trains needs the embeddings' own gradient.
         return embedded.index_copy(0, places, features)
