@@ -14,13 +14,18 @@ from string import Template
 
 import numpy as np
 
-from sailvit.core.errors import DataError, RecipeError
+from sailvit.api.recipe_sources import (
+    caption_sources,
+    local_place,
+    named_sources,
+    source_line,
+)
+from sailvit.core.errors import RecipeError
 from sailvit.core.formatting import counted
 from sailvit.core.memory import free_memory
-from sailvit.core.recipe import ConnectorConfig, ConnectorKind, ModelConfig, Recipe, SourceConfig
+from sailvit.core.recipe import ConnectorConfig, ConnectorKind, ModelConfig, Recipe
 from sailvit.core.records import Source
 from sailvit.data.sources import open_source
-from sailvit.data.sources.detect import detect
 from sailvit.distributed.processes import my_device
 from sailvit.models.languages.positions import made_for, table_length
 from sailvit.models.loading.build import MetaModel, build
@@ -48,8 +53,6 @@ PACK = (1024, 8192)
 """Shortest and longest pack, unless the records or the memory demand others."""
 FREE = 0.8
 """Share of the free memory that an estimate may fill."""
-CAPTIONS = ("captions", "folder", "webdataset")
-"""Formats whose records are mostly one image and its caption."""
 
 TEXT = Template("""\
 # Written by `sailvit init`. `sailvit plan` shows what it would do and cost; docs/recipes.md
@@ -144,14 +147,15 @@ def first_recipe(
     Raises:
         SailvitError: the tower, the language or the data cannot be used; the message says why.
     """
-    configs = _named(data, images and _place(images))
-    model = ModelConfig(tower=_place(tower), language=_place(language))
+    configs = named_sources(data, images and local_place(images))
+    model = ModelConfig(tower=local_place(tower), language=local_place(language))
     merge, why_merge = _merge(model, connector)
     merged = _with_connector(model, connector, merge)
     # Shapes alone, so that nothing of gigabytes is loaded or downloaded yet.
     meta = build(merged, weights="meta")
     sources = {key: open_source(key, config, Path()) for key, config in configs.items()}
     measured = _measure(sources, meta)
+    first = caption_sources(configs)
     values = {
         "name": re.sub(r"[^A-Za-z0-9._-]+", "-", name) or "recipe",
         "tower": json.dumps(model.tower),
@@ -159,9 +163,10 @@ def first_recipe(
         "kind": "" if connector == "merge_mlp" else f"kind: {connector}, ",
         "merge": str(merge),
         "why_merge": why_merge,
-        "sources": "\n".join(_source_line(*each) for each in configs.items()),
+        "sources": "\n".join(source_line(*each) for each in configs.items()),
         "all": ", ".join(configs),
-        **_coarse(configs),
+        "coarse": ", ".join(first),
+        "why_coarse": "captions describe images" if len(first) < len(configs) else "all sources",
     }
     text = _fitted(values, measured, meta)
     # By the judge of every recipe: what is written has passed it.
@@ -169,48 +174,6 @@ def first_recipe(
         told = "".join(f"\n  {problem}" for problem in problems)
         raise RecipeError(f"no recipe was written, as what it names would not train:{told}")
     return text
-
-
-def _named(data: Sequence[str], images: str | None) -> dict[str, SourceConfig]:
-    """The configs of the sources at the paths, each named after its path's last part."""
-    if not data:
-        raise DataError("no data was named; give at least one --data PATH")
-    found: dict[str, SourceConfig] = {}
-    for path in data:
-        config = detect(path, images=images)
-        stem = (
-            Path(path.rstrip("/*")).stem if "://" not in path else path.rstrip("/").split("/")[-1]
-        )
-        base = re.sub(r"\W+", "_", stem).strip("_").lower() or "data"
-        if base[0].isdigit():
-            base = f"data_{base}"
-        name = next(
-            n for i in range(len(data)) if (n := base if not i else f"{base}_{i + 1}") not in found
-        )
-        found[name] = config.model_copy(update={"path": _place(config.path or path)})
-    return found
-
-
-def _place(value: str) -> str:
-    """`value` as an absolute path, if it is on this machine, so that the recipe's own folder
-    does not matter; else as it is.
-    """
-    path = Path(value).expanduser()
-    globbed = any(mark in value for mark in "*?[") and "://" not in value
-    return str(path.absolute()) if path.exists() or globbed else value
-
-
-def _source_line(name: str, config: SourceConfig) -> str:
-    images = f", images: {json.dumps(config.images)}" if config.images else ""
-    return f"  {name}: {{format: {config.format}, path: {json.dumps(config.path)}{images}}}"
-
-
-def _coarse(configs: dict[str, SourceConfig]) -> dict[str, str]:
-    """The first stage's sources, and the reason for the choice."""
-    captions = [name for name, config in configs.items() if config.format in CAPTIONS]
-    if captions and len(captions) < len(configs):
-        return {"coarse": ", ".join(captions), "why_coarse": "captions describe images"}
-    return {"coarse": ", ".join(configs), "why_coarse": "all sources"}
 
 
 def _with_connector(config: ModelConfig, kind: ConnectorKind, merge: int) -> ModelConfig:

@@ -16,6 +16,7 @@ from sailvit.cli.chat import chat
 from sailvit.cli.convert import convert
 from sailvit.cli.data.app import data
 from sailvit.cli.demo import demo
+from sailvit.cli.equip import equip
 from sailvit.cli.evaluate import evaluate
 from sailvit.cli.export import export
 from sailvit.cli.init import init
@@ -50,6 +51,7 @@ app.command()(score)
 app.command()(convert)
 app.command()(parts)
 app.command()(export)
+app.command()(equip)
 app.command()(formats)
 app.command()(towers)
 app.add_typer(recipe, name="recipe")

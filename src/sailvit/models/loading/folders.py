@@ -51,7 +51,7 @@ def save_part(
     try:
         draft.parent.mkdir(parents=True, exist_ok=True)
         if same_as is not None:
-            shutil.copytree(same_as, draft, copy_function=_link)
+            shutil.copytree(same_as, draft, copy_function=link_file)
         else:
             _write(bundle, part, draft, state)
         if part == "tower":
@@ -73,7 +73,7 @@ def _write(bundle: ModelBundle, part: Part, draft: Path, state: dict[str, torch.
         bundle.tokenizer.save_pretrained(draft)
 
 
-def _link(source: str, target: str) -> str:
+def link_file(source: str, target: str) -> str:
     """A hard link to the file, or a copy where the file system has none."""
     try:
         os.link(source, target)
