@@ -39,7 +39,7 @@ def row(source: str) -> str:
         folder = Path(place) / "source"
         save_source(source, folder)
         if source in REFUSED:
-            return f"| {source} | refused: {_refusal(folder)} |" + " |" * 8
+            return f"- {source}: {_refusal(folder)}"
         cells = [_cell(column, folder) for column in tower_cells.COLUMNS]
         try:
             cells += tower_cells.stages(folder)
@@ -59,7 +59,7 @@ def _refusal(folder: Path) -> str:
     try:
         tower_cells.loaded(folder)
     except SailvitError as error:
-        return _short(str(error).replace(f"the tower '{folder}' is ", ""))
+        return str(error).replace(f"{folder}", "...").replace("the tower '...' is ", "")
     return "nothing"
 
 
@@ -82,8 +82,8 @@ def main() -> None:
     lines = []
     for kind, sources in (*KINDS, ("refused", list(REFUSED))):
         chosen = [source for source in sources if not asked or source in asked]
-        if chosen:
-            lines.append(f"| **{kind}** |" + " |" * 9)
+        refused = kind == "refused"
+        lines.append("\nRefused:\n" if refused else f"| **{kind}** |" + " |" * 9)
         for source in chosen:
             signal.alarm(SECONDS)
             lines.append(row(source))
