@@ -32,7 +32,7 @@ docs: $(READY) ## Build the documentation site into build/site; a warning is an 
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
 interop: $(READY) ## Compare every layout again, and write the table of docs/interop.md
-	PYTHONPATH=tests:tests/data:tests/models/towers:tests/interop $(BIN)/python tests/interop/interop_table.py docs/interop.md
+	PYTHONPATH=tests:tests/data:tests/models:tests/models/towers:tests/interop:tests/interop/export $(BIN)/python tests/interop/interop_table.py docs/interop.md
 
 pictures: $(READY) ## Draw the pictures of README again (wants Chromium)
 	$(BIN)/python docs/pictures/stages.py

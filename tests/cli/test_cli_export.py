@@ -7,12 +7,15 @@ import sys
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file
 from transformers import AutoModel
 
 import sailvit
 from sailvit.cli.app import main
+from sailvit.core.recipe import PARTS
 from sailvit.interop.export import export as exporting
 from sailvit.interop.export.reload_model import reload
+from sailvit.models.loading.folders import save_part
 from sailvit.training import trainer as trainer_module
 from tiny_parts import Parts
 from tiny_runs import recipe, stage, write_data
@@ -74,3 +77,28 @@ def test_what_is_no_run_is_refused(
     out = tmp_path / "out"
     assert command(monkeypatch, str(tmp_path), "--to", "hf", "--out", str(out)) == 1
     assert "has no recipe.yaml" in capfd.readouterr().err
+
+
+def test_original_names_are_for_aimv2_towers(
+    run: Path,
+    parts: Parts,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+):
+    for function in (exporting.export, exporting.export_original):
+        monkeypatch.setattr(function, "__kwdefaults__", {"reload": reload})
+    out = tmp_path / "out"
+    wanted = ("--to", "tower", "--names", "aimv2", "--out", str(out))
+    assert command(monkeypatch, str(run), *wanted) == 1
+    assert "expected an AIMv2 vision tower" in capfd.readouterr().err
+    assert not out.exists()
+    bundle = parts.build("aimv2")
+    for part in PARTS:
+        save_part(bundle, part, tmp_path / "saved" / part)
+    assert command(monkeypatch, str(tmp_path / "saved"), *wanted) == 0
+    names = set(load_file(out / "model.safetensors"))
+    assert "trunk.blocks.0.attn.qkv.weight" in {n.split("encoder.")[-1] for n in names}
+    assert (out / "parity.json").is_file()
+    assert command(monkeypatch, str(run), "--to", "hf", "--names", "aimv2", "--out", str(out)) == 1
+    assert "original names are a tower's" in capfd.readouterr().err

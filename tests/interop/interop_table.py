@@ -8,15 +8,20 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
+from exported import loader, written
 from safetensors.torch import load_file
 from test_chat_parts import CASES
 from test_chat_parts import worst as worst_of_chat
+from test_hf import MODELS
+from test_native_exports import FITS
 from test_native_parts import CONFIGS
 from test_native_parts import worst as worst_of_class
 from test_original_aimv2 import weights, write
 
+from sailvit.core.recipe import ConnectorConfig
 from sailvit.core.run import read_json
 from sailvit.interop.conversion import convert
+from tiny_parts import Parts
 
 BEGIN, END = "<!-- table: begin -->\n", "<!-- table: end -->\n"
 HEADS = ("layout", "direction", "tower", "connector", "language", "worst error")
@@ -49,6 +54,27 @@ def rows(folder: Path) -> Iterator[tuple[str, ...]]:
         yield layout, "in", tower, kind, text["model_type"], told(error)
 
 
+def out_rows(folder: Path) -> Iterator[tuple[str, ...]]:
+    """The cells of every export, compared by the gate that each export goes through."""
+    parts = Parts(folder / "of exports")
+    cases = [("tower", {"tower": name}) for name in ("aimv2", "siglip", "siglip2", "clip", "vit")]
+    cases += [("hf", settings) for settings in MODELS.values()]
+    cases += list(FITS.values())
+    seen = set()
+    for number, (layout, settings) in enumerate(cases):
+        parity = written(loader(parts, **settings), layout, folder / f"export {number}")
+        error = max(error for what, error in parity.worst.items() if what != "pixels")
+        config = read_json(folder / f"export {number}" / "config.json")
+        vision = config.get("vision_config", config)["model_type"]
+        connector = settings.get("connector", ConnectorConfig())
+        kind = f"{connector.kind}, merge {connector.merge}" if layout != "tower" else "-"
+        text = config.get("text_config", {"model_type": "-"})["model_type"]
+        cells = (f"`{layout}`", "out", vision, kind, text, told(error))
+        if cells not in seen:
+            yield cells
+        seen.add(cells)
+
+
 def told(error: float) -> str:
     return f"{error:.1e}" if error else "0"
 
@@ -74,7 +100,7 @@ def main() -> None:
     page = Path(sys.argv[1])
     text = page.read_text(encoding="utf-8")
     with tempfile.TemporaryDirectory() as folder:
-        made = table(list(rows(Path(folder))))
+        made = table([*rows(Path(folder)), *out_rows(Path(folder))])
     start, rest = text.split(BEGIN)
     page.write_text(start + BEGIN + made + END + rest.split(END)[1], encoding="utf-8")
 

@@ -21,6 +21,10 @@ def export(
     dtype: Annotated[
         Literal["fp32", "bf16"], typer.Option(help="Precision of the written weights.")
     ] = "fp32",
+    names: Annotated[
+        Literal["transformers", "aimv2"],
+        typer.Option(help="Names of an AIMv2 tower's weights; aimv2: as SAILViT is released."),
+    ] = "transformers",
 ) -> None:
     """Write a run's model so that stock tools load it; nothing appears unless it gives the same."""
     # torch and transformers take seconds to import; `sailvit --help` should not wait for them.
@@ -29,10 +33,11 @@ def export(
 
     quiet_libraries()
     typer.echo(f"Writing {out}, then loading it again without sailvit to compare ...")
-    parity = export_model(run, to, out, stage=stage, dtype=dtype)
+    parity = export_model(run, to, out, stage=stage, dtype=dtype, original=names == "aimv2")
     worst = ", ".join(f"{what} {error:.0e}" for what, error in parity.worst.items())
     typer.echo(f"{out} gives what the model in memory gives.")
     typer.echo(f"Largest differences: {worst}.")
     if parity.tokens:
         typer.echo(f"{parity.tokens} tokens of prompts and greedy answers are equal.")
-    typer.echo(f"How to load it: {out / 'README.md'}")
+    if names == "transformers":
+        typer.echo(f"How to load it: {out / 'README.md'}")

@@ -146,6 +146,8 @@ def _show(
     console.print("Memory is per device, unsharded.")
     if made.storage is not None:
         console.print(storage_line(made.storage), highlight=False)
+    if made.exports:
+        console.print(f"Exports within reach (sailvit export --to): {', '.join(made.exports)}.")
 
 
 def _images(made: Plan) -> str:

@@ -15,6 +15,7 @@ from sailvit.core.records import Source
 from sailvit.data.lengths.costs import CostTable
 from sailvit.data.rows.keys import unread_line
 from sailvit.data.sources import open_source
+from sailvit.interop.export.reach import reachable
 from sailvit.models.languages.positions import table_length
 from sailvit.models.loading.build import MetaModel, build
 from sailvit.models.measures.flops import flops_model
@@ -83,6 +84,8 @@ class Plan:
     """What is allowed but rarely intended."""
     native: bool = False
     """Whether images keep their aspect ratio; then a tile is what becomes one visual token."""
+    exports: tuple[str, ...] = ()
+    """Layouts of `sailvit export` that the model fits."""
     storage: Storage | None = None
     """Disk space of states and parts; None when the model cannot be built or a stage cannot be
     planned."""
@@ -136,6 +139,7 @@ def plan(recipe: Recipe) -> Plan:
         tokens_per_tile=layout.tokens_per_tile,
         most_tiles=layout.most_tiles,
         native=native,
+        exports=reachable(model.mllm, layout),
         stages=tuple(stages),
         problems=tuple(problems),
         remarks=tuple(remarks),

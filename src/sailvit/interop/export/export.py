@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -9,6 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from sailvit.core.run import write_json
+from sailvit.interop.conversion import convert
 from sailvit.interop.export.cases import Watching, pose
 from sailvit.interop.export.gate import Parity, Reload, compare, reload_fresh
 from sailvit.interop.export.hf import code_hashes, write_hf
@@ -59,6 +61,26 @@ def export(
         reload(draft, Path(work))
         parity = compare(Path(work), levels)
         write_json(draft / "parity.json", {"layout": layout, **parity.as_json()})
+    return parity
+
+
+def export_original(
+    load: Callable[[], Trained], out: Path, *, reload: Reload = reload_fresh
+) -> Parity:
+    """Write an AIMv2 tower to the new folder `out` under the names of AIMv2's and SAILViT's
+    releases, as they were when the tower was compared in transformers' layout.
+
+    Raises:
+        ModelError: the tower is no AIMv2, or differs.
+        RunError: `out` is there and holds something, or cannot be written.
+    """
+    with TemporaryDirectory(prefix="sailvit-export-") as work:
+        plain = Path(work) / "tower"
+        parity = export(load, "tower", plain, reload=reload)
+        # It compares every bit with what it reads back.
+        convert(str(plain), out, "sailvit")
+        for name in ("lineage.json", "parity.json"):
+            shutil.copyfile(plain / name, out / name)
     return parity
 
 

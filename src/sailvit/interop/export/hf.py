@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sailvit.core.errors import ModelError
+from sailvit.core.layout import VisualLayout
 from sailvit.core.run import write_json
 from sailvit.interop.export.card import Card, model_example, write_card
 from sailvit.interop.export.cases import Watching
@@ -18,11 +19,10 @@ from sailvit.interop.export.trained import (
     dtype_name,
     language_tensors,
     pieces,
-    refuse_native,
-    refuse_normed,
     under,
 )
 from sailvit.interop.weights import write_weights
+from sailvit.models.structure.mllm import MLLM
 from sailvit.models.towers.families import patch_pixels
 
 CODE = (
@@ -54,9 +54,9 @@ def write_hf(trained: Trained, folder: Path) -> Watching:
     Raises:
         ModelError: a part runs code of its own, or the language is no base model with a head.
     """
-    refuse_native(trained, "hf")
-    refuse_normed(trained, "hf")
-    _refuse_code(trained)
+    if found := hf_problems(trained.bundle.mllm, trained.bundle.layout):
+        told = "".join(f"\n  {problem}" for problem in found)
+        raise ModelError(f"the layout hf cannot hold this model:{told}")
     language = language_tensors(trained.language)
     tensors = {
         **under("model.vision_tower", trained.tower),
@@ -81,6 +81,31 @@ def write_hf(trained: Trained, folder: Path) -> Watching:
     return WATCHING
 
 
+def hf_problems(mllm: MLLM, layout: VisualLayout) -> list[str]:
+    """What keeps the layout from holding a model, a sentence each; empty where nothing is known
+    to.
+    """
+    found = []
+    if layout.native is not None:
+        found.append(
+            "images are in native resolution; train with model.image.mode: fixed or tiled, or"
+            " export the tower alone"
+        )
+    if mllm.tower.choice.norm:
+        found.append(
+            "states go through the tower's final norm; train without model.feature_norm, or export"
+            " the tower alone"
+        )
+    for part, model in (("tower", mllm.tower.model), ("language", mllm.language)):
+        own = getattr(model.config, "auto_map", None)
+        if own or not type(model).__module__.startswith("transformers."):
+            found.append(
+                f"the {part} is a {type(model).__name__} with code of its own repository, which an"
+                " export cannot carry; choose a class of transformers"
+            )
+    return found
+
+
 def write_code(folder: Path) -> None:
     """Copy the code that goes along."""
     source = files("sailvit.interop.remote_code")
@@ -99,17 +124,6 @@ def code_hashes(folder: Path) -> dict[str, str]:
 def _template_of(trained: Trained) -> tuple[Any, Any, Any]:
     bundle = trained.bundle
     return bundle.tokenizer, bundle.layout, bundle.day
-
-
-def _refuse_code(trained: Trained) -> None:
-    for part, model in (("tower", trained.tower), ("language", trained.language)):
-        if getattr(model.config, "auto_map", None) or not type(model).__module__.startswith(
-            "transformers."
-        ):
-            raise ModelError(
-                f"the {part} is a {type(model).__name__} with code of its own repository, which an"
-                " export cannot carry; expected a class of transformers"
-            )
 
 
 def _config(trained: Trained) -> dict[str, Any]:

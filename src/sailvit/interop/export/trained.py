@@ -64,24 +64,6 @@ class Trained:
         return {**values, "dtype": dtype_name(self.dtype)}
 
 
-def refuse_native(trained: Trained, layout: str) -> None:
-    """ModelError where images have grids of their own, which the layout cannot hold."""
-    if trained.bundle.layout.native is not None:
-        raise ModelError(
-            f"the model takes images in native resolution, which the layout {layout} cannot hold;"
-            " train it with model.image.mode fixed or tiled, or export its tower alone"
-        )
-
-
-def refuse_normed(trained: Trained, layout: str) -> None:
-    """ModelError where earlier states go through the tower's final norm."""
-    if trained.bundle.mllm.tower.choice.norm:
-        raise ModelError(
-            f"the connector reads states after the tower's final norm (feature_norm: true), which"
-            f" the layout {layout} cannot hold; train without feature_norm, or export the tower"
-        )
-
-
 def dtype_name(dtype: torch.dtype) -> str:
     """What config files call a type."""
     return str(dtype).removeprefix("torch.")
