@@ -53,6 +53,7 @@ def towers() -> None:
     for name, family in FAMILIES.items():
         typer.echo(f"{name:24}{family.example}")
     typer.echo(
-        "\nAny other ViT that AutoModel loads is tried out on its own weights, and taken if it"
-        "\ngives one token per patch. Shipped: sailvit:world/tower."
+        "\nAny other ViT, by itself or inside a dual encoder or a multimodal checkpoint, is tried"
+        "\nout on its own weights, and taken if it gives one token per patch (docs/towers.md)."
+        "\nShipped: sailvit:world/tower."
     )

@@ -11,7 +11,12 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModel
+from transformers import (
+    AutoModel,
+    TrOCRConfig,
+    VisionEncoderDecoderConfig,
+    VisionEncoderDecoderModel,
+)
 
 from sailvit.core.errors import ModelError
 from sailvit.models.loading import vision_weights
@@ -19,7 +24,7 @@ from sailvit.models.loading.build import build
 from sailvit.models.loading.folders import prove_tower
 from sailvit.models.loading.parts import load_tower
 from sailvit.models.loading.vision_weights import prefix_of
-from tiny_parts import SIDE, Parts, picture
+from tiny_parts import SIDE, TOWERS, Parts, picture
 from tiny_sources import DUAL, MULTIMODAL, REFUSED, asked, save_source, save_whole, vision_half
 
 # One of each way to be found; the rest run with the long tests.
@@ -106,6 +111,30 @@ def test_nothing_else_of_the_checkpoint_is_read(tmp_path: Path, monkeypatch: pyt
     assert set(opened) == files
     assert read
     assert all("vision_tower" in name for name in read)
+
+
+def test_the_layer_that_the_whole_model_reads_is_told(tmp_path: Path):
+    save_whole("llava", tmp_path)
+    assert "reads its tower at layer -2" in loaded(tmp_path).notes[1]
+
+
+def test_weights_in_bf16_and_an_encoder_of_an_encoder_decoder(tmp_path: Path):
+    """Released multimodal weights are bf16; TrOCR's tower is the encoder of two models."""
+    whole = save_whole("llava", tmp_path / "llava")
+    whole.to(torch.bfloat16).save_pretrained(tmp_path / "llava")
+    tower = loaded(tmp_path / "llava")
+    assert tower.model.dtype == torch.float32
+    inside = vision_half(whole, type(tower.model)).float()
+    assert torch.equal(tower(tiles()), tower.around(inside).eval()(tiles()))
+    sizes = {"vocab_size": 64, "d_model": 32, "decoder_layers": 1, "decoder_ffn_dim": 32}
+    reader = TrOCRConfig(**sizes, decoder_attention_heads=4, pad_token_id=0)
+    pair = VisionEncoderDecoderConfig.from_encoder_decoder_configs(TOWERS["vit"], reader)
+    both = VisionEncoderDecoderModel(pair).eval()
+    both.save_pretrained(tmp_path / "trocr")
+    shutil.copy(tmp_path / "llava/preprocessor_config.json", tmp_path / "trocr")
+    tower = loaded(tmp_path / "trocr")
+    expected = both.encoder(pixel_values=tower.normalised(tiles())).last_hidden_state[:, 1:]
+    torch.testing.assert_close(tower(tiles()), expected)
 
 
 @pytest.mark.parametrize("prefix", ["vision_tower.vision_model.", "model.vision_tower.", "x.y."])

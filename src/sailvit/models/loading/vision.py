@@ -80,6 +80,14 @@ class VisionModel:
                 f"the tower is the {name} inside a {self.whole.model_type}: it alone is read,"
                 " trained and saved"
             )
+            # As LLaVA, VipLLaVA and Granite's vision models say it.
+            layer = getattr(self.whole, "vision_feature_layer", None)
+            if layer not in (None, -1):
+                found.append(
+                    f"the {self.whole.model_type} reads its tower at layer {layer}"
+                    " (vision_feature_layer): set model.feature_layer to that for the features that"
+                    " it was trained on"
+                )
         if self.kind is not None and not self.plain and not _remote(self.whole):
             found.append(
                 f"AutoModel knows no {name}: load the saved tower by its own class,"
