@@ -4,23 +4,19 @@ from __future__ import annotations
 
 import io
 import json
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from family_models import bundle_of
 from PIL import Image
-from tiny_languages import language_of
 from transformers import LogitsProcessor, TextIteratorStreamer
 
 from sailvit.core.errors import DataError
 from sailvit.core.recipe import ImageConfig
 from sailvit.inference.conversation import conversation
 from sailvit.inference.model import RunModel
-from sailvit.models.loading.build import ModelBundle
-from sailvit.models.structure.mllm import MLLM
-from sailvit.models.structure.packing_choice import choose_way
 from tiny_parts import Parts, picture
 
 LONGEST = 10
@@ -46,17 +42,6 @@ CONVERSATIONS = [
     ],
     asked(TEXT),
 ]
-
-
-def bundle_of(parts: Parts, family: str, **settings: Any) -> ModelBundle:
-    """Tiny parts with a random language of a family."""
-    made = parts.build(**settings)
-    language = language_of(family)
-    width = language.get_input_embeddings().weight.shape[1]
-    assert width == made.mllm.language.get_input_embeddings().weight.shape[1]
-    mllm = MLLM(made.mllm.tower, made.mllm.connector, language, made.layout.placeholder_id)
-    choose_way(mllm, "auto")
-    return replace(made, mllm=mllm)
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from sailvit.core.records import Record
 from sailvit.data.processing.images import load_image, tile_image
 from sailvit.data.processing.processor import Processor
 from sailvit.inference.conversation import Message, conversation
-from sailvit.inference.text_stream import decoded
+from sailvit.inference.text_stream import text_of
 
 Conversations = Sequence[Message] | Sequence[Sequence[Message]]
 """One conversation, or several."""
@@ -86,7 +86,7 @@ class ChatProcessor:
 
     def decode(self, tokens: Sequence[int] | torch.Tensor) -> str:
         """The text of generated tokens, without special tokens."""
-        return decoded(self.tokenizer, torch.as_tensor(tokens).tolist()).strip()
+        return text_of(self.tokenizer, torch.as_tensor(tokens).tolist(), ())
 
     def batch_decode(self, rows: Sequence[Sequence[int]] | torch.Tensor) -> list[str]:
         """The texts of generated tokens, one per row."""

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import openai
 import pytest
+from family_models import bundle_of
 from PIL import Image
 from running import NAME, Running, asked, running, uri
 
@@ -445,3 +446,13 @@ def test_the_example_asks_it(server: Running, media: Path, monkeypatch: pytest.M
     answer = openai_client.main(str(media / "a b.png"), "what?", f"{server.url}/v1")
     expected = create(server, asked("what?", uri(picture(1))))
     assert answer == expected.choices[0].message.content
+
+
+@pytest.mark.parametrize("family", ["lfm2", "mamba2"])
+def test_a_language_that_cannot_be_padded_is_served_all_the_same(parts: Parts, family: str):
+    model = RunModel(bundle_of(parts, family))
+    texts = ["what colour?", "red", "which of them is the larger one?", "blue"] * 3
+    expected = {text: model.generate(None, text, max_new_tokens=6) for text in texts}
+    with running(model) as server, ThreadPoolExecutor(12) as pool:
+        made = list(pool.map(lambda text: create(server, asked(text), max_tokens=6), texts))
+    assert [each.choices[0].message.content for each in made] == [expected[text] for text in texts]
