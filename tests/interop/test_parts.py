@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import sys
+from fnmatch import fnmatch
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,7 +19,8 @@ from typer.testing import CliRunner
 from written_chat import write_chat
 
 from sailvit.cli.app import app
-from sailvit.core.errors import RunError
+from sailvit.core.errors import ModelError, RunError
+from sailvit.interop import parts as module
 from sailvit.interop.parts import take_parts
 from sailvit.interop.reading.stored import read_names
 from sailvit.models.structure.connector import read_connector
@@ -40,6 +43,21 @@ def test_the_command_says_what_it_took_and_what_not(tmp_path: Path):
     assert lines[3] == "  connector: not taken out, as ps_version is 'v3'; expected v1 or v2."
     assert lines[4].startswith("Note: its conversation format 'phi3-chat' is not known here")
     assert lines[5] == f"The model section of a recipe with these parts is {out}/model.yaml."
+
+
+def test_a_hub_id_is_downloaded_without_its_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    folder = write_chat(tmp_path / "model").folder
+    asked: dict[str, Any] = {}
+
+    def downloaded(source: str, allow_patterns: list[str]) -> str:
+        asked[source] = allow_patterns
+        return str(folder)
+
+    monkeypatch.setattr(module, "snapshot_download", downloaded)
+    assert not take_parts("someone/model", tmp_path / "parts").refused
+    assert not any(fnmatch("modeling_sailvl.py", each) for each in asked["someone/model"])
+    with pytest.raises(ModelError, match="there is no folder /no/such; name one"):
+        take_parts("/no/such", tmp_path / "other")
 
 
 def test_a_folder_that_holds_something_is_left_alone(tmp_path: Path):

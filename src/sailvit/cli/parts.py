@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from sailvit.core.formatting import counted
+
 
 def parts(
     model: Annotated[
@@ -30,7 +32,8 @@ def parts(
         typer.echo(f"Note: {note}.")
     if taken.left_out:
         shown = ", ".join(taken.left_out[:3]) + (", ..." if len(taken.left_out) > 3 else "")
-        typer.echo(f"Left out, as they belong to no part: {len(taken.left_out)} tensors ({shown}).")
+        count = counted(len(taken.left_out), "tensor")
+        typer.echo(f"Left out, as part of none of the three: {count} ({shown}).")
     typer.echo(f"The model section of a recipe with these parts is {out / MODEL}.")
     if not taken.refused:
         typer.echo(f'Ask it: sailvit ask {out} "What is in the image?" --image FILE')

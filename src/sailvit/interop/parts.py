@@ -25,7 +25,7 @@ from sailvit.interop.reading.prompts import END
 from sailvit.interop.reading.stored import Names, read_names
 from sailvit.interop.weights import MOST, write_weights
 from sailvit.models.guards.checkpoint_files import folder_problems
-from sailvit.models.guards.errors import Loading
+from sailvit.models.guards.errors import ForeignErrors
 
 MODEL = "model.yaml"
 """File of a recipe's model section that names the parts."""
@@ -62,6 +62,7 @@ def take_parts(source: str, out: Path, *, shard: int = MOST) -> TakenParts:
     """
     with new_folder(out) as draft:
         folder = _fetched(source)
+        # Checked as a language's: its message names AutoModel's class where weights are pickled.
         for problem in folder_problems("language", str(folder)):
             raise ModelError(f"cannot read the model in {folder}: {problem}")
         names = read_names(folder)
@@ -95,9 +96,17 @@ def _fetched(source: str) -> Path:
     """The model's files: a folder, or what a hub id holds of configs, tokenizer and
     safetensors.
     """
-    if Path(source).is_dir():
-        return Path(source)
-    with Loading("language", source):
+    folder = Path(source)
+    if folder.is_dir():
+        return folder
+    if folder.is_absolute() or source.startswith((".", "~")):
+        raise ModelError(
+            f"there is no folder {source}; name one that holds a saved model, or a hub id"
+        )
+    with ForeignErrors(
+        f"cannot download {source!r}",
+        "; check the name and the connection, or name a folder with a downloaded copy",
+    ):
         kept = ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja"]
         return Path(snapshot_download(source, allow_patterns=kept))
 

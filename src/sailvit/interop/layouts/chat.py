@@ -46,36 +46,17 @@ def plan_chat(config: dict[str, Any], names: Names, source: str, folder: Path) -
     """
     del folder
     vision, language = config["vision_config"], _language_config(config["llm_config"])
-    tower = _tower(vision, names)
-    merge, notes = _merge(config), []
-    connector: Planned = Refusal("features of the layer that it reads cannot be told apart")
-    settings, reason = _settings(config)
-    if reason:
-        connector = Refusal(reason)
-    else:
-        facts = ConnectorFacts(
-            "merge_mlp", _LAYERS, merge, {"column_major": config.get("ps_version", "v1") == "v1"}
-        )
-        width = vision["hidden_size"]
-        connector = plan_connector(
-            names,
-            _CONNECTOR,
-            facts,
-            tower_width=width,
-            language_width=_width(language, config["llm_config"]),
-        )
     template = chat_template(config.get("template"), config.get("system_message"))
-    if template is None:
-        notes.append(
-            f"its conversation format {config.get('template')!r} is not known here; prompts follow"
-            " the tokenizer's own chat template, so compare one with the model's"
-        )
-    said = [bool(config["llm_config"].get("tie_word_embeddings", False))]
-    said.append(bool(config.get("tie_word_embeddings", False)))
+    unknown = (
+        f"its conversation format {config.get('template')!r} is not known here; prompts follow"
+        " the tokenizer's own chat template, so compare one with the model's"
+    )
+    # The whole model's setting and the language's often differ; the tensors decide.
+    said = [bool(each.get("tie_word_embeddings", False)) for each in (config["llm_config"], config)]
     return ModelPlan(
         layout="InternVL's chat layout",
-        tower=tower,
-        connector=connector,
+        tower=_tower(vision, names),
+        connector=_connector(config, names),
         language=language
         if isinstance(language, Refusal)
         else plan_language(names, language, source, said),
@@ -84,9 +65,22 @@ def plan_chat(config: dict[str, Any], names: Names, source: str, folder: Path) -
             "image_mean": _MEAN,
             "image_std": _STD,
         },
-        settings=settings,
+        settings=_settings(config),
         chat_template=template,
-        notes=tuple(notes),
+        notes=() if template is not None else (unknown,),
+    )
+
+
+def _connector(config: dict[str, Any], names: Names) -> Planned:
+    version, merge = config.get("ps_version", "v1"), _merge(config)
+    if version not in ("v1", "v2"):
+        return Refusal(f"ps_version is {version!r}; expected v1 or v2")
+    return plan_connector(
+        names,
+        _CONNECTOR,
+        ConnectorFacts("merge_mlp", _LAYERS, merge, {"column_major": version == "v1"}),
+        tower_width=config["vision_config"]["hidden_size"],
+        language_width=config["llm_config"]["hidden_size"],
     )
 
 
@@ -118,26 +112,21 @@ def _language_config(given: dict[str, Any]) -> PretrainedConfig | Refusal:
     return made
 
 
-def _width(language: PretrainedConfig | Refusal, given: dict[str, Any]) -> int:
-    found = given if isinstance(language, Refusal) else language.to_dict()
-    width: int = found["hidden_size"]
-    return width
-
-
 def _merge(config: dict[str, Any]) -> int:
     ratio = config.get("downsample_ratio", 0.5)
     merge: int = round(1 / ratio)
-    if merge * ratio != 1:
+    if abs(merge * ratio - 1) > 1e-3:
         raise ModelError(
             f"downsample_ratio is {ratio}; expected 1 / n, as n x n patches become one token"
         )
     return merge
 
 
-def _settings(config: dict[str, Any]) -> tuple[dict[str, Any], str]:
-    """The recipe's settings, and why the connector cannot be exact; empty where it can."""
+def _settings(config: dict[str, Any]) -> dict[str, Any]:
+    """The recipe's settings."""
+    # Defaults are those of the configs' own class, which files leave out.
     most = config.get("max_dynamic_patch", 12) if config.get("dynamic_image_size", True) else 1
-    settings: dict[str, Any] = {
+    return {
         "placeholder": PLACEHOLDER,
         "feature_layer": config.get("select_layer", -1),
         "image": {
@@ -148,6 +137,3 @@ def _settings(config: dict[str, Any]) -> tuple[dict[str, Any], str]:
             "newline": config.get("template") == "sailvl-chat",
         },
     }
-    if config.get("ps_version", "v1") not in ("v1", "v2"):
-        return settings, f"ps_version is {config['ps_version']!r}; expected v1 or v2"
-    return settings, ""

@@ -19,7 +19,7 @@ from sailvit.interop.reading.plans import ModelPlan, Planned, Refusal
 from sailvit.interop.reading.selection import Selection, select, tile_side
 from sailvit.interop.reading.stored import Names
 from sailvit.interop.reading.towers import plan_tower
-from sailvit.models.guards.errors import Loading
+from sailvit.models.guards.errors import ForeignErrors
 from sailvit.models.languages.text_model import text_config
 
 _LINEAR = {"linear_1": "up", "linear_2": "down"}
@@ -68,7 +68,7 @@ def plan_native(given: dict[str, Any], names: Names, source: str, folder: Path) 
     Raises:
         ModelError: its config cannot be read.
     """
-    with Loading("language", source):
+    with ForeignErrors(f"cannot read the config of {source}"):
         config = AutoConfig.from_pretrained(folder)
     vision, kind = config.vision_config, str(given["model_type"])
     language = text_config(config, source)
@@ -76,6 +76,7 @@ def plan_native(given: dict[str, Any], names: Names, source: str, folder: Path) 
     # Releases say it in the whole config or in the language's.
     said = [bool(getattr(each, "tie_word_embeddings", False)) for each in (config, language)]
     if kind == "aya_vision":
+        # Cohere2ForCausalLM multiplies by it; AyaVisionForConditionalGeneration 5.23 does not.
         language.logit_scale = 1.0
     processor = _image_processor(folder)
     return ModelPlan(
@@ -167,6 +168,7 @@ def _prefix(names: Names) -> str:
 
 def _image_processor(folder: Path) -> dict[str, Any]:
     """The image processor's config, from its own file or from the whole processor's."""
+    # transformers 5 writes one file for the whole processor, where 4 wrote one for each half.
     whole = read_optional(folder / "processor_config.json")
     nested = whole.get("image_processor")
     found = nested if isinstance(nested, dict) else {}

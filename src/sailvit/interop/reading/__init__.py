@@ -1,1 +1,1 @@
-"""A multimodal checkpoint read tensor by tensor, and its parts planned from names and configs."""
+"""Multimodal checkpoints read tensor by tensor, and their parts planned from names alone."""

@@ -48,6 +48,7 @@ def plan_connector(
         merge=facts.merge,
         # Read off the tensors: some releases have another width than their config tells.
         hidden=found["down.weight"].shape[1],
+        # A class's own facts, over the usual ones of the kind.
         **{**made.facts, "bias": "down.bias" in found, **facts.settings},
     )
     with torch.device("meta"):

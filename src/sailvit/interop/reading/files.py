@@ -48,6 +48,7 @@ def copy_tokenizer(source: Path, folder: Path, template: str | None) -> PreTrain
             f"the tokenizer in {source} is code of its own ({config.get('tokenizer_class')}), which"
             " is not run here; expected a tokenizer.json: save it once as a fast tokenizer"
         )
+    # Beside the language's own config: the whole model's may ask for code of its own.
     for name in _TOKENIZER:
         if (source / name).is_file():
             shutil.copyfile(source / name, folder / name)
@@ -56,6 +57,7 @@ def copy_tokenizer(source: Path, folder: Path, template: str | None) -> PreTrain
     # Older checkpoints keep it in a file of the processor, which a tokenizer does not read.
     held = read_optional(source / "chat_template.json").get("chat_template")
     tokenizer.chat_template = template or tokenizer.chat_template or held
+    # Written anew in one form: old files, such as merges.txt, would be read before the new ones.
     for name in _TOKENIZER:
         # What saving does not write again would stand beside it and could contradict it.
         (folder / name).unlink(missing_ok=True)

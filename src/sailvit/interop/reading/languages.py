@@ -68,6 +68,7 @@ def finish_config(
 
 def _tables(model: PreTrainedModel) -> tuple[str, str]:
     """Names of the input embeddings and of the head."""
+    # By the modules, as tied ones share one tensor, whose first name may be either's.
     embeddings, head = model.get_input_embeddings(), model.get_output_embeddings()
     by_module: dict[Any, str] = {module: name for name, module in model.named_modules()}
     return f"{by_module[embeddings]}.weight", f"{by_module[head]}.weight"

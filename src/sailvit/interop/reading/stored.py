@@ -45,6 +45,8 @@ class Stored:
         # torch.frombuffer takes no empty buffer.
         if self.begin == self.end:
             return torch.empty(self.shape, dtype=self.dtype)
+        # The library's own reader maps the whole file: pages of a shard stay in memory while any
+        # of its tensors is held.
         data = bytearray(self.end - self.begin)
         with self.path.open("rb") as file:
             file.seek(self.begin)
@@ -89,6 +91,7 @@ def read_names(folder: Path) -> dict[str, Stored]:
     found: dict[str, Stored] = {}
     for path in weight_files(folder):
         with path.open("rb") as file:
+            # The format: the header's length in 8 bytes, the header as JSON, then the tensors.
             length = int.from_bytes(file.read(8), "little")
             header = json.loads(file.read(length))
         for name, held in header.items():
