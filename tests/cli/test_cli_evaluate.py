@@ -94,8 +94,9 @@ def test_a_written_file_has_the_score_of_the_evaluation(model, data):
 def test_models_are_compared_in_words(model, data, parts, tmp_path):
     other = save_model(parts.build(), tmp_path / "other")
     told = evaluate(model, data, other, "--set", "DocVQA_VAL").replace("\n", " ")
-    assert "does not differ" in told
-    assert "after Holm" in told
+    assert "question by question" in told
+    assert "does not" in told
+    assert "+0.0" in told
 
 
 def test_judges_from_a_file_and_a_server(tmp_path):

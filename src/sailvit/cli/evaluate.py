@@ -211,15 +211,22 @@ def _tell_average(console: Console, model: ModelScores) -> None:
 
 
 def _tell_comparison(console: Console, models: Sequence[ModelScores]) -> None:
+    from rich.table import Table
+
     from sailvit.api.evaluation import comparison
 
     if len(models) < 2 or not any(score.answers for score in models[0].scores.values()):
         return
+    table = Table(title=f"points against {models[0].label}, question by question")
+    table.title_justify = "left"
+    for name in ("set", "model", "comes to"):
+        table.add_column(name, overflow="fold")
+    for name in ("points", "95 %", "won, lost", "p (Holm)"):
+        table.add_column(name, justify="right")
     for each in comparison(models):
-        console.print(
-            f"{each.other} against {each.base} on {each.questions}: {each.word}"
-            f" ({each.difference:+.1f} points, 95 % from {each.low:+.1f} to {each.high:+.1f};"
-            f" {each.gained} gained, {each.lost} lost, p {each.corrected:.2g} after Holm)",
-            highlight=False,
-            soft_wrap=True,
-        )
+        interval = f"{each.low:+.1f} {each.high:+.1f}"
+        counts = f"{each.gained}, {each.lost}"
+        points = f"{each.difference:+.1f}"
+        names = each.questions, each.other, each.word
+        table.add_row(*names, points, interval, counts, f"{each.corrected:.2g}")
+    console.print(table)

@@ -252,3 +252,48 @@ def test_canned_replies_are_read_by_index(tmp_path):
     path.write_text("{}")
     with pytest.raises(DataError, match="line 1"):
         read_canned(path)
+
+
+def test_a_file_without_rotations_says_that_it_is_plain_accuracy():
+    # Someone scored the kit's result file, which holds one row per question, and compared.
+    rows = choices("A", "B")
+    for row, index in zip(rows, ("1", "2"), strict=True):
+        row["index"] = index
+    assert "plain accuracy" in score("circular", rows, ["A", "B"]).notes[0]
+    full = choices("A", "B", "A")
+    for row, index in zip(full, ("1", "1000001", "2"), strict=True):
+        row["index"] = index
+    assert "1 of 2 questions have fewer" in score("circular", full, ["A", "B", "A"]).notes[0]
+
+
+def test_vqa_accuracy_says_where_it_can_only_be_zero():
+    rows = [{"index": "0", "answer": "only"}, {"index": "1", "answer": "['a', 'a', 'a', 'a']"}]
+    made = score("vqa", rows, ["only", "a"])
+    assert made.score == 50
+    assert made.notes == ("1 question with one right answer, which VQA accuracy never counts",)
+
+
+def test_empty_answers_are_told():
+    made = score("mcq", choices("A", "A"), ["None", "A"])
+    assert made.notes == ("1 answer empty or a word such as None: scored as the text nan",)
+
+
+def test_two_runs_in_one_file_are_refused():
+    with pytest.raises(DataError, match="'0' comes 2 times"):
+        score("mcq", choices("A") + choices("A"), ["A", "B"])
+
+
+def test_the_leaderboards_hallusion_is_the_mean_of_three():
+    # Published: 67.93, 37.86 and 43.96 beside a leaderboard's 50; the kit prints the first alone.
+    made = score(
+        "hallusion", [yes_no(f"VD_x_1_0_{n}_0", "Yes") for n in range(4)], ["Yes"] * 3 + ["No"]
+    )
+    assert made.score == pytest.approx((75 + 75 + 0) / 3)
+
+
+def test_a_judge_that_says_it_failed_is_asked_again():
+    judge = CannedJudge("j", {"0": ["Failed to obtain answer via API.", "15"]})
+    made = score("mathvista", [mathvista(answer="15")], ["hm"], judge=judge)
+    assert made.score == 100
+    judge = CannedJudge("j", {"0": ["Failed to obtain answer via API: dog", "A"]})
+    assert score("mcq", choices("A"), ["hm"], judge=judge).score == 100

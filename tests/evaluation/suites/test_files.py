@@ -72,3 +72,18 @@ def test_files_without_predictions_are_refused(tmp_path):
     path.write_text("no workbook")
     with pytest.raises(DataError, match="cannot be read"):
         read_predictions(path)
+
+
+def test_a_part_of_a_set_is_told(tmp_path):
+    path = tmp_path / "m_Mine.jsonl"
+    write_jsonl(path, [{"index": "x"}], ["plain"])
+    made = score_file(path, Rules(), answers=ROWS, kind="exact").score
+    assert made.notes == ("1 of the set's 2 questions",)
+
+
+def test_spreadsheets_keep_the_columns_that_servers_ask_for(tmp_path):
+    path = tmp_path / "m_MMBench_DEV_EN_V11.xlsx"
+    rows = [{"index": "1", "question": "q", "A": "x", "B": "y", "C": "", "answer": "A"}]
+    write_xlsx(path, rows, ["A"])
+    read, _ = read_predictions(path)
+    assert list(read[0]) == ["index", "question", "A", "B", "C", "answer"]

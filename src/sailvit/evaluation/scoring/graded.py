@@ -10,7 +10,13 @@ from string import ascii_uppercase
 import numpy as np
 
 from sailvit.evaluation.scoring.cells import NOTHING, Cell, is_nothing
-from sailvit.evaluation.scoring.judging import Inquiry, Judge, extraction_prompt, grade_prompt
+from sailvit.evaluation.scoring.judging import (
+    Inquiry,
+    Judge,
+    asked,
+    extraction_prompt,
+    grade_prompt,
+)
 from sailvit.evaluation.scoring.matching import NEWEST, Matcher, infer_choice
 from sailvit.evaluation.scoring.results import ScoredAnswer
 from sailvit.evaluation.scoring.rows import Row, needed, text
@@ -43,7 +49,7 @@ def extract(
     prompt = extraction_prompt(text(row, "question"), str(answer))
     for attempt in range(_ATTEMPTS):
         inquiry = Inquiry(needed(row, "index"), prompt, attempt, attempt * _WARMER)
-        reply = judge.reply(inquiry)
+        reply = asked(judge, inquiry)
         if reply is not None:
             return reply, False
     return NOTHING, False

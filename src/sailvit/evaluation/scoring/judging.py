@@ -10,6 +10,9 @@ from typing import Protocol
 
 from sailvit.core.errors import DataError
 
+FAILED = "Failed to obtain answer via API"
+"""Begins what VLMEvalKit writes where a model or a judge gave no answer."""
+
 
 @dataclass(frozen=True)
 class Inquiry:
@@ -67,6 +70,14 @@ class Estimate:
         """None, after counting."""
         self.characters.setdefault(inquiry.index, len(inquiry.prompt))
         return None
+
+
+def asked(judge: Judge, inquiry: Inquiry) -> str | None:
+    """The judge's reply; None for none, and for the text by which VLMEvalKit's own judges say
+    so.
+    """
+    reply = judge.reply(inquiry)
+    return None if reply is None or FAILED in reply else reply
 
 
 def read_canned(path: Path) -> CannedJudge:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal, TypeVar, get_args
 
 import numpy as np
 
 from sailvit.core.errors import DataError
+from sailvit.core.formatting import counted
 from sailvit.evaluation.scoring import multiple_choice, yes_no
-from sailvit.evaluation.scoring.cells import Cell, retyped
+from sailvit.evaluation.scoring.cells import Cell, is_nothing, retyped
 from sailvit.evaluation.scoring.graded import (
     extract,
     grade,
@@ -92,7 +94,23 @@ def score_set(
         raise DataError(
             f"{len(answers)} answers for {len(rows)} questions; expected one each, and at least one"
         )
-    return _SCORERS[kind](rows, answers, rules or Rules())
+    _refuse_twice(rows)
+    made = _SCORERS[kind](rows, answers, rules or Rules())
+    empty = sum(is_nothing(answer) for answer in answers)
+    if empty:
+        note = f"{counted(empty, 'answer')} empty or a word such as None: scored as the text nan"
+        made = replace(made, notes=(*made.notes, note))
+    return made
+
+
+def _refuse_twice(rows: Sequence[Row]) -> None:
+    counts = Counter(needed(row, "index") for row in rows)
+    index, count = counts.most_common(1)[0]
+    if count > 1:
+        raise DataError(
+            f"index {index!r} comes {count} times; expected one answer per question: two runs may"
+            " have been written to one file"
+        )
 
 
 @dataclass(frozen=True)
@@ -117,7 +135,7 @@ def judge_cost(
     return Cost(len(counting.characters), sum(counting.characters.values()))
 
 
-def _counted(
+def _tallied(
     answers: Sequence[ScoredAnswer], score: float | None, metrics: Mapping[str, float]
 ) -> SetScore:
     return SetScore(
@@ -138,7 +156,7 @@ def _multiple_choice(
         choices = [multiple_choice.closed(choice) for choice in choices]
     work = partial(multiple_choice.score_choice, matcher=rules.matcher, judge=rules.judge)
     scored = rules.over(work, choices)
-    return _by_split(choices, scored, _counted(scored, None, {}))
+    return _by_split(choices, scored, _tallied(scored, None, {}))
 
 
 def _rotations(rows: Sequence[Row], answers: Sequence[Cell], rules: Rules) -> SetScore:
@@ -152,11 +170,22 @@ def _rotations(rows: Sequence[Row], answers: Sequence[Cell], rules: Rules) -> Se
     bases, every = [group[0] for group in groups], [each for group in groups for each in group]
     # Answers are counted, not groups: three of four rotations may be understood.
     unparsed = sum(multiple_choice.decide(each, rules.matcher).letter is None for each in every)
-    counted = _counted(scored, None, {})
+    tally = _tallied(scored, None, {})
     if rules.judge is not None:
-        unparsed = counted.unparsed
-    known = SetScore(None, {}, tuple(scored), len(every), unparsed, counted.judged)
-    return _by_split(bases, scored, known)
+        unparsed = tally.unparsed
+    known = SetScore(None, {}, tuple(scored), len(every), unparsed, tally.judged)
+    made = _by_split(bases, scored, known)
+    return replace(made, notes=(*made.notes, *_lacking(groups)))
+
+
+def _lacking(groups: Sequence[Sequence[Choice]]) -> list[str]:
+    """What must be said of questions that do not come in all rotations."""
+    short = [len(group) for group in groups if len(group) < len(group[0].options)]
+    if not short:
+        return []
+    if max(map(len, groups)) == 1:
+        return ["no rotations: plain accuracy, which is higher"]
+    return [f"{len(short)} of {len(groups)} questions have fewer rotations than options"]
 
 
 def _by_split(
@@ -195,7 +224,7 @@ def _yes_no(
         verdicts.append(verdict)
         scored.append(ScoredAnswer(verdict.index, float(verdict.right), said or "", way))
     metrics = numbers(verdicts)
-    return _counted(scored, metrics["Overall"], metrics)
+    return _tallied(scored, metrics["Overall"], metrics)
 
 
 def _said(row: Row, answer: str, rules: Rules) -> tuple[str | None, bool]:
@@ -221,7 +250,7 @@ def _ocr(rows: Sequence[Row], answers: Sequence[Cell], rules: Rules) -> SetScore
         scored.append(ScoredAnswer(needed(row, "index"), float(hit), str(said)))
         hits.append((category, hit))
     metrics = ocr_scores(hits)
-    return _counted(scored, metrics["Final Score Norm"], metrics)
+    return _tallied(scored, metrics["Final Score Norm"], metrics)
 
 
 def _mathvista(rows: Sequence[Row], answers: Sequence[Cell], rules: Rules) -> SetScore:
@@ -237,7 +266,7 @@ def _mathvista(rows: Sequence[Row], answers: Sequence[Cell], rules: Rules) -> Se
         shown = "" if is_empty else str(final)
         scored.append(ScoredAnswer(needed(row, "index"), credit, shown, way))
     metrics = mathvista_scores(rows, scored)
-    made = _counted(scored, metrics["Overall"], metrics)
+    made = _tallied(scored, metrics["Overall"], metrics)
     if rules.judge is not None:
         return made
     note = "rules alone, without the judge that extracts answers: a lower bound"
@@ -252,23 +281,31 @@ def _mmvet(rows: Sequence[Row], answers: Sequence[Cell], rules: Rules) -> SetSco
     pairs = list(zip(rows, answers, strict=True))
     scored = rules.over(lambda pair: grade(pair[0], str(pair[1]), judge), pairs)
     metrics = mmvet_scores(rows, scored)
-    return _counted(scored, metrics["Overall"], metrics)
+    return _tallied(scored, metrics["Overall"], metrics)
 
 
 def _short(rows: Sequence[Row], answers: Sequence[Cell], rules: Rules, *, measure: str) -> SetScore:
-    scored = []
-    for row, said in zip(rows, answers, strict=True):
-        golds = right_answers(needed(row, "answer"))
-        credit = MEASURES[measure](str(said), golds, rules.matcher)
-        scored.append(ScoredAnswer(needed(row, "index"), credit, str(said)))
-    groups: dict[str, list[float]] = {"Overall": []}
+    golds = [right_answers(needed(row, "answer")) for row in rows]
+    scored = [
+        ScoredAnswer(
+            needed(row, "index"), MEASURES[measure](str(said), right, rules.matcher), str(said)
+        )
+        for row, said, right in zip(rows, answers, golds, strict=True)
+    ]
+    metrics = _means(rows, scored)
+    single = sum(len(right) == 1 for right in golds) if measure == "vqa" else 0
+    note = f"{counted(single, 'question')} with one right answer, which VQA accuracy never counts"
+    return replace(_tallied(scored, metrics["Overall"], metrics), notes=(note,) if single else ())
+
+
+def _means(rows: Sequence[Row], scored: Sequence[ScoredAnswer]) -> dict[str, float]:
+    """Mean credit in per cent: of all, and per split or else per category."""
+    groups: dict[str, list[float]] = {}
     column = "split" if any(text(row, "split") for row in rows) else "category"
     for row, each in zip(rows, scored, strict=True):
-        for name in ("Overall", text(row, column)):
-            if name:
-                groups.setdefault(name, []).append(each.credit)
-    metrics = {name: 100 * float(np.mean(credits)) for name, credits in groups.items()}
-    return _counted(scored, metrics["Overall"], metrics)
+        for name in filter(None, ("Overall", text(row, column))):
+            groups.setdefault(name, []).append(each.credit)
+    return {name: 100 * float(np.mean(credits)) for name, credits in groups.items()}
 
 
 _SCORERS: Mapping[Kind, Callable[[Sequence[Row], Sequence[Cell], Rules], SetScore]] = {

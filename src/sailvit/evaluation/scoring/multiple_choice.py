@@ -13,7 +13,7 @@ import numpy as np
 
 from sailvit.core.errors import DataError
 from sailvit.evaluation.scoring.cells import NOTHING
-from sailvit.evaluation.scoring.judging import Inquiry, Judge, choice_prompt
+from sailvit.evaluation.scoring.judging import Inquiry, Judge, asked, choice_prompt
 from sailvit.evaluation.scoring.matching import NEWEST, Matcher, infer_choice
 from sailvit.evaluation.scoring.results import ScoredAnswer, Way
 from sailvit.evaluation.scoring.rows import Row, needed, options_of, text
@@ -92,7 +92,7 @@ def decide(choice: Choice, matcher: Matcher = NEWEST, judge: Judge | None = None
         return Decision(letter, "rule" if letter else "none")
     prompt = choice_prompt(choice.question, choice.options, choice.answer)
     for attempt in range(_ATTEMPTS):
-        reply = judge.reply(Inquiry(choice.index, prompt, attempt, 0.0))
+        reply = asked(judge, Inquiry(choice.index, prompt, attempt, 0.0))
         letter = None if reply is None else infer_choice(reply, choice.options, matcher)
         if letter is not None:
             return Decision(letter, "judge")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sailvit.core.errors import DataError
@@ -42,7 +42,11 @@ def score_file(
         DataError: the file has no predictions, or not the columns that the kind needs.
     """
     questions, rows, predictions = _read(path, rules, name, kind, answers)
-    return ScoredSet(questions, score_set(questions.kind, rows, predictions, rules))
+    score = score_set(questions.kind, rows, predictions, rules)
+    if answers is not None and len(answers) > len(rows):
+        note = f"{len(rows)} of the set's {len(answers)} questions"
+        score = replace(score, notes=(*score.notes, note))
+    return ScoredSet(questions, score)
 
 
 def file_cost(
