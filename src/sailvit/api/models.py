@@ -109,7 +109,7 @@ def find_stage(path: str | Path, stage: str | None = None) -> StageFolder:
     if not run.recipe.is_file():
         raise RunError(
             f"{path} has no recipe.yaml; expected the folder of a run, as `sailvit train` writes it,"
-            " or one with tower/, connector/ and language/"
+            " or one with tower/, connector/ and language/, which `sailvit parts` makes of an export"
         )
     recipe = load_recipe(run.recipe)
     names = [made.name for made in recipe.stages]

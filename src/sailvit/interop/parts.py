@@ -18,6 +18,7 @@ from sailvit.core.recipe import PARTS, Part
 from sailvit.core.run import MODEL_FILE, write_json
 from sailvit.interop.layouts.chat import is_chat, plan_chat
 from sailvit.interop.layouts.native import is_native, native_types, plan_native
+from sailvit.interop.layouts.own import is_own, plan_own
 from sailvit.interop.new_folder import new_folder
 from sailvit.interop.reading.files import copy_generation, copy_tokenizer, read_optional
 from sailvit.interop.reading.plans import ModelPlan, PartPlan, Refusal
@@ -117,6 +118,8 @@ def _plan(source: str, folder: Path, names: Names) -> ModelPlan:
         return plan_chat(config, names, source, folder)
     if is_native(config):
         return plan_native(config, names, source, folder)
+    if is_own(config):
+        return plan_own(config, names, source, folder)
     raise ModelError(
         f"{source} is a {config.get('model_type')}; expected InternVL's or SAIL-VL's chat layout"
         f" (internvl_chat, sailvl) or one of {', '.join(native_types())}. A recipe's model.tower"

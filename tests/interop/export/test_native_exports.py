@@ -10,6 +10,7 @@ import pytest
 import torch
 from exported import loader, written
 from safetensors.torch import load_file
+from tokenizers.processors import TemplateProcessing
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoTokenizer, InternVLProcessor
 from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2ImageProcessorPil
 
@@ -131,6 +132,22 @@ def test_files_have_the_names_that_transformers_saves(parts: Parts, tmp_path: Pa
     theirs = load_file(tmp_path / "again" / "model.safetensors")
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+@pytest.mark.parametrize("layout", ["hf", "llava"])
+def test_a_tokenizer_that_begins_texts_by_itself_does_not_begin_prompts(
+    layout: str, parts: Parts, tmp_path: Path
+):
+    """Training's prompts have the chat template's special tokens alone."""
+
+    def begin(bundle: Any) -> None:
+        tokenizer = bundle.tokenizer
+        tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+            single="<|bos|> $A", special_tokens=[("<|bos|>", tokenizer.bos_token_id)]
+        )
+        assert tokenizer("a").input_ids[0] == tokenizer.bos_token_id
+
+    written(loader(parts, connector=MLP, change=begin), layout, tmp_path / "out")
 
 
 def test_tied_embeddings(parts: Parts, tmp_path: Path):

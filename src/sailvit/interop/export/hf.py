@@ -152,6 +152,7 @@ def _config(trained: Trained) -> dict[str, Any]:
             "interpolate": trained.interpolates,
             "one_by_one": tower.alone,
             "wrap": list(layout.wrap) if layout.wrap else None,
+            "newline": layout.newline,
         },
         "vision_config": trained.config_of(trained.tower),
         "text_config": {**trained.config_of(language), "tie_word_embeddings": tied},

@@ -34,7 +34,7 @@ def write_processor(trained: Trained, folder: Path) -> None:
     }
     write_json(folder / "processor_config.json", values)
     template = export_template(bundle.tokenizer, layout, bundle.day, wrapped=True)
-    write_texts(trained, folder, template)
+    write_texts(trained, folder, template, bare=True)
 
 
 def _write_tiles(trained: Trained, folder: Path) -> None:
@@ -64,6 +64,7 @@ def _write_tiles(trained: Trained, folder: Path) -> None:
         trained,
         folder,
         export_template(bundle.tokenizer, layout, bundle.day),
+        bare=True,
         start_image_token=first,
         end_image_token=last,
         context_image_token=layout.placeholder,

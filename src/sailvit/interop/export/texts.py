@@ -6,20 +6,28 @@ import copy
 from pathlib import Path
 from typing import Any
 
+from tokenizers.processors import TemplateProcessing
+
 from sailvit.core.run import read_json, write_json
 from sailvit.inference.model import RunModel
 from sailvit.interop.export.trained import Trained
 
 
-def write_texts(trained: Trained, folder: Path, template: str, **tokens: str) -> None:
+def write_texts(
+    trained: Trained, folder: Path, template: str, *, bare: bool = False, **tokens: str
+) -> None:
     """Write tokenizer, chat template and generation config.
 
-    `tokens` are special tokens that the layout's processor asks the tokenizer for by name.
+    `bare` keeps the tokenizer from adding special tokens by itself, for processors that let it:
+    training's prompts have those of the chat template alone. `tokens` are special tokens that
+    the layout's processor asks the tokenizer for by name.
     """
     tokenizer = copy.deepcopy(trained.bundle.tokenizer)
     tokenizer.chat_template = template
     # Answers begin where a row ends; the attribute alone is not saved.
     tokenizer.padding_side = tokenizer.init_kwargs["padding_side"] = "left"
+    if bare:
+        _keep_bare(tokenizer)
     tokenizer.save_pretrained(folder)
     if tokens:
         config = read_json(folder / "tokenizer_config.json")
@@ -39,3 +47,14 @@ def generation(model: RunModel) -> Any:
     if getattr(config, "bos_token_id", None) is None:
         config.bos_token_id = tokenizer.bos_token_id
     return config
+
+
+def _keep_bare(tokenizer: Any) -> None:
+    """Let the tokenizer add nothing to texts."""
+    if tokenizer("a").input_ids == tokenizer("a", add_special_tokens=False).input_ids:
+        return
+    for name in ("add_bos_token", "add_eos_token"):
+        if hasattr(tokenizer, name):
+            setattr(tokenizer, name, False)
+            tokenizer.init_kwargs[name] = False
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single="$A", pair="$A $B")

@@ -33,7 +33,7 @@ class SailvitConfig(PretrainedConfig):
                 `layers` (states that the connector reads), `join` (concat or mean),
                 `last_normed` (whether the last state is taken after the final norm), `inputs`
                 (pixels or patches), `interpolate`, `one_by_one`, `wrap` (tokens around an
-                image, or None).
+                image, or None), `newline` (whether the chat template parts images by lines).
             image_token_id: id of the token that stands for one visual token.
             kwargs: what every config of transformers holds.
         """

@@ -1,0 +1,55 @@
+"""An export goes back into sailvit as three parts that answer alike."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from exported import loader, written
+
+from sailvit.api.models import load_run
+from sailvit.core.recipe import ConnectorConfig, ImageConfig
+from sailvit.interop.parts import take_parts
+from tiny_parts import Parts, picture
+
+CASES: dict[str, dict[str, Any]] = {
+    "tiles": {
+        "tower": "aimv2",
+        "language": "qwen3",
+        "image": ImageConfig(max_tiles=4, wrap=("<img>", "</img>"), newline=True),
+    },
+    "layers": {
+        "tower": "clip",
+        "connector": ConnectorConfig(kind="norm_merge_mlp"),
+        "feature_layer": (1, -1),
+        "feature_norm": False,
+    },
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+@torch.no_grad()
+def test_parts_of_an_export_answer_alike(name: str, parts: Parts, tmp_path: Path):
+    load = loader(parts, **CASES[name])
+    written(load, "hf", tmp_path / "out")
+    taken = take_parts(str(tmp_path / "out"), tmp_path / "parts")
+    assert not taken.refused
+    assert not taken.left_out
+    before, after = load().model, load_run(tmp_path / "parts", device="cpu")
+    pieces = [
+        {"type": "image", "image": picture(1, 90, 40)},
+        {"type": "text", "text": "what is red?"},
+        {"type": "image", "image": picture(2)},
+        {"type": "text", "text": "and this?"},
+    ]
+    messages = [{"role": "user", "content": pieces}]
+    expected, found = before.processor(messages), after.processor(messages)
+    assert found["input_ids"].tolist() == expected["input_ids"].tolist()
+    assert torch.equal(found["pixel_values"], expected["pixel_values"])
+    tiles = expected["pixel_values"]
+    visual = [model.bundle.mllm.visual(tiles) for model in (before, after)]
+    assert torch.equal(*visual)
+    answers = [model.generate(**expected, max_new_tokens=6) for model in (before, after)]
+    assert torch.equal(*answers)
