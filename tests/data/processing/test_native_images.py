@@ -43,6 +43,11 @@ def grid(width: int, height: int, least: int = 4, most: int = 4096) -> tuple[int
         ((3_000_000, 20), (4096, 1)),
         ((20, 3_000_000), (1, 4096)),
         ((13, 13), (2, 2)),
+        # Sizes that broke other programs of this rule, as their users reported them.
+        ((690, 15420), (13, 302)),
+        ((332, 27), (12, 1)),
+        ((26, 28), (2, 3)),
+        ((2048, 9), (73, 1)),
     ],
 )
 def test_the_grid_keeps_the_aspect_ratio_within_its_limits(size, expected):
@@ -58,6 +63,12 @@ def test_no_size_leaves_the_limits_and_aspect_ratios_are_kept():
         assert 4 <= columns * rows <= 256 or min(columns, rows) == 1
         if min(columns, rows) >= 8:
             assert abs(np.log(columns / rows) - np.log(width / height)) < 0.2
+
+
+def test_a_narrow_image_over_a_small_limit_keeps_both_sides():
+    """Rounded down, its short side would be 0 tiles."""
+    assert grid(31, 639, least=4, most=20) == (1, 20)
+    assert grid(639, 31, least=4, most=20) == (20, 1)
 
 
 def test_the_upper_limit_wins_where_both_cannot_be_met():
