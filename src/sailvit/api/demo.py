@@ -176,6 +176,7 @@ class TrainingBeside:
 
     def __exit__(self, *_: object) -> None:
         """End the process if it still runs."""
+        # Also after an error or Ctrl-C here: it must not train on by itself.
         self._process.terminate()
         self._process.wait()
 

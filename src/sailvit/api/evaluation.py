@@ -122,6 +122,7 @@ def evaluate(
     answers: dict[str, dict[str, list[Prediction]]] = {}
     for path, label in zip(models, labels, strict=True):
         dtype = torch.bfloat16 if asking.bf16 else None
+        # One model after the other, so that memory holds one.
         model = load_run(path, asking.stage, device=asking.device, dtype=dtype)
         answers[label] = {
             each.questions.name: _predictions(model, label, each, out, asking, seen=seen)
@@ -133,6 +134,7 @@ def evaluate(
             costs(_cost(plan, answers, rules))
         made = [_scored(label, plan, answers[label], out, rules) for label in labels]
         write_json(out / RESULTS, results(made, rules))
+    # The other processes end when the files are there.
     barrier()
     return made
 

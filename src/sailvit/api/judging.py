@@ -35,6 +35,7 @@ class EndpointJudge:
 
     def _endpoint(self, temperature: float) -> Endpoint:
         with self._lock:
+            # The temperature is part of the cache's key: a warmer reply is another one.
             if temperature not in self._endpoints:
                 config = self._config.model_copy(update={"temperature": temperature})
                 self._endpoints[temperature] = Endpoint(config, self._cache)

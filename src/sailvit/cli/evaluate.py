@@ -87,6 +87,7 @@ def evaluate(  # noqa: PLR0913, PLR0917 - the options of a command
     }
     asking = Asking(**_prompts(prompts, suite), **how, device=device, bf16=bf16)
     with process_group(), judge_of(judge, judge_model, judge_key, out / "judge.cache") as asked:
+        # VLMEvalKit's own variable and folder, so that files that it fetched are found.
         folder = data or Path(os.environ.get("LMUData") or Path.home() / "LMUData")  # noqa: SIM112
         plan = _plan(suite, folder, out, names or [], kind or [], questions)
         _run(models, plan, out, Rules(read_matcher(matcher), asked), asking, suite, folder, yes)

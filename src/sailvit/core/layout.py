@@ -43,6 +43,7 @@ class GridLimits:
             columns, rows = (
                 max(1, math.floor(side / tile * scale + _ROUNDING)) for side in (width, height)
             )
+            # A strip of one row may still be longer than all tiles that are allowed.
             columns = min(columns, self.most)
             rows = min(rows, self.most // columns)
         return columns, rows

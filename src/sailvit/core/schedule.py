@@ -19,6 +19,8 @@ AboveOne = Annotated[float, Field(gt=1)]
 Inside = Annotated[float, Field(gt=0, lt=1)]
 
 
+# Warmup-stable-decay: Hu et al., MiniCPM (arXiv 2404.06395); the fall by 1 - sqrt: Hägele et
+# al. (arXiv 2405.18392).
 class DecayConfig(Config):
     """The last part of `wsd`: the rate is stable until it begins."""
 

@@ -34,6 +34,7 @@ def local_image(value: Any) -> ImageLike:
     """
     if isinstance(value, Mapping):
         return local_image(next((value[key] for key in _HELD if value.get(key)), None))
+    # A plain path is relative to where the caller works, not to the root of a data set.
     addressed = isinstance(value, str) and (value.startswith("data:") or "://" in value)
     return image_from(value, _ROOT) if addressed else as_image(value)
 
@@ -43,6 +44,7 @@ def question(images: Any, text: str, system: str | None = None) -> Record:
     given = list(images) if isinstance(images, list | tuple) else [images]
     pictures = tuple(as_image(image) for image in given if image is not None)
     if IMAGE_MARK not in text:
+        # Where LLaVA's data has them.
         text = f"{IMAGE_MARK}\n" * len(pictures) + text
     before = () if system is None else (Turn("system", system),)
     return Record("question", (*before, Turn("user", text)), pictures)

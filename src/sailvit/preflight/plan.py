@@ -101,6 +101,7 @@ def plan(recipe: Recipe) -> Plan:
     """The plan of `recipe`; its faults become problems of the plan, so all are seen at once."""
     problems = list(file_problems(recipe))
     try:
+        # Without weights a plan takes seconds, also for models that this machine cannot hold.
         model = build(recipe.model, weights="meta")
     except ModelError as error:
         problems += [f"model: {error}", *_open_sources(recipe)[1]]

@@ -77,6 +77,7 @@ def measured_sample(source: Source, model: MetaModel, sequence: int) -> MeanSamp
     rows, failure = [], None
     for place in range(count):
         try:
+            # Spread out, as the beginning of a file is often all of one kind.
             rows.append(measure(source[place * len(source) // count]))
         except DataError as error:
             failure = error
@@ -164,6 +165,7 @@ def _measurer(model: MetaModel, sequence: int) -> Callable[[Record], Row]:
 def _pictures(counts: Sequence[float], layout: VisualLayout) -> tuple[float, float]:
     """Pictures that the tower sees, and their squared tiles, of images of so many tiles."""
     if layout.native is None:
+        # Tiles do not see each other, so that each counts 1, and so does its square.
         return sum(counts), sum(counts)
     return len(counts), sum(count**2 for count in counts)
 

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from sailvit.checkpoint.store import Checkpoints, Saved
-from sailvit.core.atomic import whole_file
 from sailvit.core.disk import explained
 from sailvit.core.errors import InterruptedRunError, RunError
 from sailvit.core.ownership import manifest_of
@@ -55,7 +52,7 @@ from sailvit.training.output.loggers import Loggers, refuse_missing
 from sailvit.training.output.manifest import note_changes, note_resume, run_day, start_manifest
 from sailvit.training.output.quarantine import QuarantineLog
 from sailvit.training.stages.callback import Callback
-from sailvit.training.stages.journal import Journal, parts_note
+from sailvit.training.stages.journal import Journal, keep_lines, parts_note
 from sailvit.training.stages.loop import run_stage
 from sailvit.training.stages.precision import precision_note, settled
 from sailvit.training.stages.stage_loader import make_loader_config, target_of
@@ -334,17 +331,3 @@ class Trainer:
         if source not in self._changed:
             self._changed.add(source)
             self._announce({"note": mark_stale(source, self.sources[source], self._processor)})
-
-
-def keep_lines(path: Path, stage: int, step: int) -> None:
-    """Drop the lines of steps after the state that a run resumes from: they are done again."""
-    if not path.exists():
-        return
-    kept = []
-    for text in path.read_text(encoding="utf-8").splitlines(keepends=True):
-        line = json.loads(text) if text.endswith("\n") else None
-        if line and (line["stage_index"], line["step"]) <= (stage, step if step else -1):
-            kept.append(text)
-    # Replaced at once, as the run may be killed here too.
-    with whole_file(path) as draft:
-        draft.write_text("".join(kept), encoding="utf-8")

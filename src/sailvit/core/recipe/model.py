@@ -33,6 +33,7 @@ class ConnectorConfig(Config):
     @classmethod
     def _merge_of_kind(cls, given: Any) -> Any:
         if isinstance(given, dict) and given.get("kind") == "mlp":
+            # LLaVA's connector merges no patches.
             return {"merge": 1, **given}
         return given
 

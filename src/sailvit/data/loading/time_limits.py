@@ -55,6 +55,7 @@ class Limit:
         if not self._rings or self._seconds is None:
             return function(*given)
         try:
+            # Inside the outer `try`, as it may ring before the inner one begins.
             signal.setitimer(signal.ITIMER_REAL, self._seconds)
             try:
                 return function(*given)

@@ -53,6 +53,7 @@ def check_root(root: str) -> None:
 
 def checked_name(name: str) -> str:
     """The name, which comes from a manifest; DataError unless it stays below the root."""
+    # A server would decode `%` and cut at `?`, and the name would lead elsewhere.
     odd = re.search(r"[\\%?#\x00-\x1f\x7f]", name)
     if odd or any(part in ("", ".", "..") for part in name.split("/")):
         raise DataError(

@@ -199,6 +199,7 @@ def row_images(row: Mapping[str, Any], folder: Path) -> Images:
     listed = [_listed(row[key]) for key in IMAGE_KEYS if row.get(key)]
     if may_hold_images(row) and (inline := read_talk(row).images):
         listed.append(inline)
+    # Given twice but alike, they are meant once.
     if any(other != listed[0] for other in listed[1:]):
         raise DataError(
             f"found images in more than one place ({one_line(listed, 80)}); expected them in"

@@ -37,6 +37,7 @@ def read_pieces(content: Any, shown: int, where: str) -> Pieces:
     """
     pieces = Pieces()
     for piece in content if isinstance(content, list) else [content]:
+        # Some sets write bare strings between the images.
         fields = {"text": piece} if isinstance(piece, str) else piece
         kind = _kind(fields)
         leading = not pieces.text.replace(IMAGE_MARK, "").strip()

@@ -39,6 +39,7 @@ def read_options(kind: type[Options], config: SourceConfig) -> Options:
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"]))
+        # Without a cutoff, as one of so few names is worth to be told, however far off.
         near = get_close_matches(key, kind.model_fields, n=1, cutoff=0.0)
         hint = f"did you mean {near[0]}?" if first["type"] == "extra_forbidden" else first["msg"]
         raise DataError(
@@ -94,6 +95,7 @@ class RowFile:
         """Hash of the file's bytes and the options; the images are not read."""
         digest = blake2b(self._options.model_dump_json().encode(), digest_size=8)
         with self.path.open("rb") as file:
+            # In pieces, as the file may be larger than memory.
             while block := file.read(1 << 20):
                 digest.update(block)
         return digest.hexdigest()
@@ -176,6 +178,7 @@ def _line_offsets(path: Path) -> tuple[array[int], array[int]]:
     """The byte at which each line that is not blank starts, and for each blank line the row
     that follows it.
     """
+    # 8 bytes each; a list of Python's integers would take about 40.
     offsets, blanks, at = array("q"), array("q"), 0
     with path.open("rb") as file:
         if file.read(2) in (BOM_UTF16_LE, BOM_UTF16_BE):

@@ -85,6 +85,7 @@ def _may_show(said: Any) -> bool:
     if isinstance(said, str):
         return "<img>" in said
     turns = said if isinstance(said, list) else ()
+    # Only the values of turns: an image inside a piece is seen by the list around it.
     parts = (part for turn in turns if isinstance(turn, dict) for part in turn.values())
     return any("<img>" in part if isinstance(part, str) else _listed(part) for part in parts)
 
@@ -121,6 +122,7 @@ def read_talk(row: Mapping[str, Any]) -> Talk:
 def system_text(row: Mapping[str, Any], talk: Talk) -> str:
     """The system text in a key of the row; empty without one."""
     talk.read.update(SYSTEMS)
+    # Keys that say the same count as one.
     found = {key: row[key] for key in SYSTEMS if has_content(row.get(key))}
     texts = {value if isinstance(value, str) else None for value in found.values()}
     if None in texts or len(texts) > 1:
@@ -158,6 +160,7 @@ def _pair(row: Mapping[str, Any]) -> str | None:
 def _take_pair(row: Mapping[str, Any], answer: str, talk: Talk) -> None:
     """Read `{instruction, input, output}`, `{query, response}` or `{prompt, completion}`."""
     asked = [key for key in PAIRS[answer] if has_content(row.get(key))]
+    # Empty fields too: Alpaca's rows without an input are read in full.
     talk.read.update((*PAIRS[answer], answer, "history"))
     for said in row.get("history") or ():
         talk.turns += _past(said, talk)
@@ -203,6 +206,7 @@ def _past(said: Any, talk: Talk) -> list[Turn]:
 def _spoken(given: Any, talk: Talk, where: str) -> Iterator[Turn]:
     """The turn of `{from, value}` or `{role, content}`, or both of `{user, assistant}`."""
     fields = given if isinstance(given, dict) else {}
+    # The Cauldron's layout, in which a question and its answer are one element.
     asks, answers = _text_key(fields, ("user", "human")), _text_key(fields, ("assistant", "gpt"))
     if asks and answers:
         _refuse_in_turn(fields)
@@ -261,6 +265,7 @@ def _written(role: Role, text: str, talk: Talk) -> Turn:
 
 
 def _refuse_in_turn(fields: Mapping[str, Any]) -> None:
+    # Refused rather than listed as unread: without them the model would learn something else.
     for key in fields.keys() & _REFUSED:
         if has_content(fields[key]):
             advice = REFUSED.get(key, "it changes what is learnt and is not read: remove it")

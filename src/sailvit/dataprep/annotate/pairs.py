@@ -139,6 +139,7 @@ def _row(
     harvest.records += 1
     harvest.pairs += len(pairs)
     images = [_keep(image, out) for image in item.record.images]
+    # The images come once, before the first question.
     turns = [
         turn
         for index, pair in enumerate(pairs)
@@ -158,6 +159,7 @@ def _keep(image: ImageLike, out: Path) -> str:
     data, kind = encoded(image)
     name = f"{out.stem}-images/{blake2b(data, digest_size=16).hexdigest()}.{kind}"
     path = out.parent / name
+    # Its name is a hash, so one that is there is the same.
     if not path.exists():
         path.parent.mkdir(exist_ok=True)
         if not (isinstance(image, Path) and _linked(image, path, len(data))):
@@ -175,6 +177,7 @@ def _linked(image: Path, path: Path, size: int) -> bool:
     try:
         same = image.stat().st_size == size
         if same:
+            # A hard link to a symbolic one would break when its target is named from elsewhere.
             os.link(image.resolve(), path)
     except OSError:
         return False

@@ -65,6 +65,7 @@ class Segment:
     def problems(self) -> list[str]:
         """What is wrong with the sample: each problem is a bug, and a reason not to train."""
         learnt, expected = self.trained, self.tile_count * self.tokens_per_tile
+        # These are read off the finished batch, not off the code that packed it.
         found = {
             "nothing is trained on": not learnt.any(),
             "a label is not the next token": bool(
@@ -94,11 +95,13 @@ class Segment:
     ) -> list[dict[str, Any]]:
         """The sample in reading order: text as chips, and images as rows of tiles."""
         made: list[dict[str, Any]] = []
+        # One iterator over the whole sample, as placeholders do not say whose they are.
         images = zip(self.images, grids, strict=True)
         at = 0
         while at < len(self):
             if self.visual[at] and (image := next(images, None)) is not None:
                 tiles, (columns, rows) = image
+                # By the tiles and not by the run of placeholders: two images may touch.
                 end = min(len(self), at + len(tiles) * self.tokens_per_tile)
                 if self.native:
                     tiles, shown = joined(tiles, (rows, columns)), (1, 1)

@@ -167,6 +167,7 @@ def _positions(name: str, records: int, share: float | None) -> NDArray[np.int64
     if share is None or share >= 1:
         return np.arange(records)
     count = min(records, max(1, round(records * share)))
+    # A fixed seed, so that a check after a repair reads the same records.
     return np.sort(numpy_generator(0, "check", name).choice(records, count, replace=False))
 
 

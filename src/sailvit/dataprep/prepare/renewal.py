@@ -91,6 +91,7 @@ def up_to_date(old: Manifest, names: list[str], changed: list[str]) -> bool:
 def _fits(old: Manifest, config: IndexConfig, counted: dict[str, Any] | None) -> bool:
     """Whether an index was made with the same settings and counts as are wanted now."""
     settings = config.settings(old)
+    # Not `root`: whether the shards are the same is told by sizes, times and checksums.
     same = all(getattr(old, field) == settings[field] for field in ("format", "images", "options"))
     # Nothing is counted now, so counts by any recipe may stay.
     if counted is None:

@@ -234,6 +234,7 @@ def _said(row: Row, answer: str, rules: Rules) -> tuple[str | None, bool]:
         return said, False
     prompt = yes_no_prompt(text(row, "question"), answer)
     for attempt in range(_YES_NO_ATTEMPTS):
+        # Warmer each time: at temperature 0 the same question would have the same reply.
         inquiry = Inquiry(needed(row, "index"), prompt, attempt, 0.5 * attempt)
         said = yes_no.infer_yes_no(judge.reply(inquiry) or "", rules.matcher)
         if said is not None:

@@ -115,6 +115,7 @@ def score_rotations(
 
     A judge is asked only where the rules found nothing wrong, and until one is wrong.
     """
+    # All by the rules first: a judge costs money, and one wrong rotation decides.
     letters = [decide(each, matcher).letter for each in rotations]
     index, shown = rotations[0].index, " ".join(letter or "?" for letter in letters)
     pairs = list(zip(rotations, letters, strict=True))
@@ -137,6 +138,7 @@ def rotation_groups(choices: Iterable[tuple[Choice, str]]) -> list[list[Choice]]
     groups: defaultdict[int, list[tuple[int, Choice]]] = defaultdict(list)
     for choice, given in choices:
         try:
+            # Tables that went through pandas hold whole numbers as `12.0`.
             index = int(float(choice.index))
             base = int(float(given)) if given else index % ROTATION
         except ValueError as error:

@@ -47,6 +47,7 @@ def ocr_scores(hits: Iterable[tuple[str, bool]]) -> dict[str, float]:
     scores: dict[str, float] = {"Text Recognition": sum(counts[name] for name in RECOGNITION)}
     scores |= {name: counts[name] for name in CATEGORIES if name not in RECOGNITION}
     total = sum(counts.values())
+    # The official set has 1000 questions, so that a tenth is per cent.
     return {**scores, "Final Score": total, "Final Score Norm": total / 10}
 
 

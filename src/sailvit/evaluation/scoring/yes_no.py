@@ -83,6 +83,7 @@ def pope_scores(verdicts: Sequence[Verdict]) -> dict[str, float]:
     """POPE in per cent: `Overall` is F1 of the answer yes; a question counts once in each of
     its categories.
     """
+    # One question counts several times in the whole too, as VLMEvalKit counts it.
     single = [(name, each) for each in verdicts for name in each.category.split(",")]
     scores = _detection([each for _, each in single])
     for group in sorted({name for name, _ in single if name}):
@@ -122,6 +123,7 @@ def _three(verdicts: Sequence[Verdict]) -> dict[str, float]:
                 f"index {each.index!r} has {len(parts)} parts; expected six parted by _, as in"
                 " VD_illusion_1_0_0_1: category, kind, image, set, figure and question"
             )
+        # A figure with all its questions, and below a question with all its figures.
         figures[each.subcategory, parts[3], parts[4]].append(each.right)
         questions[each.subcategory, parts[3], parts[5]].append(each.right)
     return {

@@ -70,6 +70,7 @@ def _yes_no(count: int, seed: int) -> list[Row]:
     for number, record in enumerate(_records(WorldSource("held_out", "relation", count, seed))):
         group, place = divmod(number, _GROUPED)
         row = _row(0, record, record.turns[-1].text.capitalize())
+        # HallusionBench's parts: category, kind, image, set, figure, question.
         row["index"] = f"VD_relation_1_{group}_{place // 2}_{place % 2}"
         rows.append(row | {"category": "VD", "l2-category": "VD_relation"})
     return rows
@@ -100,6 +101,7 @@ def _two_images(count: int, seed: int) -> list[Row]:
     for number, (first, second) in enumerate(zip(records[::2], records[1::2], strict=True)):
         answer = second.turns[-1].text
         rng = numpy_generator(seed, "demo", "shapes", number)
+        # Sorted, so that the right one's place tells nothing.
         texts = sorted([answer, *_some([name for name in SHAPES if name != answer], 2, rng)])
         row = _row(number, second, ascii_uppercase[texts.index(answer)])
         row |= dict(zip(ascii_uppercase, texts, strict=False))

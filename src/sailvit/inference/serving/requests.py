@@ -38,6 +38,8 @@ class StreamOptions(BaseModel):
 class CompletionOptions(BaseModel):
     """What is read of a request; other keys are refused unless they change nothing."""
 
+    # OpenAI's clients send keys that change no answer; but a number as text is a mistake of
+    # theirs.
     model_config = ConfigDict(extra="ignore", strict=True)
     model: str
     """Name of the served model."""

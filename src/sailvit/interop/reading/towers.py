@@ -44,6 +44,7 @@ _PLAIN = {"norm_type": ("layer_norm", "rms_norm"), "hidden_act": ("gelu",)}
 
 def plan_tower(names: Names, config: PretrainedConfig, source: str) -> Planned:
     """The tower of `config` in a checkpoint that keeps transformers' names of it."""
+    # Only names and shapes of its tensors are asked for.
     with Loading("tower", source), torch.device("meta"):
         model = AutoModel.from_config(config)
     expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}

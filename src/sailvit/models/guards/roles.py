@@ -74,6 +74,7 @@ def refuse_language(config: Any, source: str) -> None:
     Raises:
         ModelError: it is a vision or audio model, or an encoder-decoder.
     """
+    # Code beside the weights brings a class that transformers does not list.
     if getattr(config, "auto_map", None):
         return
     if getattr(config, "is_encoder_decoder", False):

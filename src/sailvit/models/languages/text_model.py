@@ -115,6 +115,7 @@ def _taken_out(model: Any, text: PretrainedConfig) -> tuple[PreTrainedModel, dic
     kind = MODEL_FOR_CAUSAL_LM_MAPPING[type(text)]
     decoder, head = model.get_decoder(), model.get_output_embeddings()
     prefix = kind.base_model_prefix
+    # Through `from_pretrained` and not by assignment, which would not report missing names.
     state = {f"{prefix}.{name}": tensor for name, tensor in decoder.state_dict().items()}
     # Read off the tensors: the config of a part need not repeat what the whole one says.
     tied = head.weight is model.get_input_embeddings().weight
@@ -129,6 +130,7 @@ def _taken_out(model: Any, text: PretrainedConfig) -> tuple[PreTrainedModel, dic
 
 def _prove(whole: Any, alone: PreTrainedModel, source: str) -> None:
     size = alone.get_input_embeddings().num_embeddings
+    # The first ids are often padding and other special tokens.
     tokens = torch.arange(3, 15)[None] % size
     with untouched(whole), untouched(alone):
         expected = whole(input_ids=tokens, attention_mask=torch.ones_like(tokens)).logits

@@ -55,6 +55,7 @@ def new_connector(
     saved = _saved(config)
     if saved is not None:
         _refuse_other(config, saved, wanted)
+    # A stream of its own: its weights do not depend on what was drawn for other parts.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(seed, "connector"))
         if saved is not None:

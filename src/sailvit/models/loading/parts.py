@@ -202,6 +202,7 @@ def load_preprocessor(source: str, options: dict[str, Any], image: ImageConfig) 
         if image.size and image.mean and image.std:
             return {}
         given = _config_dict(source, options)
+        # timm's checkpoints say in the model's config what others say in the preprocessor's.
         if timm := given.get("pretrained_cfg"):
             colours = {"image_mean": timm.get("mean"), "image_std": timm.get("std")}
             side = timm.get("input_size", [None])[-1]
@@ -226,6 +227,7 @@ def apply_image_config(preprocessor: dict[str, Any], image: ImageConfig) -> dict
     """
     changed = dict(preprocessor)
     if image.size:
+        # A crop would win over the size.
         changed.pop("crop_size", None)
         changed.update(size={"height": image.size, "width": image.size}, do_center_crop=False)
     if image.mean:

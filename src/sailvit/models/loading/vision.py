@@ -148,6 +148,7 @@ def locate(
             itself.
     """
     kind = _known(whole) or _entry(MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING, whole) or own_class(whole)
+    # Only names are looked for: weights would take memory and time.
     with torch.device("meta"):
         if _remote(whole):
             model = AutoModel.from_config(whole, trust_remote_code=trust_remote_code)
@@ -177,6 +178,7 @@ def own_class(config: Any) -> type[PreTrainedModel] | None:
     """The class that the config of a saved model names and transformers has beside the config's;
     None where there is none.
     """
+    # So transformers names its files: configuration_x.py beside modeling_x.py.
     module = type(config).__module__.replace(".configuration_", ".modeling_")
     names = getattr(config, "architectures", None) or []
     if not (names and module.startswith("transformers.models.")):
@@ -209,6 +211,7 @@ def _prepared(config: Any) -> Any:
     family = FAMILIES.get(config.model_type)
     if family is None or not family.settings:
         return config
+    # A copy, as the config of the whole model may hold this one.
     prepared = copy.deepcopy(config)
     for name, value in family.settings.items():
         setattr(prepared, name, value)

@@ -123,6 +123,7 @@ class MLLM(nn.Module):
         self, embedded: torch.Tensor, segments: Segments, keep: torch.Tensor, way: Way
     ) -> Reading:
         bounds = segments.boundaries.long()
+        # Positions begin anew in every sample, as they do in a batch.
         places = torch.arange(len(embedded), device=embedded.device)
         positions = places - bounds[:-1].repeat_interleave(bounds.diff())
         return self._reader(way).read(Row(embedded, positions, segments, keep))
@@ -132,6 +133,7 @@ class MLLM(nn.Module):
         return Reader(self.language, way, self.plain_head, together=self.everywhere, placed=placed)
 
     def _scores(self, reading: Reading) -> Scores:
+        # Such a head does more than one product, so the scores are the language's own.
         if not self.plain_head:
             return Scores(given=reading.outputs)
         head, hidden = self.language.get_output_embeddings(), reading.outputs

@@ -119,6 +119,7 @@ class LayerReader:
             kept = dict(self._kept)
         last = len(self._blocks)
         if last in kept and self._choice.norm is not False:
+            # As the model returns it: behind its final norm, and by its patches alone.
             kept[last] = last_tokens(returned, patches, self._name)
         states = [self._checked(kept.get(index)) for index in self._indices]
         if len(states) == 1:
@@ -134,6 +135,7 @@ class LayerReader:
         forwards = [block.__dict__.get("forward") for block in spared]
         for block in spared:
             block.forward = self._pass_on
+        # The hooks stay, and the model also runs for others.
         self._open = True
         try:
             yield

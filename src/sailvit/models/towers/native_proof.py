@@ -44,6 +44,7 @@ def prove_native(tower: Tower, merge: int) -> None:
         alone = [_features(tower, [wide], [_WIDE], name), _features(tower, [tall], [_TALL], name)]
         grids = (_WIDE, _TALL, _WIDE)
         together = _features(tower, [wide, tall, other], grids, name)
+        # Every pixel of the third image is changed, and the first two must not notice.
         again = _features(tower, [wide, tall, 255 - other], grids, name)
         _check_apart(together, again, alone, name)
         _check_order(tower, merge, wide, alone[0], name)

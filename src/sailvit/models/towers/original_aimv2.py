@@ -103,6 +103,7 @@ def from_original(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     for name, tensor in state.items():
         new = transformers_name(name)
         if new == TABLE:
+            # The original keeps a batch dimension of 1.
             found[new] = tensor[0]
         elif FUSED in new:
             thirds = zip(SPLIT, tensor.chunk(3), strict=True)
@@ -143,6 +144,7 @@ def to_original(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         start = "" if layer is None else f"trunk.blocks.{layer[1]}."
         if name == TABLE:
             found[_POSITIONS] = tensor[None]
+        # With the first third all are taken; the other two are passed over below.
         elif inner == "attention.q_proj.weight":
             thirds = [state[name.replace("q_proj", part)] for part in SPLIT]
             found[start + "attn.qkv.weight"] = torch.cat(thirds)
@@ -159,6 +161,7 @@ def read_original(source: str, revision: str | None = None) -> dict[str, torch.T
     """
     folder = Path(source)
     if not folder.is_dir():
+        # No pickles, which would run code.
         kept = ["*.safetensors", "*.json"]
         folder = Path(snapshot_download(source, revision=revision, allow_patterns=kept))
     state: dict[str, torch.Tensor] = {}

@@ -99,6 +99,7 @@ def trained_preprocessor(
     }
     if processor_type is not None:
         kept = {"image_processor_type": processor_type}
+    # Processors for native resolution know a number of patches, and no size.
     if "max_num_patches" in kept or processor_type == _PATCHES:
         kept.pop("size", None)
         sides: dict[str, Any] = {"patch_size": tower.patch, "max_num_patches": tower.patches}
@@ -164,6 +165,7 @@ def _difference(tower: Tower, folder: Path) -> str:
     pixels.
     """
     size = tower.preprocessing.size
+    # Noise, so that swapped channels or sides do not go unnoticed.
     noise = numpy_generator(0, "preprocessor").integers(0, 256, (size, size, 3), dtype=np.uint8)
     try:
         processor = AutoImageProcessor.from_pretrained(folder)
@@ -176,6 +178,7 @@ def _difference(tower: Tower, folder: Path) -> str:
     if pixels.shape != expected.shape:
         return f"pixels of shape {list(pixels.shape)}, not {list(expected.shape)}"
     off = float((pixels.to(expected.dtype) - expected).abs().max())
+    # Pixels that are not rescaled reach 255, and fp32 rounds those by more.
     limit = _TOLERANCE * max(1.0, float(expected.abs().max()))
     return "" if off <= limit else f"pixels differ by {off:.3g}"
 
@@ -205,6 +208,7 @@ def _square(preprocessor: dict[str, Any], tower: str) -> Any:
         size = dict(zip(("height", "width"), size, strict=True))
     if not isinstance(size, dict):
         return size
+    # Bounds of an image's edges, no side of a square: `own_size` counts then.
     if "longest_edge" in size:
         return None
     height = size.get("height", size.get("shortest_edge"))

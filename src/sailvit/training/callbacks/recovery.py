@@ -51,6 +51,7 @@ class RecoveryCallback(Callback):
 
     def stage_started(self, run: StageRun) -> None:
         """Forget other stages' losses; a stage that was resumed keeps its own."""
+        # `load_state_dict` came before, and this would empty what it gave back.
         if run.step:
             return
         self._losses.clear()
@@ -70,6 +71,7 @@ class RecoveryCallback(Callback):
             if run.skipped_in_row >= run.recipe.recovery.streak:
                 self._go_back(run)
             return
+        # A step that went well frees those before it: they did not break the model.
         self._suspects.clear()
         score = robust_score(loss, self._losses)
         self._losses.append(loss)

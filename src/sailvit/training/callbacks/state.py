@@ -62,6 +62,7 @@ def stage_tensors(run: StageRun, callbacks: Sequence[Callback]) -> dict[str, tor
 def restore_weights(run: StageRun, saved: Saved) -> None:
     """Give the model the weights of a checkpoint; parts that it does not hold stay as they are."""
     held = saved.shapes()
+    # Read straight into the live tensors, so that the model is not in memory twice.
     live = {f"weight/{part}/{n}": p.detach() for part in PARTS for n, p in _parameters(run, part)}
     saved.read({name: tensor for name, tensor in live.items() if name in held})
 
@@ -93,6 +94,7 @@ def _restored(
     """Callbacks with their saved states; optimizer and objectives have theirs already."""
     names = trained_names(run)
     owners = {name: parameter for parameter, name in names.items()}
+    # Only what this stage's state holds: weights were read before.
     found = {
         name: _blank(name, shape, owners)
         for name, shape in saved.shapes().items()

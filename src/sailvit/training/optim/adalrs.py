@@ -137,6 +137,7 @@ class RateSearch:
         # `errors` counts mean errors of two values: half of it, times the sum of both errors.
         base, needed = state.base, self.config.errors / 2
         assert base is not None
+        # The loss is higher than before the raise: no slope is needed to call it too high.
         if line.end - base.end > needed * (line.end_error + base.end_error):
             return self._blame(line, base)
         if self._faster(base, line):
@@ -160,6 +161,7 @@ class RateSearch:
         if self._faster(raised, other):
             state.factor, state.changes = self._raised(), state.changes + 1
             return Event("kept", state.factor, raised, other)
+        # Undecided: over a longer window the errors of the slopes are smaller.
         state.window = min(2 * state.window, self.config.widest * self.config.window)
         return Event("left", state.factor, raised, other)
 

@@ -159,6 +159,7 @@ class _Wandb(_Logged):
                 resume="allow",
                 dir=str(folder.path),
                 config=recipe.model_dump(mode="json"),
+                # wandb would take over the terminal's output, where live lines are drawn.
                 settings={"console": "off"},
             )
         except wandb.errors.Error as error:
@@ -175,6 +176,7 @@ class _Trackio(_Logged):
 
     def __init__(self, recipe: Recipe, folder: RunFolder) -> None:
         trackio = importlib.import_module("trackio")
+        # Trackio resumes by name, and folders of different machines may share theirs.
         name = f"{folder.path.name}-{_identity(folder)[:6]}"
         config = recipe.model_dump(mode="json")
         self._run = trackio.init(

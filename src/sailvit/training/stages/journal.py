@@ -4,10 +4,12 @@ is space.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from sailvit.core.atomic import whole_file
 from sailvit.core.disk import reason
 from sailvit.core.errors import RunError
 from sailvit.core.formatting import short
@@ -62,6 +64,21 @@ class Journal:
         except OSError as error:
             return reason(error)
         return None
+
+
+def keep_lines(path: Path, stage: int, step: int) -> None:
+    """Drop the lines of steps after the state that a run resumes from: they are done again."""
+    if not path.exists():
+        return
+    kept = []
+    for text in path.read_text(encoding="utf-8").splitlines(keepends=True):
+        # Half a line, from a kill in the middle of writing, goes too.
+        line = json.loads(text) if text.endswith("\n") else None
+        if line and (line["stage_index"], line["step"]) <= (stage, step if step else -1):
+            kept.append(text)
+    # Replaced at once, as the run may be killed here too.
+    with whole_file(path) as draft:
+        draft.write_text("".join(kept), encoding="utf-8")
 
 
 def parts_note(bundle: ModelBundle) -> dict[str, Any]:
