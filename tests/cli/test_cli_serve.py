@@ -45,10 +45,15 @@ def test_a_served_model_answers_as_ask_does_and_ends(folder: Path, monkeypatch: 
 
 
 def test_mistakes_are_sentences(folder: Path, tmp_path: Path):
+    taken = socket.create_server(("127.0.0.1", 0))
+    port = str(taken.getsockname()[1])
     for words, said in (
+        (("--port", port), f"cannot listen at 127.0.0.1:{port}"),
+        (("--port", "70000"), "cannot listen at 127.0.0.1:70000"),
         (("--key-variable", "NOT_SET_ANYWHERE"), "NOT_SET_ANYWHERE is not set"),
         (("--media", str(tmp_path / "none")), "is no folder"),
     ):
         done = CliRunner().invoke(app, ["serve", str(folder), *words])
         assert isinstance(done.exception, RunError)
         assert said in str(done.exception)
+    taken.close()

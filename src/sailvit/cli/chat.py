@@ -22,6 +22,7 @@ from sailvit.cli.terminal.models import (
     loaded,
     sampling,
 )
+from sailvit.cli.terminal.ports import refuse_taken
 
 if TYPE_CHECKING:
     from sailvit.inference.dialogue import Dialogue
@@ -54,6 +55,7 @@ def chat(  # noqa: PLR0913, PLR0917 - the options of a command
         from sailvit.inference.web.page import refuse_without_gradio
 
         refuse_without_gradio()
+        refuse_taken("127.0.0.1", port)
     asked = loaded(model, stage, device, bf16=bf16, remote=trust_remote_code)
     given: dict[str, Any] = {"system": system, "max_new_tokens": max_new_tokens}
     given["options"] = sampling(temperature, top_p)

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from sailvit.cli.terminal.models import Bf16, Device, Model, Remote, StageName, loaded
+from sailvit.cli.terminal.ports import refuse_taken
 
 _MIB = 1 << 20
 
@@ -50,6 +51,7 @@ def serve(  # noqa: PLR0913, PLR0917 - the options of a command
     from sailvit.inference.serving.limits import Limits
 
     _refuse_no_folder(media)
+    refuse_taken(host, port)
     limits = Limits(
         body=max_body * _MIB,
         images=max_images,
