@@ -23,7 +23,8 @@ from transformers import (
 
 from sailvit.core.errors import ModelError
 from sailvit.core.tiles import cut, joined
-from sailvit.models.packing.tower_attention import TOWER, register_attention
+from sailvit.models.packing.attention import register_attention
+from sailvit.models.packing.tower_attention import TOWER
 from sailvit.models.towers.native import into_tiles
 from sailvit.models.towers.native_proof import prove_native
 from sailvit.models.towers.position_table import resized_table
