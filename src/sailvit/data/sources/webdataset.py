@@ -6,16 +6,12 @@ from __future__ import annotations
 
 import io
 import json
-import re
 import tarfile
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from hashlib import blake2b
 from pathlib import Path
 from typing import IO, Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from sailvit.core.errors import DataError, one_line
 from sailvit.core.recipe import SourceConfig
@@ -24,8 +20,8 @@ from sailvit.data.rows.conversations import RecordOptions, row_record
 from sailvit.data.rows.row import read_options
 from sailvit.data.rows.turns import has_turns
 from sailvit.data.shards.files import Faults, Spans, shard_names, shard_paths
+from sailvit.data.shards.samples import IMAGE, RULE, index_samples, is_read, split_name
 from sailvit.data.shards.tars import (
-    DamageError,
     Stamp,
     content_of,
     members,
@@ -33,20 +29,6 @@ from sailvit.data.shards.tars import (
     stamp_of,
     wrong,
 )
-
-_TEXTS = ("txt", "json")
-_IMAGE_ENDINGS = ("jpg", "jpeg", "png", "webp")
-_IMAGE = re.compile(rf"(?:(\d+)\.)?(?:{'|'.join(_IMAGE_ENDINGS)})")
-"""Endings of images; a number before them orders several of one sample. Others, as `seg.png`,
-are not read."""
-_RULE = (
-    "A name up to its first dot is a sample's key, and the rest its ending; expected .jpg, .jpeg,"
-    " .png or .webp with .txt or .json, and .0.jpg, .1.jpg, ... for several images. Names with more"
-    " dots need something else in their place: scan_0_v1_5.png"
-)
-"""WebDataset's rule for the files of a sample, for messages."""
-_PICKLES = frozenset(("pkl", "pickle", "pyd", "pt", "pth", "joblib"))
-"""Endings of files that other readers unpickle, which runs code in them."""
 
 
 class Files(dict[str, bytes]):
@@ -73,7 +55,7 @@ class WebDatasetSource:
         self._names = shard_names(paths)
         digest.update("\0".join(self._names).encode())
         faults = Faults()
-        indexes = [_index(path, digest, faults) for path in paths]
+        indexes = [index_samples(path, digest, faults) for path in paths]
         self._stamps = [stamp for stamp, _ in indexes]
         self._offsets = [offsets for _, offsets in indexes]
         self._spans = Spans([len(offsets) for offsets in self._offsets], options.limit)
@@ -122,13 +104,15 @@ def read_sample(file: IO[bytes], at: int) -> tuple[str, Files]:
     files: dict[str, bytes] = {}
     skipped: list[str] = []
     for member in members(file, at):
-        key, ending = _split(member.name) if member.isfile() and wrong(member) is None else ("", "")
+        key, ending = (
+            split_name(member.name) if member.isfile() and wrong(member) is None else ("", "")
+        )
         first = first or key
         if not key:
             continue
         if key != first:
             break
-        if not _is_read(ending):
+        if not is_read(ending):
             skipped.append(ending)
         elif ending not in files:
             files[ending] = content_of(file, member)
@@ -141,12 +125,12 @@ def sample_in(content: bytes) -> tuple[str, Files]:
     if members is None:
         # `members` needs the end of a tar, two blocks of zeros.
         return read_sample(io.BytesIO(content + bytes(2 * tarfile.BLOCKSIZE)), 0)
-    named = [(*_split(name), place) for name, place in members]
+    named = [(*split_name(name), place) for name, place in members]
     first = next((key for key, _, _ in named if key), "")
     # Of two files with one ending the first counts, so it is put in last.
     own = [(end, place) for key, end, place in named if key == first and key]
-    read = ((end, content[place]) for end, place in reversed(own) if _is_read(end))
-    return first, Files(read, (end for end, _ in own if not _is_read(end)))
+    read = ((end, content[place]) for end, place in reversed(own) if is_read(end))
+    return first, Files(read, (end for end, _ in own if not is_read(end)))
 
 
 def sample_record(files: Files, options: RecordOptions, *, name: str, position: int) -> Record:
@@ -170,7 +154,7 @@ def _numbered(files: Files) -> list[str]:
     """Endings of a sample's images in their order; DataError when two have the same number."""
     numbered: dict[int, str] = {}
     for ending in files:
-        if match := _IMAGE.fullmatch(ending):
+        if match := IMAGE.fullmatch(ending):
             number = int(match[1] or 0)
             if number in numbered:
                 raise _endings(files, f".{numbered[number]} and .{ending} both may be its image")
@@ -182,127 +166,8 @@ def _endings(files: Files, reason: str, *, kind: str = "endings") -> DataError:
     """The error for a sample, with the reason and the endings of all its files."""
     endings = (*files, *files.skipped)
     found = ", ".join(f".{ending}" for ending in endings)
-    rule = f". {_RULE}" if kind == "endings" or any("." in ending for ending in endings) else ""
+    rule = f". {RULE}" if kind == "endings" or any("." in ending for ending in endings) else ""
     return DataError(f"{reason}. Its files end in {one_line(found, 200)}{rule}", kind=kind)
-
-
-class _Samples:
-    """Collects the samples of one shard from its members, one after the other."""
-
-    def __init__(self, path: Path, faults: Faults) -> None:
-        self._path = path
-        self._faults = faults
-        self._keys: set[str] = set()
-        self._endings: set[str] = set()
-        self._last = ""
-        self._taken = False
-        self.offsets: list[int] = []
-
-    def add(self, member: tarfile.TarInfo) -> None:
-        """Add a member to its sample; one that must not be read becomes a fault."""
-        if damage := wrong(member):
-            self._faults.add(self._path, member.offset, *damage)
-            return
-        key, ending = _split(member.name) if member.isfile() else ("", "")
-        if not key:
-            return
-        if key != self._last:
-            self.finish()
-            self._start(key, member.offset)
-        if not self._taken or ending in self._endings:
-            reason = (
-                f"member {member.name!r} comes twice, or apart from others of its key; expected"
-                " the members of a key once and together: the later ones are left out"
-            )
-            self._faults.add(self._path, member.offset, "duplicate", reason)
-        elif ending in _PICKLES:
-            reason = f"member {member.name!r} may hold a pickle, which runs code when it loads: it is never opened"
-            self._faults.add(self._path, member.offset, "pickle", reason)
-        self._endings.add(ending)
-
-    def finish(self) -> None:
-        """End the current sample; it is left out when its files look like several samples."""
-        stems = _stems(self._endings) if self._taken else []
-        if not stems:
-            return
-        offset, self._taken = self.offsets.pop(), False
-        found = ", ".join(f".{ending}" for ending in sorted(self._endings))
-        reason = (
-            f"key {one_line(self._last, 100)!r} has files ending in {one_line(found, 200)}, which"
-            f" look like samples of their own: {', '.join(stems[:8])}. {_RULE}. None of them is used"
-        )
-        for _ in stems:
-            self._faults.add(self._path, offset, "endings", reason)
-
-    def drop_last(self) -> str:
-        """Drop the last sample, as members of it may be lost; returns its key, empty without
-        any.
-        """
-        if self.offsets:
-            self.offsets.pop()
-        return self._last
-
-    def _start(self, key: str, offset: int) -> None:
-        self._taken = key not in self._keys
-        if self._taken:
-            self._keys.add(key)
-            self.offsets.append(offset)
-        self._last = key
-        self._endings = set()
-
-
-def _index(path: Path, digest: blake2b, faults: Faults) -> tuple[Stamp, NDArray[np.int64]]:
-    """A shard's stamp, and where its samples start; name, offset and size of every member go
-    into the digest.
-    """
-    samples = _Samples(path, faults)
-    stamp: Stamp = (-1, -1)
-    try:
-        with path.open("rb") as file:
-            stamp = stamp_of(file)
-            for member in members(file, 0):
-                digest.update(
-                    # Headers alone, as reading all contents would take as long as an epoch.
-                    f"{member.name}\0{member.offset_data}\0{member.size}\0".encode(
-                        errors="surrogateescape"
-                    )
-                )
-                samples.add(member)
-        samples.finish()
-    except DamageError as error:
-        last = samples.drop_last()
-        reason = f"{error}; the samples before it are used" + (
-            f", without the last one, {last}" if last else ""
-        )
-        faults.add(path, error.offset, "cut shard", reason)
-    except OSError as error:
-        faults.add(
-            path,
-            None,
-            "missing shard",
-            f"it cannot be read ({error.strerror}); check its place and rights",
-        )
-    digest.update(str(len(samples.offsets)).encode())
-    return stamp, np.array(samples.offsets, dtype=np.int64)
-
-
-def _stems(endings: Iterable[str]) -> list[str]:
-    """Beginnings of endings that look like samples of their own, as `v1.5` in `v1.5.png` with
-    `v1.5.txt`; empty where a text has a plain ending.
-    """
-    parts = [ending.rpartition(".") for ending in endings]
-    texts, images = (
-        {stem for stem, _, last in parts if last in kinds} for kinds in (_TEXTS, _IMAGE_ENDINGS)
-    )
-    # One sample may have several named images, but not a text for each of them.
-    return sorted((texts & images) - {""}) if "" not in texts else []
-
-
-def _split(path: str) -> tuple[str, str]:
-    """Key and ending of a file, split at the first dot of its name; hidden files have no key."""
-    folder, slash, name = path.removeprefix("./").rpartition("/")
-    stem, _, ending = name.partition(".")
-    return (f"{folder}{slash}{stem}" if stem else ""), ending.lower()
 
 
 def _read_shard(path: Path, at: int, stamp: Stamp) -> tuple[str, Files]:
@@ -321,10 +186,6 @@ def _read_shard(path: Path, at: int, stamp: Stamp) -> tuple[str, Files]:
         raise DataError(
             f"the shard cannot be read ({error.strerror}); put it back", kind="missing shard"
         ) from error
-
-
-def _is_read(ending: str) -> bool:
-    return ending in _TEXTS or _IMAGE.fullmatch(ending) is not None
 
 
 def sample_row(files: Mapping[str, bytes]) -> dict[str, Any]:
