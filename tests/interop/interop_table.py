@@ -17,6 +17,7 @@ from test_native_exports import FITS
 from test_native_parts import CONFIGS
 from test_native_parts import worst as worst_of_class
 from test_original_aimv2 import weights, write
+from test_sailvl import FITS as SAILVL
 
 from sailvit.core.recipe import ConnectorConfig
 from sailvit.core.run import read_json
@@ -59,7 +60,7 @@ def out_rows(folder: Path) -> Iterator[tuple[str, ...]]:
     parts = Parts(folder / "of exports")
     cases = [("tower", {"tower": name}) for name in ("aimv2", "siglip", "siglip2", "clip", "vit")]
     cases += [("hf", settings) for settings in MODELS.values()]
-    cases += list(FITS.values())
+    cases += [("sailvl", SAILVL), *FITS.values()]
     seen = set()
     for number, (layout, settings) in enumerate(cases):
         parity = written(loader(parts, **settings), layout, folder / f"export {number}")

@@ -11,7 +11,7 @@ import typer
 def export(
     run: Annotated[Path, typer.Argument(help="Folder of a run, or of one of its stages.")],
     to: Annotated[
-        Literal["tower", "hf", "llava", "internvl", "aya_vision", "vip_llava"],
+        Literal["tower", "hf", "sailvl", "llava", "internvl", "aya_vision", "vip_llava"],
         typer.Option(help="Layout; see docs/interop.md."),
     ],
     out: Annotated[Path, typer.Option(help="New folder to write.")],

@@ -113,6 +113,16 @@ def test_code_is_ours_and_hashed(tiled: Path):
         )
 
 
+def test_visual_tokens_that_go_column_by_column(parts: Parts, tmp_path: Path):
+    def turn(bundle: Any) -> None:
+        bundle.mllm.connector.config.column_major = True
+
+    load = loader(parts, change=turn)
+    assert written(load, "hf", tmp_path / "out").worst["visual"] < 1e-5
+    with pytest.raises(ModelError, match="column by column"):
+        written(load, "vip_llava", tmp_path / "other")
+
+
 def test_tied_embeddings_are_written_once_and_loaded_tied(parts: Parts, tmp_path: Path):
     def tie(bundle: Any) -> None:
         language = bundle.mllm.language

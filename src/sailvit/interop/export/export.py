@@ -15,6 +15,7 @@ from sailvit.interop.export.cases import Watching, pose
 from sailvit.interop.export.gate import Parity, Reload, compare, reload_fresh
 from sailvit.interop.export.hf import code_hashes, write_hf
 from sailvit.interop.export.native import NATIVES, write_native
+from sailvit.interop.export.sailvl import write_sailvl
 from sailvit.interop.export.tower import write_tower
 from sailvit.interop.export.trained import Trained, dtype_name
 from sailvit.interop.new_folder import new_folder
@@ -36,6 +37,7 @@ class Layout:
 LAYOUTS: Mapping[str, Layout] = {
     "tower": Layout(write_tower, "the vision tower alone, as transformers' own class"),
     "hf": Layout(write_hf, "the whole model, with small code of our own (any tower and language)"),
+    "sailvl": Layout(write_sailvl, "SAIL-VL2's names, with code of ours"),
     **{
         name: Layout(partial(write_native, native, name), f"transformers' {native.cls}")
         for name, native in NATIVES.items()

@@ -40,7 +40,10 @@ _CLASSES = {
 }
 _IMAGES = {"AutoImageProcessor": "image_processing_sailvit.SailvitImageProcessor"}
 _PROCESSOR = {"AutoProcessor": "processing_sailvit.SailvitProcessor"}
-_FACTS = ("kind", "tower_width", "language_width", "hidden", "merge", "activation", "bias", "eps")
+_FACTS = (
+    *("kind", "tower_width", "language_width", "hidden", "merge", "activation", "bias", "eps"),
+    "column_major",
+)
 """What the code needs to know of a connector."""
 WATCHING = Watching(
     remote=True,
@@ -67,10 +70,8 @@ def write_hf(trained: Trained, folder: Path) -> Watching:
         },
     }
     write_weights(folder, pieces(tensors, trained.dtype))
-    write_json(folder / "config.json", _config(trained))
-    write_code(folder)
-    write_texts(trained, folder, export_template(*_template_of(trained)))
-    _write_processor(trained, folder)
+    write_json(folder / "config.json", whole_config(trained))
+    write_rest(trained, folder)
     card = Card(
         "image-text-to-text",
         f"{trained.tower.config.model_type} and {trained.language.config.model_type}",
@@ -106,11 +107,15 @@ def hf_problems(mllm: MLLM, layout: VisualLayout) -> list[str]:
     return found
 
 
-def write_code(folder: Path) -> None:
-    """Copy the code that goes along."""
-    source = files("sailvit.interop.remote_code")
-    for name in CODE:
+def write_rest(trained: Trained, folder: Path, *more: str) -> None:
+    """Write what stands beside config and weights: the code that goes along, with `more` files
+    of it, tokenizer, chat template and processor.
+    """
+    source, bundle = files("sailvit.interop.remote_code"), trained.bundle
+    for name in (*CODE, *more):
         (folder / name).write_bytes((source / name).read_bytes())
+    write_texts(trained, folder, export_template(bundle.tokenizer, bundle.layout, bundle.day))
+    _write_processor(trained, folder)
 
 
 def code_hashes(folder: Path) -> dict[str, str]:
@@ -121,12 +126,8 @@ def code_hashes(folder: Path) -> dict[str, str]:
     }
 
 
-def _template_of(trained: Trained) -> tuple[Any, Any, Any]:
-    bundle = trained.bundle
-    return bundle.tokenizer, bundle.layout, bundle.day
-
-
-def _config(trained: Trained) -> dict[str, Any]:
+def whole_config(trained: Trained) -> dict[str, Any]:
+    """What config.json holds."""
     mllm, layout = trained.bundle.mllm, trained.bundle.layout
     tower, language = mllm.tower, trained.language
     facts = {name: getattr(trained.connector.config, name) for name in _FACTS}

@@ -95,6 +95,8 @@ def _tower(native: Native, mllm: MLLM) -> Iterator[str]:
     tower, connector = mllm.tower, mllm.connector.config
     if connector.kind != native.kind:
         yield f"the connector is {connector.kind}; train with model.connector.kind: {native.kind}"
+    if connector.column_major:
+        yield "visual tokens go column by column (ps_version v1), and the class's row by row"
     if tower.family.pixels is patch_pixels:
         yield "the tower takes flattened patches, and the class gives pixels; choose another tower"
     if tower.alone:
@@ -219,11 +221,6 @@ def _selection(mllm: MLLM) -> dict[str, Any]:
     }
 
 
-def _fits(mllm: MLLM) -> Iterator[str]:
-    del mllm
-    yield from ()
-
-
 NATIVES: dict[str, Native] = {
     "llava": Native(
         "LlavaForConditionalGeneration",
@@ -247,7 +244,7 @@ NATIVES: dict[str, Native] = {
         "swiglu",
         {"norm": "layernorm", **_LINEAR},
         _aya,
-        _fits,
+        lambda mllm: iter(()),
     ),
     "vip_llava": Native(
         "VipLlavaForConditionalGeneration",

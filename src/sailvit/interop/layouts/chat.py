@@ -28,7 +28,7 @@ _VISION, _CONNECTOR = "vision_model.", "mlp1."
 _INTERNVIT = "intern_vit_6b"
 _LAYERS = {"0": "norm", "1": "up", "3": "down"}
 """Our names of the connector's layers; 2 is the activation."""
-_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 WRAP = ("<img>", "</img>")
 PLACEHOLDER = "<IMG_CONTEXT>"
 
@@ -62,8 +62,8 @@ def plan_chat(config: dict[str, Any], names: Names, source: str, folder: Path) -
         else plan_language(names, language, source, said),
         preprocessor={
             "size": config.get("force_image_size") or vision.get("image_size", 448),
-            "image_mean": _MEAN,
-            "image_std": _STD,
+            "image_mean": MEAN,
+            "image_std": STD,
         },
         settings=_settings(config),
         chat_template=template,

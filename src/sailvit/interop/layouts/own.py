@@ -44,7 +44,7 @@ def plan_own(given: Mapping[str, Any], names: Names, source: str, folder: Path) 
         connector["kind"],
         _LAYERS,
         connector["merge"],
-        {name: connector[name] for name in ("activation", "bias", "eps")},
+        {name: connector[name] for name in ("activation", "bias", "eps", "column_major")},
     )
     tied = bool(given["tie_word_embeddings"])
     return ModelPlan(

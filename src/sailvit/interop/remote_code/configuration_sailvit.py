@@ -28,7 +28,7 @@ class SailvitConfig(PretrainedConfig):
             vision_config: config of the tower.
             text_config: config of the language.
             connector: `kind`, `tower_width`, `language_width`, `hidden`, `merge`,
-                `activation`, `bias` and `eps`.
+                `activation`, `bias`, `eps` and `column_major`.
             image: `size` and `patch` in pixels, `prefix` (tokens before the patches),
                 `layers` (states that the connector reads), `join` (concat or mean),
                 `last_normed` (whether the last state is taken after the final norm), `inputs`

@@ -26,6 +26,7 @@ class SailvitProjector(nn.Module):
         super().__init__()
         given = config.connector
         self.kind, self.side = given["kind"], given["merge"]
+        self.columns = given["column_major"]
         width, hidden, eps = given["tower_width"], given["hidden"], given["eps"]
         merged = inner = width * self.side**2
         self.act = ACT2FN[given["activation"]]
@@ -50,9 +51,13 @@ class SailvitProjector(nn.Module):
         merged = grid.reshape(tiles, rows**2, self.side**2, width)
         if self.kind == "norm_merge_mlp":
             # This one's matrix has the channels outermost.
-            return self._mlp(self.merge(merged.transpose(2, 3).flatten(2)))
-        flat = merged.flatten(2)
-        return self._mlp(flat if self.kind == "mlp" else self.norm(flat))
+            made = self._mlp(self.merge(merged.transpose(2, 3).flatten(2)))
+        else:
+            flat = merged.flatten(2)
+            made = self._mlp(flat if self.kind == "mlp" else self.norm(flat))
+        if self.columns:
+            made = made.view(tiles, rows, rows, -1).transpose(1, 2).flatten(1, 2)
+        return made
 
     def _mlp(self, merged: torch.Tensor) -> torch.Tensor:
         if self.kind == "swiglu":
@@ -66,7 +71,7 @@ class SailvitProjector(nn.Module):
 class SailvitPreTrainedModel(PreTrainedModel):
     """What both models share; attention is the parts' own, by transformers' interface."""
 
-    config_class = SailvitConfig
+    config_class: type[SailvitConfig] = SailvitConfig
     base_model_prefix = "model"
     main_input_name = "input_ids"
     input_modalities = ("image", "text")
