@@ -99,6 +99,15 @@ def test_models_are_compared_in_words(model, data, parts, tmp_path):
     assert "+0.0" in told
 
 
+def test_models_without_any_score_are_not_compared(model, data, parts, tmp_path):
+    other = save_model(parts.build(), tmp_path / "other")
+    ask = {"index": "0", "image": image_cell(1), "question": "what?", "answer": "red"}
+    write_table(data / "MMVet.tsv", [ask | {"category": "rec"}])
+    told = evaluate(model, data, other, "--set", "MMVet")
+    assert "needs a judge" in told
+    assert "question by question" not in told
+
+
 def test_judges_from_a_file_and_a_server(tmp_path):
     file = tmp_path / "m_Mine.jsonl"
     rows = [row | {"prediction": "who knows"} for row in choice_rows(2)]

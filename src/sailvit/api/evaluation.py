@@ -140,12 +140,12 @@ def evaluate(
 
 
 def comparison(models: Sequence[ModelScores]) -> list[Comparison]:
-    """Every model against the first."""
+    """Every model against the first; empty for one model, and where no set has a score."""
     answers = {
         each.label: {name: score.answers for name, score in each.scores.items() if score.answers}
         for each in models
     }
-    return compare_models(answers)
+    return compare_models(answers) if len(models) > 1 and all(answers.values()) else []
 
 
 def results(models: Sequence[ModelScores], rules: Rules) -> dict[str, Any]:
@@ -164,7 +164,7 @@ def results(models: Sequence[ModelScores], rules: Rules) -> dict[str, Any]:
             }
             for each in models
         },
-        "comparison": [asdict(each) for each in comparison(models)] if len(models) > 1 else [],
+        "comparison": [asdict(each) for each in comparison(models)],
     }
 
 

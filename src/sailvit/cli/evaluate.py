@@ -216,7 +216,8 @@ def _tell_comparison(console: Console, models: Sequence[ModelScores]) -> None:
 
     from sailvit.api.evaluation import comparison
 
-    if len(models) < 2 or not any(score.answers for score in models[0].scores.values()):
+    found = comparison(models)
+    if not found:
         return
     table = Table(title=f"points against {models[0].label}, question by question")
     table.title_justify = "left"
@@ -224,7 +225,7 @@ def _tell_comparison(console: Console, models: Sequence[ModelScores]) -> None:
         table.add_column(name, overflow="fold")
     for name in ("points", "95 %", "won, lost", "p (Holm)"):
         table.add_column(name, justify="right")
-    for each in comparison(models):
+    for each in found:
         interval = f"{each.low:+.1f} {each.high:+.1f}"
         counts = f"{each.gained}, {each.lost}"
         points = f"{each.difference:+.1f}"
