@@ -26,6 +26,8 @@ from sailvit.cli.recipe import formats, recipe, towers
 from sailvit.cli.report import report
 from sailvit.cli.score import score
 from sailvit.cli.serve import serve
+from sailvit.cli.soup import soup
+from sailvit.cli.terminal.repeated import RepeatedArgument
 from sailvit.cli.train import train
 from sailvit.cli.watch import watch
 from sailvit.cli.world import world
@@ -52,6 +54,7 @@ app.command()(convert)
 app.command()(parts)
 app.command()(export)
 app.command()(equip)
+app.command(cls=RepeatedArgument)(soup)
 app.command()(formats)
 app.command()(towers)
 app.add_typer(recipe, name="recipe")
