@@ -70,7 +70,7 @@ _TOP: Tree = {
     r"(recipe\.yaml|[a-z]+(-\d+)?\.(jsonl?|safetensors)|report\.html)\.part": Kind.FILE,
     "stages": {
         r"\d{2,}-[A-Za-z0-9_-]+": {
-            r"(tower|connector|language)(\.part|\.old)?": _PART,
+            r"(tower|connector|language|tower-ema)(\.part|\.old)?": _PART,
             r"model\.json(\.part)?": Kind.FILE,
         }
     },

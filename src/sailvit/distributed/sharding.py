@@ -39,6 +39,13 @@ def whole(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.full_tensor().detach()
 
 
+def local(tensor: torch.Tensor) -> torch.Tensor:
+    """What this process holds of `tensor`: the shard of a sharded one, which copies between
+    devices as it is.
+    """
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
 def whole_state(module: nn.Module) -> dict[str, torch.Tensor]:
     """A state dict of unsharded values; tied ones share their memory as in the module. Every
     process must call it.

@@ -254,10 +254,7 @@ def _stage_run(
 ) -> StageRun:
     stage, model = recipe.stages[index], bundle.mllm
     freeze(model, stage)
-    objectives = {
-        name: objective.to(device)
-        for name, objective in make_objectives(list(stage.objectives)).items()
-    }
+    objectives = make_objectives(list(stage.objectives), device=device)
     loader_config = make_loader_config(
         recipe, index, {name: len(source) for name, source in data.sources.items()}
     )

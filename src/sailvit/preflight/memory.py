@@ -34,13 +34,14 @@ class Memory:
     """Bytes on one device, without sharding."""
 
     weights: float
-    """All parts in fp32, and the bf16 copies that the backward pass needs."""
+    """All parts in fp32, the base tower where an objective holds it, and the bf16 copies that the
+    backward pass needs."""
     gradients: float
     """Of what trains."""
     buckets: float
     """In which several processes add up the gradients of replicated weights."""
     moments: float
-    """AdamW's two, of what trains."""
+    """AdamW's two, of what trains, and the running mean of the tower's weights where one is kept."""
     snapshot: float
     """The copy that a learning-rate search returns to, weights and moments of what trains; 0
     when it is kept on the CPU."""
@@ -84,10 +85,11 @@ def estimate_memory(
     trained = sum(part.trained for part in parts.values())
     # Per parameter in fp32: weight 4, gradient 4, two moments 8 bytes.
     return Memory(
-        weights=4.0 * sum(part.parameters for part in parts.values()) + copies,
+        weights=4.0 * (sum(part.parameters for part in parts.values()) + _base(tower, stage))
+        + copies,
         gradients=4.0 * trained,
         buckets=4.0 * trained * _has_buckets(recipe),
-        moments=8.0 * trained,
+        moments=8.0 * trained + 4.0 * tower.trained * (stage.ema is not None),
         snapshot=12.0 * trained * _keeps_way_back(stage),
         activations=activations + scores,
         features=0.0 if tower.trains else _features(model, recipe, stage, tiles),
@@ -128,6 +130,12 @@ def _features(model: MLLM, recipe: Recipe, stage: Stage, tiles: float) -> float:
     # The limit is kept here too: features beyond it are computed again, not kept.
     each = tiles * model.tile_patches * model.tower.width * BYTES_PER_FEATURE
     return min(batches * each, recipe.parallel.kept_features * 2**30)
+
+
+def _base(tower: _Size, stage: Stage) -> int:
+    """Parameters of the base tower that an objective holds beside the one that trains."""
+    held = any(each.holds_base for each in known_objectives(stage.objectives))
+    return tower.parameters * held
 
 
 def _has_buckets(recipe: Recipe) -> bool:

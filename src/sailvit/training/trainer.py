@@ -28,6 +28,7 @@ from sailvit.models.measures.flops import flops_model
 from sailvit.models.measures.peak import device_peak
 from sailvit.models.structure.parallel import settle
 from sailvit.training.callbacks.claim import Claim, KeepClaim, Wish, claimed
+from sailvit.training.callbacks.ema import EmaCallback
 from sailvit.training.callbacks.metrics import MetricsCallback
 from sailvit.training.callbacks.monitoring import MonitoringCallback
 from sailvit.training.callbacks.proof import ProofCallback
@@ -164,6 +165,7 @@ class Trainer:
             ProofCallback(self._announce),
             RecoveryCallback(self._checkpoints, self._callbacks, self._announce),
             SearchCallback(self._announce),
+            EmaCallback(self._announce),
             self._saver,
         ]
 
@@ -292,10 +294,7 @@ class Trainer:
         stage = self.recipe.stages[index]
         model, device = self.bundle.mllm, self.device
         freeze(model, stage)
-        objectives = {
-            name: objective.to(device)
-            for name, objective in make_objectives(list(stage.objectives)).items()
-        }
+        objectives = make_objectives(list(stage.objectives), self.recipe, device)
         loader_config = make_loader_config(
             self.recipe, index, {name: len(source) for name, source in self.sources.items()}
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -79,6 +79,9 @@ class Stage(Config):
     start_from: dict[Part, str] = {}
     """Weights to start a part from: `previous` (default), `recipe` (what the model section
     names) or a folder."""
+    ema: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Decay per step of a running mean of the tower's weights, such as 0.999; the mean is saved
+    as `tower-ema` beside the parts, and training does not depend on it. None: none is kept."""
     save: tuple[Part, ...] = PARTS
     """Parts written as Hugging Face folders at the end of the stage."""
 
@@ -89,6 +92,11 @@ class Stage(Config):
         if self.micro_batch > self.global_batch:
             raise ValueError(
                 f"micro_batch {self.micro_batch} is more than global_batch {self.global_batch}, all packs of a step"
+            )
+        if self.ema is not None and not self.share("tower"):
+            raise ValueError(
+                "`ema` is a mean of the tower's weights, and the tower does not train: add it to"
+                " `train`, or leave `ema` out"
             )
         if isinstance(self.data, dict) and self.temperature != 1.0:
             raise ValueError(

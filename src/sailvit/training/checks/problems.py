@@ -16,7 +16,7 @@ from sailvit.models.experts import asks_for_balance
 from sailvit.models.guards.checkpoint_files import folder_problems
 from sailvit.models.languages.positions import made_for, table_length
 from sailvit.models.loading.build import MetaModel
-from sailvit.training.objectives.base import objective_problems
+from sailvit.training.objectives.base import known_objectives, objective_problems
 
 _WINDOWS = 6
 """Windows that a search needs to come from ten times too low or too high, if each is
@@ -64,12 +64,20 @@ def stage_problems(stage: Stage, *, trained: int) -> Iterator[str]:
     if trained == 0:
         yield "it trains nothing: give at least one part a share above 0 in `train`"
     yield from objective_problems(stage.objectives)
+    yield from _base_problems(stage)
     if (
         trained
         and stage.share("tower") + stage.share("connector") == 0
         and "next_token" not in stage.objectives
     ):
         yield "only the language trains, but no objective runs it; add next_token to `objectives`"
+
+
+def _base_problems(stage: Stage) -> Iterator[str]:
+    """Objectives that hold the tower near its base where it does not move."""
+    for name in stage.objectives:
+        if any(each.holds_base for each in known_objectives([name])) and not stage.share("tower"):
+            yield f"{name} keeps the tower near its base, but the tower does not train; leave it out"
 
 
 def stage_remarks(stage: Stage) -> Iterator[str]:

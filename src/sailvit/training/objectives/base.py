@@ -7,6 +7,7 @@ batches of one and eight processes with one each give the same gradient.
 
 from __future__ import annotations
 
+import copy
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
@@ -18,9 +19,12 @@ from torch.nn.functional import logsigmoid, normalize
 from sailvit.core.batch import IGNORED, Batch
 from sailvit.core.errors import RecipeError
 from sailvit.core.own_code import is_own, own_class
-from sailvit.distributed.processes import gather_rows, rows_before
+from sailvit.core.recipe import Recipe
+from sailvit.distributed.processes import as_one, gather_rows, rows_before
 from sailvit.models.experts import balance
+from sailvit.models.loading.parts import load_tower
 from sailvit.models.structure.mllm import MLLM, Activations
+from sailvit.models.towers.tower import Tower
 
 
 class Objective(nn.Module, ABC):
@@ -33,6 +37,12 @@ class Objective(nn.Module, ABC):
     spans_step = False
     """Whether terms span the whole step: `prepare` computes the visual tokens of every
     micro-batch, so that the tower may run twice."""
+
+    holds_base = False
+    """Whether it holds the recipe's own tower, frozen, beside the one that trains."""
+
+    def set_up(self, recipe: Recipe) -> None:
+        """Called with the run's recipe before training; most objectives need nothing of it."""
 
     @abstractmethod
     def units(self, batch: Batch) -> int:
@@ -199,10 +209,75 @@ class LoadBalancing(Objective):
         return total
 
 
+class Distill(Objective):
+    """Distance of the tower's features from those of the tower that the recipe names.
+
+    It keeps a tower near what it was, so that what stands on its old features, such as a dual
+    encoder's text tower, loses less. Per tile it is the squared difference over all patches,
+    relative to the squared features of the base: 0 equal, 1 as far as zeros. The price is the
+    base tower in memory and one forward pass of it per tile.
+    """
+
+    holds_base = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._recipe: Recipe | None = None
+        # In a list, as a module of its own would be saved and optimised with the objective.
+        self._base: list[Tower] = []
+        self._features: torch.Tensor | None = None
+        self._left = 0
+
+    def set_up(self, recipe: Recipe) -> None:
+        """Take the base tower from what the recipe names, whatever stage this is."""
+        self._recipe = recipe
+
+    def units(self, batch: Batch) -> int:
+        """Number of tiles."""
+        return len(batch.tiles)
+
+    def prepare(self, model: MLLM, batches: Sequence[Batch]) -> None:
+        """Listen to the connector during the step's micro-batches, and load the base tower before
+        the first; without a recipe it is the tower as it is.
+        """
+        # Not an output of the model: one more makes sharded weights leave before their gradients.
+        self._left = len(batches)
+        self._listening = model.connector.register_forward_pre_hook(self._listen)
+        if self._base:
+            return
+        with as_one():
+            given = self._recipe
+            base = load_tower(given.model)[0] if given else copy.deepcopy(model.tower)
+        self._base.append(base.to(model.device).eval().requires_grad_(requires_grad=False))
+
+    def forward(self, model: MLLM, activations: Activations, batch: Batch) -> torch.Tensor:
+        """The tiles' distances summed, float[] of shape (), from features float[I, P, D]."""
+        features, self._features = self._features, None
+        self._left -= 1
+        if not self._left:
+            self._listening.remove()
+        if features is None or not len(batch.tiles):
+            return activations.visual.sum() * 0.0
+        bf16 = self._recipe is not None and self._recipe.precision == "bf16"
+        # As the tower that trains runs, so that equal weights are no distance apart.
+        autocast = torch.autocast(model.device.type, torch.bfloat16, enabled=bf16)
+        with torch.no_grad(), autocast:
+            base = self._base[0](batch.tiles, batch.grids).float()
+        apart = (features.float() - base).square().sum((1, 2))
+        total: torch.Tensor = (apart / base.square().sum((1, 2))).sum()
+        return total
+
+    def _listen(self, module: nn.Module, given: tuple[torch.Tensor, ...]) -> None:
+        """Keep the features float[I, P, D] that the connector is given."""
+        del module
+        self._features = given[0]
+
+
 OBJECTIVES: dict[str, type[Objective]] = {
     "next_token": NextToken,
     "contrastive": Contrastive,
     "load_balancing": LoadBalancing,
+    "distill": Distill,
 }
 """By the name that recipes use."""
 
@@ -249,6 +324,15 @@ def known_objectives(names: Iterable[str]) -> list[type[Objective]]:
     return [objective_class(name) for name in names if not objective_problems([name])]
 
 
-def make_objectives(names: Sequence[str]) -> dict[str, Objective]:
-    """New objectives by name; RecipeError for a name that does not exist."""
-    return {name: objective_class(name)() for name in names}
+def make_objectives(
+    names: Sequence[str], recipe: Recipe | None = None, device: torch.device | None = None
+) -> dict[str, Objective]:
+    """New objectives by name, on `device`; RecipeError for a name that does not exist.
+
+    Without a recipe they are not set up, as in a trial of random weights.
+    """
+    made = {name: objective_class(name)().to(device) for name in names}
+    if recipe is not None:
+        for objective in made.values():
+            objective.set_up(recipe)
+    return made

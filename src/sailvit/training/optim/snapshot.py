@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping
 from typing import Literal
 
 import torch
-from torch.distributed.tensor import DTensor
+
+from sailvit.distributed.sharding import local
 
 
 class Snapshot:
@@ -36,12 +37,12 @@ class Snapshot:
     def restore(self, optimizer: torch.optim.Optimizer) -> None:
         """Restore parameters and state; a parameter that had no state then has none again."""
         for parameter, kept in self.weights.items():
-            _local(parameter).copy_(_local(kept))
+            local(parameter).copy_(local(kept))
             if parameter not in self.moments:
                 optimizer.state.pop(parameter, None)
         for parameter, moments in self.moments.items():
             for key, kept in moments.items():
-                _local(optimizer.state[parameter][key]).copy_(_local(kept))
+                local(optimizer.state[parameter][key]).copy_(local(kept))
 
     def tensors(self, names: Mapping[torch.Tensor, str]) -> Iterator[tuple[str, torch.Tensor]]:
         """Everything as named tensors, for a checkpoint."""
@@ -75,10 +76,3 @@ class Snapshot:
 def _copy(tensor: torch.Tensor, keep: Literal["cpu", "device"]) -> torch.Tensor:
     # copy=True, as a tensor that is there already would otherwise be returned itself.
     return tensor.detach().to("cpu" if keep == "cpu" else tensor.device, copy=True)
-
-
-def _local(tensor: torch.Tensor) -> torch.Tensor:
-    """What this process holds of `tensor`: the shard of a sharded one, which copies between
-    devices as it is.
-    """
-    return tensor.to_local() if isinstance(tensor, DTensor) else tensor

@@ -62,9 +62,9 @@ def export_stage(run: StageRun, token: str) -> None:
     problems: dict[str, str] = {
         part: told
         for part, source in missing.items()
-        if (told := _problem(partial(_export, run, token, part, source)))
+        if (told := problem_of(partial(_export, run, token, part, source)))
     }
-    if not problems and (told := _problem(partial(_note, run, token))):
+    if not problems and (told := problem_of(partial(_note, run, token))):
         problems = {"manifest.json": told}
     if problems:
         raise RunError(
@@ -116,7 +116,7 @@ def _same(run: StageRun, part: Part) -> str | None:
 def _export(run: StageRun, token: str, part: Part, source: str | None) -> None:
     target = run.folder.stage(run.index, run.stage.name) / part
     remote = run.recipe.model.trust_remote_code
-    linked = source is not None and not _problem(
+    linked = source is not None and not problem_of(
         lambda: save_part(run.bundle, part, target, same_as=Path(source), trust_remote_code=remote)
     )
     if not linked:
@@ -140,7 +140,7 @@ def _note(run: StageRun, token: str) -> None:
     note_stage(run.folder, run, {part: target / part for part in run.stage.save}, unchanged)
 
 
-def _problem(action: Callable[[], None]) -> str | None:
+def problem_of(action: Callable[[], None]) -> str | None:
     """What went wrong on any process, as a sentence; the same on all of them."""
     told: str | None = None
     try:
