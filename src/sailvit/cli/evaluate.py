@@ -219,16 +219,18 @@ def _tell_comparison(console: Console, models: Sequence[ModelScores]) -> None:
     found = comparison(models)
     if not found:
         return
-    table = Table(title=f"points against {models[0].label}, question by question")
-    table.title_justify = "left"
-    for name in ("set", "model", "comes to"):
+    pair = f"{models[1].label} against {models[0].label}"
+    told = pair if len(models) == 2 else f"against {models[0].label}"
+    table = Table(title=f"points {told}, question by question", title_justify="left")
+    # Two models are named above: their column would break the sets' names at 80 columns.
+    for name in ("set", *(("model",) if len(models) > 2 else ()), "comes to"):
         table.add_column(name, overflow="fold")
     for name in ("points", "95 %", "won, lost", "p (Holm)"):
         table.add_column(name, justify="right")
     for each in found:
+        names = [each.questions, *([each.other] if len(models) > 2 else []), each.word]
         interval = f"{each.low:+.1f} {each.high:+.1f}"
         counts = f"{each.gained}, {each.lost}"
         points = f"{each.difference:+.1f}"
-        names = each.questions, each.other, each.word
         table.add_row(*names, points, interval, counts, f"{each.corrected:.2g}")
     console.print(table)
