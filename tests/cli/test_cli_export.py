@@ -6,12 +6,16 @@ import json
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 from safetensors.torch import load_file
 from transformers import AutoModel
 
 import sailvit
+from sailvit.api.exports import export_model
 from sailvit.cli.app import main
+from sailvit.core.errors import RunError
 from sailvit.core.recipe import PARTS
 from sailvit.interop.export import export as exporting
 from sailvit.interop.export.reload_model import reload
@@ -57,6 +61,21 @@ def test_a_run_goes_out_whole_and_proved_in_a_fresh_process(
     assert lineage["data"].keys() == {"chat"}
     assert command(monkeypatch, str(run), "--to", "hf", "--out", str(out)) == 1
     assert "there already" in capfd.readouterr().err
+
+
+def test_an_export_answers_as_its_run_does(run: Path, tmp_path: Path):
+    out = tmp_path / "out"
+    model = sailvit.load_run(run)
+    export_model(run, "hf", out)
+    image = Image.fromarray(np.arange(48 * 32 * 3, dtype=np.uint8).reshape(48, 32, 3))
+    opened, again = sailvit.load_run(out), sailvit.load_run(out)
+    for text in ("What is shown?", "And where?"):
+        asked = model.generate(image, text, max_new_tokens=12)
+        assert opened.generate(image, text, max_new_tokens=12) == asked
+    # What answers are kept by does not change from one loading to the next.
+    assert opened.identity == again.identity != model.identity
+    with pytest.raises(RunError, match="is no run, so it has no stage 'fine'"):
+        sailvit.load_run(out, "fine")
 
 
 def test_an_earlier_stage_s_tower(

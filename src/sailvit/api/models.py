@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 from pydantic import ValidationError
 
-from sailvit.core.errors import RunError, one_line
+from sailvit.core.errors import ModelError, RunError, one_line
 from sailvit.core.recipe import PARTS, ModelConfig, Recipe
 from sailvit.core.run import MODEL_FILE, RunFolder, read_json
 from sailvit.distributed.processes import my_device
 from sailvit.inference.model import RunModel
+from sailvit.interop.parts import take_parts
 from sailvit.models.loading.build import ModelBundle, build
 from sailvit.models.loading.quiet import quietly
 from sailvit.recipes.loader import load_recipe
@@ -61,6 +65,8 @@ class SavedModel:
     """How the parts join; its sources are not used."""
     seed: int = 0
     """Seed of what loading draws, such as the embedding of a new token."""
+    origin: Path | None = None
+    """The folder that the parts were taken out of for a while; None: they lie there to stay."""
 
 
 def find_model(path: str | Path, stage: str | None = None) -> SavedModel:
@@ -92,6 +98,40 @@ def find_model(path: str | Path, stage: str | None = None) -> SavedModel:
             f"{file} does not say how the parts join ({one_line(error)}); copy it again from the"
             " stage's folder"
         ) from error
+
+
+@contextmanager
+def opened(path: str | Path, stage: str | None = None) -> Iterator[SavedModel]:
+    """The model at `path`, as `find_model` finds it, or in a multimodal model's own folder: an
+    export, or a released model in a layout that `sailvit parts` reads.
+
+    Such a folder is taken apart into a temporary one, which goes when the context ends and holds
+    as much as the model's weights (TMPDIR names its disk).
+
+    Raises:
+        RunError: there is no model at `path`.
+        ModelError: its layout is not known, or a part of it cannot be read exactly.
+    """
+    given = Path(path)
+    if not _is_whole(given):
+        yield find_model(path, stage)
+        return
+    if stage is not None:
+        raise RunError(f"{path} is no run, so it has no stage {stage!r}; leave the stage out")
+    with TemporaryDirectory(prefix="sailvit-") as folder:
+        taken = take_parts(str(given), Path(folder) / "parts")
+        if taken.refused:
+            told = "".join(f"\n  {part}: {reason}" for part, reason in taken.refused.items())
+            raise ModelError(f"the model in {path} cannot be read exactly:{told}")
+        yield replace(find_model(Path(folder) / "parts"), origin=given)
+
+
+def _is_whole(folder: Path) -> bool:
+    """Whether a folder holds one model with a config of its own, and is no run and no three
+    parts.
+    """
+    apart = RunFolder(folder).recipe.is_file() or any((folder / part).is_dir() for part in PARTS)
+    return (folder / "config.json").is_file() and not apart
 
 
 def find_stage(path: str | Path, stage: str | None = None) -> StageFolder:
@@ -161,14 +201,15 @@ def load_run(
     dtype: torch.dtype | None = None,
     trust_remote_code: bool = False,
 ) -> RunModel:
-    """The model that a run saved, ready for questions.
+    """The model that a run saved, that was exported or released, ready for questions.
 
     No module that the run's recipe names is imported, and no code of a model's repository runs
     unless `trust_remote_code` says so.
 
     Args:
-        path: a run folder, a stage's folder such as `runs/mine/stages/01-fine`, or a copy of
-            one.
+        path: a run folder, a stage's folder such as `runs/mine/stages/01-fine`, a copy of
+            one, or a folder of a multimodal model that `sailvit export` wrote or `sailvit parts`
+            reads.
         stage: name of the stage; None: the last.
         device: the model's device; None: the first GPU, else the CPU.
         dtype: precision of the weights, such as `torch.bfloat16`, which halves their memory;
@@ -179,14 +220,15 @@ def load_run(
         RunError: there is no run at `path`, or the stage did not save all parts.
         ModelError: a part cannot be loaded.
     """
-    found = find_model(path, stage)
-    bundle = load_bundle(found, device=device, trust_remote_code=trust_remote_code)
+    with opened(path, stage) as found:
+        bundle = load_bundle(found, device=device, trust_remote_code=trust_remote_code)
+        identity = _identity(found, dtype)
     if dtype is not None:
         # Buffers stay as they are: rotary frequencies in bf16 turn tokens by wrong angles, and
         # the means of channels lose the colours between.
         for parameter in bundle.mllm.parameters():
             parameter.data = parameter.data.to(dtype)
-    return RunModel(bundle, _identity(found, dtype))
+    return RunModel(bundle, identity)
 
 
 def _identity(found: SavedModel, dtype: torch.dtype | None) -> str:
@@ -194,7 +236,11 @@ def _identity(found: SavedModel, dtype: torch.dtype | None) -> str:
 
     Reading all weights would take seconds per gigabyte.
     """
-    files = sorted(path for part in PARTS for path in (found.parts / part).rglob("*.*"))
+    # Copies that were written for this loading alone are new every time; what they come from stays.
+    places = [found.parts / part for part in PARTS] if found.origin is None else [found.origin]
+    files = sorted(path for place in places for path in place.rglob("*.*"))
     facts = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
-    text = f"{found.config.model_dump_json()} {dtype} {facts}"
+    # Without where the parts lie, which for an export is another folder every time.
+    settings = found.config.model_dump_json(exclude={"tower", "language"})
+    text = f"{settings} {dtype} {facts}"
     return blake2b(text.encode(), digest_size=8).hexdigest()

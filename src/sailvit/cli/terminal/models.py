@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 Model = Annotated[
     Path,
     typer.Argument(
-        metavar="MODEL", help="A run, the folder of one of its stages, or a copy of one."
+        metavar="MODEL",
+        help="A run, the folder of one of its stages, an export, or a released model's folder.",
     ),
 ]
 StageName = Annotated[str | None, typer.Option("--stage", help="Stage of the run; the last one.")]
