@@ -72,12 +72,12 @@ def test_sets_are_scored_and_what_is_missing_is_named(model, data):
 
 
 def test_the_same_command_computes_nothing_again(model, data):
-    evaluate(model, data, "--set", "DocVQA_VAL")
+    evaluate(model, data, "--dataset", "DocVQA_VAL")
     (first,) = files(data, "DocVQA_VAL.rank0.jsonl")
     before = first.read_bytes()
-    evaluate(model, data, "--set", "DocVQA_VAL")
+    evaluate(model, data, "--dataset", "DocVQA_VAL")
     assert first.read_bytes() == before
-    evaluate(model, data, "--set", "DocVQA_VAL", "--prompts", "bare")
+    evaluate(model, data, "--dataset", "DocVQA_VAL", "--prompts", "bare")
     assert len(first.read_bytes()) > len(before)
 
 
@@ -93,7 +93,7 @@ def test_a_written_file_has_the_score_of_the_evaluation(model, data):
 
 def test_models_are_compared_in_words(model, data, parts, tmp_path):
     other = save_model(parts.build(), tmp_path / "other")
-    told = evaluate(model, data, other, "--set", "DocVQA_VAL").replace("\n", " ")
+    told = evaluate(model, data, other, "--dataset", "DocVQA_VAL").replace("\n", " ")
     assert "question by question" in told
     assert "does not" in told
     assert "+0.0" in told
@@ -103,7 +103,7 @@ def test_models_without_any_score_are_not_compared(model, data, parts, tmp_path)
     other = save_model(parts.build(), tmp_path / "other")
     ask = {"index": "0", "image": image_cell(1), "question": "what?", "answer": "red"}
     write_table(data / "MMVet.tsv", [ask | {"category": "rec"}])
-    told = evaluate(model, data, other, "--set", "MMVet")
+    told = evaluate(model, data, other, "--dataset", "MMVet")
     assert "needs a judge" in told
     assert "question by question" not in told
 

@@ -35,9 +35,13 @@ Models = Annotated[
 Data = Annotated[
     Path | None, typer.Option(help="Folder of the TSV files; $LMUData, else ~/LMUData.")
 ]
-Names = Annotated[list[str] | None, typer.Option("--set", help="Only this set, or a TSV of yours.")]
+Names = Annotated[
+    list[str] | None,
+    typer.Option("--dataset", metavar="NAME", help="Only this set, or a TSV of yours."),
+]
 Kinds = Annotated[
-    list[str] | None, typer.Option("--kind", help="NAME=KIND: how a table of yours is scored.")
+    list[str] | None,
+    typer.Option("--kind", metavar="NAME=KIND", help="How a table of yours is scored."),
 ]
 Prompts = Annotated[
     str | None, typer.Option(help="vlmevalkit, direct, bare, or a JSON file of changes.")

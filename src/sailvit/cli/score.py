@@ -30,7 +30,7 @@ _SHOWN = 24
 def score(  # noqa: PLR0913, PLR0917 - the options of a command
     file: Annotated[Path, typer.Argument(help="Predictions: .xlsx, .tsv or .jsonl.")],
     name: Annotated[
-        str | None, typer.Option("--set", help="The set; left out, the file's name says it.")
+        str | None, typer.Option("--dataset", help="The set; left out, the file's name says it.")
     ] = None,
     kind: Annotated[
         str | None, typer.Option(help="How it is scored; left out, set and columns say it.")
