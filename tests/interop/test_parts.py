@@ -21,6 +21,7 @@ from written_chat import write_chat
 from sailvit.cli.app import app
 from sailvit.core.errors import ModelError, RunError
 from sailvit.interop import parts as module
+from sailvit.interop.export.export import LAYOUTS
 from sailvit.interop.parts import take_parts
 from sailvit.interop.reading.stored import read_names
 from sailvit.models.structure.connector import read_connector
@@ -144,6 +145,7 @@ def test_mistrals_connector_is_one_of_ours(tmp_path: Path):
 def test_the_table_of_the_docs_has_every_case_and_no_error_above_the_limit():
     page = (Path(__file__).parents[2] / "docs/interop.md").read_text(encoding="utf-8")
     lines = page.partition(BEGIN)[2].partition(END)[0].splitlines()[2:]
-    assert len(lines) == 1 + len(CASES) + len(CONFIGS)
+    assert sum("| in" in line for line in lines) == 1 + len(CASES) + len(CONFIGS)
+    assert {line.split("`")[1] for line in lines if "| out |" in line} == set(LAYOUTS)
     errors = [float(line.split("|")[-2]) for line in lines]
     assert max(errors) < NEAR
