@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import ast
+import runpy
 import sys
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+import torch
+from exported import loader, written
+from PIL import Image
 
 import sailvit
 from sailvit.core.errors import DataError, RecipeError
@@ -13,7 +20,7 @@ from sailvit.core.recipe import SourceConfig
 from sailvit.data.sources import open_source
 from sailvit.training import trainer as trainer_module
 from sailvit.training.objectives.base import make_objectives, objective_problems
-from tiny_parts import SIDE, Parts
+from tiny_parts import SIDE, Parts, picture
 from tiny_runs import recipe, stage, write_data
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
@@ -87,3 +94,102 @@ def test_mistakes_in_own_code_are_named(tmp_path: Path):
     assert "Objective has no forward and no units; every" in objective_problems([bare])[0]
     with pytest.raises(RecipeError, match="unknown objective 'small'; registered are: next_token"):
         make_objectives(["small"])
+
+
+def command(monkeypatch: pytest.MonkeyPatch, name: str, *words: object) -> dict[str, Any]:
+    """Run an example as its docstring says; returns its names."""
+    path = str(EXAMPLES / name)
+    monkeypatch.setattr(sys, "argv", [path, *map(str, words)])
+    return runpy.run_path(path, run_name="__main__")
+
+
+def test_maps_of_two_towers_share_their_colours(
+    parts: Parts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    write_data(tmp_path)
+    images = [str(tmp_path / f"images/{n}.png") for n in range(2)]
+    towers = {name: parts.tower(name) for name in ("siglip", "dinov2")}
+    out = tmp_path / "maps.png"
+    used = ("--base", towers["siglip"], "--refined", towers["dinov2"], "--out", out)
+    names = command(monkeypatch, "pca_maps.py", *images, *used)
+    with Image.open(out) as drawn:
+        assert drawn.width > 700
+        assert len(drawn.convert("RGB").getcolors(10**6)) > 2 * 2 * 16
+
+    same = names["main"](images, towers["siglip"], towers["siglip"], out)
+    assert same.shape == (2, 2, SIDE // 8, SIDE // 8, 3)
+    torch.testing.assert_close(same[0], same[1])
+    other = names["main"](images, towers["siglip"], towers["dinov2"], out)
+    torch.testing.assert_close(other[0], same[0])
+    assert (other[0] - other[1]).abs().max() > 0.05
+
+    # Components of one tower come back from any rotation and reflection of themselves.
+    base, share = names["scores"](sailvit.load_tower(towers["siglip"])(images))
+    torch.testing.assert_close(base.T @ base / len(base), torch.eye(3, dtype=base.dtype))
+    assert 0.1 < share < 1
+    turn = torch.linalg.qr(torch.randn(3, 3, dtype=base.dtype)).Q
+    torch.testing.assert_close(names["turned"](base @ turn, base), base)
+
+
+def test_the_search_finds_the_picture_that_is_nearly_the_same(
+    parts: Parts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    write_data(tmp_path)
+    near = np.clip(picture(3, 40, 30).astype(int) + 2, 0, 255).astype(np.uint8)
+    (tmp_path / "images/inside").mkdir()
+    Image.fromarray(near).save(tmp_path / "images/inside/near.png")
+    (tmp_path / "images/notes.txt").write_text("no picture")
+    asked, out = tmp_path / "images/3.png", tmp_path / "found.png"
+    where = (asked, tmp_path / "images", "--tower", parts.tower("siglip"), "--out", out)
+    names = command(monkeypatch, "search.py", *where, "--count", 3)
+    few = Image.open(out).size
+
+    found = names["main"](str(asked), str(tmp_path / "images"), parts.tower("siglip"), 99, out)
+    assert found[0][0].name == "near.png"
+    assert found[0][1] > 0.95
+    assert sorted(path.name for path, _ in found[1:]) == [f"{n}.png" for n in (0, 1, 2, 4, 5)]
+    assert [value for _, value in found] == sorted((value for _, value in found), reverse=True)
+    many = Image.open(out).size  # seven pictures with the one asked for, six a row
+    assert (many[0] > few[0], many[1] > few[1]) == (True, True)
+
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(SystemExit, match=r"has no other pictures; expected \.jpeg, \.jpg"):
+        names["main"](str(asked), str(tmp_path / "empty"), parts.tower("siglip"))
+
+
+def test_an_export_is_talked_to_without_sailvit(
+    parts: Parts,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):
+    modules = str(tmp_path / "modules")
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", modules)
+    tree = ast.parse((EXAMPLES / "chat_with_export.py").read_text())
+    imported = [node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+    imported += [
+        a.name for node in ast.walk(tree) if isinstance(node, ast.Import) for a in node.names
+    ]
+    assert sorted(imported) == ["PIL", "argparse", "torch", "transformers"]
+
+    load = loader(parts)
+    written(load, "hf", tmp_path / "hf")
+    image = tmp_path / "a.png"
+    Image.fromarray(picture(5, 40, 30)).save(image)
+    questions = ["what colour is it?", "where?"]
+    model, expected, messages = load().model, [], []
+    for question in questions:
+        shown = [] if messages else [{"type": "image", "image": str(image)}]
+        messages.append({"role": "user", "content": [*shown, {"type": "text", "text": question}]})
+        expected.append(model.chat(messages, max_new_tokens=12))
+        messages.append({"role": "assistant", "content": expected[-1]})
+    assert all(expected)
+
+    capsys.readouterr()
+    words = (tmp_path / "hf", image)
+    command(monkeypatch, "chat_with_export.py", *words, *questions, "--tokens", 12)
+    assert capsys.readouterr().out == "".join(f"{answer}\n" for answer in expected)
+    typed = iter([*questions, ""])
+    monkeypatch.setattr("builtins.input", lambda _: next(typed))
+    command(monkeypatch, "chat_with_export.py", *words, "--tokens", 12)
+    assert capsys.readouterr().out == "".join(f"{answer}\n" for answer in expected)
