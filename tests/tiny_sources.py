@@ -27,6 +27,7 @@ _MULTIMODAL = """
 llava llava_next llava_onevision vipllava internvl idefics2 idefics3 smolvlm gemma3 paligemma
 aya_vision cohere2_vision mistral3 lighton_ocr lfm2_vl ovis2 janus blip-2 instructblip kosmos-2
 aria deepseek_vl got_ocr2 phi4_multimodal qianfan_ocr modernvbert
+qwen2_vl qwen2_5_vl qwen3_vl qwen3_vl_moe qwen3_5
 """
 MULTIMODAL = _MULTIMODAL.split()
 """Multimodal models whose vision tower is a submodule with patch tokens."""
@@ -48,14 +49,17 @@ _OWN: dict[str, dict[str, Any]] = {
     },
 }
 """What single families need beyond small sizes."""
+_INSIDE: dict[str, dict[str, Any]] = {
+    "qwen2_5_vl_vision": {"window_size": 2 * PATCH, "fullatt_block_indexes": [1]},
+    "qwen3_vl_vision": {"deepstack_visual_indexes": [0], "num_position_embeddings": 16},
+    "qwen3_vl_moe_vision": {"deepstack_visual_indexes": [0], "num_position_embeddings": 16},
+}
+"""The same for vision models inside multimodal ones."""
 REFUSED = {
     "groupvit": "whose vision half .* is no model that can be saved and loaded by itself",
     "xclip": "cannot run on a tile of 32 px",
     "align": "has no patch_size",
     "mllama": "needs aspect_ratio_ids and aspect_ratio_mask besides the tiles",
-    "qwen2_vl": "takes hidden_states and grid_thw instead of pixel_values",
-    "qwen2_5_vl": "takes hidden_states and grid_thw instead of pixel_values",
-    "qwen3_vl": "takes hidden_states and grid_thw instead of pixel_values",
     "video_llava": r"several vision models .* under image_tower\. and video_tower\.",
 }
 """Models whose vision tower does not give one token per patch of a tile, and the reason."""
@@ -102,6 +106,8 @@ def shrunk(config: PretrainedConfig) -> PretrainedConfig:
         if known.get(name) is not None:
             pair = isinstance(known[name], list | tuple)
             setattr(config, name, [value] * 2 if pair else value)
+    for name, value in _INSIDE.get(config.model_type, {}).items():
+        setattr(config, name, value)
     if known.get("layer_types"):
         config.layer_types = list(known["layer_types"])[:2]
     for name in getattr(config, "sub_configs", {}):

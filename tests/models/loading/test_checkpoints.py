@@ -22,7 +22,6 @@ from transformers import (
     CLIPVisionConfig,
     Gemma3Config,
     LlavaConfig,
-    Qwen2_5_VLConfig,
     Qwen2VLConfig,
     T5Config,
     WhisperConfig,
@@ -104,8 +103,6 @@ def test_no_language(parts: Parts, tmp_path: Path, config: Any, message: str):
         (LANGUAGES["llama"], r"llama, which reads text \(input_ids\), not tiles"),
         (BertConfig(), r"bert, which reads text"),
         (WhisperConfig(), r"whisper, which reads audio \(input_features\)"),
-        (Qwen2VLConfig(), "takes hidden_states and grid_thw instead of pixel_values"),
-        (Qwen2_5_VLConfig(), "takes hidden_states and grid_thw instead of pixel_values"),
     ],
     ids=lambda value: getattr(value, "model_type", ""),
 )

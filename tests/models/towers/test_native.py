@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from itertools import product
 from types import SimpleNamespace
 from typing import Any
 
@@ -20,6 +21,9 @@ from transformers import (
     PretrainedConfig,
     ViTMSNConfig,
 )
+from transformers.models.qwen2_vl.modeling_qwen2_vl import (
+    Qwen2VisionTransformerPretrainedModel as Qwen2Vision,
+)
 
 from sailvit.core.errors import ModelError
 from sailvit.core.tiles import cut, joined
@@ -31,6 +35,7 @@ from sailvit.models.towers.position_table import resized_table
 from sailvit.models.towers.proof import prove_tiles
 from sailvit.models.towers.tower import Preprocessing, Tower
 from tiny_parts import PATCH, SIDE, TOWERS, VISION
+from tiny_sources import vision_config
 
 FAMILIES: dict[str, PretrainedConfig] = {
     **TOWERS,
@@ -43,6 +48,8 @@ FAMILIES: dict[str, PretrainedConfig] = {
     "msn": ViTMSNConfig(**VISION),
     "pixtral": PixtralVisionConfig(**VISION),
 }
+ROWS = {f"qwen{number}_vl": vision_config(f"qwen{number}_vl_vision") for number in (2, "2_5", 3)}
+"""Their own mergers join 2 x 2 patches."""
 MERGE = 2
 TILE = MERGE * PATCH
 
@@ -50,7 +57,9 @@ TILE = MERGE * PATCH
 def made(name: str, merge: int = MERGE) -> Tower:
     register_attention()
     torch.manual_seed(0)
-    model = AutoModel.from_config(copy.deepcopy(FAMILIES[name]), attn_implementation=TOWER)
+    config = copy.deepcopy({**FAMILIES, **ROWS}[name])
+    made = AutoModel.from_config if name != "qwen2_vl" else Qwen2Vision._from_config
+    model = made(config, attn_implementation=TOWER)
     tower = Tower(model, Preprocessing(SIDE, (0.5,) * 3, (0.25,) * 3)).eval()
     prove_tiles(tower)
     prove_native(tower, merge)
@@ -69,7 +78,7 @@ def test_tiles_of_pictures_make_up_the_same_pictures():
     assert torch.equal(joined(tiles, (3, 5)), pictures)
 
 
-@pytest.mark.parametrize("name", sorted(FAMILIES))
+@pytest.mark.parametrize("name", sorted({**FAMILIES, **ROWS}))
 def test_at_the_towers_own_size_features_and_gradients_are_those_of_fixed_mode(name: str):
     tower = made(name)
     pictures, results = noise(2), []
@@ -92,8 +101,9 @@ def test_at_the_towers_own_size_features_and_gradients_are_those_of_fixed_mode(n
         torch.testing.assert_close(grad, expected[key], rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", sorted(FAMILIES))
-@pytest.mark.parametrize("merge", [1, 2, 3])
+@pytest.mark.parametrize(
+    ("name", "merge"), [*product(sorted(FAMILIES), (1, 2, 3)), *product(ROWS, (2, 4))]
+)
 def test_images_of_a_batch_are_what_each_is_alone(name: str, merge: int):
     tower, tile = made(name, merge), merge * PATCH
     grids = ((1, 3), (2, 1), (1, 3), (1, 1), (3, 2))

@@ -10,7 +10,7 @@ import tower_cells
 
 from tiny_sources import ALONE, DUAL, MULTIMODAL, save_source
 
-QUICK = ("siglip_vision_model", "vit_mae", "metaclip_2", "llava")
+QUICK = ("siglip_vision_model", "vit_mae", "metaclip_2", "llava", "qwen2_vl")
 """One of each kind; all others run with the long tests."""
 CONVOLVED = ("sam_vision_model", "got_ocr2")
 """A convolution of 3 x 3 patches ends them: a neighbour may move more, and nothing farther."""
@@ -34,6 +34,23 @@ def test_the_token_that_a_patch_moves_most_is_its_own(family: str, folder: Path)
 @pytest.mark.parametrize("family", SOURCES)
 def test_three_stages_freeze_train_and_save_the_tower_as_itself(family: str, folder: Path):
     assert tower_cells.stages(folder)[1] == "yes"
+
+
+@pytest.mark.parametrize(
+    "image", [{"mode": "tiled", "max_tiles": 3}, {"mode": "native"}], ids=["tiled", "native"]
+)
+@pytest.mark.parametrize(
+    "family",
+    [
+        "qwen2_5_vl",
+        pytest.param("qwen2_vl", marks=pytest.mark.slow),
+        pytest.param("qwen3_vl", marks=pytest.mark.slow),
+    ],
+)
+def test_towers_that_take_rows_of_patches_train_on_tiles_and_in_native_resolution(
+    family: str, image: dict, folder: Path
+):
+    assert tower_cells.stages(folder, **image)[1] == "yes"
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from sailvit.core.recipe import ParallelConfig
+from sailvit.core.recipe import ImageConfig, ParallelConfig
 from sailvit.core.run import RunFolder
 from sailvit.distributed.sharding import make_mesh, whole
 from sailvit.models.blocks import find_blocks
@@ -145,7 +145,7 @@ def _alone_together(folder: Path) -> Any:
         dist.destroy_process_group()
 
 
-def stages(folder: Path) -> tuple[str, str, str, str]:
+def stages(folder: Path, **image: Any) -> tuple[str, str, str, str]:
     """Freezing, three stages, export and reload: one run of connector, last block, everything.
 
     The run itself proves after the first steps of each stage that what is frozen stayed so, and
@@ -163,7 +163,11 @@ def stages(folder: Path) -> tuple[str, str, str, str]:
             ),
             stage("world", length={"samples": 4}),
         ],
-        model=asked(folder, language=Parts(folder.parent / "parts").language("llama")).model_dump(),
+        model=asked(
+            folder,
+            language=Parts(folder.parent / "parts").language("llama"),
+            image=ImageConfig(**image),
+        ).model_dump(),
     )
     run = RunFolder(folder.parent / "run")
     bundle = Trainer(made, run).run()

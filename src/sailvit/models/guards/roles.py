@@ -19,6 +19,8 @@ _READS = {
     "pixel_values_videos": "videos",
 }
 """What models read, by the name of their input."""
+_ROW = ["hidden_states", "grid_thw"]
+"""First inputs of vision models that take patches in a row, as Qwen-VL's and GLM-4V's call them."""
 
 
 def refuse_inputs(
@@ -36,7 +38,7 @@ def refuse_inputs(
         ModelError: it reads text, audio or patches of its own, or needs more than pixels.
     """
     inputs, needed = _inputs(forward)
-    if inputs and "pixel_values" not in inputs:
+    if inputs and "pixel_values" not in inputs and not takes_patch_row(forward):
         reads = next((name for name in inputs if name in _READS), None)
         takes = (
             f"reads {_READS[reads]} ({reads}), not tiles"
@@ -54,6 +56,11 @@ def refuse_inputs(
             f"{tower} is a {model_type}, which needs {' and '.join(more)} besides the tiles;"
             " expected a ViT that takes pixel_values alone"
         )
+
+
+def takes_patch_row(forward: Any) -> bool:
+    """Whether a model takes flattened patches of all pictures in one row, and their grids."""
+    return _inputs(forward)[0][: len(_ROW)] == _ROW
 
 
 def _inputs(forward: Any) -> tuple[list[str], list[str]]:

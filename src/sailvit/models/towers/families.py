@@ -9,12 +9,19 @@ from typing import Any
 import torch
 
 Pixels = Callable[[torch.Tensor, int], dict[str, torch.Tensor | None]]
+Raster = Callable[[torch.Tensor, torch.Tensor, int], torch.Tensor]
 
 
 def plain_pixels(pixels: torch.Tensor, patch: int) -> dict[str, torch.Tensor | None]:
     """The tower's inputs for pixels float[I, C, H, W]: the pixels themselves."""
     del patch
     return {"pixel_values": pixels}
+
+
+def same_order(states: torch.Tensor, pixels: torch.Tensor, patch: int) -> torch.Tensor:
+    """The model's states as its tokens: they are in order already."""
+    del pixels, patch
+    return states
 
 
 def patch_pixels(pixels: torch.Tensor, patch: int) -> dict[str, torch.Tensor | None]:
@@ -53,6 +60,8 @@ class Family:
     """Number of CLS and register tokens before the patch tokens, from the tower's config."""
     pixels: Pixels = plain_pixels
     """How normalised pixels become the tower's keyword inputs."""
+    raster: Raster = same_order
+    """How states that the model gives for these pixels become tokens row by row."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """Settings of the config that features need, whatever the checkpoint's own says."""
     note: str = ""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -11,19 +11,32 @@ from sailvit.core.errors import ModelError
 from sailvit.models.guards.errors import describe
 
 
-def last_tokens(returned: Any, patches: int, name: str) -> torch.Tensor:
+def as_they_are(states: torch.Tensor) -> torch.Tensor:
+    """States float[I, N, D] that are tokens in order."""
+    return states
+
+
+def last_tokens(
+    returned: Any,
+    patches: int,
+    name: str,
+    ordered: Callable[[torch.Tensor], torch.Tensor] = as_they_are,
+) -> torch.Tensor:
     """The last layer's tokens float[I, N, D] in what a vision model (`name`) returned.
 
     Transformers calls them `last_hidden_state`; code beside weights also returns them under
     other names or in a tuple. A map float[I, D, rows, columns] of all patches becomes tokens
-    row by row.
+    row by row. `ordered` makes tokens of what is called `last_hidden_state`.
 
     Raises:
         ModelError: nothing that it returned is tokens, or several tensors may be.
     """
     states = getattr(returned, "last_hidden_state", None)
     if states is not None:
-        given, fewest = [states], 0  # who counts the tokens says what is wrong with their number
+        given, fewest = (
+            [ordered(states)],
+            0,
+        )  # who counts the tokens says what is wrong with their number
     elif isinstance(returned, Mapping):
         given, fewest = list(returned.values()), patches
     else:

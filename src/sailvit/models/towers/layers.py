@@ -19,7 +19,7 @@ from torch import nn
 from sailvit.core.errors import ModelError
 from sailvit.core.recipe import FeatureJoin, ModelConfig
 from sailvit.models.blocks import find_blocks
-from sailvit.models.towers.features import last_tokens
+from sailvit.models.towers.features import as_they_are, last_tokens
 
 
 @dataclass(frozen=True)
@@ -107,20 +107,26 @@ class LayerReader:
                 " its patch tokens; leave feature_norm out, or set it to false"
             )
 
-    def tokens(self, run: Callable[[], Any], patches: int) -> torch.Tensor:
+    def tokens(
+        self,
+        run: Callable[[], Any],
+        patches: int,
+        ordered: Callable[[torch.Tensor], torch.Tensor] = as_they_are,
+    ) -> torch.Tensor:
         """The chosen states float[I, N, D] of one run, joined.
 
         Args:
             run: Runs the model and gives what it returns.
             patches: Patch tokens of each picture.
+            ordered: Makes tokens float[I, N, D] of a block's state.
         """
         with self._reading():
             returned = run()
-            kept = dict(self._kept)
+            kept = {index: ordered(state) for index, state in self._kept.items()}
         last = len(self._blocks)
         if last in kept and self._choice.norm is not False:
             # As the model returns it: behind its final norm, and by its patches alone.
-            kept[last] = last_tokens(returned, patches, self._name)
+            kept[last] = last_tokens(returned, patches, self._name, ordered)
         states = [self._checked(kept.get(index)) for index in self._indices]
         if len(states) == 1:
             return states[0]

@@ -8,6 +8,7 @@ processor that transformers makes of it is compared with the pixels of training.
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,15 @@ _REFUSED = ("do_flip_channel_order", "rescale_offset")
 """Settings that change pixels in ways that training does not."""
 _PATCHES = "Siglip2ImageProcessor"
 """Gives flattened patches instead of pixels."""
-_PLAIN = ("ViTImageProcessor", _PATCHES)
+_ROW = "Qwen2VLImageProcessor"
+"""Gives flattened patches of all images in one row, in blocks, and the images' grids."""
+_PLAIN = ("ViTImageProcessor", _PATCHES, _ROW)
 """Processors that resize, rescale and normalise, and do nothing else."""
+_DROPPED = (
+    *("crop_size", "processor_class", "auto_map", "do_pad", "pad_size"),
+    *("min_pixels", "max_pixels"),
+)
+"""Settings that are not true of tiles, or that others say better."""
 _TOLERANCE = 1e-4
 """Largest difference of normalised pixels: rounding of fp32."""
 
@@ -92,22 +100,12 @@ def trained_preprocessor(
     written out.
     """
     said = tower.preprocessing
-    kept = {
-        name: value
-        for name, value in preprocessor.items()
-        if name not in ("crop_size", "processor_class", "auto_map", "do_pad", "pad_size")
-    }
+    kept = {name: value for name, value in preprocessor.items() if name not in _DROPPED}
     if processor_type is not None:
         kept = {"image_processor_type": processor_type}
-    # Processors for native resolution know a number of patches, and no size.
-    if "max_num_patches" in kept or processor_type == _PATCHES:
-        kept.pop("size", None)
-        sides: dict[str, Any] = {"patch_size": tower.patch, "max_num_patches": tower.patches}
-    else:
-        sides = {"size": {"height": said.size, "width": said.size}, "do_center_crop": False}
     return {
         **kept,
-        **sides,
+        **_sides(kept, tower, processor_type),
         "do_resize": True,
         "resample": _BICUBIC,
         "do_rescale": said.scale != 1,
@@ -117,6 +115,25 @@ def trained_preprocessor(
         "image_std": list(said.std),
         "do_convert_rgb": True,
     }
+
+
+def _sides(kept: dict[str, Any], tower: Tower, processor_type: str | None) -> dict[str, Any]:
+    """The settings of the size; what `kept` has instead of them is taken out."""
+    size = tower.preprocessing.size
+    # Processors for native resolution know a number of patches, and no size.
+    if "max_num_patches" in kept or processor_type == _PATCHES:
+        kept.pop("size", None)
+        return {"patch_size": tower.patch, "max_num_patches": tower.patches}
+    if "merge_size" in kept or processor_type == _ROW:
+        config = tower.model.config
+        return {
+            "patch_size": tower.patch,
+            "merge_size": getattr(config, "spatial_merge_size", 1),
+            "temporal_patch_size": getattr(config, "temporal_patch_size", 1),
+            # Called edges, and meant as the least and most pixels of an image.
+            "size": {"shortest_edge": size**2, "longest_edge": size**2},
+        }
+    return {"size": {"height": size, "width": size}, "do_center_crop": False}
 
 
 def save_preprocessor(preprocessor: dict[str, Any], tower: Tower, folder: Path) -> None:
@@ -173,7 +190,7 @@ def _difference(tower: Tower, folder: Path) -> str:
     except (OSError, ValueError, TypeError, LookupError, AttributeError, ImportError) as error:
         return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
     tile = torch.from_numpy(noise).permute(2, 0, 1)[None]
-    expected = tower.inputs(tile.to(tower.mean.device))["pixel_values"].cpu()
+    expected = tower.given(tile.to(tower.mean.device)).cpu()
     pixels = given["pixel_values"]
     if pixels.shape != expected.shape:
         return f"pixels of shape {list(pixels.shape)}, not {list(expected.shape)}"
@@ -210,7 +227,7 @@ def _square(preprocessor: dict[str, Any], tower: str) -> Any:
         return size
     # Bounds of an image's edges, no side of a square: `own_size` counts then.
     if "longest_edge" in size:
-        return None
+        return _side(size, preprocessor)
     height = size.get("height", size.get("shortest_edge"))
     width = size.get("width", height)
     if height != width:
@@ -219,3 +236,13 @@ def _square(preprocessor: dict[str, Any], tower: str) -> Any:
             f" set model.image.size to one side, such as {height}"
         )
     return height
+
+
+def _side(size: dict[str, Any], preprocessor: dict[str, Any]) -> int | None:
+    """The side of a square, where edges are numbers of pixels, and an image has as many of them
+    at least as at most, as `_sides` writes it.
+    """
+    least, most = size.get("shortest_edge"), size["longest_edge"]
+    if "merge_size" not in preprocessor or least != most or not isinstance(most, int):
+        return None
+    return math.isqrt(most)

@@ -22,6 +22,7 @@ from sailvit.models.towers.families import FAMILIES, Family
 from sailvit.models.towers.features import last_tokens
 from sailvit.models.towers.layers import FeatureChoice, LayerReader
 from sailvit.models.towers.native import native_features
+from sailvit.models.towers.patch_row import row_family
 from sailvit.models.towers.position_table import at_size, stretched
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ class Tower(nn.Module):
         other grids; None: the model sees to that by itself."""
         name = model.config.model_type
         self._reader = None if choice.plain else LayerReader(model, choice, name)
-        listed = FAMILIES.get(model.config.model_type)
+        listed = FAMILIES.get(model.config.model_type) or row_family(model)
         self.family = listed or Family()
         self.prefix, self.width, self.idle = self._probe(counted=listed is None)
 
@@ -150,6 +151,15 @@ class Tower(nn.Module):
         """The model's keyword inputs for tiles uint8[I, C, H, W]."""
         return dict(self.family.pixels(self.normalised(tiles), self.patch))
 
+    def given(self, tiles: torch.Tensor) -> torch.Tensor:
+        """What the model is given of tiles uint8[I, C, H, W] themselves: their pixels or patches,
+        as its image processor makes them.
+        """
+        inputs = self.inputs(tiles)
+        name = "pixel_values" if "pixel_values" in inputs else "hidden_states"
+        found: torch.Tensor = inputs[name]
+        return found
+
     def _tokens(self, pixels: torch.Tensor, model: Callable[..., Any]) -> torch.Tensor:
         inputs: dict[str, Any] = self.family.pixels(pixels, self.patch)
         if self.asks_to_interpolate and pixels.shape[-2:] != self._own_size():
@@ -158,9 +168,15 @@ class Tower(nn.Module):
             grid = (pixels.shape[-2] // self.patch, pixels.shape[-1] // self.patch)
             model = partial(stretched, model, self.model.get_submodule(self.table), grid)
         run, patches = partial(model, **inputs), self._count(pixels)
+        raster, patch = self.family.raster, self.patch
+
+        def ordered(states: torch.Tensor) -> torch.Tensor:
+            """Tokens float[I, N, D], row by row, of the model's states."""
+            return raster(states, pixels, patch)
+
         if self._reader is not None:
-            return self._reader.tokens(run, patches)
-        return last_tokens(run(), patches, self.model.config.model_type)
+            return self._reader.tokens(run, patches, ordered)
+        return last_tokens(run(), patches, self.model.config.model_type, ordered)
 
     def _own_size(self) -> tuple[int, ...]:
         """Height and width that the model's config gives."""
