@@ -99,6 +99,16 @@ def test_models_are_compared_in_words(model, data, parts, tmp_path):
     assert "+0.0" in told
 
 
+def test_the_longest_name_of_a_set_is_whole_at_80_columns(model, data, parts, tmp_path):
+    others = [save_model(parts.build(), tmp_path / name) for name in ("refined", "all-at-once")]
+    name = "MMBench_DEV_EN_V11"
+    write_table(data / f"{name}.tsv", choice_rows(3))
+    told = evaluate(model, data, *others, "--dataset", name).partition("question by question")[2]
+    rows = [line for line in told.splitlines() if name in line]
+    assert len(rows) == 2
+    assert all(len(row) <= 80 and "1" in row.split("│")[-2] for row in rows)
+
+
 def test_models_without_any_score_are_not_compared(model, data, parts, tmp_path):
     other = save_model(parts.build(), tmp_path / "other")
     ask = {"index": "0", "image": image_cell(1), "question": "what?", "answer": "red"}

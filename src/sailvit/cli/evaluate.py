@@ -226,11 +226,12 @@ def _tell_comparison(console: Console, models: Sequence[ModelScores]) -> None:
     pair = f"{models[1].label} against {models[0].label}"
     told = pair if len(models) == 2 else f"against {models[0].label}"
     table = Table(title=f"points {told}, question by question", title_justify="left")
-    # Two models are named above: their column would break the sets' names at 80 columns.
-    for name in ("set", *(("model",) if len(models) > 2 else ()), "comes to"):
+    # Names of sets are looked for as they are written; other columns break at blanks instead.
+    table.add_column("set", no_wrap=True)
+    for name in (*(("model",) if len(models) > 2 else ()), "comes to"):
         table.add_column(name, overflow="fold")
     for name in ("points", "95 %", "won, lost", "p (Holm)"):
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", no_wrap=name in {"points", "p (Holm)"})
     for each in found:
         names = [each.questions, *([each.other] if len(models) > 2 else []), each.word]
         interval = f"{each.low:+.1f} {each.high:+.1f}"
