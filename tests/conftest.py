@@ -23,6 +23,10 @@ def cache(tmp_path_factory: pytest.TempPathFactory):
     """What is kept between runs stays out of the home folder."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SAILVIT_CACHE", str(tmp_path_factory.mktemp("cache")))
+        # One folder for all tests of a process: what is imported from the first is not looked for
+        # in a second.
+        modules = str(tmp_path_factory.mktemp("modules"))
+        patch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", modules)
         yield
 
 
