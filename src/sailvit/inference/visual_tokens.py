@@ -43,7 +43,8 @@ class VisualTokens:
 
     @torch.no_grad()
     def __call__(self, images: Sequence[ImageLike]) -> list[torch.Tensor]:
-        """The visual tokens float[I, V, D] of each image, I tiles of V tokens.
+        """The visual tokens float[I, V, D] of each image, of shape (tiles, tokens, language
+        width).
 
         Raises:
             DataError: an image cannot be read.

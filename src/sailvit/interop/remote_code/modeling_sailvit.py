@@ -41,7 +41,9 @@ class SailvitProjector(nn.Module):
         self.down = nn.Linear(hidden, given["language_width"], bias=given["bias"])
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """Visual tokens float[I, V, D] of patch features float[I, P, C]."""
+        """Visual tokens float[I, V, D], of shape (tiles, tokens, language width), of patch
+        features float[I, P, C].
+        """
         if self.kind == "norm_merge_mlp":
             features = self.norm(features)
         tiles, patches, width = features.shape

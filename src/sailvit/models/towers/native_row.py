@@ -47,8 +47,8 @@ class RowReader:
             del block.forward
 
     def __call__(self, tower: Tower, tiles: torch.Tensor, grids: Grids) -> torch.Tensor:
-        """Patch features float[I, P, D] of tiles uint8[I, C, H, W] that are, image by image,
-        grids of so many rows and columns.
+        """Patch features float[I, P, D], of shape (tiles, patches, width), of tiles
+        uint8[I, C, H, W] that are, image by image, grids of so many rows and columns.
         """
         merge = tiles.shape[-1] // tower.patch
         groups = list(by_grid(tiles, grids))
