@@ -146,6 +146,8 @@ def find_stage(path: str | Path, stage: str | None = None) -> StageFolder:
     run = RunFolder(given)
     if not run.recipe.is_file() and given.parent.name == "stages":
         run, stage = RunFolder(given.parent.parent), given.name.partition("-")[2]
+    if not given.exists():
+        raise RunError(f"{path} does not exist; name the folder of a run or of an export")
     if not run.recipe.is_file():
         raise RunError(
             f"{path} has no recipe.yaml; expected the folder of a run, as `sailvit train` writes it,"

@@ -6,10 +6,14 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from glob import escape
 from pathlib import Path
 
 from sailvit.core.errors import RunError
+from sailvit.core.lock import RunLock, is_held
 from sailvit.core.ownership import others
+
+_LOCK = "draft.lock"
 
 
 @contextmanager
@@ -21,10 +25,14 @@ def new_folder(out: Path) -> Iterator[Path]:
     """
     if out.exists() and (not out.is_dir() or others(out)):
         raise RunError(f"{out} is there already; name a new folder with --out")
+    _remove_left(out)
     # A name of this process's own: what lies under any other is somebody's.
-    draft = out.with_name(f".{out.name}.{os.getpid()}.part")
+    place = out.with_name(f".{out.name}.{os.getpid()}.part")
+    lock = RunLock(place / _LOCK)
+    draft = place / out.name
     try:
         draft.mkdir(parents=True)
+        lock.acquire()
         yield draft
         if out.exists():
             out.rmdir()
@@ -34,4 +42,16 @@ def new_folder(out: Path) -> Iterator[Path]:
             f"{out} cannot be written ({error.strerror or error}); make room, or name another"
         ) from error
     finally:
-        shutil.rmtree(draft, ignore_errors=True)
+        lock.release()
+        shutil.rmtree(place, ignore_errors=True)
+
+
+def _remove_left(out: Path) -> None:
+    """Remove drafts of `out` that killed processes left: a whole model each, under names that
+    `ls` does not show.
+
+    Their locks tell that they are ours, and that nobody writes them any more.
+    """
+    for lock in out.parent.glob(f".{escape(out.name)}.*.part/{_LOCK}"):
+        if is_held(lock) is False:
+            shutil.rmtree(lock.parent, ignore_errors=True)
