@@ -38,6 +38,8 @@ class RunModel:
     """
 
     def __init__(self, bundle: ModelBundle, identity: str = "") -> None:
+        # New modules stand in training mode, where dropout and DropPath make every answer another.
+        bundle.mllm.eval()
         self.bundle = bundle
         self.identity = identity
         """What no other model has, so that answers can be told apart; empty where nobody asked."""

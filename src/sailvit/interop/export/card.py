@@ -11,7 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from sailvit.interop.export.trained import Trained, dtype_name
+from sailvit.models.loading.vision import has_auto_model
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _LICENCE = re.compile(r"^license:\s*(\S+)\s*$", re.MULTILINE)
@@ -58,14 +61,14 @@ print(processor.decode(answer[0, inputs["input_ids"].shape[1] :], skip_special_t
 TOWER_EXAMPLE = """\
 import torch
 from PIL import Image
-from transformers import AutoImageProcessor, AutoModel
+@IMPORTS@
 
 folder = "path/to/this/folder"
 processor = AutoImageProcessor.from_pretrained(folder)
-model = AutoModel.from_pretrained(folder, dtype="auto").eval()
+model = @CLASS@.from_pretrained(folder, dtype="auto").eval()
 inputs = processor(Image.open("image.jpg"), return_tensors="pt")
 with torch.no_grad():
-    tokens = model(**inputs@OPTIONS@).last_hidden_state
+    tokens = model(**inputs@OPTIONS@).last_hidden_state@ROWS@
 patches = tokens[:, @PREFIX@ : @END@]  # @SIDE@ x @SIDE@ patches, row by row
 print(tuple(patches.shape))
 """
@@ -78,9 +81,21 @@ def model_example(*, remote: bool) -> str:
 
 def tower_example(trained: Trained) -> str:
     """The example of a tower."""
-    tower = trained.bundle.mllm.tower
+    tower, kind = trained.bundle.mllm.tower, type(trained.tower)
+    options = ", interpolate_pos_encoding=True" if trained.interpolates else ""
+    if trained.ordered:
+        # Without it the class shuffles the patches by chance.
+        options += f", noise=torch.arange({trained.ordered})[None].float()"
+    side = tower.preprocessing.size
+    tile = torch.zeros(1, 3, side, side, dtype=torch.uint8, device=trained.bundle.mllm.device)
+    plain = has_auto_model(trained.tower.config)
+    shared = "from transformers import AutoImageProcessor"
+    own = f"{shared}\nfrom {kind.__module__} import {kind.__name__}"
     values = {
-        "@OPTIONS@": ", interpolate_pos_encoding=True" if trained.interpolates else "",
+        "@IMPORTS@": f"{shared}, AutoModel" if plain else own,
+        "@CLASS@": "AutoModel" if plain else kind.__name__,
+        "@OPTIONS@": options,
+        "@ROWS@": ".flatten(2).transpose(1, 2)" if trained.last_state(tile).ndim == 4 else "",
         "@PREFIX@": str(tower.prefix),
         "@END@": str(tower.prefix + tower.patches),
         "@SIDE@": str(tower.side),

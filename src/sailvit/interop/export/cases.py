@@ -102,6 +102,7 @@ def pose(trained: Trained, watching: Watching, work: Path) -> None:
         "longest": LONGEST,
         "batched": batched,
         "interpolate": trained.interpolates,
+        "ordered": trained.ordered,
         "cases": cases,
     }
     write_json(work / "cases.json", values)
@@ -128,7 +129,7 @@ def _features(trained: Trained, paths: Sequence[Path]) -> dict[str, torch.Tensor
     for number, path in enumerate(paths):
         tiles = tile_image(load_image(path), layout).to(trained.bundle.mllm.device)
         expected[f"image {number}.pixels"] = tower.inputs(tiles)["pixel_values"]
-        expected[f"image {number}.features"] = _last_state(trained, tiles)
+        expected[f"image {number}.features"] = trained.last_state(tiles)
     return expected
 
 
@@ -147,7 +148,7 @@ def _answers(
         expected[f"{each.name}.tokens"] = tokens[0]
         if len(tiles):
             expected[f"{each.name}.pixels"] = mllm.tower.normalised(tiles)
-            expected[f"{each.name}.features"] = _last_state(trained, tiles)
+            expected[f"{each.name}.features"] = trained.last_state(tiles)
             expected[f"{each.name}.visual"] = mllm.visual(tiles)
         rows = mllm.embed(tokens[0], mllm.visual(tiles))[None]
         with model.generation.generating(tokens.shape[1]) as how:
@@ -156,15 +157,3 @@ def _answers(
         made = model.generate(**given, max_new_tokens=LONGEST)
         expected[f"{each.name}.answer"] = made[0]
     return expected, how.padded and how.cached
-
-
-def _last_state(trained: Trained, tiles: torch.Tensor) -> torch.Tensor:
-    """The last hidden states float[I, N, D] of the vision model for tiles uint8[I, C, H, W],
-    whichever of its states the connector reads.
-    """
-    tower = trained.bundle.mllm.tower
-    options = {"interpolate_pos_encoding": True} if trained.interpolates else {}
-    # One by one where the reloaded model does so; what is watched there is the last one.
-    seen = tiles[-1:] if tower.alone else tiles
-    state: torch.Tensor = trained.tower(**tower.inputs(seen), **options).last_hidden_state
-    return state

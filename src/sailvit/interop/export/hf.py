@@ -23,13 +23,14 @@ from sailvit.interop.export.trained import (
 )
 from sailvit.interop.weights import write_weights
 from sailvit.models.structure.mllm import MLLM
-from sailvit.models.towers.families import patch_pixels
+from sailvit.models.towers.families import Pixels, ordered_pixels, patch_pixels
 
 CODE = (
     "configuration_sailvit.py",
     "image_processing_sailvit.py",
     "modeling_sailvit.py",
     "processing_sailvit.py",
+    "tower_sailvit.py",
 )
 """Files of the code that goes along."""
 _CLASSES = {
@@ -132,7 +133,7 @@ def whole_config(trained: Trained) -> dict[str, Any]:
     tower, language = mllm.tower, trained.language
     facts = {name: getattr(trained.connector.config, name) for name in _FACTS}
     tied = language.get_output_embeddings().weight is language.get_input_embeddings().weight
-    patched = tower.family.pixels is patch_pixels
+    inputs: dict[Pixels, str] = {patch_pixels: "patches", ordered_pixels: "ordered"}
     size = tower.preprocessing.size
     return {
         "architectures": ["SailvitForConditionalGeneration"],
@@ -149,13 +150,17 @@ def whole_config(trained: Trained) -> dict[str, Any]:
             "layers": list(tower.choice.layers),
             "join": tower.choice.join,
             "last_normed": tower.choice.norm is None,
-            "inputs": "patches" if patched else "pixels",
+            "inputs": inputs.get(tower.family.pixels, "pixels"),
             "interpolate": trained.interpolates,
             "one_by_one": tower.alone,
             "wrap": list(layout.wrap) if layout.wrap else None,
             "newline": layout.newline,
         },
-        "vision_config": trained.config_of(trained.tower),
+        # The class is named, as AutoModel has no entry for all of them.
+        "vision_config": {
+            **trained.config_of(trained.tower),
+            "architectures": [type(trained.tower).__name__],
+        },
         "text_config": {**trained.config_of(language), "tie_word_embeddings": tied},
     }
 

@@ -6,6 +6,7 @@ Called by path: `python -I reload_model.py EXPORT WORK`. WORK holds `cases.json`
 
 from __future__ import annotations
 
+import importlib
 import json
 import sys
 from collections.abc import Iterator
@@ -17,6 +18,8 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from transformers import (
+    MODEL_MAPPING,
+    AutoConfig,
     AutoImageProcessor,
     AutoModel,
     AutoModelForImageTextToText,
@@ -42,7 +45,8 @@ def reload(export: Path, work: Path) -> None:
 def _tower(export: Path, cases: dict[str, Any], expected: Found) -> Found:
     """Pixels and features of each image."""
     processor = AutoImageProcessor.from_pretrained(export)
-    model = AutoModel.from_pretrained(export, dtype=torch.float32, use_safetensors=True).eval()
+    kind = _class_of(AutoConfig.from_pretrained(export))
+    model = kind.from_pretrained(export, dtype=torch.float32, use_safetensors=True).eval()
     found: Found = {}
     for case in cases["cases"]:
         name = case["name"]
@@ -50,9 +54,21 @@ def _tower(export: Path, cases: dict[str, Any], expected: Found) -> Found:
         inputs = dict(processor(Image.open(image), return_tensors="pt"))
         found[f"{name}.pixels"] = inputs["pixel_values"]
         _same_pixels(inputs, expected, name)
-        options = {"interpolate_pos_encoding": True} if cases["interpolate"] else {}
+        options: dict[str, Any] = {}
+        if cases["interpolate"]:
+            options["interpolate_pos_encoding"] = True
+        if cases["ordered"]:
+            options["noise"] = torch.arange(float(cases["ordered"]))[None]
         found[f"{name}.features"] = model(**inputs, **options).last_hidden_state
     return found
+
+
+def _class_of(config: Any) -> Any:
+    """`AutoModel`, or the class that a config names where `AutoModel` has no entry for it."""
+    if type(config) in MODEL_MAPPING:
+        return AutoModel
+    module = type(config).__module__.replace(".configuration_", ".modeling_")
+    return getattr(importlib.import_module(module), config.architectures[0])
 
 
 def _model(export: Path, cases: dict[str, Any], expected: Found) -> Found:
@@ -160,7 +176,8 @@ def _watched(model: Any, modules: dict[str, str]) -> Iterator[Found]:
             del module, given
             tensor = made if isinstance(made, torch.Tensor) else made.last_hidden_state
             # AyaVision's connector keeps rows and columns apart.
-            seen[what] = (tensor.flatten(1, 2) if tensor.ndim == 4 else tensor).clone()
+            apart = what == "visual" and tensor.ndim == 4
+            seen[what] = (tensor.flatten(1, 2) if apart else tensor).clone()
 
         return hook
 

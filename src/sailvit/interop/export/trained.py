@@ -14,6 +14,7 @@ from sailvit.checkpoint.streaming import Piece
 from sailvit.core.errors import ModelError
 from sailvit.inference.model import RunModel
 from sailvit.models.loading.build import ModelBundle
+from sailvit.models.towers.families import ordered_pixels
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,24 @@ class Trained:
         size = getattr(self.tower.config, "image_size", None)
         own = size[0] if isinstance(size, list | tuple) else size
         return bool(tower.asks_to_interpolate and own != tower.preprocessing.size)
+
+    @property
+    def ordered(self) -> int:
+        """Patches that a masked autoencoder keeps in order by rising noise; 0 for other towers."""
+        tower = self.bundle.mllm.tower
+        return tower.patches if tower.family.pixels is ordered_pixels else 0
+
+    @torch.no_grad()
+    def last_state(self, tiles: torch.Tensor) -> torch.Tensor:
+        """The last hidden states float[I, N, D] of the vision model for tiles uint8[I, C, H, W],
+        whichever of its states the connector reads; some models give a map float[I, D, H, W].
+        """
+        tower = self.bundle.mllm.tower
+        options = {"interpolate_pos_encoding": True} if self.interpolates else {}
+        # One by one where the reloaded model does so; what is watched there is the last one.
+        seen = tiles[-1:] if tower.alone else tiles
+        state: torch.Tensor = self.tower(**tower.inputs(seen), **options).last_hidden_state
+        return state
 
     def config_of(self, part: nn.Module) -> dict[str, Any]:
         """A part's config as it is written: with the new precision, and without its place."""

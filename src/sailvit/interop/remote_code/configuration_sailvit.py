@@ -32,8 +32,9 @@ class SailvitConfig(PretrainedConfig):
             image: `size` and `patch` in pixels, `prefix` (tokens before the patches),
                 `layers` (states that the connector reads), `join` (concat or mean),
                 `last_normed` (whether the last state is taken after the final norm), `inputs`
-                (pixels or patches), `interpolate`, `one_by_one`, `wrap` (tokens around an
-                image, or None), `newline` (whether the chat template parts images by lines).
+                (pixels, patches, or ordered: pixels and the order of their patches),
+                `interpolate`, `one_by_one`, `wrap` (tokens around an image, or None), `newline`
+                (whether the chat template parts images by lines).
             image_token_id: id of the token that stands for one visual token.
             kwargs: what every config of transformers holds.
         """

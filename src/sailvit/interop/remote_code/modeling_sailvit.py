@@ -17,6 +17,7 @@ from transformers.activations import ACT2FN
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from .configuration_sailvit import SailvitConfig
+from .tower_sailvit import make_tower, tower_tokens
 
 
 class SailvitProjector(nn.Module):
@@ -90,7 +91,7 @@ class SailvitModel(SailvitPreTrainedModel):
 
     def __init__(self, config: SailvitConfig, language_model: Any = None) -> None:
         super().__init__(config)
-        self.vision_tower = AutoModel.from_config(config.vision_config)
+        self.vision_tower = make_tower(config.vision_config)
         self.multi_modal_projector = SailvitProjector(config)
         self.language_model = language_model or AutoModel.from_config(config.text_config)
         self.post_init()
@@ -108,13 +109,13 @@ class SailvitModel(SailvitPreTrainedModel):
         """The tower's output for tiles float[I, 3, H, W]; its `pooler_output` are the visual
         tokens float[I, V, D].
         """
-        pixels = pixel_values.to(self.vision_tower.dtype)
-        if self.config.image["one_by_one"] and len(pixels) > 1:
-            # In a batch these towers' tiles would see each other.
-            tokens = torch.cat([self._tokens(tile[None], kwargs) for tile in pixels])
-        else:
-            tokens = self._tokens(pixels, kwargs)
-        before, patches = self.config.image["prefix"], self._side**2
+        pixels, image = pixel_values.to(self.vision_tower.dtype), self.config.image
+        # In a batch the tiles of towers that take them one by one would see each other.
+        batches = torch.split(pixels, 1 if image["one_by_one"] else max(1, len(pixels)))
+        tokens = torch.cat(
+            [tower_tokens(self.vision_tower, image, tiles, kwargs) for tiles in batches]
+        )
+        before, patches = image["prefix"], (image["size"] // image["patch"]) ** 2
         visual = self.multi_modal_projector(tokens[:, before : before + patches])
         return BaseModelOutputWithPooling(last_hidden_state=tokens, pooler_output=visual)
 
@@ -150,43 +151,6 @@ class SailvitModel(SailvitPreTrainedModel):
             assert input_ids is not None, "give input_ids or inputs_embeds"
             inputs_embeds = self.embed(input_ids, pixel_values)
         return self.language_model(inputs_embeds=inputs_embeds, **kwargs)
-
-    @property
-    def _side(self) -> int:
-        return int(self.config.image["size"]) // int(self.config.image["patch"])
-
-    def _tokens(self, pixels: torch.Tensor, kwargs: Mapping[str, Any]) -> torch.Tensor:
-        """All tokens float[I, N, C] of the tower's chosen layers."""
-        image, inputs = self.config.image, dict(kwargs)
-        if image["interpolate"]:
-            inputs["interpolate_pos_encoding"] = True
-        if image["inputs"] == "patches":
-            inputs |= self._patched(pixels)
-        else:
-            inputs["pixel_values"] = pixels
-        layers = image["layers"]
-        if layers == [-1] and image["last_normed"]:
-            last: torch.Tensor = self.vision_tower(**inputs).last_hidden_state
-            return last
-        made = self.vision_tower(**{**inputs, "output_hidden_states": True})
-        ends = {-1, len(made.hidden_states) - 1} if image["last_normed"] else set()
-        states = [
-            made.last_hidden_state if layer in ends else made.hidden_states[layer]
-            for layer in layers
-        ]
-        if image["join"] == "mean":
-            return torch.stack(states).mean(dim=0)
-        return torch.cat(states, dim=-1)
-
-    def _patched(self, pixels: torch.Tensor) -> dict[str, Any]:
-        """Inputs of towers that take flattened patches instead of pixels."""
-        patch, side = self.config.image["patch"], self._side
-        cut = pixels.reshape(len(pixels), -1, side, patch, side, patch)
-        return {
-            "pixel_values": cut.permute(0, 2, 4, 3, 5, 1).reshape(len(pixels), side**2, -1),
-            "pixel_attention_mask": None,
-            "spatial_shapes": torch.tensor([[side, side]] * len(pixels)),
-        }
 
 
 class SailvitForConditionalGeneration(SailvitPreTrainedModel, GenerationMixin):
