@@ -35,7 +35,7 @@ def test_a_served_model_answers_as_ask_does_and_ends(folder: Path, monkeypatch: 
     with subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env=environment) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == f"mine at http://127.0.0.1:{port}/v1\n"
-        client = OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="abc", max_retries=8)
+        client = OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="abc", max_retries=0)
         messages = [{"role": "user", "content": "what is red?"}]
         made = client.chat.completions.create(model="mine", messages=messages, max_tokens=6)
         process.send_signal(signal.SIGTERM)

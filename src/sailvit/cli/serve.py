@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -47,7 +48,7 @@ def serve(  # noqa: PLR0913, PLR0917 - the options of a command
 ) -> None:
     """Serve a trained model by OpenAI's chat API, to this machine unless --host says more."""
     # All that can be refused is refused before the weights are loaded.
-    make_app, run = _server()
+    make_app, uvicorn = _server()
     from sailvit.inference.serving.limits import Limits
 
     _refuse_no_folder(media)
@@ -69,15 +70,24 @@ def serve(  # noqa: PLR0913, PLR0917 - the options of a command
     # its own name resolved to this address.
     local = host in ("127.0.0.1", "::1", "localhost")
     app = make_app(asked, called, limits, key=key, local=local)
+    # Without a limit uvicorn waits for every open answer when it is told to stop.
+    config = uvicorn.Config(
+        app, host=host, port=port, log_level="warning", timeout_graceful_shutdown=5
+    )
+    # Listening before it says so: whoever reads the line may ask, and is answered once all is up.
+    listening = config.bind_socket()
+    listening.listen(config.backlog)
     typer.echo(f"{called} at http://{host}:{port}/v1")
     if not local and key is None:
         typer.echo("anybody who reaches this address can ask; --key-variable sets a key", err=True)
-    # Without a limit uvicorn waits for every open answer when it is told to stop.
-    run(app, host=host, port=port, log_level="warning", timeout_graceful_shutdown=5)
+    with suppress(KeyboardInterrupt):
+        uvicorn.Server(config).run(sockets=[listening])
 
 
 def _server() -> tuple[Any, Any]:
-    """What makes the application and what runs it; RunError if the extra is not installed."""
+    """What makes the application, and the library that runs it; RunError if the extra is not
+    installed.
+    """
     from sailvit.core.errors import RunError
 
     try:
@@ -88,7 +98,7 @@ def _server() -> tuple[Any, Any]:
         raise RunError(
             f"serving needs {error.name}, which is not installed; pip install 'sailvit[serve]'"
         ) from error
-    return make_app, uvicorn.run
+    return make_app, uvicorn
 
 
 def _refuse_no_folder(media: Path | None) -> None:
