@@ -151,7 +151,7 @@ def test_nothing_usable_is_an_exit_code(drawn, tmp_path):
             ("--endpoint", "http://x/v1", "--model", "m", "--key-variable", "NO_SUCH_KEY"),
             "NO_SUCH_KEY is empty",
         ),
-        (("--mllm", "nowhere"), "no recipe.yaml"),
+        (("--mllm", "nowhere"), "nowhere does not exist; name the folder of a run"),
         (("--ask", "nothing.txt"), "cannot be read as a prompt"),
         (("--scale", "1-10"), "write 1-5 or yes-no"),
         (("--scale", "yes-no"), "leave out --scale"),

@@ -70,6 +70,13 @@ def serve(  # noqa: PLR0913, PLR0917 - the options of a command
     # its own name resolved to this address.
     local = host in ("127.0.0.1", "::1", "localhost")
     app = make_app(asked, called, limits, key=key, local=local)
+    if not local and key is None:
+        typer.echo("anybody who reaches this address can ask; --key-variable sets a key", err=True)
+    _run(uvicorn, app, host, port, called)
+
+
+def _run(uvicorn: Any, app: Any, host: str, port: int, called: str) -> None:
+    """Answer at an address until the process is told to stop, and say where."""
     # Without a limit uvicorn waits for every open answer when it is told to stop.
     config = uvicorn.Config(
         app, host=host, port=port, log_level="warning", timeout_graceful_shutdown=5
@@ -78,8 +85,6 @@ def serve(  # noqa: PLR0913, PLR0917 - the options of a command
     listening = config.bind_socket()
     listening.listen(config.backlog)
     typer.echo(f"{called} at http://{host}:{port}/v1")
-    if not local and key is None:
-        typer.echo("anybody who reaches this address can ask; --key-variable sets a key", err=True)
     with suppress(KeyboardInterrupt):
         uvicorn.Server(config).run(sockets=[listening])
 
