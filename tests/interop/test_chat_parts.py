@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 from written_chat import SIDE, Written, write_chat
 
@@ -132,3 +134,38 @@ def test_internvl_writes_line_breaks_between_turns(tmp_path: Path):
     take_parts(str(written.folder), tmp_path / "parts")
     text = text_of([3, 1], "Be brief.", "\n")
     assert compare(written, tmp_path / "parts", text) < NEAR
+
+
+@pytest.mark.parametrize("tower", ["internvit", "internvit-6b"])
+def test_the_tensors_tell_what_an_internvits_config_leaves_out(tmp_path: Path, tower: str):
+    """InternViT's own class and transformers' have other defaults, of the image's size too."""
+    write_chat(tmp_path / "model", tower=tower)
+    path = tmp_path / "model/config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    take_parts(str(tmp_path / "model"), tmp_path / "told")
+    kept = ("model_type", "num_attention_heads")
+    config["vision_config"] = {name: config["vision_config"][name] for name in kept}
+    del config["force_image_size"]
+    path.write_text(json.dumps(config), encoding="utf-8")
+    taken = take_parts(str(tmp_path / "model"), tmp_path / "measured")
+    assert not taken.refused
+    for name in ("tower/config.json", "tower/preprocessor_config.json", "connector/config.json"):
+        told, measured = ((tmp_path / kind / name).read_text() for kind in ("told", "measured"))
+        assert measured == told, name
+    assert (
+        json.loads((tmp_path / "measured/tower/config.json").read_text())["image_size"]
+        == [SIDE] * 2
+    )
+
+
+def test_positions_that_are_no_square_are_refused(tmp_path: Path):
+    write_chat(tmp_path / "model", tower="internvit")
+    path = tmp_path / "model/model.safetensors"
+    weights = load_file(path)
+    table = "vision_model.embeddings.position_embedding"
+    weights[table] = weights[table][:, :-1].clone()
+    save_file(weights, path)
+    with pytest.raises(
+        ModelError, match="has 15 positions besides its class token; expected a square"
+    ):
+        take_parts(str(tmp_path / "model"), tmp_path / "parts")

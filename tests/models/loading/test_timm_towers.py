@@ -7,12 +7,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from small_models import mllm
 from transformers import AutoModel, TimmWrapperConfig
 
 from sailvit.core.errors import ModelError
 from sailvit.models.blocks import find_blocks
 from sailvit.models.loading.folders import prove_tower
 from sailvit.models.loading.parts import load_tower
+from sailvit.models.measures.flops import flops_model
 from sailvit.models.towers.preprocessing import save_preprocessor
 from tiny_parts import PATCH, SIDE, picture
 from tiny_sources import asked
@@ -62,6 +64,14 @@ def test_a_vit_of_timm_is_a_tower(architecture: str, tmp_path: Path):
     tiles = torch.from_numpy(picture(1)).permute(2, 0, 1)[None]
     again = load_tower(asked(tmp_path / "saved"))[0].eval()
     assert torch.equal(again(tiles), tower(tiles))
+
+
+@pytest.mark.parametrize("architecture", VITS)
+def test_attention_of_timms_counts(architecture: str, tmp_path: Path):
+    model = mllm()
+    model.tower = load_tower(asked(saved(architecture, tmp_path / "timm")))[0]
+    # 2 blocks of 4 heads, 8 wide: 4 FLOPs per pair of tokens and number of a head.
+    assert flops_model(model).tower.forward.per_square == 2 * 4 * 4 * 8
 
 
 def test_a_convolutional_model_of_timm_is_refused(tmp_path: Path):

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from small_models import LANGUAGES, SIDE, TEXT, TOWERS, mllm
+from small_models import LANGUAGES, PATCH, SIDE, TEXT, TOWERS, mllm
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForCausalLM, Qwen3MoeConfig
+from transformers.models.qwen2_vl.configuration_qwen2_vl import Qwen2VLVisionConfig
+from transformers.models.qwen2_vl.modeling_qwen2_vl import Qwen2VisionTransformerPretrainedModel
 
 from sailvit.core.batch import IGNORED, Batch
 from sailvit.core.recipe import Stage
@@ -14,6 +16,7 @@ from sailvit.models.blocks import find_blocks
 from sailvit.models.measures.flops import FlopsModel, flops_model, part_flops
 from sailvit.models.measures.peak import datasheet_peak, device_peak, matmul_rate
 from sailvit.models.structure.mllm import MLLM
+from sailvit.models.towers.tower import Preprocessing, Tower
 from sailvit.training.optim.optimizer import freeze
 
 SEGMENT, ROWS = 24, 2
@@ -127,6 +130,18 @@ def test_without_the_language_only_tower_and_connector_count():
     flops = flops_model(model, language_runs=False)
     assert flops.step(tiles=0, segment_squares=9, tokens=9, answer_tokens=9) == 0
     assert flops.step(tiles=1, segment_squares=0, tokens=0, answer_tokens=0) > 0
+
+
+def test_attention_counts_where_the_towers_config_names_no_heads():
+    """Heads stand in the blocks alone, as in timm's models; Qwen-VL's config calls them otherwise."""
+    config = Qwen2VLVisionConfig(
+        depth=3, embed_dim=40, hidden_size=32, num_heads=5, mlp_ratio=2, patch_size=PATCH
+    )
+    tower = Qwen2VisionTransformerPretrainedModel._from_config(config)
+    model = mllm()
+    model.tower = Tower(tower, Preprocessing(SIDE, (0.5,) * 3, (0.5,) * 3))
+    # 3 blocks of 5 heads, 8 wide: 4 FLOPs per pair of tokens and number of a head.
+    assert flops_model(model).tower.forward.per_square == 3 * 4 * 5 * 8
 
 
 def test_only_the_chosen_experts_count():

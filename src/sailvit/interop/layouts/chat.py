@@ -14,6 +14,7 @@ from sailvit.interop.reading.connectors import ConnectorFacts, plan_connector
 from sailvit.interop.reading.languages import plan_language
 from sailvit.interop.reading.plans import ModelPlan, Planned, Refusal
 from sailvit.interop.reading.prompts import chat_template
+from sailvit.interop.reading.selection import tile_side
 from sailvit.interop.reading.stored import Names, Stored
 from sailvit.interop.reading.towers import (
     aimv2_pieces,
@@ -51,17 +52,18 @@ def plan_chat(config: dict[str, Any], names: Names, source: str, folder: Path) -
         f"its conversation format {config.get('template')!r} is not known here; prompts follow"
         " the tokenizer's own chat template, so compare one with the model's"
     )
+    tower = _tower(vision, names)
     # The whole model's setting and the language's often differ; the tensors decide.
     said = [bool(each.get("tie_word_embeddings", False)) for each in (config["llm_config"], config)]
     return ModelPlan(
         layout="InternVL's chat layout",
-        tower=_tower(vision, names),
-        connector=_connector(config, names),
+        tower=tower,
+        connector=_connector(config, names, tower),
         language=language
         if isinstance(language, Refusal)
         else plan_language(names, language, source, said),
         preprocessor={
-            "size": config.get("force_image_size") or vision.get("image_size", 448),
+            "size": config.get("force_image_size") or _side(tower),
             "image_mean": MEAN,
             "image_std": STD,
         },
@@ -71,7 +73,8 @@ def plan_chat(config: dict[str, Any], names: Names, source: str, folder: Path) -
     )
 
 
-def _connector(config: dict[str, Any], names: Names) -> Planned:
+def _connector(config: dict[str, Any], names: Names, tower: Planned) -> Planned:
+    vision = config["vision_config"] if isinstance(tower, Refusal) else tower.config.to_dict()
     version, merge = config.get("ps_version", "v1"), _merge(config)
     if version not in ("v1", "v2"):
         return Refusal(f"ps_version is {version!r}; expected v1 or v2")
@@ -79,7 +82,7 @@ def _connector(config: dict[str, Any], names: Names) -> Planned:
         names,
         _CONNECTOR,
         ConnectorFacts("merge_mlp", _LAYERS, merge, {"column_major": version == "v1"}),
-        tower_width=config["vision_config"]["hidden_size"],
+        tower_width=vision["hidden_size"],
         language_width=config["llm_config"]["hidden_size"],
     )
 
@@ -97,7 +100,12 @@ def _tower(vision: dict[str, Any], names: Names) -> Planned:
         return Refusal(
             f"it is a {vision['model_type']}; expected AIMv2's original layout or InternViT"
         )
-    return plan_renamed(internvit_config(vision), internvit_pieces(inside), used)
+    return plan_renamed(internvit_config(vision, inside), internvit_pieces(inside), used)
+
+
+def _side(tower: Planned) -> int | None:
+    """Height and width of the tower's own tiles, in pixels; None where there is no tower."""
+    return None if isinstance(tower, Refusal) else tile_side(tower.config)
 
 
 def _language_config(given: dict[str, Any]) -> PretrainedConfig | Refusal:

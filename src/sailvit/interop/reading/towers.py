@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
+from math import isqrt
 from typing import Any
 
 import torch
@@ -36,6 +37,10 @@ _NAMES = {
 }
 """Modules and tensors of InternViT by their original names; those of a block follow
 `encoder.layers.N.`."""
+_FIRST = "encoder.layers.0."
+_QKV, _FC1 = f"{_FIRST}attn.qkv.weight", f"{_FIRST}mlp.fc1.weight"
+_HEADS = 25
+"""Heads where a config does not tell, as no tensor does: the default of InternViT's own class."""
 _QK_EPS = 1e-6
 """What transformers' class adds to the variance of queries and keys, whatever its config."""
 _PLAIN = {"norm_type": ("layer_norm", "rms_norm"), "hidden_act": ("gelu",)}
@@ -77,12 +82,16 @@ def plan_renamed(config: PretrainedConfig, pieces: list[Piece], used: set[str]) 
     return PartPlan(config, tuple(pieces), used)
 
 
-def internvit_config(given: dict[str, Any]) -> InternVLVisionConfig:
-    """Transformers' config of an InternViT.
+def internvit_config(given: dict[str, Any], names: Mapping[str, Stored]) -> InternVLVisionConfig:
+    """Transformers' config of an InternViT, by its own config and its tensors' original names.
+
+    Files leave out what equals the defaults of the config's own class (those of the 6B, at 224 px),
+    which transformers' class does not share: the tensors tell.
 
     Raises:
         ModelError: it asks for something that transformers' class does not have.
     """
+    given = {**_measured(names), **given}
     for name, known in _PLAIN.items():
         if given.get(name, known[0]) not in known:
             raise ModelError(
@@ -93,21 +102,56 @@ def internvit_config(given: dict[str, Any]) -> InternVLVisionConfig:
             f"the InternViT norms queries and keys with layer_norm_eps {given['layer_norm_eps']};"
             f" transformers' class does it with {_QK_EPS}"
         )
-    size, patch = given.get("image_size", 448), given.get("patch_size", 14)
+    size, patch = given["image_size"], given["patch_size"]
     return InternVLVisionConfig(
         hidden_size=given["hidden_size"],
         num_hidden_layers=given["num_hidden_layers"],
         num_attention_heads=given["num_attention_heads"],
         intermediate_size=given["intermediate_size"],
-        attention_bias=bool(given.get("qkv_bias", False)),
-        use_qk_norm=bool(given.get("qk_normalization", False)),
-        norm_type=given.get("norm_type", "layer_norm"),
+        attention_bias=bool(given["qkv_bias"]),
+        use_qk_norm=bool(given["qk_normalization"]),
+        norm_type=given["norm_type"],
         layer_norm_eps=given.get("layer_norm_eps", 1e-6),
         image_size=[size, size],
         patch_size=[patch, patch],
         # Features are read without a norm behind the last block, as the original has none.
         use_mean_pooling=True,
     )
+
+
+def _measured(names: Mapping[str, Stored]) -> dict[str, Any]:
+    """What the tensors of an InternViT tell of its config.
+
+    Raises:
+        ModelError: tensors that every InternViT has are missing, or its positions are no square.
+    """
+    table, patches = (
+        f"embeddings.{name}" for name in ("position_embedding", "patch_embedding.weight")
+    )
+    if missing := sorted({table, patches, _QKV, _FC1} - names.keys()):
+        raise ModelError(
+            f"the InternViT lacks {', '.join(missing)}; expected the weights of InternVL's"
+            " vision_model"
+        )
+    patch, positions = names[patches].shape[-1], names[table].shape[1] - 1
+    side = isqrt(positions)
+    if side**2 != positions:
+        raise ModelError(
+            f"the InternViT has {positions} positions besides its class token; expected a square"
+            " grid, such as 32 x 32"
+        )
+    layers = {match[1] for name in names if (match := _LAYER.match(name))}
+    return {
+        "hidden_size": names[_FC1].shape[1],
+        "intermediate_size": names[_FC1].shape[0],
+        "num_hidden_layers": len(layers),
+        "num_attention_heads": _HEADS,
+        "image_size": side * patch,
+        "patch_size": patch,
+        "qkv_bias": _QKV.replace("weight", "bias") in names,
+        "qk_normalization": f"{_FIRST}attn.q_norm.weight" in names,
+        "norm_type": "layer_norm" if f"{_FIRST}norm1.bias" in names else "rms_norm",
+    }
 
 
 def internvit_pieces(names: dict[str, Stored]) -> list[Piece]:

@@ -143,7 +143,7 @@ def flops_model(model: MLLM, *, language_runs: bool = True) -> FlopsModel:
     head_work = Work(2.0 * head.weight.numel())
     return FlopsModel(
         tower=part_flops(
-            tower.model, pair_flops=4.0 * _attention_width(tower.model.config), idle=tower.idle
+            tower.model, pair_flops=4.0 * _tower_attention_width(tower.model), idle=tower.idle
         ),
         connector=part_flops(model.connector),
         language=part_flops(
@@ -238,6 +238,16 @@ def _used_experts(model: Any) -> float:
         for names in (counts, used)
     )
     return float(each / count) if isinstance(each, int) and isinstance(count, int) else 1.0
+
+
+def _tower_attention_width(model: Any) -> int:
+    """Heads times their width, from the first block's attention, or else from the config: those
+    of other libraries do not tell, and Qwen-VL's calls the width of its merger `hidden_size`.
+    """
+    inside = [part for block in find_blocks(model)[1][:1] for part in block.modules()]
+    found = ((getattr(part, name, None) for name in ("num_heads", "head_dim")) for part in inside)
+    told = (n * width for n, width in found if type(n) is int and type(width) is int)
+    return next(told, None) or _attention_width(model.config)
 
 
 def _attention_width(config: Any) -> int:
