@@ -1,104 +1,193 @@
-"""How every family of causal languages reads packs, and its worst errors: docs/languages.md.
+"""What every family of causal languages can do: docs/languages.md.
 
-python benchmarks/languages.py [--all | FAMILY ...]     (--all: every one that transformers knows)
+python benchmarks/languages.py [--keep FILE] [--all | FAMILY ...]
+
+--all: every family that transformers knows. --keep: finished families are noted in FILE, and taken
+from there when the command runs again. Families that are named are printed, and nothing is written.
 """
 
 from __future__ import annotations
 
+import json
+import logging
+import re
 import signal
 import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "tests" / "models"))
+_TESTS = ("", "data", "models", "interop", "interop/export")
+sys.path[:0] = [str(ROOT / "tests" / path) for path in _TESTS]
 
-from tiny_languages import language_of, model_of, worst_errors  # noqa: E402 - needs the path
+import language_cells  # noqa: E402 - needs the path
+from tiny_languages import language_of, model_of, worst_errors  # noqa: E402
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES  # noqa: E402
 
-from sailvit.core.errors import ModelError  # noqa: E402
-from sailvit.models.guards.errors import FOREIGN  # noqa: E402
+from sailvit.core.errors import SailvitError  # noqa: E402
+from sailvit.models.guards.errors import FOREIGN, short_reason  # noqa: E402
 from sailvit.models.loading.quiet import quiet_libraries  # noqa: E402
 
 PAGE = ROOT / "docs" / "languages.md"
-SECONDS = 180
-_NAMES = """
-llama qwen2 qwen3 qwen3_moe qwen3_5_text qwen3_next lfm2 gemma gemma2 gemma3_text gpt_oss
-deepseek_v2 deepseek_v3 phi3 phi olmo olmo2 olmo3 olmoe olmo_hybrid mistral mixtral llama4_text
-falcon bloom mpt gpt2 gptj gpt_neo gpt_neox opt codegen stablelm nemotron persimmon cohere cohere2
-glm glm4 granite granitemoe granitemoehybrid bamba falcon_h1 jamba zamba2 mamba mamba2 rwkv xlstm
-recurrent_gemma starcoder2 ernie4_5 smollm3 hunyuan_v1_dense exaone4 minimax modernbert-decoder
-deepseek_v32 deepseek_v4 axk1 axk2 glm_moe_dsa glm4_moe_lite longcat_flash minicpm3 youtu
-bailing_hybrid kimi_linear ministral3 moshi trocr whisper gemma3n_text gemma4_text
-afmoe apertus arcee aria_text biogpt bitnet cohere2_moe ctrl cwm dbrx diffllama doge dots1
-ernie4_5_moe exaone_moe falcon_mamba flex_olmo gemma4_unified_text glm4_moe gpt_bigcode
-gpt_neox_japanese granitemoeshared helium hunyuan_v1_moe internlm3 jais2 jetmoe lfm2_moe minimax_m2
-ministral nanochat nemotron_h openai-gpt phimoe qwen2_moe qwen3_5_moe_text seed_oss
-solar_open vaultgemma xglm zamba zaya
-"""
-FAMILIES = _NAMES.split()
-"""Those of the table."""
+SECONDS = 300
+Row = dict[str, str]
+"""What was found of a family, by column; a cell that does not hold begins with `NO`."""
+NO = "no: "
 HEAD = """# Languages
 
 How samples of a pack are kept apart is proved on every model that is built
 ([training.md](training.md#packing)). This table is what the proof finds on tiny models with random
 weights, on the CPU, with transformers {version}, and how far logits and gradients of a pack are then
 from those of one sample at a time in fp32, relative to the largest.
-Made by `python benchmarks/languages.py`.
+Made by `python benchmarks/languages.py`; its columns are the tests in
+`tests/models/languages/test_language_table.py`, which runs some families always and all with the
+long tests.
 
-| family | way | logits | gradients | why not the ways before |
-|---|---|---|---|---|
+- **load**: a saved folder gives the same weights; *tied*: embeddings and head are one matrix.
+- **recompute**, **compile** (captured by torch's compiler, backend aot_eager), **shard** (FSDP2 on one
+  process): worst relative difference of loss and gradients to the plain language, at most 1e-4.
+- **stages**: connector, tower too, everything, on tiny data; the run proves each while it trains,
+  and the saved languages of the first two stages equal the source bit by bit.
+- **reload**: weights and scores of the last stage's folder, loaded by AutoModelForCausalLM, bit by bit.
+- **export**: layouts of `sailvit export` that went through their gate; `hf` and `llava` were tried,
+  and the other layouts of transformers' classes hold a language as `llava` does.
+
+| family | way | logits | gradients | load | recompute | compile | shard | stages | reload | export |
+|---|---|---|---|---|---|---|---|---|---|---|
 """
 
 
-def row(family: str) -> str:
+def row(family: str, folder: Path) -> Row:
+    """What is found of a family."""
+    found: Row = {"family": family}
+    try:
+        model = model_of(language_of(family))
+    except (*FOREIGN, SailvitError) as error:
+        return found | {"way": NO + _reason(error)}
+    logits, gradients = worst_errors(model)
+    found |= {"way": model.chosen.way.kind, "logits": f"{logits:.0e}"}
+    found |= {"gradients": f"{gradients:.0e}"}
+    if model.chosen.findings:
+        found["why"] = model.chosen.findings[0]
+    place = language_cells.Place(folder, family)
+    for column, cell in language_cells.COLUMNS.items():
+        found[column] = _tried(lambda cell=cell: cell(place))
+    both = _tried(lambda: " ".join(language_cells.stages(place)))
+    stages, _, reload = (both, "", "") if both.startswith(NO) else both.partition(" ")
+    found |= {"stages": stages, "reload": reload}
+    for layout in language_cells.LAYOUTS:
+        found[layout] = _tried(lambda layout=layout: language_cells.export(place, layout))
+    return found
+
+
+def _tried(cell: Callable[[], str]) -> str:
+    try:
+        return cell()
+    except (*FOREIGN, SailvitError) as error:
+        return NO + _reason(error)
+
+
+def _reason(error: BaseException) -> str:
+    text = str(error) if isinstance(error, SailvitError) else short_reason(error)
+    return " ".join(text.split())
+
+
+class Notes:
+    """The reasons behind the table's cells, each written once."""
+
+    def __init__(self) -> None:
+        self._numbers: dict[str, int] = {}
+
+    def mark(self, text: str) -> str:
+        """The number of a reason, as it stands in a cell."""
+        # What differs between families alone: names of classes, and how much a sample moved.
+        alike = re.sub(
+            r"\b[A-Z]\w*(?:ForCausalLM|LMHeadModel|Attention|Model)\b", "the class", text
+        )
+        alike = re.sub(r" \((?:a change|by)[^)]*\)", "", alike.replace("|", "/"))
+        alike = re.sub(r"\d\.\de[-+]\d\d", "...", alike)
+        return f"({self._numbers.setdefault(alike, len(self._numbers) + 1)})"
+
+    def __iter__(self) -> Iterator[str]:
+        yield from (f"{number}. {text}" for text, number in self._numbers.items())
+
+
+def line(found: Row, notes: Notes) -> str:
     """The table's line of a family."""
+    shown = dict(found)
+    if "why" in found:
+        shown["way"] += f" {notes.mark(found['why'])}"
+    tried = [found[layout] for layout in language_cells.LAYOUTS if layout in found]
+    held = [cell for cell in tried if not cell.startswith(NO)]
+    marks = dict.fromkeys(notes.mark(c.removeprefix(NO)) for c in tried if c.startswith(NO))
+    shown["export"] = " ".join([", ".join(held) or "no" if tried else "", *marks])
+    for column, cell in shown.items():
+        if cell.startswith(NO):
+            shown[column] = f"no {notes.mark(cell.removeprefix(NO))}"
+    columns = [name.strip() for name in HEAD.splitlines()[-2].strip("|").split("|")]
+    return "| " + " | ".join(shown.get(column, "") for column in columns) + " |"
+
+
+def page(rows: list[Row]) -> str:
+    """The whole page."""
+    import transformers
+
+    notes = Notes()
+    lines = [line(found, notes) for found in rows]
+    head = HEAD.format(version=transformers.__version__)
+    return head + "\n".join([*lines, "", *notes]) + "\n"
+
+
+@contextmanager
+def _at_most(seconds: int) -> Iterator[None]:
+    def late(number: int, frame: FrameType | None) -> None:
+        del number, frame
+        raise TimeoutError(f"took more than {seconds} s")
+
+    signal.signal(signal.SIGALRM, late)
+    signal.alarm(seconds)
     try:
-        language = language_of(family)
-    except FOREIGN as error:
-        return f"| {family} | no tiny model | | | {_short(error)} |"
+        yield
+    finally:
+        signal.alarm(0)
+
+
+def _found(family: str, keep: Path | None) -> Row:
+    known: list[Row] = []
+    if keep is not None and keep.is_file():
+        known = [json.loads(kept) for kept in keep.read_text(encoding="utf-8").splitlines()]
+    if found := next((each for each in known if each["family"] == family), None):
+        return found
     try:
-        model = model_of(language)
-        logits, gradients = worst_errors(model)
-    except (*FOREIGN, ModelError) as error:
-        kind = "refused" if isinstance(error, ModelError) else "fails"
-        return f"| {family} | {kind} | | | {_short(error)} |"
-    why = model.chosen.findings[0] if model.chosen.findings else ""
-    return (
-        f"| {family} | {model.chosen.way.kind} | {logits:.0e} | {gradients:.0e} | {_short(why)} |"
-    )
-
-
-def _short(text: object) -> str:
-    line = " ".join(str(text).split()).replace("|", "/")
-    return line if len(line) <= 160 else line[:157] + "..."
-
-
-def _late(number: int, frame: FrameType | None) -> None:
-    del number, frame
-    raise TimeoutError(f"took more than {SECONDS} s")
+        with _at_most(SECONDS), tempfile.TemporaryDirectory() as folder:
+            found = row(family, Path(folder))
+    except (*FOREIGN, SailvitError, NotImplementedError) as error:
+        found = {"family": family, "way": NO + _reason(error)}
+    if keep is not None:
+        with keep.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(found) + "\n")
+    return found
 
 
 def main() -> None:
     """Write the page, or print the lines of the families that are named."""
-    import transformers
-
     quiet_libraries()
-    signal.signal(signal.SIGALRM, _late)
-    asked = sys.argv[1:]
+    logging.disable(logging.WARNING)
+    asked, keep = sys.argv[1:], None
+    if asked[:1] == ["--keep"]:
+        keep, asked = Path(asked[1]), asked[2:]
     everything = asked == ["--all"]
-    lines = []
-    for family in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES if everything else asked or FAMILIES:
-        signal.alarm(SECONDS)
-        try:
-            lines.append(row(family))
-        except (TimeoutError, OSError, NotImplementedError) as error:
-            lines.append(f"| {family} | no tiny model | | | {_short(error)} |")
-        signal.alarm(0)
-        print(lines[-1], flush=True)
+    rows = []
+    for family in (
+        MODEL_FOR_CAUSAL_LM_MAPPING_NAMES if everything else asked or language_cells.FAMILIES
+    ):
+        rows.append(_found(family, keep))
+        print(json.dumps(rows[-1]), flush=True)
     if everything or not asked:
-        head = HEAD.format(version=transformers.__version__)
-        PAGE.write_text(head + "\n".join(lines) + "\n", encoding="utf-8")
+        PAGE.write_text(page(rows), encoding="utf-8")
 
 
 if __name__ == "__main__":

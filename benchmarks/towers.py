@@ -14,7 +14,7 @@ from types import FrameType
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [
-    str(ROOT / path) for path in ("tests", "tests/data", "tests/models/towers", "tests/training")
+    str(ROOT / path) for path in ("tests", "tests/data", "tests/models", "tests/models/towers")
 ]
 
 import tower_cells  # noqa: E402 - needs the path

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
+from changed_runs import captured, process_alone, told_apart
 
 from sailvit.core.recipe import ImageConfig, ParallelConfig
 from sailvit.core.run import RunFolder
@@ -24,9 +23,6 @@ from sailvit.training.trainer import Trainer
 from tiny_parts import Parts, picture
 from tiny_runs import recipe, stage, write_data
 from tiny_sources import asked
-
-CLOSE = 1e-4
-"""Largest difference of features and gradients, relative to the largest, that counts as equal."""
 
 
 def tiles(count: int = 2) -> torch.Tensor:
@@ -81,20 +77,15 @@ def recompute(folder: Path) -> str:
 
 def compiled(folder: Path) -> str:
     """The same with compiled blocks, as torch's compiler captures them (backend aot_eager)."""
-    real = torch.nn.Module.compile
-    torch.nn.Module.compile = lambda block: real(block, backend="aot_eager")  # type: ignore[method-assign, assignment]
-    try:
+    with captured():
         return _against(folder, ParallelConfig(compile=True))
-    finally:
-        torch.nn.Module.compile = real  # type: ignore[method-assign]
-        torch._dynamo.reset()
 
 
 def sharded(folder: Path) -> str:
     """The same with sharded parameters (FSDP2, one process)."""
     if loaded(folder).alone:
         return "no: runs tile by tile"
-    with _alone_together(folder):
+    with process_alone(folder.parent / "store"):
         return _against(folder, None)
 
 
@@ -104,7 +95,7 @@ def _against(folder: Path, config: ParallelConfig | None) -> str:
         shard(other, make_mesh("cpu", "shard", None), bf16=False, offload=False)
     else:
         parallelize(other, config, torch.device("cpu"), bf16=False)
-    worst, found = 0.0, []
+    found = []
     for model in (plain, other):
         model.train()
         # Dropped paths and shaken positions are drawn alike for both.
@@ -114,13 +105,7 @@ def _against(folder: Path, config: ParallelConfig | None) -> str:
         features.square().mean().backward()
         grads = [weight.grad for weight in model.tower.model.parameters()]
         found.append([features.detach(), *(None if g is None else whole(g) for g in grads)])
-    for one, two in zip(*found, strict=True):
-        assert (one is None) == (two is None)
-        if one is not None:
-            scale = float(one.abs().max()) or 1.0
-            worst = max(worst, float((one - two).abs().max()) / scale)
-    assert worst <= CLOSE, worst
-    return f"{worst:.0e}" if worst else "equal"
+    return told_apart(*found)
 
 
 def _model(folder: Path) -> ModelBundle:
@@ -132,17 +117,6 @@ def _model(folder: Path) -> ModelBundle:
         if isinstance(part, torch.nn.Dropout):
             part.p = 0.0
     return bundle
-
-
-@contextmanager
-def _alone_together(folder: Path) -> Any:
-    """A process group of this process alone."""
-    store = dist.FileStore(str(folder.parent / "store"), 1)
-    dist.init_process_group("gloo", store=store, rank=0, world_size=1)
-    try:
-        yield
-    finally:
-        dist.destroy_process_group()
 
 
 def stages(folder: Path, **image: Any) -> tuple[str, str, str, str]:

@@ -1,0 +1,51 @@
+"""What both tables of parts compare: a model with recomputed, compiled or sharded blocks, and the plain one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+
+CLOSE = 1e-4
+"""Largest difference, relative to the largest, that counts as equal."""
+
+
+@contextmanager
+def captured() -> Iterator[None]:
+    """Blocks that are compiled meanwhile are captured and differentiated as a compiled run does
+    it, without the C++ compiler's minute.
+    """
+    real = torch.nn.Module.compile
+    torch.nn.Module.compile = lambda block: real(block, backend="aot_eager")  # type: ignore[method-assign, assignment]
+    try:
+        yield
+    finally:
+        torch.nn.Module.compile = real  # type: ignore[method-assign]
+        torch._dynamo.reset()
+
+
+@contextmanager
+def process_alone(store: Path) -> Iterator[None]:
+    """A process group of this process alone; `store` is a file that is not there yet."""
+    dist.init_process_group("gloo", store=dist.FileStore(str(store), 1), rank=0, world_size=1)
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+def told_apart(plain: Sequence[torch.Tensor | None], other: Sequence[torch.Tensor | None]) -> str:
+    """The worst difference of any two tensors, each relative to its largest value; "equal" where
+    there is none.
+    """
+    worst = 0.0
+    for one, two in zip(plain, other, strict=True):
+        assert (one is None) == (two is None)
+        if one is not None and two is not None:
+            scale = float(one.abs().max()) or 1.0
+            worst = max(worst, float((one - two).abs().max()) / scale)
+    assert worst <= CLOSE, f"differs by {worst:.0e}"
+    return f"{worst:.0e}" if worst else "equal"
