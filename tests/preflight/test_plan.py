@@ -12,7 +12,9 @@ from small_models import LANGUAGES, SIDE, TOWERS, mllm
 from small_tokenizers import CHATML, byte_tokenizer
 
 from sailvit.core.monitoring import MonitoringConfig
-from sailvit.core.recipe import Recipe
+from sailvit.core.recipe import LoraConfig, Recipe
+from sailvit.models.languages.adapters import add_adapters
+from sailvit.models.packing.attention import PACKED
 from sailvit.preflight import memory
 from sailvit.preflight.memory import estimate_memory
 from sailvit.preflight.plan import Plan, plan
@@ -339,3 +341,46 @@ def test_replicas_of_several_processes_take_buckets_as_large_as_the_gradients(
     [planned] = plan(recipe(folder, parallel={"mode": mode})).stages
     expected = planned.memory.gradients if (processes, mode) == (2, "replicate") else 0
     assert planned.memory.buckets == expected
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
+@pytest.mark.parametrize("precision", ["bf16", "fp32"])
+@pytest.mark.parametrize("language", [0.0, 1.0])
+def test_activations_of_adapters_are_near_what_autograd_keeps(
+    folder: Path, language: float, precision: str, dropout: float
+):
+    from test_flops import ROWS, SEGMENT, batch
+
+    train = {"connector": 1.0, "language": language}
+    changes = {"sequence": SEGMENT * 2, "precision": precision}
+    loaded = recipe(
+        folder, **changes, stage={"train": train, "micro_batch": ROWS, "global_batch": ROWS}
+    )
+    model, given = mllm("aimv2"), batch(4)
+    model.language.set_attn_implementation("sdpa")
+    model.adapters = add_adapters(model.language, LoraConfig(rank=4, dropout=dropout), 0)
+    model.language.set_attn_implementation(PACKED)
+    freeze(model, loaded.stages[0])
+    sample = MeanSample(1.0, SEGMENT, SEGMENT**2, 7.0, 0.0, "")
+    memory = estimate_memory(model, loaded, loaded.stages[0], sample, language_runs=True)
+    copies = memory.weights - 4 * sum(p.numel() for p in model.parameters())
+    estimate = memory.activations - given.answer_tokens * 96 * 12 + copies
+    assert estimate == pytest.approx(saved_bytes(model, given, precision), rel=0.2)
+
+
+def test_adapters_cost_their_own_moments_and_states(folder: Path):
+    made = recipe(folder, stage={"train": {"connector": 1.0, "language": 1.0}})
+    whole = plan(made)
+    model = made.model.model_copy(update={"lora": LoraConfig(rank=4)})
+    thin = plan(made.model_copy(update={"model": model}))
+    adapters = thin.stages[0].trains["language"]
+    assert adapters == thin.parameters["language"] - whole.parameters["language"]
+    # Four blocks: q, k, v and o of 48 x 64, 48 x 32, 48 x 32, 64 x 48; gate, up, down of 48 x 64.
+    assert adapters == 4 * 4 * (2 * (48 + 64) + 2 * (48 + 32) + 3 * (48 + 64))
+    trained = adapters + thin.stages[0].trains["connector"]
+    assert thin.stages[0].memory.moments == 8 * trained
+    assert thin.storage is not None
+    assert whole.storage is not None
+    assert thin.storage.state == 12 * trained
+    assert thin.storage.parts == whole.storage.parts
+    assert thin.stages[0].flops < whole.stages[0].flops

@@ -186,6 +186,8 @@ def load_bundle(
         "connector": model.connector.model_copy(update={"source": str(parts / "connector")}),
         # The recipe's revisions belong to hub ids; these are folders.
         "revision": {},
+        # They are merged in what a stage saves.
+        "lora": None,
     }
     if trust_remote_code is not None:
         update["trust_remote_code"] = trust_remote_code

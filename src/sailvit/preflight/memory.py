@@ -11,12 +11,14 @@ top: leave a fifth of the device free.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from torch import nn
 
 from sailvit.core.recipe import Precision, Recipe, Stage
 from sailvit.distributed.processes import world
 from sailvit.models.blocks import find_blocks
+from sailvit.models.languages.adapters import adapted_layers
 from sailvit.models.languages.head import CHUNK
 from sailvit.models.structure.mllm import MLLM
 from sailvit.preflight.samples import MeanSample
@@ -25,6 +27,9 @@ from sailvit.training.stages.prepare_step import BYTES_PER_FEATURE
 
 KEPT = {("bf16", True): 3.3, ("bf16", False): 2.0, ("fp32", True): 5.2, ("fp32", False): 3.4}
 """Bytes kept per value at a matrix, by precision and by whether the part trains."""
+ADAPTED = {("bf16", False): 1.0, ("bf16", True): 2.6, ("fp32", False): 1.3, ("fp32", True): 4.0}
+"""Bytes kept more per value at a frozen matrix with an adapter, by precision and by whether the
+adapter has dropout, of which masks and what is left are kept; measured in the same way."""
 PER_SCORE = 12
 """Bytes per score of the language's head: the scores in bf16 and fp32, and their gradient."""
 
@@ -64,8 +69,9 @@ def estimate_memory(
     tokens = float(stage.micro_batch * recipe.sequence)
     samples = tokens / sample.tokens
     tiles = samples * sample.tiles
+    precision = _planned(recipe.precision)
     tower, connector, language = (
-        _size(part) for part in (model.tower.model, model.connector, model.language)
+        _size(part, precision) for part in (model.tower.model, model.connector, model.language)
     )
     # Tokens that a graph is kept for. Gradients reach a part through everything above it, so
     # a frozen language keeps activations when the connector trains; a frozen tower keeps none.
@@ -75,12 +81,9 @@ def estimate_memory(
         "language": tokens * language_runs * (tower.trains or connector.trains or language.trains),
     }
     parts = {"tower": tower, "connector": connector, "language": language}
-    precision = _planned(recipe.precision)
     # autocast casts a weight once and holds the copy for the backward pass.
     copies = 2.0 * sum(parts[name].matrices for name in parts if seen[name]) * (precision == "bf16")
-    activations = sum(
-        parts[name].values * seen[name] * KEPT[precision, parts[name].trains] for name in parts
-    )
+    activations = sum(parts[name].kept * seen[name] for name in parts)
     scores = language_runs * _scores(model, samples * sample.answers)
     trained = sum(part.trained for part in parts.values())
     # Per parameter in fp32: weight 4, gradient 4, two moments 8 bytes.
@@ -106,8 +109,8 @@ class _Size:
     """Those that train."""
     matrices: int
     """Parameters in matrices."""
-    values: int
-    """Values per token into and out of the matrices of all blocks that hold a graph."""
+    kept: float
+    """Bytes per token that a graph through the part keeps."""
 
     @property
     def trains(self) -> bool:
@@ -161,26 +164,48 @@ def _scores(model: MLLM, answers: float) -> float:
     return PER_SCORE * (min(elements, CHUNK) if model.plain_head else elements)
 
 
-def _size(model: nn.Module) -> _Size:
+def _size(model: nn.Module, precision: Precision) -> _Size:
     every = list(model.parameters())
     return _Size(
         parameters=sum(p.numel() for p in every),
         trained=sum(p.numel() for p in every if p.requires_grad),
         matrices=sum(p.numel() for p in every if p.ndim >= 2),
-        values=sum(layer.in_features + layer.out_features for layer in _kept_layers(model)),
+        kept=_kept(model, precision),
     )
 
 
-def _kept_layers(model: nn.Module) -> list[nn.Linear]:
-    """Layers that hold a graph: from the first trained block on; in a frozen part all, as
+def _kept(model: nn.Module, precision: Precision) -> float:
+    """Bytes per token that the blocks which hold a graph keep at their matrices."""
+    blocks, trains = _kept_blocks(model), any(p.requires_grad for p in model.parameters())
+    adapted = [layer for block in blocks for _, layer in adapted_layers(block)]
+    thin = {id(each) for layer in adapted for each in (layer.lora_A, layer.lora_B)}
+    inside = [outer for block in blocks for outer in block.modules() if id(outer) not in thin]
+    kept = KEPT[precision, trains and not adapted] * sum(map(_matrix_values, inside))
+    return kept + trains * sum(_beside(layer, precision) for layer in adapted)
+
+
+def _matrix_values(outer: nn.Module) -> int:
+    """Values per token into and out of the matrices right inside a module."""
+    return sum(_values(layer) for layer in outer.children() if isinstance(layer, nn.Linear))
+
+
+def _beside(layer: Any, precision: Precision) -> float:
+    """Bytes per token that the graph of an adapter keeps beside its layer's."""
+    drops = any(isinstance(each, nn.Dropout) for each in layer.lora_dropout.values())
+    between = sum(layer.r.values()) * (2 if precision == "bf16" else 4)
+    return ADAPTED[precision, drops] * _values(layer) + float(between)
+
+
+def _values(layer: Any) -> int:
+    """Values per token into and out of a matrix."""
+    return int(layer.in_features + layer.out_features)
+
+
+def _kept_blocks(model: nn.Module) -> list[nn.Module]:
+    """Blocks that hold a graph: from the first trained one on; in a frozen part all, as
     gradients pass through.
     """
     # What precedes and follows the blocks is a few layers among dozens, and is left out.
     blocks = find_blocks(model)[1] or [model]
     trained = [block for block in blocks if any(p.requires_grad for p in block.parameters())]
-    return [
-        layer
-        for block in trained or blocks
-        for layer in block.modules()
-        if isinstance(layer, nn.Linear)
-    ]
+    return trained or blocks

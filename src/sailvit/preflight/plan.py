@@ -190,7 +190,16 @@ def _storage(recipe: Recipe, model: MetaModel, stages: list[StagePlan]) -> Stora
     """Disk space of states and parts; None when a stage cannot be planned."""
     if len(stages) < len(recipe.stages):
         return None
-    return estimate_storage(recipe, _parameters(model), [stage.trains for stage in stages])
+    trains = [stage.trains for stage in stages]
+    return estimate_storage(recipe, _parameters(model), trains, _adapters(model))
+
+
+def _adapters(model: MetaModel) -> int | None:
+    """Parameters of the language's adapters; None without any."""
+    adapters, language = model.mllm.adapters, model.mllm.language
+    if adapters is None:
+        return None
+    return sum(int(p.numel()) for n, p in language.named_parameters() if n in adapters.names)
 
 
 def _packs(recipe: Recipe, stage: Stage, sample: MeanSample) -> float:

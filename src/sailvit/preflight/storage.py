@@ -44,22 +44,30 @@ class Storage:
 
 
 def estimate_storage(
-    recipe: Recipe, parameters: dict[Part, int], trained: list[dict[Part, int]]
+    recipe: Recipe,
+    parameters: dict[Part, int],
+    trained: list[dict[Part, int]],
+    adapters: int | None = None,
 ) -> Storage:
-    """What `recipe` needs, from the parameters of its parts and how many of them train in each
-    stage.
+    """What `recipe` needs, from the parameters of its parts, how many of them train in each
+    stage, and how many are the language's adapters; None: it has none.
     """
+    held, saved = dict(parameters), dict(parameters)
+    if adapters is not None:
+        # States leave out what cannot change; folders hold adapters merged.
+        held["language"] = adapters
+        saved["language"] -= adapters
     changed: set[Part] = set()
     states, parts = [], 0
     for index, (stage, trains) in enumerate(zip(recipe.stages, trained, strict=True)):
         # States hold only the parts that no longer are what the recipe names.
         changed |= {*stage.train, *stage.start_from}
-        weights = WEIGHT * sum(parameters[part] for part in PARTS if part in changed)
+        weights = WEIGHT * sum(held[part] for part in PARTS if part in changed)
         per_trained = MOMENTS + WAY_BACK * (stage.schedule.search is not None)
         states.append(weights + per_trained * sum(trains.values()))
         # Unchanged parts are hard links, which take no space.
         written = [part for part in stage.save if not same_weights(recipe, index, part)]
-        parts += WEIGHT * sum(parameters[part] for part in written)
+        parts += WEIGHT * sum(saved[part] for part in written)
     kept = recipe.checkpoint.keep + recipe.checkpoint.best + 1
     return Storage(max(states), kept, parts)
 

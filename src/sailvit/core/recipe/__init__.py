@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 from sailvit.core.config import Config
 from sailvit.core.monitoring import MonitoringConfig
 from sailvit.core.recipe.data import PortionConfig, QuarantineConfig, SourceConfig
-from sailvit.core.recipe.model import ConnectorConfig, ImageConfig, ModelConfig
+from sailvit.core.recipe.model import ConnectorConfig, ImageConfig, LoraConfig, ModelConfig
 from sailvit.core.recipe.optim import OptimConfig, TrainConfig
 from sailvit.core.recipe.running import (
     CheckpointConfig,
@@ -42,6 +42,7 @@ __all__ = [
     "FeatureJoin",
     "ImageConfig",
     "Length",
+    "LoraConfig",
     "ModelConfig",
     "NotNegative",
     "OptimConfig",
@@ -114,4 +115,21 @@ class Recipe(Config):
             raise ValueError(
                 f"monitoring.source names {self.monitoring.source!r}, which `sources` does not define"
             )
+        self._refuse_adapters_without_use()
         return self
+
+    def _refuse_adapters_without_use(self) -> None:
+        if self.model.lora is None:
+            return
+        if not any(stage.share("language") for stage in self.stages):
+            raise ValueError(
+                "model.lora gives the language adapters, and no stage trains the language: add it"
+                " to a stage's `train`, or leave model.lora out"
+            )
+        for stage in self.stages:
+            start = stage.start_from.get("language", "previous")
+            if start not in NOT_FOLDERS:
+                raise ValueError(
+                    f"stage {stage.name} starts the language from {start}, but with model.lora it"
+                    " stays what model.language names: name the folder there, or leave model.lora out"
+                )

@@ -33,6 +33,7 @@ FREE = (
     "parallel.recompute*",
     "parallel.kept_features",
     "parallel.reduce",
+    "model.lora.keep",
     "stages.*.save",
     "stages.*.micro_batch",
 )

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import datetime
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from sailvit.core.config import Config
 from sailvit.core.layout import PLACEHOLDER
-from sailvit.core.recipe.types import ConnectorKind, Count, FeatureJoin, Part, Token
+from sailvit.core.recipe.types import ConnectorKind, Count, FeatureJoin, Part, Positive, Token
 
 
 class ConnectorConfig(Config):
@@ -93,6 +93,32 @@ class ImageConfig(Config):
         return self
 
 
+class LoraConfig(Config):
+    """Adapters through which the language trains while its own weights stay as they are (LoRA,
+    arXiv 2106.09685).
+    """
+
+    rank: Count = 16
+    """Width between the two matrices of an adapter."""
+    alpha: Positive | None = None
+    """What an adapter adds is multiplied by alpha / rank. None: twice the rank."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of an adapter's inputs that are dropped while it trains."""
+    target: Literal["all-linear"] | tuple[str, ...] = "all-linear"
+    """Which matrices get an adapter: every linear layer but the head, or the layers whose names
+    end like this, such as `[q_proj, v_proj]`."""
+    keep: bool = False
+    """Whether a stage also saves the adapters by themselves, as peft's own folder
+    `language/adapter`. The language is saved with its adapters merged in either case."""
+
+    @field_validator("target")
+    @classmethod
+    def _names(cls, target: str | tuple[str, ...]) -> str | tuple[str, ...]:
+        if target == ():
+            raise ValueError("lora.target is an empty list; name layers, or leave it out")
+        return target
+
+
 class ModelConfig(Config):
     """The three parts and how they join."""
 
@@ -101,6 +127,9 @@ class ModelConfig(Config):
     multimodal model; `sailvit:` names a shipped checkpoint."""
     language: str
     """Hub id or local folder of any causal language model that `AutoModelForCausalLM` loads."""
+    lora: LoraConfig | None = None
+    """Adapters of the language; stages that train it train these alone. None: stages train the
+    language's own weights."""
     connector: ConnectorConfig = ConnectorConfig()
     """The connector between them."""
     image: ImageConfig = ImageConfig()

@@ -16,6 +16,7 @@ from sailvit.core.seeding import derive_seed
 from sailvit.distributed.processes import as_one
 from sailvit.models.guards.checkpoint_files import refuse_misfits
 from sailvit.models.guards.errors import Loading
+from sailvit.models.languages.adapters import Adapters, add_adapters
 from sailvit.models.loading.configs import (
     config_source,
     find_tokenizer,
@@ -116,10 +117,13 @@ def build(
     with as_one():
         tower, preprocessor = load_tower(config)
         language, tokenizer, placeholder_id = load_language(config, seed)
+        adapters = _adapters(config, language, seed)
         connector = load_connector(config, tower, language, seed)
-    mllm = MLLM(tower, connector, language, placeholder_id, native=config.image.native)
+    mllm = MLLM(
+        tower, connector, language, placeholder_id, native=config.image.native, adapters=adapters
+    )
     choose_way(mllm, packing)
-    notes = (*tower.notes, *language_notes(config))
+    notes = (*tower.notes, *language_notes(config), *([str(adapters)] if adapters else []))
     return ModelBundle(mllm, tokenizer, layout_of(mllm, config), preprocessor, config.day, notes)
 
 
@@ -132,10 +136,13 @@ def _meta(config: ModelConfig) -> MetaModel:
     with torch.device("meta"):
         language = _language(config)
         _refuse_misfits("language", config.language, language)
+        adapters = _adapters(config, language, seed=0)
         connector = new_connector(config, tower, language, seed=0)
     tokenizer = find_tokenizer(config)
     placeholder_id = tokenizer.convert_tokens_to_ids(config.placeholder) if tokenizer else 0
-    mllm = MLLM(tower, connector, language, placeholder_id, native=config.image.native)
+    mllm = MLLM(
+        tower, connector, language, placeholder_id, native=config.image.native, adapters=adapters
+    )
     return MetaModel(mllm, layout_of(mllm, config), tokenizer, config.day)
 
 
@@ -154,11 +161,23 @@ def _random(config: ModelConfig, seed: int, packing: Packing, device: torch.devi
         if len(tokenizer) > language.get_input_embeddings().num_embeddings:
             # The mean and covariance of random rows say nothing, and take long to compute.
             language.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+        adapters = _adapters(config, language, seed)
         connector = new_connector(config, tower, language, seed)
         placeholder_id = tokenizer.convert_tokens_to_ids(config.placeholder)
-        mllm = MLLM(tower, connector, language, placeholder_id, native=config.image.native)
+        mllm = MLLM(
+            tower,
+            connector,
+            language,
+            placeholder_id,
+            native=config.image.native,
+            adapters=adapters,
+        )
     choose_way(mllm, packing)
     return ModelBundle(mllm, tokenizer, layout_of(mllm, config), preprocessor, config.day)
+
+
+def _adapters(config: ModelConfig, language: PreTrainedModel, seed: int) -> Adapters | None:
+    return None if config.lora is None else add_adapters(language, config.lora, seed)
 
 
 def _language(config: ModelConfig) -> PreTrainedModel:

@@ -14,6 +14,7 @@ from sailvit.core.errors import ModelError
 from sailvit.core.recipe import Part
 from sailvit.distributed.processes import rank
 from sailvit.distributed.sharding import whole_state
+from sailvit.models.languages.adapters import FOLDER, merged, save_adapters
 from sailvit.models.loading.build import ModelBundle
 from sailvit.models.loading.vision import find_vision
 from sailvit.models.loading.vision_weights import load_whole
@@ -66,6 +67,11 @@ def save_part(
 
 
 def _write(bundle: ModelBundle, part: Part, draft: Path, state: dict[str, torch.Tensor]) -> None:
+    language, adapters = bundle.mllm.language, bundle.mllm.adapters
+    if part == "language" and adapters is not None:
+        if adapters.keep:
+            save_adapters(language, adapters, state, draft / FOLDER)
+        state = merged(language, state)
     bundle.mllm.part(part).save_pretrained(draft, state_dict=state)  # type: ignore[operator]
     if part == "tower":
         save_preprocessor(bundle.preprocessor, bundle.mllm.tower, draft)

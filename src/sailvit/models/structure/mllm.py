@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 from sailvit.core.batch import IGNORED, Batch, Grids
 from sailvit.core.errors import ModelError
 from sailvit.core.recipe import Part
+from sailvit.models.languages.adapters import Adapters
 from sailvit.models.languages.embeddings import refuse_token_ids
 from sailvit.models.languages.head import Scores, has_plain_head, product_dtype
 from sailvit.models.packing.rotations import separate_rotations
@@ -51,12 +52,15 @@ class MLLM(nn.Module):
         placeholder_id: int,
         *,
         native: bool = False,
+        adapters: Adapters | None = None,
     ) -> None:
         super().__init__()
         self.tower = tower
         self.connector = connector
         self.language = language
         self.placeholder_id = placeholder_id
+        self.adapters = adapters
+        """Through which alone the language trains; None: it trains its own weights."""
         refuse_token_ids(language)
         self.plain_head = has_plain_head(language)
         self.same_up_to = separate_rotations(language)

@@ -34,19 +34,21 @@ def callback_states(callbacks: Sequence[Callback]) -> dict[str, Any]:
 
 
 def changed_weights(run: StageRun) -> dict[str, torch.Tensor]:
-    """The weights of every part that a stage so far has trained or replaced; the others still
-    are what the recipe names.
+    """The weights of every part that a stage so far has trained or replaced, of a language with
+    adapters these alone; the others still are what the recipe names.
     """
     changed = {
         part
         for known in run.recipe.stages[: run.index + 1]
         for part in (*known.train, *known.start_from)
     }
+    adapters = run.model.adapters
     return {
         f"weight/{part}/{n}": p
         for part in PARTS
         if part in changed
         for n, p in _parameters(run, part)
+        if part != "language" or adapters is None or n in adapters.names
     }
 
 

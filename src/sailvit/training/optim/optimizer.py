@@ -19,7 +19,8 @@ def planned_names(model: MLLM, part: Part, train: TrainConfig) -> list[str]:
     """Names, within the part's model, of the parameters that a stage plans to train.
 
     Weights that the features do not depend on (pooling heads, mask tokens, blocks after the
-    feature layer) are never planned: they would get no gradient, only decay.
+    feature layer) are never planned: they would get no gradient, only decay. Of a language with
+    adapters these alone are planned.
 
     Raises:
         RecipeError: the part has fewer blocks than `last_blocks`, or nothing that could train.
@@ -29,6 +30,8 @@ def planned_names(model: MLLM, part: Part, train: TrainConfig) -> list[str]:
     module = model.part(part)
     idle = model.tower.idle if part == "tower" else frozenset()
     names = [name for name, _ in module.named_parameters() if name not in idle]
+    if part == "language" and model.adapters is not None:
+        names = [name for name in names if name in model.adapters.names]
     if train.last_blocks is not None:
         names = from_block(module, names, train.last_blocks)
     if not names:

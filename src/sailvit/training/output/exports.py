@@ -39,10 +39,12 @@ FAILURES = (
 )
 """What disks, transformers and a model's own code raise while a part is saved and reloaded."""
 
-_OF_SOURCES = {"tower": True, "language": True, "revision": True, "trust_remote_code": True} | {
-    "connector": {"source"}
+_OF_SOURCES: dict[str, Any] = {
+    **dict.fromkeys(("tower", "language", "lora", "revision", "trust_remote_code"), True),
+    "connector": {"source"},
 }
-"""Settings that say where the parts came from, which is not what a saved model needs."""
+"""Settings that say where the parts came from and how they trained, which is not what a saved
+model needs."""
 
 
 def export_stage(run: StageRun, token: str) -> None:

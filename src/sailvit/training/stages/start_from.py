@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from sailvit.core.errors import ModelError
 from sailvit.distributed.processes import as_one
 from sailvit.distributed.sharding import fill_all
+from sailvit.models.languages.adapters import add_adapters
 from sailvit.models.loading.connectors import load_connector
 from sailvit.models.loading.parts import load_language, load_tower
 
@@ -53,4 +54,6 @@ def _weights(recipe: Recipe, part: Part, folder: str | None, mllm: MLLM) -> dict
     fresh = (
         load_tower(config)[0].model if part == "tower" else load_language(config, recipe.seed)[0]
     )
+    if part == "language" and config.lora is not None:
+        add_adapters(fresh, config.lora, recipe.seed)
     return fresh.state_dict()
