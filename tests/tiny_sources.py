@@ -57,7 +57,9 @@ _INSIDE: dict[str, dict[str, Any]] = {
 """The same for vision models inside multimodal ones."""
 REFUSED = {
     "groupvit": "whose vision half .* is no model that can be saved and loaded by itself",
-    "xclip": "cannot run on a tile of 32 px",
+    "xclip": r"cannot run on a tile of 32 px .*reads videos, 8 frames at a time \(num_frames\)",
+    "minicpmv4_6": "takes target_sizes, which a tile does not come with. Expected a ViT that",
+    "convnext": "it has 4 layers that shrink its grid, so it merges patches. Expected a ViT",
     "align": "has no patch_size",
     "mllama": "needs aspect_ratio_ids and aspect_ratio_mask besides the tiles",
     "video_llava": r"several vision models .* under image_tower\. and video_tower\.",

@@ -4,13 +4,15 @@ is read.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from inspect import Parameter, signature
-from typing import Any
+from typing import Any, NoReturn
 
+from torch import nn
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
 
 from sailvit.core.errors import ModelError
+from sailvit.models.guards.errors import short_reason
 
 _READS = {
     "input_ids": "text",
@@ -19,6 +21,11 @@ _READS = {
     "pixel_values_videos": "videos",
 }
 """What models read, by the name of their input."""
+_AT_WILL = {
+    *("pixel_values", "interpolate_pos_encoding", "bool_masked_pos", "head_mask", "labels"),
+    *("return_dict", "attention_mask", "noise"),
+}
+"""Inputs with a default that models do without."""
 _ROW = ["hidden_states", "grid_thw"]
 """First inputs of vision models that take patches in a row, as Qwen-VL's and GLM-4V's call them."""
 
@@ -56,6 +63,44 @@ def refuse_inputs(
             f"{tower} is a {model_type}, which needs {' and '.join(more)} besides the tiles;"
             " expected a ViT that takes pixel_values alone"
         )
+
+
+def refuse_run(model: Any, size: int, error: BaseException) -> NoReturn:
+    """Refuse a model that failed on a tile of `size` px, with what in it may be the cause.
+
+    Raises:
+        ModelError: always.
+    """
+    told = "".join(f"; {cause}" for cause in _causes(model, size))
+    raise ModelError(
+        f"the tower ({model.config.model_type}) cannot run on a tile of {size} px"
+        f" ({short_reason(error)}){told}. Expected a ViT that makes one token of each patch of"
+        " pixel_values, without anything else: name another checkpoint"
+    ) from error
+
+
+def _causes(model: Any, size: int) -> Iterator[str]:
+    """What may keep a model from running on a tile."""
+    own, frames = (getattr(model.config, name, None) for name in ("image_size", "num_frames"))
+    parts: list[Any] = [part for part in model.modules() if isinstance(part, nn.Conv2d)]
+    shrinking = sum(max(part.stride) > 1 for part in parts)
+    if shrinking > 1:
+        yield f"it has {shrinking} layers that shrink its grid, so it merges patches"
+    if isinstance(frames, int) and frames > 1:
+        yield f"it reads videos, {frames} frames at a time (num_frames)"
+    elif isinstance(own, int) and own != size:
+        yield f"it was made for tiles of {own} px: set model.image.size to {own}"
+    if optional := _optional(model.forward):
+        yield f"it also takes {' and '.join(optional)}, which a tile does not come with"
+
+
+def _optional(forward: Any) -> list[str]:
+    """Inputs that a model does without, it says: their default may be one that does not work."""
+    return [
+        name
+        for name, parameter in signature(forward).parameters.items()
+        if parameter.default is None and name not in _AT_WILL and not name.startswith("output_")
+    ]
 
 
 def takes_patch_row(forward: Any) -> bool:

@@ -46,8 +46,9 @@ def last_tokens(
     if len(tokens) == 1:
         return tokens[0]
     raise ModelError(
-        f"{name} gives {', '.join(map(describe, given))} for a tile, not tokens float[1, N, D];"
-        " expected a ViT, which keeps one token per patch to the end"
+        f"{name} gives {', '.join(map(describe, given))} for a tile, neither tokens float[1, N, D]"
+        f" nor a map of its {patches} patches; expected a ViT, which keeps one token per patch to"
+        " the end: choose another tower"
     )
 
 

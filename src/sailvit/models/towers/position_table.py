@@ -50,7 +50,9 @@ def at_size(model: PreTrainedModel, size: int) -> PreTrainedModel:
 def _families_own(
     model: PreTrainedModel, table: torch.Tensor, to: torch.Tensor, size: int
 ) -> torch.Tensor | None:
-    """The table as the family's own code interpolates it; None where there is no such code."""
+    """The table as the family's own code interpolates it; None where there is no such code, or
+    none for one picture.
+    """
     embeddings: Any = next(
         (part for part in model.modules() if hasattr(part, "interpolate_pos_encoding")), None
     )
@@ -58,8 +60,12 @@ def _families_own(
         return None
     # Of the new number of tokens: some families return the old table for the old one.
     tokens = table.new_zeros(1, *to.shape[-2:])
-    made: torch.Tensor = embeddings.interpolate_pos_encoding(tokens, size, size)
-    return made
+    try:
+        made: torch.Tensor = embeddings.interpolate_pos_encoding(tokens, size, size)
+    except FOREIGN:
+        return None
+    # Models for videos have more positions than one picture's.
+    return made if made.numel() == to.numel() else None
 
 
 def _bicubic(table: torch.Tensor, to: torch.Tensor) -> torch.Tensor | None:

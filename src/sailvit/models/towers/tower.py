@@ -16,8 +16,8 @@ from transformers import PreTrainedModel
 
 from sailvit.core.batch import Grids
 from sailvit.core.errors import ModelError
-from sailvit.models.guards.errors import FOREIGN, ForeignErrors
-from sailvit.models.guards.roles import refuse_inputs
+from sailvit.models.guards.errors import FOREIGN
+from sailvit.models.guards.roles import refuse_inputs, refuse_run
 from sailvit.models.towers.families import FAMILIES, Family
 from sailvit.models.towers.features import last_tokens
 from sailvit.models.towers.layers import FeatureChoice, LayerReader
@@ -208,8 +208,10 @@ class Tower(nn.Module):
         except FOREIGN:
             # Some models read sizes back from their tensors, which meta ones do not have; then
             # one tile of zeros runs.
-            with ForeignErrors(f"the tower ({name}) cannot run on a tile of {size} px"):
+            try:
                 tokens, weights = self._passed(torch.device("cpu"))
+            except FOREIGN as error:
+                refuse_run(self.model, size, error)
         found = tokens.shape[1]
         if prefix is None:
             prefix = found - self.patches if counted else self.family.prefix(self.model.config)
@@ -249,16 +251,18 @@ class Tower(nn.Module):
     def _check_count(self, found: int, prefix: int) -> None:
         if found == prefix + self.patches and prefix >= 0:
             return
-        name, before = self.model.config.model_type, max(prefix, 0)
+        name, before, size = self.model.config.model_type, max(prefix, 0), self.preprocessing.size
         advice = (
-            "or correct its row in models/families.py"
+            "correct its row in models/families.py"
             if name in FAMILIES
-            else "or choose a ViT, which neither merges nor drops patches on its way"
+            else "choose a ViT, which neither merges nor drops patches on its way"
         )
+        if self._own_size() != (size, size):
+            advice = f"set model.image.size to the tower's own size, or {advice}"
         raise ModelError(
-            f"{name} gives {found} tokens for a {self.preprocessing.size} px tile; expected"
+            f"{name} gives {found} tokens for a {size} px tile; expected"
             f" {before} CLS and register tokens + {self.side} x {self.side} patches ="
-            f" {before + self.patches}; set model.image.size to the tower's own size, {advice}"
+            f" {before + self.patches}; {advice}"
         )
 
     def _check_size(self) -> None:
