@@ -22,6 +22,7 @@ from sailvit.cli.export import export
 from sailvit.cli.init import init
 from sailvit.cli.parts import parts
 from sailvit.cli.plan import plan
+from sailvit.cli.probe import probe
 from sailvit.cli.recipe import formats, recipe, towers
 from sailvit.cli.report import report
 from sailvit.cli.score import score
@@ -50,6 +51,7 @@ app.command()(watch)
 app.command()(report)
 app.command(cls=RepeatedArgument)(evaluate)
 app.command()(score)
+app.command(cls=RepeatedArgument)(probe)
 app.command()(convert)
 app.command()(parts)
 app.command()(export)

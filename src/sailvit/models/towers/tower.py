@@ -90,9 +90,11 @@ class Tower(nn.Module):
         self.family = listed or Family()
         self.prefix, self.width, self.idle = self._probe(counted=listed is None)
 
-    def around(self, model: PreTrainedModel) -> Tower:
-        """A tower that runs `model` as this one runs its own."""
-        made = Tower(model, self.preprocessing, self.choice)
+    def around(self, model: PreTrainedModel, choice: FeatureChoice | None = None) -> Tower:
+        """A tower that runs `model` as this one runs its own; `choice` None: with features of the
+        same layers.
+        """
+        made = Tower(model, self.preprocessing, choice or self.choice)
         made.alone, made.still, made.table = self.alone, self.still, self.table
         if made.prefix != self.prefix:
             made.begin_patches(self.prefix)

@@ -1,0 +1,1 @@
+"""What a tower is worth by itself: probes of its frozen features, base against refined."""

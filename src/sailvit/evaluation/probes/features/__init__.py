@@ -1,0 +1,1 @@
+"""Features of a frozen tower, computed once and kept on the disk."""

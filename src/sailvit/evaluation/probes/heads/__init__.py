@@ -1,0 +1,1 @@
+"""Heads that are trained on frozen features, and neighbours, which need no training."""

@@ -1,0 +1,78 @@
+"""Heads on frozen features: a linear layer, two layers, and pooling by attention."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from torch import nn
+
+HeadKind = Literal["mlp", "linear", "attentive"]
+"""A head: `mlp` is the paper's."""
+_EXPANSION = 4
+"""Width between the two layers of `mlp`, in widths of the tower. The paper does not say it; blocks of
+a ViT have 4."""
+_HEAD_WIDTH = 64
+"""Numbers of an attention head."""
+
+
+class Standardised(nn.Module):
+    """Features less their mean, divided by their deviation, both of the training set: what a batch
+    norm without weights comes to, without its two modes.
+    """
+
+    mean: torch.Tensor
+    scale: torch.Tensor
+
+    def __init__(self, mean: torch.Tensor, deviation: torch.Tensor) -> None:
+        super().__init__()
+        self.register_buffer("mean", mean)
+        # A channel that never varies says nothing, and must not become infinite.
+        self.register_buffer("scale", deviation.clamp_min(1e-6).reciprocal())
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """Standardised features float[B, D] or float[B, P, D]."""
+        return (features.float() - self.mean) * self.scale
+
+
+class AttentivePool(nn.Module):
+    """One learned query per attention head that looks at all patches, as in AIM's and AIMv2's
+    attentive probes.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.heads = max(1, width // _HEAD_WIDTH)
+        while width % self.heads:
+            self.heads -= 1
+        self.query = nn.Parameter(0.02 * torch.randn(self.heads, width // self.heads))
+        self.key = nn.Linear(width, width)
+        self.value = nn.Linear(width, width)
+
+    def forward(self, patches: torch.Tensor) -> torch.Tensor:
+        """Pooled features float[B, D] of patch features float[B, P, D]."""
+        rows, count, width = patches.shape
+        shape = (rows, count, self.heads, width // self.heads)
+        keys = self.key(patches).view(shape).transpose(1, 2)
+        values = self.value(patches).view(shape).transpose(1, 2)
+        query = self.query[None, :, None].expand(rows, -1, -1, -1)
+        pooled: torch.Tensor = nn.functional.scaled_dot_product_attention(query, keys, values)
+        return pooled.reshape(rows, width)
+
+
+def _mlp(width: int, classes: int) -> nn.Module:
+    inner = _EXPANSION * width
+    return nn.Sequential(nn.Linear(width, inner), nn.GELU(), nn.Linear(inner, classes))
+
+
+def _attentive(width: int, classes: int) -> nn.Module:
+    return nn.Sequential(AttentivePool(width), nn.Linear(width, classes))
+
+
+HEADS: dict[HeadKind, Callable[[int, int], nn.Module]] = {
+    "mlp": _mlp,
+    "linear": nn.Linear,
+    "attentive": _attentive,
+}
+"""Makers of heads from the width of features and the number of classes."""

@@ -1,0 +1,1 @@
+"""What probes are run on: labelled images, label maps, plain images and captions, as files."""

@@ -1,0 +1,101 @@
+"""Labelled images as a folder of folders, one for each class: torchvision's ImageFolder."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from functools import cached_property
+from hashlib import blake2b
+from pathlib import Path
+
+import numpy as np
+
+from sailvit.core.records import ImageLike
+from sailvit.data.sources.detect import IMAGES
+from sailvit.data.sources.folder import Names
+from sailvit.evaluation.probes.sets.labelled import Labels, refuse_few_classes, sorted_names
+
+
+class ClassFolder:
+    """The images below a folder, labelled by the folder at its top that they lie in.
+
+    Paths stay in memory, some 50 MB for a million images.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        found = {name: list(image_names(folder / name)) for name in class_folders(folder)}
+        empty = sorted(name for name, images in found.items() if not images)
+        self.classes = sorted_names([name for name, images in found.items() if images])
+        refuse_few_classes(folder, self.classes)
+        counts = [len(found[name]) for name in self.classes]
+        self.labels: Labels = np.repeat(np.arange(len(counts)), counts).astype(np.int64)
+        self._names = Names(f"{name}/{path}" for name in self.classes for path in found[name])
+        self.notes = _empty_note(folder, empty)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def image(self, position: int) -> ImageLike:
+        """The path of the image at `position`."""
+        return self._folder / str(self._names[position])
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of paths and sizes of the images."""
+        return hash_of_files(self._folder, self._names)
+
+
+class ImageFolder:
+    """The images below a folder, without labels, sorted by path."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._names = Names(image_names(folder))
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def image(self, position: int) -> ImageLike:
+        """The path of the image at `position`."""
+        return self._folder / str(self._names[position])
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of paths and sizes of the images."""
+        return hash_of_files(self._folder, self._names)
+
+
+def class_folders(folder: Path) -> list[str]:
+    """Names of the folders at the top of `folder`, hidden ones left out."""
+    with os.scandir(folder) as entries:
+        return sorted(each.name for each in entries if each.is_dir() and each.name[0] != ".")
+
+
+def image_names(folder: Path) -> Iterator[str]:
+    """Paths of the image files below `folder`, from there, sorted within each folder."""
+    for place, folders, names in os.walk(folder, followlinks=True):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        inside = Path(place).relative_to(folder).as_posix()
+        start = "" if inside == "." else f"{inside}/"
+        for name in sorted(names):
+            if not name.startswith(".") and Path(name).suffix.lower() in IMAGES:
+                yield start + name
+
+
+def hash_of_files(folder: Path, names: Names) -> str:
+    """A short hash of the paths below `folder`, and of the sizes and times of these files."""
+    digest = blake2b(digest_size=8)
+    for name in names:
+        # Times too: a picture that was drawn anew may have the size of the old one.
+        found = (folder / name).stat()
+        digest.update(f"{name}\0{found.st_size}\0{found.st_mtime_ns}\0".encode(errors="replace"))
+    return digest.hexdigest()
+
+
+def _empty_note(folder: Path, empty: list[str]) -> tuple[str, ...]:
+    if not empty:
+        return ()
+    shown = ", ".join(empty[:5])
+    more = ", ..." if len(empty) > 5 else ""
+    return (f"{folder}: {len(empty)} folders hold no image and are no classes: {shown}{more}",)

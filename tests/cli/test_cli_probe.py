@@ -1,0 +1,87 @@
+"""`sailvit probe` as a user runs it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from labelled_files import write_folders
+from typer.testing import CliRunner
+
+from sailvit.cli.app import app
+from sailvit.core.errors import DataError, RunError, SailvitError
+from tiny_parts import Parts
+
+
+def run(*words: object) -> str:
+    made = CliRunner().invoke(app, ["probe", *map(str, words)], env={"COLUMNS": "80"})
+    if isinstance(made.exception, SailvitError):
+        raise made.exception
+    assert made.exit_code == 0, made.output
+    return made.output
+
+
+@pytest.fixture(scope="module")
+def towers(parts: Parts) -> list[str]:
+    return [f"base={parts.tower('siglip')}", f"refined={parts.tower('vit')}"]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data") / "colours"
+    names = [f"c{n}" for n in range(7)]
+    write_folders(folder / "train", names, 12)
+    write_folders(folder / "val", names, 6, seed=100)
+    write_folders(folder / "few", names[2:4], 6, seed=200)
+    (folder / "val" / "c0" / "0.png").write_bytes(b"no picture")
+    return folder
+
+
+def test_towers_stand_side_by_side_at_every_layer(towers, data, tmp_path):
+    told = run(
+        *(*towers, "--data", data, "--out", tmp_path / "out", "--epochs", 2),
+        *("--cache", tmp_path / "cache", "--neighbours", 5),
+    )
+    assert all(len(line) <= 80 for line in told.splitlines() if "probe.json" not in line)
+    assert "base: 1 images of colours/val cannot be decoded" in told
+    for word in ("attentive", "knn", "top-5", "comes to", "model.feature_layer"):
+        assert word in told
+    rows = json.loads((tmp_path / "out" / "probe.json").read_text())
+    keys = {(row["tower"], row["probe"], row["layer"]) for row in rows}
+    probes = ("mlp", "linear", "attentive", "knn")
+    assert keys == {(t, p, n) for t in ("base", "refined") for p in probes for n in (1, 2)}
+    assert {row["n"] for row in rows if row["set"] == "colours/val"} == {41}
+    # Two classes have no five best.
+    few = {row["metric"] for row in rows if row["set"] == "colours/few"}
+    assert few == {"top-1"}
+    assert all(row["low"] <= row["value"] <= row["high"] for row in rows)
+    found = json.loads((tmp_path / "out" / "probe_comparison.json").read_text())
+    assert found["towers"]["base"]["own layer"] == 2
+    assert len(found["differences"]) == 8
+    assert {each["metric"] for each in found["differences"]} == {"top-1"}
+
+
+def test_one_probe_of_one_layer(towers, data, tmp_path):
+    out = tmp_path / "out"
+    words = (towers[0], "--data", data, "--probe", "knn", "--layers", "last", "--neighbours", 3)
+    told = run(*words, "--out", out, "--cache", tmp_path / "cache")
+    assert "against" not in told
+    rows = json.loads((out / "probe.json").read_text())
+    assert {(row["probe"], row["layer"]) for row in rows} == {("knn", 2)}
+
+
+def test_mistakes_are_sentences(towers, data, tmp_path):
+    place = ("--cache", tmp_path / "cache", "--out", tmp_path / "out")
+    with pytest.raises(DataError, match="no probe psychic; there are mlp"):
+        run(*towers, "--data", data, "--probe", "psychic", *place)
+    with pytest.raises(DataError, match="holds no data for a probe"):
+        run(*towers, "--data", tmp_path, *place)
+    with pytest.raises(DataError, match="--layers names 3, but the tower has 2 blocks"):
+        run(*towers, "--data", data, "--layers", "3", *place)
+    with pytest.raises(DataError, match="one name"):
+        run(towers[0], towers[0], "--data", data, *place)
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "novel.txt").write_text("x")
+    with pytest.raises(RunError, match=r"novel\.txt"):
+        run(*towers, "--data", data, "--out", tmp_path / "full")
