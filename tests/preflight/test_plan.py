@@ -384,3 +384,22 @@ def test_adapters_cost_their_own_moments_and_states(folder: Path):
     assert thin.storage.state == 12 * trained
     assert thin.storage.parts == whole.storage.parts
     assert thin.stages[0].flops < whole.stages[0].flops
+
+
+def test_moments_of_one_byte_are_planned_and_so_are_their_states(folder: Path):
+    train = {"connector": 1.0, "language": 1.0}
+    full, small = (
+        plan(recipe(folder, stage={"train": train, "optim": {"lr": 1e-3, "state": state}}))
+        for state in ("fp32", "8bit")
+    )
+    trained = sum(full.stages[0].trains.values())
+    # Only the connector's first matrix has rows of a multiple of 128: 4 x 32 columns, 48 rows.
+    coded = 4 * 32 * 48
+    expected = 8 * (trained - coded) + 2 * (1 + 4 / 128) * coded
+    assert (full.stages[0].memory.moments, small.stages[0].memory.moments) == (
+        8 * trained,
+        expected,
+    )
+    assert full.storage is not None
+    assert small.storage is not None
+    assert full.storage.state - small.storage.state == 8 * trained - expected

@@ -142,7 +142,7 @@ def test_a_stage_may_start_from_fresh_adapters(
     assert all(torch.equal(tensor, begun[1][name]) for name, tensor in begun[0].items())
 
 
-@pytest.mark.parametrize("mode", ["replicate", "shard"])
+@pytest.mark.parametrize("mode", [pytest.param("replicate", marks=pytest.mark.slow), "shard"])
 def test_two_processes_equal_one(
     mode: str,
     parts: Parts,

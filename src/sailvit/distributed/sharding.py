@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
-from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.distributed.tensor import DTensor, distribute_tensor, zeros
 
 from sailvit.core.errors import RecipeError
 from sailvit.distributed.processes import local_world, world
@@ -44,6 +44,32 @@ def local(tensor: torch.Tensor) -> torch.Tensor:
     devices as it is.
     """
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def sharded_like(held: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """The tensor of `like`'s shape of which this process holds `held`; `held` itself where
+    `like` is not sharded.
+    """
+    if not isinstance(like, DTensor):
+        return held
+    return DTensor.from_local(
+        held,
+        like.device_mesh,
+        like.placements,
+        run_check=False,
+        shape=like.shape,
+        stride=like.stride(),
+    )
+
+
+def rows_like(like: torch.Tensor, width: int) -> torch.Tensor:
+    """Zeros float32[rows, width] with as many rows as `like`, sharded as its rows are."""
+    shape = (like.shape[0], width)
+    if not isinstance(like, DTensor):
+        return torch.zeros(shape, device=like.device)
+    made = zeros(shape, device_mesh=like.device_mesh, placements=like.placements)
+    # With shards offloaded to the CPU the mesh is still the GPUs'.
+    return made.to(like.device)
 
 
 def whole_state(module: nn.Module) -> dict[str, torch.Tensor]:

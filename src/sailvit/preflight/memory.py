@@ -15,7 +15,7 @@ from typing import Any
 
 from torch import nn
 
-from sailvit.core.recipe import Precision, Recipe, Stage
+from sailvit.core.recipe import PARTS, Precision, Recipe, Stage
 from sailvit.distributed.processes import world
 from sailvit.models.blocks import find_blocks
 from sailvit.models.languages.adapters import adapted_layers
@@ -23,6 +23,7 @@ from sailvit.models.languages.head import CHUNK
 from sailvit.models.structure.mllm import MLLM
 from sailvit.preflight.samples import MeanSample
 from sailvit.training.objectives.base import known_objectives
+from sailvit.training.optim.eight_bit import moment_bytes
 from sailvit.training.stages.prepare_step import BYTES_PER_FEATURE
 
 KEPT = {("bf16", True): 3.3, ("bf16", False): 2.0, ("fp32", True): 5.2, ("fp32", False): 3.4}
@@ -86,14 +87,15 @@ def estimate_memory(
     activations = sum(parts[name].kept * seen[name] for name in parts)
     scores = language_runs * _scores(model, samples * sample.answers)
     trained = sum(part.trained for part in parts.values())
-    # Per parameter in fp32: weight 4, gradient 4, two moments 8 bytes.
+    moments = _moment_bytes(model, stage)
+    # Per parameter in fp32: weight 4, gradient 4 bytes.
     return Memory(
         weights=4.0 * (sum(part.parameters for part in parts.values()) + _base(tower, stage))
         + copies,
         gradients=4.0 * trained,
         buckets=4.0 * trained * _has_buckets(recipe),
-        moments=8.0 * trained + 4.0 * tower.trained * (stage.ema is not None),
-        snapshot=12.0 * trained * _keeps_way_back(stage),
+        moments=moments + 4.0 * tower.trained * (stage.ema is not None),
+        snapshot=(4.0 * trained + moments) * _keeps_way_back(stage),
         activations=activations + scores,
         features=0.0 if tower.trains else _features(model, recipe, stage, tiles),
     )
@@ -143,6 +145,15 @@ def _base(tower: _Size, stage: Stage) -> int:
 
 def _has_buckets(recipe: Recipe) -> bool:
     return world() > 1 and recipe.parallel.mode == "replicate"
+
+
+def _moment_bytes(model: MLLM, stage: Stage) -> float:
+    """Bytes of AdamW's two moments of what trains."""
+    every = [p for part in PARTS for p in model.part(part).parameters()]
+    trained = [p for p in every if p.requires_grad]
+    if stage.optim.state == "8bit":
+        return sum(p.numel() * moment_bytes(p) for p in trained)
+    return 8.0 * sum(p.numel() for p in trained)
 
 
 def _keeps_way_back(stage: Stage) -> bool:

@@ -191,7 +191,8 @@ def _storage(recipe: Recipe, model: MetaModel, stages: list[StagePlan]) -> Stora
     if len(stages) < len(recipe.stages):
         return None
     trains = [stage.trains for stage in stages]
-    return estimate_storage(recipe, _parameters(model), trains, _adapters(model))
+    moments = [stage.memory.moments for stage in stages]
+    return estimate_storage(recipe, _parameters(model), trains, moments, adapters=_adapters(model))
 
 
 def _adapters(model: MetaModel) -> int | None:

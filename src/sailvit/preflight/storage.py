@@ -12,10 +12,6 @@ from sailvit.training.output.exports import same_weights
 
 WEIGHT = 4
 """Bytes of a weight: states and parts are fp32."""
-MOMENTS = 8
-"""Bytes of AdamW's two moments."""
-WAY_BACK = 12
-"""Bytes per weight of the copy that a learning-rate search returns to: it and its moments."""
 
 
 @dataclass(frozen=True)
@@ -47,10 +43,13 @@ def estimate_storage(
     recipe: Recipe,
     parameters: dict[Part, int],
     trained: list[dict[Part, int]],
+    moments: list[float],
+    *,
     adapters: int | None = None,
 ) -> Storage:
     """What `recipe` needs, from the parameters of its parts, how many of them train in each
-    stage, and how many are the language's adapters; None: it has none.
+    stage, the bytes of each stage's moments and means, and how many parameters are the
+    language's adapters; None: it has none.
     """
     held, saved = dict(parameters), dict(parameters)
     if adapters is not None:
@@ -59,12 +58,14 @@ def estimate_storage(
         saved["language"] -= adapters
     changed: set[Part] = set()
     states, parts = [], 0
-    for index, (stage, trains) in enumerate(zip(recipe.stages, trained, strict=True)):
+    figures = zip(recipe.stages, trained, moments, strict=True)
+    for index, (stage, trains, moving) in enumerate(figures):
         # States hold only the parts that no longer are what the recipe names.
         changed |= {*stage.train, *stage.start_from}
         weights = WEIGHT * sum(held[part] for part in PARTS if part in changed)
-        per_trained = MOMENTS + WAY_BACK * (stage.schedule.search is not None)
-        states.append(weights + per_trained * sum(trains.values()))
+        # What a learning-rate search returns to: weights and moments.
+        back = (WEIGHT * sum(trains.values()) + moving) * (stage.schedule.search is not None)
+        states.append(weights + round(moving + back))
         # Unchanged parts are hard links, which take no space.
         written = [part for part in stage.save if not same_weights(recipe, index, part)]
         parts += WEIGHT * sum(saved[part] for part in written)

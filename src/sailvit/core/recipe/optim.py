@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -36,5 +36,8 @@ class OptimConfig(Config):
     """Added to the denominator."""
     weight_decay: NotNegative = 0.05
     """Decoupled decay of matrices; vectors (biases, norms) are never decayed."""
+    state: Literal["fp32", "8bit"] = "fp32"
+    """Precision of the two moments. `8bit`: one byte per value in large matrices, with a scale
+    per 128 values of a row."""
     clip: Positive | None = 1.0
     """Largest global gradient norm; None: gradients stay as they are."""

@@ -9,7 +9,7 @@ import torch
 
 from sailvit.checkpoint.store import Saved
 from sailvit.core.recipe import PARTS
-from sailvit.training.optim.optimizer import load_moments, named_moments
+from sailvit.training.optim.optimizer import blank_moment, load_moments, named_moments
 from sailvit.training.stages.callback import Callback
 from sailvit.training.stages.stage_run import StageRun
 
@@ -98,7 +98,7 @@ def _restored(
     owners = {name: parameter for parameter, name in names.items()}
     # Only what this stage's state holds: weights were read before.
     found = {
-        name: _blank(name, shape, owners)
+        name: _blank(run, name, shape, owners)
         for name, shape in saved.shapes().items()
         if _is_stage_state(name)
     }
@@ -161,15 +161,20 @@ def _is_stage_state(name: str) -> bool:
     return name.startswith(("moment/", "callback/"))
 
 
-def _blank(name: str, shape: torch.Size, owners: Mapping[str, torch.Tensor]) -> torch.Tensor:
+def _blank(
+    run: StageRun, name: str, shape: torch.Size, owners: Mapping[str, torch.Tensor]
+) -> torch.Tensor:
     """An empty tensor to read a saved one into, sharded like the parameter it belongs to.
 
     Names are `moment/<key>/<parameter>` and `callback/<name>/<key>/<parameter>`.
     """
-    owner = owners.get(name.split("/", 2 if name.startswith("moment/") else 3)[-1])
+    *_, key, place = name.split("/", 2 if name.startswith("moment/") else 3)
+    owner = owners.get(place)
     if owner is None:
         return torch.zeros(shape)
     owner = owner.detach()
+    if (blank := blank_moment(run.optimizer, owner, key)) is not None:
+        return blank
     # Adam's step count is a scalar, and never sharded.
     return (
         torch.zeros_like(owner) if owner.shape == shape else torch.zeros(shape, device=owner.device)

@@ -10,6 +10,7 @@ import torch
 
 from sailvit.distributed.processes import sum_values
 from sailvit.distributed.sharding import square_sum
+from sailvit.training.optim.eight_bit import moment
 
 Squares = Mapping[str, list[torch.Tensor]]
 """This process's share of squared norms, by part, tensor by tensor."""
@@ -30,7 +31,8 @@ def update_norms(optimizer: torch.optim.AdamW, device: torch.device) -> dict[str
     part; every process must call it.
 
     AdamW's change follows from its moments, so no copy of the weights before the step is
-    needed, only memory for the largest of them.
+    needed, only memory for the largest of them. Moments of 8 bits were rounded since, so their
+    norms are near.
     """
     changes: dict[str, list[torch.Tensor]] = {}
     weights: dict[str, list[torch.Tensor]] = {}
@@ -50,8 +52,9 @@ def _change(
     """What AdamW's last step subtracted from each weight; sharded like the parameter."""
     (first, second), rate = group["betas"], group["lr"]
     steps = float(state["step"])
-    spread = (state["exp_avg_sq"] / (1 - second**steps)).sqrt_().add_(group["eps"])
-    moved: torch.Tensor = (state["exp_avg"] / (1 - first**steps)).div_(spread).mul_(rate)
+    mean, square = (moment(parameter, state, key) for key in ("exp_avg", "exp_avg_sq"))
+    spread = (square / (1 - second**steps)).sqrt_().add_(group["eps"])
+    moved: torch.Tensor = (mean / (1 - first**steps)).div_(spread).mul_(rate)
     # torch's AdamW: after = (1 - fade) * before - moved, solved here for before - after.
     fade = rate * group["weight_decay"]
     return moved.add_(parameter.detach() + moved, alpha=fade / (1 - fade))

@@ -12,6 +12,7 @@ from sailvit.core.recipe import PARTS, OptimConfig, Part, Stage, TrainConfig
 from sailvit.models.structure.mllm import MLLM
 from sailvit.models.structure.parallel import note_trained
 from sailvit.training.objectives.base import Objective
+from sailvit.training.optim.eight_bit import AdamW8bit, blank_state
 from sailvit.training.optim.layer_decay import from_block, layer_shares
 
 
@@ -123,6 +124,18 @@ def load_moments(
         optimizer.state[parameter][key] = value.to(parameter.device)
 
 
+def blank_moment(
+    optimizer: torch.optim.Optimizer, parameter: torch.Tensor, key: str
+) -> torch.Tensor | None:
+    """An empty tensor to read `key` of a parameter's saved state into, where it is unlike the
+    parameter; else None.
+    """
+    # A step count is a scalar, and lies where `load_moments` puts it.
+    if not isinstance(optimizer, AdamW8bit) or not key.startswith("exp_avg"):
+        return None
+    return blank_state(parameter, key)
+
+
 def _groups(
     part: str, share: float, trained: list[nn.Parameter], decay: float
 ) -> list[dict[str, object]]:
@@ -134,6 +147,8 @@ def _groups(
 
 
 def _adamw(groups: list[dict[str, object]], config: OptimConfig) -> torch.optim.AdamW:
+    if config.state == "8bit":
+        return AdamW8bit(groups, lr=config.lr, betas=config.betas, eps=config.eps)
     # Of torch's three implementations the fastest, by its documentation: one pass over weights,
     # gradients and moments.
     return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, eps=config.eps, fused=True)
