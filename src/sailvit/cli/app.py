@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from sailvit.cli.affinity import affinity
 from sailvit.cli.ask import ask
 from sailvit.cli.bench import bench
 from sailvit.cli.chat import chat
@@ -52,6 +53,7 @@ app.command()(report)
 app.command(cls=RepeatedArgument)(evaluate)
 app.command()(score)
 app.command(cls=RepeatedArgument)(probe)
+app.command(cls=RepeatedArgument)(affinity)
 app.command()(convert)
 app.command()(parts)
 app.command()(export)

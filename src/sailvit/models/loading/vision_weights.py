@@ -211,6 +211,15 @@ class Files:
                     state[wanted[name]] = held.get_tensor(name)
         return state
 
+    def path_of(self, name: str) -> str:
+        """The file that holds the tensor of that name, on this machine."""
+        return self._path(self._file_of[name])
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """The shape of the tensor of that name."""
+        with safe_open(self.path_of(name), "pt") as held:
+            return tuple(held.get_slice(name).get_shape())
+
     def _listed(self) -> dict[str, str]:
         whole = cached_file(
             self._source,
