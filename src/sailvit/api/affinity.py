@@ -19,8 +19,8 @@ from sailvit.evaluation.affinity.drift import block_drift
 from sailvit.evaluation.affinity.features import Floats
 from sailvit.evaluation.affinity.pictures import open_pictures
 from sailvit.evaluation.affinity.study import MARK, Language, Sizes, Study
-from sailvit.models.languages.embedding_table import open_table
 from sailvit.models.loading.build import ModelBundle
+from sailvit.models.loading.embedding_table import open_table
 from sailvit.models.towers.tower import Tower
 
 FILE = "affinity.json"

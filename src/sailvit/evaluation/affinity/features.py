@@ -16,8 +16,8 @@ from sailvit.data.processing.images import tile_image
 from sailvit.data.processing.processor import Processor
 from sailvit.evaluation.affinity.integration import Layers
 from sailvit.evaluation.affinity.pictures import Picture
-from sailvit.models.languages.embedding_table import words_of
 from sailvit.models.loading.build import ModelBundle
+from sailvit.models.loading.embedding_table import words_of
 from sailvit.models.packing.attention import PACKED
 from sailvit.models.packing.proof import segments_of
 from sailvit.models.towers.tower import Tower

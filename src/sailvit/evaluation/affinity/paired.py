@@ -117,12 +117,10 @@ def _alignment(one: Floats, other: Floats, *, seed: int) -> Measured:
 def _cka(one: Floats, other: Floats, weights: Floats) -> float:
     sides = [_centred(kernel, weights) for kernel in (one, other)]
     pairs = weights[:, None] * weights[None, :]
-
-    def inner(left: Floats, right: Floats) -> float:
-        return float((pairs * left * right).sum())
-
-    norm = np.sqrt(inner(sides[0], sides[0]) * inner(sides[1], sides[1]))
-    return inner(*sides) / norm if norm > 0 else float("nan")
+    shared, own, others = (
+        float((pairs * sides[i] * sides[j]).sum()) for i, j in ((0, 1), (0, 0), (1, 1))
+    )
+    return shared / np.sqrt(own * others) if own * others > 0 else float("nan")
 
 
 def _centred(kernel: Floats, weights: Floats) -> Floats:

@@ -29,8 +29,8 @@ from sailvit.evaluation.affinity.spair import (
     cropped_pairs,
     read_pair,
 )
-from sailvit.models.languages.embedding_table import EmbeddingTable, embed_texts
 from sailvit.models.loading.build import ModelBundle
+from sailvit.models.loading.embedding_table import EmbeddingTable, embed_texts
 from sailvit.models.measures.affinity import joint_affinity
 from sailvit.models.measures.rows import ArrayRows
 from sailvit.models.towers.tower import Tower

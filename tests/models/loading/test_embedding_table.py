@@ -8,7 +8,7 @@ from transformers import AutoModelForCausalLM, GPT2Config
 
 from sailvit.core.errors import ModelError
 from sailvit.core.memory import PeakMemory
-from sailvit.models.languages.embedding_table import EmbeddingTable, embed_texts, open_table
+from sailvit.models.loading.embedding_table import EmbeddingTable, embed_texts, open_table
 from sailvit.models.measures.rows import blocks
 from tiny_parts import LANGUAGES, save_language
 
