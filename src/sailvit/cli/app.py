@@ -29,6 +29,7 @@ from sailvit.cli.report import report
 from sailvit.cli.score import score
 from sailvit.cli.serve import serve
 from sailvit.cli.soup import soup
+from sailvit.cli.study import study
 from sailvit.cli.terminal.repeated import RepeatedArgument
 from sailvit.cli.train import train
 from sailvit.cli.watch import watch
@@ -59,6 +60,7 @@ app.command()(parts)
 app.command()(export)
 app.command()(equip)
 app.command(cls=RepeatedArgument)(soup)
+app.command()(study)
 app.command()(formats)
 app.command()(towers)
 app.add_typer(recipe, name="recipe")

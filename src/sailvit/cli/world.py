@@ -13,6 +13,7 @@ from sailvit.core.errors import RunError
 from sailvit.core.ownership import WORLD, is_run, others, strangers
 from sailvit.core.run import RunFolder, write_json
 from sailvit.core.seeding import derive_seed
+from sailvit.core.study.definition import NewLanguage, NewTower
 from sailvit.core.version import __version__
 from sailvit.recipes.loader import load_recipe
 
@@ -47,8 +48,10 @@ def pretrain(
     # No option: the shipped checkpoints are what this seed makes.
     seed = 0
     begin = out / "random"
-    save_small_tower(begin / "tower", size=SIDE, patch=8, seed=derive_seed(seed, "tower"))
-    save_small_language(begin / "language", build_tokenizer(), seed=derive_seed(seed, "language"))
+    tower, language = NewTower(family="siglip", size=SIDE), NewLanguage(family="llama")
+    save_small_tower(begin / "tower", tower, seed=derive_seed(seed, "tower"))
+    words = build_tokenizer()
+    save_small_language(begin / "language", language, words, seed=derive_seed(seed, "language"))
     parts = [f"model.tower={begin / 'tower'}", f"model.language={begin / 'language'}"]
     recipe = load_recipe("world-base", [*parts, *(overrides or ())])
     folder, console = RunFolder(out / "run"), Console()

@@ -66,9 +66,10 @@ def test_the_preprocessor_config_beside_it_is_the_one_in_force(parts: Parts, tmp
 
 
 def test_a_shipped_tower_also_has_a_working_image_processor(tmp_path: Path):
+    from sailvit.core.study.definition import NewTower
     from sailvit.models.loading.small import save_small_tower
 
-    save_small_tower(tmp_path / "tower", size=SIDE, patch=8, seed=0)
+    save_small_tower(tmp_path / "tower", NewTower(family="siglip", size=SIDE), seed=0)
     processor = SiglipImageProcessor.from_pretrained(tmp_path / "tower")
     pixels = processor(torch.zeros(3, 50, 40, dtype=torch.uint8).numpy(), return_tensors="pt")[
         "pixel_values"

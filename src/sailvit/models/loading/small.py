@@ -1,50 +1,46 @@
-"""Small towers and languages with random weights, saved as Hugging Face folders: the demo's
-base parts are trained from them.
+"""Small towers and languages with random weights, saved as Hugging Face folders: the demo's and
+studies' base parts are trained from them.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from transformers import (
+    Aimv2VisionConfig,
     AutoModel,
     AutoModelForCausalLM,
+    Dinov2Config,
+    GPTNeoXConfig,
     LlamaConfig,
+    PretrainedConfig,
     PreTrainedTokenizerBase,
+    Qwen3Config,
     SiglipVisionConfig,
 )
 
-WIDTH = 128
-"""D of both parts: small enough for a CPU, wide enough to read and see the demo's world."""
-BLOCKS = 4
-"""Transformer blocks of both parts; copying from a description takes at least two."""
-HEADS = 2
-"""Heads of width 64: on the CPU attention in bf16 takes half the time of four heads of 32."""
+from sailvit.core.study.definition import NewLanguage, NewTower
+
+# The defaults are the demo's: width 128 is small enough for a CPU and wide enough to read and see
+# its world, copying from a description takes at least two blocks, and on the CPU attention in
+# bf16 takes half the time with heads of width 64 that it takes with heads of 32.
+_MLP = 3
+"""Width of a tower's MLP, in widths of the tower."""
 
 
-def save_small_tower(folder: Path, *, size: int, patch: int, seed: int) -> None:
-    """Write a SigLIP tower with random weights for tiles of `size` px, and its preprocessor
-    config.
-    """
-    config = SiglipVisionConfig(
-        hidden_size=WIDTH,
-        num_hidden_layers=BLOCKS,
-        num_attention_heads=HEADS,
-        intermediate_size=3 * WIDTH,
-        image_size=size,
-        patch_size=patch,
-        vision_use_head=False,
-        hidden_act="gelu",  # three times faster on the CPU in bf16 than its tanh approximation
-    )
+def save_small_tower(folder: Path, tower: NewTower, *, seed: int) -> None:
+    """Write a tower with random weights, and its preprocessor config."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        AutoModel.from_config(config).save_pretrained(folder)
+        AutoModel.from_config(_TOWERS[tower.family](tower)).save_pretrained(folder)
+    kind = "SiglipImageProcessor" if tower.family == "siglip" else "ViTImageProcessor"
     preprocessor = {
-        "image_processor_type": "SiglipImageProcessor",
+        "image_processor_type": kind,
         "do_resize": True,
-        "size": {"height": size, "width": size},
+        "size": {"height": tower.size, "width": tower.size},
         "resample": 3,
         "do_rescale": True,
         "rescale_factor": 1 / 255,
@@ -57,16 +53,61 @@ def save_small_tower(folder: Path, *, size: int, patch: int, seed: int) -> None:
     )
 
 
-def save_small_language(folder: Path, tokenizer: PreTrainedTokenizerBase, *, seed: int) -> None:
-    """Write a Llama language with random weights for the tokenizer's vocabulary, and the
-    tokenizer.
-    """
-    config = LlamaConfig(
-        hidden_size=WIDTH,
-        num_hidden_layers=BLOCKS,
-        num_attention_heads=HEADS,
-        num_key_value_heads=HEADS,
-        intermediate_size=5 * WIDTH // 2,
+def save_small_language(
+    folder: Path, language: NewLanguage, tokenizer: PreTrainedTokenizerBase, *, seed: int
+) -> None:
+    """Write a language with random weights for the tokenizer's vocabulary, and the tokenizer."""
+    config = _LANGUAGES[language.family](language, tokenizer)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def _siglip(tower: NewTower) -> PretrainedConfig:
+    return SiglipVisionConfig(
+        hidden_size=tower.width,
+        num_hidden_layers=tower.blocks,
+        num_attention_heads=tower.heads,
+        intermediate_size=_MLP * tower.width,
+        image_size=tower.size,
+        patch_size=tower.patch,
+        vision_use_head=False,
+        hidden_act="gelu",  # three times faster on the CPU in bf16 than its tanh approximation
+    )
+
+
+def _aimv2(tower: NewTower) -> PretrainedConfig:
+    return Aimv2VisionConfig(
+        hidden_size=tower.width,
+        num_hidden_layers=tower.blocks,
+        num_attention_heads=tower.heads,
+        # Its MLP is gated: three matrices of two thirds the width have as many weights as two.
+        intermediate_size=2 * _MLP * tower.width // 3,
+        image_size=tower.size,
+        patch_size=tower.patch,
+        use_head=False,
+    )
+
+
+def _dinov2(tower: NewTower) -> PretrainedConfig:
+    return Dinov2Config(
+        hidden_size=tower.width,
+        num_hidden_layers=tower.blocks,
+        num_attention_heads=tower.heads,
+        mlp_ratio=_MLP,
+        image_size=tower.size,
+        patch_size=tower.patch,
+    )
+
+
+def _llama(language: NewLanguage, tokenizer: PreTrainedTokenizerBase) -> PretrainedConfig:
+    return LlamaConfig(
+        hidden_size=language.width,
+        num_hidden_layers=language.blocks,
+        num_attention_heads=language.heads,
+        num_key_value_heads=language.heads,
+        intermediate_size=5 * language.width // 2,
         vocab_size=len(tokenizer),
         max_position_embeddings=512,
         tie_word_embeddings=False,
@@ -74,7 +115,47 @@ def save_small_language(folder: Path, tokenizer: PreTrainedTokenizerBase, *, see
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        AutoModelForCausalLM.from_config(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+
+
+def _qwen3(language: NewLanguage, tokenizer: PreTrainedTokenizerBase) -> PretrainedConfig:
+    return Qwen3Config(
+        hidden_size=language.width,
+        num_hidden_layers=language.blocks,
+        num_attention_heads=language.heads,
+        num_key_value_heads=max(1, language.heads // 2),
+        head_dim=language.width // language.heads,
+        intermediate_size=5 * language.width // 2,
+        vocab_size=len(tokenizer),
+        max_position_embeddings=512,
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+
+
+def _gpt_neox(language: NewLanguage, tokenizer: PreTrainedTokenizerBase) -> PretrainedConfig:
+    return GPTNeoXConfig(
+        hidden_size=language.width,
+        num_hidden_layers=language.blocks,
+        num_attention_heads=language.heads,
+        intermediate_size=4 * language.width,
+        vocab_size=len(tokenizer),
+        max_position_embeddings=512,
+        tie_word_embeddings=False,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+
+
+_TOWERS: dict[str, Callable[[NewTower], PretrainedConfig]] = {
+    "siglip": _siglip,
+    "aimv2": _aimv2,
+    "dinov2": _dinov2,
+}
+_LANGUAGES: dict[str, Callable[[NewLanguage, PreTrainedTokenizerBase], PretrainedConfig]] = {
+    "llama": _llama,
+    "qwen3": _qwen3,
+    "gpt_neox": _gpt_neox,
+}

@@ -1,0 +1,284 @@
+"""Running a study: trainings side by side as soon as what they start from is there, cells as soon
+as their trainings are.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from multiprocessing.connection import wait
+from types import FrameType
+from typing import Any, Literal
+
+from sailvit.api.study.lineage import Lineage, PlannedCell, Training
+from sailvit.api.study.workers import MeasureTask, Outcome, Task, TrainTask, Worker
+from sailvit.core.errors import InterruptedRunError, RunError
+from sailvit.core.ownership import manifest_of
+from sailvit.core.run import read_json, write_json
+from sailvit.core.study.folder import DONE, FAILED, StudyFolder
+from sailvit.core.version import __version__
+from sailvit.training.output.manifest import machine, versions
+
+_LATER = 5.0
+"""Seconds until a training that another machine does is looked at again."""
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that happened in a study."""
+
+    kind: Literal["trained", "measured", "failed", "waiting"]
+    """What."""
+    name: str
+    """The training or cell."""
+    seconds: float = 0.0
+    """How long it took."""
+    told: str = ""
+    """Why it failed, or for whom it waits."""
+    trained: tuple[int, int] = (0, 0)
+    """Trainings that are there, and that are needed."""
+    cells: tuple[int, int] = (0, 0)
+    """Cells that are there, and all."""
+
+
+@dataclass
+class StudyRun:
+    """The state of a study that runs."""
+
+    lineage: Lineage
+    """The trainings."""
+    planned: Sequence[PlannedCell]
+    """The cells to run."""
+    folder: StudyFolder
+    """Where cells are written."""
+    jobs: int = 1
+    """Processes side by side."""
+    threads: int = 1
+    """Threads of each."""
+    seen: Callable[[Event], None] = lambda event: None
+    """Told what happens."""
+    _trained: set[str] = field(default_factory=set)
+    _failed: dict[str, str] = field(default_factory=dict)
+    _cells: dict[str, str] = field(default_factory=dict)
+    """Status of cells that are settled, by name."""
+    _later: dict[str, float] = field(default_factory=dict)
+    """When trainings that others do are looked at again."""
+    _running: dict[Worker, str] = field(default_factory=dict)
+    """The key of the training, or the name of the cell, that each process is at."""
+    _idle: list[Worker] = field(default_factory=list)
+    _started: int = 0
+
+    def run(self) -> dict[str, str]:
+        """Train and measure what is missing; the status of every cell by its name.
+
+        Raises:
+            InterruptedRunError: a signal asked to stop; the same command goes on.
+        """
+        self._look()
+        with _stoppable():
+            try:
+                while self._begin_tasks() or self._running:
+                    self._take_outcomes()
+            finally:
+                self._end()
+        return dict(self._cells)
+
+    def _look(self) -> None:
+        """Find out what is there already."""
+        for key, training in self.lineage.trainings.items():
+            if manifest_of(self.lineage.run(training).path).get("stages"):
+                self._trained.add(key)
+        for each in self.planned:
+            if is_done(self.folder, each):
+                self._cells[each.cell.name] = DONE
+
+    def _begin_tasks(self) -> bool:
+        """Give tasks to idle processes; whether anything waits for another machine."""
+        while len(self._running) < self.jobs and (found := self._next()) is not None:
+            name, task = found
+            worker = self._idle.pop() if self._idle else self._new_worker()
+            worker.give(task)
+            self._running[worker] = name
+        return bool(self._later)
+
+    def _next(self) -> tuple[str, Task] | None:
+        """The first task, in the order of cells, whose needs are met."""
+        busy = set(self._running.values())
+        for each in self.planned:
+            name = each.cell.name
+            if name in self._cells or name in busy:
+                continue
+            missing = [key for key in each.trainings if key not in self._trained]
+            if wrong := next((key for key in missing if key in self._failed), None):
+                self._fail_cell(each, self._told_of(wrong))
+            elif not missing:
+                return name, self._measuring(each)
+            elif ready := self._ready(missing, busy):
+                return ready, self._training(ready)
+        return None
+
+    def _ready(self, missing: Sequence[str], busy: set[str]) -> str | None:
+        """The first of the trainings that can begin; None when none can yet."""
+        for key in missing:
+            if key not in busy and self._is_ready(self.lineage.trainings[key]):
+                return key
+        return None
+
+    def _is_ready(self, training: Training) -> bool:
+        parents = training.parents & self.lineage.trainings.keys()
+        waits = self._later.get(training.key, 0.0) > time.monotonic()
+        return parents <= self._trained and not waits
+
+    def _training(self, key: str) -> TrainTask:
+        training = self.lineage.trainings[key]
+        self._later.pop(key, None)
+        return TrainTask(self.lineage.located(training.recipe), self.lineage.run(training).path)
+
+    def _measuring(self, each: PlannedCell) -> MeasureTask:
+        models = {
+            step: (self.lineage.located_model(model), seed)
+            for step, (model, seed) in each.models.items()
+        }
+        return MeasureTask(models, self.lineage.study.measures, each.cell.seed)
+
+    def _new_worker(self) -> Worker:
+        self._started += 1
+        log = self.lineage.runs / "logs" / f"{_host()}-{self._started}.log"
+        return Worker(self._started - 1, log, self.threads)
+
+    def _take_outcomes(self) -> None:
+        """Wait until some process has an answer, and take it."""
+        waiting = {worker.connection: worker for worker in self._running}
+        timeout = _LATER if self._later else None
+        if not waiting:
+            time.sleep(_LATER)
+            return
+        for ready in wait(list(waiting), timeout):
+            worker = next(each for place, each in waiting.items() if place is ready)
+            outcome, name = worker.outcome(), self._running.pop(worker)
+            if worker.process.is_alive():
+                self._idle.append(worker)
+            else:
+                worker.wait()
+            if name in self.lineage.trainings:
+                self._take_training(name, outcome)
+            else:
+                self._take_cell(name, outcome)
+
+    def _take_training(self, key: str, outcome: Outcome) -> None:
+        name = self.lineage.trainings[key].folder
+        if outcome.state == "busy":
+            self._later[key] = time.monotonic() + _LATER
+            self._tell("waiting", name, outcome)
+        elif outcome.state == "failed":
+            self._failed[key] = outcome.told
+            self._tell("failed", name, outcome)
+        else:
+            self._trained.add(key)
+            self._tell("trained", name, outcome)
+
+    def _take_cell(self, name: str, outcome: Outcome) -> None:
+        each = next(planned for planned in self.planned if planned.cell.name == name)
+        if outcome.state == "failed":
+            self._fail_cell(each, outcome.told)
+            return
+        write_json(self.folder.cell(name), self._record(each, DONE, values=dict(outcome.values)))
+        self._cells[name] = DONE
+        self._tell("measured", name, outcome)
+
+    def _fail_cell(self, each: PlannedCell, told: str) -> None:
+        name = each.cell.name
+        write_json(self.folder.cell(name), self._record(each, FAILED, reason=told))
+        self._cells[name] = FAILED
+        self._tell("failed", name, Outcome("failed", told))
+
+    def _told_of(self, key: str) -> str:
+        return f"training {self.lineage.trainings[key].folder}: {self._failed[key]}"
+
+    def _record(self, each: PlannedCell, status: str, **more: Any) -> dict[str, Any]:
+        """The value of a cell's file."""
+        return {
+            "sailvit": __version__,
+            "study": self.lineage.study.name,
+            "cell": each.cell.name,
+            "key": each.key,
+            "levels": dict(each.cell.levels),
+            "seed": each.cell.seed,
+            "status": status,
+            **more,
+            "trainings": [self._trained_as(self.lineage.trainings[key]) for key in each.trainings],
+            "written": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            "machine": machine(),
+            "versions": versions(),
+        }
+
+    def _trained_as(self, training: Training) -> dict[str, Any]:
+        """What a cell's file says of one of its trainings."""
+        ended = manifest_of(self.lineage.run(training).path).get("stages") or [{}]
+        kept = ("steps", "samples", "tokens", "seconds")
+        return {"name": training.folder, **{k: ended[0][k] for k in kept if k in ended[0]}}
+
+    def _tell(self, kind: Any, name: str, outcome: Outcome) -> None:
+        needed = {key for each in self.planned for key in each.trainings}
+        done = sum(status == DONE for status in self._cells.values())
+        self.seen(
+            Event(
+                kind,
+                name,
+                outcome.seconds,
+                outcome.told,
+                trained=(len(needed & self._trained), len(needed)),
+                cells=(done, len(self.planned)),
+            )
+        )
+
+    def _end(self) -> None:
+        """End all processes; trainings that run save their state."""
+        workers = [*self._running, *self._idle]
+        for worker in workers:
+            worker.stop()
+        for worker in workers:
+            worker.wait()
+        self._running, self._idle = {}, []
+
+
+def is_done(folder: StudyFolder, each: PlannedCell) -> bool:
+    """Whether a cell's file is there, and is of what the study is now."""
+    path = folder.cell(each.cell.name)
+    if not path.is_file():
+        return False
+    found = read_json(path)
+    if not isinstance(found, dict) or found.get("cell") != each.cell.name:
+        raise RunError(f"{path} is no cell of a study; move it elsewhere, or choose another --out")
+    return bool(found.get("status") == DONE and found.get("key") == each.key)
+
+
+@contextmanager
+def _stoppable() -> Iterator[None]:
+    """A context in which SIGTERM and Ctrl-C end a study as an InterruptedRunError."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        """Raise what ends the study."""
+        del frame
+        raise InterruptedRunError(
+            "the study was stopped; trainings that ran have saved their states. The same command"
+            " goes on",
+            preempted=number == signal.SIGTERM,
+        )
+
+    before = {each: signal.signal(each, stop) for each in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _host() -> str:
+    return f"{socket.gethostname()}-{os.getpid()}"

@@ -1,0 +1,252 @@
+"""A study: trainings that are repeated with one setting changed at a time, or with all
+combinations, and what is claimed of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, StringConstraints, model_validator
+
+from sailvit.core.config import Config
+from sailvit.core.recipe import PARTS, Count, Positive
+
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]+$")]
+"""A name that can be a file's."""
+REFERENCE = "$"
+"""Begins the name of a part that the study makes: `$new/NAME`, or `$STEP/PART`."""
+NEW = "new"
+"""In a reference: a part with random weights."""
+
+
+class NewTower(Config):
+    """A small tower with random weights."""
+
+    family: Literal["siglip", "aimv2", "dinov2"]
+    """Its architecture."""
+    width: Count = 128
+    """D, the width of its features."""
+    blocks: Count = 4
+    """Transformer blocks."""
+    heads: Count = 2
+    """Attention heads."""
+    size: Count = 64
+    """Height and width of a tile, in pixels."""
+    patch: Count = 8
+    """Height and width of a patch, in pixels."""
+
+
+class NewLanguage(Config):
+    """A small language with random weights and the demo world's words."""
+
+    family: Literal["llama", "qwen3", "gpt_neox"]
+    """Its architecture."""
+    width: Count = 128
+    """D, the width of its states."""
+    blocks: Count = 4
+    """Transformer blocks."""
+    heads: Count = 2
+    """Attention heads."""
+
+
+class StepChange(Config):
+    """How a level of a factor changes a step; applied in the order of the fields."""
+
+    recipe: str | None = None
+    """Another recipe, by file or shipped name."""
+    stages: list[str] | None = None
+    """Only these stages of it."""
+    joint: Literal["samples", "compute"] | None = None
+    """All parts train at once in one stage named `joint`, over the stages' mixtures, with the
+    settings of the first stage in which the tower trains: on as many samples as all stages
+    together, or for as many FLOPs."""
+    scale: Positive | None = None
+    """Factor on the length of every stage."""
+    set: dict[str, Any] = {}
+    """Settings by their path in the recipe, such as `stages.fine.optim.lr`."""
+
+
+class Step(StepChange):
+    """One training of a cell."""
+
+    recipe: str
+    """A recipe, by file or shipped name."""
+    seed: int = 0
+    """Added to the cell's seed, which together are the recipe's."""
+    shared: bool = False
+    """Whether all seeds share it: its recipe's seed is `seed` alone."""
+
+
+class Contrast(Config):
+    """The two levels that are compared everywhere."""
+
+    factor: Name
+    """The factor that has them."""
+    base: Name
+    """The level that others are compared with."""
+    refined: Name
+    """The level that is to be better."""
+    across: list[Name] = []
+    """Further levels of the factor that are run at every level of the other factors."""
+    seeds: Count | None = None
+    """Seeds of base and refined where all other factors are at their first levels; None: those
+    of the study."""
+
+
+class Measure(Config):
+    """What is measured on a cell's model."""
+
+    kind: Literal["world"] = "world"
+    """`world`: the share of exact answers to the demo world's held-out questions, which differ
+    from seed to seed."""
+    of: Name
+    """The step whose model is asked."""
+    tasks: list[str] = []
+    """Tasks of the world; none: those by which the demo measures a tower."""
+    per_task: Count = 150
+    """Questions of every task."""
+
+
+class Claim(Config):
+    """A sentence that the study tests."""
+
+    says: str
+    """The sentence."""
+    better: Name | None = None
+    """The level that is said to be better; None: the contrast's `refined`."""
+    than: Name | None = None
+    """The level it is compared with; None: the contrast's `base`."""
+    over: list[Name] = []
+    """Factors at each level of which it is said to hold; none: where all others are at their
+    first levels."""
+    measure: Name | None = None
+    """What is compared; None: the study's first measure."""
+    by: float = 0.0
+    """Points by which it is said to be better, at least."""
+
+
+class Study(Config):
+    """Everything that determines a study."""
+
+    name: Name
+    """Names its folders."""
+    design: Literal["one_factor", "grid"] = "one_factor"
+    """`one_factor`: each factor takes its other levels while the others stay at their first;
+    `grid`: all combinations."""
+    seeds: Count = 3
+    """Seeds of every cell: 0, 1, 2, ..."""
+    towers: dict[Name, NewTower] = {}
+    """New towers, which recipes name as `$new/NAME`."""
+    languages: dict[Name, NewLanguage] = {}
+    """New languages, likewise."""
+    set: dict[str, Any] = {}
+    """Settings of every recipe, by their path, applied first."""
+    steps: dict[Name, Step] = Field(min_length=1)
+    """A cell's trainings in order; each may take parts of earlier ones as `$STEP/PART`."""
+    factors: dict[Name, dict[Name, dict[Name, StepChange | None]]]
+    """Factors with their levels, the first of which is the default. A level names the steps
+    that it changes; None leaves the step out, and what it would have trained is what it was
+    given."""
+    contrast: Contrast
+    """What is compared everywhere."""
+    measures: dict[Name, Measure] = Field(min_length=1)
+    """What is measured, by name; the first is what claims are about."""
+    claims: list[Claim] = []
+    """What is tested."""
+
+    @model_validator(mode="after")
+    def _names_hold_together(self) -> Study:
+        for problem in self._problems():
+            raise ValueError(problem)
+        return self
+
+    def levels(self, factor: str) -> list[str]:
+        """The names of a factor's levels, the default first."""
+        return list(self.factors[factor])
+
+    def others(self) -> list[str]:
+        """All factors but the contrast's."""
+        return [name for name in self.factors if name != self.contrast.factor]
+
+    def defaults(self) -> dict[str, str]:
+        """The first level of every factor."""
+        return {name: next(iter(levels)) for name, levels in self.factors.items()}
+
+    def _problems(self) -> Iterator[str]:
+        if both := set(self.towers) & set(self.languages):
+            yield f"a tower and a language are both named {sorted(both)[0]}; rename one"
+        if empty := [factor for factor, levels in self.factors.items() if not levels]:
+            yield f"factor {empty[0]} has no levels; the first is its default"
+        if self.contrast.factor not in self.factors:
+            yield _unknown("contrast.factor", self.contrast.factor, self.factors)
+            return
+        named = self.levels(self.contrast.factor)
+        for place, name in _named_levels(self):
+            if name is not None and name not in named:
+                yield _unknown(place, name, named)
+        for place, step in _named_steps(self):
+            if step not in self.steps:
+                yield _unknown(place, step, self.steps)
+        yield from self._claims_problems()
+        yield from self._reference_problems()
+
+    def _claims_problems(self) -> Iterator[str]:
+        for number, claim in enumerate(self.claims):
+            for factor in claim.over:
+                if factor not in self.others():
+                    yield _unknown(f"claims.{number}.over", factor, self.others())
+            if claim.measure is not None and claim.measure not in self.measures:
+                yield _unknown(f"claims.{number}.measure", claim.measure, self.measures)
+
+    def _reference_problems(self) -> Iterator[str]:
+        """A sentence for every reference that names no part made before its step."""
+        new = {*self.towers, *self.languages}
+        for place, step, value in self.references():
+            owner, _, part = value.removeprefix(REFERENCE).partition("/")
+            if owner == NEW:
+                if part not in new:
+                    yield _unknown(place, part, sorted(new))
+                continue
+            earlier = list(self.steps)[: list(self.steps).index(step)]
+            if owner not in earlier:
+                yield _unknown(place, owner, [NEW, *earlier])
+            elif part not in PARTS:
+                yield _unknown(place, part, PARTS)
+
+    def references(self) -> Iterator[tuple[str, str, str]]:
+        """Place, step and text of every setting that refers to a part that the study makes."""
+        for step, whole in self.steps.items():
+            changes: dict[str, Mapping[str, Any]] = {f"steps.{step}": whole.set}
+            for factor, levels in self.factors.items():
+                for level, changed in levels.items():
+                    if (change := changed.get(step)) is not None:
+                        changes[f"factors.{factor}.{level}.{step}"] = change.set
+            for place, settings in changes.items():
+                for path, value in settings.items():
+                    if isinstance(value, str) and value.startswith(REFERENCE):
+                        yield f"{place}.set.{path}", step, value
+
+
+def _named_levels(study: Study) -> Iterator[tuple[str, str | None]]:
+    """Where levels of the contrast's factor are named, and how."""
+    contrast = study.contrast
+    yield "contrast.base", contrast.base
+    yield "contrast.refined", contrast.refined
+    yield from (("contrast.across", level) for level in contrast.across)
+    for number, claim in enumerate(study.claims):
+        yield f"claims.{number}.better", claim.better
+        yield f"claims.{number}.than", claim.than
+
+
+def _named_steps(study: Study) -> Iterator[tuple[str, str]]:
+    """Where steps are named, and how."""
+    for factor, levels in study.factors.items():
+        for level, changes in levels.items():
+            yield from ((f"factors.{factor}.{level}", step) for step in changes)
+    yield from ((f"measures.{name}.of", each.of) for name, each in study.measures.items())
+
+
+def _unknown(place: str, name: str, known: object) -> str:
+    names = ", ".join(map(str, known)) if hasattr(known, "__iter__") else str(known)
+    return f"{place}: there is no {name!r}; expected one of {names or 'none'}"

@@ -1,0 +1,175 @@
+"""Differences between two levels at every setting of the other factors, paired by seed.
+
+The unit is the seed: its training and its questions are drawn anew, and both levels share them.
+A few seeds say little about their own spread, so that one spread is taken for all differences of
+a study, as in an analysis of variance: the mean of their variances, with the degrees of freedom
+of all together.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from sailvit.core.study.folder import DONE
+from sailvit.evaluation.comparison import compare_models
+from sailvit.evaluation.scoring.results import ScoredAnswer
+
+Values = Mapping[str, Any]
+"""A cell's file."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A difference that a study asks for."""
+
+    measure: str
+    """What is compared."""
+    factor: str
+    """The factor of the two levels."""
+    better: str
+    """The level that may be better."""
+    than: str
+    """The level it is compared with."""
+    others: tuple[tuple[str, str], ...]
+    """The levels of the other factors."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A difference between two levels."""
+
+    asked: Asked
+    """Which one."""
+    seeds: tuple[int, ...]
+    """Seeds of which both cells are there."""
+    than: float | None
+    """Mean of the level compared with, in percent; None without a seed."""
+    better: float | None
+    """Mean of the other level, in percent."""
+    points: float | None
+    """Mean difference, in points."""
+    error: float | None
+    """Standard error of the mean difference over seeds, in points; None where no spread is
+    known."""
+    low: float | None
+    """Lower end of its 95 % interval over seeds, in points."""
+    high: float | None
+    """Its upper end."""
+    question_p: float | None
+    """Chance of a difference as large if these very models were equal, over the choice of
+    questions alone."""
+    tasks: Mapping[str, float]
+    """Mean difference per task, in points."""
+
+
+@dataclass(frozen=True)
+class Spread:
+    """How much differences vary from seed to seed."""
+
+    deviation: float
+    """Standard deviation of a single seed's difference, in points."""
+    freedom: int
+    """Degrees of freedom of that number."""
+
+
+def found_cells(cells: Iterable[Values], asked: Asked, level: str) -> dict[int, Values]:
+    """The finished cells at a level of the asked difference, by seed."""
+    wanted = {**dict(asked.others), asked.factor: level}
+    return {
+        cell["seed"]: cell["values"][asked.measure]
+        for cell in cells
+        if cell["status"] == DONE and cell["levels"] == wanted and asked.measure in cell["values"]
+    }
+
+
+def spread_of(cells: Sequence[Values], every: Iterable[Asked]) -> Spread | None:
+    """The spread of all differences together; None where none has two seeds."""
+    squares, freedom = 0.0, 0
+    for asked in every:
+        seen = _points(*_pairs(cells, asked))
+        if len(seen) > 1:
+            squares += float(((seen - seen.mean()) ** 2).sum())
+            freedom += len(seen) - 1
+    return Spread(math.sqrt(squares / freedom), freedom) if freedom else None
+
+
+def difference(cells: Sequence[Values], asked: Asked, spread: Spread | None) -> Difference:
+    """The difference, with an interval from the spread of all."""
+    one, other = _pairs(cells, asked)
+    seen = _points(one, other)
+    if not len(seen):
+        return Difference(asked, (), None, None, None, None, None, None, None, {})
+    mean = float(seen.mean())
+    error = None if spread is None else spread.deviation / math.sqrt(len(seen))
+    reach = 0.0 if error is None or spread is None else error * _quantile(spread.freedom)
+    return Difference(
+        asked=asked,
+        seeds=tuple(one),
+        than=100 * float(np.mean([values["mean"] for values in one.values()])),
+        better=100 * float(np.mean([values["mean"] for values in other.values()])),
+        points=mean,
+        error=error,
+        low=None if error is None else mean - reach,
+        high=None if error is None else mean + reach,
+        question_p=_question_p(one, other),
+        tasks=_task_points(one, other),
+    )
+
+
+def p_value(found: Difference, spread: Spread | None, by: float = 0.0) -> float | None:
+    """Two-sided chance of a mean as far from `by` points, by Student's t; None without a
+    spread.
+    """
+    if found.points is None or found.error is None or spread is None:
+        return None
+    if found.error == 0.0:
+        return 1.0 if found.points == by else 0.0
+    return float(2 * stats.t.sf(abs(found.points - by) / found.error, spread.freedom))
+
+
+def _quantile(freedom: int) -> float:
+    return float(stats.t.ppf(0.975, freedom))
+
+
+def _pairs(cells: Sequence[Values], asked: Asked) -> tuple[dict[int, Values], dict[int, Values]]:
+    """Values of both levels by seed, for the seeds that both have."""
+    one, other = (found_cells(cells, asked, level) for level in (asked.than, asked.better))
+    both = sorted(one.keys() & other.keys())
+    return {seed: one[seed] for seed in both}, {seed: other[seed] for seed in both}
+
+
+def _points(one: Mapping[int, Values], other: Mapping[int, Values]) -> np.ndarray:
+    """float[S]: the difference of every seed, in points."""
+    return np.array([100 * (other[seed]["mean"] - one[seed]["mean"]) for seed in one])
+
+
+def _task_points(one: Mapping[int, Values], other: Mapping[int, Values]) -> dict[str, float]:
+    tasks = next(iter(one.values()))["scores"]
+    return {
+        task: 100 * float(np.mean([other[s]["scores"][task] - one[s]["scores"][task] for s in one]))
+        for task in tasks
+    }
+
+
+def _question_p(one: Mapping[int, Values], other: Mapping[int, Values]) -> float | None:
+    """McNemar's exact test over the questions of all seeds; None where answers were not kept."""
+    first, second = _answers(one), _answers(other)
+    if not first or len(first) != len(second):
+        return None
+    (found,) = compare_models({"than": {"all": first}, "better": {"all": second}})
+    return found.p_value
+
+
+def _answers(seeds: Mapping[int, Values]) -> list[ScoredAnswer]:
+    return [
+        ScoredAnswer(f"{seed}/{task}/{number}", float(hit))
+        for seed, values in seeds.items()
+        for task, hits in values.get("answers", {}).items()
+        for number, hit in enumerate(hits)
+    ]
