@@ -64,7 +64,9 @@ class StudyRun:
     seen: Callable[[Event], None] = lambda event: None
     """Told what happens."""
     _trained: set[str] = field(default_factory=set)
+    """Keys of trainings that are there."""
     _failed: dict[str, str] = field(default_factory=dict)
+    """Why trainings failed, by key."""
     _cells: dict[str, str] = field(default_factory=dict)
     """Status of cells that are settled, by name."""
     _later: dict[str, float] = field(default_factory=dict)
@@ -72,7 +74,9 @@ class StudyRun:
     _running: dict[Worker, str] = field(default_factory=dict)
     """The key of the training, or the name of the cell, that each process is at."""
     _idle: list[Worker] = field(default_factory=list)
+    """Processes without a task."""
     _started: int = 0
+    """Processes that were started."""
 
     def run(self) -> dict[str, str]:
         """Train and measure what is missing; the status of every cell by its name.
