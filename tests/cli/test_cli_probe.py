@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
-from labelled_files import write_folders
+from labelled_files import SIDE, encoded, write_folders
 from typer.testing import CliRunner
 
 from sailvit.cli.app import app
 from sailvit.core.errors import DataError, RunError, SailvitError
+from sailvit.data.processing.label_maps import encoded_label_map
 from tiny_parts import Parts
 
 
@@ -44,7 +46,7 @@ def test_towers_stand_side_by_side_at_every_layer(towers, data, tmp_path):
         *("--cache", tmp_path / "cache", "--neighbours", 5),
     )
     assert all(len(line) <= 80 for line in told.splitlines() if "probe.json" not in line)
-    assert "base: 1 images of colours/val cannot be decoded" in told
+    assert "base: 1 of colours/val cannot be used" in told
     for word in ("attentive", "knn", "top-5", "comes to", "model.feature_layer"):
         assert word in told
     rows = json.loads((tmp_path / "out" / "probe.json").read_text())
@@ -69,6 +71,32 @@ def test_one_probe_of_one_layer(towers, data, tmp_path):
     assert "against" not in told
     rows = json.loads((out / "probe.json").read_text())
     assert {(row["probe"], row["layer"]) for row in rows} == {("knn", 2)}
+
+
+def test_maps_and_pictures_have_probes_of_their_own(towers, data, tmp_path):
+    maps = tmp_path / "maps"
+    for index in range(12):
+        values = np.zeros((SIDE, SIDE), np.uint8)
+        values[:, 8 + index % 4 :] = 1
+        pixels = np.repeat(values[..., None] * 200, 3, axis=-1)
+        for kind, content in (("images", encoded(pixels)), ("labels", encoded_label_map(values))):
+            (maps / kind).mkdir(parents=True, exist_ok=True)
+            (maps / kind / f"{index}.png").write_bytes(content)
+    (maps / "labels" / "3.png").write_bytes(encoded_label_map(np.zeros((4, 4), np.uint8)))
+    out, pictures = tmp_path / "out", data / "val" / "c1"
+    words = ("--data", maps, "--data", pictures, "--cache", tmp_path / "cache", "--out", out)
+    told = run(*towers, *words, "--epochs", 2)
+    assert "a fifth of the images is held out" in told
+    assert ", label maps cannot be used" in told
+    rows = json.loads((out / "probe.json").read_text())
+    assert {(row["probe"], row["metric"], row["set"]) for row in rows} == {
+        ("segmentation", "mIoU", "maps/held-out"),
+        ("segmentation", "pixels", "maps/held-out"),
+        ("correspondence", "PCK@0.1", "c1"),
+        ("correspondence", "PCK@0.05", "c1"),
+    }
+    found = json.loads((out / "probe_comparison.json").read_text())
+    assert {each["metric"] for each in found["differences"]} == {"mIoU", "PCK@0.1"}
 
 
 def test_mistakes_are_sentences(towers, data, tmp_path):

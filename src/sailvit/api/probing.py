@@ -15,6 +15,7 @@ from sailvit.core.outputs import refuse_foreign_folder
 from sailvit.core.run import write_json
 from sailvit.distributed.processes import barrier, rank
 from sailvit.evaluation.probes.differences import Difference, differences
+from sailvit.evaluation.probes.drawn import WORLD, write_world
 from sailvit.evaluation.probes.results import Outcome
 from sailvit.evaluation.probes.running import (
     PROBES,
@@ -30,6 +31,8 @@ from sailvit.evaluation.probes.running import (
 
 PROBE_FILE = "probe.json"
 """All numbers, by which the folder of a probe is known."""
+WORLD_SIZE = (4000, 1000)
+"""Pictures of the drawn world to train heads on, and to test them on, of each kind."""
 COMPARISON_FILE = "probe_comparison.json"
 """Differences between towers, best layers, and what was left out."""
 
@@ -84,7 +87,7 @@ def probe(
 
     Args:
         towers: Towers by name: runs, stages, folders, or hub ids.
-        data: Data, each of one kind.
+        data: Data, each of one kind; `sailvit:world` is drawn.
         how: Probes, layers, and how heads are trained.
         out: Folder of probe.json and probe_comparison.json; None: nothing is written.
         device: Device; None: the first GPU, else the CPU.
@@ -98,7 +101,7 @@ def probe(
     if out is not None:
         refuse_foreign_folder(out, PROBE_FILE)
     refuse_unknown(how.probes)
-    sets: list[Sets] = [open_sets(path, how) for path in data]
+    sets = _opened(data, how)
     found = {}
     for name, source in towers.items():
         # One tower after the other, so that memory holds one.
@@ -119,6 +122,19 @@ def refuse_unknown(probes: Sequence[str]) -> None:
     known = [each for kind in PROBES.values() for each in kind]
     if unknown := [each for each in probes if each not in known]:
         raise DataError(f"there is no probe {unknown[0]}; there are {', '.join(known)}")
+
+
+def _opened(data: Sequence[Path], how: Probing) -> list[Sets]:
+    found: list[Path] = []
+    for path in data:
+        if str(path) == WORLD:
+            if rank() == 0:
+                write_world(how.cache, *WORLD_SIZE, how.seed)
+            barrier()
+            found += write_world(how.cache, *WORLD_SIZE, how.seed)
+        else:
+            found.append(path)
+    return [open_sets(path, how) for path in found]
 
 
 def _report(found: Mapping[str, Probed], notes: tuple[str, ...], seed: int) -> ProbeReport:

@@ -20,7 +20,10 @@ Towers = Annotated[
     ),
 ]
 Data = Annotated[
-    list[Path], typer.Option(help="Folder or file of images; may be repeated.", show_default=False)
+    list[Path],
+    typer.Option(
+        help="Folder or file of images, or sailvit:world; may be repeated.", show_default=False
+    ),
 ]
 Names = Annotated[
     list[str] | None,
@@ -51,7 +54,10 @@ def probe(  # noqa: PLR0913, PLR0917 - the options of a command
     device: Device = None,
     remote: Remote = False,
 ) -> None:
-    """Probe frozen towers: recognition by classes, at every layer, base against refined.
+    """Probe frozen towers at every layer, base against refined.
+
+    Images in folders of their classes: recognition. Images with label maps: segmentation. Images
+    alone: correspondence of two views.
 
     Features are computed once, for all layers in one pass, and kept; start the same command again
     to go on. With torchrun several processes share the work.

@@ -3,7 +3,7 @@ import pytest
 
 from sailvit.core.seeding import numpy_generator
 from sailvit.synthetic.world.glyphs import glyph
-from sailvit.synthetic.world.rendering import SIDE, draw, outline
+from sailvit.synthetic.world.rendering import MAP_CLASSES, SIDE, draw, draw_labelled, outline
 from sailvit.synthetic.world.scenes import Chart, Crowd, Objects, Sum, Thing, Writing
 from sailvit.synthetic.world.vocabulary import COLOURS, DIGITS, LETTERS, SHAPES
 
@@ -98,3 +98,21 @@ def test_jitter_moves_and_tints_only():
 def test_a_sum_has_no_picture():
     with pytest.raises(TypeError, match="a Sum cannot be drawn"):
         picture(Sum(1, "plus", 2))
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_label_map_covers_what_is_inked_and_nothing_else(shape):
+    scene = Objects((Thing(1, "large", "blue", shape),))
+    image, labels = draw_labelled(scene, numpy_generator(0, "picture"))
+    assert np.array_equal(image, draw(scene, numpy_generator(0, "picture")))
+    assert set(np.unique(labels)) == {0, MAP_CLASSES.index(shape)}
+    # Edges are soft: they differ by a row of pixels at most.
+    assert (inked(image.astype(int)) != (labels > 0)).sum() <= 4 * 26 // 4
+
+
+def test_bars_and_writings_have_labels_of_their_own():
+    found = [
+        set(np.unique(draw_labelled(scene, numpy_generator(0, "picture"))[1]).tolist())
+        for scene in (Chart((("red", 3), ("blue", 1))), Writing("red", ("4", "a")))
+    ]
+    assert found == [{0, MAP_CLASSES.index("bar")}, {0, MAP_CLASSES.index("writing")}]

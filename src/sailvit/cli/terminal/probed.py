@@ -21,7 +21,7 @@ def tell_probes(console: Console, report: ProbeReport) -> None:
         console.print(note, highlight=False, soft_wrap=True)
     for name, probed in report.towers.items():
         for where, count in probed.left_out.items():
-            console.print(f"{name}: {count} images of {where} cannot be decoded and are left out")
+            console.print(f"{name}: {count} of {where} cannot be used and are left out")
     _tell_numbers(console, report)
     if report.differences:
         _tell_differences(console, report)

@@ -9,23 +9,31 @@ from typing import Literal
 
 from sailvit.core.errors import DataError
 from sailvit.distributed.processes import gather_objects, rank, world
+from sailvit.evaluation.probes.correspondence import ImageSet, correspondence
 from sailvit.evaluation.probes.features.extraction import Extracted, Extraction, extract
 from sailvit.evaluation.probes.features.layers import block_count, layered, read_layers
 from sailvit.evaluation.probes.features.store import FAILED, tower_hash
 from sailvit.evaluation.probes.heads.training import Fitting
 from sailvit.evaluation.probes.recognition import NEIGHBOURS, RECOGNITION, Recognition
 from sailvit.evaluation.probes.results import Outcome
+from sailvit.evaluation.probes.segmentation import Segmentation, patch_labels
+from sailvit.evaluation.probes.sets.class_folder import ImageFolder
 from sailvit.evaluation.probes.sets.labelled import Images
+from sailvit.evaluation.probes.sets.maps import MapSets, has_maps, open_maps
 from sailvit.evaluation.probes.sets.opening import LabelledSets, is_labelled, open_labelled
 from sailvit.models.towers.tower import Tower
 
-Kind = Literal["classes"]
+Kind = Literal["classes", "maps", "images"]
 """A kind of data."""
-PROBES: dict[Kind, tuple[str, ...]] = {"classes": RECOGNITION}
+PROBES: dict[Kind, tuple[str, ...]] = {
+    "classes": RECOGNITION,
+    "maps": ("segmentation",),
+    "images": ("correspondence",),
+}
 """Probes by the kind of data that they need."""
 Seen = Callable[[str, int, int], None]
 """Takes what is done, how much of it, and how much there is."""
-Sets = LabelledSets
+Sets = LabelledSets | MapSets | ImageSet
 """Opened data of any kind."""
 
 
@@ -62,7 +70,7 @@ class Probed:
     own_layer: int
     """The layer whose features the tower gives by itself, or was trained with."""
     left_out: dict[str, int]
-    """Images that could not be decoded, by set."""
+    """Images and label maps that could not be used, by set."""
 
 
 def open_sets(path: Path, how: Probing) -> Sets:
@@ -71,11 +79,16 @@ def open_sets(path: Path, how: Probing) -> Sets:
     Raises:
         DataError: it is of no kind that a probe can use.
     """
+    if path.is_dir() and has_maps(path):
+        return open_maps(path, limit=how.limit, seed=how.seed)
     if is_labelled(path):
         return open_labelled(path, limit=how.limit, seed=how.seed)
+    if path.is_dir() and len(images := ImageFolder(path, how.limit)):
+        return ImageSet(path.name, images)
+    found = "holds no data for a probe" if path.exists() else "does not exist"
     raise DataError(
-        f"{path} holds no data for a probe; expected folders of images, one for each class, or"
-        " Parquet files or tars with labels"
+        f"{path} {found}; expected folders of images, one for each class, Parquet files or tars"
+        " with labels, `images` beside `labels` with label maps, or images"
     )
 
 
@@ -106,7 +119,11 @@ class _TowerRun:
 
     def outcomes(self, sets: Sets) -> list[Outcome]:
         """What all probes of these sets find."""
-        return self._recognition(sets)
+        if isinstance(sets, LabelledSets):
+            return self._recognition(sets)
+        if isinstance(sets, MapSets):
+            return self._segmentation(sets) if self._asked("segmentation") else []
+        return self._correspondence(sets) if self._asked("correspondence") else []
 
     def _recognition(self, sets: LabelledSets) -> list[Outcome]:
         probes = [each for each in RECOGNITION if self._asked(each)]
@@ -120,11 +137,50 @@ class _TowerRun:
                 name: self._features(test, f"{sets.name}/{name}", tokens=tokens)
                 for name, test in sets.tests.items()
             },
-            Fitting(self._how.epochs, seed=self._how.seed, device=self._device),
+            self._fitting,
             self._how.neighbours,
         )
         jobs = [(probe, layer) for layer in self._layers for probe in probes]
         return self._shared(sets.name, jobs, run.outcomes)
+
+    def _segmentation(self, sets: MapSets) -> list[Outcome]:
+        side = self._tower.side
+        labels = patch_labels(sets.train, side, sets.ignored, self._how.threads)
+        run = Segmentation(
+            sets,
+            side,
+            self._features(sets.train, f"{sets.name}/train", tokens=True),
+            {
+                name: self._features(test, f"{sets.name}/{name}", tokens=True)
+                for name, test in sets.tests.items()
+            },
+            labels,
+            self._fitting,
+        )
+        jobs = [("segmentation", layer) for layer in self._layers]
+        found = self._shared(sets.name, jobs, run.outcomes)
+        for name, count in {"train": len(labels.unusable), **run.unusable}.items():
+            if count:
+                self.left_out[f"{sets.name}/{name}, label maps"] = count
+        return found
+
+    def _correspondence(self, found: ImageSet) -> list[Outcome]:
+        outcomes, failed = correspondence(
+            self._tower,
+            found,
+            self._layers,
+            batch=self._how.batch,
+            threads=self._how.threads,
+            seed=self._how.seed,
+            seen=lambda done, total: self._seen(f"{found.name}: matches", done, total),
+        )
+        if failed:
+            self.left_out[found.name] = failed
+        return outcomes
+
+    @property
+    def _fitting(self) -> Fitting:
+        return Fitting(self._how.epochs, seed=self._how.seed, device=self._device)
 
     def _shared(
         self,

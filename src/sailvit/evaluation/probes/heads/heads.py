@@ -8,8 +8,8 @@ from typing import Literal
 import torch
 from torch import nn
 
-HeadKind = Literal["mlp", "linear", "attentive"]
-"""A head: `mlp` is the paper's."""
+HeadKind = Literal["mlp", "linear", "attentive", "segmentation"]
+"""A head: `mlp` is the paper's, `segmentation` a linear layer on every patch."""
 _EXPANSION = 4
 """Width between the two layers of `mlp`, in widths of the tower. The paper does not say it; blocks of
 a ViT have 4."""
@@ -74,5 +74,6 @@ HEADS: dict[HeadKind, Callable[[int, int], nn.Module]] = {
     "mlp": _mlp,
     "linear": nn.Linear,
     "attentive": _attentive,
+    "segmentation": nn.Linear,
 }
 """Makers of heads from the width of features and the number of classes."""

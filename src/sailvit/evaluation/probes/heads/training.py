@@ -22,6 +22,8 @@ RATES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
 """Peak learning rates that are tried."""
 HELD = 0.1
 """Share of every class of the training set that chooses among them."""
+UNLABELLED = -1
+"""Label of a patch that does not count."""
 _LEAST, _MOST = 16, 1024
 """Fewest and most images of a batch."""
 _STEPS = 40
@@ -63,7 +65,11 @@ class Fitted:
 def fit_head(
     kind: HeadKind, features: Features, kept: Labels, labels: Labels, classes: int, *, how: Fitting
 ) -> Fitted:
-    """A head trained on the rows `kept` int64[M] of `features`; `labels` int64[M] belong to them."""
+    """A head trained on the rows `kept` int64[M] of `features`.
+
+    `labels` int64[M] belong to them, or int64[M, P] to their patches, where `UNLABELLED` ones do
+    not count.
+    """
     fit, held = held_out(labels, how.seed)
     heads = _trained(kind, features, (kept[fit], labels[fit]), classes, how=how, rates=how.rates)
     scores = [_accuracy(head, features, kept[held], labels[held], how) for head in heads]
@@ -80,7 +86,9 @@ def held_out(labels: Labels, seed: int) -> tuple[Labels, Labels]:
     Raises:
         DataError: no class has two images.
     """
-    fit, held = split_by_class(labels, HELD, seed, "rate")
+    # Images with a label for every patch are of no class.
+    classes = labels if labels.ndim == 1 else np.zeros(len(labels), dtype=np.int64)
+    fit, held = split_by_class(classes, HELD, seed, "rate")
     if not len(held):
         raise DataError(
             "every class has one training image; expected two at least in some, as a part chooses"
@@ -149,7 +157,7 @@ def _trained(
             chosen = np.sort(order[at : at + size])
             seen = norm(_taken(features, kept[chosen], how.device))
             wanted = truth[torch.from_numpy(chosen).to(how.device)]
-            steps.take([nn.functional.cross_entropy(head(seen), wanted) for head in heads])
+            steps.take([_loss(head(seen), wanted) for head in heads])
     return [nn.Sequential(norm, head).eval() for head in heads]
 
 
@@ -180,13 +188,23 @@ class Steps:
         self._cosine.step()
 
 
+def _loss(scores: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+    """Mean cross-entropy of scores float[B, C] or float[B, P, C] where there is a label."""
+    summed = nn.functional.cross_entropy(
+        scores.flatten(0, -2), wanted.flatten(), ignore_index=UNLABELLED, reduction="sum"
+    )
+    # A batch without any label has no loss, and not that of 0 / 0.
+    return summed / (wanted != UNLABELLED).sum().clamp_min(1)
+
+
 def _accuracy(
     head: nn.Module, features: Features, kept: Labels, labels: Labels, how: Fitting
 ) -> float:
     guesses = [
         scores.argmax(dim=-1).cpu() for scores in head_scores(head, features, kept, how.device)
     ]
-    return float((torch.cat(guesses).numpy() == labels).mean())
+    right = torch.cat(guesses).numpy() == labels
+    return float(right.sum() / max(1, (labels != UNLABELLED).sum()))
 
 
 def _taken(features: Features, rows: Labels, device: torch.device) -> torch.Tensor:

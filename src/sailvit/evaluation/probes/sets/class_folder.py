@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from sailvit.core.records import ImageLike
+from sailvit.core.seeding import numpy_generator
 from sailvit.data.sources.detect import IMAGES
 from sailvit.data.sources.folder import Names
 from sailvit.evaluation.probes.sets.labelled import Labels, refuse_few_classes, sorted_names
@@ -47,11 +48,17 @@ class ClassFolder:
 
 
 class ImageFolder:
-    """The images below a folder, without labels, sorted by path."""
+    """The images below a folder, without labels, sorted by path; of more than `limit` some that
+    are drawn.
+    """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, limit: int | None = None) -> None:
         self._folder = folder
-        self._names = Names(image_names(folder))
+        names = list(image_names(folder))
+        if limit is not None and limit < len(names):
+            drawn = numpy_generator(0, "probe", "limit").permutation(len(names))[:limit]
+            names = [names[place] for place in sorted(drawn.tolist())]
+        self._names = Names(names)
 
     def __len__(self) -> int:
         return len(self._names)

@@ -15,6 +15,8 @@ from sailvit.core.errors import DataError
 from sailvit.core.records import ImageLike
 from sailvit.core.seeding import numpy_generator
 
+TRAINING = ("train", "training")
+"""Names of the set that heads are trained on."""
 Labels = NDArray[np.int64]
 _SHOWN = 5
 """Most classes that a message names."""
@@ -112,23 +114,23 @@ def in_classes_of(train: LabelledImages, test: LabelledImages, name: str) -> Lab
     """int64[N]: labels of the set `test`, which is called `name`, as numbers of `train`'s classes.
 
     Classes are matched by name, so a test set may hold some of them only, as ImageNet-A and R
-    do. Where all names of the test set are numbers and train's are none, they are places among
-    train's sorted classes, as ImageNet-V2's folders are.
+    do. Where all names of the test set are numbers that train does not have as names, they are
+    places among train's sorted classes, as ImageNet-V2's folders are.
 
     Raises:
         DataError: the test set has a class that train does not have.
     """
     places = {_plain(each): place for place, each in enumerate(train.classes)}
     held = np.unique(test.labels)
-    if not _numbers(train.classes) and _numbers(test.classes):
+    named = any(_plain(test.classes[label]) in places for label in held)
+    if not named and _numbers(test.classes) and not _numbers(train.classes):
         places = {str(place): place for place in range(len(train.classes))}
     unknown = [test.classes[label] for label in held if _plain(test.classes[label]) not in places]
     if unknown:
         raise DataError(
             f"set {name} has {len(unknown)} classes that the training set does not have:"
-            f" {', '.join(unknown[:_SHOWN])}{', ...' if len(unknown) > _SHOWN else ''}; it has"
-            f" {', '.join(train.classes[:_SHOWN])}{', ...' if len(train.classes) > _SHOWN else ''}:"
-            " name classes alike, or leave the set out with --set"
+            f" {_few(unknown)}; it has {_few(train.classes)}: name classes alike, or move the set"
+            " elsewhere"
         )
     numbers = np.full(len(test.classes), -1, dtype=np.int64)
     for label in held:
@@ -151,6 +153,10 @@ def split_by_class(
     second = np.sort(np.concatenate(held))
     first = np.setdiff1d(np.arange(len(labels)), second)
     return first, second
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
 
 
 def _numbers(names: Sequence[str]) -> bool:

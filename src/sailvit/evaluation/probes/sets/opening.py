@@ -12,6 +12,7 @@ import numpy as np
 from sailvit.core.errors import DataError
 from sailvit.evaluation.probes.sets.class_folder import ClassFolder, class_folders, image_names
 from sailvit.evaluation.probes.sets.labelled import (
+    TRAINING,
     LabelledImages,
     Labels,
     Part,
@@ -21,8 +22,6 @@ from sailvit.evaluation.probes.sets.labelled import (
 from sailvit.evaluation.probes.sets.parquet import LabelledRows, has_labels
 from sailvit.evaluation.probes.sets.tars import LabelledTars
 
-TRAINING = ("train", "training")
-"""Names of the set that heads are trained on."""
 _SPLIT = re.compile(r"(train|training|validation|val|test)[-_.]")
 """How names of Parquet files and tars begin that hold one set of several."""
 _HELD = 0.2
