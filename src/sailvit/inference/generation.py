@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from typing import Any
 
 import torch
 from torch.nn.functional import pad
 from transformers import GenerationConfig
+from transformers.generation.stopping_criteria import StoppingCriteria
 
 from sailvit.core.errors import DataError, ModelError
 from sailvit.core.records import ImageLike, Record
@@ -28,6 +29,12 @@ CALLED = (
 """Options that `generate` takes as arguments; all others are settings of a GenerationConfig."""
 _OURS = ("eos_token_id", "pad_token_id", "max_new_tokens")
 """Settings that change nothing about how a token is chosen."""
+_ENOUGH = 0.75
+"""Share of a batch's answers after whose ends the others go on with those that other batches left.
+Every prompt is then read 1.33 times at most, and one long answer no longer keeps 15 ended ones in
+the batch."""
+_FEW = 4
+"""So few answers go on to their ends: leaving one would gain less than reading it again costs."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +80,34 @@ class Options:
         plain = {"do_sample": False, "num_beams": 1, "num_return_sequences": 1}
         changed = {n for n, value in self.settings.items() if value != plain.get(n, ())}
         return not changed - {*_OURS, "stop_strings"} and not self.called
+
+
+@dataclass
+class _Begun:
+    """An answer that has not ended."""
+
+    index: int
+    """Number of its prompt."""
+    prompt: Prompt
+    """Its prompt."""
+    said: list[int] = field(default_factory=list)
+    """Its tokens so far."""
+
+    def __len__(self) -> int:
+        return len(self.prompt) + len(self.said)
+
+
+class _Enough(StoppingCriteria):
+    """Ends a batch once most of its answers have ended."""
+
+    def __init__(self, ends: Sequence[int]) -> None:
+        self._ends = list(ends)
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **_: Any) -> torch.Tensor:
+        """Whether each row ends, bool[B], of int64[B, A] tokens and float[B, N] scores."""
+        ends = torch.tensor(self._ends, device=input_ids.device)
+        ended = torch.isin(input_ids, ends).any(dim=1)
+        return (ended.float().mean() >= _ENOUGH).expand(len(input_ids))
 
 
 def read_options(longest: int, given: Mapping[str, Any]) -> Options:
@@ -128,17 +163,62 @@ class Generation:
     ) -> Iterator[tuple[int, list[list[int]]]]:
         """The number of a prompt and the tokens of its answers, batch by batch; what follows an
         end is padding.
+
+        Where answers are greedy, a batch whose most answers have ended leaves the others to go
+        on together with those of other batches.
         """
-        # Prompts of similar length share a batch, so that little of it is padding.
-        lengths = [len(prompt) for prompt in prompts]
-        order = sorted(range(len(prompts)), key=lengths.__getitem__)
-        with self.lock, self.generating(max(lengths, default=0) + options.longest) as how:
-            for chosen in how.batches(order, lengths, batch):
-                embedded = self.embed([prompts[index] for index in chosen])
-                found = self.answer_batch(embedded, options, how)
-                for place, index in enumerate(chosen):
-                    at = place * options.returned
-                    yield index, found[at : at + options.returned]
+        waiting = [_Begun(index, prompt) for index, prompt in enumerate(prompts)]
+        most = max(map(len, waiting), default=0) + options.longest
+        with self.lock, self.generating(most) as how:
+            may_leave = how.cached and how.padded and options.greedy and not options.stops
+            while waiting:
+                # Prompts of similar length share a batch, so that little of it is padding.
+                waiting.sort(key=len)
+                lengths = list(map(len, waiting))
+                groups = list(how.batches(range(len(waiting)), lengths, batch))
+                some_leave, left = may_leave and len(waiting) > _FEW, list[_Begun]()
+                for group in groups:
+                    chosen = [waiting[place] for place in group]
+                    if some_leave:
+                        yield from self._ended(chosen, options, how, left)
+                    else:
+                        yield from self._answered(chosen, options, how)
+                waiting = left
+
+    def _ended(
+        self, begun: Sequence[_Begun], options: Options, how: Answering, left: list[_Begun]
+    ) -> Iterator[tuple[int, list[list[int]]]]:
+        """The answers of a batch that have ended once most have; the others are put to `left`."""
+        ends = self.ends
+        enough = replace(options, called={"stopping_criteria": [_Enough(ends)]})
+        for each, (index, (tokens,)) in zip(begun, self._answered(begun, enough, how), strict=True):
+            if len(tokens) >= options.longest or not set(ends).isdisjoint(tokens):
+                yield index, [tokens]
+            else:
+                left.append(_Begun(index, each.prompt, tokens))
+
+    def _answered(
+        self, begun: Sequence[_Begun], options: Options, how: Answering
+    ) -> Iterator[tuple[int, list[list[int]]]]:
+        """The answers of a batch, with what was said before."""
+        embedded = self.embed([each.prompt for each in begun])
+        if any(each.said for each in begun):
+            embedded = [
+                self._after(row, each.said) for row, each in zip(embedded, begun, strict=True)
+            ]
+        # Those that said less before may say more now; the others' surplus is cut off.
+        rest = options.longest - min(len(each.said) for each in begun)
+        found = self.answer_batch(embedded, replace(options, longest=rest), how)
+        for place, each in enumerate(begun):
+            at = place * options.returned
+            rows = found[at : at + options.returned]
+            yield each.index, [[*each.said, *row][: options.longest] for row in rows]
+
+    def _after(self, embedded: torch.Tensor, said: Sequence[int]) -> torch.Tensor:
+        """A prompt's embeddings float[T, D] with those of tokens behind."""
+        table = self._mllm.language.get_input_embeddings()
+        tokens = torch.tensor(said, dtype=torch.long, device=embedded.device)
+        return torch.cat([embedded, table(tokens).to(embedded.dtype)])
 
     def generating(self, longest: int) -> Any:
         """A context for answers in texts of up to `longest` tokens, which gives the way to

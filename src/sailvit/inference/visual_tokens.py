@@ -4,8 +4,10 @@ about.
 
 from __future__ import annotations
 
+import os
 from collections import OrderedDict
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from hashlib import blake2b
 from pathlib import Path
 
@@ -25,6 +27,9 @@ with 256 tokens of 1,024 numbers in bf16."""
 TILES = 32
 """Most tiles of the tower's size that go through it at the same time; more would take memory and
 gain no speed."""
+
+_DECODERS = min(8, os.cpu_count() or 1)
+"""Most images that are decoded at the same time."""
 
 
 class VisualTokens:
@@ -52,26 +57,38 @@ class VisualTokens:
         keys = [_key(image) for image in images]
         known = {key: self._kept[key] for key in keys if key in self._kept}
         new = {key: image for key, image in zip(keys, images, strict=True) if key not in known}
-        made = self._compute([load_image(image) for image in new.values()])
+        made = self._compute(list(new.values()))
         known |= dict(zip(new, made, strict=True))
         self._keep(known)
         return [known[key] for key in keys]
 
-    def _compute(self, images: Sequence[Pixels]) -> list[torch.Tensor]:
-        cuts = [tile_image(image, self._layout) for image in images]
-        if not cuts:
+    def _compute(self, images: Sequence[ImageLike]) -> list[torch.Tensor]:
+        if not images:
             return []
+        pixels, cuts = zip(*self._decoded(images), strict=True)
         tiles = torch.cat(tuple(cuts))
         self.computed += len(tiles)
         device = self._mllm.device
         if self._layout.native is not None:
             return [
                 self._mllm.visual(cut.to(device), grids=(_grid(image, self._layout),))
-                for image, cut in zip(images, cuts, strict=True)
+                for image, cut in zip(pixels, cuts, strict=True)
             ]
         parts = [self._mllm.visual(part.to(device)) for part in torch.split(tiles, TILES)]
         # Copies, or one image that is kept would keep the memory of all.
         return [part.clone() for part in torch.split(torch.cat(parts), [len(cut) for cut in cuts])]
+
+    def _decoded(self, images: Sequence[ImageLike]) -> list[tuple[Pixels, torch.Tensor]]:
+        """Pixels and tiles of each image."""
+        if len(images) == 1:
+            return [self._cut(images[0])]
+        # Decoders let other threads run; those of one batch take as long as the tower on a CPU.
+        with ThreadPoolExecutor(min(len(images), _DECODERS), "decoding") as pool:
+            return list(pool.map(self._cut, images))
+
+    def _cut(self, image: ImageLike) -> tuple[Pixels, torch.Tensor]:
+        pixels = load_image(image)
+        return pixels, tile_image(pixels, self._layout)
 
     def _keep(self, used: dict[bytes, torch.Tensor]) -> None:
         for key, visual in used.items():

@@ -79,6 +79,19 @@ def test_another_model_prompt_or_image_is_asked_anew(table, tmp_path):
     assert len(changed.asked) == 2
 
 
+def test_what_is_the_same_to_the_model_is_asked_once(tmp_path):
+    # Bare, the rotations of a question differ in nothing that the model sees.
+    rows = choice_rows(2)
+    rows += [row | {"index": row["index"] + "0", "A": "blue", "B": "red"} for row in rows]
+    rows[2]["index"] = "7"
+    table = QuestionTable(write_table(tmp_path / "t.tsv", rows))
+    model, seen = Model(), []
+    made = run(table, tmp_path / "o", model, seen=lambda done, total: seen.append((done, total)))
+    assert [each.text for each in made] == ["0?", "1?"] * 2
+    assert len(model.asked) == 2
+    assert seen == [(0, 4), (2, 4), (4, 4)]
+
+
 def test_what_failed_is_said_and_tried_again(table, tmp_path):
     def failing(records):
         yield from ((n, Prediction(FAILED, "broken")) for n in range(len(records)))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
@@ -106,23 +107,31 @@ def predict_set(
     positions = range(min(len(table), limit or len(table)))
     keys = [_key(table, position, form, identity) for position in positions]
     known = store.known()
-    missing = [position for position in positions if keys[position] not in known]
+    counts = Counter(keys)
+    missing = _missing(keys, known)
     # Every process has read the store before any writes to it: they share one list.
     barrier()
     store.open()
     # Dealt in turn, as sets stand in order of their categories, whose answers differ in length.
-    mine, done = missing[rank() :: world()], len(positions) - len(missing)
+    mine, done = missing[rank() :: world()], sum(key in known for key in keys)
     seen(done, len(positions))
     with as_one():
-        for start in range(0, len(mine), _CHUNK):
-            for batch in _answered(table, mine[start : start + _CHUNK], form, predict):
-                store.add([(keys[at], table.rows[at].get("index", ""), each) for at, each in batch])
-                known |= {keys[at]: each for at, each in batch}
-                done += len(batch) * world()
-                seen(min(done, len(positions)), len(positions))
+        for batch in _asked(table, mine, form, predict):
+            store.add([(keys[at], table.rows[at].get("index", ""), each) for at, each in batch])
+            known |= {keys[at]: each for at, each in batch}
+            done += sum(counts[keys[at]] for at, _ in batch) * world()
+            seen(min(done, len(positions)), len(positions))
     if world() > 1:
         known = store.known() | known
     return [known.get(key, Prediction(FAILED, "another process could not ask it")) for key in keys]
+
+
+def _asked(
+    table: QuestionTable, positions: Sequence[int], form: PromptForm, predict: Predict
+) -> Iterator[list[tuple[int, Prediction]]]:
+    """Positions with their predictions, as they come."""
+    for start in range(0, len(positions), _CHUNK):
+        yield from _answered(table, positions[start : start + _CHUNK], form, predict)
 
 
 def _answered(
@@ -143,6 +152,14 @@ def _answered(
         yield failed
     for number, prediction in predict(records):
         yield [(asked[number], prediction)]
+
+
+def _missing(keys: Sequence[str], known: Container[str]) -> list[int]:
+    """Positions whose keys are not known; of those that ask the same, as all rotations of a
+    question do when it is asked bare, the first.
+    """
+    first = dict(zip(reversed(keys), reversed(range(len(keys))), strict=True))
+    return sorted(at for key, at in first.items() if key not in known)
 
 
 def _key(table: QuestionTable, position: int, form: PromptForm, identity: str) -> str:
