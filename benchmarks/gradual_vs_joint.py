@@ -30,13 +30,13 @@ from sailvit.api.running import train_new
 from sailvit.api.screen import Screen
 from sailvit.core.recipe import PARTS, Length, PortionConfig, Recipe, Stage, TrainConfig
 from sailvit.core.run import RunFolder, read_lines
-from sailvit.evaluation.scores import matches, mean_score, task_scores
-from sailvit.evaluation.world import as_question, held_out
+from sailvit.evaluation.scores import mean_score, task_scores
+from sailvit.evaluation.scoring.short_answers import equal_phrases
+from sailvit.evaluation.world import held_out
 from sailvit.inference.answers import answer
 from sailvit.models.loading.quiet import quiet_libraries
 from sailvit.preflight.plan import plan
 from sailvit.recipes.loader import load_recipe
-from sailvit.synthetic.world.answers import is_correct
 from sailvit.synthetic.world.tasks import EVAL_TASKS
 
 RATE = 1e-3
@@ -112,9 +112,10 @@ class Study:
         model = train_new(_with_stages(recipe, stages), run, Screen())
         asked = held_out(EVAL_TASKS, self.per_task, seed)
         predictions = answer(model, [record for _, record in asked])
-        hits = matches(
-            [as_question(task, record) for task, record in asked], predictions, compare=is_correct
-        )
+        hits = [
+            equal_phrases(said, [record.turns[-1].text]) == 1
+            for said, (_, record) in zip(predictions, asked, strict=True)
+        ]
         scores = task_scores([task for task, _ in asked], hits)
         return {"mean": mean_score(scores), **scores}
 

@@ -8,10 +8,14 @@ from transformers import AutoModel
 from typer.testing import CliRunner
 
 from sailvit.api.demo import DemoSize, TrainingBeside, run_demo
+from sailvit.api.evaluation import Asking, evaluate
 from sailvit.api.screen import Screen
 from sailvit.cli.app import app
 from sailvit.core.errors import RunError
+from sailvit.core.ownership import strangers
 from sailvit.core.run import RunFolder, read_json, read_lines
+from sailvit.evaluation.scoring.kinds import Rules
+from sailvit.evaluation.suites.planning import plan_suite
 from sailvit.models.loading.parts import resolve_source
 from sailvit.recipes.loader import load_recipe
 from sailvit.synthetic.world.tasks import EVAL_TASKS
@@ -90,6 +94,28 @@ def test_report_shows_the_comparison(walked):
         assert set(place["distances"]) == {"nearest", "wasserstein", "mean"}
 
 
+def test_the_evaluation_has_the_same_questions_answers_and_scores(walked, tmp_path):
+    folder, summary = walked
+    models = [folder.path / "target" / name for name in ("base", "refined")]
+    plan = plan_suite("demo", folder.answers / "demo", names=["demo_world"])
+    asking = Asking(style="bare", longest=32, batch=5)
+    made = evaluate(models, plan, tmp_path / "out", Rules(), asking)
+    for each in made:
+        score = each.scores["demo_world"]
+        assert score.total == 3 * len(EVAL_TASKS)
+        assert {name: score.metrics[name] for name in EVAL_TASKS} == pytest.approx(
+            {name: 100 * task[each.label] for name, task in summary["tasks"].items()}
+        )
+        name = f"{each.label}/{each.label}_demo_world.jsonl"
+        one, other = (list(read_lines(at / name)) for at in (folder.answers, tmp_path / "out"))
+        assert one == other
+
+
+def test_the_answers_are_the_runs_own_and_another_demo_may_replace_them(walked):
+    folder, _ = walked
+    assert strangers(folder.path) == []
+
+
 def test_the_refined_model_answers_about_the_picture(walked):
     folder, _ = walked
     words = [str(folder.path / "target/refined"), "--image", str(folder.picture)]
@@ -103,5 +129,5 @@ def test_failed_training_beside_is_an_error_that_names_its_log(tmp_path):
         ["stages.0.length.samples=1"], str(tmp_path / "none"), RunFolder(tmp_path / "a/base"), 1
     )
     with beside, pytest.raises(RunError, match=r"base\.log"):
-        beside.model()
+        beside.wait()
     assert "cannot load the tower" in beside.log.read_text(encoding="utf-8")

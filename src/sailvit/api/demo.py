@@ -8,36 +8,43 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from sailvit.api.models import find_model, load_bundle
+from sailvit.api.evaluation import Asking, evaluate
+from sailvit.api.models import load_run
 from sailvit.api.running import train_claimed, train_new
 from sailvit.api.screen import Screen
 from sailvit.core.atomic import whole_file
 from sailvit.core.errors import RunError
 from sailvit.core.ownership import is_run, manifest_of
 from sailvit.core.recipe import Recipe
-from sailvit.core.run import RunFolder, write_json
-from sailvit.data.processing.images import encoded, load_image
+from sailvit.core.run import RunFolder, read_lines, write_json
+from sailvit.data.processing.images import data_uri, encoded, load_image
 from sailvit.distributed.processes import my_device
-from sailvit.evaluation.scores import evaluation_json
-from sailvit.evaluation.world import as_question, embedding_rows, held_out, image_features
-from sailvit.inference.answers import answer
-from sailvit.models.loading.build import ModelBundle
+from sailvit.evaluation.scores import Question, evaluation_json
+from sailvit.evaluation.scoring.kinds import Rules
+from sailvit.evaluation.suites.demo import WORLD, write_suite
+from sailvit.evaluation.suites.planning import plan_suite
+from sailvit.evaluation.suites.tables import QuestionTable
+from sailvit.evaluation.world import embedding_rows, held_out, image_features
 from sailvit.models.measures.affinity import affinity
 from sailvit.recipes.loader import load_recipe
 from sailvit.report.page import write_report
-from sailvit.synthetic.world.answers import is_correct
 from sailvit.synthetic.world.tasks import EVAL_TASKS
 from sailvit.training.callbacks.claim import Claim, claimed
 from sailvit.training.stages.precision import settled
 
 QUICK = {"demo": (400, 400, 400), "demo-target": (300, 300)}
 """Samples per stage of the quick demo: enough to run every step, far too few to learn."""
+_LABELS = {"base": "base tower", "refined": "refined tower"}
+"""The compared models by their folders below `target`, with their names in the report."""
+_ASKING = Asking(style="bare", longest=32, batch=64)
+"""The world's language knows its words only, and none of its answers has 32 tokens."""
 
 
 @dataclass(frozen=True)
@@ -119,10 +126,10 @@ def _run(demo: DemoRun, screen: Screen) -> dict[str, Any]:
         refined = folder.stage(len(refining.stages) - 1, refining.stages[-1].name) / "tower"
         screen.begin("target training on the refined tower, frozen")
         recipe = load_recipe("demo-target", [*target, f"model.tower={refined}"])
-        model = train_new(recipe, RunFolder(folder.path / "target" / "refined"), screen)
-        models = {"base": beside.model(), "refined": model}
+        train_new(recipe, RunFolder(folder.path / "target" / "refined"), screen)
+        beside.wait()
     screen.begin("held-out questions")
-    summary = compare(folder, models, size, seed)
+    summary = compare(folder, size, seed)
     summary = {
         **summary,
         "seconds": round(time.perf_counter() - began, 1),
@@ -185,35 +192,63 @@ class TrainingBeside:
         """The file with the process's output, beside its run folder."""
         return self.folder.path.with_suffix(".log")
 
-    def model(self) -> ModelBundle:
-        """Wait for the end of the training and load its model."""
+    def wait(self) -> None:
+        """Wait for the end of the training; RunError where it failed."""
         if self._process.wait() != 0:
             raise RunError(f"target training on the base tower failed; {self.log} says why")
-        return load_bundle(find_model(self.folder.path))
 
 
-def compare(
-    folder: RunFolder, models: dict[str, ModelBundle], size: DemoSize, seed: int
-) -> dict[str, Any]:
-    """Ask both models the same held-out questions, measure how near their images lie to the
-    language's embeddings, and write both to the run; returns the means and the gain.
+def compare(folder: RunFolder, size: DemoSize, seed: int) -> dict[str, Any]:
+    """Ask both models the same held-out questions, as `sailvit evaluate` does, measure how near
+    their images lie to the language's embeddings, and write both to the run; returns the means
+    and the gain.
     """
-    asked = held_out(EVAL_TASKS, size.per_task, seed)
-    records = [record for _, record in asked]
-    predictions = {name: answer(model, records) for name, model in models.items()}
-    labels = {"base": "base tower", "refined": "refined tower"}
-    questions = [as_question(task, record) for task, record in asked]
+    tables = folder.answers / "demo"
+    write_suite(tables, size.per_task, seed, [WORLD])
+    plan = plan_suite("demo", tables, names=[WORLD.name])
+    paths = {name: folder.path / "target" / name for name in _LABELS}
+    made = evaluate(
+        list(paths.values()), plan, folder.answers, Rules(), _ASKING, spreadsheets=False
+    )
+    files = {name: folder.answers / name / f"{name}_{WORLD.name}.jsonl" for name in paths}
     evaluation = evaluation_json(
-        questions, predictions, labels=labels, compare=is_correct, seed=seed
+        questions_of(plan.sets[0].table),
+        {name: [line["prediction"] for line in read_lines(file)] for name, file in files.items()},
+        {each.label: [a.credit == 1 for a in each.scores[WORLD.name].answers] for each in made},
+        labels=_LABELS,
+        seed=seed,
     )
     write_json(folder.evaluation, evaluation)
+    write_json(folder.affinity, {"models": _places(paths, size, seed)})
+    return _summary(evaluation)
+
+
+def questions_of(table: QuestionTable) -> list[Question]:
+    """A table's questions as the report shows them."""
+    return [
+        Question(
+            task=row["category"],
+            question=row["question"],
+            answer=row["answer"],
+            image=data_uri(load_image(table.images(place)[0])),
+        )
+        for place, row in enumerate(table.rows)
+    ]
+
+
+def _places(paths: Mapping[str, Path], size: DemoSize, seed: int) -> dict[str, Any]:
+    """Where each model puts some of the pictures, beside the language's words."""
+    records = [record for _, record in held_out(EVAL_TASKS, size.per_task, seed)]
     shown = records[:: max(1, len(records) // 400)]
-    clouds = {
-        name: affinity(image_features(model, shown), embedding_rows(model), seed=seed).to_json()
-        for name, model in models.items()
+    bundles = {name: load_run(path).bundle for name, path in paths.items()}
+    return {
+        name: affinity(image_features(bundle, shown), embedding_rows(bundle), seed=seed).to_json()
+        for name, bundle in bundles.items()
     }
-    write_json(folder.affinity, {"models": clouds})
-    base, refined = (evaluation["models"][name] for name in ("base", "refined"))
+
+
+def _summary(evaluation: Mapping[str, Any]) -> dict[str, Any]:
+    base, refined = (evaluation["models"][name] for name in _LABELS)
     return {
         "base": base["mean"],
         "refined": refined["mean"],

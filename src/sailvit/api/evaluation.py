@@ -105,11 +105,12 @@ def evaluate(
     rules: Rules,
     asking: Asking,
     *,
+    spreadsheets: bool = True,
     seen: Seen = lambda what, done, total: None,
     costs: Callable[[Cost], None] = lambda cost: None,
 ) -> list[ModelScores]:
-    """Scores of every model on the planned sets; `out` gets predictions, spreadsheets and
-    results.
+    """Scores of every model on the planned sets; `out` gets predictions, also as `spreadsheets`,
+    and results.
 
     What was predicted before for the same model, prompt and settings is not computed again.
     `costs` is told what a judge will be asked, before it is.
@@ -133,6 +134,8 @@ def evaluate(
         if rules.judge is not None:
             costs(_cost(plan, answers, rules))
         made = [_scored(label, plan, answers[label], out, rules) for label in labels]
+        if spreadsheets:
+            _write_spreadsheets(plan, answers, out)
         write_json(out / RESULTS, results(made, rules))
     # The other processes end when the files are there.
     barrier()
@@ -230,6 +233,17 @@ def _alone(generation: Generation, prompt: Prompt, options: Options) -> Predicti
     return Prediction(text_of(generation.tokenizer, tokens, generation.ends))
 
 
+def _write_spreadsheets(
+    plan: Plan, answers: Mapping[str, Mapping[str, Sequence[Prediction]]], out: Path
+) -> None:
+    for label, predictions in answers.items():
+        for each in plan.sets:
+            name = each.questions.name
+            texts = [prediction.text for prediction in predictions[name]]
+            rows = each.table.rows[: len(texts)]
+            write_xlsx(out / label / f"{label}_{name}.xlsx", rows, texts)
+
+
 def _scored(
     label: str,
     plan: Plan,
@@ -243,7 +257,6 @@ def _scored(
         texts = [prediction.text for prediction in answers[name]]
         rows = each.table.rows[: len(texts)]
         write_jsonl(out / label / f"{label}_{name}.jsonl", rows, texts)
-        write_xlsx(out / label / f"{label}_{name}.xlsx", rows, texts)
         cells = read_back(texts, rules.matcher)
         scores[name] = score_set(each.questions.kind, typed_rows(rows), cells, rules)
         failed[name] = sum(bool(prediction.error) for prediction in answers[name])

@@ -47,7 +47,9 @@ Prompts = Annotated[
     str | None, typer.Option(help="vlmevalkit, direct, bare, or a JSON file of changes.")
 ]
 Limit = Annotated[int | None, typer.Option(min=1, help="Questions of each set.")]
-Drawn = Annotated[int, typer.Option(min=8, help="Questions of each set of the demo.")]
+Drawn = Annotated[
+    int, typer.Option(min=8, help="Questions of each set of the demo, of each task of its world.")
+]
 Batch = Annotated[int, typer.Option(min=1, help="Questions at the same time.")]
 
 
@@ -65,7 +67,7 @@ def evaluate(  # noqa: PLR0913, PLR0917 - the options of a command
     judge_key: JudgeKey = None,
     yes: Yes = False,
     limit: Limit = None,
-    questions: Drawn = 200,
+    questions: Drawn = 150,
     max_new_tokens: Longest = 256,
     batch: Batch = 16,
     stage: StageName = None,

@@ -82,8 +82,19 @@ _TOP: Tree = {
     "wandb": Kind.FREE,
 }
 _LOCKED: Tree = {**_TOP, r"run\.lock.*": Kind.FILE}
-# The demo keeps the two runs that it compares inside its own.
-_RUN: Tree = {**_TOP, "target": {"base|refined": _LOCKED, r"(base|refined)\.log": Kind.FILE}}
+_ANSWERS: Tree = {
+    r"results\.json(\.part)?": Kind.FILE,
+    "demo": {r"demo_\w+\.tsv(\.part)?": Kind.FILE},
+    "base|refined": {
+        r"demo_\w+\.rank\d+\.jsonl|(base|refined)_demo_\w+\.jsonl(\.part)?": Kind.FILE
+    },
+}
+# The demo keeps the two runs that it compares inside its own, and their answers.
+_RUN: Tree = {
+    **_TOP,
+    "target": {"base|refined": _LOCKED, r"(base|refined)\.log": Kind.FILE},
+    "answers": _ANSWERS,
+}
 _FOLDER: Tree = {**_RUN, r"run\.lock.*": Kind.FILE, r"\.previous(\.part|\.old)?": _RUN}
 
 

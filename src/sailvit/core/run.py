@@ -8,6 +8,7 @@ events.jsonl     one line per decision of a learning-rate search
 monitoring.jsonl one line per monitoring point: norms, drift, perplexity and affinity
 monitoring.safetensors  what the points are measured on: tiles, texts, and the base tower's features
 quarantine.jsonl one line per record left out because it could not be read
+answers/         predictions and scores of the demo's questions, as `sailvit evaluate` writes them
 stages/00-name/  tower/, connector/ and language/ as Hugging Face folders, and model.json: how they join
 state/           training state, to resume from
 evaluation.json, affinity.json, report.html, summary.json, picture.png when made
@@ -102,6 +103,11 @@ class RunFolder:
     def evaluation(self) -> Path:
         """Held-out scores per model and task, with sample predictions."""
         return self.path / "evaluation.json"
+
+    @property
+    def answers(self) -> Path:
+        """What `sailvit evaluate` writes, of the demo's questions."""
+        return self.path / "answers"
 
     @property
     def affinity(self) -> Path:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -10,9 +10,6 @@ import numpy as np
 
 from sailvit.core.errors import DataError
 from sailvit.core.seeding import numpy_generator
-
-Comparer = Callable[[str, str, str], bool]
-"""`(task, prediction, answer) -> bool`: whether a prediction counts as right."""
 
 
 @dataclass(frozen=True)
@@ -41,24 +38,6 @@ class Gain:
     """Upper end of the interval."""
     level: float
     """Share of resampled gains inside the interval."""
-
-
-def same_text(task: str, prediction: str, answer: str) -> bool:
-    """Whether both texts are equal, apart from white space; the comparer for answers that are
-    not sets.
-    """
-    return prediction.split() == answer.split()
-
-
-def matches(
-    questions: Sequence[Question], predictions: Sequence[str], *, compare: Comparer = same_text
-) -> list[bool]:
-    """Right or wrong per question."""
-    if len(questions) != len(predictions):
-        raise DataError(
-            f"{len(predictions)} predictions for {len(questions)} questions; expected one for each"
-        )
-    return [compare(q.task, p, q.answer) for q, p in zip(questions, predictions, strict=True)]
 
 
 def task_scores(tasks: Sequence[str], correct: Sequence[bool]) -> dict[str, float]:
@@ -105,20 +84,18 @@ def gain(
 def evaluation_json(
     questions: Sequence[Question],
     predictions: Mapping[str, Sequence[str]],
+    correct: Mapping[str, Sequence[bool]],
     *,
     labels: Mapping[str, str],
-    compare: Comparer = same_text,
     seed: int = 0,
     shown: int = 2,
 ) -> dict[str, Any]:
     """The value of evaluation.json: scores per model, `shown` examples per task, and the gain
-    of `refined` over `base`.
+    of `refined` over `base`. `predictions` and `correct` say per model what was answered to each
+    question, and whether that is right.
 
     Examples are drawn at random, not chosen, so that they show what the scores show.
     """
-    correct = {
-        model: matches(questions, texts, compare=compare) for model, texts in predictions.items()
-    }
     tasks = [question.task for question in questions]
     value: dict[str, Any] = {
         "models": {

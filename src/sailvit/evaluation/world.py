@@ -9,9 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from sailvit.core.records import Record
-from sailvit.data.processing.images import data_uri, load_image
 from sailvit.data.processing.processor import Processor
-from sailvit.evaluation.scores import Question
 from sailvit.models.loading.build import ModelBundle
 from sailvit.synthetic.world.source import WorldSource
 
@@ -24,13 +22,6 @@ def held_out(tasks: Sequence[str], per_task: int, seed: int) -> list[tuple[str, 
     return [
         (task, source[position]) for task, source in sources.items() for position in range(per_task)
     ]
-
-
-def as_question(task: str, record: Record) -> Question:
-    """The record as the report shows it."""
-    image = data_uri(load_image(record.images[0])) if record.images else None
-    asked = record.turns[-2].text.removeprefix("<image>").strip()
-    return Question(task=task, question=asked, answer=record.turns[-1].text, image=image)
 
 
 @torch.no_grad()

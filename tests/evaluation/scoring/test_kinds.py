@@ -233,7 +233,7 @@ def test_answers_come_back_from_a_file_changed():
 
 def test_kinds_are_named_and_every_one_scores():
     assert read_kind("anls") == "anls"
-    assert len(KINDS) == 15
+    assert len(KINDS) == 16
     with pytest.raises(DataError, match="no kind"):
         read_kind("x")
     with pytest.raises(DataError, match="no column 'answer'"):
@@ -297,3 +297,22 @@ def test_a_judge_that_says_it_failed_is_asked_again():
     assert made.score == 100
     judge = CannedJudge("j", {"0": ["Failed to obtain answer via API: dog", "A"]})
     assert score("mcq", choices("A"), ["hm"], judge=judge).score == 100
+
+
+@pytest.mark.parametrize(
+    ("answer", "gold", "right"),
+    [
+        ("blue bar 3 , red bar 1", "red bar 1 , blue bar 3", True),
+        ("  Red BAR 1,blue\nbar  3", "red bar 1 , blue bar 3", True),
+        ("red bar 1", "red bar 1 , blue bar 3", False),
+        ("red bar 1 , red bar 1", "red bar 1", False),
+        ("blue bar 1 , red bar 3", "red bar 1 , blue bar 3", False),
+        ("7 4", "4 7", False),
+        ("", "4 7", False),
+    ],
+)
+def test_phrases_count_in_any_order_and_words_in_theirs(answer: str, gold: str, right: bool):
+    rows = [{"index": "0", "answer": gold, "category": "fine"}]
+    assert score("phrases", rows, [answer]).metrics == dict.fromkeys(
+        ("Overall", "fine"), 100 * right
+    )

@@ -47,6 +47,7 @@ Kind = Literal[
     "vqa",
     "exact",
     "exact-mean",
+    "phrases",
 ]
 """How a set is scored."""
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -325,4 +326,5 @@ _SCORERS: Mapping[Kind, Callable[[Sequence[Row], Sequence[Cell], Rules], SetScor
     "vqa": partial(_short, measure="vqa"),
     "exact": partial(_short, measure="exact"),
     "exact-mean": partial(_short, measure="exact-mean"),
+    "phrases": partial(_short, measure="phrases"),
 }

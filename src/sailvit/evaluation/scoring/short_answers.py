@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -67,14 +68,28 @@ def mean_equal_text(answer: str, golds: Sequence[str], matcher: Matcher = NEWEST
     return float(np.mean([equal_text(answer, [gold]) for gold in golds]))
 
 
+def equal_phrases(answer: str, golds: Sequence[str], matcher: Matcher = NEWEST) -> float:
+    """1 where the answer has the phrases of a right one, parted by commas, in any order; case and
+    the number of blanks do not count.
+
+    A caption lists things, and no order of them is the right one.
+    """
+    return float(any(_phrases(answer) == _phrases(gold) for gold in golds))
+
+
 MEASURES: Mapping[str, Measure] = {
     "anls": anls,
     "relaxed": relaxed_accuracy,
     "vqa": vqa_accuracy,
     "exact": equal_text,
     "exact-mean": mean_equal_text,
+    "phrases": equal_phrases,
 }
 """Measures by the name that a set's kind gives."""
+
+
+def _phrases(text: str) -> Counter[str]:
+    return Counter(" ".join(phrase.split()) for phrase in text.lower().split(","))
 
 
 def _distance(gold: str, answer: str) -> float:

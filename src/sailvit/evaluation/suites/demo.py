@@ -19,12 +19,17 @@ from sailvit.data.processing.images import data_uri, load_image
 from sailvit.evaluation.scoring.multiple_choice import ROTATION
 from sailvit.evaluation.scoring.ocr import CATEGORIES
 from sailvit.evaluation.suites.sets import QuestionSet
+from sailvit.evaluation.world import held_out
 from sailvit.synthetic.charts.source import ChartsOptions, ChartsSource
 from sailvit.synthetic.documents.source import DocumentsOptions, DocumentsSource
 from sailvit.synthetic.world.source import WorldSource
+from sailvit.synthetic.world.tasks import EVAL_TASKS
 from sailvit.synthetic.world.vocabulary import COLOURS, SHAPES
 
+WORLD = QuestionSet("demo_world", "phrases")
+"""What `sailvit demo` asks: every task that measures a tower, of held-out scenes."""
 SETS = (
+    WORLD,
     QuestionSet("demo_circular", "circular"),
     QuestionSet("demo_yes_no", "hallusion"),
     QuestionSet("demo_ocr", "ocrbench"),
@@ -40,11 +45,22 @@ _GROUPED = 4
 """Questions of yes or no in a set: two figures with two questions each."""
 
 
-def write_suite(folder: Path, count: int, seed: int = 0) -> list[Path]:
-    """Write the suite's tables, of about `count` questions each; they are the same for the same
-    arguments.
+def write_suite(
+    folder: Path, count: int, seed: int = 0, sets: Sequence[QuestionSet] = SETS
+) -> list[Path]:
+    """Write the suite's tables, of about `count` questions each, or of each task of the world;
+    they are the same for the same arguments.
     """
-    return [_write(folder / f"{each.name}.tsv", _ROWS[each.name](count, seed)) for each in SETS]
+    return [_write(folder / f"{each.name}.tsv", _ROWS[each.name](count, seed)) for each in sets]
+
+
+def _world(count: int, seed: int) -> list[Row]:
+    """Tasks one after the other, each named in `category`."""
+    asked = held_out(EVAL_TASKS, count, seed)
+    return [
+        _row(number, record, record.turns[-1].text) | {"category": task}
+        for number, (task, record) in enumerate(asked)
+    ]
 
 
 def _circular(count: int, seed: int) -> list[Row]:
@@ -122,6 +138,7 @@ def _pages(count: int, seed: int) -> list[Row]:
 
 
 _ROWS: dict[str, Callable[[int, int], list[Row]]] = {
+    "demo_world": _world,
     "demo_circular": _circular,
     "demo_yes_no": _yes_no,
     "demo_ocr": _ocr,
