@@ -6,11 +6,11 @@ from collections.abc import Callable
 from typing import Any
 
 from sailvit.core.study.definition import Measure
-from sailvit.evaluation.scores import matches, mean_score, task_scores
-from sailvit.evaluation.world import as_question, held_out
+from sailvit.evaluation.scores import mean_score, task_scores
+from sailvit.evaluation.scoring.short_answers import equal_phrases
+from sailvit.evaluation.world import held_out
 from sailvit.inference.answers import answer
 from sailvit.models.loading.build import ModelBundle
-from sailvit.synthetic.world.answers import is_correct
 from sailvit.synthetic.world.tasks import EVAL_TASKS
 
 Values = dict[str, Any]
@@ -26,8 +26,8 @@ def measured(measure: Measure, bundle: ModelBundle, seed: int) -> Values:
 def _world(measure: Measure, bundle: ModelBundle, seed: int) -> Values:
     asked = held_out(measure.tasks or EVAL_TASKS, measure.per_task, seed)
     records = [record for _, record in asked]
-    questions = [as_question(task, record) for task, record in asked]
-    hits = matches(questions, answer(bundle, records), compare=is_correct)
+    pairs = zip(answer(bundle, records), records, strict=True)
+    hits = [equal_phrases(said, [record.turns[-1].text]) == 1 for said, record in pairs]
     tasks = [task for task, _ in asked]
     scores = task_scores(tasks, hits)
     answers = {
