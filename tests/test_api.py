@@ -245,3 +245,10 @@ def test_images_come_in_every_form(tmp_path):
     for wrong in (3, pixels.astype(float), pixels[None]):
         with pytest.raises(DataError, match="expected"):
             as_image(wrong)
+
+
+def test_a_picture_that_is_not_there_is_named(parts: Parts, tmp_path: Path):
+    tower = sailvit.load_tower(parts.tower("siglip"))
+    for given in (tmp_path / "none.jpg", str(tmp_path / "none.jpg"), "x" * 5000):
+        with pytest.raises(sailvit.SailvitError, match=r"does not exist; name an image file"):
+            tower(given)

@@ -168,7 +168,7 @@ def test_an_export_is_talked_to_without_sailvit(
     imported += [
         a.name for node in ast.walk(tree) if isinstance(node, ast.Import) for a in node.names
     ]
-    assert sorted(imported) == ["PIL", "argparse", "torch", "transformers"]
+    assert sorted(imported) == ["PIL", "argparse", "textwrap", "torch", "transformers"]
 
     load = loader(parts)
     written(load, "hf", tmp_path / "hf")
@@ -185,8 +185,14 @@ def test_an_export_is_talked_to_without_sailvit(
 
     capsys.readouterr()
     words = (tmp_path / "hf", image)
-    command(monkeypatch, "chat_with_export.py", *words, *questions, "--tokens", 12)
+    drawn = tmp_path / "dialogue.png"
+    command(monkeypatch, "chat_with_export.py", *words, *questions, "--tokens", 12, "--out", drawn)
     assert capsys.readouterr().out == "".join(f"{answer}\n" for answer in expected)
+    with Image.open(drawn) as sheet:
+        pixels = np.asarray(sheet.convert("L"))
+    # The picture on the left, two questions in grey and their answers in black beside it.
+    assert (pixels[:, :344] < 200).mean() > 0.2
+    assert 0.001 < (pixels[:, 368:] < 128).mean() < 0.2
     typed = iter([*questions, ""])
     monkeypatch.setattr("builtins.input", lambda _: next(typed))
     command(monkeypatch, "chat_with_export.py", *words, "--tokens", 12)

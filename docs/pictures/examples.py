@@ -1,6 +1,7 @@
-"""The pictures of two examples: `python docs/pictures/examples.py RUN`.
+"""The pictures of three examples: `python docs/pictures/examples.py RUN EXPORT`.
 
-Wants a run of `sailvit demo`. The pictures that the towers see are drawn anew.
+Wants a run of `sailvit demo` and what `sailvit export RUN --to hf` made of it. The pictures that the models see
+are drawn anew.
 """
 
 from __future__ import annotations
@@ -27,13 +28,14 @@ EACH = 12
 
 
 def main() -> None:
-    """Write both pictures beside this file."""
+    """Write the pictures beside this file."""
+    import chat_with_export
     import pca_maps
     import search
 
-    if len(sys.argv) != 2:
-        sys.exit("usage: python docs/pictures/examples.py RUN")
-    run = sys.argv[1]
+    if len(sys.argv) != 3:
+        sys.exit("usage: python docs/pictures/examples.py RUN EXPORT")
+    run, export = sys.argv[1:]
     with tempfile.TemporaryDirectory() as folder:
         rng = np.random.default_rng(5)
         for name, draw in DRAWN.items():
@@ -43,6 +45,9 @@ def main() -> None:
         shown = [f"{folder}/{name}.png" for name in ("objects-1", "crowd-2", "writing-0")]
         pca_maps.main(shown, "sailvit:world/tower", run, HERE / "pca-maps.png")
         search.main(f"{folder}/chart-1.png", folder, run, 5, HERE / "found.png")
+        asked = ["describe everything", "which colour is at the bottom right ?"]
+        shown = f"{folder}/objects-0.png"
+        chat_with_export.main(export, shown, asked, 24, HERE / "dialogue.png")
 
 
 if __name__ == "__main__":

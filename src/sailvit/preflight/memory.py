@@ -87,14 +87,14 @@ def estimate_memory(
     activations = sum(parts[name].kept * seen[name] for name in parts)
     scores = language_runs * _scores(model, samples * sample.answers)
     trained = sum(part.trained for part in parts.values())
-    moments = _moment_bytes(model, stage)
+    moments = _moment_bytes(model, stage) + 4.0 * tower.trained * (stage.ema is not None)
     # Per parameter in fp32: weight 4, gradient 4 bytes.
     return Memory(
         weights=4.0 * (sum(part.parameters for part in parts.values()) + _base(tower, stage))
         + copies,
         gradients=4.0 * trained,
         buckets=4.0 * trained * _has_buckets(recipe),
-        moments=moments + 4.0 * tower.trained * (stage.ema is not None),
+        moments=moments,
         snapshot=(4.0 * trained + moments) * _keeps_way_back(stage),
         activations=activations + scores,
         features=0.0 if tower.trains else _features(model, recipe, stage, tiles),

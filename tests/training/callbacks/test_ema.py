@@ -16,7 +16,7 @@ from sailvit.training.callbacks.ema import FOLDER
 from sailvit.training.stages.callback import Callback
 from sailvit.training.stages.stage_run import StageRun, StepRecord
 from tiny_parts import Parts
-from tiny_runs import recipe, stage, train, weights, write_data
+from tiny_runs import lines, recipe, stage, train, weights, write_data
 from two_processes import in_two
 
 DECAY = 0.5
@@ -117,3 +117,58 @@ def test_two_processes_keep_the_mean_of_one(
 def _made(folder: Path) -> Path:
     folder.mkdir()
     return folder
+
+
+@pytest.fixture(scope="module")
+def searching(parts: Parts, tmp_path_factory: pytest.TempPathFactory) -> Recipe:
+    """A rate far too high, so that raises are taken back, with a mean of the tower."""
+    sources = write_data(tmp_path_factory.mktemp("data"))
+    search = {"window": 4, "widest": 1, "until": 0.6, "errors": 0.01}
+    only = stage(
+        "first",
+        ema=0.9,
+        data=["captions", "chat"],
+        objectives={"next_token": 1.0, "contrastive": 0.1},
+        optim={"lr": 0.003},
+        length={"samples": 64},
+        schedule={
+            "name": "adalrs",
+            "warmup": 10 / 64,
+            "search": search,
+            "decay": {"share": 0.2},
+        },
+        global_batch=1,
+    )
+    return recipe(parts, sources, [only])
+
+
+def test_steps_of_a_trial_that_was_taken_back_are_not_in_the_mean(
+    searching: Recipe, tmp_path: Path
+):
+    towers = Towers()
+    train(searching, tmp_path / "run", towers)
+    events = {
+        line["step"]: line["event"]
+        for line in lines(tmp_path / "run/events.jsonl")
+        if line["event"] in ("rate raised", "rate taken back")
+    }
+    assert "rate taken back" in events.values()
+    mean = {name: tensor.double() for name, tensor in towers.seen[0].items()}
+    count, back = 0, (0, mean)
+    for step, state in enumerate(towers.seen[1:], 1):
+        count += 1
+        decay = min(0.9, (1 + count) / (10 + count))
+        mean = {n: decay * mean[n] + (1 - decay) * state[n].double() for n in mean}
+        if events.get(step) == "rate raised":
+            back = (count, mean)
+        elif events.get(step) == "rate taken back":
+            count, mean = back
+    for name, tensor in saved(tmp_path / "run").items():
+        torch.testing.assert_close(tensor, mean[name].float(), rtol=1e-5, atol=1e-6)
+    raised = next(step for step, event in events.items() if event == "rate raised")
+    with pytest.raises(InterruptedRunError):
+        train(searching, tmp_path / "stopped", Towers(stop=raised + 2))
+    train(searching, tmp_path / "stopped", resume=True)
+    expected = saved(tmp_path / "run")
+    for name, tensor in saved(tmp_path / "stopped").items():
+        assert torch.equal(tensor, expected[name]), name

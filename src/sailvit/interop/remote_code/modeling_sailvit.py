@@ -148,7 +148,8 @@ class SailvitModel(SailvitPreTrainedModel):
         """
         kwargs.pop("mm_token_type_ids", None)
         if inputs_embeds is None:
-            assert input_ids is not None, "give input_ids or inputs_embeds"
+            if input_ids is None:
+                raise ValueError("found neither; expected input_ids or inputs_embeds")
             inputs_embeds = self.embed(input_ids, pixel_values)
         return self.language_model(inputs_embeds=inputs_embeds, **kwargs)
 
@@ -218,7 +219,8 @@ class SailvitForConditionalGeneration(SailvitPreTrainedModel, GenerationMixin):
         """
         kwargs.pop("mm_token_type_ids", None)
         if inputs_embeds is None:
-            assert input_ids is not None, "give input_ids or inputs_embeds"
+            if input_ids is None:
+                raise ValueError("found neither; expected input_ids or inputs_embeds")
             inputs_embeds = self.model.embed(input_ids, pixel_values)
         return self.causal(inputs_embeds=inputs_embeds, **kwargs)
 

@@ -24,23 +24,25 @@ leave the weights that it began with (as in timm's and TensorFlow's)."""
 class EmaCallback(Callback):
     """Keeps the mean of the tower's weights in stages that ask for one with `ema`.
 
-    It takes 4 bytes per parameter of the tower that trains, sharded as they are. Training gives
-    the same bits with it as without.
+    It takes 4 bytes per parameter of the tower that trains, sharded as they are, and as much
+    again during a trial of a learning rate. Training gives the same bits with it as without.
     """
 
     def __init__(self, announce: Callable[[dict[str, Any]], None] = lambda line: None) -> None:
         self._announce = announce
         self._means: dict[torch.Tensor, torch.Tensor] = {}
         self._steps = 0
+        self._back: dict[torch.Tensor, torch.Tensor] = {}
+        self._back_steps = 0
 
     def stage_started(self, run: StageRun) -> None:
         """Begin with the weights as they are, unless a resumed stage has its mean already."""
         if run.stage.ema is None:
-            self._means = {}
+            self._means = self._back = {}
         elif not run.step or not self._means:
             tower = run.model.part("tower").parameters()
             self._means = {p: p.detach().clone() for p in tower if p.requires_grad}
-            self._steps = 0
+            self._steps, self._back = 0, {}
 
     @torch.no_grad()
     def step_ended(self, run: StageRun, record: StepRecord) -> None:
@@ -60,22 +62,47 @@ class EmaCallback(Callback):
         if told := problem_of(lambda: self._save(run)):
             self._announce({"note": f"the mean of the tower's weights was not saved: {told}"})
 
+    def trial_began(self, run: StageRun) -> None:
+        """Keep the mean as it is, beside it or on the CPU, as the search keeps the weights."""
+        search = run.stage.schedule.search
+        spare = search is not None and search.keep == "cpu"
+        self._back = {
+            p: mean.to("cpu" if spare else mean.device, copy=True)
+            for p, mean in self._means.items()
+        }
+        self._back_steps = self._steps
+
+    def trial_ended(self, run: StageRun, *, taken_back: bool) -> None:
+        """Forget the trial's steps where the weights did."""
+        del run
+        if taken_back and self._back:
+            for parameter, kept in self._back.items():
+                local(self._means[parameter]).copy_(local(kept))
+            self._steps = self._back_steps
+        self._back = {}
+
     def state_dict(self) -> dict[str, Any]:
-        """Steps in the mean; empty without one."""
-        return {"steps": self._steps} if self._means else {}
+        """Steps in the mean and in the one to return to; empty without one."""
+        return {"steps": self._steps, "back_steps": self._back_steps} if self._means else {}
 
     def state_tensors(self, run: StageRun) -> dict[str, torch.Tensor]:
-        """The mean, by the parameters' names."""
+        """The mean, and the one to return to, by the parameters' names."""
         names = trained_names(run)
-        return {f"mean/{names[parameter]}": mean for parameter, mean in self._means.items()}
+        held = (("mean", self._means), ("back", self._back))
+        return {f"{key}/{names[p]}": mean for key, means in held for p, mean in means.items()}
 
     def load_state_dict(
         self, run: StageRun, state: dict[str, Any], tensors: Mapping[str, torch.Tensor]
     ) -> None:
         """Go on with the mean of before."""
-        owners = {f"mean/{name}": parameter for parameter, name in trained_names(run).items()}
-        self._means = {owners[name]: tensor for name, tensor in tensors.items()}
-        self._steps = state["steps"]
+        held: dict[str, dict[torch.Tensor, torch.Tensor]] = {"mean": {}, "back": {}}
+        owners = {name: parameter for parameter, name in trained_names(run).items()}
+        for name, tensor in tensors.items():
+            key, _, owner = name.partition("/")
+            held[key][owners[owner]] = tensor
+        self._means, self._back = held["mean"], held["back"]
+        # States of older versions kept none to return to.
+        self._steps, self._back_steps = state["steps"], state.get("back_steps", 0)
 
     def rolled_back(
         self, run: StageRun, state: dict[str, Any], tensors: Mapping[str, torch.Tensor]

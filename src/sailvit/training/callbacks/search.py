@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -27,9 +27,16 @@ class SearchCallback(Callback):
     loss is the logged one, which is the same on every process, so all decide alike.
     """
 
-    def __init__(self, announce: Callable[[dict[str, Any]], None] = lambda line: None) -> None:
-        """`announce` is given every line that is written to events.jsonl."""
+    def __init__(
+        self,
+        announce: Callable[[dict[str, Any]], None] = lambda line: None,
+        callbacks: Sequence[Callback] = (),
+    ) -> None:
+        """`announce` is given every line that is written to events.jsonl; `callbacks` are all
+        callbacks of the run, which are told of trials.
+        """
         self._announce = announce
+        self._callbacks = callbacks
         self.search: RateSearch | None = None
         self.snapshot: Snapshot | None = None
 
@@ -97,10 +104,16 @@ class SearchCallback(Callback):
         assert config is not None
         if event.kind == "raised":
             self.snapshot = Snapshot.take(run.optimizer, config.keep)
+            for callback in self._callbacks:
+                callback.trial_began(run)
             return
-        if event.kind == "taken back":
+        back = event.kind == "taken back"
+        if back:
             assert self.snapshot is not None
             self.snapshot.restore(run.optimizer)
+        if self.snapshot is not None:
+            for callback in self._callbacks:
+                callback.trial_ended(run, taken_back=back)
         self.snapshot = None
 
 

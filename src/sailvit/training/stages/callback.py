@@ -55,6 +55,14 @@ class Callback:
         state; the data does not go back.
         """
 
+    def trial_began(self, run: StageRun) -> None:
+        """When a trial of another learning rate begins, whose steps may be taken back."""
+
+    def trial_ended(self, run: StageRun, *, taken_back: bool) -> None:
+        """When that trial is decided; `taken_back`: weights and moments are what they were when
+        it began.
+        """
+
     def intervention(self) -> Any:
         """A value that changes whenever the callback has changed weights or rates; None: it
         never does.
