@@ -7,17 +7,21 @@ from typing import Any
 
 import pytest
 import torch
+from changed_runs import captured
 from torch.utils.flop_counter import FlopCounterMode
 
 from sailvit.core.batch import Batch
 from sailvit.core.errors import ModelError
-from sailvit.core.recipe import ConnectorConfig
+from sailvit.core.recipe import ConnectorConfig, ParallelConfig
 from sailvit.core.records import Record
 from sailvit.data.processing.collate import collate
 from sailvit.inference.answers import answer
 from sailvit.inference.model import RunModel
 from sailvit.models.loading.build import ModelBundle, build
 from sailvit.models.measures.flops import flops_model
+from sailvit.models.structure.mllm import MLLM
+from sailvit.models.structure.parallel import parallelize
+from sailvit.models.towers.native_proof import row_reader
 from tiny_parts import Parts, picture, record, samples, single_batches
 
 IMAGE = {"mode": "native", "max_patches": 200}
@@ -138,3 +142,42 @@ def test_the_processors_inputs_carry_the_grids_and_generate_what_chat_does(parts
     assert model.processor.decode(rows[0]) == model.chat(talks[0], shown[0], max_new_tokens=4)
     alone = model.generate(**model.processor(talks[1], shown[1]), max_new_tokens=4)
     assert torch.equal(rows[1], alone[0])
+
+
+@pytest.mark.parametrize(
+    ("tower", "row"),
+    [
+        ("aimv2", False),
+        pytest.param("aimv2", True, marks=pytest.mark.slow),
+        pytest.param("dinov2", False, marks=pytest.mark.slow),
+        pytest.param("siglip2", True, marks=pytest.mark.slow),
+    ],
+)
+def test_compiled_blocks_give_the_same_whatever_the_grids(parts: Parts, tower: str, row: bool):
+    """A call per grid, as on the CPU, and all images in one row, as on a GPU and in shards."""
+    plain, other = built(parts, tower).mllm, built(parts, tower).mllm
+    for model in (plain, other) if row else ():
+        model.tower.row = row_reader(model.tower, 2)
+        assert model.tower.row is not None
+    with captured(), torch._dynamo.config.patch(fail_on_recompile_limit_hit=True):
+        parallelize(other, ParallelConfig(compile=True), torch.device("cpu"), bf16=False)
+        found = [features_and_gradients(model) for model in (plain, other)]
+    scale = max(float(tensor.abs().max()) for tensor in found[0])
+    for one, two in zip(*found, strict=True):
+        assert (one - two).abs().max() <= 1e-5 * scale
+
+
+def features_and_gradients(model: MLLM) -> list[torch.Tensor]:
+    """Of two batches of other grids."""
+    model.train()
+    made: list[torch.Tensor] = []
+    for grids in (((2, 6), (4, 1)), ((1, 1), (3, 2), (1, 1))):
+        count = sum(rows * columns for rows, columns in grids)
+        drawn = torch.Generator().manual_seed(count)
+        tiles = torch.randint(0, 256, (count, 3, 16, 16), dtype=torch.uint8, generator=drawn)
+        features = model.features(tiles, grids)
+        assert features is not None
+        features.square().mean().backward()
+        made.append(features.detach())
+    weights = model.tower.model.parameters()
+    return [*made, *(weight.grad for weight in weights if weight.grad is not None)]
