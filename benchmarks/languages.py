@@ -2,8 +2,9 @@
 
 python benchmarks/languages.py [--keep FILE] [--all | FAMILY ...]
 
---all: every family that transformers knows. --keep: finished families are noted in FILE, and taken
-from there when the command runs again. Families that are named are printed, and nothing is written.
+--all: every family that transformers knows. --keep: what is found is noted in FILE, and taken from
+there when the command runs again; a cell is tried anew once it is deleted there. Families that are
+named are printed, and nothing is written.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ sys.path[:0] = [str(ROOT / "tests" / path) for path in _TESTS]
 
 import language_cells  # noqa: E402 - needs the path
 from tiny_languages import language_of, model_of, worst_errors  # noqa: E402
+from transformers import PreTrainedModel  # noqa: E402
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES  # noqa: E402
 
 from sailvit.core.errors import SailvitError  # noqa: E402
@@ -33,6 +35,8 @@ from sailvit.models.loading.quiet import quiet_libraries  # noqa: E402
 
 PAGE = ROOT / "docs" / "languages.md"
 SECONDS = 300
+CELLS = {"way", "stages", *language_cells.COLUMNS, *language_cells.LAYOUTS}
+"""What a family that is finished has."""
 Row = dict[str, str]
 """What was found of a family, by column; a cell that does not hold begins with `NO`."""
 NO = "no: "
@@ -47,7 +51,7 @@ Made by `python benchmarks/languages.py`; its columns are the tests in
 long tests.
 
 - **load**: a saved folder gives the same weights; *tied*: embeddings and head are one matrix.
-- **recompute**, **compile** (captured by torch's compiler, backend aot_eager), **shard** (FSDP2 on one
+- **recompute**, **compile** (captured by torch's compiler, backend aot_eager_decomp_partition), **shard** (FSDP2 on one
   process): worst relative difference of loss and gradients to the plain language, at most 1e-4.
 - **stages**: connector, tower too, everything, on tiny data; the run proves each while it trains,
   and the saved languages of the first two stages equal the source bit by bit.
@@ -60,27 +64,39 @@ long tests.
 """
 
 
-def row(family: str, folder: Path) -> Row:
-    """What is found of a family."""
-    found: Row = {"family": family}
+def row(family: str, folder: Path, known: Row) -> Row:
+    """What is found of a family; cells of `known` are taken as they are."""
+    found: Row = dict(known)
+    if "way" not in found:
+        found |= _packing(family)
+    if found["way"].startswith(NO):
+        return found
+    place = language_cells.Place(folder, family)
+    # It writes the folder that all others read.
+    found["load"] = _tried(lambda: language_cells.load(place))
+    for column, cell in language_cells.COLUMNS.items():
+        if column not in found:
+            found[column] = _tried(lambda cell=cell: cell(place))
+    if not {"stages", "reload"} <= found.keys():
+        trained: list[PreTrainedModel] = []
+        found["stages"] = _tried(lambda: trained.append(language_cells.stages(place)) or "yes")
+        if trained:
+            found["reload"] = _tried(lambda: language_cells.reload(place, trained[0]))
+    for layout in language_cells.LAYOUTS:
+        if layout not in found:
+            found[layout] = _tried(lambda layout=layout: language_cells.export(place, layout))
+    return found
+
+
+def _packing(family: str) -> Row:
     try:
         model = model_of(language_of(family))
+        logits, gradients = worst_errors(model)
     except (*FOREIGN, SailvitError) as error:
-        return found | {"way": NO + _reason(error)}
-    logits, gradients = worst_errors(model)
-    found |= {"way": model.chosen.way.kind, "logits": f"{logits:.0e}"}
-    found |= {"gradients": f"{gradients:.0e}"}
-    if model.chosen.findings:
-        found["why"] = model.chosen.findings[0]
-    place = language_cells.Place(folder, family)
-    for column, cell in language_cells.COLUMNS.items():
-        found[column] = _tried(lambda cell=cell: cell(place))
-    both = _tried(lambda: " ".join(language_cells.stages(place)))
-    stages, _, reload = (both, "", "") if both.startswith(NO) else both.partition(" ")
-    found |= {"stages": stages, "reload": reload}
-    for layout in language_cells.LAYOUTS:
-        found[layout] = _tried(lambda layout=layout: language_cells.export(place, layout))
-    return found
+        return {"way": NO + _reason(error)}
+    found = {"way": model.chosen.way.kind, "logits": f"{logits:.0e}"}
+    found["gradients"] = f"{gradients:.0e}"
+    return found | ({"why": model.chosen.findings[0]} if model.chosen.findings else {})
 
 
 def _tried(cell: Callable[[], str]) -> str:
@@ -159,16 +175,17 @@ def _found(family: str, keep: Path | None) -> Row:
     known: list[Row] = []
     if keep is not None and keep.is_file():
         known = [json.loads(kept) for kept in keep.read_text(encoding="utf-8").splitlines()]
-    if found := next((each for each in known if each["family"] == family), None):
-        return found
+    found = next((each for each in known if each["family"] == family), {"family": family})
+    others = [each for each in known if each["family"] != family]
     try:
-        with _at_most(SECONDS), tempfile.TemporaryDirectory() as folder:
-            found = row(family, Path(folder))
+        if not found.get("way", "").startswith(NO) and CELLS - found.keys():
+            with _at_most(SECONDS), tempfile.TemporaryDirectory() as folder:
+                found = row(family, Path(folder), found)
     except (*FOREIGN, SailvitError, NotImplementedError) as error:
         found = {"family": family, "way": NO + _reason(error)}
     if keep is not None:
-        with keep.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(found) + "\n")
+        lines = [json.dumps(each) + "\n" for each in [*others, found]]
+        keep.write_text("".join(lines), encoding="utf-8")
     return found
 
 

@@ -15,11 +15,11 @@ CLOSE = 1e-4
 
 @contextmanager
 def captured() -> Iterator[None]:
-    """Blocks that are compiled meanwhile are captured and differentiated as a compiled run does
-    it, without the C++ compiler's minute.
+    """Blocks that are compiled meanwhile are captured, differentiated and cut into operators as a
+    compiled run does it, without the C++ compiler's minute.
     """
     real = torch.nn.Module.compile
-    torch.nn.Module.compile = lambda block: real(block, backend="aot_eager")  # type: ignore[method-assign, assignment]
+    torch.nn.Module.compile = lambda block: real(block, backend="aot_eager_decomp_partition")  # type: ignore[method-assign, assignment]
     try:
         yield
     finally:

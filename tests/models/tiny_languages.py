@@ -136,6 +136,7 @@ _OWN: dict[str, dict[str, Any]] = {
         "mamba_dt_rank": 4,
     },
     "zaya": {"num_experts_per_tok": 1},
+    "longcat_flash": {"num_key_value_heads": HEADS, "zero_expert_num": 1},
     "reformer": {
         "is_decoder": True,
         "attn_layers": ["local", "lsh"],
@@ -181,7 +182,7 @@ def tiny_language(kind: type[PretrainedConfig], **settings: Any) -> PreTrainedMo
             # Some families start with layers that do nothing, or have no initializer_range.
             if parameter.ndim > 1 and parameter.std() < 0.1 and "A_log" not in name:
                 parameter.normal_(std=0.2)
-            elif "scale" in name and not parameter.any():
+            elif ("scale" in name or name.endswith("temp")) and not parameter.any():
                 parameter.fill_(1.0)
     return model
 

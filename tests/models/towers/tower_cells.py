@@ -76,7 +76,7 @@ def recompute(folder: Path) -> str:
 
 
 def compiled(folder: Path) -> str:
-    """The same with compiled blocks, as torch's compiler captures them (backend aot_eager)."""
+    """The same with compiled blocks, as torch's compiler captures them (backend aot_eager_decomp_partition)."""
     with captured():
         return _against(folder, ParallelConfig(compile=True))
 

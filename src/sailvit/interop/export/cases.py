@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
+from sailvit.core.errors import ModelError
 from sailvit.core.run import write_json
 from sailvit.core.seeding import numpy_generator
 from sailvit.data.processing.images import load_image, tile_image
@@ -22,6 +23,11 @@ LONGEST = 8
 """Tokens of a greedy answer that are compared."""
 _BLURRED = 12
 """Side of the noise that images are blown up from, in pixels."""
+_UNANSWERED = (
+    "transformers' generate gives other answers with {name} than reading the whole text for every"
+    " token, or none, when prompts are embeddings, as images are: whoever loads the export would"
+    " get them. Export the tower alone (--to tower), or use the run itself, which answers rightly"
+)
 _WORDS = "What colour is the large circle left of the square?"
 
 
@@ -152,6 +158,8 @@ def _answers(
             expected[f"{each.name}.visual"] = mllm.visual(tiles)
         rows = mllm.embed(tokens[0], mllm.visual(tiles))[None]
         with model.generation.generating(tokens.shape[1]) as how:
+            if not how.cached:
+                raise ModelError(_UNANSWERED.format(name=type(mllm.language).__name__))
             logits = mllm.language(inputs_embeds=rows, use_cache=False).logits[0]
         expected[f"{each.name}.logits"] = logits
         made = model.generate(**given, max_new_tokens=LONGEST)

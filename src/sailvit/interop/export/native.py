@@ -267,7 +267,9 @@ def _filled(native: Native, trained: Trained) -> Any:
     mllm = trained.bundle.mllm
     cls = getattr(transformers, native.cls)
     language = language_tensors(trained.language)
-    tied = "lm_head.weight" not in language
+    # A class ties its head to a table of one name; one of another name is written twice.
+    table = cls._tied_weights_keys["lm_head.weight"].removeprefix("model.")
+    tied = "lm_head.weight" not in language and table in language
     parts = {
         **under("model.vision_tower", trained.tower),
         **{
@@ -291,8 +293,7 @@ def _filled(native: Native, trained: Trained) -> Any:
     with torch.device("meta"):
         model = cls(config)
     wanted = {name: tensor.shape for name, tensor in model.state_dict().items()}
-    if tied:
-        parts["lm_head.weight"] = trained.language.get_output_embeddings().weight
+    parts.setdefault("lm_head.weight", trained.language.get_output_embeddings().weight)
     given = {name: tensor.shape for name, tensor in parts.items()}
     if wrong := sorted(n for n in wanted | given if wanted.get(n) != given.get(n)):
         raise ModelError(

@@ -13,6 +13,7 @@ from torch import nn
 from sailvit.checkpoint.streaming import Piece
 from sailvit.core.errors import ModelError
 from sailvit.inference.model import RunModel
+from sailvit.models.body import body_of
 from sailvit.models.loading.build import ModelBundle
 from sailvit.models.towers.families import ordered_pixels
 
@@ -124,7 +125,7 @@ def language_tensors(language: Any) -> dict[str, torch.Tensor]:
     Raises:
         ModelError: it has weights that belong to neither.
     """
-    head, base = language.get_output_embeddings(), language.base_model
+    head, base = language.get_output_embeddings(), body_of(language)
     if head is None or base is language:
         raise ModelError(
             f"{type(language).__name__} has no head of its own over a base model; expected a causal"

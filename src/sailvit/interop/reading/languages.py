@@ -18,6 +18,7 @@ from sailvit.interop.reading.located import (
 )
 from sailvit.interop.reading.plans import PartPlan, Planned, Refusal
 from sailvit.interop.reading.stored import Names, Stored
+from sailvit.models.body import body_name
 from sailvit.models.guards.errors import Loading
 
 
@@ -76,7 +77,7 @@ def _tables(model: PreTrainedModel) -> tuple[str, str]:
 
 def _body(names: Names, model: PreTrainedModel, expected: Shapes) -> dict[str, Stored]:
     """The decoder's tensors, which checkpoints keep under a prefix of their own."""
-    start = f"{model.base_model_prefix}."
+    start = f"{body_name(model)}."
     inner = [name.removeprefix(start) for name in expected if name.startswith(start)]
     return {start + name: stored for name, stored in locate(names, inner).items()}
 

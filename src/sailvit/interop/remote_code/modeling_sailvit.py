@@ -160,7 +160,9 @@ class SailvitForConditionalGeneration(SailvitPreTrainedModel, GenerationMixin):
     def __init__(self, config: SailvitConfig) -> None:
         super().__init__(config)
         causal = AutoModelForCausalLM.from_config(config.text_config)
-        self.model = SailvitModel(config, causal.base_model)
+        # Llama 4's class names its base model otherwise than transformers looks for it.
+        base = causal.model if causal.base_model is causal else causal.base_model
+        self.model = SailvitModel(config, base)
         self.lm_head = causal.get_output_embeddings()
         # In a tuple, as its modules are the two above and must not be counted twice. Its own
         # forward and generate are kept: some languages scale or cap scores, or have a cache of

@@ -14,6 +14,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy, linear
 from transformers import PreTrainedModel
 
+from sailvit.models.body import body_name, body_of
 from sailvit.models.guards.untouched import untouched
 from sailvit.models.packing.attention import PACKED
 from sailvit.models.packing.proof import FAULTS, segments_of
@@ -102,7 +103,7 @@ def has_plain_head(language: PreTrainedModel) -> bool:
     forward.
     """
     head, weight = language.get_output_embeddings(), language.get_input_embeddings().weight
-    if not isinstance(head, nn.Linear) or language.base_model is language:
+    if not isinstance(head, nn.Linear) or not body_name(language):
         return False
     # Without weights nothing can be compared; only estimates of memory depend on the answer.
     if weight.is_meta:
@@ -116,7 +117,7 @@ def has_plain_head(language: PreTrainedModel) -> bool:
     with untouched(language):
         try:
             expected = language(**given).logits
-            found = head(language.base_model(**given).last_hidden_state)
+            found = head(body_of(language)(**given).last_hidden_state)
         except FAULTS:
             # The proof of packing runs into the same and reports it.
             return False

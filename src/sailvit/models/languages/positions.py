@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from sailvit.models.body import body_of
 from sailvit.models.guards.untouched import untouched
 from sailvit.models.packing.attention import PACKED
 from sailvit.models.packing.proof import FAULTS
@@ -33,7 +34,7 @@ def table_length(language: PreTrainedModel, wanted: int) -> int | None:
     # furthest position that it has seen.
     if any(name.endswith("inv_freq") for name, _ in language.named_buffers()):
         return None
-    model = language.base_model
+    model = body_of(language)
     tried = (
         language.device.type == "cpu"
         and "position_ids" in inspect.signature(model.forward).parameters
@@ -78,7 +79,7 @@ def _reads(language: PreTrainedModel, length: int) -> bool:
         given["segments"] = Segments(torch.tensor([0, 2], dtype=torch.int32), 2)
     with untouched(language):
         try:
-            language.base_model(**given)
+            body_of(language)(**given)
         except FAULTS:
             return False
     return True

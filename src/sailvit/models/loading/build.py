@@ -17,6 +17,7 @@ from sailvit.distributed.processes import as_one
 from sailvit.models.guards.checkpoint_files import refuse_misfits
 from sailvit.models.guards.errors import Loading
 from sailvit.models.languages.adapters import Adapters, add_adapters
+from sailvit.models.languages.unreached import unreached_note
 from sailvit.models.loading.configs import (
     config_source,
     find_tokenizer,
@@ -123,8 +124,14 @@ def build(
         tower, connector, language, placeholder_id, native=config.image.native, adapters=adapters
     )
     choose_way(mllm, packing)
-    notes = (*tower.notes, *language_notes(config), *([str(adapters)] if adapters else []))
-    return ModelBundle(mllm, tokenizer, layout_of(mllm, config), preprocessor, config.day, notes)
+    notes = [*tower.notes, *language_notes(config)]
+    if adapters:
+        notes.append(str(adapters))
+    elif mllm.unreached:
+        notes.append(unreached_note(mllm.unreached))
+    return ModelBundle(
+        mllm, tokenizer, layout_of(mllm, config), preprocessor, config.day, tuple(notes)
+    )
 
 
 def _meta(config: ModelConfig) -> MetaModel:

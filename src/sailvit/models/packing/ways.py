@@ -21,6 +21,7 @@ from transformers import PreTrainedModel
 
 from sailvit.core.errors import ModelError
 from sailvit.distributed.processes import gather_objects
+from sailvit.models.body import body_of
 from sailvit.models.packing.attention import PACKED
 from sailvit.models.packing.segments import Segments
 
@@ -132,7 +133,7 @@ class Reader:
         self, given: dict[str, Any], keep: torch.Tensor, *, routers: bool
     ) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
         """Outputs at int64[a] of the flattened positions, and scores of experts at all of them."""
-        model = self.language.base_model if self.plain_head else self.language
+        model = body_of(self.language) if self.plain_head else self.language
         given = _accepted(model, given) | ({"output_router_logits": True} if routers else {})
         if self.plain_head:
             made = model(**given)

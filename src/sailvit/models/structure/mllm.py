@@ -14,6 +14,7 @@ from sailvit.core.recipe import Part
 from sailvit.models.languages.adapters import Adapters
 from sailvit.models.languages.embeddings import refuse_token_ids
 from sailvit.models.languages.head import Scores, has_plain_head, product_dtype
+from sailvit.models.languages.unreached import unreached
 from sailvit.models.packing.rotations import separate_rotations
 from sailvit.models.packing.segments import Segments
 from sailvit.models.packing.ways import Reader, Reading, Row, Way
@@ -62,6 +63,9 @@ class MLLM(nn.Module):
         self.adapters = adapters
         """Through which alone the language trains; None: it trains its own weights."""
         refuse_token_ids(language)
+        # Before passes without gradients: some languages keep their last states, graph and all.
+        self.unreached = unreached(language)
+        """Weights of the language that no gradient reaches, which therefore never train."""
         self.plain_head = has_plain_head(language)
         self.same_up_to = separate_rotations(language)
         """Length up to which samples have the same rotations; None where length never matters."""

@@ -17,6 +17,7 @@ from transformers import PreTrainedModel
 from sailvit.core.batch import Grids
 from sailvit.core.errors import ModelError
 from sailvit.models.guards.errors import FOREIGN
+from sailvit.models.guards.leaves import leaves_of
 from sailvit.models.guards.roles import refuse_inputs, refuse_run
 from sailvit.models.towers.families import FAMILIES, Family
 from sailvit.models.towers.features import last_tokens
@@ -218,7 +219,7 @@ class Tower(nn.Module):
         if prefix is None:
             prefix = found - self.patches if counted else self.family.prefix(self.model.config)
             self._check_count(found, prefix)
-        reached = _leaves(tokens[:, prefix : prefix + self.patches])
+        reached = leaves_of(tokens[:, prefix : prefix + self.patches])
         idle = frozenset(key for key, weight in weights.items() if id(weight) not in reached)
         return prefix, tokens.shape[2], idle
 
@@ -278,21 +279,6 @@ class Tower(nn.Module):
 
 def _called(model: nn.Module, state: dict[str, torch.Tensor], **inputs: Any) -> Any:
     return torch.func.functional_call(model, state, (), inputs)
-
-
-def _leaves(tensor: torch.Tensor) -> set[int]:
-    """Identities of the leaves of `tensor`'s graph, found by walking it: no gradient is
-    computed.
-    """
-    nodes, seen, leaves = [tensor.grad_fn], set(), set()
-    while nodes:
-        node = nodes.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        leaves.add(id(getattr(node, "variable", None)))
-        nodes += [following for following, _ in node.next_functions]
-    return leaves
 
 
 def _patch_size(model: PreTrainedModel) -> int:

@@ -20,8 +20,8 @@ def planned_names(model: MLLM, part: Part, train: TrainConfig) -> list[str]:
     """Names, within the part's model, of the parameters that a stage plans to train.
 
     Weights that the features do not depend on (pooling heads, mask tokens, blocks after the
-    feature layer) are never planned: they would get no gradient, only decay. Of a language with
-    adapters these alone are planned.
+    feature layer), and those of the language that no gradient reaches, are never planned: they
+    would get decay alone. Of a language with adapters these alone are planned.
 
     Raises:
         RecipeError: the part has fewer blocks than `last_blocks`, or nothing that could train.
@@ -29,7 +29,8 @@ def planned_names(model: MLLM, part: Part, train: TrainConfig) -> list[str]:
     if train.lr == 0:
         return []
     module = model.part(part)
-    idle = model.tower.idle if part == "tower" else frozenset()
+    never = {"tower": model.tower.idle, "language": model.unreached}
+    idle = never.get(part, frozenset())
     names = [name for name, _ in module.named_parameters() if name not in idle]
     if part == "language" and model.adapters is not None:
         names = [name for name in names if name in model.adapters.names]
