@@ -145,7 +145,8 @@ def tell_plan(console: Console, name: str, made: StudyPlan, speed: float, jobs: 
         f"{counted(made.cells, 'cell')}, {made.done} of them there. {counted(made.needed, 'training')}, where"
         f" cells that shared none would need {made.alone:,}.\nTime: {duration(whole)} of one process,"
         f" {duration(whole / jobs)} with {counted(jobs, 'process', 'processes')}, without measuring cells.\n"
-        f"Memory: {size(made.memory * jobs)} for {counted(jobs, 'process', 'processes')}.",
+        f"Memory: {size((made.memory + _libraries()) * jobs)} for {counted(jobs, 'process', 'processes')}, of"
+        f" which {size(_libraries())} each are torch and other libraries.",
         highlight=False,
     )
     if any(row.seconds is None and row.flops for row in made.rows):
@@ -154,6 +155,17 @@ def tell_plan(console: Console, name: str, made: StudyPlan, speed: float, jobs: 
             " less. Run one cell (--cell NAME) and plan again.",
             highlight=False,
         )
+
+
+def _libraries() -> float:
+    """Bytes that this process takes, which has loaded what those that train load."""
+    import resource
+    import sys
+
+    # In KiB, but on macOS (man 2 getrusage).
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (
+        1 if sys.platform == "darwin" else 1024
+    )
 
 
 def _run(

@@ -133,6 +133,7 @@ def test_new_parts_are_made_once_and_known_by_their_settings(tmp_path: Path):
     Lineage(Study.model_validate(values), tmp_path)
     assert (folder / "model.safetensors").stat().st_mtime_ns == written
     values["towers"]["small"]["blocks"] = 2
+    # Settings that count are in the key, whatever else their section holds.
     _, deeper = planned(Study.model_validate(values), tmp_path)
     assert deeper["gradual,seed=0"].trainings[0] != first.key
 

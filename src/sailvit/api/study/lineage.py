@@ -228,7 +228,8 @@ class Lineage:
         return keys, _with_sources(recipe.model, lambda text: text, now)
 
     def _training(self, step: str, recipe: Recipe) -> Training:
-        free = {setting.partition(".")[0] for setting in FREE} - {"parallel", "stages"}
+        # Whole sections alone: a section with one free setting holds others that count.
+        free = {each.removesuffix(".*") for each in FREE if "." not in each.removesuffix(".*")}
         document = recipe.model_dump(mode="json", exclude=free)
         document["sources"] = {
             name: self._opened(name, recipe.sources[name])[0] for name in recipe.stages[0].data
