@@ -25,7 +25,7 @@ from sailvit.inference.answers import answer
 from sailvit.inference.conversation import question
 from sailvit.recipes.python import made_recipe
 from sailvit.training import trainer as trainer_module
-from tiny_parts import SIDE, Parts, picture
+from tiny_parts import SIDE, Parts, picture, save_model
 from tiny_runs import recipe, stage, write_data
 
 
@@ -252,3 +252,12 @@ def test_a_picture_that_is_not_there_is_named(parts: Parts, tmp_path: Path):
     for given in (tmp_path / "none.jpg", str(tmp_path / "none.jpg"), "x" * 5000):
         with pytest.raises(sailvit.SailvitError, match=r"does not exist; name an image file"):
             tower(given)
+
+
+def test_a_tower_is_found_in_a_copy_of_a_stage(parts: Parts, tmp_path: Path):
+    folder = save_model(parts.build(feature_layer=1), tmp_path / "copy")
+    (folder / "model.json").write_text('{"feature_layer": 1, "chat_date": "2026-01-01"}')
+    found = sailvit.load_tower(folder, device="cpu")
+    assert found.tower.choice.layers == (1,)
+    expected = sailvit.load_tower(folder / "tower", feature_layer=1, device="cpu")
+    assert torch.equal(found(picture(0)), expected(picture(0)))

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from labelled_files import SIDE, encoded, write_folders
+from dual_folders import save_refined, write_dual
+from labelled_files import SIDE, coloured, encoded, write_folders
 from typer.testing import CliRunner
 
 from sailvit.cli.app import app
 from sailvit.core.errors import DataError, RunError, SailvitError
 from sailvit.data.processing.label_maps import encoded_label_map
-from tiny_parts import Parts
+from tiny_parts import Parts, save_model
 
 
 def run(*words: object) -> str:
@@ -97,6 +98,33 @@ def test_maps_and_pictures_have_probes_of_their_own(towers, data, tmp_path):
     }
     found = json.loads((out / "probe_comparison.json").read_text())
     assert {each["metric"] for each in found["differences"]} == {"mIoU", "PCK@0.1"}
+
+
+def test_texts_of_the_base_and_of_a_run(data, parts, tmp_path):
+    dual = write_dual("siglip", tmp_path / "dual")
+    save_refined(dual, tmp_path / "refined", "siglip", by=0.3)
+    pairs = tmp_path / "pairs"
+    pairs.mkdir()
+    for index in range(4):
+        (pairs / f"{index}.png").write_bytes(encoded(coloured(index, 0)))
+        (pairs / f"{index}.txt").write_text(f"class {index}")
+    place = ("--cache", tmp_path / "cache", "--out", tmp_path / "out", "--text", dual)
+    probes = ("--probe", "zero-shot", "--probe", "retrieval", "--probe", "connector-retrieval")
+    given = ("--data", data, "--data", pairs, *place, *probes)
+    told = run(f"base={dual}", f"refined={tmp_path / 'refined'}", *given)
+    assert "zero-shot" in told
+    rows = json.loads((tmp_path / "out" / "probe.json").read_text())
+    assert {(row["probe"], row["tower"], row["layer"]) for row in rows} == {
+        (probe, tower, -1) for probe in ("zero-shot", "retrieval") for tower in ("base", "refined")
+    }
+    assert {row["n"] for row in rows if row["probe"] == "retrieval"} == {4}
+    model = save_model(parts.build(), tmp_path / "model")
+    place = ("--cache", tmp_path / "cache", "--out", tmp_path / "more")
+    run(model, "--data", pairs, *place)
+    rows = json.loads((tmp_path / "more" / "probe.json").read_text())
+    assert {row["probe"] for row in rows} == {"connector-retrieval"}
+    with pytest.raises(DataError, match="zero-shot needs the text tower"):
+        run(model, "--data", data, "--probe", "zero-shot", *place)
 
 
 def test_mistakes_are_sentences(towers, data, tmp_path):

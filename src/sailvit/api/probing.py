@@ -9,16 +9,20 @@ from pathlib import Path
 from typing import Any
 
 from sailvit.api.evaluation import labels_of
+from sailvit.api.models import find_model, load_bundle
 from sailvit.api.towers import load_tower
-from sailvit.core.errors import DataError
+from sailvit.core.errors import DataError, RunError
 from sailvit.core.outputs import refuse_foreign_folder
+from sailvit.core.recipe import PARTS
 from sailvit.core.run import write_json
 from sailvit.distributed.processes import barrier, rank
 from sailvit.evaluation.probes.differences import Difference, differences
-from sailvit.evaluation.probes.drawn import WORLD, write_world
+from sailvit.evaluation.probes.drawn import WORLD, world_captions, write_world
+from sailvit.evaluation.probes.matching import ConnectorSpace, Encoder
 from sailvit.evaluation.probes.results import Outcome
 from sailvit.evaluation.probes.running import (
     PROBES,
+    TEXTUAL,
     Probed,
     Probing,
     Seen,
@@ -28,6 +32,7 @@ from sailvit.evaluation.probes.running import (
     open_sets,
     probe_tower,
 )
+from sailvit.evaluation.probes.sets.captions import CaptionSet
 
 PROBE_FILE = "probe.json"
 """All numbers, by which the folder of a probe is known."""
@@ -100,14 +105,18 @@ def probe(
     """
     if out is not None:
         refuse_foreign_folder(out, PROBE_FILE)
-    refuse_unknown(how.probes)
+    refuse_unknown(how)
     sets = _opened(data, how)
     found = {}
     for name, source in towers.items():
         # One tower after the other, so that memory holds one.
         loaded = load_tower(source, device=device, trust_remote_code=trust_remote_code)
         found[name] = probe_tower(
-            loaded.tower, sets, how, seen=lambda what, *at, name=name: seen(f"{name}, {what}", *at)
+            loaded.tower,
+            sets,
+            how,
+            space=_space(source, sets, device, remote=trust_remote_code),
+            seen=lambda what, *at, name=name: seen(f"{name}, {what}", *at),
         )
     report = _report(found, tuple(note for each in sets for note in each.notes), how.seed)
     if out is not None and rank() == 0:
@@ -117,24 +126,47 @@ def probe(
     return report
 
 
-def refuse_unknown(probes: Sequence[str]) -> None:
-    """DataError for the name of a probe that there is none of."""
+def refuse_unknown(how: Probing) -> None:
+    """DataError for a probe that there is none of, or that lacks what it needs."""
     known = [each for kind in PROBES.values() for each in kind]
-    if unknown := [each for each in probes if each not in known]:
+    if unknown := [each for each in how.probes if each not in known]:
         raise DataError(f"there is no probe {unknown[0]}; there are {', '.join(known)}")
+    if how.text is None and (lacking := [each for each in how.probes if each in TEXTUAL]):
+        raise DataError(
+            f"{lacking[0]} needs the text tower that the towers' base was trained with; name its"
+            " dual encoder with --text, such as google/siglip-base-patch16-224"
+        )
+
+
+def _space(
+    source: str, sets: Sequence[Sets], device: str | None, *, remote: bool
+) -> Encoder | None:
+    """The whole model of a run, where captions ask for it; None for a tower alone."""
+    if not any(isinstance(each, CaptionSet) for each in sets):
+        return None
+    try:
+        found = find_model(source)
+    except RunError:
+        return None
+    if not all((found.parts / part).is_dir() for part in PARTS):
+        return None
+    return ConnectorSpace(load_bundle(found, device=device, trust_remote_code=remote))
 
 
 def _opened(data: Sequence[Path], how: Probing) -> list[Sets]:
-    found: list[Path] = []
+    found: list[Sets] = []
     for path in data:
         if str(path) == WORLD:
             if rank() == 0:
                 write_world(how.cache, *WORLD_SIZE, how.seed)
             barrier()
-            found += write_world(how.cache, *WORLD_SIZE, how.seed)
+            found += [
+                open_sets(each, how) for each in write_world(how.cache, *WORLD_SIZE, how.seed)
+            ]
+            found.append(world_captions(WORLD_SIZE[1], how.seed))
         else:
-            found.append(path)
-    return [open_sets(path, how) for path in found]
+            found.append(open_sets(path, how))
+    return found
 
 
 def _report(found: Mapping[str, Probed], notes: tuple[str, ...], seed: int) -> ProbeReport:

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from sailvit.api.models import find_stage
+from sailvit.api.models import find_model, find_stage
 from sailvit.core.errors import RunError
 from sailvit.core.layout import VisualLayout
 from sailvit.core.recipe import ModelConfig
@@ -76,8 +76,8 @@ def load_tower(
     """A vision tower: images in, patch features out, with the tower's own preprocessing.
 
     Args:
-        path_or_id: a run folder (its last stage), a stage's folder, a tower's folder, or a hub
-            id.
+        path_or_id: a run folder (its last stage), a stage's folder or a copy of one, a tower's
+            folder, or a hub id.
         feature_layer: the hidden state that features are, -1 is the last; or several, side by
             side. None: what the run trained with, or -1 for a tower of no run.
         device: the tower's device; None: the first GPU, else the CPU.
@@ -112,7 +112,11 @@ def _located(path: Path) -> tuple[Path | None, dict[str, Any]]:
     place = path.parent if inside else path
     is_stage = place.parent.name == "stages" and RunFolder(place.parent.parent).recipe.is_file()
     if not (is_stage or RunFolder(place).recipe.is_file()):
-        return None, {}
+        if not (path / "tower" / "config.json").is_file() or (path / "config.json").is_file():
+            return None, {}
+        # A copy of a stage's folder, as `load_run` takes it.
+        saved = find_model(path)
+        return saved.parts / "tower", _features(saved.config)
     found = find_stage(place)
     folder = found.parts / "tower"
     if not folder.is_dir():
@@ -120,6 +124,10 @@ def _located(path: Path) -> tuple[Path | None, dict[str, Any]]:
             f"{found.parts} has no tower; expected a stage that ended and saved it: name"
             " another stage's folder"
         )
-    model = found.recipe.model
+    return folder, _features(found.recipe.model)
+
+
+def _features(model: ModelConfig) -> dict[str, Any]:
+    """A recipe's settings of features."""
     names = ("feature_layer", "feature_join", "feature_norm")
-    return folder, {name: getattr(model, name) for name in names}
+    return {name: getattr(model, name) for name in names}

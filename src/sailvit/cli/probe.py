@@ -36,6 +36,16 @@ Limit = Annotated[int | None, typer.Option(min=2, help="Images of each set.")]
 Batch = Annotated[int, typer.Option(min=1, help="Images that a tower takes at once.")]
 Threads = Annotated[int | None, typer.Option(min=1, help="Threads that decode images.")]
 Cache = Annotated[Path | None, typer.Option(help="Folder of features; $SAILVIT_CACHE/features.")]
+Text = Annotated[
+    str | None, typer.Option(help="Dual encoder of the towers' base, for its text tower.")
+]
+Prompts = Annotated[
+    list[str] | None,
+    typer.Option("--prompt", help="Sentence with {} for a class; may be repeated."),
+]
+ClassNamesFile = Annotated[
+    Path | None, typer.Option("--class-names", help="JSON: names for people by class.")
+]
 
 
 def probe(  # noqa: PLR0913, PLR0917 - the options of a command
@@ -49,6 +59,9 @@ def probe(  # noqa: PLR0913, PLR0917 - the options of a command
     limit: Limit = None,
     batch: Batch = 64,
     threads: Threads = None,
+    text: Text = None,
+    prompts: Prompts = None,
+    class_names: ClassNamesFile = None,
     cache: Cache = None,
     seed: Annotated[int, typer.Option(help="Seed of all that is drawn.")] = 0,
     device: Device = None,
@@ -56,13 +69,14 @@ def probe(  # noqa: PLR0913, PLR0917 - the options of a command
 ) -> None:
     """Probe frozen towers at every layer, base against refined.
 
-    Images in folders of their classes: recognition. Images with label maps: segmentation. Images
-    alone: correspondence of two views.
+    Images in folders of their classes: recognition, and zero-shot with --text. Images with label
+    maps: segmentation. Images alone: correspondence of two views. Images with captions: retrieval.
 
     Features are computed once, for all layers in one pass, and kept; start the same command again
     to go on. With torchrun several processes share the work.
     """
     from sailvit.data.caches import cache_folder
+    from sailvit.evaluation.probes.matching import PROMPT, read_class_names, split_prompts
     from sailvit.evaluation.probes.running import Probing
     from sailvit.models.loading.quiet import quiet_libraries
 
@@ -76,6 +90,9 @@ def probe(  # noqa: PLR0913, PLR0917 - the options of a command
         batch=batch,
         limit=limit,
         seed=seed,
+        text=text,
+        prompts=tuple(split_prompts(prompts or [PROMPT])),
+        names={} if class_names is None else read_class_names(class_names),
         **({} if threads is None else {"threads": threads}),
     )
     _run(towers, data, how, out, device, remote=remote)

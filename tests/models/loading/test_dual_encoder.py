@@ -7,11 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from dual_folders import KINDS, save_refined, write_dual
 from small_tokenizers import byte_tokenizer
+from torch.nn.functional import normalize
 from transformers import AutoModel, SiglipConfig, SiglipImageProcessor, SiglipVisionConfig
 
+import sailvit
 from sailvit.core.errors import ModelError
-from sailvit.models.loading.dual_encoder import DualEncoder
+from sailvit.models.loading.dual_encoder import DualEncoder, pair_tower
 
 SIZES = {
     "hidden_size": 32,
@@ -82,3 +85,40 @@ def test_a_model_of_one_tower_is_refused(folder: Path, tmp_path: Path):
 def test_a_folder_that_is_none_is_refused(tmp_path: Path):
     with pytest.raises(ModelError, match="cannot load a dual encoder from"):
         DualEncoder(str(tmp_path / "nothing"))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_tower_is_paired_with_the_texts_of_its_base(kind: str, tmp_path: Path):
+    dual = write_dual(kind, tmp_path / "dual")
+    changed = save_refined(dual, tmp_path / "refined", kind, by=0.3)
+    own = sailvit.load_tower(str(dual), device="cpu").tower
+    refined = sailvit.load_tower(str(tmp_path / "refined"), device="cpu").tower
+    tiles = torch.randint(0, 256, (3, 3, 32, 32), dtype=torch.uint8)
+    model = AutoModel.from_pretrained(dual).eval()
+    base, other = pair_tower(str(dual), own), pair_tower(str(dual), refined)
+    with torch.inference_mode():
+        expected = normalize(model.get_image_features(**own.inputs(tiles)).pooler_output, dim=-1)
+        torch.testing.assert_close(base.images(tiles), expected, rtol=1e-4, atol=1e-5)
+        # As if the refined tower had been put there by hand.
+        model.vision_model = changed.eval()
+        expected = normalize(model.get_image_features(**own.inputs(tiles)).pooler_output, dim=-1)
+        torch.testing.assert_close(other.images(tiles), expected, rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(base.images(tiles), other.images(tiles), atol=1e-2)
+    if kind == "siglip2":
+        return  # AutoTokenizer makes Gemma's of its folder, which has no bytes
+    texts = ["a cat", "a dog"]
+    assert torch.equal(base.texts(texts), other.texts(texts))
+    torch.testing.assert_close(other.texts(texts).norm(dim=-1), torch.ones(2))
+
+
+def test_a_tower_of_another_kind_or_size_is_refused(tmp_path: Path, parts):
+    dual = write_dual("siglip", tmp_path / "dual")
+    clip = sailvit.load_tower(parts.tower("clip"), device="cpu").tower
+    with pytest.raises(ModelError, match=r"clip_vision_model, 32 px\) does not fit"):
+        pair_tower(str(dual), clip)
+    larger = SiglipVisionConfig(**SIZES, image_size=64, patch_size=8)
+    AutoModel.from_config(larger).save_pretrained(tmp_path / "large")
+    SiglipImageProcessor(size={"height": 64, "width": 64}).save_pretrained(tmp_path / "large")
+    tower = sailvit.load_tower(str(tmp_path / "large"), device="cpu").tower
+    with pytest.raises(ModelError, match=r"position_embedding.* is \[64, 32\] here and \[16, 32\]"):
+        pair_tower(str(dual), tower)

@@ -14,6 +14,7 @@ from sailvit.core.records import Record
 from sailvit.core.run import write_json
 from sailvit.data.processing.images import encoded
 from sailvit.data.processing.label_maps import encoded_label_map
+from sailvit.evaluation.probes.sets.captions import CaptionSet, caption_set
 from sailvit.synthetic.world.rendering import MAP_CLASSES, draw_labelled
 from sailvit.synthetic.world.scenes import Split, Writing
 from sailvit.synthetic.world.source import Picture, WorldSource
@@ -46,6 +47,11 @@ def write_world(folder: Path, train: int, test: int, seed: int = 0) -> list[Path
             # Last: where it is, all else is.
             write_json(place / _MARK, {"maps": dict(enumerate(MAP_CLASSES))})
     return [place / "glyphs", place / "maps"]
+
+
+def world_captions(count: int, seed: int = 0) -> CaptionSet:
+    """Held-out scenes with their full descriptions."""
+    return caption_set("world", WorldSource("held_out", "fine", count, seed), count, seed)
 
 
 _Files = Iterator[tuple[str, bytes]]

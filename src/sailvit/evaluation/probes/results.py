@@ -11,7 +11,15 @@ from numpy.typing import NDArray
 from sailvit.core.seeding import numpy_generator
 
 Probe = Literal[
-    "mlp", "linear", "attentive", "knn", "segmentation", "correspondence", "zero-shot", "retrieval"
+    "mlp",
+    "linear",
+    "attentive",
+    "knn",
+    "zero-shot",
+    "segmentation",
+    "correspondence",
+    "retrieval",
+    "connector-retrieval",
 ]
 """A probe."""
 DRAWS = 1000

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Literal
+
+import numpy as np
+import torch
 
 from sailvit.core.errors import DataError
 from sailvit.distributed.processes import gather_objects, rank, world
@@ -14,26 +18,39 @@ from sailvit.evaluation.probes.features.extraction import Extracted, Extraction,
 from sailvit.evaluation.probes.features.layers import block_count, layered, read_layers
 from sailvit.evaluation.probes.features.store import FAILED, tower_hash
 from sailvit.evaluation.probes.heads.training import Fitting
+from sailvit.evaluation.probes.matching import (
+    PROMPT,
+    ClassNames,
+    Encoder,
+    embedded_images,
+    retrieval,
+    zero_shot,
+)
 from sailvit.evaluation.probes.recognition import NEIGHBOURS, RECOGNITION, Recognition
-from sailvit.evaluation.probes.results import Outcome
+from sailvit.evaluation.probes.results import Outcome, Probe
 from sailvit.evaluation.probes.segmentation import Segmentation, patch_labels
-from sailvit.evaluation.probes.sets.class_folder import ImageFolder
+from sailvit.evaluation.probes.sets.captions import CaptionSet, open_captions
+from sailvit.evaluation.probes.sets.class_folder import only_images
 from sailvit.evaluation.probes.sets.labelled import Images
 from sailvit.evaluation.probes.sets.maps import MapSets, has_maps, open_maps
 from sailvit.evaluation.probes.sets.opening import LabelledSets, is_labelled, open_labelled
+from sailvit.models.loading.dual_encoder import pair_tower
 from sailvit.models.towers.tower import Tower
 
-Kind = Literal["classes", "maps", "images"]
+Kind = Literal["classes", "maps", "images", "captions"]
 """A kind of data."""
 PROBES: dict[Kind, tuple[str, ...]] = {
-    "classes": RECOGNITION,
+    "classes": (*RECOGNITION, "zero-shot"),
     "maps": ("segmentation",),
     "images": ("correspondence",),
+    "captions": ("retrieval", "connector-retrieval"),
 }
 """Probes by the kind of data that they need."""
 Seen = Callable[[str, int, int], None]
 """Takes what is done, how much of it, and how much there is."""
-Sets = LabelledSets | MapSets | ImageSet
+TEXTUAL = ("zero-shot", "retrieval")
+"""Probes that need a text tower."""
+Sets = LabelledSets | MapSets | ImageSet | CaptionSet
 """Opened data of any kind."""
 
 
@@ -59,6 +76,12 @@ class Probing:
     """Most images of every set; None: all."""
     seed: int = 0
     """Seed of all that is drawn."""
+    text: str | None = None
+    """Dual encoder whose text tower belongs to the towers' base; None: no probe of texts."""
+    prompts: tuple[str, ...] = (PROMPT,)
+    """What classes are called in, with `{}` for the name."""
+    names: ClassNames = field(default_factory=dict)
+    """Names of classes for people, by those in the data."""
 
 
 @dataclass(frozen=True)
@@ -83,25 +106,37 @@ def open_sets(path: Path, how: Probing) -> Sets:
         return open_maps(path, limit=how.limit, seed=how.seed)
     if is_labelled(path):
         return open_labelled(path, limit=how.limit, seed=how.seed)
-    if path.is_dir() and len(images := ImageFolder(path, how.limit)):
+    if path.is_dir() and (images := only_images(path, how.limit)) is not None:
         return ImageSet(path.name, images)
-    found = "holds no data for a probe" if path.exists() else "does not exist"
-    raise DataError(
-        f"{path} {found}; expected folders of images, one for each class, Parquet files or tars"
-        " with labels, `images` beside `labels` with label maps, or images"
-    )
+    try:
+        return open_captions(path, limit=how.limit, seed=how.seed)
+    except DataError as error:
+        raise DataError(
+            f"{path} holds no data for a probe: it has no folders of images, one for each class, no"
+            " Parquet files or tars with labels, no `images` beside `labels` with label maps, and"
+            f" not images alone; and as captions: {error}"
+        ) from error
 
 
 def probe_tower(
-    tower: Tower, data: Sequence[Sets], how: Probing, *, seen: Seen = lambda what, done, total: None
+    tower: Tower,
+    data: Sequence[Sets],
+    how: Probing,
+    *,
+    space: Encoder | None = None,
+    seen: Seen = lambda what, done, total: None,
 ) -> Probed:
     """All outcomes of one tower on all data.
 
     With several processes each computes a share of the features and of the layers' heads; all
-    return the same.
+    return the same. `space` is the whole model of a run, where the tower is one's.
+
+    Raises:
+        ModelError: the tower does not fit the dual encoder whose texts are asked for.
     """
     count = max(1, block_count(tower))
     run = _TowerRun(tower, how, read_layers(how.layers, count), seen)
+    run.space = space
     found = [each for sets in data for each in run.outcomes(sets)]
     layer = tower.choice.layers[-1]
     return Probed(tuple(found), layer if layer > 0 else count + 1 + layer, run.left_out)
@@ -115,12 +150,16 @@ class _TowerRun:
         self._tower = layered(tower, layers) if block_count(tower) else tower
         self._key = tower_hash(tower)
         self._device = tower.mean.device
+        self._paired = None if how.text is None else pair_tower(how.text, tower)
+        self.space: Encoder | None = None
         self.left_out: dict[str, int] = {}
 
     def outcomes(self, sets: Sets) -> list[Outcome]:
         """What all probes of these sets find."""
         if isinstance(sets, LabelledSets):
-            return self._recognition(sets)
+            return [*self._recognition(sets), *self._zero_shot(sets)]
+        if isinstance(sets, CaptionSet):
+            return self._retrieval(sets)
         if isinstance(sets, MapSets):
             return self._segmentation(sets) if self._asked("segmentation") else []
         return self._correspondence(sets) if self._asked("correspondence") else []
@@ -177,6 +216,39 @@ class _TowerRun:
         if failed:
             self.left_out[found.name] = failed
         return outcomes
+
+    def _zero_shot(self, sets: LabelledSets) -> list[Outcome]:
+        if self._paired is None or not self._asked("zero-shot"):
+            return []
+        embed = partial(self._embedded, self._paired)
+        return zero_shot(self._paired, sets, self._how.prompts, self._how.names, embed=embed)
+
+    def _retrieval(self, captions: CaptionSet) -> list[Outcome]:
+        encoders: dict[Probe, Encoder | None] = {
+            "retrieval": self._paired,
+            "connector-retrieval": self.space,
+        }
+        return [
+            each
+            for probe, encoder in encoders.items()
+            if encoder is not None and self._asked(probe)
+            for each in retrieval(probe, encoder, captions, embed=partial(self._embedded, encoder))
+        ]
+
+    def _embedded(
+        self, encoder: Encoder, images: Images, name: str
+    ) -> tuple[np.ndarray, torch.Tensor]:
+        found = embedded_images(
+            encoder,
+            images,
+            name,
+            batch=self._how.batch,
+            threads=self._how.threads,
+            seen=lambda done, total: self._seen(f"{name}: pairs", done, total),
+        )
+        if failed := len(images) - len(found[0]):
+            self.left_out[name] = failed
+        return found
 
     @property
     def _fitting(self) -> Fitting:

@@ -73,6 +73,19 @@ class ImageFolder:
         return hash_of_files(self._folder, self._names)
 
 
+def only_images(folder: Path, limit: int | None = None) -> ImageFolder | None:
+    """The images below a folder that holds nothing else; None where it holds other files, which
+    may be captions, or no image.
+    """
+    for _, folders, names in os.walk(folder, followlinks=True):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        shown = [name for name in names if not name.startswith(".")]
+        if any(Path(name).suffix.lower() not in IMAGES for name in shown):
+            return None
+    found = ImageFolder(folder, limit)
+    return found if len(found) else None
+
+
 def class_folders(folder: Path) -> list[str]:
     """Names of the folders at the top of `folder`, hidden ones left out."""
     with os.scandir(folder) as entries:

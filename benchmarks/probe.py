@@ -1,0 +1,214 @@
+"""The demo's towers in every probe, and how fast features are extracted.
+
+    python benchmarks/probe.py --refined runs/demo --joint runs/joint --page docs/probes.md
+
+Towers: the shipped base, the demo's refined one, and one refined all at once on as many samples, which is trained
+into --joint where it is not there (15 minutes). Data, all offline: scikit-learn's digits, the demo's world drawn
+with label maps and captions, and the photographs that scikit-image and scikit-learn install. Throughput:
+ViT-Base of random weights at 224 px on JPEG files, features of all 12 blocks, against the bare tower on ready tiles.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import skimage
+import sklearn.datasets
+import torch
+from gradual_vs_joint import gradual, ways
+from PIL import Image
+from publish import publish
+from transformers import ViTConfig, ViTImageProcessor, ViTModel
+
+from sailvit.api.probing import ProbeReport, probe
+from sailvit.api.running import train_new
+from sailvit.api.screen import Screen
+from sailvit.api.towers import load_tower
+from sailvit.core.run import RunFolder
+from sailvit.evaluation.probes.features.extraction import Extraction, extract, load_tile
+from sailvit.evaluation.probes.features.layers import layered
+from sailvit.evaluation.probes.results import Outcome
+from sailvit.evaluation.probes.running import Probing, best_layers
+from sailvit.evaluation.probes.sets.class_folder import ImageFolder
+from sailvit.models.loading.quiet import quiet_libraries
+
+BEGIN, END = "<!-- table: benchmarks/probe.py -->\n", "<!-- end of table -->"
+SIDE = 64
+"""Pixels of the demo's tile."""
+BATCH, COUNT, ROUNDS = 16, 96, 3
+"""Images of a batch and of a round, and rounds, of the measurement of speed."""
+
+
+def write_digits(folder: Path) -> Path:
+    """Scikit-learn's handwritten digits, every fourth for testing, dark on white."""
+    found = sklearn.datasets.load_digits()
+    for index, (pixels, digit) in enumerate(zip(found.images, found.target, strict=True)):
+        place = folder / ("test" if index % 4 == 0 else "train") / str(digit)
+        place.mkdir(parents=True, exist_ok=True)
+        picture = Image.fromarray(np.uint8(255 - pixels * 255 / 16))
+        picture.resize((SIDE, SIDE), Image.Resampling.BICUBIC).save(place / f"{index:04d}.png")
+    return folder
+
+
+def photographs() -> Iterator[Path]:
+    """The colour photographs that scikit-image and scikit-learn install."""
+    names = ("astronaut.png", "coffee.png", "chelsea.png", "rocket.jpg", "motorcycle_left.png")
+    data = Path(skimage.__file__).parent / "data"
+    yield from (data / name for name in names if (data / name).is_file())
+    yield from sorted((Path(sklearn.datasets.__file__).parent / "images").glob("*.jpg"))
+
+
+def write_crops(folder: Path, count: int, size: tuple[int, int], ending: str) -> Path:
+    """Crops of the photographs, of width and height `size`, cut at random and enlarged."""
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    pictures = [Image.open(path).convert("RGB") for path in photographs()]
+    for index in range(count):
+        picture = pictures[index % len(pictures)]
+        side = int(min(picture.size) * rng.uniform(0.3, 0.9))
+        left, top = (int(rng.integers(length - side + 1)) for length in picture.size)
+        crop = picture.crop((left, top, left + side, top + side))
+        crop.resize(size, Image.Resampling.BICUBIC).save(folder / f"{index:04d}.{ending}")
+    return folder
+
+
+def joint_tower(folder: Path) -> str:
+    """The tower refined all at once, trained where it is not there."""
+    run = RunFolder(folder)
+    if not run.manifest.is_file():
+        recipe = ways(gradual(0, 1.0))["joint_samples"]
+        assert recipe is not None
+        train_new(recipe, run, Screen())
+    return str(folder)
+
+
+def speed(folder: Path) -> dict[str, Any]:
+    """Images per second of extraction and of the bare tower, in turns."""
+    torch.manual_seed(0)
+    ViTModel(ViTConfig(), add_pooling_layer=False).save_pretrained(folder / "vit")
+    ViTImageProcessor().save_pretrained(folder / "vit")
+    tower = load_tower(str(folder / "vit")).tower
+    images = ImageFolder(write_crops(folder / "crops", COUNT, (500, 375), "jpg"))
+    tiles = [load_tile(images, "crops", tower, place) for place in range(COUNT)]
+    ready = torch.cat([tile for tile in tiles if isinstance(tile, torch.Tensor)])
+    every, shown = layered(tower, tuple(range(1, 13))), []
+    for number in range(ROUNDS + 1):
+        seconds = {}
+        began = time.perf_counter()
+        with torch.inference_mode():
+            for at in range(0, COUNT, BATCH):
+                tower(ready[at : at + BATCH].to(tower.mean.device)).cpu()
+        seconds["bare"] = time.perf_counter() - began
+        settings = Extraction(folder / f"cache-{number}", tuple(range(1, 13)), batch=BATCH)
+        began = time.perf_counter()
+        extract(every, images, "crops", settings, key="vit")
+        seconds["extraction"] = time.perf_counter() - began
+        # The first round warms caches and kernels.
+        shown += [seconds] if number else []
+    rates = {
+        name: COUNT / statistics.median(s[name] for s in shown) for name in ("bare", "extraction")
+    }
+    ratios = [s["bare"] / s["extraction"] for s in shown]
+    return {
+        **{f"{name}_images_per_second": round(rate, 2) for name, rate in rates.items()},
+        "share_of_bare": round(statistics.median(ratios), 3),
+        "shares": [round(each, 3) for each in ratios],
+    }
+
+
+def table(report: ProbeReport) -> str:
+    """A row for every probe, set and main metric: each tower's number at its last layer, and the
+    best layer's.
+    """
+    names = list(report.towers)
+    lines = [
+        f"| data | probe | {' | '.join(names)} | best layer's ({', '.join(names)}) |",
+        "|---" * (3 + len(names)) + "|",
+    ]
+    own = {name: {_key(each): each for each in report.own(name)} for name in names}
+    said = {(each.other, each.set, each.probe, each.metric): each for each in report.differences}
+    for key in own[names[0]]:
+        if not all(key in own[name] and own[name][key].main for name in names):
+            continue
+        cells = [_cell(own[name][key], said.get((name, *key))) for name in names]
+        best = ", ".join(_best(report, name, key) for name in names)
+        lines.append(f"| {key[0]} | {key[1]} {key[2]} | {' | '.join(cells)} | {best} |")
+    return "\n".join(lines) + "\n"
+
+
+def _key(outcome: Outcome) -> tuple[str, str, str]:
+    return outcome.set, outcome.probe, outcome.metric
+
+
+def _cell(outcome: Outcome, difference: Any) -> str:
+    low, high = outcome.interval()
+    number = f"{outcome.value:.1f} ±{(high - low) / 2:.1f}"
+    if difference is None or difference.word == "does not differ":
+        return number
+    return f"**{number}** ({difference.word})"
+
+
+def _best(report: ProbeReport, name: str, key: tuple[str, str, str]) -> str:
+    outcomes = report.towers[name].outcomes
+    layer = best_layers(outcomes)[key[1]]
+    found = [each for each in outcomes if _key(each) == key and each.layer in {layer, -1}]
+    return f"{found[0].value:.1f} at {layer}" if layer > 0 else "-"
+
+
+def main() -> None:
+    """Measure, and write results and table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--refined", required=True, help="the demo's run")
+    parser.add_argument(
+        "--joint", type=Path, required=True, help="run of the tower refined at once"
+    )
+    parser.add_argument("--page", type=Path, help="page whose table is written anew")
+    parser.add_argument("--only-speed", action="store_true", help="keep the numbers of the towers")
+    given = parser.parse_args()
+    quiet_libraries()
+    towers = {"base": "sailvit:world/tower", "refined": given.refined}
+    command = (
+        "python benchmarks/probe.py --refined runs/demo --joint runs/joint --page docs/probes.md"
+    )
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        values = {"speed": speed(folder)}
+        print(values, flush=True)
+        if given.only_speed:
+            return
+        towers["all at once"] = joint_tower(given.joint)
+        data = [
+            write_digits(folder / "digits"),
+            Path("sailvit:world"),
+            write_crops(folder / "photographs", 100, (SIDE, SIDE), "png"),
+        ]
+        began = time.perf_counter()
+        report = probe(towers, data, Probing(folder / "cache"), seen=Progress())
+        values |= {"seconds": round(time.perf_counter() - began), "rows": report.rows()}
+    publish("probe", command, values)
+    if given.page is not None:
+        start, rest = given.page.read_text(encoding="utf-8").split(BEGIN)
+        text = start + BEGIN + table(report) + END + rest.split(END)[1]
+        given.page.write_text(text, encoding="utf-8")
+
+
+class Progress:
+    """Prints what is done, a line when it ends."""
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        """Print one line for the last of `total`."""
+        if done == total:
+            print(f"{time.strftime('%H:%M:%S')} {what}: {total}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
