@@ -18,6 +18,7 @@ from transformers import (
     Lfm2VlConfig,
     LlavaConfig,
     LlavaNextConfig,
+    LlavaOnevisionConfig,
     PreTrainedModel,
     VipLlavaConfig,
 )
@@ -87,6 +88,13 @@ CONFIGS = {
         image_token_id=image_id(),
         image_grid_pinpoints=[[SIDE, SIDE]],
     ),
+    "llava_onevision": lambda: LlavaOnevisionConfig(
+        **halves("siglip"),
+        vision_feature_layer=-1,
+        vision_feature_select_strategy="full",
+        image_token_id=image_id(),
+        image_grid_pinpoints=[[SIDE, SIDE]],
+    ),
     "internvl": lambda: InternVLConfig(
         **halves("internvl"), image_token_id=image_id(), tie_word_embeddings=False
     ),
@@ -112,6 +120,12 @@ CONFIGS = {
         projector_use_layernorm=False,
     ),
 }
+
+
+BETWEEN = {"llava_next": (-2, 1), "llava_onevision": (-1, 0)}
+"""Classes with tokens of their own between visual ones: the layer that they read, and the tokens
+before its patches.
+"""
 
 
 def write_native(folder: Path, given: str | PreTrainedModel) -> PreTrainedModel:
@@ -140,10 +154,6 @@ def inputs_of(model: PreTrainedModel, bundle: ModelBundle, tiles: torch.Tensor) 
     if model.config.model_type == "lfm2_vl":
         count = given["pixel_values"].shape[1]
         given["pixel_attention_mask"] = torch.ones(len(tiles), count, dtype=torch.long)
-    if model.config.model_type == "llava_next":
-        # One view of the whole image and one crop that is the image as well.
-        given["pixel_values"] = given["pixel_values"][:, None].repeat(1, 2, 1, 1, 1)
-        given["image_sizes"] = torch.tensor([[SIDE, SIDE]] * len(tiles))
     return given
 
 
@@ -165,11 +175,13 @@ def worst(folder: Path, name: str) -> float:
     tiles = torch.randint(0, 256, (2, 3, SIDE, SIDE), dtype=torch.uint8)
     given = inputs_of(model, bundle, tiles)
     found = mllm.visual(tiles)
-    if name == "llava_next":
+    if name in BETWEEN:
         # Its class puts its own token into each row; the connector alone is compared.
-        hidden = model.model.vision_tower(given["pixel_values"][:, 0], output_hidden_states=True)
+        hidden = model.model.vision_tower(given["pixel_values"], output_hidden_states=True)
         assert taken.left_out == ("image_newline",)
-        return apart(found, model.model.multi_modal_projector(hidden.hidden_states[-2][:, 1:]))
+        layer, first = BETWEEN[name]
+        read = hidden.hidden_states[layer][:, first:]
+        return apart(found, model.model.multi_modal_projector(read))
     assert not taken.left_out
     pooled = model.model.get_image_features(**given, **selection(model)).pooler_output
     tokens = torch.tensor([5, 6, *[image_id()] * 2 * found.shape[1], 7, 8, 9])

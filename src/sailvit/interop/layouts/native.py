@@ -1,5 +1,5 @@
-"""Multimodal checkpoints of transformers' own classes: LLaVA, LLaVA-NeXT, VipLLaVA, InternVL,
-LFM2-VL, AyaVision, Mistral3.
+"""Multimodal checkpoints of transformers' own classes: LLaVA, LLaVA-NeXT, LLaVA-OneVision,
+VipLLaVA, InternVL, LFM2-VL, AyaVision, Mistral3.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from transformers import AutoConfig
 from sailvit.core.errors import ModelError
 from sailvit.interop.reading.connectors import ConnectorFacts, plan_connector
 from sailvit.interop.reading.files import read_optional
-from sailvit.interop.reading.gate import PROJECTOR, connector_problem
+from sailvit.interop.reading.gate import PROJECTOR, connector_problem, projector_problem
 from sailvit.interop.reading.languages import plan_language
 from sailvit.interop.reading.plans import ModelPlan, Planned, Refusal
 from sailvit.interop.reading.selection import Selection, select, tile_side
@@ -27,9 +27,15 @@ _WRAPS = {
     "internvl": ("<img>", "</img>"),
     "lfm2_vl": ("<|image_start|>", "<|image_end|>"),
 }
+_BETWEEN = ("llava_next", "llava_onevision")
+"""Classes that put learnt tokens between those of their connector, which is LLaVA's."""
 _PER_TILE = (
     "its processor writes tokens between the tiles of an image, which training here does not:"
     " prompts are the same for images of one tile"
+)
+_NEWLINE = (
+    "its class puts a learnt token after each row of patches; tower and connector are exact,"
+    " prompts differ"
 )
 _NOTES = {
     "lfm2_vl": (
@@ -45,9 +51,11 @@ _NOTES = {
         "its processor keeps the shape of an image and writes a token after each row of"
         " patches; tower and connector are exact, prompts differ",
     ),
-    "llava_next": (
-        "its class puts a learnt token after each row of patches; tower and connector are exact,"
-        " prompts differ",
+    "llava_next": (_NEWLINE,),
+    "llava_onevision": (
+        _NEWLINE,
+        "its class also cuts large images into crops and joins their features; here an image is"
+        " one tile, or with model.image.max_tiles several by themselves",
     ),
 }
 
@@ -102,11 +110,12 @@ def _connector(config: Any, names: Names, selection: Selection, width: int) -> P
         tower_width=len(selection.layers) * int(config.vision_config.hidden_size),
         language_width=width,
     )
-    # LLaVA-NeXT puts tokens of its own between those of the connector, which is LLaVA's.
-    if isinstance(made, Refusal) or kind == "llava_next":
+    if isinstance(made, Refusal):
         return made
     try:
-        problem = connector_problem(config, names, made, selection)
+        # Some put tokens of their own between those of the connector: it is compared alone.
+        compare = projector_problem if kind in _BETWEEN else connector_problem
+        problem = compare(config, names, made, selection)
     except ModelError as error:
         problem = str(error)
     return Refusal(problem) if problem else made
@@ -151,6 +160,7 @@ def _vipllava(config: Any) -> ConnectorFacts:
 _FACTS: Mapping[str, Callable[[Any], ConnectorFacts]] = {
     "llava": _llava,
     "llava_next": _llava,
+    "llava_onevision": _llava,
     "vipllava": _vipllava,
     "internvl": _internvl,
     "lfm2_vl": _lfm2,

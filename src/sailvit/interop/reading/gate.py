@@ -66,6 +66,28 @@ def connector_problem(config: Any, names: Names, plan: PartPlan, selection: Sele
         inner.vision_tower = _Features(tuple(states), last, patch)
         found = inner.get_image_features(**_inputs(config, side, patch)).pooler_output
     tokens = torch.cat([each.reshape(-1, each.shape[-1]) for each in found])
+    return _apart(tokens, expected)
+
+
+@torch.no_grad()
+def projector_problem(config: Any, names: Names, plan: PartPlan, selection: Selection) -> str:
+    """What differs from the connector of the class that the checkpoint is of, by itself; empty
+    where nothing does.
+    """
+    del selection
+    ours = _ours(plan)
+    drawn = torch.Generator().manual_seed(0)
+    shape = (1, (_BLOCKS * ours.config.merge) ** 2, ours.config.tower_width)
+    features = torch.randn(shape, generator=drawn)
+    with ForeignErrors(f"transformers' {config.model_type} cannot be compared with"):
+        with torch.device("meta"):
+            inner = AutoModelForImageTextToText.from_config(config).model
+        found = _theirs(inner, config, names, plan)(features)
+    return _apart(found[0], ours(features))
+
+
+def _apart(tokens: torch.Tensor, expected: torch.Tensor) -> str:
+    """How visual tokens float[V, D] of the class differ from ours, float[1, V, D]."""
     if tokens.shape == expected[0].shape:
         apart = float((tokens - expected[0]).abs().max() / expected.abs().max())
         if apart <= _NEAR:
