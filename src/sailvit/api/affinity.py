@@ -72,6 +72,7 @@ def measure_affinity(
         RunError: `out` has an affinity.json that this did not write.
     """
     refuse_foreign_file(out / FILE, MARK)
+    refuse_foreign_file(out / "report.html")
     # Before any model is loaded, as all else depends on them.
     study = Study(open_pictures(images, seed=seed), sizes or Sizes(), seed, step)
     study.few()

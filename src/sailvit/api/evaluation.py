@@ -11,6 +11,7 @@ import torch
 
 from sailvit.api.models import load_run
 from sailvit.core.errors import DataError, RunError, one_line
+from sailvit.core.outputs import refuse_foreign_file
 from sailvit.core.ownership import others
 from sailvit.core.records import Record
 from sailvit.core.run import write_json
@@ -30,12 +31,15 @@ from sailvit.evaluation.suites.predictions import (
     predict_set,
 )
 from sailvit.evaluation.suites.prompts import Style, changed, form_of
+from sailvit.evaluation.suites.shown import write_answers, write_questions
 from sailvit.inference.generation import Generation, Options, Prompt, read_options
 from sailvit.inference.model import RunModel
 from sailvit.inference.text_stream import text_of
 
 RESULTS = "results.json"
 """Scores of all models in the folder of an evaluation, by which the folder is known."""
+_BESIDE = ("affinity.json", "probe.json", "probe_comparison.json", "report.html")
+"""What other commands may have written there, for one page about all."""
 
 
 @dataclass(frozen=True)
@@ -88,9 +92,10 @@ def labels_of(models: Sequence[Path]) -> list[str]:
 
 
 def refuse_foreign(out: Path) -> None:
-    """RunError for a folder that holds files and is no evaluation's."""
+    """RunError for a folder that holds files and is no evaluation's, or another's page."""
+    refuse_foreign_file(out / "report.html")
     if out.is_dir() and not (out / RESULTS).is_file() and not list(out.glob("*/*.rank*.jsonl")):
-        found = others(out)
+        found = [name for name in others(out) if name not in _BESIDE]
         if found:
             raise RunError(
                 f"{out} holds {', '.join(found[:5])}, which no evaluation wrote; give an empty or"
@@ -137,6 +142,7 @@ def evaluate(
         if spreadsheets:
             _write_spreadsheets(plan, answers, out)
         write_json(out / RESULTS, results(made, rules))
+        write_questions(out, plan.sets, asking.limit)
     # The other processes end when the files are there.
     barrier()
     return made
@@ -259,6 +265,7 @@ def _scored(
         write_jsonl(out / label / f"{label}_{name}.jsonl", rows, texts)
         cells = read_back(texts, rules.matcher)
         scores[name] = score_set(each.questions.kind, typed_rows(rows), cells, rules)
+        write_answers(out / label, name, scores[name])
         failed[name] = sum(bool(prediction.error) for prediction in answers[name])
     numbers = {name: score.score for name, score in scores.items()}
     judge = rules.judge.name if rules.judge else None

@@ -125,6 +125,11 @@ def _run(
     if found:
         tell_scores(console, found, suite)
         console.print(f"Files and all numbers: {out}", highlight=False, soft_wrap=True)
+        # Matplotlib is imported when there is something to draw.
+        from sailvit.report.evaluation.page import write_evaluation_report
+
+        page = write_evaluation_report(out)
+        console.print(f"Page: {page}", highlight=False, soft_wrap=True)
 
 
 def _prompts(prompts: str | None, suite: str) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import cycle
 from typing import Any
 
@@ -152,19 +152,7 @@ def task_chart(models: Mapping[str, Mapping[str, Any]]) -> Chart:
     with canvas(WIDTH, 92 + 27 * len(rows)) as (figure, axes):
         for height, (_, values) in zip(range(len(rows) - 1, -1, -1), rows, strict=True):
             _task_row(axes, height, values)
-        for (name, model), (colour, marker, fill) in zip(
-            models.items(), cycle(MODEL_STYLES), strict=False
-        ):
-            # No points: a marker and a name for the legend, which rows do not give.
-            axes.plot(
-                [],
-                [],
-                marker,
-                color=colour,
-                markerfacecolor=fill,
-                label=model.get("label", name),
-                ms=7,
-            )
+        legend_marks(axes, [model.get("label", name) for name, model in models.items()])
         # Above the lowest row, the mean, which is no task.
         axes.axhline(0.5, color=GRID, linewidth=1.2)
         axes.set_yticks(range(len(rows)), [task for task, _ in reversed(rows)], color=INK)
@@ -190,8 +178,10 @@ def _scored(names: Sequence[str], values: Sequence[float | None]) -> list[str]:
     ]
 
 
-def _task_row(axes: Axes, height: int, values: Sequence[float | None]) -> None:
-    """Markers of one task, joined from lowest to highest, and the change in points."""
+def mark_row(axes: Axes, height: int, values: Sequence[float | None]) -> int:
+    """Draw the markers of one row, a model each, joined from lowest to highest; returns how many
+    there are.
+    """
     known = [value for value in values if value is not None]
     axes.plot([min(known), max(known)], [height, height], color=FAINT, linewidth=1.6, zorder=1)
     for value, (colour, marker, fill) in zip(values, cycle(MODEL_STYLES), strict=False):
@@ -206,7 +196,19 @@ def _task_row(axes: Axes, height: int, values: Sequence[float | None]) -> None:
                 ms=7.5,
                 zorder=2,
             )
-    if len(known) > 1 and values[0] is not None and values[-1] is not None:
+    return len(known)
+
+
+def legend_marks(axes: Axes, names: Iterable[str]) -> None:
+    """Add a marker and a name per model for the legend, which rows do not give."""
+    for name, (colour, marker, fill) in zip(names, cycle(MODEL_STYLES), strict=False):
+        axes.plot([], [], marker, color=colour, markerfacecolor=fill, label=name, ms=7)
+
+
+def _task_row(axes: Axes, height: int, values: Sequence[float | None]) -> None:
+    """Markers of one task, and the change in points."""
+    known = mark_row(axes, height, values)
+    if known > 1 and values[0] is not None and values[-1] is not None:
         change = f"{100 * (values[-1] - values[0]):+.0f}".replace("-", "\N{MINUS SIGN}")
         axes.annotate(
             change,

@@ -37,6 +37,17 @@ def data_uri(pixels: Pixels) -> str:
     return "data:image/png;base64," + base64.b64encode(encoded(pixels)).decode()
 
 
+def thumbnail_uri(pixels: Pixels, side: int, quality: int | None) -> str:
+    """The image, at most `side` pixels wide and high, as a `data:` URI of a WebP file; `quality`
+    None: without loss.
+    """
+    picture = Image.fromarray(pixels)
+    picture.thumbnail((side, side))
+    file = io.BytesIO()
+    picture.save(file, format="WebP", lossless=quality is None, quality=quality or 80)
+    return "data:image/webp;base64," + base64.b64encode(file.getvalue()).decode()
+
+
 def encoded(pixels: Pixels) -> bytes:
     """The image as a PNG file."""
     # PNG, as a page about pixels must not show the artefacts of a lossy format.

@@ -1,0 +1,1 @@
+"""The page about an evaluation: scores, probes, affinity, and predictions to look through."""
