@@ -48,7 +48,7 @@ def test_the_report_needs_nothing_but_the_cells(tmp_path: Path):
     page = (made.path / "report" / "report.html").read_text()
     assert "<b>joint,seed=1</b> failed: no memory" in page
     assert page.count("<svg") == 3
-    assert "| gradual, data half | " in (made.path / "report" / "tables.md").read_text()
+    assert "| half | " in (made.path / "report" / "tables.md").read_text()
 
 
 def test_the_plan_counts_and_writes_nothing(tmp_path: Path):

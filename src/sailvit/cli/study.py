@@ -208,17 +208,16 @@ def tell_results(console: Console, found: Mapping[str, Any], folder: StudyFolder
     """Print a table per dimension, every claim's sentence, and the cells that failed."""
     from rich.table import Table
 
-    from sailvit.report.study import label, row_cells, tables
+    from sailvit.report.study import HEADS, row_cells, tables
 
-    for title, rows in tables(found["differences"]):
-        if not any(row["seeds"] for row in rows):
-            continue
-        table = Table(title=title, title_justify="left", padding=(0, 0, 0, 1))
-        table.add_column(f"against {rows[0]['than']}", overflow="fold")
-        for heading in ("base", "mean", "points", "95 % over seeds", "seeds", "p (Holm)"):
+    for each in tables(found["differences"]):
+        than = each.rows[0][1]["than"]
+        table = Table(title=each.title, title_justify="left", padding=(0, 0, 0, 1))
+        table.add_column(f"against {than}", overflow="fold")
+        for heading in HEADS:
             table.add_column(heading, justify="right", no_wrap=True)
-        for row in rows:
-            table.add_row(label(row), *row_cells(row))
+        for name, row in each.rows:
+            table.add_row(name, *row_cells(row))
         console.print(table)
     for claim in found["claims"]:
         console.print(claim["sentence"], highlight=False, markup=False)

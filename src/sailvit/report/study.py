@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sailvit.core.outputs import refuse_foreign_file, write_output
 from sailvit.core.run import read_json
-from sailvit.report.drawing import FAINT, HEIGHT, INK, PAPER, REFINED, WIDTH, Chart, canvas, to_svg
+from sailvit.report.drawing import (
+    FAINT,
+    HEIGHT,
+    INK,
+    PAPER,
+    REFINED,
+    WIDTH,
+    Chart,
+    canvas,
+    label,
+    to_svg,
+)
 from sailvit.report.templates import template
 
 Difference = Mapping[str, Any]
@@ -21,61 +33,70 @@ def write_study_report(results: Path) -> Path:
     page, text = results.with_name("report.html"), results.with_name("tables.md")
     refuse_foreign_file(page)
     dimensions = tables(data["differences"])
-    charts = [chart for title, rows in dimensions if (chart := difference_chart(title, rows))]
+    charts = [difference_chart(each) for each in dimensions]
     html = template("study.html").render(
-        data=data, tables=dimensions, charts=charts, label=label, row_cells=row_cells
+        data=data, tables=dimensions, charts=charts, row_cells=row_cells
     )
     write_output(page, html)
     write_output(text, as_text(data))
     return page
 
 
-def tables(differences: Sequence[Difference]) -> list[tuple[str, list[Difference]]]:
-    """A table per dimension with its title: the contrast's levels where all else is at its
-    default, then every other factor, then what differs in several.
+@dataclass(frozen=True)
+class Dimension:
+    """A table of differences."""
+
+    title: str
+    """The factor, or the factors, and the measure."""
+    rows: list[tuple[str, Difference]]
+    """Differences with what they are called."""
+
+
+def tables(differences: Sequence[Difference]) -> list[Dimension]:
+    """A table per dimension: the contrast's levels where all else is at its default, then every
+    other factor, then what differs in several; without those of which no cell is there.
     """
-    found: dict[str, list[Difference]] = {}
+    found: dict[tuple[str, ...], list[Difference]] = {}
     for each in differences:
-        changed = list(each["changed"])
-        named = each["factor"] if not changed else " and ".join(changed)
-        found.setdefault(f"{named} ({each['measure']})", []).append(each)
-    defaults = [each for each in differences if not each["changed"]]
-    for title, rows in found.items():
-        if rows[0]["changed"]:
-            # What the levels are to be read against: the same levels by default.
-            shown = {row["better"] for row in rows}
-            same = [d for d in defaults if d["measure"] == rows[0]["measure"]]
-            found[title] = [*(d for d in same if d["better"] in shown), *rows]
-    return list(found.items())
+        found.setdefault((each["measure"], *each["changed"]), []).append(each)
+    made = []
+    for (measure, *changed), own in found.items():
+        arms = {row["better"] for row in own}
+        # What the levels are to be read against: the same levels by default.
+        same = found.get((measure,), []) if changed else []
+        rows = [*(row for row in same if row["better"] in arms), *own]
+        title = f"{' and '.join(changed) or own[0]['factor']} ({measure})"
+        if any(row["seeds"] for row in rows):
+            made.append(Dimension(title, [(_label(row, changed, rows), row) for row in rows]))
+    return made
 
 
-def label(row: Difference) -> str:
-    """What is compared in a row: `gradual, tower aimv2`."""
-    changed = ", ".join(f"{factor} {level}" for factor, level in row["changed"].items())
-    return ", ".join(filter(None, [row["better"], changed]))
+def _label(row: Difference, changed: Sequence[str], rows: Sequence[Difference]) -> str:
+    """What a row is about: the levels that its table changes, and the contrast's level where
+    there are several.
+    """
+    levels = [row["others"][factor] for factor in changed]
+    arms = {each["better"] for each in rows}
+    return ", ".join([*([row["better"]] if len(arms) > 1 or not changed else []), *levels])
 
 
-def difference_chart(title: str, rows: Sequence[Difference]) -> Chart | None:
-    """Differences with their intervals, one below the other; None without any."""
-    known = [row for row in rows if row["points"] is not None]
-    if not known:
-        return None
-    height = max(HEIGHT // 2, 60 + 26 * len(known))
-    with canvas(WIDTH + 120, height) as (figure, axes):
-        for place, row in enumerate(reversed(known)):
+def difference_chart(dimension: Dimension) -> Chart:
+    """Differences with their intervals, one below the other."""
+    known = [(name, row) for name, row in dimension.rows if row["seeds"]]
+    with canvas(WIDTH + 120, max(HEIGHT // 2, 70 + 26 * len(known))) as (figure, axes):
+        for place, (_, row) in enumerate(reversed(known)):
             low, high = row["low"], row["high"]
             if low is not None:
                 axes.plot([low, high], [place, place], color=REFINED, linewidth=2)
-            shown = row["word"] in ("improves", "worse")
-            fill = REFINED if shown else PAPER
+            fill = REFINED if row["word"] in ("improves", "worse") else PAPER
             axes.plot(row["points"], place, "o", color=REFINED, markerfacecolor=fill)
         axes.axvline(0, color=FAINT, linewidth=1)
-        axes.set_yticks(range(len(known)), [label(row) for row in reversed(known)], color=INK)
+        axes.set_yticks(range(len(known)), [name for name, _ in reversed(known)], color=INK)
         axes.set_ylim(-0.6, len(known) - 0.4)
-        axes.set_title(title, pad=8)
-        axes.set_xlabel(f"points above {known[0]['than']}, 95 % over seeds")
-        told = "; ".join(f"{label(row)} {row['points']:+.1f}" for row in known)
-        svg = to_svg(figure, f"study-{title}", f"{title}: points above the base: {told}.")
+        label(axes, dimension.title, f"points above {known[0][1]['than']}, 95 % over seeds", "")
+        told = "; ".join(f"{name} {row['points']:+.1f}" for name, row in known)
+        alt = f"{dimension.title}: points above the base: {told}."
+        svg = to_svg(figure, f"study-{dimension.title}", alt)
     return Chart(svg, "Filled: the difference is shown after Holm's correction.")
 
 
@@ -84,9 +105,9 @@ def as_text(data: Mapping[str, Any]) -> str:
     cells = data["cells"]
     lines = [f"# Study {data['study']}", "", f"{cells['done']} of {cells['all']} cells.", ""]
     lines += [f"- {claim['sentence']}" for claim in data["claims"]]
-    for title, rows in tables(data["differences"]):
-        lines += ["", f"## {title}", "", f"| | {' | '.join(_HEADS)} |", "|---" * 7 + "|"]
-        lines += [f"| {label(row)} | {' | '.join(row_cells(row))} |" for row in rows]
+    for each in tables(data["differences"]):
+        lines += ["", f"## {each.title}", "", f"| | {' | '.join(HEADS)} |", "|---" * 7 + "|"]
+        lines += [f"| {name} | {' | '.join(row_cells(row))} |" for name, row in each.rows]
     if cells["failed"]:
         lines += ["", "## Failed cells", ""]
         lines += [f"- {name}: {reason}" for name, reason in cells["failed"].items()]
@@ -95,7 +116,8 @@ def as_text(data: Mapping[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-_HEADS = ("base", "mean", "points", "95 % over seeds", "seeds", "p (Holm)")
+HEADS = ("base", "mean", "points", "95 % over seeds", "seeds", "p (Holm)")
+"""Headings of the columns that `row_cells` gives."""
 
 
 def row_cells(row: Difference) -> list[str]:
@@ -103,7 +125,7 @@ def row_cells(row: Difference) -> list[str]:
     if row["points"] is None:
         return ["", "", "", "", "0", ""]
     spread = "" if row["low"] is None else f"{row['low']:+.1f} {row['high']:+.1f}"
-    chance = "" if row["corrected"] is None else f"{row['corrected']:.2g}"
+    chance = "" if row["corrected"] is None else _chance(row["corrected"])
     return [
         f"{row['than mean']:.1f}",
         f"{row['better mean']:.1f}",
@@ -112,3 +134,7 @@ def row_cells(row: Difference) -> list[str]:
         str(len(row["seeds"])),
         chance,
     ]
+
+
+def _chance(corrected: float) -> str:
+    return "< 0.001" if corrected < 0.001 else f"{corrected:.2g}"

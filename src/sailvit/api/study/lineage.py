@@ -18,7 +18,7 @@ from sailvit.core.recipe import PARTS, ModelConfig, Part, Recipe, SourceConfig, 
 from sailvit.core.recipe.differences import FREE
 from sailvit.core.run import RunFolder
 from sailvit.core.study.cells import Cell
-from sailvit.core.study.definition import REFERENCE, StepChange, Study
+from sailvit.core.study.definition import REFERENCE, Measure, StepChange, Study
 from sailvit.data.sources import open_source
 from sailvit.preflight.plan import Plan, plan
 from sailvit.training.output.manifest import fingerprint_folder
@@ -67,6 +67,8 @@ class PlannedCell:
     """Keys of its trainings, in order."""
     models: Mapping[str, tuple[ModelConfig, int]]
     """The model after each measured step, and the seed of what was drawn for it."""
+    measures: Mapping[str, Measure]
+    """What is measured, by name."""
 
 
 @dataclass
@@ -101,12 +103,14 @@ class Lineage:
         for name in self.study.steps:
             made, models[name] = self._step(name, cell, models)
             chain += made
-        asked = {measure.of for measure in self.study.measures.values()}
+        measures = self.study.measured(dict(cell.levels))
+        asked = {measure.of for measure in measures.values()}
         kept = {name: model for name, model in models.items() if name in asked}
         read = {key for model, _ in kept.values() for key in self._ancestors(model)}
-        return PlannedCell(
-            cell, self._cell_key(cell, kept), tuple(key for key in chain if key in read), kept
-        )
+        told = {n: [model.model_dump(mode="json"), seed] for n, (model, seed) in kept.items()}
+        wanted = {n: each.model_dump(mode="json", exclude={"over"}) for n, each in measures.items()}
+        trainings = tuple(key for key in chain if key in read)
+        return PlannedCell(cell, _hash([told, wanted, cell.seed]), trainings, kept, measures)
 
     def _step(
         self, name: str, cell: Cell, models: Mapping[str, tuple[ModelConfig, int]]
@@ -126,11 +130,6 @@ class Lineage:
             return [], (recipe.model, seed)
         made, model = self._stages(name, recipe)
         return made, (model, seed)
-
-    def _cell_key(self, cell: Cell, models: Mapping[str, tuple[ModelConfig, int]]) -> str:
-        told = {n: [model.model_dump(mode="json"), seed] for n, (model, seed) in models.items()}
-        measures = {n: each.model_dump(mode="json") for n, each in self.study.measures.items()}
-        return _hash([told, measures, cell.seed])
 
     def located(self, recipe: Recipe) -> Recipe:
         """`recipe` with the folders of parts in the place of what stands for them."""

@@ -149,7 +149,7 @@ class StudyRun:
             step: (self.lineage.located_model(model), seed)
             for step, (model, seed) in each.models.items()
         }
-        return MeasureTask(models, self.lineage.study.measures, each.cell.seed)
+        return MeasureTask(models, each.measures, each.cell.seed)
 
     def _new_worker(self) -> Worker:
         self._started += 1

@@ -106,6 +106,9 @@ class Measure(Config):
     """Tasks of the world; none: those by which the demo measures a tower."""
     per_task: Count = 150
     """Questions of every task."""
+    over: list[Name] | None = None
+    """Factors at whose levels it is measured, while the others, but for the contrast's, are at
+    their first levels; None: it is measured in every cell."""
 
 
 class Claim(Config):
@@ -169,6 +172,16 @@ class Study(Config):
         """All factors but the contrast's."""
         return [name for name in self.factors if name != self.contrast.factor]
 
+    def measured(self, levels: Mapping[str, str]) -> dict[str, Measure]:
+        """What is measured in a cell of these levels."""
+        default = self.defaults()
+        changed = {name for name in self.others() if levels[name] != default[name]}
+        return {
+            name: measure
+            for name, measure in self.measures.items()
+            if measure.over is None or changed <= set(measure.over)
+        }
+
     def defaults(self) -> dict[str, str]:
         """The first level of every factor."""
         return {name: next(iter(levels)) for name, levels in self.factors.items()}
@@ -198,6 +211,10 @@ class Study(Config):
                     yield _unknown(f"claims.{number}.over", factor, self.others())
             if claim.measure is not None and claim.measure not in self.measures:
                 yield _unknown(f"claims.{number}.measure", claim.measure, self.measures)
+        for name, measure in self.measures.items():
+            for factor in measure.over or ():
+                if factor not in self.others():
+                    yield _unknown(f"measures.{name}.over", factor, self.others())
 
     def _reference_problems(self) -> Iterator[str]:
         """A sentence for every reference that names no part made before its step."""

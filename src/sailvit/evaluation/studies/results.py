@@ -69,8 +69,9 @@ def _asked(study: Study, measure: str) -> list[Asked]:
     contrast, found = study.contrast, dict[Asked, None]()
     for cell in cells_of(study):
         levels = dict(cell.levels)
+        told = measure in study.measured(levels)
         level = levels.pop(contrast.factor)
-        if level != contrast.base:
+        if told and level != contrast.base:
             others = tuple(levels.items())
             found[Asked(measure, contrast.factor, level, contrast.base, others)] = None
     return list(found)
