@@ -1,10 +1,11 @@
 """The demo's towers in every probe, and how fast features are extracted.
 
-    python benchmarks/probe.py --refined runs/demo --joint runs/joint --page docs/probes.md
+    python benchmarks/probe.py towers --demo runs/demo --joint runs/joint --page docs/probes.md
+    python benchmarks/probe.py speed
 
-Towers: the shipped base, the demo's refined one, and one refined all at once on as many samples, which is trained
-into --joint where it is not there (15 minutes). Data, all offline: scikit-learn's digits, the demo's world drawn
-with label maps and captions, and the photographs that scikit-image and scikit-learn install. Throughput:
+Towers: the demo's base and refined one, each from its target run, and one refined all at once on as many samples, which
+is trained into --joint where it is not there (15 minutes). Data, all offline: scikit-learn's digits, the demo's
+world drawn with label maps and captions, and the photographs that scikit-image and scikit-learn install. Throughput:
 ViT-Base of random weights at 224 px on JPEG files, features of all 12 blocks, against the bare tower on ready tiles.
 """
 
@@ -32,6 +33,7 @@ from sailvit.api.running import train_new
 from sailvit.api.screen import Screen
 from sailvit.api.towers import load_tower
 from sailvit.core.run import RunFolder
+from sailvit.evaluation.probes.drawn import WORLD
 from sailvit.evaluation.probes.features.extraction import Extraction, extract, load_tile
 from sailvit.evaluation.probes.features.layers import layered
 from sailvit.evaluation.probes.results import Outcome
@@ -42,7 +44,7 @@ from sailvit.models.loading.quiet import quiet_libraries
 BEGIN, END = "<!-- table: benchmarks/probe.py -->\n", "<!-- end of table -->"
 SIDE = 64
 """Pixels of the demo's tile."""
-BATCH, COUNT, ROUNDS = 16, 96, 3
+BATCH, COUNT, ROUNDS = 16, 32, 3
 """Images of a batch and of a round, and rounds, of the measurement of speed."""
 
 
@@ -162,43 +164,51 @@ def _best(report: ProbeReport, name: str, key: tuple[str, str, str]) -> str:
     return f"{found[0].value:.1f} at {layer}" if layer > 0 else "-"
 
 
-def main() -> None:
-    """Measure, and write results and table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--refined", required=True, help="the demo's run")
-    parser.add_argument(
-        "--joint", type=Path, required=True, help="run of the tower refined at once"
-    )
-    parser.add_argument("--page", type=Path, help="page whose table is written anew")
-    parser.add_argument("--only-speed", action="store_true", help="keep the numbers of the towers")
-    given = parser.parse_args()
-    quiet_libraries()
-    towers = {"base": "sailvit:world/tower", "refined": given.refined}
-    command = (
-        "python benchmarks/probe.py --refined runs/demo --joint runs/joint --page docs/probes.md"
-    )
+def towers(given: argparse.Namespace) -> None:
+    """Probe the demo's towers, and write results and table."""
+    joint = RunFolder(Path(joint_tower(given.joint)))
+    (stage,) = sorted((joint.path / "stages").iterdir())
+    compared = {
+        "base": f"{given.demo}/target/base",
+        "refined": f"{given.demo}/target/refined",
+        "all at once": str(stage / "tower"),
+    }
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        values = {"speed": speed(folder)}
-        print(values, flush=True)
-        if given.only_speed:
-            return
-        towers["all at once"] = joint_tower(given.joint)
         data = [
             write_digits(folder / "digits"),
-            Path("sailvit:world"),
+            Path(WORLD),
             write_crops(folder / "photographs", 100, (SIDE, SIDE), "png"),
         ]
         began = time.perf_counter()
-        report = probe(towers, data, Probing(folder / "cache"), seen=Progress())
-        values |= {"seconds": round(time.perf_counter() - began), "rows": report.rows()}
-    publish("probe", command, values)
+        report = probe(compared, data, Probing(folder / "cache"), seen=Progress())
+        seconds = round(time.perf_counter() - began)
+    command = "python benchmarks/probe.py towers --demo runs/demo --joint runs/joint"
+    publish("probe", command, {"seconds": seconds, "rows": report.rows()})
     if given.page is not None:
         start, rest = given.page.read_text(encoding="utf-8").split(BEGIN)
         text = start + BEGIN + table(report) + END + rest.split(END)[1]
         given.page.write_text(text, encoding="utf-8")
+
+
+def main() -> None:
+    """Measure what is asked for."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    asked = parser.add_subparsers(dest="what", required=True)
+    of_towers = asked.add_parser("towers", help="the demo's towers in every probe")
+    of_towers.add_argument("--demo", required=True, help="the demo's run")
+    of_towers.add_argument("--joint", type=Path, required=True, help="run refined all at once")
+    of_towers.add_argument("--page", type=Path, help="page whose table is written anew")
+    asked.add_parser("speed", help="images per second of extraction and of the bare tower")
+    given = parser.parse_args()
+    quiet_libraries()
+    if given.what == "towers":
+        towers(given)
+        return
+    with tempfile.TemporaryDirectory() as name:
+        publish("probe_speed", "python benchmarks/probe.py speed", speed(Path(name)))
 
 
 class Progress:

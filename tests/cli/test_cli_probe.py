@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +12,13 @@ from dual_folders import save_refined, write_dual
 from labelled_files import SIDE, coloured, encoded, write_folders
 from typer.testing import CliRunner
 
+from sailvit.api.probing import PROBE_FILE, probe
 from sailvit.cli.app import app
-from sailvit.core.errors import DataError, RunError, SailvitError
+from sailvit.core.errors import DataError, ModelError, RunError, SailvitError
 from sailvit.data.processing.label_maps import encoded_label_map
+from sailvit.evaluation.probes.running import Probing
 from tiny_parts import Parts, save_model
+from two_processes import in_two
 
 
 def run(*words: object) -> str:
@@ -72,6 +76,19 @@ def test_one_probe_of_one_layer(towers, data, tmp_path):
     assert "against" not in told
     rows = json.loads((out / "probe.json").read_text())
     assert {(row["probe"], row["layer"]) for row in rows} == {("knn", 2)}
+
+
+def test_two_processes_find_what_one_does(towers, data, tmp_path):
+    def work(index, out="both"):
+        named = dict(each.split("=") for each in towers)
+        how = Probing(tmp_path / f"cache-{out}", probes=("linear", "knn"), epochs=1, neighbours=3)
+        report = probe(named, [data], how, out=tmp_path / out, device="cpu")
+        assert len(report.towers["base"].outcomes) == 12
+
+    assert in_two(tmp_path, work) == ["done", "done"]
+    work(0, "one")
+    both, one = (json.loads((tmp_path / name / PROBE_FILE).read_text()) for name in ("both", "one"))
+    assert sorted(both, key=str) == sorted(one, key=str)
 
 
 def test_maps_and_pictures_have_probes_of_their_own(towers, data, tmp_path):
@@ -135,8 +152,21 @@ def test_mistakes_are_sentences(towers, data, tmp_path):
         run(*towers, "--data", tmp_path, *place)
     with pytest.raises(DataError, match="--layers names 3, but the tower has 2 blocks"):
         run(*towers, "--data", data, "--layers", "3", *place)
+    with pytest.raises(DataError, match="no probe that was asked for can use these data"):
+        run(*towers, "--data", data, "--probe", "segmentation", *place)
+    with pytest.raises(DataError, match="150 nearest of 24 training images"):
+        run(*towers, "--data", data, "--probe", "knn", "--neighbours", 150, *place)
+    with pytest.raises(DataError, match="does not exist"):
+        run(*towers, "--data", tmp_path / "nowhere", *place)
     with pytest.raises(DataError, match="one name"):
         run(towers[0], towers[0], "--data", data, *place)
+    wide = tmp_path / "wide"
+    shutil.copytree(towers[0].partition("=")[2], wide)
+    said = json.loads((wide / "preprocessor_config.json").read_text())
+    said["size"] = {"height": 32, "width": 64}
+    (wide / "preprocessor_config.json").write_text(json.dumps(said))
+    with pytest.raises(ModelError, match="tiles are square"):
+        run(wide, "--data", data, *place)
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "novel.txt").write_text("x")
     with pytest.raises(RunError, match=r"novel\.txt"):

@@ -36,7 +36,7 @@ from sailvit.evaluation.probes.sets.captions import CaptionSet
 
 PROBE_FILE = "probe.json"
 """All numbers, by which the folder of a probe is known."""
-WORLD_SIZE = (4000, 1000)
+WORLD_SIZE = (2000, 500)
 """Pictures of the drawn world to train heads on, and to test them on, of each kind."""
 COMPARISON_FILE = "probe_comparison.json"
 """Differences between towers, best layers, and what was left out."""

@@ -54,7 +54,7 @@ def test_attention_finds_the_patch_that_says_the_class():
     # One patch of nine is marked and holds the class: its mean over patches hardly shows it.
     tokens[np.arange(300), places, 0] += 8
     tokens[np.arange(300), places, 1 + labels] += 4
-    how = Fitting(epochs=10, rates=(1e-2,))
+    how = Fitting(epochs=20, rates=(1e-2,))
     fitted = fit_head("attentive", tokens, np.arange(200), labels[:200], 3, how=how)
     assert accuracy(fitted.head, tokens[200:], labels[200:]) > 0.9
 
@@ -110,6 +110,18 @@ def test_a_channel_that_never_varies_stays_finite():
     assert norm(torch.tensor([[1.0, 4.0]])).tolist() == [[0.0, 1.0]]
 
 
+def test_attention_is_that_of_keys_and_values():
+    torch.manual_seed(0)
+    pool, patches = AttentivePool(128), torch.randn(3, 10, 128)
+    torch.nn.init.normal_(pool.query)
+    keys, values = (
+        made(patches).view(3, 10, 2, 64).transpose(1, 2) for made in (pool.key, pool.value)
+    )
+    query = pool.query[None, :, None].expand(3, -1, -1, -1)
+    expected = torch.nn.functional.scaled_dot_product_attention(query, keys, values)
+    torch.testing.assert_close(pool(patches), expected.reshape(3, 128), rtol=1e-4, atol=1e-5)
+
+
 def test_attention_divides_any_width():
     for width in (12, 65, 128):
         assert AttentivePool(width)(torch.zeros(2, 3, width)).shape == (2, width)
@@ -157,7 +169,7 @@ def test_a_bank_in_pieces_votes_alike(monkeypatch):
 
 def test_too_few_images_are_refused():
     bank, labels = clouds(8)
-    with pytest.raises(DataError, match=r"20 nearest of 8 training images .* --neighbours"):
+    with pytest.raises(DataError, match=r"20 nearest of 8 training images.* --neighbours"):
         next(
             neighbour_votes(
                 (bank, np.arange(8), labels),

@@ -43,8 +43,8 @@ def neighbour_votes(
     features, rows, labels = bank
     if len(rows) < neighbours:
         raise DataError(
-            f"the {neighbours} nearest of {len(rows)} training images are asked for; choose fewer"
-            " with --neighbours"
+            f"the {neighbours} nearest of {len(rows)} training images, those of the test set's"
+            " classes, are asked for; choose fewer with --neighbours"
         )
     truth = torch.from_numpy(labels).to(device)
     for at in range(0, len(queries[1]), _QUERIES):
