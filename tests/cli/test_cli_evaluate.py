@@ -79,6 +79,9 @@ def test_the_same_command_computes_nothing_again(model, data):
     assert first.read_bytes() == before
     evaluate(model, data, "--dataset", "DocVQA_VAL", "--prompts", "bare")
     assert len(first.read_bytes()) > len(before)
+    before = first.read_bytes()
+    evaluate(model, data, "--dataset", "DocVQA_VAL", "--tiling", "sail")
+    assert len(first.read_bytes()) > len(before)
 
 
 def test_a_written_file_has_the_score_of_the_evaluation(model, data):

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from sailvit.api.models import load_run
-from sailvit.core.errors import DataError, RunError, one_line
+from sailvit.api.predicting import plain_predictions, sail_predictions
+from sailvit.core.errors import DataError, RunError
 from sailvit.core.outputs import refuse_foreign_file
 from sailvit.core.ownership import others
-from sailvit.core.records import Record
 from sailvit.core.run import write_json
 from sailvit.distributed.processes import barrier, rank
 from sailvit.evaluation.comparison import Comparison, compare_models
@@ -25,16 +26,16 @@ from sailvit.evaluation.suites.average import Average, opencompass_average
 from sailvit.evaluation.suites.files import write_jsonl, write_xlsx
 from sailvit.evaluation.suites.planning import Plan, PlannedSet
 from sailvit.evaluation.suites.predictions import (
-    FAILED,
+    Predict,
     Prediction,
     PredictionStore,
     predict_set,
 )
 from sailvit.evaluation.suites.prompts import Style, changed, form_of
 from sailvit.evaluation.suites.shown import write_answers, write_questions
-from sailvit.inference.generation import Generation, Options, Prompt, read_options
+from sailvit.evaluation.suites.tilings import Tiling
+from sailvit.inference.generation import read_options
 from sailvit.inference.model import RunModel
-from sailvit.inference.text_stream import text_of
 
 RESULTS = "results.json"
 """Scores of all models in the folder of an evaluation, by which the folder is known."""
@@ -56,6 +57,8 @@ class Asking:
     """Questions answered at the same time."""
     limit: int | None = None
     """Questions of each set; None: all."""
+    tiling: Tiling = "recipe"
+    """How images are cut into tiles."""
     stage: str | None = None
     """Stage of the runs; None: the last."""
     device: str | None = None
@@ -196,47 +199,24 @@ def _predictions(
     options = read_options(asking.longest, {})
     name = planned.questions.name
     form = changed(form_of(planned.questions.kind, asking.style), asking.forms.get(name, {}))
+    identity = f"{model.identity} {asking.longest}"
+    predict: Predict = partial(
+        plain_predictions, model.generation, options=options, batch=asking.batch
+    )
+    if asking.tiling == "sail":
+        identity += " sail"
+        predict = partial(
+            sail_predictions, model, planned.questions, options=options, batch=asking.batch
+        )
     return predict_set(
         planned.table,
         form,
-        lambda records: _answers(model, records, options, asking.batch),
+        predict,
         PredictionStore(out / label, name),
-        identity=f"{model.identity} {asking.longest}",
+        identity=identity,
         limit=asking.limit,
         seen=lambda done, total: seen(f"{label}, {name}", done, total),
     )
-
-
-def _answers(
-    model: RunModel, records: Sequence[Record], options: Options, batch: int
-) -> Iterator[tuple[int, Prediction]]:
-    """Answers as their batches are done; a record whose prompt or image cannot be made fails
-    alone.
-    """
-    generation = model.generation
-    prompts: list[tuple[int, Prompt]] = []
-    for number, record in enumerate(records):
-        try:
-            prompts.append((number, generation.prompt(record)))
-        except DataError as error:
-            yield number, Prediction(FAILED, one_line(error))
-    waiting = dict(enumerate(prompts))
-    try:
-        for place, (tokens,) in generation.tokens([p for _, p in prompts], options, batch=batch):
-            number, _ = waiting.pop(place)
-            yield number, Prediction(text_of(generation.tokenizer, tokens, generation.ends))
-    except DataError:
-        # An image of some prompt cannot be decoded: one at a time shows of which.
-        for number, prompt in waiting.values():
-            yield number, _alone(generation, prompt, options)
-
-
-def _alone(generation: Generation, prompt: Prompt, options: Options) -> Prediction:
-    try:
-        ((_, (tokens,)),) = generation.tokens([prompt], options, batch=1)
-    except DataError as error:
-        return Prediction(FAILED, one_line(error))
-    return Prediction(text_of(generation.tokenizer, tokens, generation.ends))
 
 
 def _write_spreadsheets(

@@ -46,6 +46,9 @@ Kinds = Annotated[
 Prompts = Annotated[
     str | None, typer.Option(help="vlmevalkit, direct, bare, or a JSON file of changes.")
 ]
+TilingName = Annotated[
+    str, typer.Option(help="recipe: as in training; sail: two grids per image, a budget per set.")
+]
 Limit = Annotated[int | None, typer.Option(min=1, help="Questions of each set.")]
 Drawn = Annotated[
     int, typer.Option(min=8, help="Questions of each set of the demo, of each task of its world.")
@@ -61,6 +64,7 @@ def evaluate(  # noqa: PLR0913, PLR0917 - the options of a command
     names: Names = None,
     kind: Kinds = None,
     prompts: Prompts = None,
+    tiling: TilingName = "recipe",
     matcher: MatcherName = "2026-06",
     judge: JudgeName = "none",
     judge_model: JudgeModel = None,
@@ -83,6 +87,7 @@ def evaluate(  # noqa: PLR0913, PLR0917 - the options of a command
     from sailvit.distributed.processes import process_group
     from sailvit.evaluation.scoring.kinds import Rules
     from sailvit.evaluation.scoring.matching import read_matcher
+    from sailvit.evaluation.suites.tilings import read_tiling
 
     refuse_foreign(out)
     how: dict[str, Any] = {
@@ -90,6 +95,7 @@ def evaluate(  # noqa: PLR0913, PLR0917 - the options of a command
         "batch": batch,
         "limit": limit,
         "stage": stage,
+        "tiling": read_tiling(tiling),
     }
     asking = Asking(**_prompts(prompts, suite), **how, device=device, bf16=bf16)
     with process_group(), judge_of(judge, judge_model, judge_key, out / "judge.cache") as asked:

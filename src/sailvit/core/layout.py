@@ -74,6 +74,9 @@ class VisualLayout:
     native: GridLimits | None = None
     """Limits of the one grid per image that keeps its aspect ratio; None: images are resized to
     tiles of the tower's own size."""
+    second_grid: bool = False
+    """Whether an image is cut twice, the second time by a grid that is no part of the first, as
+    SAIL-VL does where it is evaluated."""
 
     @property
     def edge(self) -> int:
@@ -85,7 +88,8 @@ class VisualLayout:
         """Most tiles of one image, its thumbnail included."""
         if self.native is not None:
             return self.native.most
-        return self.max_tiles + int(self.thumbnail and self.max_tiles > 1)
+        grids = 2 if self.second_grid and self.max_tiles > 1 else 1
+        return grids * self.max_tiles + int(self.thumbnail and self.max_tiles > 1)
 
     @property
     def squared(self) -> VisualLayout:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,15 @@ from PIL import Image, ImageOps
 from sailvit.core.errors import DataError
 from sailvit.core.layout import VisualLayout
 from sailvit.data.processing import decoding
-from sailvit.data.processing.images import image_size, load_image, tile_count, tile_grid, tile_image
+from sailvit.data.processing.images import (
+    Doubled,
+    image_size,
+    load_image,
+    tile_count,
+    tile_grid,
+    tile_grids,
+    tile_image,
+)
 
 LAYOUT = VisualLayout(8, 1, 0, "<|image_pad|>", max_tiles=6)
 
@@ -301,3 +310,39 @@ def test_a_drawing_is_drawn_when_it_is_loaded():
 
     assert image_size(Drawing()) == (5, 4)
     assert (load_image(Drawing()) == gradient(5, 4)).all()
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "most", "grids"),
+    [
+        (448, 448, 10, [(2, 2)]),
+        (1000, 1000, 10, [(3, 3), (2, 2)]),
+        (1920, 1080, 10, [(4, 2), (3, 2)]),
+        (1920, 1080, 24, [(5, 3), (6, 3)]),
+        (300, 1400, 12, [(1, 5), (1, 4)]),
+        (448, 448, 1, [(1, 1)]),
+    ],
+)
+def test_a_second_grid_is_no_part_of_the_first(width, height, most, grids):
+    layout = VisualLayout(448, 256, 0, "", max_tiles=most, second_grid=True)
+    assert tile_grids(width, height, layout) == grids
+
+
+def test_tiles_of_both_grids_come_before_the_thumbnail():
+    layout = replace(LAYOUT, second_grid=True)
+    image = np.zeros((16, 24, 3), np.uint8)
+    image[:, 12:] = 200
+    assert tile_grids(24, 16, layout) == [(3, 2), (2, 2)]
+    tiles = tile_image(image, layout)
+    assert len(tiles) == tile_count(image, layout) == 6 + 4 + 1 <= layout.most_tiles
+    assert [int(tile.float().mean()) for tile in tiles[6:10]] == [1, 199, 1, 199]
+    assert tiles[:6].equal(tile_image(image, LAYOUT)[:6])
+    assert tiles[-1].equal(tile_image(image, LAYOUT)[-1])
+
+
+def test_an_image_of_twice_the_size_is_pillows():
+    image = np.random.default_rng(0).integers(0, 256, (9, 13, 3), dtype=np.uint8)
+    made = Doubled(image)
+    assert made.size == (26, 18)
+    expected = np.asarray(Image.fromarray(image).resize((26, 18), Image.Resampling.BILINEAR))
+    assert np.abs(made.pixels().astype(int) - expected).max() <= 1

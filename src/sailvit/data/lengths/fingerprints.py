@@ -36,7 +36,7 @@ def tokenizer_fingerprint(tokenizer: FastTokenizer, day: date | None = None) -> 
 
 def layout_fingerprint(layout: VisualLayout) -> str:
     """Hash of everything that turns an image into tiles, and tiles into tokens."""
-    added = {"wrap": None, "newline": False, "native": None}
+    added = {"wrap": None, "newline": False, "native": None, "second_grid": False}
     # What a layout does not use is left out, so that counts made before it could stay good.
     given = {k: v for k, v in asdict(layout).items() if k not in added or v != added[k]}
     return digest(given)

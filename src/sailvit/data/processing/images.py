@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
 from itertools import accumulate
 from pathlib import Path
@@ -65,6 +66,28 @@ def image_size(image: ImageLike, *, max_pixels: int = MAX_PIXELS) -> tuple[int, 
     return decoded_size(image, max_pixels)
 
 
+@dataclass(frozen=True)
+class Doubled:
+    """An image of twice the width and height, made when its pixels are needed."""
+
+    image: ImageLike
+    """The image."""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height, in pixels."""
+        width, height = image_size(self.image)
+        return 2 * width, 2 * height
+
+    def pixels(self) -> Pixels:
+        """uint8[H, W, 3], as Pillow's bilinear filter gives them."""
+        given = torch.from_numpy(load_image(self.image)).permute(2, 0, 1)[None]
+        # In float, as torch rounds bytes otherwise; at most 1 of 255 from Pillow's.
+        made = torch.nn.functional.interpolate(given.float(), scale_factor=2, mode="bilinear")
+        found: Pixels = made[0].round().byte().permute(1, 2, 0).contiguous().numpy()
+        return found
+
+
 def looks_alike_everywhere(image: bytes, *, max_pixels: int = MAX_PIXELS) -> bool:
     """Whether other programs decode the pixels of `load_image`; reads the header alone."""
     return reads_alike(image, max_pixels)
@@ -79,12 +102,32 @@ def tile_grid(width: int, height: int, layout: VisualLayout) -> tuple[int, int]:
     """
     if layout.native is not None:
         return layout.native.grid(width, height, layout.tile_size)
-    grids = _grids(layout.max_tiles)
+    return _closest(width, height, _grids(layout.max_tiles), layout.tile_size)
+
+
+def tile_grids(width: int, height: int, layout: VisualLayout) -> list[tuple[int, int]]:
+    """The grids by which an image is cut, one behind the other: `tile_grid`, and with
+    `second_grid` the closest of those whose columns or rows do not divide its own.
+
+    A first grid of one cell is the whole image, which the thumbnail shows: it is left out.
+    """
+    first = tile_grid(width, height, layout)
+    grids = _grids(layout.max_tiles) if layout.second_grid and layout.native is None else ()
+    others = [(i, j) for i, j in grids if first[0] % i or first[1] % j]
+    if not others:
+        return [first]
+    second = _closest(width, height, others, layout.tile_size)
+    return [second] if first == (1, 1) and layout.thumbnail else [first, second]
+
+
+def _closest(
+    width: int, height: int, grids: Sequence[tuple[int, int]], tile_size: int
+) -> tuple[int, int]:
     distances = [abs(width / height - i / j) for i, j in grids]
     nearest = min(distances)
     # No tolerance is needed: grids of one ratio, as 1 x 2 and 2 x 4, give the same float.
     closest = [grid for grid, distance in zip(grids, distances, strict=True) if distance == nearest]
-    half_tile = layout.tile_size**2 / 2
+    half_tile = tile_size**2 / 2
     filled = [(i, j) for i, j in closest[1:] if width * height > half_tile * i * j]
     # `_grids` is sorted by cells, so the last one is the largest.
     return filled[-1] if filled else closest[0]
@@ -96,32 +139,42 @@ def tile_count(image: ImageLike, layout: VisualLayout) -> int:
     """
     if layout.most_tiles == 1:
         return 1
-    columns, rows = tile_grid(*image_size(image), layout)
-    return columns * rows + _thumbnails(columns * rows, layout)
+    cells = sum(columns * rows for columns, rows in tile_grids(*image_size(image), layout))
+    return cells + _thumbnails(cells, layout)
 
 
 def tile_image(
     image: Pixels, layout: VisualLayout, space: torch.Tensor | None = None
 ) -> torch.Tensor:
-    """Tiles uint8[I, 3, H, W] of an image uint8[H, W, 3]: the grid's cells row by row, then the
-    thumbnail.
+    """Tiles uint8[I, 3, H, W] of an image uint8[H, W, 3]: the cells of each grid row by row, then
+    the thumbnail.
 
     They are channels-last in memory, as decoded pixels are: the conversion to planes would take
     as long as resizing. With `space`, uint8[n], they are made there, from its first byte on.
     """
     pixels = torch.from_numpy(image).permute(2, 0, 1)
-    columns, rows = tile_grid(image.shape[1], image.shape[0], layout)
-    cells, size = columns * rows, layout.tile_size
+    grids, size = tile_grids(image.shape[1], image.shape[0], layout), layout.tile_size
+    cells = sum(columns * rows for columns, rows in grids)
     tiles = _empty(cells + _thumbnails(cells, layout), size, size, space)
-    if cells == 1:
-        _resize(pixels, tiles[0])
-        return tiles
-    sheet = _resize(pixels, _empty(1, rows * size, columns * size)[0])
-    grid = sheet.view(3, rows, size, columns, size).permute(1, 3, 0, 2, 4)
-    tiles[:cells].view(grid.shape).copy_(grid)
+    start = 0
+    for columns, rows in grids:
+        end = start + columns * rows
+        _cut(pixels, columns, rows, tiles[start:end])
+        start = end
     if _thumbnails(cells, layout):
         _resize(pixels, tiles[-1])
     return tiles
+
+
+def _cut(pixels: torch.Tensor, columns: int, rows: int, out: torch.Tensor) -> None:
+    """Fill `out`, uint8[I, 3, H, W], with the cells of an image uint8[3, H, W]."""
+    if len(out) == 1:
+        _resize(pixels, out[0])
+        return
+    size = out.shape[-1]
+    sheet = _resize(pixels, _empty(1, rows * size, columns * size)[0])
+    grid = sheet.view(3, rows, size, columns, size).permute(1, 3, 0, 2, 4)
+    out.view(grid.shape).copy_(grid)
 
 
 def _thumbnails(cells: int, layout: VisualLayout) -> int:
