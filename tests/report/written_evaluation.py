@@ -88,11 +88,20 @@ def affinity():
                 "measures": {"linear_cka": measured(0.4)},
             }
         ],
-        "joint": [],
+        "joint": [joint(tower, rng) for tower in MODELS],
         "correspondence": [
             {"tower": "base", "set": "crops", "score": measured(0.3, low=None, high=None)}
         ],
         "drift": [{"tower": "refined", "base": "base", "blocks": blocks}],
+    }
+
+
+def joint(tower, rng):
+    plane = {side: rng.normal(size=(40, 2)).tolist() for side in ("visual", "text")}
+    return {
+        **{"tower": tower, "language": "qwen", "plane": {**plane, "explained": [0.2, 0.1]}},
+        **{"distances": {"nearest": measured(3.0)}, "retrieval": {}, "alignment": None},
+        "integration": {"rate": measured(1.2), "layers": [4.0, 5.0, 7.0]},
     }
 
 

@@ -18,7 +18,13 @@ from written_evaluation import MODELS, PICTURE, measured, probes, write_evaluati
 from sailvit.cli.app import app
 from sailvit.core.errors import RunError
 from sailvit.core.run import read_json, write_json
-from sailvit.report.evaluation.charts import cloud_charts, drift_charts, probe_charts, set_chart
+from sailvit.report.evaluation.charts import (
+    cloud_charts,
+    drift_charts,
+    layer_chart,
+    probe_charts,
+    set_chart,
+)
 from sailvit.report.evaluation.page import write_evaluation_report
 from sailvit.report.evaluation.reading import is_evaluation, read_evaluation
 from sailvit.report.evaluation.tables import MeasureRow, measure_tables, probe_table, set_table
@@ -165,7 +171,9 @@ def write_drawn():
     ((name, clouds),) = cloud_charts(value["published"])
     assert (name, len(clouds)) == ("qwen", 2)
     assert "30 % of patches, 10 % of words" in clouds[0].svg
-    return [*clouds, *drift_charts(value["drift"]), *probe_charts(probes())]
+    layers = layer_chart(value["joint"])
+    assert layer_chart([{**value["joint"][0], "integration": None}]) is None
+    return [*clouds, layers, *drift_charts(value["drift"]), *probe_charts(probes())]
 
 
 def test_probes_at_one_layer_have_no_curve():
@@ -184,7 +192,12 @@ def test_tables_show_numbers_as_they_are():
     from written_evaluation import affinity
 
     titles = [table.title for table in measure_tables(affinity())]
-    assert titles == ["patches and qwen, as published", "pictures and captions in qwen", "scores"]
+    assert titles == [
+        "patches and qwen, as published",
+        "pictures and captions in qwen",
+        "behind the connector, in full width",
+        "scores",
+    ]
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from sailvit.core.errors import DataError, one_line
-from sailvit.core.records import ImageLike, Record, Source, Turn
+from sailvit.core.records import IMAGE_MARK, ImageLike, Record, Source, Turn
 from sailvit.core.seeding import numpy_generator
 from sailvit.data.processing.decoding import Pixels
 from sailvit.data.processing.images import load_image
@@ -38,7 +38,9 @@ class Picture:
 
     def record(self, words: str = "shown") -> Record:
         """The picture as a record: a question about it, answered by the caption."""
-        turns = (Turn("user", "<image>"), Turn("assistant", self.caption or words))
+        # A caption that speaks of the mark itself would ask for a second image.
+        said = (self.caption or words).replace(IMAGE_MARK, "image")
+        turns = (Turn("user", IMAGE_MARK), Turn("assistant", said))
         return Record(self.name, turns, (self.image,), "caption")
 
 

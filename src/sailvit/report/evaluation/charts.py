@@ -112,6 +112,21 @@ def drift_charts(entries: Sequence[Mapping[str, Any]]) -> list[Chart]:
     return charts
 
 
+def layer_chart(entries: Sequence[Mapping[str, Any]]) -> Chart | None:
+    """How far pictures and texts lie apart in each layer of the language, a line per model."""
+    lines = {
+        each["tower"]: [
+            (layer, value, None, None)
+            for layer, value in enumerate(each["integration"]["layers"], start=1)
+        ]
+        for each in entries
+        if each["integration"]
+    }
+    if not lines:
+        return None
+    return _curve_chart("Pictures and texts in the language", "Fréchet distance", "layer", lines)
+
+
 Marks = Sequence[tuple[float, float, float | None, float | None]]
 """Place, value, and the ends of its interval."""
 

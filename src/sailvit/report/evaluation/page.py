@@ -15,7 +15,15 @@ from typing import Any
 from markupsafe import Markup
 
 from sailvit.core.outputs import refuse_foreign_file, write_output
-from sailvit.report.evaluation.charts import cloud_charts, drift_charts, probe_charts, set_chart
+from sailvit.report.charts import feature_charts
+from sailvit.report.drawing import Chart
+from sailvit.report.evaluation.charts import (
+    cloud_charts,
+    drift_charts,
+    layer_chart,
+    probe_charts,
+    set_chart,
+)
 from sailvit.report.evaluation.reading import EvaluationData, read_evaluation
 from sailvit.report.evaluation.tables import measure_tables, probe_table, set_table
 from sailvit.report.templates import template
@@ -52,6 +60,8 @@ def render_evaluation(data: EvaluationData) -> str:
         probe_charts=probe_charts(data.probes),
         probe_rows=probe_table(data.probes),
         clouds=cloud_charts(affinity.get("published", ())),
+        planes=_planes(affinity.get("joint", ())),
+        layers=layer_chart(affinity.get("joint", ())),
         measures=measure_tables(affinity),
         drift=drift_charts(affinity.get("drift", ())),
         left_out=affinity.get("left_out", []),
@@ -59,6 +69,12 @@ def render_evaluation(data: EvaluationData) -> str:
         script=Markup(script),
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )
+
+
+def _planes(entries: Sequence[Mapping[str, Any]]) -> list[Chart]:
+    """The picture of each model behind its connector, where there is any."""
+    models = {each["tower"]: each["plane"] for each in entries}
+    return feature_charts(models, {}) if models else []
 
 
 def _payload(data: EvaluationData) -> Markup:
