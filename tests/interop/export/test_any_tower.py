@@ -23,8 +23,6 @@ KINDS = ["beit", "vit_mae", "vitdet", "metaclip_2", "dinov3_vit"]
 know; random angles in training mode."""
 SQUARE = {"pixtral", "mistral3", "lighton_ocr"}
 """Their image processor keeps the aspect ratio of an image, where training made squares."""
-ROWS = {family for family in MULTIMODAL if family.startswith("qwen")}
-"""They take patches in an order of their own (test_patch_row_towers.py)."""
 
 
 def bundle_of(family: str, parts: Parts, folder: Path) -> ModelBundle:
@@ -46,9 +44,7 @@ def test_a_tower_of_each_kind_leaves_by_both_layouts(family: str, parts: Parts, 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "family", [f for f in (*ALONE, *DUAL, *MULTIMODAL) if f not in {*KINDS, *ROWS}]
-)
+@pytest.mark.parametrize("family", [f for f in (*ALONE, *DUAL, *MULTIMODAL) if f not in KINDS])
 def test_a_tower_of_every_source_leaves_by_both_layouts(family: str, parts: Parts, tmp_path: Path):
     bundle = bundle_of(family, parts, tmp_path / "source")
     assert max(left(bundle, "hf", tmp_path / "hf").values()) < 1e-4
@@ -63,16 +59,21 @@ def test_a_tower_of_every_source_leaves_by_both_layouts(family: str, parts: Part
 def test_the_example_of_a_tower_s_card_runs(family: str, parts: Parts, tmp_path: Path):
     bundle = bundle_of(family, parts, tmp_path / "source")
     left(bundle, "tower", tmp_path / "out")
-    card = (tmp_path / "out/README.md").read_text(encoding="utf-8")
+    tower = bundle.mllm.tower
+    assert run_card(tmp_path / "out", tmp_path) == str((1, tower.patches, tower.width))
+
+
+def run_card(export: Path, folder: Path, width: int = 40, height: int = 30) -> str:
+    """What the example in an export's card prints for an image."""
+    card = (export / "README.md").read_text(encoding="utf-8")
     code = card.partition("```python\n")[2].partition("```")[0]
-    code = code.replace("path/to/this/folder", str(tmp_path / "out"))
-    Image.new("RGB", (40, 30), (200, 10, 90)).save(tmp_path / "image.jpg")
+    code = code.replace("path/to/this/folder", str(export))
+    Image.new("RGB", (width, height), (200, 10, 90)).save(folder / "image.jpg")
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
+        [sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    tower = bundle.mllm.tower
-    assert done.stdout.split("\n")[0] == str((1, tower.patches, tower.width))
+    return done.stdout.split("\n")[0]
 
 
 def test_a_model_that_answers_is_not_in_training_mode(parts: Parts, tmp_path: Path):

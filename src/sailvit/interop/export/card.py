@@ -15,6 +15,7 @@ import torch
 
 from sailvit.interop.export.trained import Trained, dtype_name
 from sailvit.models.loading.vision import has_auto_model
+from sailvit.models.towers.families import same_order
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _LICENCE = re.compile(r"^license:\s*(\S+)\s*$", re.MULTILINE)
@@ -72,6 +73,13 @@ with torch.no_grad():
 patches = tokens[:, @PREFIX@ : @END@]  # @SIDE@ x @SIDE@ patches, row by row
 print(tuple(patches.shape))
 """
+_ROW_EXAMPLE = (
+    TOWER_EXAMPLE[: TOWER_EXAMPLE.index("    tokens")]
+    + """\
+    tokens = model(inputs["pixel_values"], grid_thw=inputs["image_grid_thw"]).last_hidden_state
+print(tuple(tokens.shape))  # @SIDE@ x @SIDE@ patches of each image, one after the other
+"""
+)
 
 
 def model_example(*, remote: bool) -> str:
@@ -100,7 +108,7 @@ def tower_example(trained: Trained) -> str:
         "@END@": str(tower.prefix + tower.patches),
         "@SIDE@": str(tower.side),
     }
-    text = TOWER_EXAMPLE
+    text = TOWER_EXAMPLE if tower.family.raster is same_order else _ROW_EXAMPLE
     for name, value in values.items():
         text = text.replace(name, value)
     return text

@@ -17,7 +17,8 @@ from sailvit.core.run import write_json
 from sailvit.core.seeding import numpy_generator
 from sailvit.data.processing.images import load_image, tile_image
 from sailvit.interop.export.trained import Trained
-from sailvit.models.towers.families import patch_pixels
+from sailvit.models.towers.families import patch_pixels, same_order
+from sailvit.models.towers.tower import Tower
 
 LONGEST = 8
 """Tokens of a greedy answer that are compared."""
@@ -74,6 +75,11 @@ def questions(trained: Trained) -> list[Question]:
     ]
 
 
+def takes_patches(tower: Tower) -> bool:
+    """Whether a tower is given patches, which image processors cut of images in their own shape."""
+    return tower.family.pixels is patch_pixels or tower.family.raster is not same_order
+
+
 def _user(*pieces: dict[str, str]) -> dict[str, Any]:
     return {"role": "user", "content": list(pieces)}
 
@@ -93,8 +99,8 @@ def pose(trained: Trained, watching: Watching, work: Path) -> None:
     ]
     if watching.kind == "tower":
         paths = [path for each in asked for path in images[each.name]]
-        if trained.bundle.mllm.tower.family.pixels is patch_pixels:
-            # The only processor that gives patches keeps the aspect ratio; training's tiles are
+        if takes_patches(trained.bundle.mllm.tower):
+            # The only processors that give patches keep the aspect ratio; training's tiles are
             # square. The card says so.
             paths = paths[:1]
         cases = [{"name": f"image {n}", "images": [str(p)]} for n, p in enumerate(paths)]
@@ -134,7 +140,7 @@ def _features(trained: Trained, paths: Sequence[Path]) -> dict[str, torch.Tensor
     expected = {}
     for number, path in enumerate(paths):
         tiles = tile_image(load_image(path), layout).to(trained.bundle.mllm.device)
-        expected[f"image {number}.pixels"] = tower.inputs(tiles)["pixel_values"]
+        expected[f"image {number}.pixels"] = tower.given(tiles)
         expected[f"image {number}.features"] = trained.last_state(tiles)
     return expected
 

@@ -9,7 +9,6 @@ from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from sailvit.core.errors import ModelError
 from sailvit.core.run import write_json
 from sailvit.interop.conversion import convert
 from sailvit.interop.export.cases import Watching, pose
@@ -20,7 +19,6 @@ from sailvit.interop.export.sailvl import write_sailvl
 from sailvit.interop.export.tower import write_tower
 from sailvit.interop.export.trained import Trained, dtype_name
 from sailvit.interop.new_folder import new_folder
-from sailvit.models.towers.families import same_order
 
 Write = Callable[[Trained, Path], Watching]
 """Writes a model to a folder and says how it is reloaded."""
@@ -92,13 +90,6 @@ def _write(trained: Trained, layout: Layout, draft: Path, work: Path) -> list[fl
     """Write the folder and what is expected of it; each channel's levels of 256 in one
     normalised unit.
     """
-    tower = trained.bundle.mllm.tower
-    if tower.family.raster is not same_order:
-        raise ModelError(
-            f"the tower is a {tower.model.config.model_type}, which takes patches in a row of its own"
-            " order, as no layout of an export does; take the tower's folder in the run"
-            " (stages/.../tower), which transformers loads"
-        )
     watching = layout.write(trained, draft)
     lineage = {
         **trained.lineage,

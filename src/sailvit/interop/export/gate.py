@@ -140,8 +140,10 @@ def _error(
     apart = (wanted.float() - given.float()).abs()
     if levels is None:
         return float(apart.max()) / max(1.0, float(wanted.abs().max()))
-    # Channels come second in pixels [I, C, H, W], and last in flattened patches.
-    by_channel = apart.transpose(1, -1) if apart.ndim == 4 else apart.reshape(-1, 3)
+    # Channels come second in pixels [I, C, H, W], first in patches [P, C * F * H * W] of a row, and
+    # last in other flattened patches.
+    first = apart.reshape(len(apart), 3, -1) if apart.ndim == 2 else apart
+    by_channel = apart.reshape(-1, 3) if apart.ndim == 3 else first.transpose(1, -1)
     return float((by_channel * torch.tensor(levels)).max())
 
 

@@ -7,6 +7,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from sailvit.core.errors import ModelError
 from sailvit.core.layout import VisualLayout
 from sailvit.core.run import write_json
@@ -23,7 +25,8 @@ from sailvit.interop.export.trained import (
 )
 from sailvit.interop.weights import write_weights
 from sailvit.models.structure.mllm import MLLM
-from sailvit.models.towers.families import Pixels, ordered_pixels, patch_pixels
+from sailvit.models.towers.families import Pixels, ordered_pixels, patch_pixels, same_order
+from sailvit.models.towers.tower import Tower
 
 CODE = (
     "configuration_sailvit.py",
@@ -151,6 +154,7 @@ def whole_config(trained: Trained) -> dict[str, Any]:
             "join": tower.choice.join,
             "last_normed": tower.choice.norm is None,
             "inputs": inputs.get(tower.family.pixels, "pixels"),
+            "row": _row(tower),
             "interpolate": trained.interpolates,
             "one_by_one": tower.alone,
             "wrap": list(layout.wrap) if layout.wrap else None,
@@ -162,6 +166,23 @@ def whole_config(trained: Trained) -> dict[str, Any]:
             "architectures": [type(trained.tower).__name__],
         },
         "text_config": {**trained.config_of(language), "tie_word_embeddings": tied},
+    }
+
+
+def _row(tower: Tower) -> dict[str, Any] | None:
+    """How a tower takes the patches of a tile in one row, and which of its tokens is each patch's;
+    None for towers of pixels.
+    """
+    if tower.family.raster is same_order:
+        return None
+    tile = torch.zeros(1, 3, tower.preprocessing.size, tower.preprocessing.size)
+    numbers = torch.arange(tower.patches, dtype=torch.float32)[:, None]
+    taken = tower.family.pixels(tile, tower.patch)["hidden_states"]
+    assert taken is not None
+    return {
+        "merge": int(tower.model.config.spatial_merge_size),
+        "frames": taken.shape[1] // (3 * tower.patch**2),
+        "tokens": [int(n) for n in tower.family.raster(numbers, tile, tower.patch)[0, :, 0]],
     }
 
 

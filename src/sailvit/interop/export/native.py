@@ -20,12 +20,11 @@ from sailvit.core.errors import ModelError
 from sailvit.core.layout import VisualLayout
 from sailvit.core.recipe import ConnectorKind
 from sailvit.interop.export.card import Card, model_example, write_card
-from sailvit.interop.export.cases import Watching
+from sailvit.interop.export.cases import Watching, takes_patches
 from sailvit.interop.export.native_processor import write_processor
 from sailvit.interop.export.trained import Trained, language_tensors, pieces, under
 from sailvit.interop.weights import write_weights
 from sailvit.models.structure.mllm import MLLM
-from sailvit.models.towers.families import patch_pixels
 
 _SWITCH = "tie_last_hidden_states"
 """transformers' setting for which of the two `hidden_states[-1]` is; most towers give it before
@@ -97,7 +96,7 @@ def _tower(native: Native, mllm: MLLM) -> Iterator[str]:
         yield f"the connector is {connector.kind}; train with model.connector.kind: {native.kind}"
     if connector.column_major:
         yield "visual tokens go column by column (ps_version v1), and the class's row by row"
-    if tower.family.pixels is patch_pixels:
+    if takes_patches(tower):
         yield "the tower takes flattened patches, and the class gives pixels; choose another tower"
     if tower.alone:
         yield "the tower takes tiles one by one, and the class gives them together"

@@ -7,13 +7,10 @@ from sailvit.interop.export.hf import hf_problems
 from sailvit.interop.export.native import NATIVES, problems
 from sailvit.interop.export.sailvl import sailvl_problems
 from sailvit.models.structure.mllm import MLLM
-from sailvit.models.towers.families import same_order
 
 
 def reachable(mllm: MLLM, layout: VisualLayout) -> tuple[str, ...]:
     """The layouts that nothing is known to keep the model from; its weights may be missing."""
-    if mllm.tower.family.raster is not same_order:
-        return ()
     whole: tuple[str, ...] = () if hf_problems(mllm, layout) else ("hf",)
     if not sailvl_problems(mllm, layout):
         whole += ("sailvl",)

@@ -59,6 +59,11 @@ def _tower(export: Path, cases: dict[str, Any], expected: Found) -> Found:
             options["interpolate_pos_encoding"] = True
         if cases["ordered"]:
             options["noise"] = torch.arange(float(cases["ordered"]))[None]
+        if "image_grid_thw" in inputs:
+            inputs = {
+                "hidden_states": inputs["pixel_values"],
+                "grid_thw": inputs["image_grid_thw"],
+            }
         found[f"{name}.features"] = model(**inputs, **options).last_hidden_state
     return found
 

@@ -6,15 +6,19 @@ from pathlib import Path
 
 from sailvit.core.run import write_json
 from sailvit.interop.export.card import Card, tower_example, write_card
-from sailvit.interop.export.cases import Watching
+from sailvit.interop.export.cases import Watching, takes_patches
 from sailvit.interop.export.trained import Trained, pieces
 from sailvit.interop.weights import write_weights
-from sailvit.models.towers.families import patch_pixels
+from sailvit.models.towers.families import same_order
 from sailvit.models.towers.preprocessing import save_preprocessor
 
 _KEEPS_ASPECT = (
     "Training resized images to {size} x {size} pixels, bicubic. This image processor keeps their"
     " aspect ratio: resize images to squares first for the features of training."
+)
+_OWN_ORDER = (
+    " Tokens leave in the order of the model's own blocks and windows; `pooler_output` is what its"
+    " merger makes of them, row by row, with weights that were not trained here."
 )
 
 
@@ -26,8 +30,11 @@ def write_tower(trained: Trained, folder: Path) -> Watching:
     write_weights(folder, pieces(model.state_dict(), trained.dtype))
     save_preprocessor(bundle.preprocessor, bundle.mllm.tower, folder)
     title = f"A {model.config.model_type} vision tower"
-    patched = bundle.mllm.tower.family.pixels is patch_pixels
-    note = _KEEPS_ASPECT.format(size=bundle.layout.squared.tile_size) if patched else ""
+    tower = bundle.mllm.tower
+    size = bundle.layout.squared.tile_size
+    note = _KEEPS_ASPECT.format(size=size) if takes_patches(tower) else ""
+    if tower.family.raster is not same_order:
+        note += _OWN_ORDER
     example = tower_example(trained)
     card = Card("image-feature-extraction", title, example, ("vision",), note)
     write_card(trained, card, folder)

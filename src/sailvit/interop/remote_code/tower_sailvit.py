@@ -33,13 +33,13 @@ def tower_tokens(
         given: what else the vision model takes.
     """
     inputs = {**given, **tower_inputs(image, pixels)}
-    layers = image["layers"]
+    layers, count = image["layers"], len(pixels)
     if layers == [-1] and image["last_normed"]:
-        return _rows(tower(**inputs).last_hidden_state)
+        return _rows(tower(**inputs).last_hidden_state, image, count)
     made = tower(**{**inputs, "output_hidden_states": True})
     ends = {-1, len(made.hidden_states) - 1} if image["last_normed"] else set()
     states = [
-        _rows(made.last_hidden_state if layer in ends else made.hidden_states[layer])
+        _rows(made.last_hidden_state if layer in ends else made.hidden_states[layer], image, count)
         for layer in layers
     ]
     if image["join"] == "mean":
@@ -51,6 +51,16 @@ def tower_inputs(image: Mapping[str, Any], pixels: torch.Tensor) -> dict[str, An
     """What the vision model takes for tiles float[I, 3, H, W]."""
     inputs: dict[str, Any] = {"pixel_values": pixels}
     patch, side = int(image["patch"]), int(image["size"]) // int(image["patch"])
+    if image["row"]:
+        merge, frames = int(image["row"]["merge"]), int(image["row"]["frames"])
+        blocks = side // merge
+        cut = pixels.reshape(len(pixels), -1, blocks, merge, patch, blocks, merge, patch)
+        cut = cut.permute(0, 2, 5, 3, 6, 1, 4, 7).reshape(-1, pixels.shape[1], 1, patch, patch)
+        return {
+            # A picture is a still of that many frames.
+            "hidden_states": cut.expand(-1, -1, frames, -1, -1).flatten(1),
+            "grid_thw": torch.tensor([[1, side, side]] * len(pixels), device=pixels.device),
+        }
     if image["inputs"] == "patches":
         cut = pixels.reshape(len(pixels), -1, side, patch, side, patch)
         inputs = {
@@ -67,6 +77,11 @@ def tower_inputs(image: Mapping[str, Any], pixels: torch.Tensor) -> dict[str, An
     return inputs
 
 
-def _rows(states: torch.Tensor) -> torch.Tensor:
-    """Tokens float[I, P, C] of a map float[I, C, rows, columns]; tokens as they are."""
+def _rows(states: torch.Tensor, image: Mapping[str, Any], count: int) -> torch.Tensor:
+    """Tokens float[I, P, C], row by row, of a map float[I, C, rows, columns], or of the states
+    float[I*P, C] of a model that takes patches in a row of its own order; tokens as they are.
+    """
+    if image["row"]:
+        order = torch.tensor(image["row"]["tokens"], device=states.device)
+        return states.reshape(count, -1, states.shape[-1]).index_select(1, order)
     return states.flatten(2).transpose(1, 2) if states.ndim == 4 else states
