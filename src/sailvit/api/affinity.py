@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-from sailvit.api.evaluation import labels_of
 from sailvit.api.models import find_model, load_run
+from sailvit.api.probing import named_towers
 from sailvit.api.towers import load_tower
 from sailvit.core.errors import ModelError, RunError
 from sailvit.core.outputs import refuse_foreign_file
@@ -34,7 +34,7 @@ class Subjects:
     """What is compared."""
 
     towers: Sequence[str]
-    """Towers or runs, in folders or by hub ids; drift is from the first."""
+    """Towers or runs, in folders or by hub ids, or `NAME=TOWER`; drift is from the first."""
     languages: Sequence[str] = ()
     """Languages, in folders or by hub ids; a run is also measured beside its own."""
     reference: str | None = None
@@ -76,7 +76,7 @@ def measure_affinity(
     # Before any model is loaded, as all else depends on them.
     study = Study(open_pictures(images, seed=seed), sizes or Sizes(), seed, step)
     study.few()
-    labels = labels_of([Path(tower) for tower in subjects.towers])
+    towers = named_towers(subjects.towers)
     languages = _languages(subjects, trust_remote_code=trust_remote_code)
 
     def loaded(tower: str) -> _Loaded:
@@ -85,8 +85,8 @@ def measure_affinity(
         return _load(tower, study, device, trust_remote_code=trust_remote_code)
 
     reference = _reference(subjects, study, loaded)
-    base: Tower | None = None
-    for source, label in zip(subjects.towers, labels, strict=True):
+    base: tuple[str, Tower] | None = None
+    for label, source in towers.items():
         found = loaded(source)
         own = _own_language(source, found, languages)
         study.tower(label, found.tower, [*languages, *own])
@@ -94,9 +94,9 @@ def measure_affinity(
         if found.bundle is not None:
             study.model(label, found.bundle, OWN, reference)
         if base is None:
-            base = found.tower
+            base = (label, found.tower)
             continue
-        _add_drift(study, (label, found.tower), (labels[0], base))
+        _add_drift(study, (label, found.tower), base)
     value = study.to_json()
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / FILE, value)

@@ -16,7 +16,10 @@ if TYPE_CHECKING:
     from sailvit.report.evaluation.tables import MeasureTable
 
 Towers = Annotated[
-    list[str], typer.Argument(metavar="TOWER...", help="Towers or runs; drift is from the first.")
+    list[str],
+    typer.Argument(
+        metavar="TOWER...", help="Towers or runs, or NAME=TOWER; drift is from the first."
+    ),
 ]
 Images = Annotated[
     Path, typer.Option(help="Folder of pictures, or data with pictures and captions.")
