@@ -15,7 +15,7 @@ import argparse
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ import sklearn.datasets
 import torch
 from gradual_vs_joint import gradual, ways
 from PIL import Image
-from publish import publish
+from publish import publish, spread
 from transformers import ViTConfig, ViTImageProcessor, ViTModel
 
 from sailvit.api.probing import ProbeReport, probe
@@ -40,6 +40,7 @@ from sailvit.evaluation.probes.results import Outcome
 from sailvit.evaluation.probes.running import Probing, best_layers
 from sailvit.evaluation.probes.sets.class_folder import ImageFolder
 from sailvit.models.loading.quiet import quiet_libraries
+from sailvit.models.towers.tower import Tower
 
 BEGIN, END = "<!-- table: benchmarks/probe.py -->\n", "<!-- end of table -->"
 SIDE = 64
@@ -102,27 +103,30 @@ def speed(folder: Path) -> dict[str, Any]:
     ready = torch.cat([tile for tile in tiles if isinstance(tile, torch.Tensor)])
     every, shown = layered(tower, tuple(range(1, 13))), []
     for number in range(ROUNDS + 1):
-        seconds = {}
-        began = time.perf_counter()
-        with torch.inference_mode():
-            for at in range(0, COUNT, BATCH):
-                tower(ready[at : at + BATCH].to(tower.mean.device)).cpu()
-        seconds["bare"] = time.perf_counter() - began
         settings = Extraction(folder / f"cache-{number}", tuple(range(1, 13)), batch=BATCH)
-        began = time.perf_counter()
-        extract(every, images, "crops", settings, key="vit")
-        seconds["extraction"] = time.perf_counter() - began
+        bare = _seconds(lambda: _run(tower, ready))
+        whole = _seconds(lambda how=settings: extract(every, images, "crops", how, key="vit"))
         # The first round warms caches and kernels.
-        shown += [seconds] if number else []
-    rates = {
-        name: COUNT / statistics.median(s[name] for s in shown) for name in ("bare", "extraction")
+        shown += [(bare, whole)] if number else []
+    shares = {
+        name: spread([bare[at] / whole[at] for bare, whole in shown])
+        for at, name in enumerate(("wall", "processor"))
     }
-    ratios = [s["bare"] / s["extraction"] for s in shown]
-    return {
-        **{f"{name}_images_per_second": round(rate, 2) for name, rate in rates.items()},
-        "share_of_bare": round(statistics.median(ratios), 3),
-        "shares": [round(each, 3) for each in ratios],
-    }
+    wall = statistics.median(bare[0] for bare, _ in shown)
+    return {"share_of_bare": shares, "bare_images_per_second": round(COUNT / wall, 2)}
+
+
+@torch.inference_mode()
+def _run(tower: Tower, tiles: torch.Tensor) -> None:
+    for at in range(0, COUNT, BATCH):
+        tower(tiles[at : at + BATCH].to(tower.mean.device)).cpu()
+
+
+def _seconds(work: Callable[[], object]) -> tuple[float, float]:
+    """Seconds of the clock, and of all this process's threads."""
+    began = time.perf_counter(), time.process_time()
+    work()
+    return time.perf_counter() - began[0], time.process_time() - began[1]
 
 
 def table(report: ProbeReport) -> str:

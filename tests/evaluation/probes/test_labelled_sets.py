@@ -163,3 +163,14 @@ def test_sets_without_one_to_train_on_are_refused(tmp_path):
         write_parquet(tmp_path / f"{name}-0.parquet", [0, 1])
     with pytest.raises(DataError, match="none called train"):
         open_labelled(tmp_path)
+
+
+def test_names_of_sets_are_no_classes(tmp_path):
+    write_folders(tmp_path / "a" / "Training_set", ["x", "y"], 2)
+    write_folders(tmp_path / "a" / "Test_set", ["y", "x"], 2)
+    sets = open_labelled(tmp_path / "a")
+    assert (sets.train.classes, list(sets.tests)) == (("x", "y"), ["Test_set"])
+    write_folders(tmp_path / "b" / "Test", ["x", "y"], 2)
+    write_folders(tmp_path / "b" / "val", ["x", "y"], 2)
+    with pytest.raises(DataError, match="none called train"):
+        open_labelled(tmp_path / "b")

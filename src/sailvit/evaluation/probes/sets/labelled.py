@@ -15,8 +15,8 @@ from sailvit.core.errors import DataError
 from sailvit.core.records import ImageLike
 from sailvit.core.seeding import numpy_generator
 
-TRAINING = ("train", "training")
-"""Names of the set that heads are trained on."""
+TRAINING = ("train", "training", "train_set", "training_set")
+"""Names of the set that heads are trained on, in small letters."""
 Labels = NDArray[np.int64]
 _SHOWN = 5
 """Most classes that a message names."""
@@ -84,6 +84,11 @@ class Part:
     def image(self, position: int) -> ImageLike:
         """The image at `position`."""
         return self.whole.image(int(self.positions[position]))
+
+
+def is_training(name: str) -> bool:
+    """Whether a set of this name is for training."""
+    return name.lower() in TRAINING
 
 
 def hash_of(values: Labels) -> str:

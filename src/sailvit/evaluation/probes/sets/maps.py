@@ -16,7 +16,7 @@ from sailvit.data.processing.images import image_size
 from sailvit.data.processing.label_maps import LabelMap, read_label_map
 from sailvit.data.sources.folder import Names
 from sailvit.evaluation.probes.sets.class_folder import class_folders, hash_of_files, image_names
-from sailvit.evaluation.probes.sets.labelled import TRAINING, Labels, hash_of
+from sailvit.evaluation.probes.sets.labelled import Labels, hash_of, is_training
 
 IMAGES, MAPS = ("images", "imgs"), ("annotations", "labels", "masks", "maps")
 """Names of the folders with images, and with their label maps."""
@@ -131,7 +131,9 @@ class MapSets:
 
 def has_maps(path: Path) -> bool:
     """Whether there are folders of images and of label maps at `path`, or in `train` there."""
-    return _pair(path) is not None or any(_pair(path / name) is not None for name in TRAINING)
+    return _pair(path) is not None or any(
+        _pair(path / name) is not None for name in class_folders(path) if is_training(name)
+    )
 
 
 def open_maps(path: Path, *, limit: int | None = None, seed: int = 0) -> MapSets:
@@ -158,8 +160,8 @@ def _divided(
     path: Path, found: dict[str, MapFolder], seed: int
 ) -> tuple[Mapped, dict[str, Mapped]]:
     """The set to train on and those to test on; a part of the one set where there is one alone."""
-    train = next((found[name] for name in TRAINING if name in found), None)
-    tests: dict[str, Mapped] = {name: each for name, each in found.items() if name not in TRAINING}
+    train = next((found[name] for name in found if is_training(name)), None)
+    tests: dict[str, Mapped] = {name: each for name, each in found.items() if not is_training(name)}
     if train is not None and tests:
         return train, tests
     if len(found) != 1:

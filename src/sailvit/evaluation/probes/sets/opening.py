@@ -12,11 +12,11 @@ import numpy as np
 from sailvit.core.errors import DataError
 from sailvit.evaluation.probes.sets.class_folder import ClassFolder, class_folders, image_names
 from sailvit.evaluation.probes.sets.labelled import (
-    TRAINING,
     LabelledImages,
     Labels,
     Part,
     in_classes_of,
+    is_training,
     split_by_class,
 )
 from sailvit.evaluation.probes.sets.parquet import LabelledRows, has_labels
@@ -24,6 +24,8 @@ from sailvit.evaluation.probes.sets.tars import LabelledTars
 
 _SPLIT = re.compile(r"(train|training|validation|val|test)[-_.]")
 """How names of Parquet files and tars begin that hold one set of several."""
+_TESTING = ("val", "valid", "validation", "test", "testing", "test_set", "dev", "eval")
+"""Names of sets, which are no classes."""
 _HELD = 0.2
 """Share of every class that is tested on where no set is for testing."""
 
@@ -69,8 +71,8 @@ def _divided(
     path: Path, found: dict[str, LabelledImages], seed: int
 ) -> tuple[LabelledImages, dict[str, LabelledImages]]:
     """The set to train on and those to test on; a part of the one set where there is one alone."""
-    train = next((found[name] for name in TRAINING if name in found), None)
-    tests = {name: each for name, each in found.items() if name not in TRAINING}
+    train = next((found[name] for name in found if is_training(name)), None)
+    tests = {name: each for name, each in found.items() if not is_training(name)}
     if train is not None and tests:
         return train, tests
     if len(found) != 1:
@@ -109,11 +111,21 @@ def _sets(path: Path) -> Iterator[tuple[str, LabelledImages]]:
         yield from _split_shards(path.name, shards)
         return
     inside = class_folders(path)
-    if any(name in TRAINING for name in inside):
+    if any(is_training(name) for name in inside):
         for name in inside:
             yield name, _folder_set(path / name)
         return
+    _refuse_only_tests(path, inside)
     yield path.name, _folder_set(path)
+
+
+def _refuse_only_tests(path: Path, inside: Sequence[str]) -> None:
+    """Refuse sets to test on that stand without one to train on: they are no classes."""
+    if inside and all(name.lower() in _TESTING for name in inside):
+        raise DataError(
+            f"{path} has the sets {', '.join(inside)} and none called train; expected one to train"
+            " heads on"
+        )
 
 
 def _folder_set(folder: Path) -> LabelledImages:
