@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 from sailvit.api.probing import PROBE_FILE, probe
 from sailvit.cli.app import app
 from sailvit.core.errors import DataError, ModelError, RunError, SailvitError
+from sailvit.core.run import write_json
 from sailvit.data.processing.label_maps import encoded_label_map
 from sailvit.evaluation.probes.running import Probing
 from tiny_parts import Parts, save_model
@@ -50,7 +51,9 @@ def test_towers_stand_side_by_side_at_every_layer(towers, data, tmp_path):
         *(*towers, "--data", data, "--out", tmp_path / "out", "--epochs", 2),
         *("--cache", tmp_path / "cache", "--neighbours", 5),
     )
-    assert all(len(line) <= 80 for line in told.splitlines() if "probe.json" not in line)
+    paths = ("probe.json", "report.html")
+    assert all(len(line) <= 80 for line in told.splitlines() if not line.endswith(paths))
+    assert "linear, colours/val" in (tmp_path / "out" / "report.html").read_text()
     assert "base: 1 of colours/val cannot be used" in told
     for word in ("attentive", "knn", "top-5", "comes to", "model.feature_layer"):
         assert word in told
@@ -142,6 +145,14 @@ def test_texts_of_the_base_and_of_a_run(data, parts, tmp_path):
     assert {row["probe"] for row in rows} == {"connector-retrieval"}
     with pytest.raises(DataError, match="zero-shot needs the text tower"):
         run(model, "--data", data, "--probe", "zero-shot", *place)
+
+
+def test_an_evaluation_takes_probes_into_its_page(towers, data, tmp_path):
+    write_json(
+        tmp_path / "results.json", {"models": {}, "comparison": [], "matcher": "", "judge": None}
+    )
+    run(towers[0], "--data", data, "--out", tmp_path, "--probe", "knn", "--layers", "last")
+    assert "knn, colours/val" in (tmp_path / "report.html").read_text()
 
 
 def test_mistakes_are_sentences(towers, data, tmp_path):

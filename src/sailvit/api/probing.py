@@ -33,6 +33,7 @@ from sailvit.evaluation.probes.running import (
     probe_tower,
 )
 from sailvit.evaluation.probes.sets.captions import CaptionSet
+from sailvit.report.evaluation.reading import is_evaluation
 
 PROBE_FILE = "probe.json"
 """All numbers, by which the folder of a probe is known."""
@@ -103,7 +104,8 @@ def probe(
         DataError: the data are of no kind that a probe can use, or too few.
         ModelError: a tower cannot be loaded, or does not have a layer.
     """
-    if out is not None:
+    # In the folder of an evaluation they become part of its page.
+    if out is not None and not is_evaluation(out):
         refuse_foreign_folder(out, PROBE_FILE)
     refuse_unknown(how)
     sets = _opened(data, how)

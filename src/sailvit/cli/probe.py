@@ -129,3 +129,9 @@ def _run(
             )
         tell_probes(console, report)
         console.print(f"All numbers: {out / 'probe.json'}", highlight=False, soft_wrap=True)
+        if rank() == 0:
+            # Matplotlib is imported when there is something to draw.
+            from sailvit.report.evaluation.page import write_evaluation_report
+
+            page = write_evaluation_report(out)
+            console.print(f"Page: {page}", highlight=False, soft_wrap=True)
