@@ -2,13 +2,17 @@
 
     python benchmarks/native_documents.py
 
-Every mode trains the recipe native-demo on the same slips of paper, then reads 400 slips of another seed. Per mode: the
-share that is read exactly, the mean number of visual tokens of an image, and the seconds of training.
+The language learns to copy once per seed; then every mode trains the rest of the recipe native-demo on the same
+pictures, about as many a step, and reads strips of a split that no training strip is from. Per mode and seed: the share
+that is read exactly, of all strips and of those at least four times as long as wide; the share of digits in their
+place; the mean number of visual tokens of a strip; steps and loss of the last stage, seconds of all training. What has
+ended is kept and not trained again.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -17,66 +21,121 @@ from publish import publish
 
 from sailvit.api.running import train_new
 from sailvit.api.screen import Screen
+from sailvit.core.recipe import Recipe
 from sailvit.core.run import RunFolder, read_lines
-from sailvit.data.processing.images import tile_count
+from sailvit.data.processing.images import image_size, tile_count
 from sailvit.inference.answers import answer
+from sailvit.models.loading.build import ModelBundle
 from sailvit.models.loading.quiet import quiet_libraries
 from sailvit.recipes.loader import load_recipe
-from sailvit.synthetic.documents.source import DocumentsOptions, DocumentsSource
+from sailvit.synthetic.world.source import WorldSource
 
 MODES = {
     "native": (),
-    "tiled": ("model.image.mode=tiled", "model.image.max_tiles=6"),
-    "fixed": ("model.image.mode=fixed",),
+    "tiled": (
+        "model.image.mode=tiled",
+        "model.image.max_tiles=6",
+        "sequence=1408",
+        "stages.2.pack_tiles=68",
+    ),
+    "fixed": ("model.image.mode=fixed", "sequence=512", "stages.2.pack_tiles=14"),
 }
-"""Overrides of the recipe that make each mode."""
+"""Overrides of the recipe that make each mode; a pack holds about 14 strips in each."""
+SEEDS = {"validation": 6, "test": 7}
+"""Seed of the strips to read."""
+LONG = 4
+"""A strip is long whose longer side is this many times the shorter one."""
+RESULTS = Path(__file__).parent / "results" / "native_documents.json"
 
 
-def measure(mode: str, samples: int, asked: int, folder: Path) -> dict[str, Any]:
-    """One mode trained and asked."""
-    lengths = [f"stages.0.length.samples={samples // 8}", f"stages.1.length.samples={samples}"]
-    recipe = load_recipe("native-demo", [*MODES[mode], *lengths])
-    run = RunFolder(folder / mode)
-    bundle = train_new(recipe, run, Screen())
-    options = DocumentsOptions(size=asked, kinds={"slip": 1.0}, transcriptions=0, worn=0, seed=7)
-    source = DocumentsSource(options)
-    records = [source[position] for position in range(asked)]
-    right = [
-        said == record.turns[-1].text
-        for said, record in zip(answer(bundle, records), records, strict=True)
-    ]
-    shapes = [record.images[0].size for record in records]  # type: ignore[union-attr]
-    long = [max(shape) > 2.5 * min(shape) for shape in shapes]
-    layout = bundle.layout
-    tokens = [tile_count(record.images[0], layout) * layout.tokens_per_tile for record in records]
-    steps = list(read_lines(run.metrics))
+def trained(recipe: Recipe, folder: Path) -> tuple[ModelBundle, list[dict[str, Any]]]:
+    """The model after all stages of a recipe, and its steps."""
+    run = RunFolder(folder)
+    return train_new(recipe, run, Screen()), list(read_lines(run.metrics))
+
+
+def measure(mode: str, seed: int, given: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """One mode trained from a language that copies, and asked; the first to come trains that."""
+    lengths = (f"sources.strips.options.size={given.strips}", f"seed={seed}")
+    copying, copied = load_recipe("native-demo", lengths), folder / f"copy-{seed}"
+    first = copying.stages[0]
+    if not copied.exists():
+        trained(copying.model_copy(update={"stages": copying.stages[:1]}), copied)
+    language = RunFolder(copied).stage(0, first.name) / "language"
+    whole = load_recipe("native-demo", [*MODES[mode], *lengths, f"model.language={language}"])
+    rest = whole.model_copy(update={"stages": whole.stages[1:]})
+    bundle, steps = trained(rest, folder / f"{mode}-{seed}")
+    last = [step for step in steps if step["stage"] == whole.stages[-1].name]
     return {
-        "exact": round(sum(right) / asked, 3),
-        "exact_of_long_ones": round(
-            sum(r for r, is_long in zip(right, long, strict=True) if is_long) / sum(long), 3
-        ),
-        "visual_tokens": round(sum(tokens) / asked, 1),
-        "steps": len(steps),
+        **read(bundle, given.asked, SEEDS[given.split]),
+        "steps": len(last),
+        "samples_per_step": round(given.strips / len(last), 1),
+        "loss": round(sum(step["loss"]["next_token"] for step in last[-50:]) / 50, 3),
         "seconds": round(sum(step["seconds"] for step in steps), 1),
     }
 
 
+def read(bundle: ModelBundle, asked: int, seed: int) -> dict[str, float]:
+    """How well a model reads strips, and how many visual tokens they take."""
+    source = WorldSource("held_out", "strip", asked, seed)
+    records = [source[position] for position in range(asked)]
+    said = [text.split() for text in answer(bundle, records)]
+    true = [record.turns[-1].text.split() for record in records]
+    right = [found == digits for found, digits in zip(said, true, strict=True)]
+    places = [
+        found[index : index + 1] == [digit]
+        for found, digits in zip(said, true, strict=True)
+        for index, digit in enumerate(digits)
+    ]
+    sizes = [image_size(record.images[0]) for record in records]
+    long = [
+        is_right
+        for is_right, size in zip(right, sizes, strict=True)
+        if max(size) >= LONG * min(size)
+    ]
+    tokens = bundle.layout.tokens_per_tile
+    return {
+        "exact": round(sum(right) / asked, 3),
+        "exact_of_long_ones": round(sum(long) / len(long), 3),
+        "digits": round(sum(places) / len(places), 3),
+        "visual_tokens": round(
+            sum(tile_count(record.images[0], bundle.layout) * tokens for record in records) / asked,
+            1,
+        ),
+    }
+
+
 def main() -> None:
-    """Train and ask every mode, and write the table, whatever it says."""
+    """Train and ask every mode with every seed, and write the table, whatever it says."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--samples", type=int, default=24000, help="samples of the second stage")
-    parser.add_argument("--asked", type=int, default=400, help="slips that are read afterwards")
+    parser.add_argument("--strips", type=int, default=6000, help="strips of the last stage")
+    parser.add_argument("--asked", type=int, default=400, help="strips that are read afterwards")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="seeds of training")
+    parser.add_argument("--modes", nargs="+", choices=MODES, default=list(MODES))
+    parser.add_argument("--split", choices=SEEDS, default="test", help="which strips are read")
+    parser.add_argument("--keep", type=Path, help="folder for the runs, which stay there")
     given = parser.parse_args()
     quiet_libraries()
-    with tempfile.TemporaryDirectory() as folder:
-        found = {mode: measure(mode, given.samples, given.asked, Path(folder)) for mode in MODES}
-    publish(
-        "native_documents",
-        f"python benchmarks/native_documents.py --samples {given.samples} --asked {given.asked}",
-        {"modes": found},
-    )
+    known = {"strips": given.strips, "asked": given.asked, "split": given.split}
+    held = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
+    # Cells of other numbers are not comparable with these.
+    cells = held.get("cells", {}) if held.get("settings") == known else {}
+    with tempfile.TemporaryDirectory() as made:
+        folder = given.keep or Path(made)
+        for seed in given.seeds:
+            for mode in given.modes:
+                cell = f"{mode}, seed {seed}"
+                if cell in cells:
+                    continue
+                cells[cell] = measure(mode, seed, given, folder)
+                publish(
+                    "native_documents",
+                    "python benchmarks/native_documents.py --seeds "
+                    + " ".join(sorted({name.rsplit(maxsplit=1)[1] for name in cells})),
+                    {"settings": known, "cells": cells},
+                )
 
 
 if __name__ == "__main__":

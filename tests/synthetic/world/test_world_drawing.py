@@ -3,8 +3,15 @@ import pytest
 
 from sailvit.core.seeding import numpy_generator
 from sailvit.synthetic.world.glyphs import glyph
-from sailvit.synthetic.world.rendering import MAP_CLASSES, SIDE, draw, draw_labelled, outline
-from sailvit.synthetic.world.scenes import Chart, Crowd, Objects, Sum, Thing, Writing
+from sailvit.synthetic.world.rendering import (
+    MAP_CLASSES,
+    SIDE,
+    draw,
+    draw_labelled,
+    outline,
+    size_of,
+)
+from sailvit.synthetic.world.scenes import Chart, Crowd, Objects, Strip, Sum, Thing, Writing
 from sailvit.synthetic.world.vocabulary import COLOURS, DIGITS, LETTERS, SHAPES
 
 
@@ -75,6 +82,18 @@ def test_a_writing_shows_each_glyph_in_its_cell(glyphs):
         row, column = divmod(cell, 2)
         ink = mask[32 * row : 32 * row + 32, 32 * column : 32 * column + 32].sum()
         assert ink == (16 * glyph(glyphs[cell], 1).sum() if cell < len(glyphs) else 0)
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("rows", [("7",), ("472506",), ("4", "7", "2"), ("472", "018")])
+def test_a_strip_is_as_large_as_its_digits_each_in_a_cell_of_one_visual_token(rows, seed):
+    scene = Strip("black", len(rows[0]), tuple("".join(rows)))
+    mask = inked(picture(scene, seed))
+    assert size_of(scene) == (16 * len(rows[0]), 16 * len(rows)) == mask.shape[::-1]
+    for row, digits in enumerate(rows):
+        for column, digit in enumerate(digits):
+            ink = mask[16 * row : 16 * row + 16, 16 * column : 16 * column + 16].sum()
+            assert ink == 4 * glyph(digit, 1).sum()
 
 
 @pytest.mark.parametrize("shape", SHAPES)

@@ -14,6 +14,7 @@ DRAWS = {
     "crowd": scenes.draw_crowd,
     "writing": scenes.draw_writing,
     "chart": scenes.draw_chart,
+    "strip": scenes.draw_strip,
 }
 
 
@@ -51,6 +52,17 @@ def test_writings_are_all_digits_or_all_letters():
     assert all(len({glyph.isdigit() for glyph in text}) == 1 for text in texts)
 
 
+def test_strips_are_of_two_to_eight_digits_and_as_often_wide_as_high():
+    shapes = Counter()
+    for scene in drawn(scenes.draw_strip, 1500):
+        assert scene.rows * scene.columns == len(scene.glyphs)
+        shapes[scene.rows, scene.columns] += 1
+    assert {rows * columns for rows, columns in shapes} == {2, 3, 4, 5, 6, 8}
+    assert {(1, 6), (6, 1), (2, 4), (4, 2)} < set(shapes)
+    assert set(shapes) == {(columns, rows) for rows, columns in shapes}
+    assert max(shapes.values()) < 2 * min(shapes.values())
+
+
 def test_sums_never_fall_below_zero():
     results = {scene.result for scene in drawn(scenes.draw_sum)}
     assert min(results) == 0
@@ -69,8 +81,9 @@ def test_a_gist_leaves_out_place_size_number_and_order(draw):
         assert set(present) == described & set(order)
 
 
-# A reading record states its scene in full, but for the places of a crowd (shown by these two tasks).
-@pytest.mark.parametrize("task", sorted(set(IMAGE_TASKS) - {"count", "coarse"}))
+# A reading record states its scene in full, but for the places of a crowd (shown by these two tasks);
+# single digits are in both splits.
+@pytest.mark.parametrize("task", sorted(set(IMAGE_TASKS) - {"count", "coarse", "digit"}))
 def test_no_description_is_in_both_splits(task):
     shown = {}
     for split in ("train", "held_out"):

@@ -208,23 +208,6 @@ def sign(rng: np.random.Generator, writer: Writer, face: str) -> Page:
     return sheet.page(fields=[("What does the sign say?", written)])
 
 
-def slip(rng: np.random.Generator, writer: Writer, face: str) -> Page:
-    """A few digits on a slip of paper, from a high and narrow one to a low and wide one."""
-    del writer
-    count = int(rng.integers(3, 7))
-    across = int(rng.integers(1, count + 1))
-    size, margin = int(rng.integers(13, 18)), int(rng.integers(6, 13))
-    cell = round(size * rng.uniform(0.9, 1.3))
-    sheet = Sheet(across * cell + 2 * margin, 1, margin, face, size, 1.1)
-    digits = [str(digit) for digit in rng.integers(0, 10, count)]
-    for start in range(0, count, across):
-        row = digits[start : start + across]
-        sheet.cells(row, [index * cell for index in range(len(row))], text=" ".join(row))
-    # As high as the rows need, which `trim` could only lower.
-    sheet.height = sheet.y + margin
-    return sheet.page(fields=[("what is written ?", " ".join(digits))])
-
-
 LAYOUTS: dict[str, Layout] = {
     "paragraphs": paragraphs,
     "columns": columns,
@@ -234,8 +217,5 @@ LAYOUTS: dict[str, Layout] = {
     "receipt": receipt,
     "form": form,
     "sign": sign,
-    "slip": slip,
 }
 """All kinds of pages, by name."""
-USUAL = tuple(kind for kind in LAYOUTS if kind != "slip")
-"""Kinds that pages are of where none are named; a slip has nothing but digits to read."""

@@ -14,7 +14,7 @@ from sailvit.core.recipe import Count, Positive, Share, SourceConfig
 from sailvit.core.records import IMAGE_MARK, Record, Turn
 from sailvit.synthetic.documents.degradation import PageDrawing, some_degradation
 from sailvit.synthetic.documents.fonts import faces_in, shipped_faces
-from sailvit.synthetic.documents.layouts import LAYOUTS, USUAL
+from sailvit.synthetic.documents.layouts import LAYOUTS
 from sailvit.synthetic.documents.sheets import Page
 from sailvit.synthetic.documents.vocabulary import Writer
 from sailvit.synthetic.drawn_source import DrawnSource, drawn_options, named_shares
@@ -40,7 +40,7 @@ class DocumentsOptions(Config):
     """Number of records."""
     seed: int = 0
     """Seed of all random choices."""
-    kinds: Annotated[dict[str, Positive], Field(min_length=1)] = dict.fromkeys(USUAL, 1.0)
+    kinds: Annotated[dict[str, Positive], Field(min_length=1)] = dict.fromkeys(LAYOUTS, 1.0)
     """Shares of the kinds of pages; a single name or a list of names gives equal shares."""
     transcriptions: Share = 0.5
     """Share of the records that ask for all text; the others ask about parts of it, unless the

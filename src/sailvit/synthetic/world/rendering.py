@@ -1,5 +1,5 @@
-"""Draws scenes as pictures of 64x64 pixels in cells of 16 or 32 pixels: multiples of a patch
-and of a visual token, so that neither spans two cells.
+"""Draws scenes as pictures of 64x64 pixels, and strips as large as they need, in cells of 16 or
+32 pixels: multiples of a patch and of a visual token, so that neither spans two cells.
 
 Masks of shapes and glyphs are cached and pasted: no picture takes more than a tenth of a
 millisecond.
@@ -19,6 +19,7 @@ from sailvit.synthetic.world.scenes import (
     Crowd,
     Objects,
     Scene,
+    Strip,
     Writing,
 )
 
@@ -41,32 +42,41 @@ _BASELINE = 62
 _LEVEL = 12
 _BAR_SLOT, _BAR_WIDTH = 16, 12
 _GLYPH_SCALE = 4
-
-
+_STRIP_CELL, _STRIP_SCALE = 16, 2
 MAP_CLASSES = ("background", "circle", "square", "triangle", "cross", "bar", "writing")
 """What a pixel of a picture may show, by its number in a label map."""
 _COVERED = 0.5
 """Share of a pixel from which on it belongs to what covers it."""
 
 
+def size_of(scene: Scene) -> tuple[int, int]:
+    """Width and height of the picture of `scene`, in pixels."""
+    if isinstance(scene, Strip):
+        return _STRIP_CELL * scene.columns, _STRIP_CELL * scene.rows
+    return SIDE, SIDE
+
+
 def draw(scene: Scene, rng: np.random.Generator) -> np.ndarray:
-    """uint8[64, 64, 3]: the picture of `scene`. `rng` decides only the brightness of the
+    """uint8[H, W, 3]: the picture of `scene`. `rng` decides only the brightness of the
     background, small tints, and shifts by up to two pixels.
     """
     return draw_labelled(scene, rng)[0]
 
 
 def draw_labelled(scene: Scene, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """The picture of `scene` as `draw` gives it, and uint8[64, 64]: what every pixel shows, by
+    """The picture of `scene` as `draw` gives it, and uint8[H, W]: what every pixel shows, by
     its place in `MAP_CLASSES`.
     """
     # In float32: soft edges mix colours, which are rounded once, at the end.
-    canvas = np.full((SIDE, SIDE, 3), rng.integers(226, 250), dtype=np.float32)
-    labels = np.zeros((SIDE, SIDE), dtype=np.uint8)
+    width, height = size_of(scene)
+    canvas = np.full((height, width, 3), rng.integers(226, 250), dtype=np.float32)
+    labels = np.zeros((height, width), dtype=np.uint8)
     if isinstance(scene, Objects | Crowd):
         _draw_things(canvas, labels, scene, rng)
     elif isinstance(scene, Writing):
         _draw_writing(canvas, labels, scene, rng)
+    elif isinstance(scene, Strip):
+        _draw_strip(canvas, labels, scene, rng)
     elif isinstance(scene, Chart):
         _draw_chart(canvas, labels, scene, rng)
     else:
@@ -106,6 +116,22 @@ def _draw_writing(
         top, left = (
             CELL * at + (CELL - length) // 2
             for at, length in zip((row, column), mask.shape, strict=True)
+        )
+        _paste(canvas, mask, (top + down, left + right), ink)
+        _label(labels, mask, (top + down, left + right), "writing")
+
+
+def _draw_strip(
+    canvas: np.ndarray, labels: np.ndarray, scene: Strip, rng: np.random.Generator
+) -> None:
+    # A cell is one visual token of 2 x 2 patches, and a glyph stays within its cell.
+    ink = _RGB[scene.ink] + _tints(rng, 1)[0]
+    down, right = int(rng.integers(-1, 2)), int(rng.integers(-2, 3))
+    for cell, character in enumerate(scene.glyphs):
+        mask = glyph(character, _STRIP_SCALE)
+        top, left = (
+            _STRIP_CELL * at + (_STRIP_CELL - length) // 2
+            for at, length in zip(divmod(cell, scene.columns), mask.shape, strict=True)
         )
         _paste(canvas, mask, (top + down, left + right), ink)
         _label(labels, mask, (top + down, left + right), "writing")

@@ -5,7 +5,7 @@ here.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, Protocol, TypeVar
 from zlib import crc32
 
@@ -22,7 +22,17 @@ GROUP_MOST = 4
 """Most things in a group of a crowd."""
 BAR_LEVELS = 5
 """Heights of bars go from 1 to this."""
+STRIP_LONGEST = 6
+"""Most digits in a row or a column of a strip."""
+STRIP_MOST = 8
+"""Most digits of a strip."""
 
+_STRIPS = tuple(
+    (rows, columns)
+    for rows in range(1, STRIP_LONGEST + 1)
+    for columns in range(1, STRIP_LONGEST + 1)
+    if 2 <= rows * columns <= STRIP_MOST
+)
 T = TypeVar("T")
 
 
@@ -129,6 +139,37 @@ class Writing:
 
 
 @dataclass(frozen=True)
+class Strip:
+    """Rows of digits in one colour, on a picture that is as wide and as high as they need."""
+
+    ink: str = field(repr=False)
+    """Colour of the digits; it and the shape decide nothing about the split, so that no text is
+    in both."""
+    columns: int = field(repr=False)
+    """Digits of a row."""
+    glyphs: tuple[str, ...]
+    """The digits in reading order; they fill all rows."""
+
+    @property
+    def rows(self) -> int:
+        """Number of rows."""
+        return len(self.glyphs) // self.columns
+
+    @property
+    def text(self) -> str:
+        """The digits as words."""
+        return " ".join(self.glyphs)
+
+    def gist(self) -> tuple[str, ...]:
+        """That there are digits."""
+        return ("digits",)
+
+    def phrases(self) -> tuple[str, ...]:
+        """The digits alone: no question asks for colour or shape."""
+        return (self.text,)
+
+
+@dataclass(frozen=True)
 class Chart:
     """Three or four bars of different colours and different heights."""
 
@@ -214,6 +255,21 @@ def draw_writing(rng: np.random.Generator) -> Writing:
     alphabet = pick(rng, (DIGITS, LETTERS))
     glyphs = rng.integers(len(alphabet), size=int(rng.integers(2, 4))).tolist()
     return Writing(pick(rng, COLOURS), tuple(alphabet[i] for i in glyphs))
+
+
+def draw_digit(rng: np.random.Generator) -> Strip:
+    """A random strip of a single digit."""
+    return _strip(rng, 1, 1)
+
+
+def draw_strip(rng: np.random.Generator) -> Strip:
+    """A random strip; all shapes are equally likely."""
+    return _strip(rng, *pick(rng, _STRIPS))
+
+
+def _strip(rng: np.random.Generator, rows: int, columns: int) -> Strip:
+    digits = rng.integers(len(DIGITS), size=rows * columns).tolist()
+    return Strip(pick(rng, COLOURS), columns, tuple(DIGITS[i] for i in digits))
 
 
 def draw_chart(rng: np.random.Generator) -> Chart:

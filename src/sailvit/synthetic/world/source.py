@@ -15,8 +15,8 @@ from sailvit.core.config import Config
 from sailvit.core.recipe import Count, Positive, SourceConfig
 from sailvit.core.records import IMAGE_MARK, Record, Turn
 from sailvit.synthetic.drawn_source import DrawnSource, drawn_options, named_shares
-from sailvit.synthetic.world.rendering import SIDE, draw
-from sailvit.synthetic.world.scenes import Scene, Split, Sum, pick, split_of
+from sailvit.synthetic.world.rendering import draw, size_of
+from sailvit.synthetic.world.scenes import Scene, Split, Strip, Sum, pick, split_of
 from sailvit.synthetic.world.tasks import TASKS, Task, describe
 
 
@@ -53,10 +53,10 @@ class Picture:
     @property
     def size(self) -> tuple[int, int]:
         """Width and height, in pixels."""
-        return SIDE, SIDE
+        return size_of(self.scene)
 
     def pixels(self) -> np.ndarray:
-        """uint8[64, 64, 3]."""
+        """uint8[H, W, 3]."""
         return draw(self.scene, deepcopy(self.rng))
 
 
@@ -105,7 +105,8 @@ def _scene(task: Task, split: Split, rng: np.random.Generator) -> Scene:
     # Drawn anew until the split is right: eight draws on average for the held-out one.
     while True:
         scene = pick(rng, task.scenes)(rng)
-        # The few sums of two digits are facts to know, not scenes to generalise to: both splits
-        # ask all of them.
-        if isinstance(scene, Sum) or split_of(scene) == split:
+        # The few sums and single digits are facts to know, not scenes to generalise to: both
+        # splits ask all of them.
+        known = isinstance(scene, Sum) or (isinstance(scene, Strip) and len(scene.glyphs) == 1)
+        if known or split_of(scene) == split:
             return scene

@@ -16,12 +16,15 @@ from sailvit.synthetic.world.scenes import (
     Draw,
     Objects,
     Scene,
+    Strip,
     Sum,
     Thing,
     Writing,
     draw_chart,
     draw_crowd,
+    draw_digit,
     draw_objects,
+    draw_strip,
     draw_sum,
     draw_writing,
     pick,
@@ -62,7 +65,7 @@ def _fine(scene: Scene, rng: np.random.Generator) -> tuple[str, str]:
     return "describe everything", describe(scene)
 
 
-def _ocr(scene: Writing, rng: np.random.Generator) -> tuple[str, str]:
+def _ocr(scene: Writing | Strip, rng: np.random.Generator) -> tuple[str, str]:
     return "what is written ?", scene.text
 
 
@@ -153,6 +156,8 @@ _ASKED_OF_PICTURES = {
         "caption", (draw_objects, draw_objects, draw_objects, draw_writing, draw_chart), _fine
     ),
     "ocr": Task("ocr", _WRITING, _ocr),
+    "digit": Task("ocr", (draw_digit,), _ocr),
+    "strip": Task("ocr", (draw_strip,), _ocr),
     "colour": Task("qa", _OBJECTS, _colour),
     "shape": Task("qa", _OBJECTS, _shape),
     "size": Task("qa", _OBJECTS, _size),
