@@ -30,15 +30,20 @@ from sailvit.models.loading.quiet import quiet_libraries
 from sailvit.recipes.loader import load_recipe
 from sailvit.synthetic.world.source import WorldSource
 
+SQUARE = ("model.image.mode=fixed", "sequence=512", "stages.2.pack_tiles=14")
+TILED = (
+    "model.image.mode=tiled",
+    "model.image.max_tiles=6",
+    "sequence=1408",
+    "stages.2.pack_tiles=68",
+)
+LONGER = ("sources.digits.options.size=9000",)
 MODES = {
     "native": (),
-    "tiled": (
-        "model.image.mode=tiled",
-        "model.image.max_tiles=6",
-        "sequence=1408",
-        "stages.2.pack_tiles=68",
-    ),
-    "fixed": ("model.image.mode=fixed", "sequence=512", "stages.2.pack_tiles=14"),
+    "tiled": TILED,
+    "fixed": SQUARE,
+    "tiled, 9000 digits": (*TILED, *LONGER),
+    "fixed, 9000 digits": (*SQUARE, *LONGER),
 }
 """Overrides of the recipe that make each mode; a pack holds about 14 strips in each."""
 SEEDS = {"validation": 6, "test": 7}
@@ -46,32 +51,44 @@ SEEDS = {"validation": 6, "test": 7}
 LONG = 4
 """A strip is long whose longer side is this many times the shorter one."""
 RESULTS = Path(__file__).parent / "results" / "native_documents.json"
+PARTS = ("tower", "connector", "language")
 
 
-def trained(recipe: Recipe, folder: Path) -> tuple[ModelBundle, list[dict[str, Any]]]:
-    """The model after all stages of a recipe, and its steps."""
-    run = RunFolder(folder)
-    return train_new(recipe, run, Screen()), list(read_lines(run.metrics))
+def staged(recipe: Recipe, index: int, folder: Path, before: Path | None) -> tuple[Path, Any]:
+    """One stage of a recipe trained by itself, from another one's parts, unless it was before:
+    the folder of its parts, and the model.
+    """
+    start = {} if before is None else {part: str(before / part) for part in PARTS}
+    stage = recipe.stages[index].model_copy(update={"start_from": start})
+    run, trained = RunFolder(folder), None
+    made = run.stage(0, stage.name)
+    if not made.exists():
+        trained = train_new(recipe.model_copy(update={"stages": (stage,)}), run, Screen())
+    return made, trained
 
 
 def measure(mode: str, seed: int, given: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """One mode trained from a language that copies, and asked; the first to come trains that."""
+    """One mode trained stage by stage, and asked. What modes have in common is trained once: a
+    language that copies, and in both modes of squares single digits, which are one tile each.
+    """
     lengths = (f"sources.strips.options.size={given.strips}", f"seed={seed}")
-    copying, copied = load_recipe("native-demo", lengths), folder / f"copy-{seed}"
-    first = copying.stages[0]
-    if not copied.exists():
-        trained(copying.model_copy(update={"stages": copying.stages[:1]}), copied)
-    language = RunFolder(copied).stage(0, first.name) / "language"
-    whole = load_recipe("native-demo", [*MODES[mode], *lengths, f"model.language={language}"])
-    rest = whole.model_copy(update={"stages": whole.stages[1:]})
-    bundle, steps = trained(rest, folder / f"{mode}-{seed}")
-    last = [step for step in steps if step["stage"] == whole.stages[-1].name]
+    recipe = load_recipe("native-demo", [*MODES[mode], *lengths])
+    plain = load_recipe("native-demo", lengths)
+    size = recipe.sources["digits"].options["size"]
+    kind = "native" if mode == "native" else f"square-{size}"
+    copied, _ = staged(plain, 0, folder / f"copy-{seed}", None)
+    digits = folder / f"digits-{kind}-{seed}"
+    known, _ = staged(recipe, 1, digits, copied)
+    strips = folder / f"strips-{mode.replace(', ', '-').replace(' ', '-')}-{seed}"
+    _, bundle = staged(recipe, 2, strips, known)
+    first, last = (list(read_lines(RunFolder(each).metrics)) for each in (digits, strips))
     return {
         **read(bundle, given.asked, SEEDS[given.split]),
         "steps": len(last),
         "samples_per_step": round(given.strips / len(last), 1),
+        "loss_of_digits": round(sum(step["loss"]["next_token"] for step in first[-50:]) / 50, 3),
         "loss": round(sum(step["loss"]["next_token"] for step in last[-50:]) / 50, 3),
-        "seconds": round(sum(step["seconds"] for step in steps), 1),
+        "seconds_of_strips": round(sum(step["seconds"] for step in last), 1),
     }
 
 
