@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,11 @@ from typing import Any
 import torch
 
 from sailvit.api.models import find_model, find_stage
-from sailvit.core.errors import RunError
+from sailvit.core.errors import DataError, RunError
 from sailvit.core.layout import VisualLayout
 from sailvit.core.recipe import ModelConfig
 from sailvit.core.run import RunFolder
+from sailvit.data.processing.decoding import Pixels
 from sailvit.data.processing.given import as_image
 from sailvit.data.processing.images import load_image, tile_image
 from sailvit.distributed.processes import my_device
@@ -60,10 +62,19 @@ class ImageTower:
         """
         device = self.tower.mean.device
         given = list(images) if isinstance(images, list | tuple) else [images]
-        tiles = [tile_image(load_image(as_image(image)), self._layout) for image in given]
+        tiles = [tile_image(_pixels(image), self._layout) for image in given]
         parts = [torch.cat(tiles[at : at + batch]) for at in range(0, len(tiles), batch)]
         made = [self.tower(part.to(device)) for part in parts]
         return torch.cat(made) if made else torch.zeros(0, self.tower.patches, self.width)
+
+
+def _pixels(given: Any) -> Pixels:
+    """The pixels uint8[H, W, 3] of an image that a caller gives."""
+    # Here, as a record's image that is missing has other reasons. Not Path.exists, which raises
+    # where a name is too long for the file system.
+    if isinstance(given, str | Path) and not os.path.exists(given):  # noqa: PTH110
+        raise DataError(f"{given} does not exist; name an image file", kind="missing file")
+    return load_image(as_image(given))
 
 
 def load_tower(

@@ -30,7 +30,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from sailvit.core.errors import ModelError
 from sailvit.core.recipe import ConnectorConfig, ImageConfig
-from sailvit.data.processing.images import load_image, tile_image
+from sailvit.data.processing.images import load_image, tile_grid, tile_image
 from sailvit.interop.export.export import export
 from sailvit.interop.export.gate import reload_fresh
 from sailvit.interop.export.hf import CODE
@@ -49,6 +49,17 @@ MODELS: dict[str, dict[str, Any]] = {
     "internvl": {"tower": "internvl", "language": "qwen2"},
     "scaled embeddings": {"language": "gemma", "connector": ConnectorConfig(hidden=24)},
     "interpolated": {"tower": "vit", "image": ImageConfig(size=SIDE * 2)},
+    "layers behind the norm": {
+        "tower": "registers",
+        "feature_layer": (-2, 1),
+        "feature_norm": True,
+        "feature_join": "mean",
+    },
+    "last layers behind the norm": {
+        "tower": "aimv2",
+        "feature_layer": (0, -1),
+        "feature_norm": True,
+    },
     "one crop, no thumbnail": {"image": ImageConfig(max_tiles=3, thumbnail=False)},
 }
 
@@ -75,6 +86,62 @@ def test_every_kind_of_part_answers_as_in_memory(name: str, parts: Parts, tmp_pa
     assert set(parity.worst) == {"pixels", "features", "visual", "logits"}
     # Three prompts and answers, and the answers once more in a batch.
     assert parity.tokens > 150
+
+
+NATIVE = ImageConfig(mode="native", min_patches=8, max_patches=80)
+NATIVES: dict[str, dict[str, Any]] = {
+    "told to interpolate": {"tower": "siglip"},
+    "patches": {"tower": "siglip2", "language": "qwen3"},
+    "its table resized": {"tower": "aimv2", "language": "qwen3"},
+    "class token and registers": {
+        "tower": "registers",
+        "connector": ConnectorConfig(kind="swiglu"),
+    },
+    "no merging": {"tower": "vit", "connector": ConnectorConfig(kind="mlp")},
+    "an early layer": {"tower": "registers", "feature_layer": -2, "feature_norm": True},
+}
+
+
+@pytest.mark.parametrize("name", NATIVES)
+def test_native_resolution_answers_as_in_memory(name: str, parts: Parts, tmp_path: Path):
+    """One image, and two of other grids; wrapped, and in one batch."""
+    image = NATIVE.model_copy(update=WRAP)
+    parity = written(loader(parts, **NATIVES[name], image=image), "hf", tmp_path / "out")
+    assert max(parity.worst.values()) < 1e-5
+    assert set(parity.worst) == {"pixels", "features", "visual", "logits"}
+    assert parity.tokens > 150
+
+
+def test_grids_are_those_of_training(parts: Parts, tmp_path: Path):
+    """Also of strips, of the smallest and the largest images; engines ask for the numbers."""
+    load_model = loader(parts, image=NATIVE)
+    written(load_model, "hf", tmp_path / "out")
+    model, processor = load(tmp_path / "out")
+    layout = load_model().bundle.layout
+    for width, height in ((7, 5), (16, 16), (33, 47), (500, 9), (9, 4000), (300, 200)):
+        pixels = picture(3, width, height)
+        made = processor.image_processor(Image.fromarray(pixels))
+        [[rows, columns]] = made["image_grids"].tolist()
+        assert (columns, rows) == tile_grid(width, height, layout)
+        cells = tile_image(pixels, layout)
+        mean, std = (torch.tensor(v).view(3, 1, 1) for v in ((0.5, 0.4, 0.3), (0.2, 0.3, 0.25)))
+        torch.testing.assert_close(made["pixel_values"], (cells / 255 - mean) / std)
+        counted = processor._get_num_multimodal_tokens([(height, width)])
+        assert counted["num_image_tokens"] == [rows * columns]
+    shown = processor.image_processor([picture(1, 40, 30), picture(2, 20, 60)])
+    answer = model.chat(
+        processor.tokenizer,
+        shown["pixel_values"],
+        "<image> or <image>?",
+        {"max_new_tokens": 4},
+        num_patches_list=shown["num_patches"].tolist(),
+        image_grids=shown["image_grids"],
+    )
+    assert isinstance(answer, str)
+    with pytest.raises(ValueError, match="expected those that the processor gives"):
+        model.get_image_features(shown["pixel_values"])
+    with pytest.raises(ValueError, match=r"the image grids have \d+ tiles"):
+        model.get_image_features(shown["pixel_values"], image_grids=shown["image_grids"][:1])
 
 
 def test_a_fresh_process_needs_no_sailvit(parts: Parts, tmp_path: Path):

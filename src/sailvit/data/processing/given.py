@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +18,9 @@ def as_image(given: Any) -> ImageLike:
     of a record.
 
     Raises:
-        DataError: it is something else, or the path leads nowhere.
+        DataError: it is something else.
     """
     if isinstance(given, str | Path):
-        # Not Path.exists, which raises where a name is too long for the file system.
-        if not os.path.exists(given):  # noqa: PTH110
-            raise DataError(f"{given} does not exist; name an image file", kind="missing file")
         return Path(given)
     if isinstance(given, bytes):
         return given

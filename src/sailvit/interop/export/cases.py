@@ -157,12 +157,14 @@ def _answers(
         tokens = given["input_ids"].to(mllm.device)
         longest = max(longest, tokens.shape[1])
         tiles = given["pixel_values"].to(mllm.device)
+        shapes = given.get("image_grids")
+        grids = None if shapes is None else tuple((rows, cols) for rows, cols in shapes.tolist())
         expected[f"{each.name}.tokens"] = tokens[0]
         if len(tiles):
             expected[f"{each.name}.pixels"] = mllm.tower.normalised(tiles)
-            expected[f"{each.name}.features"] = trained.last_state(tiles)
-            expected[f"{each.name}.visual"] = mllm.visual(tiles)
-        rows = mllm.embed(tokens[0], mllm.visual(tiles))[None]
+            expected[f"{each.name}.features"] = trained.last_state(tiles, grids)
+            expected[f"{each.name}.visual"] = mllm.visual(tiles, grids=grids)
+        rows = mllm.embed(tokens[0], mllm.visual(tiles, grids=grids))[None]
         with model.generation.generating(tokens.shape[1]) as how:
             if not how.cached:
                 raise ModelError(_UNANSWERED.format(name=type(mllm.language).__name__))

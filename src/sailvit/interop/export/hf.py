@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from sailvit.core.errors import ModelError
-from sailvit.core.layout import VisualLayout
+from sailvit.core.layout import GridLimits
 from sailvit.core.run import write_json
 from sailvit.interop.export.card import Card, model_example, write_card
 from sailvit.interop.export.cases import Watching
@@ -61,7 +61,7 @@ def write_hf(trained: Trained, folder: Path) -> Watching:
     Raises:
         ModelError: a part runs code of its own, or the language is no base model with a head.
     """
-    if found := hf_problems(trained.bundle.mllm, trained.bundle.layout):
+    if found := hf_problems(trained.bundle.mllm):
         told = "".join(f"\n  {problem}" for problem in found)
         raise ModelError(f"the layout hf cannot hold this model:{told}")
     language = language_tensors(trained.language)
@@ -86,20 +86,15 @@ def write_hf(trained: Trained, folder: Path) -> Watching:
     return WATCHING
 
 
-def hf_problems(mllm: MLLM, layout: VisualLayout) -> list[str]:
+def hf_problems(mllm: MLLM) -> list[str]:
     """What keeps the layout from holding a model, a sentence each; empty where nothing is known
     to.
     """
     found = []
-    if layout.native is not None:
+    if mllm.native and mllm.tower.family.raster is not same_order:
         found.append(
-            "images are in native resolution; train with model.image.mode: fixed or tiled, or"
-            " export the tower alone"
-        )
-    if mllm.tower.choice.norm:
-        found.append(
-            "states go through the tower's final norm; train without model.feature_norm, or export"
-            " the tower alone"
+            "the tower takes patches in a row of its own order, which the layout holds for one size"
+            " alone; train with model.image.mode: fixed or tiled"
         )
     for part, model in (("tower", mllm.tower.model), ("language", mllm.language)):
         own = getattr(model.config, "auto_map", None)
@@ -152,10 +147,13 @@ def whole_config(trained: Trained) -> dict[str, Any]:
             "prefix": tower.prefix,
             "layers": list(tower.choice.layers),
             "join": tower.choice.join,
-            "last_normed": tower.choice.norm is None,
+            "last_normed": tower.choice.norm is not False,
+            "norm": tower.norm if tower.choice.norm else None,
+            "native": layout.native is not None,
+            "table": tower.table,
             "inputs": inputs.get(tower.family.pixels, "pixels"),
             "row": _row(tower),
-            "interpolate": trained.interpolates,
+            "interpolate": tower.asks_to_interpolate,
             "one_by_one": tower.alone,
             "wrap": list(layout.wrap) if layout.wrap else None,
             "newline": layout.newline,
@@ -186,6 +184,11 @@ def _row(tower: Tower) -> dict[str, Any] | None:
     }
 
 
+def _limits(tile: int, limits: GridLimits) -> dict[str, int]:
+    """How an image processor makes grids in native resolution."""
+    return {"tile": tile, "least": limits.least, "most": limits.most}
+
+
 def _write_processor(trained: Trained, folder: Path) -> None:
     layout, said = trained.bundle.layout, trained.bundle.mllm.tower.preprocessing
     images = {
@@ -199,6 +202,7 @@ def _write_processor(trained: Trained, folder: Path) -> None:
         "max_tiles": layout.max_tiles,
         "use_thumbnail": layout.thumbnail,
         "image_seq_length": layout.tokens_per_tile,
+        "native": None if layout.native is None else _limits(layout.tile_size, layout.native),
     }
     write_json(folder / "preprocessor_config.json", images)
     whole = {

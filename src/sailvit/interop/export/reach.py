@@ -11,7 +11,7 @@ from sailvit.models.structure.mllm import MLLM
 
 def reachable(mllm: MLLM, layout: VisualLayout) -> tuple[str, ...]:
     """The layouts that nothing is known to keep the model from; its weights may be missing."""
-    whole: tuple[str, ...] = () if hf_problems(mllm, layout) else ("hf",)
+    whole: tuple[str, ...] = () if hf_problems(mllm) else ("hf",)
     if not sailvl_problems(mllm, layout):
         whole += ("sailvl",)
     fits = (name for name, native in NATIVES.items() if not problems(native, mllm, layout))

@@ -30,6 +30,9 @@ def sailvl_problems(mllm: MLLM, layout: VisualLayout) -> list[str]:
     config = tower.model.config
     conditions = {
         "the tower is no AIMv2": config.model_type == "aimv2_vision_model",
+        "images are in native resolution; train with model.image.mode: fixed or tiled": (
+            layout.native is None
+        ),
         "train with model.connector.kind: merge_mlp": connector.kind == "merge_mlp",
         f"train with model.connector.hidden: {connector.language_width}": (
             connector.hidden == connector.language_width
@@ -43,7 +46,7 @@ def sailvl_problems(mllm: MLLM, layout: VisualLayout) -> list[str]:
             tuple(tower.preprocessing.mean) == MEAN and tuple(tower.preprocessing.std) == STD
         ),
     }
-    return [*hf_problems(mllm, layout), *(text for text, holds in conditions.items() if not holds)]
+    return [*hf_problems(mllm), *(text for text, holds in conditions.items() if not holds)]
 
 
 def write_sailvl(trained: Trained, folder: Path) -> Watching:

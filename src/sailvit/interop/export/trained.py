@@ -11,11 +11,13 @@ import torch
 from torch import nn
 
 from sailvit.checkpoint.streaming import Piece
+from sailvit.core.batch import Grids
 from sailvit.core.errors import ModelError
 from sailvit.inference.model import RunModel
 from sailvit.models.body import body_of
 from sailvit.models.loading.build import ModelBundle
 from sailvit.models.towers.families import ordered_pixels
+from sailvit.models.towers.native import by_grid
 
 
 @dataclass(frozen=True)
@@ -64,15 +66,18 @@ class Trained:
         return tower.patches if tower.family.pixels is ordered_pixels else 0
 
     @torch.no_grad()
-    def last_state(self, tiles: torch.Tensor) -> torch.Tensor:
+    def last_state(self, tiles: torch.Tensor, grids: Grids | None = None) -> torch.Tensor:
         """The last hidden states float[I, N, D] of the vision model for tiles uint8[I, C, H, W],
         whichever of its states the connector reads; some models give a map float[I, D, H, W].
+
+        With the `grids` of native resolution, those of the last call: images of equal grids
+        share one.
         """
         tower = self.bundle.mllm.tower
-        options = {"interpolate_pos_encoding": True} if self.interpolates else {}
+        pictures = tiles if grids is None else list(by_grid(tiles, grids))[-1][2]
         # One by one where the reloaded model does so; what is watched there is the last one.
-        seen = tiles[-1:] if tower.alone else tiles
-        state: torch.Tensor = self.tower(**tower.inputs(seen), **options).last_hidden_state
+        seen = pictures[-1:] if tower.alone else pictures
+        state: torch.Tensor = tower.call(tower.normalised(seen))().last_hidden_state
         return state
 
     def config_of(self, part: nn.Module) -> dict[str, Any]:

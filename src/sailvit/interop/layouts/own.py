@@ -62,21 +62,30 @@ def plan_own(given: Mapping[str, Any], names: Names, source: str, folder: Path) 
             "size": image["size"],
             **{name: images[name] for name in ("image_mean", "image_std")},
         },
-        settings=_settings(image, images, folder),
+        settings=_settings(image, images, folder, connector["merge"]),
     )
 
 
-def _settings(image: Mapping[str, Any], images: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+def _cutting(images: Mapping[str, Any], merge: int) -> dict[str, Any]:
+    """How images become tiles, as settings of `model.image`."""
+    if native := images.get("native"):
+        least, most = (native[name] * merge**2 for name in ("least", "most"))
+        return {"mode": "native", "min_patches": least, "max_patches": most}
+    return {"max_tiles": images["max_tiles"], "thumbnail": images["use_thumbnail"]}
+
+
+def _settings(
+    image: Mapping[str, Any], images: Mapping[str, Any], folder: Path, merge: int
+) -> dict[str, Any]:
     """Settings of a recipe's model section."""
     layers = image["layers"]
     return {
         "placeholder": read_optional(folder / "processor_config.json")["image_token"],
         "feature_layer": layers[0] if len(layers) == 1 else layers,
         "feature_join": image["join"],
-        "feature_norm": None if image["last_normed"] else False,
+        "feature_norm": True if image.get("norm") else None if image["last_normed"] else False,
         "image": {
-            "max_tiles": images["max_tiles"],
-            "thumbnail": images["use_thumbnail"],
+            **_cutting(images, merge),
             "wrap": image["wrap"],
             "newline": image["newline"],
         },

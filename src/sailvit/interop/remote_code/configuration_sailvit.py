@@ -33,7 +33,10 @@ class SailvitConfig(PretrainedConfig):
                 `layers` (states that the connector reads), `join` (concat or mean),
                 `last_normed` (whether the last state is taken after the final norm), `inputs`
                 (pixels, patches, or ordered: pixels and the order of their patches),
-                `interpolate`, `one_by_one`, `wrap` (tokens around an image, or None), `newline`
+                `norm` (the module that earlier states go through too, or None), `native`
+                (whether images keep their aspect ratio), `table` (the module whose positions
+                are resized to other grids, or None), `interpolate` (whether the model has to be
+                told so), `one_by_one`, `wrap` (tokens around an image, or None), `newline`
                 (whether the chat template parts images by lines).
             image_token_id: id of the token that stands for one visual token.
             kwargs: what every config of transformers holds.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ class SailvitImageProcessor(BaseImageProcessor):
         max_tiles: int = 1,
         use_thumbnail: bool = True,
         image_seq_length: int = 256,
+        native: Mapping[str, int] | None = None,
         **kwargs: Any,
     ) -> None:
         """Keep the settings.
@@ -41,6 +43,8 @@ class SailvitImageProcessor(BaseImageProcessor):
             max_tiles: most tiles of an image, without the thumbnail.
             use_thumbnail: whether an image of several tiles also gets one of the whole.
             image_seq_length: visual tokens of one tile.
+            native: `tile` in pixels, `least` and `most` tiles of an image that keeps its
+                aspect ratio; None: images become square tiles.
             kwargs: what every image processor of transformers holds.
         """
         super().__init__(**kwargs)
@@ -49,18 +53,24 @@ class SailvitImageProcessor(BaseImageProcessor):
         self.rescale_divisor = rescale_divisor
         self.max_tiles, self.use_thumbnail = max_tiles, use_thumbnail
         self.image_seq_length = image_seq_length
+        self.native = dict(native) if native else None
 
     def preprocess(self, images: Any, return_tensors: str | None = None, **_: Any) -> BatchFeature:
         """`pixel_values` float[I, 3, H, W] of all images' tiles in order, and `num_patches`, each
-        image's number of tiles.
+        image's number of tiles; in native resolution `image_grids` int64[n, 2], each image's
+        rows and columns of them.
         """
-        made = [self._tiles(_pixels(image)) for image in _flat(images)]
+        given = [_pixels(image) for image in _flat(images)]
+        made = [self._tiles(image) for image in given]
         scale = self.rescale_divisor
         mean = torch.tensor(self.image_mean).view(1, 3, 1, 1) * scale
         std = torch.tensor(self.image_std).view(1, 3, 1, 1) * scale
         pixels = (torch.cat(made).float() - mean) / std
         counts = torch.tensor([len(tiles) for tiles in made])
         data = {"pixel_values": pixels, "num_patches": counts}
+        if self.native:
+            grids = [self._grid(image.shape[3], image.shape[2]) for image in given]
+            data["image_grids"] = torch.tensor([(rows, columns) for columns, rows in grids])
         return BatchFeature(data, tensor_type=return_tensors)
 
     def get_number_of_image_patches(
@@ -69,12 +79,18 @@ class SailvitImageProcessor(BaseImageProcessor):
         """Tiles of an image of this size in pixels."""
         del images_kwargs
         columns, rows = self._grid(width, height)
-        return columns * rows + int(self.use_thumbnail and columns * rows > 1)
+        return columns * rows + int(self._overview(columns * rows))
+
+    def _overview(self, cells: int) -> bool:
+        """Whether a tile of the whole image follows those of so many cells."""
+        return self.use_thumbnail and self.native is None and cells > 1
 
     def _grid(self, width: int, height: int) -> tuple[int, int]:
-        """Columns and rows: of the closest aspect ratios the largest that the image fills by
-        half, else the smallest (InternVL2's rule).
+        """Columns and rows: in native resolution the image's own, else of the closest aspect
+        ratios the largest that the image fills by half, or the smallest (InternVL2's rule).
         """
+        if self.native:
+            return _own_grid(width, height, **self.native)
         most = self.max_tiles
         grids = [(i, j) for i in range(1, most + 1) for j in range(1, most // i + 1)]
         grids.sort(key=lambda grid: grid[0] * grid[1])
@@ -86,13 +102,29 @@ class SailvitImageProcessor(BaseImageProcessor):
     def _tiles(self, image: torch.Tensor) -> torch.Tensor:
         """Tiles uint8[I, 3, H, W] of an image uint8[1, 3, H, W]."""
         columns, rows = self._grid(image.shape[3], image.shape[2])
-        side = self.size["height"]
+        side = self.native["tile"] if self.native else self.size["height"]
         sheet = _resized(image, rows * side, columns * side)[0]
         cells = sheet.view(3, rows, side, columns, side).permute(1, 3, 0, 2, 4)
         tiles = cells.reshape(rows * columns, 3, side, side)
-        if self.use_thumbnail and len(tiles) > 1:
+        if self._overview(len(tiles)):
             tiles = torch.cat([tiles, _resized(image, side, side)])
         return tiles
+
+
+def _own_grid(width: int, height: int, tile: int, least: int, most: int) -> tuple[int, int]:
+    """Columns and rows of an image's own grid: sides rounded to tiles, then scaled up to `least`
+    or down to `most` of them (Qwen2-VL's rule); what is longer even then is cut off.
+    """
+    wide, high, tiny = width / tile, height / tile, 1e-9
+    columns, rows = max(1, round(wide)), max(1, round(high))
+    if columns * rows < least:
+        up = math.sqrt(least / (wide * high))
+        columns, rows = math.ceil(wide * up - tiny), math.ceil(high * up - tiny)
+    if columns * rows <= most:
+        return columns, rows
+    down = math.sqrt(most / (wide * high))
+    columns = min(max(1, math.floor(wide * down + tiny)), most)
+    return columns, min(max(1, math.floor(high * down + tiny)), most // columns)
 
 
 def _resized(image: torch.Tensor, height: int, width: int) -> torch.Tensor:

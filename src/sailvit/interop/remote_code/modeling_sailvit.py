@@ -17,7 +17,7 @@ from transformers.activations import ACT2FN
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from .configuration_sailvit import SailvitConfig
-from .tower_sailvit import make_tower, tower_tokens
+from .tower_sailvit import make_tower, native_features, patch_tokens
 
 
 class SailvitProjector(nn.Module):
@@ -105,28 +105,35 @@ class SailvitModel(SailvitPreTrainedModel):
         """Replace the language's table of token embeddings."""
         self.language_model.set_input_embeddings(value)
 
-    def get_image_features(self, pixel_values: torch.Tensor, **kwargs: Any) -> Any:
-        """The tower's output for tiles float[I, 3, H, W]; its `pooler_output` are the visual
-        tokens float[I, V, D].
+    def get_image_features(
+        self, pixel_values: torch.Tensor, image_grids: torch.Tensor | None = None, **kwargs: Any
+    ) -> Any:
+        """The patch features of tiles float[I, 3, H, W]; its `pooler_output` are the visual
+        tokens float[I, V, D]. In native resolution `image_grids` are int64[n, 2], rows and
+        columns of each image's tiles.
         """
         pixels, image = pixel_values.to(self.vision_tower.dtype), self.config.image
-        # In a batch the tiles of towers that take them one by one would see each other.
-        batches = torch.split(pixels, 1 if image["one_by_one"] else max(1, len(pixels)))
-        tokens = torch.cat(
-            [tower_tokens(self.vision_tower, image, tiles, kwargs) for tiles in batches]
-        )
-        before, patches = image["prefix"], (image["size"] // image["patch"]) ** 2
-        visual = self.multi_modal_projector(tokens[:, before : before + patches])
-        return BaseModelOutputWithPooling(last_hidden_state=tokens, pooler_output=visual)
+        if not image.get("native"):
+            features = patch_tokens(self.vision_tower, image, pixels, kwargs)
+        elif image_grids is None:
+            raise ValueError("found no image_grids; expected those that the processor gives")
+        else:
+            features = native_features(self.vision_tower, image, pixels, image_grids, kwargs)
+        visual = self.multi_modal_projector(features)
+        return BaseModelOutputWithPooling(last_hidden_state=features, pooler_output=visual)
 
     def embed(
-        self, input_ids: torch.Tensor, pixel_values: torch.Tensor | None = None
+        self,
+        input_ids: torch.Tensor,
+        pixel_values: torch.Tensor | None = None,
+        image_grids: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Input embeddings float[B, T, D] of tokens int64[B, T], visual tokens in their places."""
         embedded: torch.Tensor = self.get_input_embeddings()(input_ids)
         if pixel_values is None:
             return embedded
-        visual = self.get_image_features(pixel_values).pooler_output.flatten(0, 1).to(embedded)
+        made = self.get_image_features(pixel_values, image_grids)
+        visual = made.pooler_output.flatten(0, 1).to(embedded)
         places = input_ids == self.config.image_token_id
         if int(places.sum()) != len(visual):
             raise ValueError(
@@ -140,6 +147,7 @@ class SailvitModel(SailvitPreTrainedModel):
         input_ids: torch.Tensor | None = None,
         pixel_values: torch.Tensor | None = None,
         *,
+        image_grids: torch.Tensor | None = None,
         inputs_embeds: torch.Tensor | None = None,
         **kwargs: Any,
     ) -> Any:
@@ -150,7 +158,7 @@ class SailvitModel(SailvitPreTrainedModel):
         if inputs_embeds is None:
             if input_ids is None:
                 raise ValueError("found neither; expected input_ids or inputs_embeds")
-            inputs_embeds = self.embed(input_ids, pixel_values)
+            inputs_embeds = self.embed(input_ids, pixel_values, image_grids)
         return self.language_model(inputs_embeds=inputs_embeds, **kwargs)
 
 
@@ -181,8 +189,9 @@ class SailvitForConditionalGeneration(SailvitPreTrainedModel, GenerationMixin):
     @property
     def num_image_token(self) -> int:
         """Visual tokens of one tile."""
-        image = self.config.image
-        return int((image["size"] // image["patch"] // self.config.connector["merge"]) ** 2)
+        image, merge = self.config.image, self.config.connector["merge"]
+        side = merge if image.get("native") else image["size"] // image["patch"]
+        return int((side // merge) ** 2)
 
     def get_input_embeddings(self) -> nn.Module:
         """The language's table of token embeddings."""
@@ -203,7 +212,7 @@ class SailvitForConditionalGeneration(SailvitPreTrainedModel, GenerationMixin):
         self.causal.set_output_embeddings(value)
 
     def get_image_features(self, pixel_values: torch.Tensor, **kwargs: Any) -> Any:
-        """The tower's output for tiles float[I, 3, H, W]; its `pooler_output` are the visual
+        """The patch features of tiles float[I, 3, H, W]; its `pooler_output` are the visual
         tokens float[I, V, D].
         """
         return self.model.get_image_features(pixel_values, **kwargs)
@@ -213,6 +222,7 @@ class SailvitForConditionalGeneration(SailvitPreTrainedModel, GenerationMixin):
         input_ids: torch.Tensor | None = None,
         pixel_values: torch.Tensor | None = None,
         *,
+        image_grids: torch.Tensor | None = None,
         inputs_embeds: torch.Tensor | None = None,
         **kwargs: Any,
     ) -> Any:
@@ -223,7 +233,7 @@ class SailvitForConditionalGeneration(SailvitPreTrainedModel, GenerationMixin):
         if inputs_embeds is None:
             if input_ids is None:
                 raise ValueError("found neither; expected input_ids or inputs_embeds")
-            inputs_embeds = self.model.embed(input_ids, pixel_values)
+            inputs_embeds = self.model.embed(input_ids, pixel_values, image_grids)
         return self.causal(inputs_embeds=inputs_embeds, **kwargs)
 
     @torch.no_grad()
@@ -234,13 +244,14 @@ class SailvitForConditionalGeneration(SailvitPreTrainedModel, GenerationMixin):
         *,
         input_ids: torch.Tensor | None = None,
         pixel_values: torch.Tensor | None = None,
+        image_grids: torch.Tensor | None = None,
         **kwargs: Any,
     ) -> Any:
         """Prompts and answers int64[B, T + A], as transformers' generate gives them."""
         kwargs.pop("mm_token_type_ids", None)
         tokens = inputs if input_ids is None else input_ids
         if tokens is not None:
-            kwargs.setdefault("inputs_embeds", self.model.embed(tokens, pixel_values))
+            kwargs.setdefault("inputs_embeds", self.model.embed(tokens, pixel_values, image_grids))
         config = copy.deepcopy(generation_config or self.generation_config)
         # Settings of generation move into the config; what remains goes to the language.
         others = config.update(**kwargs)
@@ -262,7 +273,8 @@ class SailvitForConditionalGeneration(SailvitPreTrainedModel, GenerationMixin):
         """The answer to a question about tiles float[I, 3, H, W], as InternVL's `chat` gives it.
 
         `<image>` marks in the questions say where images go; without any they stand before the
-        first. `num_patches_list` holds each image's number of tiles; None: all are of one.
+        first. `num_patches_list` holds each image's number of tiles; None: all are of one. In
+        native resolution give `image_grids` too, as the image processor does.
         """
         del verbose
         known = list(history or [])

@@ -50,7 +50,8 @@ class SailvitProcessor(ProcessorMixin):
         **kwargs: Any,
     ) -> BatchFeature:
         """`input_ids` and `attention_mask` int64[B, T], padded on the left, and `pixel_values`
-        float[I, 3, H, W], the tiles of all images in order.
+        float[I, 3, H, W], the tiles of all images in order; in native resolution `image_grids`
+        int64[n, 2] too.
 
         Other arguments go to the tokenizer.
         """
@@ -59,7 +60,7 @@ class SailvitProcessor(ProcessorMixin):
         if images is not None:
             made = self.image_processor(images)
             texts = self._expanded(texts, made["num_patches"].tolist())
-            seen["pixel_values"] = made["pixel_values"]
+            seen = {name: made[name] for name in ("pixel_values", "image_grids") if name in made}
         given = {**kwargs.pop("text_kwargs", {}), **kwargs}
         given = {name: value for name, value in given.items() if name not in _OTHERS}
         # Special tokens are the chat template's; a second beginning of text would be new to the
@@ -90,7 +91,8 @@ class SailvitProcessor(ProcessorMixin):
     @property
     def model_input_names(self) -> list[str]:
         """What the model is given."""
-        return ["input_ids", "attention_mask", "pixel_values"]
+        native = ["image_grids"] if self.image_processor.native else []
+        return ["input_ids", "attention_mask", "pixel_values", *native]
 
     def post_process_image_text_to_text(self, generated: Any, **kwargs: Any) -> list[str]:
         """The texts of generated tokens, one per row."""

@@ -66,6 +66,11 @@ class LayerReader:
         if 0 in self._indices:
             self._blocks[0].register_forward_pre_hook(self._enters, with_kwargs=True)
 
+    def norm_of(self, model: nn.Module) -> str | None:
+        """The name, within the model, of the norm that states go through; None without one."""
+        found = (name for name, part in model.named_modules() if part is self._norm)
+        return None if self._norm is None else next(found, None)
+
     @property
     def wants_norm(self) -> bool:
         """Whether states go through the model's final norm."""

@@ -113,6 +113,11 @@ class Tower(nn.Module):
         """Patch tokens of one tile."""
         return self.side**2
 
+    @property
+    def norm(self) -> str | None:
+        """Name of the model's final norm, where states of earlier blocks go through it too."""
+        return None if self._reader is None else self._reader.norm_of(self.model)
+
     def forward(self, tiles: torch.Tensor, grids: Grids | None = None) -> torch.Tensor:
         """Patch features float[I, P, D], of shape (tiles, patches, width), of tiles uint8[I, C,
         H, W].
@@ -163,14 +168,23 @@ class Tower(nn.Module):
         found: torch.Tensor = inputs[name]
         return found
 
-    def _tokens(self, pixels: torch.Tensor, model: Callable[..., Any]) -> torch.Tensor:
+    def call(
+        self, pixels: torch.Tensor, model: Callable[..., Any] | None = None
+    ) -> Callable[[], Any]:
+        """What runs the model once on normalised pixels float[I, C, H, W], with the positions of
+        their size; `model` None: the tower's own.
+        """
+        model = self.model if model is None else model
         inputs: dict[str, Any] = self.family.pixels(pixels, self.patch)
         if self.asks_to_interpolate and pixels.shape[-2:] != self._own_size():
             inputs["interpolate_pos_encoding"] = True
         if self.table is not None and pixels.shape[-2:] != self._own_size():
             grid = (pixels.shape[-2] // self.patch, pixels.shape[-1] // self.patch)
             model = partial(stretched, model, self.model.get_submodule(self.table), grid)
-        run, patches = partial(model, **inputs), self._count(pixels)
+        return partial(model, **inputs)
+
+    def _tokens(self, pixels: torch.Tensor, model: Callable[..., Any]) -> torch.Tensor:
+        run, patches = self.call(pixels, model), self._count(pixels)
         raster, patch = self.family.raster, self.patch
 
         def ordered(states: torch.Tensor) -> torch.Tensor:
