@@ -140,10 +140,10 @@ def table(report: ProbeReport) -> str:
     ]
     own = {name: {_key(each): each for each in report.own(name)} for name in names}
     said = {(each.other, each.set, each.probe, each.metric): each for each in report.differences}
-    for key in own[names[0]]:
-        if not all(key in own[name] and own[name][key].main for name in names):
+    for key, outcome in own[names[0]].items():
+        if not outcome.main:
             continue
-        cells = [_cell(own[name][key], said.get((name, *key))) for name in names]
+        cells = [_cell(own[name].get(key), said.get((name, *key))) for name in names]
         best = ", ".join(_best(report, name, key) for name in names)
         lines.append(f"| {key[0]} | {key[1]} {key[2]} | {' | '.join(cells)} | {best} |")
     return "\n".join(lines) + "\n"
@@ -153,7 +153,9 @@ def _key(outcome: Outcome) -> tuple[str, str, str]:
     return outcome.set, outcome.probe, outcome.metric
 
 
-def _cell(outcome: Outcome, difference: Any) -> str:
+def _cell(outcome: Outcome | None, difference: Any) -> str:
+    if outcome is None:
+        return "-"
     low, high = outcome.interval()
     number = f"{outcome.value:.1f} ±{(high - low) / 2:.1f}"
     if difference is None or difference.word == "does not differ":
@@ -163,9 +165,9 @@ def _cell(outcome: Outcome, difference: Any) -> str:
 
 def _best(report: ProbeReport, name: str, key: tuple[str, str, str]) -> str:
     outcomes = report.towers[name].outcomes
-    layer = best_layers(outcomes)[key[1]]
-    found = [each for each in outcomes if _key(each) == key and each.layer in {layer, -1}]
-    return f"{found[0].value:.1f} at {layer}" if layer > 0 else "-"
+    layer = best_layers(outcomes).get(key[1], -1)
+    found = [each for each in outcomes if _key(each) == key and each.layer == layer > 0]
+    return f"{found[0].value:.1f} at {layer}" if found else "-"
 
 
 def towers(given: argparse.Namespace) -> None:
@@ -188,7 +190,13 @@ def towers(given: argparse.Namespace) -> None:
         report = probe(compared, data, Probing(folder / "cache"), seen=Progress())
         seconds = round(time.perf_counter() - began)
     command = "python benchmarks/probe.py towers --demo runs/demo --joint runs/joint"
-    publish("probe", command, {"seconds": seconds, "rows": report.rows()})
+    rows = [
+        each.row(name)
+        for name, probed in report.towers.items()
+        for each in probed.outcomes
+        if each.main
+    ]
+    publish("probe", command, {"seconds": seconds, "rows": rows})
     if given.page is not None:
         start, rest = given.page.read_text(encoding="utf-8").split(BEGIN)
         text = start + BEGIN + table(report) + END + rest.split(END)[1]
