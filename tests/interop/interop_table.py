@@ -12,7 +12,7 @@ from exported import loader, written
 from safetensors.torch import load_file
 from test_chat_parts import CASES
 from test_chat_parts import worst as worst_of_chat
-from test_hf import MODELS
+from test_hf import MODELS, NATIVE, NATIVES
 from test_native_exports import FITS
 from test_native_parts import CONFIGS
 from test_native_parts import worst as worst_of_class
@@ -60,6 +60,7 @@ def out_rows(folder: Path) -> Iterator[tuple[str, ...]]:
     parts = Parts(folder / "of exports")
     cases = [("tower", {"tower": name}) for name in ("aimv2", "siglip", "siglip2", "clip", "vit")]
     cases += [("hf", settings) for settings in MODELS.values()]
+    cases += [("hf", {**settings, "image": NATIVE}) for settings in NATIVES.values()]
     cases += [("sailvl", SAILVL), *FITS.values()]
     seen = set()
     for number, (layout, settings) in enumerate(cases):
@@ -67,6 +68,7 @@ def out_rows(folder: Path) -> Iterator[tuple[str, ...]]:
         error = max(error for what, error in parity.worst.items() if what != "pixels")
         config = read_json(folder / f"export {number}" / "config.json")
         vision = config.get("vision_config", config)["model_type"]
+        vision += ", native" * (settings.get("image") is NATIVE)
         connector = settings.get("connector", ConnectorConfig())
         kind = f"{connector.kind}, merge {connector.merge}" if layout != "tower" else "-"
         text = config.get("text_config", {"model_type": "-"})["model_type"]
