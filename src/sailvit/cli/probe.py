@@ -22,7 +22,9 @@ Towers = Annotated[
 Data = Annotated[
     list[Path],
     typer.Option(
-        help="Folder or file of images, or sailvit:world; may be repeated.", show_default=False
+        metavar="PATH",
+        help="Folder or file of images, or sailvit:world; may be repeated.",
+        show_default=False,
     ),
 ]
 Names = Annotated[
