@@ -83,10 +83,12 @@ _TOP: Tree = {
 }
 _LOCKED: Tree = {**_TOP, r"run\.lock.*": Kind.FILE}
 _ANSWERS: Tree = {
-    r"results\.json(\.part)?": Kind.FILE,
+    r"results\.json(\.part)?|report\.html(\.part)?": Kind.FILE,
     "demo": {r"demo_\w+\.tsv(\.part)?": Kind.FILE},
+    "questions": {r"demo_\w+\.json(\.part)?": Kind.FILE},
     "base|refined": {
-        r"demo_\w+\.rank\d+\.jsonl|(base|refined)_demo_\w+\.jsonl(\.part)?": Kind.FILE
+        r"demo_\w+\.(rank\d+\.jsonl|answers\.json(\.part)?)": Kind.FILE,
+        r"(base|refined)_demo_\w+\.(jsonl|xlsx)(\.part)?": Kind.FILE,
     },
 }
 # The demo keeps the two runs that it compares inside its own, and their answers.
