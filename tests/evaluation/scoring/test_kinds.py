@@ -316,3 +316,12 @@ def test_phrases_count_in_any_order_and_words_in_theirs(answer: str, gold: str, 
     assert score("phrases", rows, [answer]).metrics == dict.fromkeys(
         ("Overall", "fine"), 100 * right
     )
+
+
+@pytest.mark.parametrize("gold", ["a", " A ", "cat", ""])
+def test_right_answers_that_are_no_letters_are_told(gold: str):
+    rows = choices("A", gold)
+    for kind in ("mcq", "circular"):
+        made = score(kind, rows, ["A", "A"])
+        assert made.score == 50
+        assert "1 of 2 right answers are no letter of an option: always a miss" in made.notes

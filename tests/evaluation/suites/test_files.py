@@ -87,3 +87,31 @@ def test_spreadsheets_keep_the_columns_that_servers_ask_for(tmp_path):
     write_xlsx(path, rows, ["A"])
     read, _ = read_predictions(path)
     assert list(read[0]) == ["index", "question", "A", "B", "C", "answer"]
+
+
+HEADER = "index\tquestion\tA\tB\tanswer\tprediction\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("\ufeff" + HEADER + "0\tq\tred\tblue\tA\tA\n", "A"),
+        ((HEADER + "0\tq\tred\tblue\tA\tA\n").replace("\n", "\r\n"), "A"),
+        (HEADER + '0\tq\tred\tblue\tA\t"A\tof ""two""\nlines"\n', 'A\tof "two"\nlines'),
+    ],
+    ids=["byte order", "windows", "tabs"],
+)
+def test_tables_of_spreadsheet_programs_are_read(tmp_path, text, said):
+    path = tmp_path / "m_Mine.tsv"
+    path.write_bytes(text.encode())
+    rows, predictions = read_predictions(path)
+    assert rows == [{"index": "0", "question": "q", "A": "red", "B": "blue", "answer": "A"}]
+    assert predictions == [said]
+
+
+@pytest.mark.parametrize("line", ["0\tq\tred\tblue\tA", "0\tq\tred\tblue\tA\tA\tmore"])
+def test_lines_with_other_cells_than_columns_are_named(tmp_path, line):
+    path = tmp_path / "m_Mine.tsv"
+    path.write_text(HEADER + line + "\n")
+    with pytest.raises(DataError, match=r"line 2 has [57] cells, expected 6"):
+        read_predictions(path)

@@ -66,3 +66,9 @@ def test_styles_and_changes(tmp_path):
         read_forms(path)
     with pytest.raises(DataError, match="vlmevalkit, direct, bare"):
         read_style("x")
+
+
+def test_options_that_a_table_reads_as_nothing_are_not_listed():
+    row = {"question": "q", "hint": "NaN", "A": "red", "B": "nan", "C": "None", "D": "none"}
+    text = prompt_text(row, form_of("mcq"))
+    assert text.startswith("Question: q\nOptions:\nA. red\nD. none\nPlease")

@@ -43,6 +43,11 @@ def is_nothing(value: object) -> bool:
     return value is None or (isinstance(value, float) and math.isnan(value))
 
 
+def says_nothing(text: str) -> bool:
+    """Whether a text in a table is read as nothing: it is empty, or a word such as `nan`."""
+    return text in _EMPTY
+
+
 def stored(text: str, matcher: Matcher = NEWEST) -> str:
     """A text as a spreadsheet holds it."""
     # Kits before 2026-06 write such a text as a formula, whose result is 0 in a file that no

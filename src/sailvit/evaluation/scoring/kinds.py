@@ -205,7 +205,16 @@ def _by_split(
         notes = (f"all splits together: {', '.join(splits)}",)
     elif len(splits) > 1:
         notes = ("split validation",)
+    notes += _misnamed(choices)
     return SetScore(score, metrics, known.answers, known.total, known.unparsed, known.judged, notes)
+
+
+def _misnamed(choices: Sequence[Choice]) -> tuple[str, ...]:
+    """What must be said of right answers that are no letter of an option, such as `a`."""
+    count = sum(choice.gold not in choice.options for choice in choices)
+    if not count:
+        return ()
+    return (f"{count} of {len(choices)} right answers are no letter of an option: always a miss",)
 
 
 def _yes_no(

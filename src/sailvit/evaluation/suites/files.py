@@ -133,8 +133,18 @@ def _read_xlsx(path: Path) -> list[dict[str, Any]]:
 
 def _read_tsv(path: Path) -> list[dict[str, Any]]:
     csv.field_size_limit(_LONGEST_CELL)
-    with path.open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file, delimiter="\t"))
+    # Spreadsheet programs write a mark of byte order first.
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        reader = csv.reader(file, delimiter="\t")
+        columns, rows = next(reader, []), []
+        for cells in filter(None, reader):
+            if len(cells) != len(columns):
+                raise ValueError(
+                    f"line {reader.line_num} has {len(cells)} cells, expected {len(columns)}, one"
+                    " per column"
+                )
+            rows.append(dict(zip(columns, cells, strict=True)))
+    return rows
 
 
 def _read_jsonl(path: Path) -> list[dict[str, Any]]:

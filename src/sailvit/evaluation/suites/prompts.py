@@ -12,6 +12,7 @@ from typing import Literal, get_args
 
 from sailvit.core.errors import DataError
 from sailvit.core.records import IMAGE_MARK, ImageLike, Record, Turn
+from sailvit.evaluation.scoring.cells import says_nothing
 from sailvit.evaluation.scoring.kinds import Kind
 
 _NUMBERED = re.compile(r"<image (\d)>")
@@ -102,8 +103,10 @@ def prompt_text(row: Mapping[str, str], form: PromptForm) -> str:
     """The text asked for a row, before images are placed."""
     if form.ask is None:
         return row.get("question", "") + form.suffix
-    hint = f"Hint: {row['hint']}\n" if row.get("hint") else ""
-    options = "".join(f"{letter}. {row[letter]}\n" for letter in ascii_uppercase if row.get(letter))
+    # As the kit reads the table: an option `nan` or `None` is none.
+    given = {name: value for name, value in row.items() if not says_nothing(value)}
+    hint = f"Hint: {given['hint']}\n" if "hint" in given else ""
+    options = "".join(f"{name}. {given[name]}\n" for name in ascii_uppercase if name in given)
     listed = f"Options:\n{options}" if options else ""
     return f"{hint}Question: {row.get('question', '')}\n{listed}{form.ask}{form.suffix}"
 
