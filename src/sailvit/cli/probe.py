@@ -43,7 +43,7 @@ Text = Annotated[
 ]
 Prompts = Annotated[
     list[str] | None,
-    typer.Option("--prompt", help="Sentence with {} for a class; may be repeated."),
+    typer.Option("--prompt", metavar="TEXT", help="Sentence with {} for a class; may be repeated."),
 ]
 ClassNamesFile = Annotated[
     Path | None, typer.Option("--class-names", help="JSON: names for people by class.")
@@ -71,11 +71,13 @@ def probe(  # noqa: PLR0913, PLR0917 - the options of a command
 ) -> None:
     """Probe frozen towers at every layer, base against refined.
 
-    Images in folders of their classes: recognition, and zero-shot with --text. Images with label
-    maps: segmentation. Images alone: correspondence of two views. Images with captions: retrieval.
+    Images in folders of their classes: recognition, and zero-shot with
+    --text. Images with label maps: segmentation. Images alone:
+    correspondence of two views. Images with captions: retrieval.
 
-    Features are computed once, for all layers in one pass, and kept; start the same command again
-    to go on. With torchrun several processes share the work.
+    Features are computed once, for all layers in one pass, and kept; start
+    the same command again to go on. With torchrun several processes share
+    the work.
     """
     from sailvit.data.caches import cache_folder
     from sailvit.evaluation.probes.matching import PROMPT, read_class_names, split_prompts
