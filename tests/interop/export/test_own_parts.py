@@ -26,6 +26,12 @@ CASES: dict[str, dict[str, Any]] = {
         "feature_layer": (1, -1),
         "feature_norm": False,
     },
+    "native, behind the norm": {
+        "tower": "registers",
+        "image": ImageConfig(mode="native", min_patches=8, max_patches=80),
+        "feature_layer": (-2, -1),
+        "feature_norm": True,
+    },
 }
 
 
@@ -49,7 +55,10 @@ def test_parts_of_an_export_answer_alike(name: str, parts: Parts, tmp_path: Path
     assert found["input_ids"].tolist() == expected["input_ids"].tolist()
     assert torch.equal(found["pixel_values"], expected["pixel_values"])
     tiles = expected["pixel_values"]
-    visual = [model.bundle.mllm.visual(tiles) for model in (before, after)]
+    shapes = expected.get("image_grids")
+    assert shapes is None or torch.equal(found["image_grids"], shapes)
+    grids = None if shapes is None else tuple(map(tuple, shapes.tolist()))
+    visual = [model.bundle.mllm.visual(tiles, grids=grids) for model in (before, after)]
     assert torch.equal(*visual)
     answers = [model.generate(**expected, max_new_tokens=6) for model in (before, after)]
     assert torch.equal(*answers)
