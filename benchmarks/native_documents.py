@@ -37,11 +37,14 @@ TILED = (
     "sequence=1408",
     "stages.2.pack_tiles=68",
 )
+SMALL = ("model.image.size=32", "sequence=640")
 LONGER = ("sources.digits.options.size=9000",)
 MODES = {
     "native": (),
     "tiled": TILED,
     "fixed": SQUARE,
+    "tiled, 32 px": (*TILED, *SMALL),
+    "native, 9000 digits": LONGER,
     "tiled, 9000 digits": (*TILED, *LONGER),
     "fixed, 9000 digits": (*SQUARE, *LONGER),
 }
@@ -63,7 +66,7 @@ def staged(recipe: Recipe, index: int, folder: Path, before: Path | None) -> tup
     run, trained = RunFolder(folder), None
     made = run.stage(0, stage.name)
     if not made.exists():
-        trained = train_new(recipe.model_copy(update={"stages": (stage,)}), run, Screen())
+        trained = train_new(recipe.model_copy(update={"stages": [stage]}), run, Screen())
     return made, trained
 
 
@@ -74,8 +77,8 @@ def measure(mode: str, seed: int, given: argparse.Namespace, folder: Path) -> di
     lengths = (f"sources.strips.options.size={given.strips}", f"seed={seed}")
     recipe = load_recipe("native-demo", [*MODES[mode], *lengths])
     plain = load_recipe("native-demo", lengths)
-    size = recipe.sources["digits"].options["size"]
-    kind = "native" if mode == "native" else f"square-{size}"
+    count, size = recipe.sources["digits"].options["size"], recipe.model.image.size or 64
+    kind = f"native-{count}" if recipe.model.image.native else f"square-{size}px-{count}"
     copied, _ = staged(plain, 0, folder / f"copy-{seed}", None)
     digits = folder / f"digits-{kind}-{seed}"
     known, _ = staged(recipe, 1, digits, copied)
@@ -130,7 +133,8 @@ def main() -> None:
     parser.add_argument("--strips", type=int, default=6000, help="strips of the last stage")
     parser.add_argument("--asked", type=int, default=400, help="strips that are read afterwards")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="seeds of training")
-    parser.add_argument("--modes", nargs="+", choices=MODES, default=list(MODES))
+    usual = [mode for mode in MODES if mode != "tiled"]
+    parser.add_argument("--modes", nargs="+", choices=MODES, default=usual)
     parser.add_argument("--split", choices=SEEDS, default="test", help="which strips are read")
     parser.add_argument("--keep", type=Path, help="folder for the runs, which stay there")
     given = parser.parse_args()
