@@ -165,7 +165,7 @@ def _opened(data: Sequence[Path], how: Probing) -> list[Sets]:
             found += [
                 open_sets(each, how) for each in write_world(how.cache, *WORLD_SIZE, how.seed)
             ]
-            found.append(world_captions(WORLD_SIZE[1], how.seed))
+            found.append(world_captions(min(how.limit or WORLD_SIZE[1], WORLD_SIZE[1]), how.seed))
         else:
             found.append(open_sets(path, how))
     return found

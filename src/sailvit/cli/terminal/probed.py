@@ -33,7 +33,8 @@ def _tell_numbers(console: Console, report: ProbeReport) -> None:
 
     table = Table(title="percent, at each tower's own layer", title_justify="left")
     for head in ("set", "probe", "metric"):
-        table.add_column(head, overflow="fold")
+        # Names of probes are looked for as they are written; other columns break instead.
+        table.add_column(head, overflow="fold", no_wrap=head == "probe")
     for name in report.towers:
         table.add_column(name, justify="right", overflow="fold")
     table.add_column("n", justify="right")
