@@ -12,6 +12,7 @@ from sailvit.evaluation.affinity.features import (
     patch_features,
 )
 from sailvit.evaluation.affinity.pictures import Picture, open_pictures
+from sailvit.evaluation.affinity.study import Sizes, Study
 from tiny_parts import LANGUAGES, picture
 
 
@@ -70,6 +71,23 @@ def test_states_are_those_of_the_language_by_itself(parts, language):
     said = model_features(bundle, Picture("one", picture(1), "a blue circle"), layers=True)
     assert not torch.allclose(other.text[1], seen.text[1], atol=1e-4)
     assert torch.allclose(said.visual[1], seen.visual[1], atol=1e-5)
+
+
+def test_a_language_without_hidden_states_is_said_and_the_rest_goes_on(parts, folder):
+    for n in range(9):
+        (folder / f"{n}.txt").write_text(f"picture {n}")
+    bundle = parts.build()
+    forward = bundle.mllm.language.forward
+    bundle.mllm.language.forward = lambda **given: forward(
+        **{**given, "output_hidden_states": False}
+    )
+    study = Study(open_pictures(folder), Sizes(pictures=3, pairs=8))
+    study.model("run", bundle, "its own", None)
+    (entry,) = study.values["joint"]
+    assert entry["integration"] is None
+    assert entry["retrieval"]["image_to_text_at_1"]["n"] == 8
+    (left,) = study.values["left_out"]
+    assert "gives no hidden states" in left["why"]
 
 
 def test_native_resolution_gives_as_many_tokens_as_the_grid(parts):

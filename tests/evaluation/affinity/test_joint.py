@@ -61,6 +61,16 @@ def test_intervals_hold_the_value():
         assert found[name].low < found[name].value < found[name].high
 
 
+def test_rows_that_were_dealt_may_be_all_of_a_block(monkeypatch):
+    # The last block of the pool is a single row, which every deal takes.
+    monkeypatch.setattr("sailvit.evaluation.affinity.joint._DEALT", 65)
+    monkeypatch.setattr("sailvit.evaluation.affinity.joint.BLOCK", 32)
+    monkeypatch.setattr("sailvit.models.measures.rows.BLOCK", 32)
+    monkeypatch.setattr("sailvit.models.measures.rows.blocks.__defaults__", (32,))
+    found = joint_distances(images(gaussian(94), 2), ArrayRows(gaussian(3, seed=1)))
+    assert np.isfinite(found["nearest"].chance)
+
+
 class Drawn:
     """A table that is made as it is read."""
 

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from sailvit.core.errors import ModelError
 from sailvit.core.layout import VisualLayout
 from sailvit.data.processing.decoding import Pixels
 from sailvit.data.processing.images import tile_image
@@ -85,6 +86,9 @@ class Seen:
 def model_features(bundle: ModelBundle, picture: Picture, *, layers: bool) -> Seen:
     """A picture's visual tokens, and with `layers` hidden states of the language that reads it
     with its caption.
+
+    Raises:
+        ModelError: the language gives no hidden states.
     """
     mllm = bundle.mllm
     processor = Processor(bundle.tokenizer, bundle.layout, _LONGEST, day=bundle.day)
@@ -97,16 +101,20 @@ def model_features(bundle: ModelBundle, picture: Picture, *, layers: bool) -> Se
     given: dict[str, Any] = {}
     if mllm.language.config._attn_implementation == PACKED:
         given["segments"] = segments_of((len(ids),), ids.device)
-    states = mllm.language(
-        inputs_embeds=mllm.embed(ids, visual)[None], output_hidden_states=True, **given
-    ).hidden_states[1:]
+    given |= {"inputs_embeds": mllm.embed(ids, visual)[None], "output_hidden_states": True}
+    states = getattr(mllm.language(**given), "hidden_states", None)
+    if states is None:
+        raise ModelError(
+            f"{type(mllm.language).__name__} gives no hidden states; expected a tensor per layer"
+        )
     places = (ids == mllm.placeholder_id).nonzero().flatten()
     chosen = _spread(places, _KEPT)
     behind = int(places[-1]) + 1
     return Seen(
         tokens,
-        [state[0, chosen].float().cpu() for state in states],
-        [state[0, behind:].float().cpu() for state in states],
+        # The first are the embeddings, which no layer has seen.
+        [state[0, chosen].float().cpu() for state in states[1:]],
+        [state[0, behind:].float().cpu() for state in states[1:]],
     )
 
 

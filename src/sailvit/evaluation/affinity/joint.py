@@ -94,6 +94,8 @@ def _compare(visual: NDArray[np.float32], text: Rows, skip: Indices | None = Non
         rows = block.astype(np.float32)
         if skip is not None:
             rows = rows[~np.isin(np.arange(start, start + len(rows)), skip)]
+        if not len(rows):
+            continue
         others = np.einsum("nd,nd->n", rows, rows).astype(np.float64)
         # Parts of the visual side, so that a block of distances takes 16 MB.
         for at in range(0, len(visual), BLOCK // 32):

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sailvit.core.errors import DataError, one_line
+from sailvit.core.errors import DataError, ModelError, one_line
 from sailvit.evaluation.affinity.features import (
     Floats,
+    Seen,
     TokenEmbeddings,
     model_features,
     patch_features,
@@ -216,20 +217,28 @@ class Study:
         """Caption retrieval in the common space, and the integration rate."""
         self.step(f"{label}: captions")
         means, read = [], []
+        wanted = self.sizes.integration
         for at, each in enumerate(pairs):
-            seen = model_features(bundle, each, layers=at < self.sizes.integration)
+            try:
+                seen = model_features(bundle, each, layers=at < wanted)
+            except ModelError as error:
+                self.left_out(f"integration rate of {label}", error)
+                wanted = 0
+                seen = model_features(bundle, each, layers=False)
             means.append(seen.tokens.mean(axis=0))
             if seen.visual:
                 read.append(seen)
-        captions = [each.caption or "" for each in pairs]
-        words = embed_texts(text, bundle.tokenizer, captions)
-        rate = integration_rate(
-            [each.visual for each in read], [each.text for each in read], seed=self.seed
-        )
-        return {
-            "retrieval": _plain(retrieval(np.stack(means), words, seed=self.seed)),
-            "integration": {"rate": asdict(rate.rate), "layers": rate.layers},
-        }
+        words = embed_texts(text, bundle.tokenizer, [each.caption or "" for each in pairs])
+        found = retrieval(np.stack(means), words, seed=self.seed)
+        return {"retrieval": _plain(found), "integration": self._integration(read)}
+
+    def _integration(self, read: Sequence[Seen]) -> dict[str, Any] | None:
+        """The integration rate and the distance in each layer; None where nothing was read."""
+        if not read:
+            return None
+        sides = ([each.visual for each in read], [each.text for each in read])
+        rate = integration_rate(*sides, seed=self.seed)
+        return {"rate": asdict(rate.rate), "layers": rate.layers}
 
     def _add_paired(self, names: dict[str, str], pooled: Floats, texts: Floats) -> None:
         measures = {name: made(pooled, texts, seed=self.seed) for name, made in PAIRINGS.items()}
