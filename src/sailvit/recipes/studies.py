@@ -14,7 +14,7 @@ from sailvit.recipes.problems import explain
 
 
 def load_study(path: Path) -> Study:
-    """The study in a file; recipes that it names by a relative path start at the file's folder.
+    """The study in a file; relative paths of recipes and data start at the file's folder.
 
     Raises:
         RecipeError: there is no such file, or it is not valid; the message has a line per
@@ -38,15 +38,21 @@ def load_study(path: Path) -> Study:
 
 
 def _anchored(study: Study, folder: Path) -> Study:
-    """`study` with the paths of its recipes made absolute; names of shipped recipes stay."""
+    """`study` with the paths of its recipes and data made absolute; shipped names stay."""
     document = study.model_dump()
     levels = [level for factor in document["factors"].values() for level in factor.values()]
     changes = [change for level in levels for change in level.values() if change is not None]
     for each in [*document["steps"].values(), *changes]:
         each["recipe"] = each["recipe"] and _found(each["recipe"], folder)
+    for measure in document["measures"].values():
+        measure["data"] = [_place(each, folder) for each in measure["data"]]
     return Study.model_validate(document)
 
 
 def _found(recipe: str, folder: Path) -> str:
     path = (folder / Path(recipe).expanduser()).absolute()
     return str(path) if path.is_file() or recipe not in shipped_recipes() else recipe
+
+
+def _place(data: str, folder: Path) -> str:
+    return data if ":" in data else str((folder / Path(data).expanduser()).absolute())

@@ -67,6 +67,8 @@ class PlannedCell:
     """Keys of its trainings, in order."""
     models: Mapping[str, tuple[ModelConfig, int]]
     """The model after each measured step, and the seed of what was drawn for it."""
+    last: Mapping[str, str]
+    """Key of each step's last training; steps that are left out have none."""
     measures: Mapping[str, Measure]
     """What is measured, by name."""
 
@@ -100,17 +102,21 @@ class Lineage:
         """
         chain: list[str] = []
         models: dict[str, tuple[ModelConfig, int]] = {}
+        last: dict[str, str] = {}
         for name in self.study.steps:
             made, models[name] = self._step(name, cell, models)
             chain += made
+            last.update({name: made[-1]} if made else {})
         measures = self.study.measured(dict(cell.levels))
         asked = {measure.of for measure in measures.values()}
         kept = {name: model for name, model in models.items() if name in asked}
         read = {key for model, _ in kept.values() for key in self._ancestors(model)}
+        read |= {last[name] for name in kept if name in last}
         told = {n: [model.model_dump(mode="json"), seed] for n, (model, seed) in kept.items()}
         wanted = {n: each.model_dump(mode="json", exclude={"over"}) for n, each in measures.items()}
         trainings = tuple(key for key in chain if key in read)
-        return PlannedCell(cell, _hash([told, wanted, cell.seed]), trainings, kept, measures)
+        key = _hash([told, wanted, cell.seed])
+        return PlannedCell(cell, key, trainings, kept, last, measures)
 
     def _step(
         self, name: str, cell: Cell, models: Mapping[str, tuple[ModelConfig, int]]

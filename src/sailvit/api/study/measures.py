@@ -2,40 +2,127 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
+
+from sailvit.api.evaluation import Asking, evaluate
+from sailvit.api.probing import probe
+from sailvit.core.errors import DataError
+from sailvit.core.recipe import ModelConfig
 from sailvit.core.study.definition import Measure
+from sailvit.distributed.processes import my_device
+from sailvit.evaluation.probes.drawn import WORLD
+from sailvit.evaluation.probes.running import Probing
 from sailvit.evaluation.scores import mean_score, task_scores
+from sailvit.evaluation.scoring.kinds import Rules
 from sailvit.evaluation.scoring.short_answers import equal_phrases
+from sailvit.evaluation.suites.demo import SETS, write_suite
+from sailvit.evaluation.suites.planning import plan_suite
 from sailvit.evaluation.world import held_out
 from sailvit.inference.answers import answer
-from sailvit.models.loading.build import ModelBundle
+from sailvit.models.loading.build import build
+from sailvit.models.loading.quiet import quietly
 from sailvit.synthetic.world.tasks import EVAL_TASKS
 
 Values = dict[str, Any]
 """`mean` (of all), `scores` (by task), and `answers`: per task a text with a 1 for every right
-answer and a 0 for every other one, so that two models can be compared question by question."""
+answer and a 0 for every other one, so that two models can be compared question by question; no
+answers where they are not all right or wrong."""
 
 
-def measured(measure: Measure, bundle: ModelBundle, seed: int) -> Values:
-    """The values of one measure; `seed` draws its questions."""
-    return MEASURES[measure.kind](measure, bundle, seed)
+@dataclass(frozen=True)
+class Trained:
+    """The model after a step of a cell."""
+
+    config: ModelConfig
+    """Its parts, and how they join."""
+    seed: int
+    """Seed of what was drawn for it."""
+    run: Path | None
+    """The run folder of its last training; None where the step was left out."""
 
 
-def _world(measure: Measure, bundle: ModelBundle, seed: int) -> Values:
+def measured(measure: Measure, trained: Trained, seed: int) -> Values:
+    """The values of one measure; `seed` draws its questions.
+
+    Raises:
+        DataError: the measure cannot be taken of this model.
+    """
+    return MEASURES[measure.kind](measure, trained, seed)
+
+
+def _world(measure: Measure, trained: Trained, seed: int) -> Values:
+    with quietly():
+        bundle = build(trained.config, trained.seed)
+    bundle.mllm.to(my_device()).eval()
     asked = held_out(measure.tasks or EVAL_TASKS, measure.per_task, seed)
     records = [record for _, record in asked]
     pairs = zip(answer(bundle, records), records, strict=True)
     hits = [equal_phrases(said, [record.turns[-1].text]) == 1 for said, record in pairs]
     tasks = [task for task, _ in asked]
-    scores = task_scores(tasks, hits)
+    credits = {task: [h for t, h in zip(tasks, hits, strict=True) if t == task] for task in tasks}
+    return _values(task_scores(tasks, hits), credits)
+
+
+def _suite(measure: Measure, trained: Trained, seed: int) -> Values:
+    if trained.run is None:
+        raise DataError(
+            f"step {measure.of} is left out, so that there is no model to ask the suite's questions;"
+            " measure a step that every cell has"
+        )
+    with TemporaryDirectory(prefix="sailvit-") as scratch:
+        if measure.suite == "demo":
+            folder = Path(scratch) / "demo"
+            wanted = [each for each in SETS if not measure.tasks or each.name in measure.tasks]
+            write_suite(folder, measure.per_task, seed, wanted)
+        else:
+            folder = Path(measure.data[0] if measure.data else "LMUData")
+        plan = plan_suite(measure.suite, folder, names=measure.tasks, kinds={})
+        if not plan.sets:
+            missing = ", ".join(each.name for each in plan.missing)
+            raise DataError(f"{folder} has none of the suite's tables ({missing}); see `data`")
+        style = Asking(style="bare" if measure.suite == "demo" else "vlmevalkit")
+        (found,) = evaluate([trained.run], plan, Path(scratch) / "out", Rules(), style)
+    if unscored := [name for name, each in found.scores.items() if each.score is None]:
+        raise DataError(
+            f"{unscored[0]} needs a judge, which a study has not; leave it out of `tasks`"
+        )
+    scores = {name: (each.score or 0.0) / 100 for name, each in found.scores.items()}
+    credits = {n: [answer.credit for answer in s.answers] for n, s in found.scores.items()}
+    return _values(scores, credits)
+
+
+def _probe(measure: Measure, trained: Trained, seed: int) -> Values:
+    with TemporaryDirectory(prefix="sailvit-") as scratch:
+        how = Probing(
+            cache=Path(scratch), probes=tuple(measure.tasks), layers="last", threads=1, seed=seed
+        )
+        data = [Path(each) for each in measure.data or [WORLD]]
+        found = probe({"tower": trained.config.tower}, data, how).own("tower")
+    main = {f"{each.probe} {each.set} {each.metric}": each for each in found if each.main}
+    return _values(
+        {name: each.value / 100 for name, each in main.items()},
+        {name: each.hits.ravel().tolist() for name, each in main.items() if each.binary},
+    )
+
+
+def _values(scores: Mapping[str, float], credits: Mapping[str, Sequence[float]]) -> Values:
+    """What a cell's file holds of a measure."""
+    whole = all(np.isin(each, (0, 1)).all() for each in credits.values())
     answers = {
-        task: "".join(str(int(hit)) for each, hit in zip(tasks, hits, strict=True) if each == task)
-        for task in scores
+        name: "".join(str(int(hit)) for hit in each) for name, each in credits.items() if whole
     }
-    return {"mean": mean_score(scores), "scores": scores, "answers": answers}
+    return {"mean": mean_score(scores), "scores": dict(scores), "answers": answers}
 
 
-MEASURES: dict[str, Callable[[Measure, ModelBundle, int], Values]] = {"world": _world}
+MEASURES: dict[str, Callable[[Measure, Trained, int], Values]] = {
+    "world": _world,
+    "suite": _suite,
+    "probe": _probe,
+}
 """Measures by kind."""

@@ -13,10 +13,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from multiprocessing.connection import wait
+from pathlib import Path
 from types import FrameType
 from typing import Any, Literal
 
 from sailvit.api.study.lineage import Lineage, PlannedCell, Training
+from sailvit.api.study.measures import Trained
 from sailvit.api.study.workers import MeasureTask, Outcome, Task, TrainTask, Worker
 from sailvit.core.errors import InterruptedRunError, RunError
 from sailvit.core.ownership import manifest_of
@@ -146,10 +148,14 @@ class StudyRun:
 
     def _measuring(self, each: PlannedCell) -> MeasureTask:
         models = {
-            step: (self.lineage.located_model(model), seed)
+            step: Trained(self.lineage.located_model(model), seed, self._run_of(each, step))
             for step, (model, seed) in each.models.items()
         }
         return MeasureTask(models, each.measures, each.cell.seed)
+
+    def _run_of(self, each: PlannedCell, step: str) -> Path | None:
+        key = each.last.get(step)
+        return None if key is None else self.lineage.run(self.lineage.trainings[key]).path
 
     def _new_worker(self) -> Worker:
         self._started += 1

@@ -18,16 +18,13 @@ import torch
 
 from sailvit.api.running import train_claimed
 from sailvit.api.screen import Screen
-from sailvit.api.study.measures import measured
+from sailvit.api.study.measures import Trained, measured
 from sailvit.core.errors import InterruptedRunError, RunError, SailvitError, one_line
 from sailvit.core.lock import living_holder
 from sailvit.core.ownership import LOCK
-from sailvit.core.recipe import ModelConfig, Recipe
+from sailvit.core.recipe import Recipe
 from sailvit.core.run import RunFolder
 from sailvit.core.study.definition import Measure
-from sailvit.distributed.processes import my_device
-from sailvit.models.loading.build import build
-from sailvit.models.loading.quiet import quietly
 from sailvit.training.callbacks.claim import claimed
 
 _GRACE = 120.0
@@ -48,8 +45,8 @@ class TrainTask:
 class MeasureTask:
     """All measures of a cell."""
 
-    models: Mapping[str, tuple[ModelConfig, int]]
-    """The model after each measured step, and its seed."""
+    models: Mapping[str, Trained]
+    """The model after each measured step."""
     measures: Mapping[str, Measure]
     """What is measured, by name."""
     seed: int
@@ -148,15 +145,10 @@ def _train(task: TrainTask) -> Outcome:
 
 
 def _ask(task: MeasureTask) -> dict[str, Any]:
-    values: dict[str, Any] = {}
-    for step, (model, seed) in task.models.items():
-        with quietly():
-            bundle = build(model, seed)
-        bundle.mllm.to(my_device()).eval()
-        for name, measure in task.measures.items():
-            if measure.of == step:
-                values[name] = measured(measure, bundle, task.seed)
-    return values
+    return {
+        name: measured(measure, task.models[measure.of], task.seed)
+        for name, measure in task.measures.items()
+    }
 
 
 def _serve(connection: Connection, log: Path, number: int, threads: int) -> None:

@@ -97,15 +97,22 @@ class Contrast(Config):
 class Measure(Config):
     """What is measured on a cell's model."""
 
-    kind: Literal["world"] = "world"
+    kind: Literal["world", "suite", "probe"] = "world"
     """`world`: the share of exact answers to the demo world's held-out questions, which differ
-    from seed to seed."""
+    from seed to seed. `suite`: scores of the sets of `sailvit evaluate`. `probe`: what the tower
+    alone knows, by `sailvit probe` at its last layer."""
     of: Name
-    """The step whose model is asked."""
+    """The step whose model, or tower, is measured."""
     tasks: list[str] = []
-    """Tasks of the world; none: those by which the demo measures a tower."""
+    """Tasks of the world, sets of the suite, or probes; none: those by which the demo measures a
+    tower, all sets, or all that the data allow."""
     per_task: Count = 150
-    """Questions of every task."""
+    """Questions of every task of the world, or of every set of the suite `demo`."""
+    suite: Literal["opencompass", "demo"] = "opencompass"
+    """For `suite`: which one."""
+    data: list[str] = []
+    """For `suite`: the folder of its TSV files. For `probe`: what `sailvit probe --data` takes;
+    none: `sailvit:world`, drawn anew for every seed."""
     over: list[Name] | None = None
     """Factors at whose levels it is measured, while the others, but for the contrast's, are at
     their first levels; None: it is measured in every cell."""

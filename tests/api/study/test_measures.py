@@ -1,0 +1,65 @@
+"""Every kind of measure on a tiny model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from sailvit.api.study.measures import Trained, measured
+from sailvit.core.errors import DataError
+from sailvit.core.study.definition import Measure
+from sailvit.recipes.loader import dump_recipe
+from tiny_parts import Parts, picture
+from tiny_runs import recipe, stage, train, write_data
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> Trained:
+    folder = tmp_path_factory.mktemp("measured")
+    (folder / "data").mkdir()
+    made = recipe(
+        Parts(folder / "parts"), write_data(folder / "data"), [stage(length={"samples": 4})]
+    )
+    train(made, folder / "run")
+    (folder / "run" / "recipe.yaml").write_text(dump_recipe(made))
+    return Trained(made.model, 0, folder / "run")
+
+
+def test_the_worlds_questions_depend_on_the_seed(trained: Trained):
+    measure = Measure(of="target", tasks=["colour", "read_shape"], per_task=3)
+    values = measured(measure, trained, 5)
+    assert list(values["scores"]) == ["colour", "read_shape"]
+    assert values["mean"] == pytest.approx(sum(values["scores"].values()) / 2)
+    for task, hits in values["answers"].items():
+        assert len(hits) == 3
+        assert hits.count("1") / 3 == pytest.approx(values["scores"][task])
+    assert measured(measure, trained, 5) == values
+
+
+def test_the_demos_suite_is_asked_of_the_run(trained: Trained):
+    measure = Measure(kind="suite", suite="demo", of="target", tasks=["demo_count"], per_task=8)
+    values = measured(measure, trained, 0)
+    assert list(values["scores"]) == ["demo_count"]
+    assert len(values["answers"]["demo_count"]) == 8
+
+
+def test_a_suite_needs_a_model(trained: Trained):
+    alone = Trained(trained.config, 0, None)
+    with pytest.raises(DataError, match="step refine is left out, so that there is no model"):
+        measured(Measure(kind="suite", of="refine"), alone, 0)
+
+
+def test_a_tower_is_probed_on_pictures_in_classes(trained: Trained, tmp_path: Path):
+    for number in range(40):
+        split = "train" if number < 30 else "test"
+        folder = tmp_path / split / ("bright" if number % 2 else "dark")
+        folder.mkdir(parents=True, exist_ok=True)
+        shown = picture(number) // 2 + 128 * (number % 2)
+        Image.fromarray(shown.astype("uint8")).save(folder / f"{number}.png")
+    measure = Measure(kind="probe", of="refine", tasks=["knn"], data=[str(tmp_path)])
+    values = measured(measure, trained, 0)
+    name = f"knn {tmp_path.name}/test top-1"
+    assert values["scores"] == {name: 1.0}
+    assert values["answers"] == {name: "1" * 10}
