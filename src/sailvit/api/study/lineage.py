@@ -111,12 +111,9 @@ class Lineage:
         asked = {measure.of for measure in measures.values()}
         kept = {name: model for name, model in models.items() if name in asked}
         read = {key for model, _ in kept.values() for key in self._ancestors(model)}
-        read |= {last[name] for name in kept if name in last}
-        told = {n: [model.model_dump(mode="json"), seed] for n, (model, seed) in kept.items()}
-        wanted = {n: each.model_dump(mode="json", exclude={"over"}) for n, each in measures.items()}
+        read |= {key for name, key in last.items() if name in kept}
         trainings = tuple(key for key in chain if key in read)
-        key = _hash([told, wanted, cell.seed])
-        return PlannedCell(cell, key, trainings, kept, last, measures)
+        return PlannedCell(cell, _cell_key(cell, kept, measures), trainings, kept, last, measures)
 
     def _step(
         self, name: str, cell: Cell, models: Mapping[str, tuple[ModelConfig, int]]
@@ -285,6 +282,16 @@ class Lineage:
 
 _SAME = StepChange()
 """No change."""
+
+
+def _cell_key(
+    cell: Cell,
+    models: Mapping[str, tuple[ModelConfig, int]],
+    measures: Mapping[str, Measure],
+) -> str:
+    told = {n: [model.model_dump(mode="json"), seed] for n, (model, seed) in models.items()}
+    wanted = {n: each.model_dump(mode="json", exclude={"over"}) for n, each in measures.items()}
+    return _hash([told, wanted, cell.seed])
 
 
 def _sources(model: ModelConfig) -> dict[Part, str]:

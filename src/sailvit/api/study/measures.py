@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from sailvit.api.evaluation import Asking, evaluate
+from sailvit.api.evaluation import Asking, ModelScores, evaluate
 from sailvit.api.probing import probe
 from sailvit.core.errors import DataError
 from sailvit.core.recipe import ModelConfig
@@ -22,7 +22,7 @@ from sailvit.evaluation.scores import mean_score, task_scores
 from sailvit.evaluation.scoring.kinds import Rules
 from sailvit.evaluation.scoring.short_answers import equal_phrases
 from sailvit.evaluation.suites.demo import SETS, write_suite
-from sailvit.evaluation.suites.planning import plan_suite
+from sailvit.evaluation.suites.planning import Plan, plan_suite
 from sailvit.evaluation.world import held_out
 from sailvit.inference.answers import answer
 from sailvit.models.loading.build import build
@@ -76,18 +76,27 @@ def _suite(measure: Measure, trained: Trained, seed: int) -> Values:
             " measure a step that every cell has"
         )
     with TemporaryDirectory(prefix="sailvit-") as scratch:
-        if measure.suite == "demo":
-            folder = Path(scratch) / "demo"
-            wanted = [each for each in SETS if not measure.tasks or each.name in measure.tasks]
-            write_suite(folder, measure.per_task, seed, wanted)
-        else:
-            folder = Path(measure.data[0] if measure.data else "LMUData")
-        plan = plan_suite(measure.suite, folder, names=measure.tasks, kinds={})
-        if not plan.sets:
-            missing = ", ".join(each.name for each in plan.missing)
-            raise DataError(f"{folder} has none of the suite's tables ({missing}); see `data`")
+        plan = _planned(measure, Path(scratch) / "demo", seed)
         style = Asking(style="bare" if measure.suite == "demo" else "vlmevalkit")
         (found,) = evaluate([trained.run], plan, Path(scratch) / "out", Rules(), style)
+    return _suite_values(found)
+
+
+def _planned(measure: Measure, drawn: Path, seed: int) -> Plan:
+    """The sets of a suite; those of the demo's are drawn into a folder."""
+    folder = Path(measure.data[0] if measure.data else "LMUData")
+    if measure.suite == "demo":
+        folder = drawn
+        wanted = [each for each in SETS if not measure.tasks or each.name in measure.tasks]
+        write_suite(folder, measure.per_task, seed, wanted)
+    plan = plan_suite(measure.suite, folder, names=measure.tasks, kinds={})
+    if not plan.sets:
+        missing = ", ".join(each.name for each in plan.missing)
+        raise DataError(f"{folder} has none of the suite's tables ({missing}); see `data`")
+    return plan
+
+
+def _suite_values(found: ModelScores) -> Values:
     if unscored := [name for name, each in found.scores.items() if each.score is None]:
         raise DataError(
             f"{unscored[0]} needs a judge, which a study has not; leave it out of `tasks`"
