@@ -160,11 +160,22 @@ def test_lmms_eval_gets_answers_in_the_order_of_its_requests(lmms_eval, model):
     found = made.generate_until(requests)
     run = sailvit.load_run(model)
     assert found == [
-        run.generate(doc["image"], doc["text"], max_new_tokens=4 + n % 2, stop_strings=["\n\n"])
+        run.generate(doc["image"], doc["text"], max_new_tokens=4 + n % 2)
         for n, doc in enumerate(docs)
     ]
     kept = {args[0]: answer for _, args, answer in made.cache_hook.kept}
     assert kept == dict(zip((doc["text"] for doc in docs), found, strict=True))
+
+
+def test_an_answer_ends_before_the_first_text_that_its_task_stops_at(lmms_eval, model):
+    made = lmms_eval.SailvitChat(pretrained=str(model))
+    doc = {"image": Image.fromarray(np.asarray(picture(1))), "text": "what is it?"}
+    made.task_dict = {"task": {"test": [doc]}}
+    whole = sailvit.load_run(model).generate(doc["image"], doc["text"], max_new_tokens=8)
+    assert len(whole) > 4
+    for until in (whole[3], ["", "no such text", whole[3]]):
+        asked = request(0, doc["text"], max_new_tokens=8, until=until)
+        assert made.generate_until([asked]) == [whole.partition(whole[3])[0].strip()]
 
 
 def test_lmms_eval_is_told_what_cannot_be_asked(lmms_eval, model):

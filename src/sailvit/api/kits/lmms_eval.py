@@ -67,9 +67,9 @@ class SailvitChat(lmms):
             some = [records[number] for number in numbers]
             found = self._model.answers(some, chosen, batch=self._batch)
             for number, text in zip(numbers, found, strict=True):
-                answers[number] = text
                 context, _, given, *_ = requests[number].args
-                self.cache_hook.add_partial("generate_until", (context, given), text)
+                answers[number] = _until(text, given)
+                self.cache_hook.add_partial("generate_until", (context, given), answers[number])
         return answers
 
     def loglikelihood(self, requests: Sequence[Any]) -> list[tuple[float, bool]]:
@@ -111,8 +111,16 @@ def _options(given: Mapping[str, Any]) -> Options:
         settings |= {"top_p": float(given["top_p"])} if given.get("top_p") else {}
     if int(given.get("num_beams") or 1) > 1:
         settings["num_beams"] = int(given["num_beams"])
-    until = given.get("until") or []
-    stops = [until] if isinstance(until, str) else [text for text in until if text]
-    if stops:
-        settings["stop_strings"] = stops
     return read_options(int(given.get("max_new_tokens") or LONGEST), settings)
+
+
+def _until(text: str, given: Mapping[str, Any]) -> str:
+    """The answer before the first of the texts that its task stops at.
+
+    Cut off afterwards: transformers looks for such texts in the vocabulary, and fails on
+    tokenizers of whole words.
+    """
+    until = given.get("until") or []
+    for stop in [until] if isinstance(until, str) else until:
+        text = text.partition(stop)[0] if stop else text
+    return text.strip()
