@@ -38,14 +38,16 @@ def process_alone(store: Path) -> Iterator[None]:
 
 
 def told_apart(plain: Sequence[torch.Tensor | None], other: Sequence[torch.Tensor | None]) -> str:
-    """The worst difference of any two tensors, each relative to its largest value; "equal" where
-    there is none.
+    """The worst difference of an output and its gradients; "equal" where there is none.
+
+    The output comes first, and is relative to its own largest value; gradients to that of all, as
+    those that are nothing by theory, such as of key biases, are noise.
     """
-    worst = 0.0
-    for one, two in zip(plain, other, strict=True):
+    worst, largest = 0.0, max((float(g.abs().max()) for g in plain[1:] if g is not None), default=0)
+    for place, (one, two) in enumerate(zip(plain, other, strict=True)):
         assert (one is None) == (two is None)
         if one is not None and two is not None:
-            scale = float(one.abs().max()) or 1.0
+            scale = (largest if place else float(one.abs().max())) or 1.0
             worst = max(worst, float((one - two).abs().max()) / scale)
     assert worst <= CLOSE, f"differs by {worst:.0e}"
     return f"{worst:.0e}" if worst else "equal"
