@@ -56,7 +56,7 @@ long tests.
 
 - **load**: a saved folder gives the same weights; *tied*: embeddings and head are one matrix.
 - **recompute**, **compile** (captured by torch's compiler, backend aot_eager_decomp_partition), **shard** (FSDP2 on one
-  process): worst difference of loss and gradients to the plain language, relative to the largest, at most 1e-4.
+  process): worst relative difference of loss and gradients to the plain language, at most 1e-4.
 - **stages**: connector, tower too, everything, on tiny data; the run proves each while it trains,
   and the saved languages of the first two stages equal the source bit by bit.
 - **reload**: weights and scores of the last stage's folder, loaded by AutoModelForCausalLM, bit by bit.

@@ -76,8 +76,8 @@ def recompute(folder: Path) -> str:
 
 
 def compiled(folder: Path) -> str:
-    """The same with compiled blocks, as torch's compiler captures them (backend aot_eager_decomp_partition)."""
-    with captured():
+    """The same with compiled blocks, as torch's compiler captures them (backend aot_eager)."""
+    with captured("aot_eager"):
         return _against(folder, ParallelConfig(compile=True))
 
 
