@@ -63,6 +63,8 @@ long tests.
 - **export**: layouts of `sailvit export` that went through their gate; `hf` and `llava` were tried,
   and the other layouts of transformers' classes hold a language as `llava` does.
 
+"-": not tried yet; `--keep FILE` goes on where a run was stopped.
+
 """
 
 
@@ -135,7 +137,9 @@ class Notes:
 
 def line(found: Row, notes: Notes) -> str:
     """The table's line of a family."""
-    shown = {column: found.get(column, "") for column in COLUMNS}
+    # Of a refused family nothing else is tried; of others it may not have been yet.
+    missing = "" if found["way"].startswith(NO) else "-"
+    shown = {column: found.get(column, missing) for column in COLUMNS}
     if "why" in found:
         shown["way"] += f" {notes.mark(found['why'])}"
     for column, cell in shown.items():
@@ -150,7 +154,7 @@ def line(found: Row, notes: Notes) -> str:
         for layout, cell in tried.items()
         if cell.startswith(NO)
     )
-    shown["export"] = " ".join([", ".join(held) or ("no" if tried else ""), *marks])
+    shown["export"] = " ".join([", ".join(held) or ("no" if tried else missing), *marks])
     return "| " + " | ".join(shown.values()) + " |"
 
 

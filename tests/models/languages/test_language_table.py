@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import language_cells
@@ -76,16 +77,19 @@ def test_the_page_says_what_is_so(family: str, tmp_path: Path):
     if said["way"].startswith("no"):
         return
     place = Place(tmp_path, family)
+    language_cells.load(place)
     for column, cell in COLUMNS.items():
-        assert holds(lambda cell=cell: cell(place)) == (not said[column].startswith("no")), column
-    trained: list[PreTrainedModel] = []
-    assert holds(lambda: trained.append(language_cells.stages(place))) == (said["stages"] == "yes")
-    reloaded = bool(trained) and holds(lambda: language_cells.reload(place, trained[0]))
-    assert reloaded == (said["reload"] == "equal")
-    exports = [
-        name for name in LAYOUTS if holds(lambda name=name: language_cells.export(place, name))
-    ]
-    assert said["export"].partition(" (")[0] == (", ".join(exports) or "no")
+        if said[column] != "-":
+            assert holds(lambda cell=cell: cell(place)) != said[column].startswith("no"), column
+    if said["stages"] != "-":
+        trained: list[PreTrainedModel] = []
+        done = holds(lambda: trained.append(language_cells.stages(place)))
+        assert done == (said["stages"] == "yes")
+        reloaded = done and holds(lambda: language_cells.reload(place, trained[0]))
+        assert reloaded == (said["reload"] == "equal")
+    if said["export"] != "-":
+        held = [name for name in LAYOUTS if holds(partial(language_cells.export, place, name))]
+        assert said["export"].partition(" (")[0] == (", ".join(held) or "no")
 
 
 def lines() -> dict[str, dict[str, str]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from small_models import LANGUAGES, PATCH, SIDE, TEXT, TOWERS, mllm
+from tiny_languages import language_of, model_of
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForCausalLM, Qwen3MoeConfig
 from transformers.models.qwen2_vl.configuration_qwen2_vl import Qwen2VLVisionConfig
@@ -142,6 +143,15 @@ def test_attention_counts_where_the_towers_config_names_no_heads():
     model.tower = Tower(tower, Preprocessing(SIDE, (0.5,) * 3, (0.5,) * 3))
     # 3 blocks of 5 heads, 8 wide: 4 FLOPs per pair of tokens and number of a head.
     assert flops_model(model).tower.forward.per_square == 3 * 4 * 5 * 8
+
+
+def test_attention_of_layers_that_differ_counts_as_the_first_ones():
+    """Gemma 4's config refuses to name a head's width, as its layers have several."""
+    model = model_of(language_of("gemma4_unified_text"))
+    squares = flops_model(model).language.forward.per_square
+    first = model.language.config.per_layer_config[0]
+    blocks = len(find_blocks(model.language)[1])
+    assert squares == blocks * 2 * first.num_attention_heads * first.head_dim
 
 
 def test_only_the_chosen_experts_count():

@@ -252,6 +252,10 @@ def _tower_attention_width(model: Any) -> int:
 
 def _attention_width(config: Any) -> int:
     """Heads times their width; 0 for a model without attention."""
+    # Configs of layers that differ refuse to tell what is not every layer's; the first stands for
+    # all.
+    layers = getattr(config, "per_layer_config", None)
+    config = layers[0] if layers else config
     given = getattr(config, "num_attention_heads", None)
     # Some families give heads per layer; the first stands for all.
     heads = int((given[0] if isinstance(given, list | tuple) else given) or 0)
