@@ -181,8 +181,18 @@ def test_probes_at_one_layer_have_no_curve():
     assert probe_charts([row for row in probes() if row["layer"] == 2]) == []
 
 
+def test_probes_are_shown_at_the_layer_that_was_chosen_without_the_test_set(tmp_path):
+    first, second = dict.fromkeys(row["tower"] for row in probes())
+    write_json(tmp_path / "probe.json", probes())
+    towers = {first: {"best layers": {"knn": 2}}, second: {"best layers": {}}}
+    write_json(tmp_path / "probe_comparison.json", {"towers": towers})
+    data = read_evaluation(tmp_path)
+    ((_, cells),) = probe_table(data.probes, data.best_layers)
+    assert cells == ["80.0 (60.0 to 90.0), layer 2", "85.0 (60.0 to 90.0), layer 3"]
+
+
 def test_tables_show_numbers_as_they_are():
-    ((name, cells),) = probe_table(probes())
+    ((name, cells),) = probe_table(probes(), {})
     assert name == "knn, digits, top-1"
     assert cells == ["85.0 (60.0 to 90.0), layer 3"] * 2
     row = MeasureRow("m", "t", measured(0.25, low=None, high=None, chance=None))

@@ -58,7 +58,7 @@ def render_evaluation(data: EvaluationData) -> str:
         beyond=beyond,
         set_rows=set_table(results["models"], data.sets),
         probe_charts=probe_charts(data.probes),
-        probe_rows=probe_table(data.probes),
+        probe_rows=probe_table(data.probes, data.best_layers),
         clouds=cloud_charts(affinity.get("published", ())),
         planes=_planes(affinity.get("joint", ())),
         layers=layer_chart(affinity.get("joint", ())),

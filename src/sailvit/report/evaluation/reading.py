@@ -15,6 +15,7 @@ from sailvit.core.run import read_json, read_lines
 
 RESULTS, AFFINITY, PROBES = "results.json", "affinity.json", "probe.json"
 """What makes a folder an evaluation's; one of them is enough."""
+_CHOSEN = "probe_comparison.json"
 _LONGEST = 400
 """Most characters of a question or an answer: models that are stuck repeat themselves."""
 _OPTION = 100
@@ -61,6 +62,8 @@ class EvaluationData:
     """affinity.json."""
     probes: list[dict[str, Any]]
     """Entries of probe.json."""
+    best_layers: dict[str, dict[str, int]] = field(default_factory=dict)
+    """Each tower's best layer per probe, as `sailvit probe` chose it without the test sets."""
     questions: list[Question] = field(default_factory=list)
     """The questions that are shown, set by set."""
     pictures: dict[str, str] = field(default_factory=dict)
@@ -117,7 +120,15 @@ def read_evaluation(folder: Path) -> EvaluationData:
             f"the questions in {folder} are not what this version writes ({error!r}); start"
             " sailvit evaluate again with the same arguments, which computes nothing twice"
         ) from error
-    return EvaluationData(folder, results, affinity, probes or [], questions, pictures, asked)
+    return EvaluationData(
+        folder, results, affinity, probes or [], _best_layers(folder), questions, pictures, asked
+    )
+
+
+def _best_layers(folder: Path) -> dict[str, dict[str, int]]:
+    path = folder / _CHOSEN
+    towers = read_json(path).get("towers", {}) if path.is_file() else {}
+    return {tower: each.get("best layers", {}) for tower, each in towers.items()}
 
 
 def _optional(folder: Path, name: str) -> Any:

@@ -151,8 +151,13 @@ def set_table(
     return rows
 
 
-def probe_table(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[str]]]:
-    """A row per probe, set and metric: each tower's best layer, with its value."""
+def probe_table(
+    rows: Sequence[Mapping[str, Any]], best_layers: Mapping[str, Mapping[str, int]]
+) -> list[tuple[str, list[str]]]:
+    """A row per probe, set and metric: each tower's value at its best layer of that probe.
+
+    `best_layers` were chosen without the test sets; the last layer stands for one that is missing.
+    """
     towers = list(dict.fromkeys(row["tower"] for row in rows))
     names = dict.fromkeys((row["probe"], row["set"], row["metric"]) for row in rows)
     table = []
@@ -160,22 +165,22 @@ def probe_table(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[str]]
         cells = []
         for tower in towers:
             key = (tower, probe, name, metric)
-            mine = [
-                row
+            mine = {
+                row["layer"]: row
                 for row in rows
                 if (row["tower"], row["probe"], row["set"], row["metric"]) == key
-            ]
-            cells.append(_best(mine))
+            }
+            cells.append(_at(best_layers.get(tower, {}).get(probe), mine))
         table.append((f"{probe}, {name}, {metric}", cells))
     return table
 
 
-def _best(rows: Sequence[Mapping[str, Any]]) -> str:
+def _at(layer: int | None, rows: Mapping[int, Mapping[str, Any]]) -> str:
     if not rows:
         return MISSING
-    best = max(rows, key=lambda row: row["value"])
-    layer = "" if best["layer"] < 0 else f", layer {best['layer']}"
-    return f"{best['value']:.1f} ({best['low']:.1f} to {best['high']:.1f}){layer}"
+    row = rows[layer] if layer in rows else rows[max(rows)]
+    where = "" if row["layer"] < 0 else f", layer {row['layer']}"
+    return f"{row['value']:.1f} ({row['low']:.1f} to {row['high']:.1f}){where}"
 
 
 def _number(value: float) -> str:
