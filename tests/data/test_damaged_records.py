@@ -63,8 +63,8 @@ class Set:
 
     def expect(self, outcome, kind):
         """Only the damaged record is missing, and it is in the account with its kind, place and reason."""
-        assert outcome.packs == self.outcome.without(NAME)
         (bad,) = outcome.bad
+        assert outcome.packs == self.outcome.without(NAME)
         assert (bad.source, bad.position, bad.kind) == ("set", BAD, kind)
         assert bad.id in ("", NAME)
         assert len(bad.reason) > 20

@@ -116,6 +116,7 @@ def test_a_failing_training_is_listed_with_every_cell_that_needs_it(tmp_path: Pa
     assert "- gradual,seed=0: training refine-all-" in text
 
 
+@pytest.mark.slow
 def test_a_training_that_another_machine_does_is_waited_for(tmp_path: Path, here, monkeypatch):
     monkeypatch.setattr(running, "_LATER", 0.05)
     answers = [Outcome("busy", "process 1 on other")]
@@ -132,6 +133,7 @@ def test_a_training_that_another_machine_does_is_waited_for(tmp_path: Path, here
     assert [event.kind for event in events].count("trained") == 5
 
 
+@pytest.mark.slow
 def test_cells_of_a_changed_study_are_run_again(tmp_path: Path, here):
     values = trainable(tmp_path)
     study_run(write_study(tmp_path, values)).run()
