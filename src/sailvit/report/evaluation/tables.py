@@ -178,7 +178,7 @@ def probe_table(
 def _at(layer: int | None, rows: Mapping[int, Mapping[str, Any]]) -> str:
     if not rows:
         return MISSING
-    row = rows[layer] if layer in rows else rows[max(rows)]
+    row = rows[max(rows) if layer is None or layer not in rows else layer]
     where = "" if row["layer"] < 0 else f", layer {row['layer']}"
     return f"{row['value']:.1f} ({row['low']:.1f} to {row['high']:.1f}){where}"
 
