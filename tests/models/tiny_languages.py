@@ -53,6 +53,7 @@ _SMALL: dict[str, Any] = {
     **dict.fromkeys(("linear_key_head_dim", "linear_value_head_dim"), 8),
     **dict.fromkeys(("attention_dropout", "hidden_dropout", "resid_pdrop", "embd_pdrop"), 0.0),
     **dict.fromkeys(("attn_pdrop", "dropout", "activation_dropout", "layerdrop"), 0.0),
+    "residual_dropout": 0.0,
     **dict.fromkeys(("hidden_dropout_prob", "attention_probs_dropout_prob"), 0.0),
     **dict.fromkeys(("sliding_window", "attention_window", "attention_chunk_size"), WINDOW),
     "decoder_layerdrop": 0.0,
