@@ -223,7 +223,7 @@ def test_sigkill_at_any_moment_leaves_a_whole_checkpoint(tmp_path: Path, delay: 
 
 
 RANKS = """
-    import json, sys, torch, torch.distributed as dist
+    import json, os, sys, time, torch, torch.distributed as dist
     from pathlib import Path
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.tensor import Replicate, Shard, distribute_tensor
@@ -249,8 +249,12 @@ RANKS = """
             same = torch.equal(state["sharded"].full_tensor(), whole + 1) and float(state["plain"]) == 3
             if rank() == 0:
                 print(json.dumps({"same": same, "values": found.values}))
-        # A process that leaves the group while another still uses it makes that one abort, now and then.
+        # A process that leaves the group while another still uses it makes that one abort, now and then,
+        # and so does taking the group down: both end here, after what is compared.
         barrier()
+        sys.stdout.flush()
+        time.sleep(0.2)
+        os._exit(0)
 """
 
 
