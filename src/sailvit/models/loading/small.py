@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import (
@@ -103,50 +104,43 @@ def _dinov2(tower: NewTower) -> PretrainedConfig:
 
 def _llama(language: NewLanguage, tokenizer: PreTrainedTokenizerBase) -> PretrainedConfig:
     return LlamaConfig(
-        hidden_size=language.width,
-        num_hidden_layers=language.blocks,
-        num_attention_heads=language.heads,
+        **_shared(language, tokenizer),
         num_key_value_heads=language.heads,
         intermediate_size=5 * language.width // 2,
-        vocab_size=len(tokenizer),
-        max_position_embeddings=512,
         tie_word_embeddings=False,
-        bos_token_id=None,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
     )
 
 
 def _qwen3(language: NewLanguage, tokenizer: PreTrainedTokenizerBase) -> PretrainedConfig:
     return Qwen3Config(
-        hidden_size=language.width,
-        num_hidden_layers=language.blocks,
-        num_attention_heads=language.heads,
+        **_shared(language, tokenizer),
         num_key_value_heads=max(1, language.heads // 2),
         head_dim=language.width // language.heads,
         intermediate_size=5 * language.width // 2,
-        vocab_size=len(tokenizer),
-        max_position_embeddings=512,
         tie_word_embeddings=True,
-        bos_token_id=None,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
     )
 
 
 def _gpt_neox(language: NewLanguage, tokenizer: PreTrainedTokenizerBase) -> PretrainedConfig:
     return GPTNeoXConfig(
-        hidden_size=language.width,
-        num_hidden_layers=language.blocks,
-        num_attention_heads=language.heads,
+        **_shared(language, tokenizer),
         intermediate_size=4 * language.width,
-        vocab_size=len(tokenizer),
-        max_position_embeddings=512,
         tie_word_embeddings=False,
-        bos_token_id=None,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
     )
+
+
+def _shared(language: NewLanguage, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+    """Settings that all families name alike."""
+    return {
+        "hidden_size": language.width,
+        "num_hidden_layers": language.blocks,
+        "num_attention_heads": language.heads,
+        "vocab_size": len(tokenizer),
+        "max_position_embeddings": 512,
+        "bos_token_id": None,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
 
 
 _TOWERS: dict[str, Callable[[NewTower], PretrainedConfig]] = {
