@@ -4,10 +4,8 @@ those that are equal.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +17,7 @@ from sailvit.core.recipe.differences import FREE
 from sailvit.core.run import RunFolder
 from sailvit.core.study.cells import Cell
 from sailvit.core.study.definition import REFERENCE, Measure, StepChange, Study
+from sailvit.data.lengths.fingerprints import digest
 from sailvit.data.sources import open_source
 from sailvit.preflight.plan import Plan, plan
 from sailvit.training.output.manifest import fingerprint_folder
@@ -168,7 +167,7 @@ class Lineage:
             RecipeError: it has problems, or its FLOPs cannot be counted.
         """
         shaped = self.shaped(recipe).model_copy(update={"seed": 0})
-        key = _hash(shaped.model_dump(mode="json", exclude={"name"}))
+        key = digest(shaped.model_dump(mode="json", exclude={"name"}))
         if key not in self._plans:
             made = plan(shaped)
             if made.problems or made.flops is None:
@@ -238,7 +237,7 @@ class Lineage:
         }
         read = {*_sources(recipe.model).values(), *recipe.stages[0].start_from.values()}
         document["read"] = {t: fingerprint_folder(t) for t in sorted(read) if not _is_ours(t)}
-        key = _hash(document)
+        key = digest(document)
         return self.trainings.setdefault(key, Training(key, step, recipe))
 
     def _opened(self, name: str, config: SourceConfig) -> tuple[str, int]:
@@ -291,7 +290,7 @@ def _cell_key(
 ) -> str:
     told = {n: [model.model_dump(mode="json"), seed] for n, (model, seed) in models.items()}
     wanted = {n: each.model_dump(mode="json", exclude={"over"}) for n, each in measures.items()}
-    return _hash([told, wanted, cell.seed])
+    return digest([told, wanted, cell.seed])
 
 
 def _sources(model: ModelConfig) -> dict[Part, str]:
@@ -315,8 +314,3 @@ def _with_sources(
 
 def _is_ours(text: str) -> bool:
     return text.startswith(SCHEME)
-
-
-def _hash(value: Any) -> str:
-    text = json.dumps(value, sort_keys=True, default=str)
-    return blake2b(text.encode(), digest_size=8).hexdigest()

@@ -17,7 +17,26 @@ from sailvit.data.sources.folder import Names
 from sailvit.evaluation.probes.sets.labelled import Labels, refuse_few_classes, sorted_names
 
 
-class ClassFolder:
+class _Files:
+    """Images that are files below a folder."""
+
+    _folder: Path
+    _names: Names
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def image(self, position: int) -> ImageLike:
+        """The path of the image at `position`."""
+        return self._folder / str(self._names[position])
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of paths and sizes of the images."""
+        return hash_of_files(self._folder, self._names)
+
+
+class ClassFolder(_Files):
     """The images below a folder, labelled by the folder at its top that they lie in.
 
     Paths stay in memory, some 50 MB for a million images.
@@ -34,20 +53,8 @@ class ClassFolder:
         self._names = Names(f"{name}/{path}" for name in self.classes for path in found[name])
         self.notes = _empty_note(folder, empty)
 
-    def __len__(self) -> int:
-        return len(self._names)
 
-    def image(self, position: int) -> ImageLike:
-        """The path of the image at `position`."""
-        return self._folder / str(self._names[position])
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """Hash of paths and sizes of the images."""
-        return hash_of_files(self._folder, self._names)
-
-
-class ImageFolder:
+class ImageFolder(_Files):
     """The images below a folder, without labels, sorted by path; of more than `limit` some that
     are drawn.
     """
@@ -59,18 +66,6 @@ class ImageFolder:
             drawn = numpy_generator(0, "probe", "limit").permutation(len(names))[:limit]
             names = [names[place] for place in sorted(drawn.tolist())]
         self._names = Names(names)
-
-    def __len__(self) -> int:
-        return len(self._names)
-
-    def image(self, position: int) -> ImageLike:
-        """The path of the image at `position`."""
-        return self._folder / str(self._names[position])
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """Hash of paths and sizes of the images."""
-        return hash_of_files(self._folder, self._names)
 
 
 def only_images(folder: Path, limit: int | None = None) -> ImageFolder | None:
