@@ -129,3 +129,21 @@ def test_without_peft_the_extra_is_named(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "peft", None)
     with pytest.raises(ModelError, match=re.escape("pip install 'sailvit[lora]'")):
         add_adapters(language_of("llama"), CONFIG, 0)
+
+
+def test_a_weight_at_several_places_is_refused():
+    with pytest.raises(ModelError, match="one weight at several places"):
+        add_adapters(language_of("zamba"), CONFIG, 0)
+
+
+@pytest.mark.parametrize(("family", "without"), [("llama4_text", "router"), ("phimoe", "router")])
+def test_layers_that_are_linear_by_their_class_alone_get_none(family: str, without: str):
+    language = language_of(family)
+    add_adapters(language, CONFIG, 0)
+    assert not [name for name, _ in adapted_layers(language) if without in name]
+    assert language(TOKENS).logits.isfinite().all()
+
+
+def test_a_class_of_its_own_that_computes_the_product_gets_adapters():
+    language = language_of("falcon")
+    assert add_adapters(language, CONFIG, 0).layers == len(dict(adapted_layers(language))) > 0

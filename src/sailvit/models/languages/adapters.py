@@ -8,7 +8,7 @@ and the ways of reading, compiling, sharding and saving it stay as they are.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from transformers.pytorch_utils import Conv1D
 from sailvit.core.errors import ModelError
 from sailvit.core.recipe import LoraConfig
 from sailvit.core.seeding import derive_seed
-from sailvit.models.guards.errors import ForeignErrors
+from sailvit.models.guards.errors import FOREIGN, ForeignErrors
 from sailvit.models.guards.untouched import untouched
 from sailvit.models.packing.proof import draw_tokens
 
@@ -34,6 +34,10 @@ _BASE = "base_layer."
 """What peft puts before the names of a layer's own weights."""
 _TOKENS = 4
 """Length of the text whose reading shows which layers are called."""
+
+
+_LINEAR = (nn.Linear.forward, Conv1D.forward)
+"""Forwards of linear layers that need no trial."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +76,7 @@ def add_adapters(language: PreTrainedModel, config: LoraConfig, seed: int) -> Ad
             do nothing, as the model does not call the layer.
     """
     chosen = _chosen(language, config)
+    _refuse_shared(language, chosen)
     before = {id(parameter) for parameter in language.parameters()}
     with torch.random.fork_rng(devices=[]):
         # The second matrix begins with zeros; the first is drawn.
@@ -132,7 +137,7 @@ def _chosen(language: PreTrainedModel, config: LoraConfig) -> list[str]:
     linear = [
         name
         for name, module in language.named_modules()
-        if isinstance(module, nn.Linear | Conv1D) and module is not head
+        if module is not head and _is_linear(module)
     ]
     if not linear:
         raise ModelError(
@@ -140,6 +145,27 @@ def _chosen(language: PreTrainedModel, config: LoraConfig) -> list[str]:
             " leave model.lora out"
         )
     return linear if config.target == "all-linear" else _named(language, linear, config.target)
+
+
+def _is_linear(module: nn.Module) -> bool:
+    """Whether a layer computes what an adapter can stand beside: a product with its weight. A
+    router that gives a tuple is a linear layer by its class alone.
+    """
+    if type(module).forward in _LINEAR:
+        return True
+    if not isinstance(module, nn.Linear):
+        return False
+    weight = module.weight.detach()
+    given = torch.ones(1, module.in_features, dtype=weight.dtype, device=weight.device)
+    try:
+        with torch.no_grad():
+            found = module(given)
+    except FOREIGN:
+        return False
+    if not (isinstance(found, torch.Tensor) and found.shape == (1, module.out_features)):
+        return False
+    expected = nn.functional.linear(given, weight, module.bias)
+    return found.is_meta or torch.allclose(found, expected, rtol=1e-3, atol=1e-3)
 
 
 def _named(language: PreTrainedModel, linear: list[str], targets: tuple[str, ...]) -> list[str]:
@@ -154,6 +180,22 @@ def _named(language: PreTrainedModel, linear: list[str], targets: tuple[str, ...
     return [
         name for name in linear if f".{name}".endswith(tuple(f".{target}" for target in targets))
     ]
+
+
+def _refuse_shared(language: PreTrainedModel, chosen: Collection[str]) -> None:
+    """Refuse layers whose weight stands at several places of the model: each place would get an
+    adapter of its own, and there is one matrix to merge them into.
+    """
+    places: dict[int, list[str]] = {}
+    for name, parameter in language.named_parameters(remove_duplicate=False):
+        places.setdefault(id(parameter), []).append(name)
+    for name in chosen:
+        if len(names := places[id(language.get_submodule(name).weight)]) > 1:
+            raise ModelError(
+                f"{type(language).__name__} has one weight at several places ({names[0]},"
+                f" {names[1]}, ...), where adapters could not be merged; name layers in"
+                " model.lora.target whose weights stand once, or leave model.lora out"
+            )
 
 
 def _inject(language: PreTrainedModel, config: LoraConfig, chosen: list[str]) -> None:
