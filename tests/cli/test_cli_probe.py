@@ -161,6 +161,8 @@ def test_mistakes_are_sentences(towers, data, tmp_path):
         run(*towers, "--data", data, "--probe", "psychic", *place)
     with pytest.raises(DataError, match="holds no data for a probe"):
         run(*towers, "--data", tmp_path, *place)
+    with pytest.raises(DataError, match="nowhere does not exist; name images in folders"):
+        run(*towers, "--data", tmp_path / "nowhere", *place)
     with pytest.raises(DataError, match="--layers names 3, but the tower has 2 blocks"):
         run(*towers, "--data", data, "--layers", "3", *place)
     with pytest.raises(DataError, match="no probe that was asked for can use these data"):

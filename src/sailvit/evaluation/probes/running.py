@@ -111,6 +111,12 @@ def open_sets(path: Path, how: Probing) -> Sets:
     try:
         return open_captions(path, limit=how.limit, seed=how.seed)
     except DataError as error:
+        if not path.exists():
+            raise DataError(
+                f"{path} does not exist; name images in folders of their classes, images with label"
+                " maps or captions, images alone, or sailvit:world",
+                kind="missing file",
+            ) from error
         raise DataError(
             f"{path} holds no data for a probe: it has no folders of images, one for each class, no"
             " Parquet files or tars with labels, no `images` beside `labels` with label maps, and"
