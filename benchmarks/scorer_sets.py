@@ -23,8 +23,9 @@ from scorer_cases import CASES, LETTERS, NUMBERS, OPTIONS, spoken
 from scorer_reference import CannedModel, Reference
 
 from sailvit.evaluation.scoring.cells import read_back
-from sailvit.evaluation.scoring.kinds import Rules, score_set
+from sailvit.evaluation.scoring.kinds import score_set
 from sailvit.evaluation.scoring.rows import typed_rows
+from sailvit.evaluation.scoring.rules import Rules
 
 Table = list[dict[str, str]]
 """Rows with a column `prediction`."""

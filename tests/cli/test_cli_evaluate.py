@@ -59,7 +59,7 @@ def test_sets_are_scored_and_what_is_missing_is_named(model, data):
     told = evaluate(model, data)
     assert "POPE.tsv is missing; get it from https://" in told.replace("\n", "")
     assert "MD5" in told
-    assert "1 questions could not be asked" in told
+    assert "1 question could not be asked" in told
     assert "no average: 8 of its sets have no score: MMBench_DEV_EN_V11" in told
     assert "DEV (not TEST), no judge, matcher 2026-06" in told
     made = [json.loads(line) for line in files(data, "DocVQA_VAL.jsonl")[0].open()]
@@ -143,6 +143,55 @@ def test_judges_from_a_file_and_a_server(tmp_path):
         count = len(server.bodies)
         assert run("score", file, *words).output == told
         assert len(server.bodies) == count == 2
+
+
+def results_of(data: Path) -> dict:
+    return json.loads((data.parent / "out" / "results.json").read_text())
+
+
+def test_a_judge_is_asked_by_the_users_own_prompt(model, data, tmp_path):
+    ask = {"index": "0", "image": image_cell(1), "question": "what?", "answer": "red"}
+    write_table(data / "MMVet.tsv", [ask | {"category": "rec"}])
+    prompt = tmp_path / "grade.txt"
+    prompt.write_text("From 0 to 1, how far is {prediction} the same as {answer}?")
+    with ChatServer(lambda body: "0.5") as server:
+        judge = ("--judge", server.url, "--judge-model", "wise", "--yes")
+        told = evaluate(model, data, "--dataset", "MMVet", *judge, "--judge-prompt", prompt)
+        (body,) = server.bodies
+    asked = body["messages"][0]["content"]
+    assert str(asked).count("the same as red?") == 1
+    assert "the judge was asked by grade.txt (SHA-256" in told.replace("\n", " ")
+    found = results_of(data)["judge prompts"]["grade"]
+    assert (found["file"], found["text"]) == ("grade.txt", prompt.read_text())
+    assert len(found["sha256"]) == 64
+    # A file that a score is made from, by the same option.
+    file = files(data, "MMVet.jsonl")[0]
+    with ChatServer(lambda body: "0.5") as server:
+        judge = ("--judge", server.url, "--judge-model", "wise", "--yes")
+        told = run("score", file, *judge, "--judge-prompt", prompt).output
+        assert "the judge was asked by grade.txt" in told
+        with pytest.raises(DataError, match=r"lacks {options}"):
+            run("score", file, "--kind", "mcq", *judge, "--judge-prompt", prompt)
+    with pytest.raises(DataError, match="no judge is asked; name a server"):
+        evaluate(model, data, "--judge-prompt", prompt)
+    replies = tmp_path / "replies.jsonl"
+    replies.write_text("")
+    with pytest.raises(DataError, match=r"replies\.jsonl was written before"):
+        evaluate(model, data, "--judge", replies, "--judge-prompt", prompt)
+
+
+def test_results_say_how_images_were_cut(model, data, parts, tmp_path):
+    other = save_model(parts.build(), tmp_path / "other")
+    for tiling, tiles in (("recipe", "one tile of"), ("sail", "SAIL's budget per set")):
+        told = evaluate(model, data, other, "--dataset", "DocVQA_VAL", "--tiling", tiling)
+        found = results_of(data)
+        assert found["tiling"] == tiling
+        assert all(tiles in each["tiles"] for each in found["models"].values())
+        # Both models are cut alike: nothing is to be said.
+        assert found["comparison note"] == ""
+        assert "not cut alike" not in told
+        page = (data.parent / "out" / "report.html").read_text()
+        assert f"tiling {tiling}" in page
 
 
 def test_mistakes_are_sentences(model, data, tmp_path):

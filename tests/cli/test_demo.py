@@ -8,13 +8,14 @@ from transformers import AutoModel
 from typer.testing import CliRunner
 
 from sailvit.api.demo import DemoSize, TrainingBeside, run_demo
-from sailvit.api.evaluation import Asking, evaluate
+from sailvit.api.evaluation import evaluate
 from sailvit.api.screen import Screen
 from sailvit.cli.app import app
 from sailvit.core.errors import RunError
 from sailvit.core.ownership import strangers
 from sailvit.core.run import RunFolder, read_json, read_lines
-from sailvit.evaluation.scoring.kinds import Rules
+from sailvit.evaluation.scoring.rules import Rules
+from sailvit.evaluation.suites.evaluated import Asking
 from sailvit.evaluation.suites.planning import plan_suite
 from sailvit.models.loading.parts import resolve_source
 from sailvit.recipes.loader import load_recipe

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from sailvit.api.evaluation import Asking, evaluate
+from sailvit.api.evaluation import evaluate
 from sailvit.api.models import load_run
 from sailvit.api.running import train_claimed, train_new
 from sailvit.api.screen import Screen
@@ -27,8 +27,9 @@ from sailvit.core.run import RunFolder, read_lines, write_json
 from sailvit.data.processing.images import data_uri, encoded, load_image
 from sailvit.distributed.processes import my_device
 from sailvit.evaluation.scores import Question, evaluation_json
-from sailvit.evaluation.scoring.kinds import Rules
+from sailvit.evaluation.scoring.rules import Rules
 from sailvit.evaluation.suites.demo import WORLD, write_suite
+from sailvit.evaluation.suites.evaluated import Asking
 from sailvit.evaluation.suites.planning import plan_suite
 from sailvit.evaluation.suites.tables import QuestionTable
 from sailvit.evaluation.world import embedding_rows, held_out, image_features

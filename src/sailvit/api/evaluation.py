@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -17,12 +16,12 @@ from sailvit.core.outputs import refuse_foreign_file
 from sailvit.core.ownership import others
 from sailvit.core.run import write_json
 from sailvit.distributed.processes import barrier, rank
-from sailvit.evaluation.comparison import Comparison, compare_models
 from sailvit.evaluation.scoring.cells import read_back
-from sailvit.evaluation.scoring.kinds import Cost, Rules, judge_cost, score_set
-from sailvit.evaluation.scoring.results import SetScore
+from sailvit.evaluation.scoring.kinds import Cost, judge_cost, score_set
 from sailvit.evaluation.scoring.rows import typed_rows
-from sailvit.evaluation.suites.average import Average, opencompass_average
+from sailvit.evaluation.scoring.rules import Rules
+from sailvit.evaluation.suites.average import opencompass_average
+from sailvit.evaluation.suites.evaluated import Asking, ModelScores, results, settings_of
 from sailvit.evaluation.suites.files import write_jsonl, write_xlsx
 from sailvit.evaluation.suites.planning import Plan, PlannedSet
 from sailvit.evaluation.suites.predictions import (
@@ -31,9 +30,9 @@ from sailvit.evaluation.suites.predictions import (
     PredictionStore,
     predict_set,
 )
-from sailvit.evaluation.suites.prompts import Style, changed, form_of
+from sailvit.evaluation.suites.prompts import changed, form_of
 from sailvit.evaluation.suites.shown import write_answers, write_questions
-from sailvit.evaluation.suites.tilings import Tiling
+from sailvit.evaluation.suites.tilings import told_tiles
 from sailvit.inference.generation import read_options
 from sailvit.inference.model import RunModel
 
@@ -41,44 +40,6 @@ RESULTS = "results.json"
 """Scores of all models in the folder of an evaluation, by which the folder is known."""
 _BESIDE = ("affinity.json", "probe.json", "probe_comparison.json", "report.html")
 """What other commands may have written there, for one page about all."""
-
-
-@dataclass(frozen=True)
-class Asking:
-    """How models are asked."""
-
-    style: Style = "vlmevalkit"
-    """Style of the prompts."""
-    forms: Mapping[str, Mapping[str, str | bool]] = field(default_factory=dict)
-    """Changes to the prompts of single sets."""
-    longest: int = 256
-    """Most tokens of an answer."""
-    batch: int = 16
-    """Questions answered at the same time."""
-    limit: int | None = None
-    """Questions of each set; None: all."""
-    tiling: Tiling = "recipe"
-    """How images are cut into tiles."""
-    stage: str | None = None
-    """Stage of the runs; None: the last."""
-    device: str | None = None
-    """Device; None: the first GPU, else the CPU."""
-    bf16: bool = False
-    """Whether weights are kept in bf16."""
-
-
-@dataclass(frozen=True)
-class ModelScores:
-    """A model's scores."""
-
-    label: str
-    """Its name in tables and files."""
-    scores: Mapping[str, SetScore]
-    """Scores by set."""
-    failed: Mapping[str, int]
-    """Questions that could not be asked, by set."""
-    average: Average
-    """OpenCompass' average, or what is missing for it."""
 
 
 Seen = Callable[[str, int, int], None]
@@ -129,6 +90,7 @@ def evaluate(
     """
     labels = labels_of(models)
     answers: dict[str, dict[str, list[Prediction]]] = {}
+    tiles: dict[str, str] = {}
     for path, label in zip(models, labels, strict=True):
         dtype = torch.bfloat16 if asking.bf16 else None
         # One model after the other, so that memory holds one.
@@ -137,47 +99,21 @@ def evaluate(
             each.questions.name: _predictions(model, label, each, out, asking, seen=seen)
             for each in plan.sets
         }
+        tiles[label] = told_tiles(model.bundle.layout, asking.tiling)
     made = []
     if rank() == 0:
         if rules.judge is not None:
             costs(_cost(plan, answers, rules))
-        made = [_scored(label, plan, answers[label], out, rules) for label in labels]
+        settings = settings_of(asking, rules)
+        scored = (_scored(label, plan, answers[label], out, rules) for label in labels)
+        made = [replace(each, tiles=tiles[each.label], settings=settings) for each in scored]
         if spreadsheets:
             _write_spreadsheets(plan, answers, out)
-        write_json(out / RESULTS, results(made, rules))
+        write_json(out / RESULTS, results(made))
         write_questions(out, plan.sets, asking.limit)
     # The other processes end when the files are there.
     barrier()
     return made
-
-
-def comparison(models: Sequence[ModelScores]) -> list[Comparison]:
-    """Every model against the first; empty for one model, and where no set has a score."""
-    answers = {
-        each.label: {name: score.answers for name, score in each.scores.items() if score.answers}
-        for each in models
-    }
-    return compare_models(answers) if len(models) > 1 and all(answers.values()) else []
-
-
-def results(models: Sequence[ModelScores], rules: Rules) -> dict[str, Any]:
-    """The value of results.json."""
-    return {
-        "matcher": rules.matcher,
-        "judge": rules.judge.name if rules.judge else None,
-        "models": {
-            each.label: {
-                "sets": {
-                    name: {key: value for key, value in asdict(score).items() if key != "answers"}
-                    for name, score in each.scores.items()
-                },
-                "average": asdict(each.average),
-                "not asked": dict(each.failed),
-            }
-            for each in models
-        },
-        "comparison": [asdict(each) for each in comparison(models)],
-    }
 
 
 def _cost(
@@ -189,7 +125,7 @@ def _cost(
             texts = [prediction.text for prediction in predictions[each.questions.name]]
             rows = typed_rows(each.table.rows[: len(texts)])
             cells = read_back(texts, rules.matcher)
-            total += judge_cost(each.questions.kind, rows, cells, rules.matcher)
+            total += judge_cost(each.questions.kind, rows, cells, rules)
     return total
 
 

@@ -13,11 +13,13 @@ from sailvit.cli.terminal.judges import (
     JudgeKey,
     JudgeModel,
     JudgeName,
+    JudgePromptFiles,
     MatcherName,
     Yes,
     confirmed,
     judge_of,
     notes_of,
+    rules_of,
     score_cells,
 )
 from sailvit.cli.terminal.models import Bf16, Device, Longest, StageName
@@ -25,8 +27,8 @@ from sailvit.cli.terminal.models import Bf16, Device, Longest, StageName
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from sailvit.api.evaluation import Asking, ModelScores
-    from sailvit.evaluation.scoring.kinds import Rules
+    from sailvit.evaluation.scoring.rules import Rules
+    from sailvit.evaluation.suites.evaluated import Asking, ModelScores
     from sailvit.evaluation.suites.planning import Plan
 
 Models = Annotated[
@@ -69,6 +71,7 @@ def evaluate(  # noqa: PLR0913, PLR0917 - the options of a command
     judge: JudgeName = "none",
     judge_model: JudgeModel = None,
     judge_key: JudgeKey = None,
+    judge_prompts: JudgePromptFiles = None,
     yes: Yes = False,
     limit: Limit = None,
     questions: Drawn = 150,
@@ -83,10 +86,10 @@ def evaluate(  # noqa: PLR0913, PLR0917 - the options of a command
     Start the same command again to go on: what was answered is not computed again. With
     torchrun several processes share the questions.
     """
-    from sailvit.api.evaluation import Asking, refuse_foreign
+    from sailvit.api.evaluation import refuse_foreign
     from sailvit.distributed.processes import process_group
-    from sailvit.evaluation.scoring.kinds import Rules
     from sailvit.evaluation.scoring.matching import read_matcher
+    from sailvit.evaluation.suites.evaluated import Asking
     from sailvit.evaluation.suites.tilings import read_tiling
 
     refuse_foreign(out)
@@ -102,7 +105,9 @@ def evaluate(  # noqa: PLR0913, PLR0917 - the options of a command
         # VLMEvalKit's own variable and folder, so that files that it fetched are found.
         folder = data or Path(os.environ.get("LMUData") or Path.home() / "LMUData")  # noqa: SIM112
         plan = _plan(suite, folder, out, names or [], kind or [], questions)
-        _run(models, plan, out, Rules(read_matcher(matcher), asked), asking, suite, folder, yes)
+        kinds = {each.questions.kind for each in plan.sets}
+        rules = rules_of(read_matcher(matcher), asked, judge_prompts or [], kinds)
+        _run(models, plan, out, rules, asking, suite, folder, yes)
 
 
 def _run(
@@ -208,11 +213,13 @@ def tell_scores(console: Console, models: Sequence[ModelScores], suite: str) -> 
 
 def _notes(models: Sequence[ModelScores]) -> list[str]:
     """What must be said beside the scores."""
+    from sailvit.core.formatting import counted
+
     said = [line for name, score in models[0].scores.items() for line in notes_of(name, score)]
     for model in models:
         failed = {name: count for name, count in model.failed.items() if count}
         said += [
-            f"{model.label}, {name}: {count} questions could not be asked"
+            f"{model.label}, {name}: {counted(count, 'question')} could not be asked"
             for name, count in failed.items()
         ]
     return said
@@ -231,7 +238,7 @@ def _tell_average(console: Console, model: ModelScores) -> None:
 def _tell_comparison(console: Console, models: Sequence[ModelScores]) -> None:
     from rich.table import Table
 
-    from sailvit.api.evaluation import comparison
+    from sailvit.evaluation.suites.evaluated import comparison, tiles_note
 
     found = comparison(models)
     if not found:
@@ -252,3 +259,5 @@ def _tell_comparison(console: Console, models: Sequence[ModelScores]) -> None:
         points = f"{each.difference:+.1f}"
         table.add_row(*names, points, interval, counts, f"{each.corrected:.2g}")
     console.print(table)
+    if note := tiles_note(models):
+        console.print(f"  {note}", highlight=False, soft_wrap=True, markup=False)

@@ -11,10 +11,12 @@ from sailvit.cli.terminal.judges import (
     JudgeKey,
     JudgeModel,
     JudgeName,
+    JudgePromptFiles,
     MatcherName,
     Yes,
     confirmed,
     judge_of,
+    rules_of,
     score_cells,
 )
 
@@ -42,6 +44,7 @@ def score(  # noqa: PLR0913, PLR0917 - the options of a command
     judge: JudgeName = "none",
     judge_model: JudgeModel = None,
     judge_key: JudgeKey = None,
+    judge_prompts: JudgePromptFiles = None,
     yes: Yes = False,
     out: Annotated[
         Path | None, typer.Option(help="JSONL to write: every answer with its credit.")
@@ -49,9 +52,10 @@ def score(  # noqa: PLR0913, PLR0917 - the options of a command
 ) -> None:
     """Score a file of predictions as VLMEvalKit would, answer by answer."""
     from sailvit.core.outputs import refuse_foreign_file
-    from sailvit.evaluation.scoring.kinds import Rules, read_kind
+    from sailvit.evaluation.scoring.kinds import read_kind
     from sailvit.evaluation.scoring.matching import read_matcher
-    from sailvit.evaluation.suites.scored import file_cost, score_file
+    from sailvit.evaluation.scoring.rules import Rules
+    from sailvit.evaluation.suites.scored import file_cost, score_file, set_of_file
 
     if out is not None:
         refuse_foreign_file(out, dict.fromkeys(("index", "credit", "understood", "way")))
@@ -59,7 +63,8 @@ def score(  # noqa: PLR0913, PLR0917 - the options of a command
     known = None if kind is None else read_kind(kind)
     cache = file.with_name(f"{file.name}.judge")
     with judge_of(judge, judge_model, judge_key, cache) as asked:
-        rules = Rules(read, asked)
+        questions = set_of_file(file, Rules(read), name=name, kind=known, answers=rows)
+        rules = rules_of(read, asked, judge_prompts or [], {questions.kind})
         if asked is not None:
             cost = file_cost(file, rules, name=name, kind=known, answers=rows)
             confirmed(asked, yes=yes)(cost)

@@ -5,8 +5,9 @@ import pytest
 from sailvit.core.errors import DataError
 from sailvit.evaluation.scoring.cells import read_back, retyped, stored
 from sailvit.evaluation.scoring.judging import CannedJudge, Estimate, read_canned
-from sailvit.evaluation.scoring.kinds import KINDS, Rules, read_kind, score_set
+from sailvit.evaluation.scoring.kinds import KINDS, read_kind, score_set
 from sailvit.evaluation.scoring.rows import typed_rows
+from sailvit.evaluation.scoring.rules import Rules
 
 
 def choices(*golds: str, **more: str) -> list[dict[str, str]]:

@@ -3,7 +3,7 @@
 import pytest
 
 from sailvit.core.errors import DataError
-from sailvit.evaluation.scoring.kinds import Rules
+from sailvit.evaluation.scoring.rules import Rules
 from sailvit.evaluation.suites.files import read_predictions, set_name, write_jsonl, write_xlsx
 from sailvit.evaluation.suites.scored import file_cost, score_file
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from sailvit.api.evaluation import Asking, ModelScores, evaluate
+from sailvit.api.evaluation import evaluate
 from sailvit.api.probing import probe
 from sailvit.core.errors import DataError
 from sailvit.core.recipe import ModelConfig
@@ -19,9 +19,10 @@ from sailvit.distributed.processes import my_device
 from sailvit.evaluation.probes.drawn import WORLD
 from sailvit.evaluation.probes.running import Probing
 from sailvit.evaluation.scores import mean_score, task_scores
-from sailvit.evaluation.scoring.kinds import Rules
+from sailvit.evaluation.scoring.rules import Rules
 from sailvit.evaluation.scoring.short_answers import equal_phrases
 from sailvit.evaluation.suites.demo import SETS, write_suite
+from sailvit.evaluation.suites.evaluated import Asking, ModelScores
 from sailvit.evaluation.suites.planning import Plan, plan_suite
 from sailvit.evaluation.world import held_out
 from sailvit.inference.answers import answer

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,8 +11,10 @@ import typer
 
 if TYPE_CHECKING:
     from sailvit.evaluation.scoring.judging import Judge
-    from sailvit.evaluation.scoring.kinds import Cost
+    from sailvit.evaluation.scoring.kinds import Cost, Kind
+    from sailvit.evaluation.scoring.matching import Matcher
     from sailvit.evaluation.scoring.results import SetScore
+    from sailvit.evaluation.scoring.rules import Rules
 
 MatcherName = Annotated[
     str,
@@ -35,6 +37,15 @@ JudgeModel = Annotated[
 JudgeKey = Annotated[
     str | None,
     typer.Option("--judge-key", help="Environment variable that holds the server's key."),
+]
+JudgePromptFiles = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--judge-prompt",
+        metavar="[USE=]FILE",
+        help="Your own prompt, with {question}, {options}, {answer}, {prediction} in it; USE:"
+        " choice, yes-no, extract or grade.",
+    ),
 ]
 Yes = Annotated[bool, typer.Option("--yes", help="Ask the judge without asking you first.")]
 _CHARACTERS = 4
@@ -67,6 +78,25 @@ def judge_of(
         yield asked
     finally:
         asked.close()
+
+
+def rules_of(
+    matcher: Matcher, judge: Judge | None, prompts: Sequence[str], kinds: Collection[Kind]
+) -> Rules:
+    """The rules for sets of these kinds, with the user's prompts for the judge."""
+    from sailvit.core.errors import DataError
+    from sailvit.evaluation.scoring.judge_prompts import read_judge_prompts
+    from sailvit.evaluation.scoring.judging import CannedJudge
+    from sailvit.evaluation.scoring.kinds import JUDGED
+    from sailvit.evaluation.scoring.rules import Rules
+
+    if prompts and (judge is None or isinstance(judge, CannedJudge)):
+        found = "no judge is asked" if judge is None else f"{judge.name} was written before"
+        raise DataError(
+            f"--judge-prompt {prompts[0]} would not be used, as {found}; name a server with --judge"
+        )
+    uses = sorted({JUDGED[kind] for kind in kinds if kind in JUDGED})
+    return Rules(matcher, judge, read_judge_prompts(prompts, uses))
 
 
 def confirmed(judge: Judge | None, *, yes: bool) -> Callable[[Cost], None]:

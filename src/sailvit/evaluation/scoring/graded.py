@@ -10,16 +10,11 @@ from string import ascii_uppercase
 import numpy as np
 
 from sailvit.evaluation.scoring.cells import NOTHING, Cell, is_nothing
-from sailvit.evaluation.scoring.judging import (
-    Inquiry,
-    Judge,
-    asked,
-    extraction_prompt,
-    grade_prompt,
-)
+from sailvit.evaluation.scoring.judging import Inquiry, asked
 from sailvit.evaluation.scoring.matching import NEWEST, Matcher, infer_choice
 from sailvit.evaluation.scoring.results import ScoredAnswer
 from sailvit.evaluation.scoring.rows import Row, needed, text
+from sailvit.evaluation.scoring.rules import Rules
 
 SKILLS = ("rec", "ocr", "know", "gen", "spat", "math")
 """Capabilities of MM-Vet, which its categories are made of."""
@@ -28,9 +23,7 @@ _ATTEMPTS = 5
 _WARMER = 0.5
 
 
-def extract(
-    row: Row, answer: Cell, matcher: Matcher = NEWEST, judge: Judge | None = None
-) -> tuple[Cell, bool]:
+def extract(row: Row, answer: Cell, rules: Rules) -> tuple[Cell, bool]:
     """The final answer within an answer to MathVista, and whether a rule found it; nothing where
     neither rules nor a judge could say.
 
@@ -38,15 +31,15 @@ def extract(
     wrong number for the rules may still be right to a judge.
     """
     if needed(row, "question_type") == "multi_choice":
-        letter = infer_choice(str(answer), choices_of(row), matcher)
+        letter = infer_choice(str(answer), choices_of(row), rules.matcher)
         if letter is not None:
             return letter, True
     elif (number := _right_number(row, answer)) is not None and number:
         # A right 0 goes to the judge as well: the kit takes it for no answer.
         return number, True
-    if judge is None:
+    if (judge := rules.judge) is None:
         return NOTHING, False
-    prompt = extraction_prompt(text(row, "question"), str(answer))
+    prompt = rules.prompts["extract"].filled(question=text(row, "question"), prediction=str(answer))
     for attempt in range(_ATTEMPTS):
         inquiry = Inquiry(needed(row, "index"), prompt, attempt, attempt * _WARMER)
         reply = asked(judge, inquiry)
@@ -80,12 +73,17 @@ def listed(cell: str) -> list[str]:
     return [str(item) for item in found] if isinstance(found, list | tuple) else [cell]
 
 
-def grade(row: Row, answer: str, judge: Judge) -> ScoredAnswer:
+def grade(row: Row, answer: str, rules: Rules) -> ScoredAnswer:
     """A judge's grade of an answer to MM-Vet, from 0 to 1; 0 when it gives none."""
-    prompt = grade_prompt(text(row, "question"), needed(row, "answer"), answer)
-    index = needed(row, "index")
+    index, gold = needed(row, "index"), needed(row, "answer")
+    prompt = rules.prompts["grade"].filled(
+        question=text(row, "question"),
+        answer=gold.replace("<AND>", " <AND> ").replace("<OR>", " <OR> "),
+        prediction=answer,
+    )
     for attempt in range(_ATTEMPTS):
-        reply = judge.reply(Inquiry(index, prompt, attempt, attempt * _WARMER))
+        inquiry = Inquiry(index, prompt, attempt, attempt * _WARMER)
+        reply = None if rules.judge is None else rules.judge.reply(inquiry)
         value = _number(reply)
         if value is not None and 0 <= value <= 1:
             return ScoredAnswer(index, float(value), f"{value:g}", "judge")

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Literal, TypeVar, get_args
+from typing import Literal, get_args
 
 import numpy as np
 
@@ -22,12 +21,13 @@ from sailvit.evaluation.scoring.graded import (
     mathvista_scores,
     mmvet_scores,
 )
-from sailvit.evaluation.scoring.judging import Estimate, Inquiry, Judge, yes_no_prompt
-from sailvit.evaluation.scoring.matching import NEWEST, Matcher
+from sailvit.evaluation.scoring.judge_prompts import Use
+from sailvit.evaluation.scoring.judging import Estimate, Inquiry
 from sailvit.evaluation.scoring.multiple_choice import Choice, choice_of
 from sailvit.evaluation.scoring.ocr import is_read, ocr_scores
 from sailvit.evaluation.scoring.results import ScoredAnswer, SetScore, Way
 from sailvit.evaluation.scoring.rows import Row, needed, text
+from sailvit.evaluation.scoring.rules import Rules
 from sailvit.evaluation.scoring.short_answers import MEASURES, right_answers
 from sailvit.evaluation.scoring.yes_no import Verdict
 
@@ -52,26 +52,14 @@ Kind = Literal[
 """How a set is scored."""
 KINDS: tuple[Kind, ...] = get_args(Kind)
 """All kinds."""
+JUDGED: Mapping[Kind, Use] = {
+    **dict.fromkeys(("mcq", "circular", "mmmu"), "choice"),
+    **dict.fromkeys(("yes-no", "hallusion", "pope", "mme"), "yes-no"),
+    "mathvista": "extract",
+    "mmvet": "grade",
+}
+"""What a judge is asked for, by kind; the others never ask one."""
 _YES_NO_ATTEMPTS = 5
-_T = TypeVar("_T")
-_R = TypeVar("_R")
-
-
-@dataclass(frozen=True)
-class Rules:
-    """By what answers are understood."""
-
-    matcher: Matcher = NEWEST
-    """Version of VLMEvalKit's rules."""
-    judge: Judge | None = None
-    """Who is asked where rules do not say; None: nobody."""
-
-    def over(self, work: Callable[[_T], _R], items: Iterable[_T]) -> list[_R]:
-        """`work` of every item, in order; several at a time where the judge takes them."""
-        if self.judge is None or self.judge.concurrency < 2:
-            return [work(item) for item in items]
-        with ThreadPoolExecutor(self.judge.concurrency, thread_name_prefix="judging") as pool:
-            return list(pool.map(work, items))
 
 
 def read_kind(name: str) -> Kind:
@@ -96,12 +84,22 @@ def score_set(
             f"{len(answers)} answers for {len(rows)} questions; expected one each, and at least one"
         )
     _refuse_twice(rows)
-    made = _SCORERS[kind](rows, answers, rules or Rules())
+    rules = rules or Rules()
+    made = _SCORERS[kind](rows, answers, rules)
     empty = sum(is_nothing(answer) for answer in answers)
     if empty:
         note = f"{counted(empty, 'answer')} empty or a word such as None: scored as the text nan"
         made = replace(made, notes=(*made.notes, note))
-    return made
+    return replace(made, notes=(*made.notes, *_prompt_notes(kind, made, rules)))
+
+
+def _prompt_notes(kind: Kind, made: SetScore, rules: Rules) -> list[str]:
+    """By which prompt of the user's a judge was asked about this set; nothing where by none."""
+    is_asked = rules.judge is not None and made.judged + made.unparsed > 0
+    prompt = rules.prompts[JUDGED[kind]] if is_asked and kind in JUDGED else None
+    if prompt is None or prompt.file is None:
+        return []
+    return [f"the judge was asked by {prompt.file} (SHA-256 {prompt.sha256[:12]})"]
 
 
 def _refuse_twice(rows: Sequence[Row]) -> None:
@@ -127,12 +125,10 @@ class Cost:
         return Cost(self.requests + other.requests, self.characters + other.characters)
 
 
-def judge_cost(
-    kind: Kind, rows: Sequence[Row], answers: Sequence[Cell], matcher: Matcher = NEWEST
-) -> Cost:
+def judge_cost(kind: Kind, rows: Sequence[Row], answers: Sequence[Cell], rules: Rules) -> Cost:
     """What a judge would be asked about these answers."""
     counting = Estimate()
-    score_set(kind, rows, answers, Rules(matcher, counting))
+    score_set(kind, rows, answers, replace(rules, judge=counting))
     return Cost(len(counting.characters), sum(counting.characters.values()))
 
 
@@ -155,7 +151,7 @@ def _multiple_choice(
     choices = [choice_of(row, str(said)) for row, said in zip(rows, answers, strict=True)]
     if is_mmmu:
         choices = [multiple_choice.closed(choice) for choice in choices]
-    work = partial(multiple_choice.score_choice, matcher=rules.matcher, judge=rules.judge)
+    work = partial(multiple_choice.score_choice, rules=rules)
     scored = rules.over(work, choices)
     return _by_split(choices, scored, _tallied(scored, None, {}))
 
@@ -166,11 +162,12 @@ def _rotations(rows: Sequence[Row], answers: Sequence[Cell], rules: Rules) -> Se
         for row, said in zip(rows, answers, strict=True)
     ]
     groups = multiple_choice.rotation_groups(choices)
-    work = partial(multiple_choice.score_rotations, matcher=rules.matcher, judge=rules.judge)
+    work = partial(multiple_choice.score_rotations, rules=rules)
     scored = rules.over(work, groups)
     bases, every = [group[0] for group in groups], [each for group in groups for each in group]
     # Answers are counted, not groups: three of four rotations may be understood.
-    unparsed = sum(multiple_choice.decide(each, rules.matcher).letter is None for each in every)
+    without = replace(rules, judge=None)
+    unparsed = sum(multiple_choice.decide(each, without).letter is None for each in every)
     tally = _tallied(scored, None, {})
     if rules.judge is not None:
         unparsed = tally.unparsed
@@ -242,7 +239,7 @@ def _said(row: Row, answer: str, rules: Rules) -> tuple[str | None, bool]:
     judge, said = rules.judge, yes_no.infer_yes_no(answer, rules.matcher)
     if said is not None or judge is None:
         return said, False
-    prompt = yes_no_prompt(text(row, "question"), answer)
+    prompt = rules.prompts["yes-no"].filled(question=text(row, "question"), prediction=answer)
     for attempt in range(_YES_NO_ATTEMPTS):
         # Warmer each time: at temperature 0 the same question would have the same reply.
         inquiry = Inquiry(needed(row, "index"), prompt, attempt, 0.5 * attempt)
@@ -266,7 +263,7 @@ def _ocr(rows: Sequence[Row], answers: Sequence[Cell], rules: Rules) -> SetScore
 
 def _mathvista(rows: Sequence[Row], answers: Sequence[Cell], rules: Rules) -> SetScore:
     pairs = list(zip(rows, answers, strict=True))
-    found = rules.over(lambda pair: extract(*pair, rules.matcher, rules.judge), pairs)
+    found = rules.over(lambda pair: extract(*pair, rules), pairs)
     # What was extracted goes through a file as well, before it is compared.
     finals = retyped([cell for cell, _ in found])
     scored = []
@@ -285,12 +282,11 @@ def _mathvista(rows: Sequence[Row], answers: Sequence[Cell], rules: Rules) -> Se
 
 
 def _mmvet(rows: Sequence[Row], answers: Sequence[Cell], rules: Rules) -> SetScore:
-    judge = rules.judge
-    if judge is None:
+    if rules.judge is None:
         note = "MM-Vet is graded by a judge alone; name one with --judge"
         return SetScore(None, total=len(rows), unparsed=len(rows), notes=(note,))
     pairs = list(zip(rows, answers, strict=True))
-    scored = rules.over(lambda pair: grade(pair[0], str(pair[1]), judge), pairs)
+    scored = rules.over(lambda pair: grade(pair[0], str(pair[1]), rules), pairs)
     metrics = mmvet_scores(rows, scored)
     return _tallied(scored, metrics["Overall"], metrics)
 

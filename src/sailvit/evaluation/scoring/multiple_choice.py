@@ -13,10 +13,11 @@ import numpy as np
 
 from sailvit.core.errors import DataError
 from sailvit.evaluation.scoring.cells import NOTHING
-from sailvit.evaluation.scoring.judging import Inquiry, Judge, asked, choice_prompt
-from sailvit.evaluation.scoring.matching import NEWEST, Matcher, infer_choice
+from sailvit.evaluation.scoring.judging import Inquiry, asked
+from sailvit.evaluation.scoring.matching import infer_choice
 from sailvit.evaluation.scoring.results import ScoredAnswer, Way
 from sailvit.evaluation.scoring.rows import Row, needed, options_of, text
+from sailvit.evaluation.scoring.rules import Rules
 
 ROTATION = 10**6
 """Rotation k of question b has the index b + k * ROTATION."""
@@ -85,38 +86,39 @@ def closed(choice: Choice) -> Choice:
     return replace(choice, gold=gold if is_letter else "A")
 
 
-def decide(choice: Choice, matcher: Matcher = NEWEST, judge: Judge | None = None) -> Decision:
+def decide(choice: Choice, rules: Rules) -> Decision:
     """The letter of an answer, by the rules or else by a judge."""
-    letter = infer_choice(choice.answer, choice.options, matcher)
+    judge, letter = rules.judge, infer_choice(choice.answer, choice.options, rules.matcher)
     if letter is not None or judge is None:
         return Decision(letter, "rule" if letter else "none")
-    prompt = choice_prompt(choice.question, choice.options, choice.answer)
+    prompt = rules.prompts["choice"].filled(
+        question=choice.question,
+        options="\n".join(f"{each}. {text}" for each, text in choice.options.items()),
+        prediction=choice.answer,
+    )
     for attempt in range(_ATTEMPTS):
         reply = asked(judge, Inquiry(choice.index, prompt, attempt, 0.0))
-        letter = None if reply is None else infer_choice(reply, choice.options, matcher)
+        letter = None if reply is None else infer_choice(reply, choice.options, rules.matcher)
         if letter is not None:
             return Decision(letter, "judge")
     return Decision(None, "none")
 
 
-def score_choice(
-    choice: Choice, matcher: Matcher = NEWEST, judge: Judge | None = None
-) -> ScoredAnswer:
+def score_choice(choice: Choice, rules: Rules) -> ScoredAnswer:
     """One question for itself."""
-    found = decide(choice, matcher, judge)
+    found = decide(choice, rules)
     hit = found.letter is not None and found.letter == choice.gold
     return ScoredAnswer(choice.index, float(hit), found.letter or "", found.way)
 
 
-def score_rotations(
-    rotations: Sequence[Choice], matcher: Matcher = NEWEST, judge: Judge | None = None
-) -> ScoredAnswer:
+def score_rotations(rotations: Sequence[Choice], rules: Rules) -> ScoredAnswer:
     """A question in all rotations of its options: 1 if every one is right.
 
     A judge is asked only where the rules found nothing wrong, and until one is wrong.
     """
     # All by the rules first: a judge costs money, and one wrong rotation decides.
-    letters = [decide(each, matcher).letter for each in rotations]
+    without = replace(rules, judge=None)
+    letters = [decide(each, without).letter for each in rotations]
     index, shown = rotations[0].index, " ".join(letter or "?" for letter in letters)
     pairs = list(zip(rotations, letters, strict=True))
     if any(letter not in (None, each.gold) for each, letter in pairs):
@@ -124,7 +126,7 @@ def score_rotations(
     if None not in letters:
         return ScoredAnswer(index, 1.0, shown)
     for each in [each for each, letter in pairs if letter is None]:
-        found = decide(each, matcher, judge)
+        found = decide(each, rules)
         if found.letter != each.gold:
             return ScoredAnswer(index, 0.0, shown, found.way)
     return ScoredAnswer(index, 1.0, shown, "judge")

@@ -8,9 +8,10 @@ from pathlib import Path
 
 from sailvit.core.errors import DataError
 from sailvit.evaluation.scoring.cells import Cell
-from sailvit.evaluation.scoring.kinds import Cost, Kind, Rules, judge_cost, score_set
+from sailvit.evaluation.scoring.kinds import Cost, Kind, judge_cost, score_set
 from sailvit.evaluation.scoring.results import SetScore
 from sailvit.evaluation.scoring.rows import typed_rows
+from sailvit.evaluation.scoring.rules import Rules
 from sailvit.evaluation.suites.files import read_predictions, set_name
 from sailvit.evaluation.suites.sets import QuestionSet, named_set
 
@@ -23,6 +24,19 @@ class ScoredSet:
     """The set."""
     score: SetScore
     """Its score."""
+
+
+def set_of_file(
+    path: Path,
+    rules: Rules,
+    *,
+    name: str | None = None,
+    kind: Kind | None = None,
+    answers: Sequence[Mapping[str, str]] | None = None,
+) -> QuestionSet:
+    """The set of a file of predictions; the arguments are those of `score_file`."""
+    questions, _, _ = _read(path, rules, name, kind, answers)
+    return questions
 
 
 def score_file(
@@ -59,7 +73,7 @@ def file_cost(
 ) -> Cost:
     """What a judge would be asked to score the file; the arguments are those of `score_file`."""
     questions, rows, predictions = _read(path, rules, name, kind, answers)
-    return judge_cost(questions.kind, rows, predictions, rules.matcher)
+    return judge_cost(questions.kind, rows, predictions, rules)
 
 
 def _read(

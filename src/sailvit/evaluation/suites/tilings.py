@@ -52,3 +52,16 @@ def sail_layout(layout: VisualLayout, name: str, images: int) -> VisualLayout:
     if images > 1:
         budget = max(1, min(budget, _TOGETHER // images))
     return replace(layout, max_tiles=budget, thumbnail=True, second_grid=images == 1)
+
+
+def told_tiles(layout: VisualLayout, tiling: Tiling) -> str:
+    """How a model's images are cut, in words."""
+    size = f"of {layout.tile_size} px"
+    if tiling == "sail":
+        return f"SAIL's budget per set, tiles {size}"
+    if layout.native is not None:
+        return f"native resolution, up to {layout.native.most} visual tokens {size}"
+    if layout.max_tiles == 1:
+        return f"one tile {size}"
+    whole = " and one of the whole" if layout.thumbnail else ""
+    return f"up to {layout.max_tiles} tiles {size}{whole}"
