@@ -25,10 +25,11 @@ import sklearn.datasets
 import torch
 from gradual_vs_joint import gradual, ways
 from PIL import Image
+from probe_table import write_table
 from publish import publish, spread
 from transformers import ViTConfig, ViTImageProcessor, ViTModel
 
-from sailvit.api.probing import ProbeReport, probe
+from sailvit.api.probing import probe
 from sailvit.api.running import train_new
 from sailvit.api.screen import Screen
 from sailvit.api.towers import load_tower
@@ -36,13 +37,11 @@ from sailvit.core.run import RunFolder
 from sailvit.evaluation.probes.drawn import WORLD
 from sailvit.evaluation.probes.features.extraction import Extraction, extract, load_tile
 from sailvit.evaluation.probes.features.layers import layered
-from sailvit.evaluation.probes.results import Outcome
 from sailvit.evaluation.probes.running import Probing, best_layers
 from sailvit.evaluation.probes.sets.class_folder import ImageFolder
 from sailvit.models.loading.quiet import quiet_libraries
 from sailvit.models.towers.tower import Tower
 
-BEGIN, END = "<!-- table: benchmarks/probe.py -->\n", "<!-- end of table -->"
 SIDE = 64
 """Pixels of the demo's tile."""
 BATCH, COUNT, ROUNDS = 16, 32, 3
@@ -129,47 +128,6 @@ def _seconds(work: Callable[[], object]) -> tuple[float, float]:
     return time.perf_counter() - began[0], time.process_time() - began[1]
 
 
-def table(report: ProbeReport) -> str:
-    """A row for every probe, set and main metric: each tower's number at its last layer, and the
-    best layer's.
-    """
-    names = list(report.towers)
-    lines = [
-        f"| data | probe | {' | '.join(names)} | best layer's ({', '.join(names)}) |",
-        "|---" * (3 + len(names)) + "|",
-    ]
-    own = {name: {_key(each): each for each in report.own(name)} for name in names}
-    said = {(each.other, each.set, each.probe, each.metric): each for each in report.differences}
-    for key, outcome in own[names[0]].items():
-        if not outcome.main:
-            continue
-        cells = [_cell(own[name].get(key), said.get((name, *key))) for name in names]
-        best = ", ".join(_best(report, name, key) for name in names)
-        lines.append(f"| {key[0]} | {key[1]} {key[2]} | {' | '.join(cells)} | {best} |")
-    return "\n".join(lines) + "\n"
-
-
-def _key(outcome: Outcome) -> tuple[str, str, str]:
-    return outcome.set, outcome.probe, outcome.metric
-
-
-def _cell(outcome: Outcome | None, difference: Any) -> str:
-    if outcome is None:
-        return "-"
-    low, high = outcome.interval()
-    number = f"{outcome.value:.1f} ±{(high - low) / 2:.1f}"
-    if difference is None or difference.word == "does not differ":
-        return number
-    return f"**{number}** ({difference.word})"
-
-
-def _best(report: ProbeReport, name: str, key: tuple[str, str, str]) -> str:
-    outcomes = report.towers[name].outcomes
-    layer = best_layers(outcomes).get(key[1], -1)
-    found = [each for each in outcomes if _key(each) == key and each.layer == layer > 0]
-    return f"{found[0].value:.1f} at {layer}" if found else "-"
-
-
 def towers(given: argparse.Namespace) -> None:
     """Probe the demo's towers, and write results and table."""
     joint = RunFolder(Path(joint_tower(given.joint)))
@@ -196,11 +154,20 @@ def towers(given: argparse.Namespace) -> None:
         for each in probed.outcomes
         if each.main
     ]
-    publish("probe", command, {"seconds": seconds, "rows": rows})
+    words = [
+        {"other": each.other, "set": each.set, "probe": each.probe, "metric": each.metric}
+        | {"word": each.word}
+        for each in report.differences
+    ]
+    best = {
+        # Layers are chosen where a probe runs on several.
+        name: {probe: layer for probe, layer in best_layers(probed.outcomes).items() if layer > 0}
+        for name, probed in report.towers.items()
+    }
+    found = {"seconds": seconds, "rows": rows, "differences": words, "best layers": best}
+    publish("probe", command, found)
     if given.page is not None:
-        start, rest = given.page.read_text(encoding="utf-8").split(BEGIN)
-        text = start + BEGIN + table(report) + END + rest.split(END)[1]
-        given.page.write_text(text, encoding="utf-8")
+        write_table(given.page, found)
 
 
 def main() -> None:

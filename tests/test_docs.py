@@ -157,3 +157,15 @@ def test_yaml_examples_are_yaml_and_whole_recipes_are_recipes(path: Path, tmp_pa
             file = tmp_path / "recipe.yaml"
             file.write_text(text)
             assert load_recipe(file).name == values["name"]
+
+
+def test_the_table_of_probes_is_what_the_results_say(tmp_path):
+    page = tmp_path / "probes.md"
+    text = (ROOT / "docs" / "probes.md").read_text(encoding="utf-8")
+    begin, end = "<!-- table: benchmarks/probe_table.py -->\n", "<!-- end of table -->"
+    before, rest = text.split(begin)
+    page.write_text(before + begin + end + rest.split(end)[1], encoding="utf-8")
+    script = ROOT / "benchmarks" / "probe_table.py"
+    subprocess.run([sys.executable, script, page], check=True)
+    assert page.read_text(encoding="utf-8") == text
+    assert text.count("| world | connector-retrieval") == 2
