@@ -92,8 +92,27 @@ def test_shards_come_from_the_option_or_from_slurms_array(monkeypatch):
     assert read_shard("1/4") == (0, 4)
 
 
-def test_a_studys_file_can_be_read_from_its_folder(tmp_path: Path):
-    path = write_study(tmp_path, trainable(tmp_path))
-    folder = StudyFolder(tmp_path / "trained")
-    folder.begin(load_study(path))
-    assert folder.study() == load_study(path)
+def test_a_studys_folder_can_move_with_its_recipes(tmp_path: Path):
+    source = {"format": "chat", "path": "texts.jsonl"}
+    measures = {
+        "world": {"of": "target"},
+        "text": {"kind": "text", "of": "refine", "source": source},
+        "probe": {"kind": "probe", "of": "refine", "data": ["sailvit:world", "pictures"]},
+    }
+    here = tmp_path / "here"
+    here.mkdir()
+    path = write_study(here, trainable(here, measures=measures))
+    StudyFolder(here / "trained").begin(load_study(path))
+    assert str(tmp_path) not in (here / "trained" / "study.json").read_text()
+    assert StudyFolder(here / "trained").study() == load_study(path)
+    there = here.rename(tmp_path / "there")
+    moved = StudyFolder(there / "trained").study()
+    assert moved == load_study(there / path.name)
+    assert moved.steps["refine"].recipe == str(there / "refine.yaml")
+    assert moved.measures["probe"].data == ["sailvit:world", str(there / "pictures")]
+
+
+def test_a_shipped_recipes_name_is_no_path(tmp_path: Path):
+    given, folder = study(), StudyFolder(tmp_path / "study")
+    folder.begin(given)
+    assert folder.study() == given

@@ -208,13 +208,13 @@ def tell_results(console: Console, found: Mapping[str, Any], folder: StudyFolder
     """Print a table per dimension, every claim's sentence, and the cells that failed."""
     from rich.table import Table
 
-    from sailvit.report.study import HEADS, row_cells, tables
+    from sailvit.report.study import row_cells, tables
 
     for each in tables(found["differences"]):
         than = each.rows[0][1]["than"]
         table = Table(title=each.title, title_justify="left", padding=(0, 0, 0, 1))
         table.add_column(f"against {than}", overflow="fold")
-        for heading in HEADS:
+        for heading in each.heads:
             table.add_column(heading, justify="right", no_wrap=True)
         for name, row in each.rows:
             table.add_row(name, *row_cells(row))

@@ -8,6 +8,7 @@ from pydantic import ValidationError
 
 from sailvit.core.errors import RecipeError
 from sailvit.core.study.definition import Study
+from sailvit.core.study.paths import with_paths
 from sailvit.recipes.dialect import read_yaml
 from sailvit.recipes.loader import shipped_recipes
 from sailvit.recipes.problems import explain
@@ -34,19 +35,10 @@ def load_study(path: Path) -> Study:
     except ValidationError as error:
         told = [f"  {line.removeprefix('recipe: ')}" for line in explain(error, Study)]
         raise RecipeError("\n".join([f"{path} is not a valid study:", *told])) from error
-    return _anchored(study, path.parent)
-
-
-def _anchored(study: Study, folder: Path) -> Study:
-    """`study` with the paths of its recipes and data made absolute; shipped names stay."""
-    document = study.model_dump()
-    levels = [level for factor in document["factors"].values() for level in factor.values()]
-    changes = [change for level in levels for change in level.values() if change is not None]
-    for each in [*document["steps"].values(), *changes]:
-        each["recipe"] = each["recipe"] and _found(each["recipe"], folder)
-    for measure in document["measures"].values():
-        measure["data"] = [_place(each, folder) for each in measure["data"]]
-    return Study.model_validate(document)
+    folder = path.parent
+    return with_paths(
+        study, lambda recipe: _found(recipe, folder), lambda data: _place(data, folder)
+    )
 
 
 def _found(recipe: str, folder: Path) -> str:

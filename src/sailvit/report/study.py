@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 from sailvit.core.outputs import refuse_foreign_file, write_output
 from sailvit.core.run import read_json
+from sailvit.core.study.units import NATS, UNITS, Unit
 from sailvit.report.drawing import (
     FAINT,
     HEIGHT,
@@ -51,6 +53,16 @@ class Dimension:
     rows: list[tuple[str, Difference]]
     """Differences with what they are called."""
 
+    @property
+    def unit(self) -> Unit:
+        """What its differences are counted in."""
+        return UNITS[self.rows[0][1]["unit"]]
+
+    @property
+    def heads(self) -> tuple[str, ...]:
+        """Headings of the columns that `row_cells` gives."""
+        return ("base", "mean", self.unit.name, "95 % over seeds", "seeds", "p (Holm)")
+
 
 def tables(differences: Sequence[Difference]) -> list[Dimension]:
     """A table per dimension: the contrast's levels where all else is at its default, then every
@@ -65,7 +77,7 @@ def tables(differences: Sequence[Difference]) -> list[Dimension]:
         # What the levels are to be read against: the same levels by default.
         same = found.get((measure,), []) if changed else []
         rows = [*(row for row in same if row["better"] in arms), *own]
-        title = f"{' and '.join(changed) or own[0]['factor']} ({measure})"
+        title = f"{' and '.join(changed) or own[0]['factor']} ({_named(own[0])})"
         if any(row["seeds"] for row in rows):
             made.append(Dimension(title, [(_label(row, changed, rows), row) for row in rows]))
     return made
@@ -89,13 +101,15 @@ def difference_chart(dimension: Dimension) -> Chart:
             if low is not None:
                 axes.plot([low, high], [place, place], color=REFINED, linewidth=2)
             fill = REFINED if row["word"] in ("improves", "worse") else PAPER
-            axes.plot(row["points"], place, "o", color=REFINED, markerfacecolor=fill)
+            axes.plot(row["difference"], place, "o", color=REFINED, markerfacecolor=fill)
         axes.axvline(0, color=FAINT, linewidth=1)
         axes.set_yticks(range(len(known)), [name for name, _ in reversed(known)], color=INK)
         axes.set_ylim(-0.6, len(known) - 0.4)
-        label(axes, dimension.title, f"points above {known[0][1]['than']}, 95 % over seeds", "")
-        told = "; ".join(f"{name} {row['points']:+.1f}" for name, row in known)
-        alt = f"{dimension.title}: points above the base: {told}."
+        unit = dimension.unit
+        axis = f"{unit.name} above {known[0][1]['than']}, 95 % over seeds"
+        label(axes, dimension.title, axis, "")
+        told = "; ".join(f"{name} {row['difference']:+.{unit.digits}f}" for name, row in known)
+        alt = f"{dimension.title}: {unit.name} above the base: {told}."
         svg = to_svg(figure, f"study-{dimension.title}", alt)
     return Chart(svg, "Filled: the difference is shown after Holm's correction.")
 
@@ -106,7 +120,7 @@ def as_text(data: Mapping[str, Any]) -> str:
     lines = [f"# Study {data['study']}", "", f"{cells['done']} of {cells['all']} cells.", ""]
     lines += [f"- {claim['sentence']}" for claim in data["claims"]]
     for each in tables(data["differences"]):
-        lines += ["", f"## {each.title}", "", f"| | {' | '.join(HEADS)} |", "|---" * 7 + "|"]
+        lines += ["", f"## {each.title}", "", f"| | {' | '.join(each.heads)} |", "|---" * 7 + "|"]
         lines += [f"| {name} | {' | '.join(row_cells(row))} |" for name, row in each.rows]
     if cells["failed"]:
         lines += ["", "## Failed cells", ""]
@@ -116,24 +130,36 @@ def as_text(data: Mapping[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-HEADS = ("base", "mean", "points", "95 % over seeds", "seeds", "p (Holm)")
-"""Headings of the columns that `row_cells` gives."""
-
-
 def row_cells(row: Difference) -> list[str]:
     """A difference's numbers as texts, in the order of the tables' columns."""
-    if row["points"] is None:
+    if row["difference"] is None:
         return ["", "", "", "", "0", ""]
-    spread = "" if row["low"] is None else f"{row['low']:+.1f} {row['high']:+.1f}"
+    digits = UNITS[row["unit"]].digits
+    spread = "" if row["low"] is None else f"{row['low']:+.{digits}f} {row['high']:+.{digits}f}"
     chance = "" if row["corrected"] is None else _chance(row["corrected"])
     return [
-        f"{row['than mean']:.1f}",
-        f"{row['better mean']:.1f}",
-        f"{row['points']:+.1f}",
+        _mean(row, row["than mean"]),
+        _mean(row, row["better mean"]),
+        f"{row['difference']:+.{digits}f}",
         spread,
         str(len(row["seeds"])),
         chance,
     ]
+
+
+def _named(row: Difference) -> str:
+    """A difference's measure, with what its means are where more is not better."""
+    return f"{row['measure']}{', perplexity: less is better' if _is_text(row) else ''}"
+
+
+def _is_text(row: Difference) -> bool:
+    return bool(row["unit"] == NATS.name)
+
+
+def _mean(row: Difference, value: float) -> str:
+    """A mean as text: of texts the perplexity, which readers know better than nats."""
+    # exp overflows a float above 709.
+    return f"{math.exp(min(value, 700.0)):.3g}" if _is_text(row) else f"{value:.1f}"
 
 
 def _chance(corrected: float) -> str:

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
+from pydantic import ValidationError
+from transformers import AutoModelForCausalLM
 
 from sailvit.api.study.measures import Trained, measured
 from sailvit.core.errors import DataError
 from sailvit.core.study.definition import Measure
+from sailvit.data.processing.processor import Processor
+from sailvit.data.sources import open_source
+from sailvit.models.loading.build import build
 from sailvit.recipes.loader import dump_recipe
 from tiny_parts import Parts, picture
 from tiny_runs import recipe, stage, train, write_data
@@ -63,3 +70,58 @@ def test_a_tower_is_probed_on_pictures_in_classes(trained: Trained, tmp_path: Pa
     name = f"knn {tmp_path.name}/test top-1"
     assert values["scores"] == {name: 1.0}
     assert values["answers"] == {name: "1" * 10}
+
+
+def texts(folder: Path, count: int = 6) -> Path:
+    path = folder / "texts.jsonl"
+    rows = [
+        {
+            "conversations": [
+                {"from": "human", "value": f"say {number}"},
+                {"from": "gpt", "value": "seven red circles " * (1 + number % 3)},
+            ]
+        }
+        for number in range(count)
+    ]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    return path
+
+
+def test_texts_are_read_as_monitoring_reads_them(trained: Trained, tmp_path: Path):
+    source = {"format": "chat", "path": str(texts(tmp_path))}
+    measure = Measure.model_validate({"kind": "text", "of": "refine", "source": source})
+    values = measured(measure, trained, 0)
+    bundle = build(trained.config, trained.seed)
+    alone = AutoModelForCausalLM.from_pretrained(trained.config.language).eval()
+    processor = Processor(bundle.tokenizer, bundle.layout, 1024, day=bundle.day)
+    opened = open_source("texts", measure.source, Path())
+    # Each alone and by hand, so that packs are shown to keep texts apart.
+    total, tokens = 0.0, 0
+    for position in range(6):
+        sample = processor("text", opened[position])
+        with torch.no_grad():
+            logits = alone(sample.tokens[None]).logits[0].log_softmax(-1)
+        (places,) = (sample.labels >= 0).nonzero(as_tuple=True)
+        total -= float(logits[places, sample.labels[places]].sum())
+        tokens += len(places)
+    assert values["mean"] == pytest.approx(total / tokens, rel=1e-5)
+    assert (values["tokens"], values["texts"], values["answers"]) == (tokens, 6, {})
+
+
+def test_the_seed_draws_the_texts(trained: Trained, tmp_path: Path):
+    source = {"format": "chat", "path": str(texts(tmp_path, 30))}
+    measure = Measure.model_validate(
+        {"kind": "text", "of": "refine", "source": source, "per_task": 4}
+    )
+    seen = [measured(measure, trained, seed) for seed in (0, 0, 1)]
+    assert seen[0] == seen[1] != seen[2]
+    assert [each["texts"] for each in seen] == [4, 4, 4]
+
+
+def test_a_measure_of_texts_needs_texts(trained: Trained):
+    with pytest.raises(ValidationError, match="a measure of kind text needs `source`"):
+        Measure(kind="text", of="refine")
+    pictures = {"format": "world", "options": {"tasks": "fine", "size": 3}}
+    measure = Measure.model_validate({"kind": "text", "of": "refine", "source": pictures})
+    with pytest.raises(DataError, match=r"source of texts \(world\) has no record without images"):
+        measured(measure, trained, 0)

@@ -51,9 +51,13 @@ def test_differences_have_one_spread_and_students_intervals():
     # By hand: 20 20 30; 20 10 30; 20 20 20, each in three seeds.
     squares = 200 / 3 + 200 + 0
     deviation = math.sqrt(squares / 6)
-    assert value["spread"]["world"] == {"deviation": pytest.approx(deviation), "freedom": 6}
+    assert value["spread"]["world"] == {
+        "deviation": pytest.approx(deviation),
+        "freedom": 6,
+        "unit": "points",
+    }
     gradual = differences["gradual", "full"]
-    assert gradual["points"] == pytest.approx(70 / 3)
+    assert gradual["difference"] == pytest.approx(70 / 3)
     reach = deviation / math.sqrt(3) * stats.t.ppf(0.975, 6)
     assert gradual["low"] == pytest.approx(70 / 3 - reach)
     assert gradual["high"] == pytest.approx(70 / 3 + reach)
@@ -125,3 +129,31 @@ def test_equal_cells_do_not_differ():
     _, differences = found(given, finished(given, {name: [0.5] * 3 for name in MEANS}))
     assert {d["word"] for d in differences.values()} == {"does not differ"}
     assert {d["p"] for d in differences.values()} == {1.0}
+
+
+def test_of_texts_less_is_better():
+    claims = [
+        {"says": "It forgets less.", "than": "joint"},
+        {"says": "It forgets 2 nats less.", "than": "joint", "by": 2},
+        {"says": "It forgets less than the base.", "than": "base"},
+    ]
+    texts = {"kind": "text", "of": "refine", "source": {"format": "world"}}
+    given = study(factors=FACTORS, contrast=made().contrast.model_dump(), claims=claims)
+    given = given.model_copy(
+        update={"measures": {"world": given.measures["world"].model_validate(texts)}}
+    )
+    nats = {"base": 1.0, "gradual": 1.5, "joint": 2.5}
+    means = {(arm, data): [nats[arm], nats[arm] + 0.1] for arm, data in MEANS}
+    means = {key: [*value, value[0] - 0.05] for key, value in means.items()}
+    means["gradual", "full"][0] += 0.01
+    value, differences = found(given, finished(given, means))
+    assert [claim["verdict"] for claim in value["claims"]] == [
+        "holds",
+        "does not hold",
+        "does not hold",
+    ]
+    gradual = differences["gradual", "full"]
+    assert (gradual["unit"], gradual["word"]) == ("nats", "worse")
+    # In nats, not in hundredths of them.
+    assert gradual["difference"] == pytest.approx(0.5 + 0.01 / 3)
+    assert "by default -0.997 nats, 95 % -" in value["claims"][0]["sentence"]

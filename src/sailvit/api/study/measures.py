@@ -12,6 +12,7 @@ import numpy as np
 
 from sailvit.api.evaluation import evaluate
 from sailvit.api.probing import probe
+from sailvit.api.study.texts import text_loss
 from sailvit.core.errors import DataError
 from sailvit.core.recipe import ModelConfig
 from sailvit.core.study.definition import Measure
@@ -121,6 +122,16 @@ def _probe(measure: Measure, trained: Trained, seed: int) -> Values:
     )
 
 
+def _text(measure: Measure, trained: Trained, seed: int) -> Values:
+    assert measure.source is not None
+    with quietly():
+        bundle = build(trained.config, trained.seed)
+    bundle.mllm.to(my_device()).eval()
+    found = text_loss(bundle, measure.source, measure.per_task, seed)
+    value = found.loss / found.tokens
+    return {**_values({"text": value}, {}), "texts": found.texts, "tokens": found.tokens}
+
+
 def _values(scores: Mapping[str, float], credits: Mapping[str, Sequence[float]]) -> Values:
     """What a cell's file holds of a measure."""
     whole = all(np.isin(each, (0, 1)).all() for each in credits.values())
@@ -134,5 +145,6 @@ MEASURES: dict[str, Callable[[Measure, Trained, int], Values]] = {
     "world": _world,
     "suite": _suite,
     "probe": _probe,
+    "text": _text,
 }
 """Measures by kind."""

@@ -10,7 +10,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, StringConstraints, model_validator
 
 from sailvit.core.config import Config
-from sailvit.core.recipe import PARTS, Count, Positive
+from sailvit.core.recipe import PARTS, Count, Positive, SourceConfig
+from sailvit.core.study.units import NATS, POINTS, Unit
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]+$")]
 """A name that can be a file's."""
@@ -97,25 +98,43 @@ class Contrast(Config):
 class Measure(Config):
     """What is measured on a cell's model."""
 
-    kind: Literal["world", "suite", "probe"] = "world"
+    kind: Literal["world", "suite", "probe", "text"] = "world"
     """`world`: the share of exact answers to the demo world's held-out questions, which differ
     from seed to seed. `suite`: scores of the sets of `sailvit evaluate`. `probe`: what the tower
-    alone knows, by `sailvit probe` at its last layer."""
+    alone knows, by `sailvit probe` at its last layer. `text`: the language's negative
+    log-likelihood per token of texts without images, in nats; less is better."""
     of: Name
     """The step whose model, or tower, is measured."""
     tasks: list[str] = []
     """Tasks of the world, sets of the suite, or probes; none: those by which the demo measures a
     tower, all sets, or all that the data allow."""
     per_task: Count = 150
-    """Questions of every task of the world, or of every set of the suite `demo`."""
+    """Questions of every task of the world, or of every set of the suite `demo`; for `text`: how
+    many texts are read."""
     suite: Literal["opencompass", "demo"] = "opencompass"
     """For `suite`: which one."""
     data: list[str] = []
     """For `suite`: the folder of its TSV files. For `probe`: what `sailvit probe --data` takes;
     none: `sailvit:world`, drawn anew for every seed."""
+    source: SourceConfig | None = None
+    """For `text`: where its texts come from, as a source of a recipe. They should be held out
+    from all training. The cell's seed draws which are read."""
     over: list[Name] | None = None
     """Factors at whose levels it is measured, while the others, but for the contrast's, are at
     their first levels; None: it is measured in every cell."""
+
+    @property
+    def unit(self) -> Unit:
+        """What its values are counted in."""
+        return NATS if self.kind == "text" else POINTS
+
+    @model_validator(mode="after")
+    def _has_texts(self) -> Measure:
+        if self.kind == "text" and self.source is None:
+            raise ValueError(
+                "a measure of kind text needs `source`, such as {format: chat, path: texts.jsonl}"
+            )
+        return self
 
 
 class Claim(Config):
@@ -133,7 +152,7 @@ class Claim(Config):
     measure: Name | None = None
     """What is compared; None: the study's first measure."""
     by: float = 0.0
-    """Points by which it is said to be better, at least."""
+    """How much better it is said to be at least: points, or nats fewer for a measure of texts."""
 
 
 class Study(Config):

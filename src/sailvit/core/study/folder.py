@@ -16,6 +16,7 @@ from sailvit.core.errors import RunError
 from sailvit.core.outputs import refuse_foreign_folder
 from sailvit.core.run import read_json, write_json
 from sailvit.core.study.definition import Study
+from sailvit.core.study.paths import absolute, relative
 from sailvit.core.version import __version__
 
 DONE = "done"
@@ -62,7 +63,8 @@ class StudyFolder:
                 f"{self.path} holds study {known}, and this is {study.name}; give another folder"
                 " with --out"
             )
-        value = {"sailvit": __version__, "study": study.model_dump(mode="json")}
+        told = relative(study, self.path).model_dump(mode="json")
+        value = {"sailvit": __version__, "study": told}
         write_json(self.definition, value)
 
     def study(self) -> Study:
@@ -72,7 +74,8 @@ class StudyFolder:
                 f"{self.path} has no study.json; expected the folder of a study, as `sailvit study`"
                 " writes it"
             )
-        return Study.model_validate(read_json(self.definition)["study"])
+        held = Study.model_validate(read_json(self.definition)["study"])
+        return absolute(held, self.path)
 
     def read_cells(self) -> list[dict[str, Any]]:
         """Every cell that is there, by name."""

@@ -17,6 +17,7 @@ import numpy as np
 from scipy import stats
 
 from sailvit.core.study.folder import DONE
+from sailvit.core.study.units import Unit
 from sailvit.evaluation.comparison import compare_models
 from sailvit.evaluation.scoring.results import ScoredAnswer
 
@@ -30,6 +31,8 @@ class Asked:
 
     measure: str
     """What is compared."""
+    unit: Unit
+    """What it is counted in."""
     factor: str
     """The factor of the two levels."""
     better: str
@@ -49,23 +52,22 @@ class Difference:
     seeds: tuple[int, ...]
     """Seeds of which both cells are there."""
     than: float | None
-    """Mean of the level compared with, in percent; None without a seed."""
+    """Mean of the level compared with, in the measure's unit; None without a seed."""
     better: float | None
-    """Mean of the other level, in percent."""
-    points: float | None
-    """Mean difference, in points."""
+    """Mean of the other level."""
+    mean: float | None
+    """Mean difference; what is better has the sign that the unit says."""
     error: float | None
-    """Standard error of the mean difference over seeds, in points; None where no spread is
-    known."""
+    """Standard error of the mean difference over seeds; None where no spread is known."""
     low: float | None
-    """Lower end of its 95 % interval over seeds, in points."""
+    """Lower end of its 95 % interval over seeds."""
     high: float | None
     """Its upper end."""
     question_p: float | None
     """Chance of a difference as large if these very models were equal, over the choice of
     questions alone."""
     tasks: Mapping[str, float]
-    """Mean difference per task, in points."""
+    """Mean difference per task."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,7 @@ class Spread:
     """How much differences vary from seed to seed."""
 
     deviation: float
-    """Standard deviation of a single seed's difference, in points."""
+    """Standard deviation of a single seed's difference, in the measure's unit."""
     freedom: int
     """Degrees of freedom of that number."""
 
@@ -92,7 +94,7 @@ def spread_of(cells: Sequence[Values], every: Iterable[Asked]) -> Spread | None:
     """The spread of all differences together; None where none has two seeds."""
     squares, freedom = 0.0, 0
     for asked in every:
-        seen = _points(*_pairs(cells, asked))
+        seen = _seen(asked.unit, *_pairs(cells, asked))
         if len(seen) > 1:
             squares += float(((seen - seen.mean()) ** 2).sum())
             freedom += len(seen) - 1
@@ -102,7 +104,7 @@ def spread_of(cells: Sequence[Values], every: Iterable[Asked]) -> Spread | None:
 def difference(cells: Sequence[Values], asked: Asked, spread: Spread | None) -> Difference:
     """The difference, with an interval from the spread of all."""
     one, other = _pairs(cells, asked)
-    seen = _points(one, other)
+    seen, scale = _seen(asked.unit, one, other), asked.unit.scale
     if not len(seen):
         return Difference(asked, (), None, None, None, None, None, None, None, {})
     mean = float(seen.mean())
@@ -111,26 +113,27 @@ def difference(cells: Sequence[Values], asked: Asked, spread: Spread | None) -> 
     return Difference(
         asked=asked,
         seeds=tuple(one),
-        than=100 * float(np.mean([values["mean"] for values in one.values()])),
-        better=100 * float(np.mean([values["mean"] for values in other.values()])),
-        points=mean,
+        than=scale * float(np.mean([values["mean"] for values in one.values()])),
+        better=scale * float(np.mean([values["mean"] for values in other.values()])),
+        mean=mean,
         error=error,
         low=None if error is None else mean - reach,
         high=None if error is None else mean + reach,
         question_p=_question_p(one, other),
-        tasks=_task_points(one, other),
+        tasks=_by_task(asked.unit, one, other),
     )
 
 
 def p_value(found: Difference, spread: Spread | None, by: float = 0.0) -> float | None:
-    """Two-sided chance of a mean as far from `by` points, by Student's t; None without a
+    """Two-sided chance of a mean as far from a gain of `by`, by Student's t; None without a
     spread.
     """
-    if found.points is None or found.error is None or spread is None:
+    if found.mean is None or found.error is None or spread is None:
         return None
+    apart = abs(found.asked.unit.gain(found.mean) - by)
     if found.error == 0.0:
-        return 1.0 if found.points == by else 0.0
-    return float(2 * stats.t.sf(abs(found.points - by) / found.error, spread.freedom))
+        return 0.0 if apart else 1.0
+    return float(2 * stats.t.sf(apart / found.error, spread.freedom))
 
 
 def _quantile(freedom: int) -> float:
@@ -144,15 +147,18 @@ def _pairs(cells: Sequence[Values], asked: Asked) -> tuple[dict[int, Values], di
     return {seed: one[seed] for seed in both}, {seed: other[seed] for seed in both}
 
 
-def _points(one: Mapping[int, Values], other: Mapping[int, Values]) -> np.ndarray:
-    """float[S]: the difference of every seed, in points."""
-    return np.array([100 * (other[seed]["mean"] - one[seed]["mean"]) for seed in one])
+def _seen(unit: Unit, one: Mapping[int, Values], other: Mapping[int, Values]) -> np.ndarray:
+    """float[S]: the difference of every seed."""
+    return np.array([unit.scale * (other[seed]["mean"] - one[seed]["mean"]) for seed in one])
 
 
-def _task_points(one: Mapping[int, Values], other: Mapping[int, Values]) -> dict[str, float]:
+def _by_task(
+    unit: Unit, one: Mapping[int, Values], other: Mapping[int, Values]
+) -> dict[str, float]:
     tasks = next(iter(one.values()))["scores"]
     return {
-        task: 100 * float(np.mean([other[s]["scores"][task] - one[s]["scores"][task] for s in one]))
+        task: unit.scale
+        * float(np.mean([other[s]["scores"][task] - one[s]["scores"][task] for s in one]))
         for task in tasks
     }
 

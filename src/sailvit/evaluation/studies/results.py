@@ -43,7 +43,7 @@ def results(study: Study, cells: Sequence[Values]) -> dict[str, Any]:
             "of no level": sorted(cell["cell"] for cell in cells if cell["cell"] not in there),
         },
         "seconds": sum(_seconds(known).values()),
-        "spread": {name: spread and asdict(spread) for name, spread in spreads.items()},
+        "spread": {name: _spread(study, name, spread) for name, spread in spreads.items()},
         "differences": [
             each
             for name in study.measures
@@ -51,6 +51,11 @@ def results(study: Study, cells: Sequence[Values]) -> dict[str, Any]:
         ],
         "claims": _claims(study, known, spreads),
     }
+
+
+def _spread(study: Study, measure: str, spread: Spread | None) -> dict[str, Any] | None:
+    """A measure's spread, with what it is counted in."""
+    return spread and {**asdict(spread), "unit": study.measures[measure].unit.name}
 
 
 def _counts(cells: Sequence[Values]) -> dict[str, Any]:
@@ -73,7 +78,8 @@ def _asked(study: Study, measure: str) -> list[Asked]:
         level = levels.pop(contrast.factor)
         if told and level != contrast.base:
             others = tuple(levels.items())
-            found[Asked(measure, contrast.factor, level, contrast.base, others)] = None
+            unit = study.measures[measure].unit
+            found[Asked(measure, unit, contrast.factor, level, contrast.base, others)] = None
     return list(found)
 
 
@@ -101,7 +107,9 @@ def _flat(found: Difference) -> dict[str, Any]:
     values, asked = asdict(found), asdict(found.asked)
     del values["asked"]
     means = {f"{side} mean": values.pop(side) for side in ("better", "than")}
-    return {**asked, "others": dict(found.asked.others), **means, **values}
+    means["difference"] = values.pop("mean")
+    told = {"unit": found.asked.unit.name, "others": dict(found.asked.others)}
+    return {**asked, **told, **means, **values}
 
 
 def _corrected(values: Sequence[float | None]) -> list[float | None]:
@@ -111,13 +119,13 @@ def _corrected(values: Sequence[float | None]) -> list[float | None]:
 
 
 def _word(found: Difference, corrected: float | None) -> str:
-    if found.points is None:
+    if found.mean is None:
         return "no cells"
     if corrected is None:
         return "one seed"
     if corrected > LEVEL:
         return "does not differ"
-    return "improves" if found.points > 0 else "worse"
+    return "improves" if found.asked.unit.gain(found.mean) > 0 else "worse"
 
 
 def _claims(
@@ -155,14 +163,14 @@ def _asked_by(study: Study, claim: Claim, measure: str) -> list[Asked]:
     """The differences that a claim is about: at each level of one of its factors while the
     others are at their first, or, in a grid, at every combination.
     """
-    contrast, default = study.contrast, study.defaults()
+    contrast, default, unit = study.contrast, study.defaults(), study.measures[measure].unit
     own = (claim.better or contrast.refined, claim.than or contrast.base)
     found = dict[Asked, None]()
     for cell in cells_of(study):
         others = {name: level for name, level in cell.levels if name != contrast.factor}
         changed = {name for name, level in others.items() if default[name] != level}
         if changed <= set(claim.over):
-            found[Asked(measure, contrast.factor, *own, tuple(others.items()))] = None
+            found[Asked(measure, unit, contrast.factor, *own, tuple(others.items()))] = None
     return list(found)
 
 
@@ -177,10 +185,10 @@ def _verdict(tested: Sequence[tuple[Difference, float | None]], by: float) -> Ve
 
 
 def _beyond(found: Difference, corrected: float | None, by: float) -> str | None:
-    """`more` or `less` where a difference is shown to be that than `by` points."""
-    if corrected is None or found.points is None or corrected > LEVEL:
+    """`more` or `less` where a gain is shown to be that than `by`."""
+    if corrected is None or found.mean is None or corrected > LEVEL:
         return None
-    return "more" if found.points > by else "less"
+    return "more" if found.asked.unit.gain(found.mean) > by else "less"
 
 
 def _told(study: Study, found: Difference, corrected: float | None) -> str:
@@ -188,13 +196,15 @@ def _told(study: Study, found: Difference, corrected: float | None) -> str:
     default = study.defaults()
     changed = [f"{name} {level}" for name, level in found.asked.others if default[name] != level]
     place = ", ".join(changed) or "by default"
-    if found.points is None:
+    if found.mean is None:
         return f"{place} no cells"
     seeds = f"{len(found.seeds)} seed{'s' if len(found.seeds) > 1 else ''}"
+    unit = found.asked.unit
+    told = f"{place} {found.mean:+.{unit.digits}f} {unit.name}"
     if corrected is None:
-        return f"{place} {found.points:+.1f} points ({seeds})"
+        return f"{told} ({seeds})"
     chance = "p < 0.001" if corrected < 0.001 else f"p {corrected:.2g}"
     return (
-        f"{place} {found.points:+.1f} points, 95 % {found.low:+.1f} to {found.high:+.1f}"
+        f"{told}, 95 % {found.low:+.{unit.digits}f} to {found.high:+.{unit.digits}f}"
         f" ({seeds}, {chance})"
     )

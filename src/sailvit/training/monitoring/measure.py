@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 import torch
 
+from sailvit.core.records import Sample
 from sailvit.core.tiles import cut
 from sailvit.data.processing.collate import collate
 from sailvit.distributed.processes import gather_rows, rank, sum_values, world
@@ -92,14 +93,20 @@ def perplexity(run: StageRun, data: MonitoringData) -> float | None:
         return None
     loss = answers = 0.0
     for place, index in enumerate(_own(len(filled))):
-        batch = collate([filled[index]]).to(run.device)
-        scores = run.model(batch).scores
+        found, tokens = pack_loss(run.model, filled[index], run.device)
         if rank() * _each(len(filled)) + place < len(filled):
-            loss += float(scores.loss(batch.labels[batch.labels >= 0]))
-            answers += batch.answer_tokens
+            loss += found
+            answers += tokens
     loss, answers = sum_values([loss, answers], run.device)
     # exp overflows a float above 709, and JSON has no infinity.
     return math.exp(min(loss / max(answers, 1.0), 700.0))
+
+
+def pack_loss(model: MLLM, texts: Sequence[Sample], device: torch.device) -> tuple[float, int]:
+    """The summed loss on the answers of texts in one pack, and how many tokens these have."""
+    batch = collate([list(texts)]).to(device)
+    scores = model(batch).scores
+    return float(scores.loss(batch.labels[batch.labels >= 0])), batch.answer_tokens
 
 
 def distances(features: ModelFeatures) -> dict[str, float]:
