@@ -22,6 +22,14 @@ if TYPE_CHECKING:
     from sailvit.core.study.definition import Study
     from sailvit.core.study.folder import StudyFolder
 
+_Cells = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME",
+        help="Only this cell, measured again and compared with its file; may be repeated.",
+    ),
+]
+
 
 def study(
     path: Annotated[
@@ -46,9 +54,7 @@ def study(
         str | None,
         typer.Option(metavar="I/N", help="Only every N-th cell, from the I-th; I is 1 to N."),
     ] = None,
-    cell: Annotated[
-        list[str] | None, typer.Option(metavar="NAME", help="Only this cell; may be repeated.")
-    ] = None,
+    cell: _Cells = None,
 ) -> None:
     """Run a study: train what its cells need, each training once, measure and compare.
 
@@ -72,7 +78,7 @@ def study(
     if plan:
         _plan(console, loaded, folder, place, cells, jobs)
         return
-    _run(console, loaded, folder, place, cells, jobs)
+    _run(console, loaded, folder, place, cells, jobs=jobs, again=bool(cell))
 
 
 def read_shard(given: str | None) -> tuple[int, int] | None:
@@ -174,18 +180,24 @@ def _run(
     folder: StudyFolder,
     runs: Path,
     cells: list[Cell],
+    *,
     jobs: int | None,
+    again: bool,
 ) -> None:
     from sailvit.api.study.studies import run_study
     from sailvit.models.loading.quiet import quiet_libraries
 
     quiet_libraries()
     console.print(f"Cells: {folder.cells}\nTrainings: {runs}", highlight=False, soft_wrap=True)
-    found = run_study(
-        loaded, folder, runs, cells, jobs=jobs, seen=lambda event: tell_event(console, event)
-    )
+    failed: list[str] = []
+
+    def seen(event: Event) -> None:
+        """Print an event, and keep what failed."""
+        tell_event(console, event)
+        failed.extend([event.name] if event.kind == "failed" else [])
+
+    found = run_study(loaded, folder, runs, cells, jobs=jobs, again=again, seen=seen)
     tell_results(console, found, folder)
-    failed = {cell.name for cell in cells} & found["cells"]["failed"].keys()
     if failed:
         raise typer.Exit(1)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -100,6 +101,57 @@ def test_what_was_done_before_a_stop_is_not_done_again(tmp_path: Path, here):
     after = [task for task in here.tasks if isinstance(task, TrainTask)]
     assert len(before) + len(after) == 5
     assert not {task.folder for task in before} & {task.folder for task in after}
+
+
+def test_a_cell_is_done_again_and_compared_in_another_place(tmp_path: Path, here):
+    """As in a fresh clone: the study with its cells, and none of its trainings."""
+    first = tmp_path / "first"
+    first.mkdir()
+    study_run(write_study(first, trainable(first))).run()
+    clone = shutil.copytree(first, tmp_path / "clone", ignore=shutil.ignore_patterns("runs"))
+    shutil.rmtree(first)
+    for recipe in clone.glob("*.yaml"):
+        # The tiny recipes name their parts and data by absolute paths.
+        recipe.write_text(recipe.read_text().replace(str(first), str(clone)))
+    here.tasks.clear()
+    path, events = clone / "trained.yaml", []
+    # Its cells are those of the study here too, so that the command alone has nothing to do.
+    assert set(study_run(path).run().values()) == {"done"}
+    assert here.tasks == []
+
+    run = study_run(path, again=True, seen=events.append)
+    run.planned = [each for each in run.planned if each.cell.name == "gradual,seed=0"]
+    file = clone / "trained/cells/gradual,seed=0.json"
+    before = file.read_text()
+    assert run.run() == {"gradual,seed=0": "done"}
+    assert len(here.tasks) == 4
+    assert events[0].kind == "begins"
+    assert "refine-warm (6 samples), refine-all (6 samples), target-tune (6" in events[0].told
+    assert "on the machine of its file; 0 trainings there already" in events[0].told
+    assert events[-1].told.endswith("(+0.00). The file stays as it is")
+    assert file.read_text() == before
+
+
+def test_a_file_that_differs_is_kept_and_the_other_cell_lies_beside(tmp_path: Path, here):
+    path = write_study(tmp_path, trainable(tmp_path))
+    study_run(path).run()
+    file = tmp_path / "trained/cells/base,seed=0.json"
+    held = read_json(file)
+    mean = held["values"]["world"]["mean"]
+    held["values"]["world"]["mean"] = mean + 0.25
+    held["versions"]["torch"] = "1.0"
+    file.write_text(json.dumps(held))
+    events = []
+    run = study_run(path, again=True, seen=events.append)
+    run.planned = run.planned[:1]
+    assert run.run() == {"base,seed=0": "done"}
+    assert read_json(file) == held
+    told = f"world {100 * mean:.2f} points, {100 * mean + 25:.2f} in the file (-25.00)"
+    assert told in events[-1].told
+    assert "other versions here: torch" in events[-1].told
+    beside = tmp_path / "runs/cells/base,seed=0.json"
+    assert str(beside) in events[-1].told
+    assert read_json(beside)["values"]["world"]["mean"] == mean
 
 
 def test_a_failing_training_is_listed_with_every_cell_that_needs_it(tmp_path: Path, here):

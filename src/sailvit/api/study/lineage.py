@@ -84,6 +84,8 @@ class Lineage:
     """Trainings by key, parents before children."""
     _fingerprints: dict[str, tuple[str, int]] = field(default_factory=dict)
     """Fingerprint and size of every source, by its settings."""
+    _contents: dict[str, str] = field(default_factory=dict)
+    """Fingerprints of checkpoints that the study does not make, by how recipes name them."""
     _plans: dict[str, Plan] = field(default_factory=dict)
     """Plans of recipes, by what these depend on."""
     _new: dict[str, str] = field(default_factory=dict)
@@ -112,7 +114,8 @@ class Lineage:
         read = {key for model, _ in kept.values() for key in self._ancestors(model)}
         read |= {key for name, key in last.items() if name in kept}
         trainings = tuple(key for key in chain if key in read)
-        return PlannedCell(cell, _cell_key(cell, kept, measures), trainings, kept, last, measures)
+        key = self._cell_key(cell, kept, measures)
+        return PlannedCell(cell, key, trainings, kept, last, measures)
 
     def _step(
         self, name: str, cell: Cell, models: Mapping[str, tuple[ModelConfig, int]]
@@ -232,11 +235,13 @@ class Lineage:
         # Whole sections alone: a section with one free setting holds others that count.
         free = {each.removesuffix(".*") for each in FREE if "." not in each.removesuffix(".*")}
         document = recipe.model_dump(mode="json", exclude=free)
+        document["stages"][0]["start_from"] = {}
         document["sources"] = {
             name: self._opened(name, recipe.sources[name])[0] for name in recipe.stages[0].data
         }
-        read = {*_sources(recipe.model).values(), *recipe.stages[0].start_from.values()}
-        document["read"] = {t: fingerprint_folder(t) for t in sorted(read) if not _is_ours(t)}
+        begun = recipe.stages[0].start_from
+        document["model"] = _with_sources(recipe.model, self._content).model_dump(mode="json")
+        document["start_from"] = {part: self._content(text) for part, text in begun.items()}
         key = digest(document)
         return self.trainings.setdefault(key, Training(key, step, recipe))
 
@@ -246,6 +251,33 @@ class Lineage:
             source = open_source(name, config, Path())
             self._fingerprints[known] = (source.fingerprint, len(source))
         return self._fingerprints[known]
+
+    def _content(self, text: str) -> str:
+        """What identifies a checkpoint wherever it lies: its fingerprint, or a hub id itself."""
+        if _is_ours(text):
+            return text
+        if text not in self._contents:
+            self._contents[text] = fingerprint_folder(text) or text
+        return self._contents[text]
+
+    def _cell_key(
+        self,
+        cell: Cell,
+        models: Mapping[str, tuple[ModelConfig, int]],
+        measures: Mapping[str, Measure],
+    ) -> str:
+        """A hash of all that a cell's numbers depend on, and of no place where it lies."""
+        told = {
+            name: [_with_sources(model, self._content).model_dump(mode="json"), seed]
+            for name, (model, seed) in models.items()
+        }
+        wanted = {n: each.model_dump(mode="json", exclude={"over"}) for n, each in measures.items()}
+        for name, measure in measures.items():
+            # The names alone: a data set may be too large to read for a hash.
+            wanted[name]["data"] = [Path(each).name for each in measure.data]
+            if measure.source is not None:
+                wanted[name]["source"] = self._opened(name, measure.source)[0]
+        return digest([told, wanted, cell.seed])
 
     def _path(self, text: str) -> str:
         """The folder that a text stands for; any other text as it is."""
@@ -281,16 +313,6 @@ class Lineage:
 
 _SAME = StepChange()
 """No change."""
-
-
-def _cell_key(
-    cell: Cell,
-    models: Mapping[str, tuple[ModelConfig, int]],
-    measures: Mapping[str, Measure],
-) -> str:
-    told = {n: [model.model_dump(mode="json"), seed] for n, (model, seed) in models.items()}
-    wanted = {n: each.model_dump(mode="json", exclude={"over"}) for n, each in measures.items()}
-    return digest([told, wanted, cell.seed])
 
 
 def _sources(model: ModelConfig) -> dict[Part, str]:

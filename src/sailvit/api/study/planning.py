@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
+from sailvit.api.study.cell_files import file_of, is_done
 from sailvit.api.study.lineage import Lineage, PlannedCell, Training
-from sailvit.api.study.running import is_done
+from sailvit.core.formatting import counted, duration
 from sailvit.core.ownership import manifest_of
 from sailvit.core.study.folder import StudyFolder
 
@@ -106,7 +107,7 @@ class _Known:
 
 
 def _row(lineage: Lineage, name: str, group: Sequence[Training], known: _Known) -> Row:
-    there = [each for each in group if _is_there(lineage, each)]
+    there = [each for each in group if is_there(lineage, each)]
     missing = [each for each in group if each.key in known.wanted and each not in there]
     flops = sum(lineage.flops(each.recipe) for each in missing)
     speeds = _nearest_speeds(lineage, group, known.speeds)
@@ -136,7 +137,20 @@ def _nearest_speeds(
     return own or near or list(speeds.values())
 
 
-def _is_there(lineage: Lineage, training: Training) -> bool:
+def to_do(lineage: Lineage, folder: StudyFolder, each: PlannedCell) -> str:
+    """What a cell trains before it is measured, in words, with the time that its file says."""
+    trainings = [lineage.trainings[key] for key in each.trainings]
+    missing = [training for training in trainings if not is_there(lineage, training)]
+    told = [f"{each.recipe.name} ({_samples(lineage, each):,} samples)" for each in missing]
+    known = {part["name"]: part for part in (file_of(folder, each) or {}).get("trainings", [])}
+    took = sum(known.get(training.folder, {}).get("seconds", 0.0) for training in missing)
+    time = f", which took {duration(took)} on the machine of its file" if took else ""
+    there = f"; {counted(len(trainings) - len(missing), 'training')} there already"
+    return f"to train: {', '.join(told) or 'nothing'}{time}{there}"
+
+
+def is_there(lineage: Lineage, training: Training) -> bool:
+    """Whether a training has ended."""
     return bool(manifest_of(lineage.run(training).path).get("stages"))
 
 

@@ -10,22 +10,20 @@ import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from datetime import datetime, timezone
+from dataclasses import dataclass, field, replace
 from multiprocessing.connection import wait
 from pathlib import Path
 from types import FrameType
 from typing import Any, Literal
 
+from sailvit.api.study.cell_files import is_done, write_failed, write_measured
 from sailvit.api.study.lineage import Lineage, PlannedCell, Training
 from sailvit.api.study.measures import Trained
+from sailvit.api.study.planning import to_do
 from sailvit.api.study.workers import MeasureTask, Outcome, Task, TrainTask, Worker
-from sailvit.core.errors import InterruptedRunError, RunError
+from sailvit.core.errors import InterruptedRunError
 from sailvit.core.ownership import manifest_of
-from sailvit.core.run import read_json, write_json
 from sailvit.core.study.folder import DONE, FAILED, StudyFolder
-from sailvit.core.version import __version__
-from sailvit.training.output.manifest import machine, versions
 
 _LATER = 5.0
 """Seconds until a training that another machine does is looked at again."""
@@ -35,14 +33,14 @@ _LATER = 5.0
 class Event:
     """Something that happened in a study."""
 
-    kind: Literal["trained", "measured", "failed", "waiting"]
+    kind: Literal["begins", "trained", "measured", "failed", "waiting"]
     """What."""
     name: str
     """The training or cell."""
     seconds: float = 0.0
     """How long it took."""
     told: str = ""
-    """Why it failed, or for whom it waits."""
+    """What it will train, why it failed, for whom it waits, or how it compares with what was there."""
     trained: tuple[int, int] = (0, 0)
     """Trainings that are there, and that are needed."""
     cells: tuple[int, int] = (0, 0)
@@ -65,6 +63,8 @@ class StudyRun:
     """Threads of each."""
     seen: Callable[[Event], None] = lambda event: None
     """Told what happens."""
+    again: bool = False
+    """Whether cells that are there are measured again, and compared with their files."""
     _trained: set[str] = field(default_factory=set)
     """Keys of trainings that are there."""
     _failed: dict[str, str] = field(default_factory=dict)
@@ -87,6 +87,9 @@ class StudyRun:
             InterruptedRunError: a signal asked to stop; the same command goes on.
         """
         self._look()
+        for each in self.planned if self.again else ():
+            told = to_do(self.lineage, self.folder, each)
+            self._tell("begins", each.cell.name, Outcome("done", told))
         with _stoppable():
             try:
                 while self._begin_tasks() or self._running:
@@ -101,7 +104,7 @@ class StudyRun:
             if manifest_of(self.lineage.run(training).path).get("stages"):
                 self._trained.add(key)
         for each in self.planned:
-            if is_done(self.folder, each):
+            if not self.again and is_done(self.folder, each):
                 self._cells[each.cell.name] = DONE
 
     def _begin_tasks(self) -> bool:
@@ -198,41 +201,18 @@ class StudyRun:
         if outcome.state == "failed":
             self._fail_cell(each, outcome.told)
             return
-        write_json(self.folder.cell(name), self._record(each, DONE, values=dict(outcome.values)))
+        told = write_measured(self.folder, self.lineage, each, outcome.values)
         self._cells[name] = DONE
-        self._tell("measured", name, outcome)
+        self._tell("measured", name, replace(outcome, told=told))
 
     def _fail_cell(self, each: PlannedCell, told: str) -> None:
         name = each.cell.name
-        write_json(self.folder.cell(name), self._record(each, FAILED, reason=told))
+        write_failed(self.folder, self.lineage, each, told)
         self._cells[name] = FAILED
         self._tell("failed", name, Outcome("failed", told))
 
     def _told_of(self, key: str) -> str:
         return f"training {self.lineage.trainings[key].folder}: {self._failed[key]}"
-
-    def _record(self, each: PlannedCell, status: str, **more: Any) -> dict[str, Any]:
-        """The value of a cell's file."""
-        return {
-            "sailvit": __version__,
-            "study": self.lineage.study.name,
-            "cell": each.cell.name,
-            "key": each.key,
-            "levels": dict(each.cell.levels),
-            "seed": each.cell.seed,
-            "status": status,
-            **more,
-            "trainings": [self._trained_as(self.lineage.trainings[key]) for key in each.trainings],
-            "written": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-            "machine": machine(),
-            "versions": versions(),
-        }
-
-    def _trained_as(self, training: Training) -> dict[str, Any]:
-        """What a cell's file says of one of its trainings."""
-        ended = manifest_of(self.lineage.run(training).path).get("stages") or [{}]
-        kept = ("steps", "samples", "tokens", "seconds")
-        return {"name": training.folder, **{k: ended[0][k] for k in kept if k in ended[0]}}
 
     def _tell(self, kind: Any, name: str, outcome: Outcome) -> None:
         needed = {key for each in self.planned for key in each.trainings}
@@ -256,17 +236,6 @@ class StudyRun:
         for worker in workers:
             worker.wait()
         self._running, self._idle = {}, []
-
-
-def is_done(folder: StudyFolder, each: PlannedCell) -> bool:
-    """Whether a cell's file is there, and is of what the study is now."""
-    path = folder.cell(each.cell.name)
-    if not path.is_file():
-        return False
-    found = read_json(path)
-    if not isinstance(found, dict) or found.get("cell") != each.cell.name:
-        raise RunError(f"{path} is no cell of a study; move it elsewhere, or choose another --out")
-    return bool(found.get("status") == DONE and found.get("key") == each.key)
 
 
 @contextmanager

@@ -59,18 +59,20 @@ def run_study(
     cells: Sequence[Cell],
     *,
     jobs: int | None = None,
+    again: bool = False,
     seen: Callable[[Event], None] = lambda event: None,
 ) -> dict[str, Any]:
     """Train and measure what is missing of `cells`, and write the study's report; returns its
     numbers.
 
     Failed cells stay in the report with their reasons, and are tried again by the next call.
+    With `again`, cells that are there are measured again and compared with their files.
     """
     folder.begin(study)
     lineage, planned = prepared(study, cells, runs)
     count = jobs or default_jobs()
     threads = max(1, (os.cpu_count() or 1) // count)
-    StudyRun(lineage, planned, folder, count, threads, seen).run()
+    StudyRun(lineage, planned, folder, count, threads, seen, again).run()
     return report_study(folder, study)
 
 

@@ -55,7 +55,8 @@ def results(study: Study, cells: Sequence[Values]) -> dict[str, Any]:
 
 def _spread(study: Study, measure: str, spread: Spread | None) -> dict[str, Any] | None:
     """A measure's spread, with what it is counted in."""
-    return spread and {**asdict(spread), "unit": study.measures[measure].unit.name}
+    unit = study.measures[measure].unit.name
+    return None if spread is None else {**asdict(spread), "unit": unit}
 
 
 def _counts(cells: Sequence[Values]) -> dict[str, Any]:
