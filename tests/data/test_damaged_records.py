@@ -28,6 +28,7 @@ from damage import (
 )
 from PIL import Image
 
+from sailvit.core.recipe import QuarantineConfig
 from sailvit.data.processing.processor import Processor
 
 NAME = f"r{BAD}"
@@ -49,7 +50,7 @@ class Set:
         assert not self.outcome.bad
         assert sorted(self.outcome.ids) == sorted(f"r{number}" for number in range(RECORDS))
 
-    def damaged(self, tmp_path, damage):
+    def damaged(self, tmp_path, damage, **settings):
         """The same pass over a copy that `damage` was done to."""
         folder = tmp_path / "damaged"
         shutil.copytree(self.folder, folder)
@@ -59,7 +60,8 @@ class Set:
             for key in ("path", "images")
         }
         moved = {key: value for key, value in moved.items() if value != "None"}
-        return read(self.config.model_copy(update=moved), self.processor, costs=self.costs)
+        config = self.config.model_copy(update=moved)
+        return read(config, self.processor, costs=self.costs, **settings)
 
     def expect(self, outcome, kind):
         """Only the damaged record is missing, and it is in the account with its kind, place and reason."""
@@ -247,7 +249,6 @@ def forbidden(path: Path) -> None:
         (a_folder, "image"),
         (a_loop, "image"),
         (a_dead_link, "missing file"),
-        (a_pipe, "timeout"),
         (forbidden, "permission"),
     ],
 )
@@ -255,6 +256,15 @@ def test_something_else_than_an_image(llava, tmp_path, monkeypatch, replace, kin
     # Copying would wait for a pipe, and loops cannot be copied; so it is replaced in the copy.
     outcome = llava.damaged(tmp_path, lambda folder: replace(folder / f"images/{BAD}.jpg"))
     llava.expect(outcome, kind)
+
+
+def test_a_pipe_is_given_up(llava, tmp_path):
+    quarantine = QuarantineConfig(timeout=2)
+    outcome = llava.damaged(
+        tmp_path, lambda folder: a_pipe(folder / f"images/{BAD}.jpg"), quarantine=quarantine
+    )
+    llava.expect(outcome, "timeout")
+    assert "within 2 s, nor when tried again" in outcome.bad[0].reason
 
 
 STRANGE = {

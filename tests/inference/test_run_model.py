@@ -14,9 +14,10 @@ from PIL import Image
 from transformers import LogitsProcessor, TextIteratorStreamer
 
 from sailvit.core.errors import DataError
-from sailvit.core.recipe import ImageConfig
+from sailvit.core.recipe import ImageConfig, ModelConfig
 from sailvit.inference.conversation import conversation
 from sailvit.inference.model import RunModel
+from sailvit.models.loading.build import build
 from tiny_parts import Parts, picture
 
 LONGEST = 10
@@ -206,3 +207,44 @@ def test_an_empty_list_of_questions_has_no_answers(model: RunModel):
     assert model.generate([], []) == []
     assert json.dumps(model.generate(None, "")) is not None
     assert np.size(model.chat(asked({"type": "text", "text": ""}), max_new_tokens=1)) == 1
+
+
+@pytest.fixture(scope="module")
+def world() -> RunModel:
+    """The demo's tower and language, whose tokenizer knows whole words."""
+    return RunModel(
+        build(ModelConfig(tower="sailvit:world/tower", language="sailvit:world/language"))
+    )
+
+
+@pytest.mark.parametrize("kind", ["words", "bytes"])
+@pytest.mark.parametrize("batch", [1, 8])
+def test_answers_end_before_texts_that_are_named(
+    model: RunModel, world: RunModel, kind: str, batch: int
+):
+    model = world if kind == "words" else model
+    texts = ["what is it ?", "how many ?", "what ?"]
+    asked = {"max_new_tokens": 30, "min_new_tokens": 30, "batch": batch}
+    plain = model.generate(None, texts, **asked)
+    assert all(len(text) > 12 for text in plain)
+    # Over the border of words, of tokens, and one that never comes.
+    stops = [plain[0][4:11], plain[1][2:5], "never said"]
+    expected = []
+    for text in plain:
+        found = [at for stop in stops if (at := text.find(stop)) >= 0]
+        expected.append(text[: min(found)].strip() if found else text)
+    assert expected[0] != plain[0]
+    assert model.generate(None, texts, stop_strings=stops, **asked) == expected
+    assert model.generate(None, texts, stop_strings=["", "never said"], **asked) == plain
+
+
+def test_rows_end_at_the_step_in_which_a_stop_is_whole(world: RunModel):
+    model, asked = world, {"max_new_tokens": 30, "min_new_tokens": 30}
+    inputs = model.processor([{"role": "user", "content": "what is it ?"}])
+    plain = model.generate(**inputs, **asked)
+    tokenizer = model.bundle.tokenizer
+    stop = tokenizer.decode(plain[0, 1:4])
+    ended = model.generate(**inputs, **asked, stop_strings=stop)
+    first = next(end for end in range(1, 31) if stop in tokenizer.decode(plain[0, :end]))
+    assert ended.tolist() == plain[:, :first].tolist()
+    assert first < 30

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 import sailvit
-from sailvit.core.errors import InterruptedRunError
+from sailvit.core.errors import InterruptedRunError, ProofError
 from sailvit.core.recipe import ParallelConfig, Recipe
 from sailvit.distributed.sharding import whole_state
 from sailvit.models.languages.adapters import merged
@@ -89,6 +89,66 @@ def test_adapters_alone_train_and_the_folder_is_a_plain_language(
     assert (config["r"], config["base_model_name_or_path"]) == (4, parts.language("llama"))
     first = tmp_path / "run/stages/00-align/language"
     assert fingerprint_folder(str(first)) != fingerprint_folder(str(folder))
+
+
+class Hold(Callback):
+    """Puts matrices back to what they were when the stage began, after every step."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def stage_started(self, run: StageRun) -> None:
+        self.kept = {
+            n: p.detach().clone()
+            for n, p in run.model.language.named_parameters()
+            if self.name in n
+        }
+
+    def step_ended(self, run: StageRun, record: StepRecord) -> None:
+        for name, parameter in run.model.language.named_parameters():
+            if name in self.kept:
+                parameter.data.copy_(self.kept[name])
+
+
+def without_decay(parts: Parts, sources: dict[str, Any], samples: int) -> Recipe:
+    only = stage(
+        "instruct",
+        train={"language": 1.0},
+        length={"samples": samples},
+        optim={"lr": 1e-2, "weight_decay": 0.0, "clip": 1.0},
+    )
+    model = parts.config(lora={"rank": 4}).model_dump()
+    return recipe(parts, sources, [only], model=model, proof_steps=1)
+
+
+def test_a_stage_of_one_step_moves_the_second_matrices_alone(
+    parts: Parts, sources: dict[str, Any], tmp_path: Path
+):
+    language = train(without_decay(parts, sources, 2), tmp_path / "run").mllm.language
+    sizes = {n: p.numel() for n, p in language.named_parameters()}
+    first, second = (sum(n for name, n in sizes.items() if f"lora_{each}" in name) for each in "AB")
+    for proof in lines(tmp_path / "run/proofs.jsonl"):
+        row = proof["rows"][-1]
+        assert (proof["step"], row["verdict"]) == (1, "as planned")
+        assert (row["planned"], row["moved"], row["waiting"]) == (first + second, second, first)
+
+
+def test_after_a_second_step_all_have_moved(parts: Parts, sources: dict[str, Any], tmp_path: Path):
+    with pytest.raises(InterruptedRunError):
+        train(without_decay(parts, sources, 12), tmp_path / "run", Watch(stop=1))
+    train(without_decay(parts, sources, 12), tmp_path / "run", resume=True)
+    begun, ended = (proof["rows"][-1] for proof in lines(tmp_path / "run/proofs.jsonl"))
+    assert begun["moved"] + begun["waiting"] == begun["planned"] == ended["moved"]
+    assert ended["waiting"] == 0
+
+
+@pytest.mark.parametrize("name", ["lora_A", "lora_B"])
+def test_matrices_that_stand_still_are_named(
+    name: str, parts: Parts, sources: dict[str, Any], tmp_path: Path
+):
+    with pytest.raises(ProofError, match=rf"{name}.* should train but did not move") as caught:
+        train(without_decay(parts, sources, 12), tmp_path / "run", Hold(name))
+    assert ("lora_B" if name == "lora_A" else "lora_A") not in str(caught.value)
 
 
 def test_what_a_run_saved_answers_without_adapters(

@@ -16,6 +16,7 @@ from transformers.generation.stopping_criteria import StoppingCriteria
 from sailvit.core.errors import DataError, ModelError
 from sailvit.core.records import ImageLike, Record
 from sailvit.data.processing.processor import Processor
+from sailvit.inference.stopping import StopTexts
 from sailvit.inference.visual_tokens import VisualTokens
 from sailvit.models.languages.decoding import end_tokens, plain_generation
 from sailvit.models.languages.positions import table_length
@@ -65,7 +66,7 @@ class Options:
     def stops(self) -> tuple[str, ...]:
         """Texts that end an answer and are no part of it."""
         given = self.settings.get("stop_strings") or ()
-        return (given,) if isinstance(given, str) else tuple(given)
+        return tuple(stop for stop in ((given,) if isinstance(given, str) else given) if stop)
 
     @property
     def returned(self) -> int:
@@ -275,18 +276,21 @@ class Generation:
         # will do.
         spare = (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id, *ends, 0)
         padding = next(token for token in spare if token is not None)
-        given = {"tokenizer": self.tokenizer} if options.stops else {}
+        settings = {n: value for n, value in options.settings.items() if n != "stop_strings"}
+        called = dict(options.called)
+        if options.stops:
+            own = called.get("stopping_criteria") or ()
+            called["stopping_criteria"] = [*own, StopTexts(self.tokenizer, options.stops)]
         with plain_generation(
             language,
             longest=options.longest,
             ends=ends,
             padding=padding,
-            options=options.settings,
+            options=settings,
         ) as config:
             return language.generate(
                 inputs_embeds=rows,
                 attention_mask=mask,
                 generation_config=config,
-                **given,
-                **options.called,
+                **called,
             )

@@ -345,6 +345,49 @@ def test_a_record_that_hangs_is_given_up(load):
         assert time.monotonic() - began < 20
 
 
+def test_a_good_record_that_was_late_once_is_read(load):
+    # As on a machine that gave the process no time, or after it was suspended.
+    class Late(Memory):
+        late: set[int] = set()
+
+        def __getitem__(self, position):
+            if position in (9, 11) and position not in self.late:
+                self.late.add(position)
+                time.sleep(30)
+            return super().__getitem__(position)
+
+    reported = []
+    loader_config = replace(FEED, samples=80, quarantine=QuarantineConfig(timeout=1))
+    sources = {"a": Late(40), "b": SOURCES["b"]}
+    drawn = ids(load(loader_config, sources, report=reported.append))
+    assert sources["a"].late == {9, 11}
+    assert reported == []
+    assert drawn == ids(load(replace(FEED, samples=80)))
+
+
+def test_tiles_of_a_late_image_are_made_anew(load, monkeypatch):
+    from sailvit.data.processing import processor as module
+
+    real, late = module.tile_image, []
+
+    def tile_image(image, layout, free):
+        made = real(image, layout, free)
+        if not late:
+            late.append(True)
+            time.sleep(30)
+        return made
+
+    plain = [step.batches for step in load(replace(FEED, samples=40))]
+    monkeypatch.setattr(module, "tile_image", tile_image)
+    reported = []
+    loader_config = replace(FEED, samples=40, quarantine=QuarantineConfig(timeout=1))
+    again = [step.batches for step in load(loader_config, report=reported.append)]
+    assert late
+    assert not reported
+    for before, after in zip(chain(*plain), chain(*again), strict=True):
+        assert torch.equal(before.tiles, after.tiles)
+
+
 def test_errors_of_the_program_are_not_taken_for_bad_data(load):
     class Wrong(Memory):
         def __getitem__(self, position):

@@ -134,7 +134,7 @@ class BatchReader(Dataset[LoadedBatch]):
         # call.
         names: list[str] = []
         try:
-            return limit.call(self._read, draw, names)
+            return limit.call(self._read, draw, names, undo=names.clear)
         except UNUSABLE as error:
             return self._bad(step, draw, "".join(names), error)
 
@@ -155,7 +155,8 @@ class BatchReader(Dataset[LoadedBatch]):
             return draft
         used = tiler.used
         try:
-            return limit.call(self._processor.finish, draft, tiler)
+            finish = self._processor.finish
+            return limit.call(finish, draft, tiler, undo=lambda: tiler.give_back(used))
         except UNUSABLE as error:
             # Tiles of images before the damaged one would leave a hole in the batch.
             tiler.give_back(used)

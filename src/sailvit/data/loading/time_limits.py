@@ -50,23 +50,39 @@ class Limit:
         if self._rings:
             signal.signal(signal.SIGALRM, self._before)
 
-    def call(self, function: Callable[..., _Value], *given: Any) -> _Value:
-        """The function's result; DataError of kind `timeout` when it takes longer."""
+    def call(
+        self,
+        function: Callable[..., _Value],
+        *given: Any,
+        undo: Callable[[], None] = lambda: None,
+    ) -> _Value:
+        """The function's result; DataError of kind `timeout` when it takes longer twice.
+
+        A late call is made once more, after `undo`: the alarm counts the time of the clock, so a
+        process that was suspended, or had no share of a loaded machine, is late with good records.
+        """
         if not self._rings or self._seconds is None:
             return function(*given)
         try:
-            # Inside the outer `try`, as it may ring before the inner one begins.
-            signal.setitimer(signal.ITIMER_REAL, self._seconds)
-            try:
-                return function(*given)
-            finally:
-                signal.setitimer(signal.ITIMER_REAL, 0)
+            return self._timed(self._seconds, function, *given)
+        except _Late:
+            undo()
+        try:
+            return self._timed(self._seconds, function, *given)
         except _Late as error:
             raise DataError(
-                f"not read within {self._seconds:g} s; expected a disk that answers: check it,"
-                " or raise `quarantine.timeout`",
+                f"not read within {self._seconds:g} s, nor when tried again; expected a disk that"
+                " answers and a machine that has time for this process: check both, or raise"
+                " `quarantine.timeout`",
                 kind="timeout",
             ) from error
+
+    def _timed(self, seconds: float, function: Callable[..., _Value], *given: Any) -> _Value:
+        try:
+            signal.setitimer(signal.ITIMER_REAL, seconds)
+            return function(*given)
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 def _ring(number: int, frame: FrameType | None) -> None:

@@ -22,6 +22,7 @@ from transformers.pytorch_utils import Conv1D
 from sailvit.core.errors import ModelError
 from sailvit.core.recipe import LoraConfig
 from sailvit.core.seeding import derive_seed
+from sailvit.distributed.sharding import whole
 from sailvit.models.guards.errors import FOREIGN, ForeignErrors
 from sailvit.models.guards.untouched import untouched
 from sailvit.models.packing.proof import draw_tokens
@@ -231,6 +232,18 @@ def adapted_layers(language: nn.Module) -> Iterator[tuple[str, Any]]:
     for name, module in language.named_modules():
         if hasattr(module, "lora_A") and hasattr(module, "base_layer"):
             yield name, module
+
+
+def without_gradient(language: nn.Module, among: Collection[str]) -> list[str]:
+    """Those of the names that are first matrices of adapters whose second matrix is all zeros,
+    through which no gradient comes to them.
+    """
+    # Sharded tensors are gathered, so every process has to ask for the same ones.
+    pairs = [
+        (f"{place}.lora_A.{_NAME}.weight", layer.lora_B[_NAME].weight)
+        for place, layer in adapted_layers(language)
+    ]
+    return [first for first, second in pairs if first in among and not whole(second).any()]
 
 
 def _refuse_uncalled(language: PreTrainedModel, layers: Mapping[str, Any]) -> None:

@@ -21,6 +21,7 @@ from sailvit.core.errors import ProofError
 from sailvit.core.recipe import PARTS, Part, TrainConfig
 from sailvit.distributed.processes import as_one, rank
 from sailvit.distributed.sharding import whole
+from sailvit.models.languages.adapters import without_gradient
 from sailvit.training.optim.optimizer import planned_shares
 from sailvit.training.stages.callback import Callback
 from sailvit.training.stages.stage_run import StageRun, StepRecord
@@ -52,6 +53,11 @@ class Evidence:
     """By part, the first learning rate that was not the planned one, as a sentence."""
     proved: bool = False
     """Whether the proof after the first steps was made."""
+    closed: list[str] = field(default_factory=list)
+    """Adapters' first matrices in the language whose second has been all zeros since the stage
+    began, so that the next gradient of theirs is exactly zero."""
+    still: list[str] = field(default_factory=list)
+    """Those whose gradient was exactly zero in every step so far, for that reason."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +72,9 @@ class ProofRow:
     """Parameters of the part that are in exactly one optimizer group."""
     moved: int
     """Planned parameters in tensors whose bits changed."""
+    waiting: int
+    """Planned parameters that did not move because no gradient could reach them yet: the first
+    matrices of adapters, as long as the second ones are the zeros that they begin as."""
     frozen: int
     """Parameters that the stage plans to keep as they are."""
     frozen_identical: int
@@ -133,12 +142,16 @@ class ProofCallback(Callback):
             }
         self._done = run.share_done(run.samples, run.tokens)
         if not run.step or not self._evidence.before:
-            self._evidence = Evidence(before=fingerprints(run))
+            closed = without_gradient(run.model.language, self._planned["language"])
+            self._evidence = Evidence(before=fingerprints(run), closed=closed)
 
     def step_ended(self, run: StageRun, record: StepRecord) -> None:
         """Check the rates; prove once enough steps have passed for what trains to have moved."""
         self._check_rates(run)
         self._evidence.images += record.images
+        self._evidence.still = self._evidence.closed
+        if self._evidence.closed:
+            self._evidence.closed = without_gradient(run.model.language, self._evidence.closed)
         if (
             not self._evidence.proved
             and run.step >= run.recipe.proof_steps
@@ -155,7 +168,8 @@ class ProofCallback(Callback):
     def state_dict(self) -> dict[str, Any]:
         """The evidence, so that a stage is proved as a whole however often it was resumed."""
         evidence = self._evidence
-        known = {"highest": dict(evidence.highest), "astray": dict(evidence.astray)}
+        known: dict[str, Any] = {"highest": dict(evidence.highest)}
+        known |= {"astray": dict(evidence.astray), "closed": [*evidence.closed]}
         return {**vars(evidence), **known}
 
     def load_state_dict(
@@ -234,6 +248,7 @@ class ProofCallback(Callback):
             planned=sum(sizes[name] for name in planned),
             in_optimizer=sum(sizes[name] for name, times in held.items() if times == 1),
             moved=sum(sizes[name] for name in planned & changed),
+            waiting=sum(sizes[name] for name in self._waiting(part) - changed),
             frozen=sum(size for name, size in sizes.items() if name not in planned),
             frozen_identical=sum(
                 size for name, size in sizes.items() if name not in planned | changed
@@ -251,6 +266,10 @@ class ProofCallback(Callback):
         counts = {name: slots[id(p)] for name, p in run.model.part(part).named_parameters()}
         return {name: count for name, count in counts.items() if count}
 
+    def _waiting(self, part: Part) -> set[str]:
+        """Planned weights of which a step that went as planned leaves every bit as it was."""
+        return set(self._evidence.still) & self._planned[part] if part == "language" else set()
+
     def _verdict(
         self, evidence: Evidence, part: Part, changed: set[str], held: dict[str, int]
     ) -> str:
@@ -266,7 +285,7 @@ class ProofCallback(Callback):
             return f"{_some(thawed)} should be frozen but changed"
         if part in evidence.astray:
             return evidence.astray[part]
-        if still := sorted(planned - changed):
+        if still := sorted(planned - changed - self._waiting(part)):
             why = (
                 ""
                 if evidence.images or part == "language"
