@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from sailvit.core.records import Source as Source
     from sailvit.core.records import Turn as Turn
     from sailvit.entry import train as train
-    from sailvit.training.objectives.base import Objective as Objective
+    from sailvit.training.objectives.objective import Objective as Objective
     from sailvit.training.stages.callback import Callback as Callback
 
 __all__ = [
@@ -47,7 +47,7 @@ _HOMES = {
     "Turn": "core.records",
     "Source": "core.records",
     "Callback": "training.stages.callback",
-    "Objective": "training.objectives.base",
+    "Objective": "training.objectives.objective",
     "SailvitError": "core.errors",
     "InterruptedRunError": "core.errors",
 }

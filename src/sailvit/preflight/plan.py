@@ -308,11 +308,12 @@ def _mixture(
 def _pair_problems(
     stage: Stage, sample: MeanSample, samples: Mapping[str, MeanSample], judged: set[str]
 ) -> list[str]:
-    """A sentence when the contrastive objective would have no pairs, for a stage whose sources
-    could not all be judged.
+    """A sentence when an objective of pairs would have none, for a stage whose sources could
+    not all be judged.
     """
     readable = all(name in samples for name in stage.data) and not judged.issuperset(stage.data)
-    if "contrastive" in stage.objectives and readable and sample.captions == 0:
+    paired = any(each.needs_pairs for each in known_objectives(stage.objectives))
+    if paired and readable and sample.captions == 0:
         return [f"{NO_PAIRS} its sources"]
     return []
 

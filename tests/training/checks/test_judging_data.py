@@ -62,7 +62,7 @@ def said(made: Recipe, folder: Path) -> tuple[list[str], str]:
         ("missing", "20 of 20 records cannot be used (20 missing file)"),
         ("unopened", "20 of 20 records cannot be used (20 image)"),
         ("long", "20 of 20 records cannot be used (20 too long)"),
-        ("contrastive", "the contrastive objective needs records of kind caption"),
+        ("contrastive", "an objective of pairs needs records of kind caption"),
         ("silent", "20 of 20 records cannot be used (20 turns)"),
     ],
 )

@@ -25,16 +25,14 @@ from sailvit.models.languages.positions import table_length
 from sailvit.models.loading.build import MetaModel, build
 from sailvit.models.loading.configs import find_tokenizer
 from sailvit.training.checks.problems import file_problems
-from sailvit.training.objectives.base import objective_problems
+from sailvit.training.objectives.base import known_objectives, objective_problems
 
 JUDGED = 1000
 """Records measured per source to judge it without weights; training judges all of them."""
 _SHOWN = 3
 """Bad records that a problem names."""
-NO_PAIRS = (
-    "the contrastive objective needs records of kind caption with one image; none was found in"
-)
-"""What is said of a stage whose contrastive objective finds no pairs."""
+NO_PAIRS = "an objective of pairs needs records of kind caption with one image; none was found in"
+"""What is said of a stage whose contrastive or prototype objective finds no pairs."""
 
 
 def open_sources(recipe: Recipe, *, files: bool = True) -> dict[str, Source]:
@@ -232,10 +230,10 @@ def _too_long(table: CostTable, sequence: int) -> NDArray[np.int64]:
 
 
 def _pair_problems(stage: Stage, costs: Mapping[str, CostTable]) -> Iterator[str]:
-    """Sentences on sources without pairs for the contrastive objective, where no other
-    objective learns from them.
+    """Sentences on sources without pairs for an objective of pairs, where no other objective
+    learns from them.
     """
-    if "contrastive" not in stage.objectives:
+    if not any(each.needs_pairs for each in known_objectives(stage.objectives)):
         return
     without = [name for name in stage.data if _has_no_pairs(costs.get(name))]
     if len(without) == len(stage.data):

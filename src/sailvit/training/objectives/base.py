@@ -1,20 +1,14 @@
-"""Objectives: loss terms that are sums over units, divided by the count of those units in the
-whole step.
-
-Because numerator and denominator are both global, one batch of eight packs, eight accumulated
-batches of one and eight processes with one each give the same gradient.
-"""
+"""The objectives that recipes name, and how one is found by its name."""
 
 from __future__ import annotations
 
 import copy
 import math
-from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 
 import torch
 from torch import nn
-from torch.nn.functional import logsigmoid, normalize
+from torch.nn.functional import logsigmoid
 
 from sailvit.core.batch import IGNORED, Batch
 from sailvit.core.errors import RecipeError
@@ -25,37 +19,9 @@ from sailvit.models.experts import balance
 from sailvit.models.loading.parts import load_tower
 from sailvit.models.structure.mllm import MLLM, Activations
 from sailvit.models.towers.tower import Tower
-
-
-class Objective(nn.Module, ABC):
-    """One loss term. Its own parameters, if any, train at the stage's full rate without decay."""
-
-    needs_logits = False
-    """Whether the language must run."""
-    needs_routers = False
-    """Whether the scores of the language's experts are needed."""
-    spans_step = False
-    """Whether terms span the whole step: `prepare` computes the visual tokens of every
-    micro-batch, so that the tower may run twice."""
-
-    holds_base = False
-    """Whether it holds the recipe's own tower, frozen, beside the one that trains."""
-
-    def set_up(self, recipe: Recipe) -> None:
-        """Called with the run's recipe before training; most objectives need nothing of it."""
-
-    @abstractmethod
-    def units(self, batch: Batch) -> int:
-        """Number of terms this batch adds to the sum."""
-
-    def prepare(self, model: MLLM, batches: Sequence[Batch]) -> None:
-        """Called with all micro-batches of a step before the first of them runs; most
-        objectives need nothing.
-        """
-
-    @abstractmethod
-    def forward(self, model: MLLM, activations: Activations, batch: Batch) -> torch.Tensor:
-        """The batch's sum of terms: float[], a scalar of shape ()."""
+from sailvit.training.objectives.objective import Objective
+from sailvit.training.objectives.pairs import caption_rows, captioned, image_rows
+from sailvit.training.objectives.prototype import Prototype
 
 
 class NextToken(Objective):
@@ -85,7 +51,7 @@ class Contrastive(Objective):
     captions of the same image.
     """
 
-    spans_step = True
+    spans_step = needs_pairs = True
 
     def __init__(self) -> None:
         super().__init__()
@@ -147,17 +113,7 @@ class Contrastive(Objective):
         self, model: MLLM, visual: torch.Tensor, batch: Batch
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Unit vectors float[n, D] of the captioned images and of their captions, row by row."""
-        owner = batch.caption_of.flatten()
-        ids, rows = torch.unique(owner[owner >= 0], return_inverse=True)
-        tiles = visual.float().mean(dim=1)
-        count = int(batch.image_of_tile.max()) + 1 if len(tiles) else 0
-        # A sum serves as well as a mean: only its direction is used.
-        images = tiles.new_zeros(count, tiles.shape[1]).index_add(0, batch.image_of_tile, tiles)[
-            ids
-        ]
-        embedded = model.language.get_input_embeddings()(batch.tokens.flatten()[owner >= 0]).float()
-        captions = embedded.new_zeros(len(ids), embedded.shape[1]).index_add(0, rows, embedded)
-        return normalize(images, dim=-1), normalize(captions, dim=-1)
+        return image_rows(visual, batch), caption_rows(model, batch)
 
 
 def _drawn(model: MLLM, batch: Batch) -> torch.Tensor:
@@ -181,8 +137,7 @@ def _signs(
 
 def _captioned_ids(batch: Batch) -> torch.Tensor:
     """int64[n, 1]: ids of the captioned images, in the order of `Contrastive.pairs`."""
-    owner = batch.caption_of
-    return batch.image_ids[torch.unique(owner[owner >= 0])][:, None]
+    return batch.image_ids[captioned(batch)][:, None]
 
 
 class LoadBalancing(Objective):
@@ -276,6 +231,7 @@ class Distill(Objective):
 OBJECTIVES: dict[str, type[Objective]] = {
     "next_token": NextToken,
     "contrastive": Contrastive,
+    "prototype": Prototype,
     "load_balancing": LoadBalancing,
     "distill": Distill,
 }

@@ -11,7 +11,7 @@ from sailvit.core.errors import RecipeError
 from sailvit.core.recipe import PARTS, OptimConfig, Part, Stage, TrainConfig
 from sailvit.models.structure.mllm import MLLM
 from sailvit.models.structure.parallel import note_trained
-from sailvit.training.objectives.base import Objective
+from sailvit.training.objectives.objective import Objective
 from sailvit.training.optim.eight_bit import AdamW8bit, blank_state
 from sailvit.training.optim.layer_decay import from_block, layer_shares
 

@@ -15,7 +15,7 @@ from sailvit.distributed.replicas import Replicas
 from sailvit.models.loading.build import ModelBundle
 from sailvit.models.measures.flops import FlopsModel
 from sailvit.models.structure.mllm import MLLM
-from sailvit.training.objectives.base import Objective
+from sailvit.training.objectives.objective import Objective
 from sailvit.training.optim.schedules import rate
 from sailvit.training.stages.journal import Journal
 
