@@ -90,6 +90,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
     corrected, highest = [0.0] * len(p_values), 0.0
     order = sorted(range(len(p_values)), key=p_values.__getitem__)
     for place, index in enumerate(order):
+        # Never below the value before it: a larger p value must not be corrected to a smaller one.
         highest = max(highest, min(1.0, (len(p_values) - place) * p_values[index]))
         corrected[index] = highest
     return corrected
@@ -146,6 +147,7 @@ def _compared(
 def _interval(differences: NDArray[np.float64], rng: np.random.Generator) -> tuple[float, float]:
     """A 95 % interval of the mean: the questions redrawn, the same for both models."""
     count = len(differences)
+    # In blocks: ten thousand draws of 100,000 questions would take 8 GB at once.
     at_once = max(1, _CELLS // count)
     means = [
         rng.choice(differences, size=(min(at_once, _DRAWS - start), count)).mean(axis=1)

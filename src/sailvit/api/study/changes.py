@@ -30,6 +30,7 @@ def changed(
     flops: Flops,
 ) -> Recipe:
     """`recipe` after a change, whose `set` is given as `settings`, with references resolved."""
+    # First of all: a level that gives another recipe replaces what the factors before it made.
     if change.recipe is not None:
         recipe = load_recipe(change.recipe)
     assert recipe is not None
@@ -69,6 +70,8 @@ def _joined(recipe: Recipe, sizes: Sizes, flops: Flops | None) -> Recipe:
             )
         shares = stage.shares(known)
         for name, share in shares.items():
+            # A share counts by its stage's length, so that a source is drawn from as often as stage
+            # by stage.
             mixture[name] = mixture.get(name, 0.0) + share / sum(shares.values()) * samples
         total += samples
     # Of the first stage with the tower, as its rate is one that the tower was given.
@@ -78,6 +81,7 @@ def _joined(recipe: Recipe, sizes: Sizes, flops: Flops | None) -> Recipe:
         "train": {part: TrainConfig() for part in PARTS},
         "data": {name: PortionConfig(share=share) for name, share in mixture.items()},
         "length": Length(samples=total),
+        # The stages that it continued from are no longer there.
         "start_from": {},
     }
     made = _with_stages(recipe, [like.model_copy(update=update)])

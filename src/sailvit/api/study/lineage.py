@@ -110,6 +110,8 @@ class Lineage:
             last.update({name: made[-1]} if made else {})
         measures = self.study.measured(dict(cell.levels))
         asked = {measure.of for measure in measures.values()}
+        # Only what is measured is trained: a step that no measure reaches would cost hours for
+        # nothing.
         kept = {name: model for name, model in models.items() if name in asked}
         read = {key for model, _ in kept.values() for key in self._ancestors(model)}
         read |= {key for name, key in last.items() if name in kept}
@@ -125,6 +127,8 @@ class Lineage:
         levels = [self.study.factors[f][level].get(name, _SAME) for f, level in cell.levels]
         recipe = self._recipe(name, [each for each in levels if each], models)
         seed = step.seed + (0 if step.shared else cell.seed)
+        # Before anything is hashed: cells of different seeds must not share trainings, except where
+        # the step says so.
         recipe = recipe.model_copy(update={"seed": seed})
         if recipe.precision == "auto":
             raise RecipeError(
@@ -158,6 +162,8 @@ class Lineage:
     def shaped(self, recipe: Recipe) -> Recipe:
         """A recipe of the same shapes that needs no training's result, to plan with."""
         model = _with_sources(recipe.model, self._origin)
+        # A connector of an earlier training has no folder before that ran; settings give its
+        # shapes.
         fresh = model.connector.model_copy(update={"source": None})
         stages = [stage.model_copy(update={"start_from": {}}) for stage in recipe.stages]
         model = model.model_copy(update={"connector": fresh})
@@ -169,6 +175,8 @@ class Lineage:
         Raises:
             RecipeError: it has problems, or its FLOPs cannot be counted.
         """
+        # Seeds change neither lengths nor memory, so cells that differ in nothing else share a
+        # plan.
         shaped = self.shaped(recipe).model_copy(update={"seed": 0})
         key = digest(shaped.model_dump(mode="json", exclude={"name"}))
         if key not in self._plans:
@@ -226,6 +234,8 @@ class Lineage:
             training = self._training(step, recipe.model_copy(update=update))
             keys.append(training.key)
             made = {part for part in PARTS if stage.share(part) > 0}
+            # A fresh connector is drawn by this training even where it does not learn, so it is
+            # what comes next.
             if "connector" not in begun and recipe.model.connector.source is None:
                 made.add("connector")
             now = {**begun, **{part: f"{SCHEME}{training.key}/{part}" for part in made}}
@@ -236,6 +246,7 @@ class Lineage:
         free = {each.removesuffix(".*") for each in FREE if "." not in each.removesuffix(".*")}
         document = recipe.model_dump(mode="json", exclude=free)
         document["stages"][0]["start_from"] = {}
+        # By fingerprints, as files may change under the same settings.
         document["sources"] = {
             name: self._opened(name, recipe.sources[name])[0] for name in recipe.stages[0].data
         }

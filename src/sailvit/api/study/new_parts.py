@@ -37,6 +37,8 @@ def new_parts(study: Study, folder: Path) -> dict[str, str]:
 
 def _made(folder: Path, name: str, settings: str, save: Callable[[Path], None]) -> str:
     """Name of the part's folder, which its settings are part of."""
+    # Settings in the name: an edited tower is a new folder, and trainings of the old one keep
+    # theirs.
     own = f"{name}-{blake2b(settings.encode(), digest_size=4).hexdigest()}"
     if not (folder / own).is_dir():
         folder.mkdir(parents=True, exist_ok=True)

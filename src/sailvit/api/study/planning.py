@@ -80,7 +80,9 @@ def plan_study(lineage: Lineage, planned: Sequence[PlannedCell], folder: StudyFo
     for key in dict.fromkeys(used):
         training = lineage.trainings[key]
         groups[f"{training.step} {training.stage.name}"].append(training)
+    # A training whose cells are all measured is not needed again, even if its folder was deleted.
     wanted = {key for each in planned if not is_done(folder, each) for key in each.trainings}
+    # Times come from trainings that ended: FLOPs alone do not say what small models waste.
     speeds = {key: speed for key in used if (speed := _speed(lineage, lineage.trainings[key]))}
     rows = [
         _row(lineage, name, group, _Known(Counter(used), wanted, speeds))

@@ -118,6 +118,8 @@ class StudyRun:
 
     def _next(self) -> tuple[str, Task] | None:
         """The first task, in the order of cells, whose needs are met."""
+        # Cells in order, and not trainings: the first cells are then complete early, should the
+        # study end.
         busy = set(self._running.values())
         for each in self.planned:
             name = each.cell.name
@@ -168,6 +170,8 @@ class StudyRun:
     def _take_outcomes(self) -> None:
         """Wait until some process has an answer, and take it."""
         waiting = {worker.connection: worker for worker in self._running}
+        # Without an end only where nothing else is awaited: another machine's training sends no
+        # message.
         timeout = _LATER if self._later else None
         if not waiting:
             time.sleep(_LATER)
@@ -175,6 +179,7 @@ class StudyRun:
         for ready in wait(list(waiting), timeout):
             worker = next(each for place, each in waiting.items() if place is ready)
             outcome, name = worker.outcome(), self._running.pop(worker)
+            # Kept for the next task: a new process imports torch for seconds.
             if worker.process.is_alive():
                 self._idle.append(worker)
             else:
@@ -251,6 +256,7 @@ def _stoppable() -> Iterator[None]:
             preempted=number == signal.SIGTERM,
         )
 
+    # They come back afterwards: a notebook that runs a study has handlers of its own.
     before = {each: signal.signal(each, stop) for each in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield

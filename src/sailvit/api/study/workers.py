@@ -74,6 +74,7 @@ class Worker:
     """A process, and the way to it."""
 
     def __init__(self, number: int, log: Path, threads: int) -> None:
+        # Not forked: CUDA cannot be used in a fork of a process that has used it.
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
         self.log = log
@@ -104,6 +105,7 @@ class Worker:
 
     def wait(self) -> None:
         """Wait for the end, and force it where it does not come."""
+        # Time to save a state; after it the process hangs, and would keep its GPU.
         self.process.join(_GRACE)
         self.process.kill()
         self.process.join()
@@ -137,6 +139,7 @@ def _train(task: TrainTask) -> Outcome:
             if claim.deed != "nothing":
                 train_claimed(task.recipe, folder, claim, Screen())
     except RunError as error:
+        # No living holder, or ourselves: the error is another one and must be told.
         holder = living_holder(lock)
         if holder is None or holder.pid == os.getpid():
             raise
@@ -182,6 +185,7 @@ def _follow_parent() -> None:
 def _take_device(number: int) -> None:
     """Leave this process one GPU of those that are visible; a no-op without any."""
     count = torch.cuda.device_count()
+    # By the variable and before CUDA starts, so that the device is number 0 to all other code.
     if count > 1:
         visible = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(count)))
         os.environ["CUDA_VISIBLE_DEVICES"] = visible.split(",")[number % count]

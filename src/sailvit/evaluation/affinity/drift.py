@@ -63,6 +63,8 @@ def block_drift(
         )
     depth = depths[0]
     share = max(1, _BYTES // (4 * depth * tower.width * len(images)))
+    # Some patches of every image, rather than all of some images: neighbouring patches say the
+    # same.
     rng = numpy_generator(seed, "affinity", "patches")
     chosen = [np.sort(rng.permutation(tower.patches)[:share]) for _ in images]
     ours, theirs = (_states(each, depth, images, chosen) for each in (tower, base))
@@ -81,10 +83,12 @@ def _states(
     tower: Tower, depth: int, images: Sequence[Pixels], chosen: Sequence[NDArray[np.int64]]
 ) -> Floats:
     """float32[B, N, D]: what leaves each block, at the chosen patches of all images."""
+    # Before the final norm everywhere, as the last block would otherwise be compared behind one.
     choice = FeatureChoice(tuple(range(1, depth + 1)), norm=False)
     reader = tower.around(tower.model, choice).to(tower.mean.device).eval()
     parts = []
     for image, places in zip(images, chosen, strict=True):
+        # One image at a time: all blocks of all patches of 64 images would take gigabytes.
         (features,) = patch_features(reader, [image])
         parts.append(features[places].reshape(len(places), depth, -1).transpose(1, 0, 2))
     return np.concatenate(parts, axis=1)
@@ -96,12 +100,14 @@ def _likeness(ours: Floats, theirs: Floats, items: NDArray[np.int64], seed: int)
     count = int(items[-1]) + 1
     order = numpy_generator(seed, "affinity", "drift").permutation(len(ours))
     chance = linear_cka(sides[0], sides[1][torch.from_numpy(order)])
+    # Whole images are left out together, as patches of one image are not independent.
     groups = min(_GROUPS, count)
     if groups < 2:
         return Measured(value, None, None, chance, count)
     kept = [torch.from_numpy(items % groups != group) for group in range(groups)]
     without = np.array([linear_cka(*(side[rest] for side in sides)) for rest in kept])
     error = float(np.sqrt((groups - 1) / groups * np.square(without - without.mean()).sum()))
+    # CKA lies between 0 and 1, and a normal interval near its end would leave that range.
     low, high = max(0.0, value - 1.96 * error), min(1.0, value + 1.96 * error)
     return Measured(value, low, high, chance, count)
 

@@ -99,8 +99,10 @@ def model_features(bundle: ModelBundle, picture: Picture, *, layers: bool) -> Se
         return Seen(tokens, (), ())
     ids = sample.tokens.to(mllm.device)
     given: dict[str, Any] = {}
+    # Packed attention asks where samples end; here is a single one.
     if mllm.language.config._attn_implementation == PACKED:
         given["segments"] = segments_of((len(ids),), ids.device)
+    # By keyword from a table, as only packed attention knows `segments`.
     given |= {"inputs_embeds": mllm.embed(ids, visual)[None], "output_hidden_states": True}
     states = getattr(mllm.language(**given), "hidden_states", None)
     if states is None:
@@ -109,6 +111,7 @@ def model_features(bundle: ModelBundle, picture: Picture, *, layers: bool) -> Se
         )
     places = (ids == mllm.placeholder_id).nonzero().flatten()
     chosen = _spread(places, _KEPT)
+    # Texts before the picture have not seen it, so they say nothing of how both mix.
     behind = int(places[-1]) + 1
     return Seen(
         tokens,

@@ -92,6 +92,7 @@ def _compare(visual: NDArray[np.float32], text: Rows, skip: Indices | None = Non
     total = [np.zeros(len(visual)), np.zeros(len(visual))]
     for start, block in zip(range(0, len(text), BLOCK), blocks(text), strict=True):
         rows = block.astype(np.float32)
+        # Dealt rows stand on the visual side; each would otherwise find itself, at distance 0.
         if skip is not None:
             rows = rows[~np.isin(np.arange(start, start + len(rows)), skip)]
         if not len(rows):
@@ -100,6 +101,8 @@ def _compare(visual: NDArray[np.float32], text: Rows, skip: Indices | None = Non
         # Parts of the visual side, so that a block of distances takes 16 MB.
         for at in range(0, len(visual), BLOCK // 32):
             part = slice(at, at + BLOCK // 32)
+            # In float32, where a product with the whole table costs half; only its result is
+            # widened.
             product = (visual[part] @ rows.T).astype(np.float64)
             cosine = product / (lengths[part, None] * (np.sqrt(others) + 1e-30))
             for kind, square in enumerate(

@@ -59,6 +59,7 @@ def alignment_score(
     rng = numpy_generator(seed, "affinity", "law")
     found = np.array([_largest(a, b) for a, b in zip(ours, theirs, strict=True)])
     dealt = []
+    # A single picture can only be paired with itself, so it has no baseline.
     for _ in range(min(PERMUTATIONS, len(ours) - 1)):
         order = rng.permutation(len(ours))
         dealt.append(np.mean([_largest(a, theirs[at]) for a, at in zip(ours, order, strict=True)]))
@@ -99,11 +100,13 @@ def patch_centres(grid: tuple[int, int]) -> Floats:
 
 def _patch_at(point: Floats, grid: tuple[int, int]) -> int:
     rows, columns = grid
+    # A point on the lower or right edge belongs to the last patch.
     row, column = min(int(point[1] * rows), rows - 1), min(int(point[0] * columns), columns - 1)
     return max(row, 0) * columns + max(column, 0)
 
 
 def _found(guesses: Floats, points: KeyPoints) -> float:
+    # In pixels, as the reach is one length while width and height differ.
     apart = np.linalg.norm((guesses - points.target) * points.size, axis=1)
     return float((apart <= REACH * points.extent).mean())
 

@@ -38,6 +38,7 @@ def neighbour_overlap(one: Features, other: Features, *, seed: int = 0) -> Measu
     Items are redrawn, their neighbours among all stay: redrawing these would make copies each
     other's neighbours.
     """
+    # At most half of the others: all of them are everyone's neighbours, which would be agreement.
     near = min(NEIGHBOURS, (len(one) - 1) // 2)
     sides = [_near(side, near) for side in (one, other)]
     rng = numpy_generator(seed, "affinity", "neighbours")
@@ -76,6 +77,7 @@ def retrieval(images: Features, texts: Features, *, seed: int = 0) -> dict[str, 
     """
     rows, columns = (_unit(side) for side in (images, texts))
     likeness = rows @ columns.T
+    # Another picture's caption in the same words is as right as one's own.
     _, group = np.unique(texts, axis=0, return_inverse=True)
     right = group[:, None] == group[None, :]
     rng = numpy_generator(seed, "affinity", "retrieval")
@@ -94,6 +96,7 @@ def retrieval(images: Features, texts: Features, *, seed: int = 0) -> dict[str, 
 
 def _hits(scores: Floats, right: NDArray[np.bool_], most: int) -> Floats:
     """float64[N]: 1 where something right is among the `most` likeliest."""
+    # Stable, so that equal cosines, as those of equal captions, keep one order.
     best = np.argsort(-scores, axis=1, kind="stable")[:, :most]
     found = np.take_along_axis(right, best, axis=1).any(axis=1)
     return np.asarray(found, dtype=np.float64)
@@ -140,6 +143,7 @@ def _gaussian(side: Features) -> Floats:
     product = _product(side)
     own = np.diag(product)
     squares = np.maximum(own[:, None] + own[None, :] - 2 * product, 0)
+    # 1 where all items are alike: a width of 0 would divide by it.
     middle = float(np.median(squares[~np.eye(len(squares), dtype=bool)])) or 1.0
     kernel: Floats = np.exp(-squares / (2 * middle))
     return kernel

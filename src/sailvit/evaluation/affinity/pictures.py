@@ -86,6 +86,8 @@ class Pictures:
             try:
                 name, image, caption = self._at(position)
                 if image is not None:
+                    # Decoded here once and let go: what cannot be read must not be counted as
+                    # drawn.
                     load_image(image)
                     yield Picture(name, image, caption)
             except DataError as error:
@@ -125,6 +127,7 @@ def _image_files(folder: Path) -> list[Path]:
     for path in folder.rglob("*"):
         if path.suffix.lower() in IMAGES and path.is_file():
             found.append(path)
+        # Refused while it is listed: the names of a whole disk would fill the memory first.
         if len(found) > MOST_FILES:
             raise DataError(
                 f"{folder} holds more than {MOST_FILES:,} pictures; name a folder inside it"

@@ -123,6 +123,7 @@ def _chance(seen: Points, read: Points, seed: int) -> dict[str, float]:
     found = []
     for number in range(PERMUTATIONS):
         order = rng.permutation(len(pool))
+        # As many points as the transport takes, as a baseline needs its mean only.
         ours, others = pool[order[: len(seen)][:TRANSPORTED]], pool[order[len(seen) :]]
         found.append(
             {
@@ -136,6 +137,7 @@ def _chance(seen: Points, read: Points, seed: int) -> dict[str, float]:
 
 def _mirrored(seen: Points, read: Points, seed: int) -> dict[str, tuple[float, float]]:
     found = []
+    # Only one cloud is turned: turning both changes no distance.
     for signs in ((1, 1), (1, -1), (-1, 1), (-1, -1)):
         each = plane_distances(seen * signs, read, seed=seed)
         found.append((float(each.nearest.mean()), each.wasserstein, float(each.mean.mean())))

@@ -52,9 +52,11 @@ def project(
 ) -> Clouds:
     """Both clouds along the directions; `unit` scales all rows to length 1 first."""
     directions = numpy_generator(seed, "affinity", "directions").normal(size=(text.width, _SLICES))
+    # Normal numbers, scaled to length 1, are spread evenly over all directions.
     directions /= np.linalg.norm(directions, axis=0)
     ours = _scaled(visual, unit=unit)
     sums, squares = np.zeros(text.width), 0.0
+    # Only the table's shadows are kept: 150,000 rows of width 2048 in doubles would take 2.5 GB.
     theirs = np.empty((_SLICES, len(text)), dtype=np.float32)
     place = 0
     for block in blocks(text):
@@ -84,6 +86,7 @@ def centroids(clouds: Clouds, rng: np.random.Generator) -> Measured:
         return float(np.linalg.norm(clouds.means[drawn].mean(axis=0) - clouds.centre))
 
     shares = 1 / clouds.ours.shape[1] + 1 / clouds.theirs.shape[1]
+    # Known in closed form, so nothing has to be dealt.
     chance = float(np.sqrt(max(clouds.variance, 0.0) * shares))
     low, high = redrawn(count, apart, rng)
     return Measured(apart(np.arange(count)), low, high, chance, count)
@@ -127,6 +130,7 @@ def _quantiles(values: NDArray[np.float32]) -> Floats:
     ordered = np.sort(values, axis=1)
     place = (np.arange(_QUANTILES) + 0.5) / _QUANTILES * (values.shape[1] - 1)
     below = place.astype(np.int64)
+    # The last quantile of a few values has none above it.
     above, share = np.minimum(below + 1, values.shape[1] - 1), place - below
     found: Floats = ordered[:, below] * (1 - share) + ordered[:, above] * share
     return found

@@ -49,6 +49,7 @@ def read_pair(folder: Path, annotation: Path) -> PicturePair:
         ) from error
     sizes = [np.array((image.shape[1], image.shape[0]), dtype=float) for image in (source, target)]
     size = (float(sizes[1][0]), float(sizes[1][1]))
+    # The benchmark's own measure: the larger side of the object's box in the target picture.
     extent = float(max(right - left, bottom - top))
     return source, target, KeyPoints(points[0] / sizes[0], points[1] / sizes[1], size, extent)
 
@@ -59,6 +60,7 @@ def cropped_pairs(
     """A random part of each picture and the picture: where each patch of the part is, is known."""
     centres = patch_centres(grid)
     for picture in pictures:
+        # By name: a picture keeps its part, whichever others are measured with it.
         rng = numpy_generator(seed, "affinity", "crop", picture.name)
         part, (left, top, width, height) = crop_pair(picture.pixels, rng)
         yield part, picture.pixels, KeyPoints(centres, centres * (width, height) + (left, top))

@@ -97,6 +97,7 @@ class Study:
     def left_out(self, what: str, why: object) -> None:
         """Note what could not be measured."""
         entry = {"what": what, "why": one_line(why)}
+        # Every tower asks for pairs, and the same reason would stand there once per tower.
         if entry not in self.values["left_out"]:
             self.values["left_out"].append(entry)
 
@@ -220,9 +221,12 @@ class Study:
         wanted = self.sizes.integration
         for at, each in enumerate(pairs):
             try:
+                # Hidden states of all layers are large, so only the first pictures keep theirs.
                 seen = model_features(bundle, each, layers=at < wanted)
             except ModelError as error:
                 self.left_out(f"integration rate of {label}", error)
+                # A language without hidden states has none for the next picture either; tokens are
+                # still there.
                 wanted = 0
                 seen = model_features(bundle, each, layers=False)
             means.append(seen.tokens.mean(axis=0))

@@ -64,6 +64,7 @@ class Warp:
     def in_view(self, places: torch.Tensor) -> torch.Tensor:
         """float[N, 2]: where places float[N, 2] of the picture are in the view."""
         moved = places - self.matrix[:, 2]
+        # The matrix leads from the view to the picture, as sampling wants it; this is the way back.
         found: torch.Tensor = torch.linalg.solve(self.matrix[:, :2], moved.T).T
         return found
 
@@ -103,12 +104,15 @@ def correspondence(
     counts: dict[int, np.ndarray] = {}
     with ThreadPoolExecutor(threads, thread_name_prefix="decode") as pool:
         load = partial(pool.submit, partial(load_tile, found.images, found.name, tower))
+        # Decoding runs ahead, but not without end: tiles that wait take memory, and a set would not
+        # fit.
         loaded = in_order(load, Future.result, mine, most=3 * batch)
         tiles: Iterator[tuple[int, torch.Tensor | BadRecord]] = zip(mine, loaded, strict=True)
         while block := list(islice(tiles, batch)):
             shown = {at: tile for at, tile in block if isinstance(tile, torch.Tensor)}
             counts.update(_matched(tower, shown, len(layers), seed))
             seen(mine.index(block[-1][0]) + 1, len(mine))
+    # By position and not in the order of processes: the table is the same for any number of them.
     merged = {place: each for share in gather_objects(counts) for place, each in share.items()}
     if not merged:
         raise DataError(f"no image of {found.name} can be decoded; expected one at least")
@@ -163,6 +167,7 @@ def _found(features: torch.Tensor, warp: Warp, centres: torch.Tensor) -> np.ndar
     """
     places = warp.in_view(centres)
     moved = (places - centres).norm(dim=-1) / 2 > _MOVED
+    # A patch that the warp puts outside of the view cannot be found there, by any tower.
     counts = (places.abs() < 1).all(dim=-1) & moved
     one, two = nn.functional.normalize(features, dim=-1)
     # On the CPU from here: places are few, and cosines are not.

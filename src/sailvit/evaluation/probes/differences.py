@@ -61,6 +61,7 @@ def differences(towers: Mapping[str, Sequence[Outcome]], seed: int = 0) -> list[
         for each in towers[other]
         if each.main
         and (key := (each.probe, each.set, each.metric)) in known
+        # An image that one tower could not take leaves a row less, and the rest would not be pairs.
         and known[key].hits.shape == each.hits.shape
     ]
     corrected = holm([each.p_value for each in found])
@@ -118,6 +119,7 @@ def _swap_p_value(one: Outcome, two: Outcome, rng: np.random.Generator) -> float
     """How often a difference as large comes when the towers are exchanged at random, image by
     image.
     """
+    # A little less than seen, as an exchange that changes nothing must count and sums may round.
     observed = abs(two.value - one.value) / 100 - 1e-9
     beyond = 0
     for _ in range(_SWAPS):

@@ -80,6 +80,7 @@ def _glyph_files(name: str, position: int, record: Record) -> _Files:
 def _map_files(name: str, position: int, record: Record) -> _Files:
     picture = record.images[0]
     assert isinstance(picture, Picture)
+    # A copy of the generator, as drawing moves it on: asked for again, the picture is the same.
     pixels, labels = draw_labelled(picture.scene, deepcopy(picture.rng))
     yield f"maps/images/{name}/{position:05d}.png", encoded(pixels)
     yield f"maps/labels/{name}/{position:05d}.png", encoded_label_map(labels)

@@ -70,7 +70,12 @@ class ConnectorSpace:
         """The run's tower."""
         self._bundle = bundle
         self._processor = Processor(
-            bundle.tokenizer, bundle.layout, longest=1 << 30, day=bundle.day
+            # No caption is too long here: nothing is packed, and a cut one would be another
+            # caption.
+            bundle.tokenizer,
+            bundle.layout,
+            longest=1 << 30,
+            day=bundle.day,
         )
 
     @torch.inference_mode()
@@ -164,7 +169,10 @@ def recalled(
 
     Row `asked_of[n]` and row `held_of[n]` belong together, for every n.
     """
+    # A pair as one number: a table of all pairs of 5,000 captions would have 25 million cells.
     pairs = np.unique(asked_of.astype(np.int64) * len(held) + held_of)
+    # A small set has fewer rows than the largest rank, and `topk` refuses to find more than there
+    # are.
     most, ranked = min(TOPS[-1], len(held)), []
     for at in range(0, len(asked), _ROWS):
         rows = asked[at : at + _ROWS]
@@ -228,6 +236,7 @@ def _class_vector(
     encoder: Encoder, name: str, prompts: Sequence[str], names: ClassNames
 ) -> torch.Tensor:
     """The unit vector float[D] of a class: the mean over its names in all prompts."""
+    # Names of folders have `_` where a sentence has a blank.
     called = names.get(name) or [name.replace("_", " ")]
     sentences = [prompt.replace("{}", each) for prompt in prompts for each in called]
     return torch.nn.functional.normalize(encoder.texts(sentences).mean(dim=0), dim=-1)

@@ -114,7 +114,10 @@ class Recognition:
                 device=self.how.device,
             )
 
+        # The same images that choose rates of heads, so that all probes choose layers by the same
+        # ones.
         fit, held = held_out(train.labels, self.how.seed)
+        # Evenly over the set and not its first ones: positions go class by class.
         held = held[:: max(1, len(held) // _LOOKED_AT)]
         chosen = _chosen(votes, train, fit, held, self.neighbours)
         for name, test in tests.items():
@@ -158,6 +161,7 @@ def right_answers(
         among.append(ranked.any(dim=-1))
         at += len(each)
     found = {"top-1": torch.cat(first).float().numpy()}
+    # With five classes or fewer, every image would be among the first five.
     if len(held) > _TOP:
         found["top-5"] = torch.cat(among).float().numpy()
     return found

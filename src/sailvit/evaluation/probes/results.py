@@ -80,6 +80,7 @@ class Outcome:
             drawn = rng.binomial(self.count, self.hits.mean(), 10_000) / self.count
         else:
             drawn = np.concatenate([self.weighted(weights) for weights in redrawn(self.count, rng)])
+        # A redrawn set may hold no image of any class that counts, and then has no number.
         low, high = np.nanquantile(drawn, (0.025, 0.975))
         return 100 * float(low), 100 * float(high)
 
@@ -147,6 +148,7 @@ class Row:
 
 def redrawn(count: int, rng: np.random.Generator) -> list[NDArray[np.float32]]:
     """Weights float32[K, N] at a time: how often each of `count` images is in a redrawn set."""
+    # A thousand weightings of a million images would take 4 GB at once.
     at_once = max(1, min(DRAWS, _CELLS // count))
     share = np.full(count, 1 / count)
     return [
@@ -163,6 +165,8 @@ def _ratio(hits: NDArray[Any], possible: NDArray[Any]) -> NDArray[np.float64]:
     """float64[K]: the mean over columns, of those that could count anything."""
     with np.errstate(invalid="ignore", divide="ignore"):
         found: NDArray[np.float64] = np.nanmean(
-            np.where(possible > 0, hits / possible, np.nan), axis=1
+            # A class that no image holds has no intersection over union, and must not count as 0.
+            np.where(possible > 0, hits / possible, np.nan),
+            axis=1,
         )
     return found

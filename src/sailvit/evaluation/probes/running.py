@@ -190,6 +190,7 @@ class _TowerRun:
 
     def _segmentation(self, sets: MapSets) -> list[Outcome]:
         side = self._tower.side
+        # Read once for all layers: they differ in features, never in what the maps say.
         labels = patch_labels(sets.train, side, sets.ignored, self._how.threads)
         run = Segmentation(
             sets,
@@ -284,6 +285,7 @@ class _TowerRun:
             key=self._key,
             seen=lambda done, total: self._seen(f"{name}: features", done, total),
         )
+        # Counted in the store: what failed in an earlier run is in no list of this one.
         if failed := int((found.store.states == FAILED).sum()):
             self.left_out[name] = failed
         return found
@@ -298,6 +300,7 @@ def best_layers(outcomes: Sequence[Outcome]) -> dict[str, int]:
     """
     found: dict[str, dict[int, dict[tuple[str, str], float]]] = {}
     for each in outcomes:
+        # A layer that the test set chose would have its luck in the number that is reported for it.
         score = each.value if each.chosen is None else each.chosen
         place = found.setdefault(each.probe, {}).setdefault(each.layer, {})
         place[each.set, each.metric] = score

@@ -123,9 +123,12 @@ class _Hits:
         )
         guess = enlarged[0].argmax(dim=0)
         values = torch.tensor(run.classes, device=scores.device)
+        # A number above all classes is put to the last one, and the comparison below takes it out.
         place = torch.searchsorted(values, truth.long()).clamp_max(self._classes - 1)
         # Numbers that training never had cannot be guessed, and do not count.
         counts = values[place] == truth
+        # One count of pairs gives intersections and unions of all classes in one pass over the
+        # pixels.
         pairs = place[counts] * self._classes + guess[counts]
         table = torch.bincount(pairs, minlength=self._classes**2).reshape(self._classes, -1)
         both = table.diagonal()
@@ -152,6 +155,7 @@ def patch_labels(images: Mapped, side: int, ignored: Sequence[int], threads: int
 
     A patch most of whose places are of an ignored number has that number.
     """
+    # Rows of maps that cannot be read stay without labels, as rows of features keep their places.
     patches = np.full((len(images), side * side), UNLABELLED, dtype=np.int64)
     values: set[int] = set()
     unusable: dict[int, str] = {}
@@ -182,6 +186,7 @@ def _patches_of(
     values, inverse = np.unique(points, return_inverse=True)
     cells = inverse.reshape(side, _POINTS, side, _POINTS).transpose(0, 2, 1, 3)
     grid = cells.reshape(side * side, _POINTS**2)
+    # A number per patch and class, so that one `bincount` finds the majority in all patches.
     flat = (np.arange(side * side)[:, None] * len(values) + grid).ravel()
     counts = np.bincount(flat, minlength=side * side * len(values)).reshape(-1, len(values))
     return values[counts.argmax(axis=1)].astype(np.int64), values.tolist()
@@ -203,6 +208,7 @@ def shown_size(shape: tuple[int, ...]) -> tuple[int, int]:
 
 def _numbers(classes: Sequence[int], values: Sequence[int]) -> Labels:
     """A table from numbers in the files, of which -1 is the last, to numbers of classes."""
+    # One place more than numbers need: -1, of patches without a label, is the last one.
     table = np.full(max(values) + 2, UNLABELLED, dtype=np.int64)
     table[list(classes)] = np.arange(len(classes))
     return table

@@ -97,6 +97,7 @@ def read_back(texts: Sequence[str], matcher: Matcher = NEWEST) -> list[Cell]:
 def _whole(value: object) -> Cell:
     if isinstance(value, str):
         return NOTHING if value in _EMPTY else value
+    # A spreadsheet knows one kind of number, so a whole one comes back as an integer.
     if isinstance(value, float) and value.is_integer():
         return int(value)
     if value is None:

@@ -106,6 +106,7 @@ def mmvet_scores(rows: Sequence[Row], answers: Sequence[ScoredAnswer]) -> dict[s
     credits: defaultdict[str, list[float]] = defaultdict(list)
     for row, answer in zip(rows, answers, strict=True):
         category = text(row, "category")
+        # Looked for within the text, as the kit does; no skill's name is part of another's.
         names = [skill for skill in SKILLS if skill in category]
         for name in ("Overall", *names, category.replace(",", "_")):
             if name:

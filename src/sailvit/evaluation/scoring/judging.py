@@ -52,6 +52,7 @@ class CannedJudge:
     def reply(self, inquiry: Inquiry) -> str | None:
         """The reply written for this attempt; the last one for attempts beyond."""
         known = self._replies.get(inquiry.index)
+        # A file with one reply stands for a judge that says the same whenever it is asked.
         return known[min(inquiry.attempt, len(known) - 1)] if known else None
 
 

@@ -103,6 +103,7 @@ def _prompt_notes(kind: Kind, made: SetScore, rules: Rules) -> list[str]:
 
 
 def _refuse_twice(rows: Sequence[Row]) -> None:
+    # A question that counts twice would change the score without a word.
     counts = Counter(needed(row, "index") for row in rows)
     index, count = counts.most_common(1)[0]
     if count > 1:

@@ -97,6 +97,7 @@ def decide(choice: Choice, rules: Rules) -> Decision:
         prediction=choice.answer,
     )
     for attempt in range(_ATTEMPTS):
+        # At temperature 0 each time, as the kit asks here: only other kinds of sets grow warmer.
         reply = asked(judge, Inquiry(choice.index, prompt, attempt, 0.0))
         letter = None if reply is None else infer_choice(reply, choice.options, rules.matcher)
         if letter is not None:

@@ -38,6 +38,7 @@ def ocr_scores(hits: Iterable[tuple[str, bool]]) -> dict[str, float]:
     """
     counts = dict.fromkeys(CATEGORIES, 0)
     for category, hit in hits:
+        # A miss of an unknown category changes nothing, so only a hit must be refused.
         if category not in counts and hit:
             raise DataError(
                 f"{category!r} is no category of OCRBench; expected one of {', '.join(CATEGORIES)}"

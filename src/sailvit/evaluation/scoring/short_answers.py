@@ -24,6 +24,7 @@ Measure = Callable[[str, Sequence[str], Matcher], float]
 
 def right_answers(cell: str) -> list[str]:
     """The right answers in a cell: those of a Python list, or the cell itself."""
+    # Most cells hold one plain answer, such as `2` or `None`, which must stay as it is written.
     if cell.lstrip()[:1] != "[":
         return [cell]
     try:
@@ -118,6 +119,7 @@ def _is_near(answer: str, gold: str, matcher: Matcher) -> bool:
     given, known = _number(answer), _number(gold)
     # Before 2025-08 both changed places: the error was relative to the answer.
     base, other = (given, known) if is_older(matcher, "2025-08") else (known, given)
+    # A right answer of 0 has no relative error, so it must be met in words.
     if not base or other is None:
         return answer.lower() == gold.lower()
     return abs(other - base) / abs(base) <= TOLERANCE

@@ -131,6 +131,7 @@ def p_value(found: Difference, spread: Spread | None, by: float = 0.0) -> float 
     if found.mean is None or found.error is None or spread is None:
         return None
     apart = abs(found.asked.unit.gain(found.mean) - by)
+    # Without any spread Student's t would be infinite, or undefined where the means are equal too.
     if found.error == 0.0:
         return 0.0 if apart else 1.0
     return float(2 * stats.t.sf(apart / found.error, spread.freedom))
@@ -143,6 +144,7 @@ def _quantile(freedom: int) -> float:
 def _pairs(cells: Sequence[Values], asked: Asked) -> tuple[dict[int, Values], dict[int, Values]]:
     """Values of both levels by seed, for the seeds that both have."""
     one, other = (found_cells(cells, asked, level) for level in (asked.than, asked.better))
+    # A seed of which one cell failed is no pair; the mean of the rest stays fair.
     both = sorted(one.keys() & other.keys())
     return {seed: one[seed] for seed in both}, {seed: other[seed] for seed in both}
 
@@ -166,6 +168,7 @@ def _by_task(
 def _question_p(one: Mapping[int, Values], other: Mapping[int, Values]) -> float | None:
     """McNemar's exact test over the questions of all seeds; None where answers were not kept."""
     first, second = _answers(one), _answers(other)
+    # Seeds drawn with other sizes hold other questions, which are no pairs.
     if not first or len(first) != len(second):
         return None
     (found,) = compare_models({"than": {"all": first}, "better": {"all": second}})

@@ -31,6 +31,7 @@ def results(study: Study, cells: Sequence[Values]) -> dict[str, Any]:
     over all of the study's.
     """
     names = [cell.name for cell in cells_of(study)]
+    # Files of an earlier form of the study may lie in the folder; they must not join its tests.
     there = {cell["cell"]: cell for cell in cells if cell["cell"] in set(names)}
     known = list(there.values())
     spreads = {name: spread_of(known, _asked(study, name)) for name in study.measures}

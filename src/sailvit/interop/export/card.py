@@ -96,6 +96,7 @@ def tower_example(trained: Trained) -> str:
         options += f", noise=torch.arange({trained.ordered})[None].float()"
     side = tower.preprocessing.size
     tile = torch.zeros(1, 3, side, side, dtype=torch.uint8, device=trained.bundle.mllm.device)
+    # Some towers are a part of a larger class alone, and `AutoModel` then has no entry for them.
     plain = has_auto_model(trained.tower.config)
     shared = "from transformers import AutoImageProcessor"
     own = f"{shared}\nfrom {kind.__module__} import {kind.__name__}"
@@ -125,9 +126,11 @@ def _head(trained: Trained, card: Card) -> list[str]:
     sources = [str(given.get("source")) for given in _parents(trained).values()]
     bases = [source for source in sources if _HUB_ID.fullmatch(source)]
     licences = {found for source in sources if (found := _licence(source))}
+    # Two licences at once are for people to weigh: naming one of them would promise too much.
     licence = licences.pop() if len(licences) == 1 else "other"
     lines = ["library_name: transformers", f"pipeline_tag: {card.task}", f"license: {licence}"]
     if licence == "other":
+        # The Hub asks for a name where the licence is none of its own list.
         lines.append("license_name: see-base-models")
     if bases:
         lines += ["base_model:", *(f"- {base}" for base in sorted(set(bases)))]

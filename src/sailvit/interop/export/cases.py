@@ -65,11 +65,14 @@ def questions(trained: Trained) -> list[Question]:
     follows = {"type": "text", "text": "And which of them is red?"}
     said = {"type": "text", "text": "It is blue."}
     return [
+        # Text alone shows errors of the language without any of the tower's.
         Question("text", (_user(text),)),
         Question("one image", (_user(image, text),), ((size, size),)),
         Question(
             "two images",
             (_user(image, text, image), {"role": "assistant", "content": [said]}, _user(follows)),
+            # Odd sizes, larger and smaller than a tile: sides that do not divide show how each
+            # library rounds.
             ((size * 3 + 5, size + 3), (size // 2, size * 2 - 1)),
         ),
     ]
@@ -166,6 +169,8 @@ def _answers(
             expected[f"{each.name}.visual"] = mllm.visual(tiles, grids=grids)
         rows = mllm.embed(tokens[0], mllm.visual(tiles, grids=grids))[None]
         with model.generation.generating(tokens.shape[1]) as how:
+            # A user's `generate` has the cache on, so an answer that is only right without it is
+            # refused.
             if not how.cached:
                 raise ModelError(_UNANSWERED.format(name=type(mllm.language).__name__))
             logits = mllm.language(inputs_embeds=rows, use_cache=False).logits[0]

@@ -76,7 +76,9 @@ def export_template(
     With `wrapped` it writes the tokens around images too, for processors that do not. The date
     of dated templates is that of training.
     """
+    # Bound to the day of training: a template that asks for today's date would give other prompts.
     template = Template(tokenizer, day)
+    # Some templates read pieces alone and others texts alone.
     content = "[{'type': 'text', 'text': made.text}]" if template.pieces else "made.text"
     mark = layout.placeholder.join((layout.wrap if wrapped else None) or ("", ""))
     source = template.source or _plain(tokenizer, opens=template.opens)

@@ -59,6 +59,7 @@ def export(
         RunError: `out` is there and holds something, or cannot be written.
     """
     with new_folder(out) as draft, TemporaryDirectory(prefix="sailvit-export-") as work:
+        # The model lives in this call only: nothing here may keep it while the copy is loaded.
         levels = _write(load(), LAYOUTS[layout], draft, Path(work))
         reload(draft, Path(work))
         parity = compare(Path(work), levels)
@@ -78,6 +79,8 @@ def export_original(
     """
     with TemporaryDirectory(prefix="sailvit-export-") as work:
         plain = Path(work) / "tower"
+        # First as transformers' own class, which can be run: the original names need code that is
+        # not here.
         parity = export(load, "tower", plain, reload=reload)
         # It compares every bit with what it reads back.
         convert(str(plain), out, "sailvit")

@@ -111,6 +111,7 @@ def _same_batch(
     rows = found["batch.answer"]
     wanted = [expected[f"{case['name']}.answer"] for case in cases["cases"]]
     return sum(
+        # Rows of a batch are padded behind the end of their answers, which is no difference.
         _same_tokens(f"batch, {case['name']}.answer", answer, row[: len(answer)])
         for case, answer, row in zip(cases["cases"], wanted, rows, strict=True)
     )
@@ -139,6 +140,7 @@ def _error(
         )
     apart = (wanted.float() - given.float()).abs()
     if levels is None:
+        # Absolute below 1: tensors near zero would fail by rounding alone.
         return float(apart.max()) / max(1.0, float(wanted.abs().max()))
     # Channels come second in pixels [I, C, H, W], first in patches [P, C * F * H * W] of a row, and
     # last in other flattened patches.

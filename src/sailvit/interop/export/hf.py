@@ -61,6 +61,7 @@ def write_hf(trained: Trained, folder: Path) -> Watching:
     Raises:
         ModelError: a part runs code of its own, or the language is no base model with a head.
     """
+    # All reasons at once: each of them costs a new training to mend.
     if found := hf_problems(trained.bundle.mllm):
         told = "".join(f"\n  {problem}" for problem in found)
         raise ModelError(f"the layout hf cannot hold this model:{told}")
@@ -130,6 +131,7 @@ def whole_config(trained: Trained) -> dict[str, Any]:
     mllm, layout = trained.bundle.mllm, trained.bundle.layout
     tower, language = mllm.tower, trained.language
     facts = {name: getattr(trained.connector.config, name) for name in _FACTS}
+    # Read off the tensors: configs of checkpoints often say something else.
     tied = language.get_output_embeddings().weight is language.get_input_embeddings().weight
     inputs: dict[Pixels, str] = {patch_pixels: "patches", ordered_pixels: "ordered"}
     size = tower.preprocessing.size
@@ -174,6 +176,7 @@ def _row(tower: Tower) -> dict[str, Any] | None:
     if tower.family.raster is same_order:
         return None
     tile = torch.zeros(1, 3, tower.preprocessing.size, tower.preprocessing.size)
+    # Each patch is given its own number: where the numbers come out is the order of the tokens.
     numbers = torch.arange(tower.patches, dtype=torch.float32)[:, None]
     taken = tower.family.pixels(tile, tower.patch)["hidden_states"]
     assert taken is not None

@@ -289,9 +289,11 @@ def _filled(native: Native, trained: Trained) -> Any:
     )
     config.dtype = trained.dtype
     config.architectures = [native.cls]
+    # Without memory: the tensors are put in by `assign`, and random ones would double the need.
     with torch.device("meta"):
         model = cls(config)
     wanted = {name: tensor.shape for name, tensor in model.state_dict().items()}
+    # The class lists its head even where it is tied, so the check of names must find one.
     parts.setdefault("lm_head.weight", trained.language.get_output_embeddings().weight)
     given = {name: tensor.shape for name, tensor in parts.items()}
     if wrong := sorted(n for n in wanted | given if wanted.get(n) != given.get(n)):
@@ -342,5 +344,6 @@ def _reads_alike(trained: Trained) -> bool:
     made = trained.tower(**inputs, output_hidden_states=True)
     if not {-1, len(made.hidden_states) - 1} & set(tower.choice.layers):
         return True
+    # Asked of the tower itself: which state comes last differs between classes and releases.
     normed = torch.equal(made.hidden_states[-1], made.last_hidden_state)
     return normed == (tower.choice.norm is None)

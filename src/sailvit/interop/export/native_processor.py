@@ -48,6 +48,7 @@ def _write_tiles(trained: Trained, folder: Path) -> None:
         "crop_to_patches": True,
         "min_patches": 1,
         "max_patches": layout.max_tiles,
+        # Bicubic, as in training.
         "resample": 3,
         "image_mean": list(said.mean),
         "image_std": list(said.std),

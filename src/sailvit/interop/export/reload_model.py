@@ -86,6 +86,7 @@ def _model(export: Path, cases: dict[str, Any], expected: Found) -> Found:
         export, dtype=torch.float32, use_safetensors=True, trust_remote_code=remote
     ).eval()
     own = model.generation_config
+    # Greedy and plain: what a config adds, such as a penalty on repeats, would hide differences.
     model.generation_config = GenerationConfig(
         eos_token_id=own.eos_token_id, pad_token_id=own.pad_token_id
     )
@@ -118,6 +119,7 @@ def _batch(
     inputs = _inputs(processor, *map(_with_images, cases["cases"]))
     names = [f"{case['name']}.pixels" for case in cases["cases"]]
     if pixels := [expected[name] for name in names if name in expected]:
+        # The expected pixels again, as in each single question.
         inputs["pixel_values"] = torch.cat(pixels)
     made: torch.Tensor = model.generate(**inputs, **options)
     return made[:, inputs["input_ids"].shape[1] :]

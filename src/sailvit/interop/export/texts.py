@@ -22,6 +22,7 @@ def write_texts(
     training's prompts have those of the chat template alone. `tokens` are special tokens that
     the layout's processor asks the tokenizer for by name.
     """
+    # A copy, as the run's own tokenizer goes on to be used for the questions of the gate.
     tokenizer = copy.deepcopy(trained.bundle.tokenizer)
     tokenizer.chat_template = template
     # Answers begin where a row ends; the attribute alone is not saved.
@@ -42,6 +43,7 @@ def generation(model: RunModel) -> Any:
     config = copy.deepcopy(model.bundle.mllm.language.generation_config)
     ends, tokenizer = model.generation.ends, model.bundle.tokenizer
     config.eos_token_id = ends or None
+    # Any token does for padding, as it is masked; without one `generate` refuses batches.
     spare = (tokenizer.pad_token_id, tokenizer.eos_token_id, *ends, 0)
     config.pad_token_id = next(token for token in spare if token is not None)
     if getattr(config, "bos_token_id", None) is None:

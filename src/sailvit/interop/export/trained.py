@@ -84,6 +84,8 @@ class Trained:
         """A part's config as it is written: with the new precision, and without its place."""
         config: Any = part.config
         values: dict[str, Any] = config.to_dict()
+        # Paths of the training machine are nobody's business, and the loading version writes its
+        # own.
         for name in ("_name_or_path", "transformers_version", "torch_dtype"):
             values.pop(name, None)
         return {**values, "dtype": dtype_name(self.dtype)}
@@ -136,6 +138,7 @@ def language_tensors(language: Any) -> dict[str, torch.Tensor]:
             f"{type(language).__name__} has no head of its own over a base model; expected a causal"
             " language of two such modules, so this layout cannot hold it"
         )
+    # By identity: names would not show a head that is the embedding table itself.
     known = {id(tensor) for module in (base, head) for tensor in _tensors(module)}
     others = [name for name, tensor in _named(language) if id(tensor) not in known]
     if others:
@@ -150,6 +153,7 @@ def language_tensors(language: Any) -> dict[str, torch.Tensor]:
 
 def _named(module: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
     yield from module.named_parameters()
+    # Buffers that are not saved, such as tables of angles, are made anew when a model is loaded.
     persistent = module.state_dict(keep_vars=True)
     yield from ((name, buffer) for name, buffer in module.named_buffers() if name in persistent)
 

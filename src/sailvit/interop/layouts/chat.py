@@ -123,6 +123,7 @@ def _language_config(given: dict[str, Any]) -> PretrainedConfig | Refusal:
 def _merge(config: dict[str, Any]) -> int:
     ratio = config.get("downsample_ratio", 0.5)
     merge: int = round(1 / ratio)
+    # Files hold 0.5 or 0.333..., so the ratio is compared and not the number of patches.
     if abs(merge * ratio - 1) > 1e-3:
         raise ModelError(
             f"downsample_ratio is {ratio}; expected 1 / n, as n x n patches become one token"

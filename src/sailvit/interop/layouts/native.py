@@ -182,6 +182,7 @@ def _image_processor(folder: Path) -> dict[str, Any]:
     whole = read_optional(folder / "processor_config.json")
     nested = whole.get("image_processor")
     found = nested if isinstance(nested, dict) else {}
+    # The newer file wins, as conversions leave the older one lying beside it.
     return {**read_optional(folder / "preprocessor_config.json"), **found}
 
 
@@ -216,5 +217,6 @@ def _token(folder: Path, wanted: int) -> str | None:
     whole = read_optional(folder / "tokenizer.json").get("added_tokens", ())
     listed = read_optional(folder / "tokenizer_config.json").get("added_tokens_decoder", {})
     added = {int(number): str(held["content"]) for number, held in listed.items()}
+    # Last, as it is the file that the tokenizer is made of.
     added |= {int(held["id"]): str(held["content"]) for held in whole}
     return added.get(wanted)

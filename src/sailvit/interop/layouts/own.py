@@ -69,6 +69,7 @@ def plan_own(given: Mapping[str, Any], names: Names, source: str, folder: Path) 
 def _cutting(images: Mapping[str, Any], merge: int) -> dict[str, Any]:
     """How images become tiles, as settings of `model.image`."""
     if native := images.get("native"):
+        # The export counts tiles, each of `merge` x `merge` patches; a recipe counts patches.
         least, most = (native[name] * merge**2 for name in ("least", "most"))
         return {"mode": "native", "min_patches": least, "max_patches": most}
     return {"max_tiles": images["max_tiles"], "thumbnail": images["use_thumbnail"]}

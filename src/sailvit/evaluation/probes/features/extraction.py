@@ -94,6 +94,9 @@ def extract(
         raise DataError(f"set {name} has no images; expected one at least")
     width = tower.width // len(settings.layers)
     shape = Shape(len(images), settings.layers, tower.patches, width, settings.tokens)
+    # All that decides the numbers and nothing else: another batch size or number of threads must
+    # not
+    # cost the whole set again.
     facts = (_VERSION, key, images.fingerprint, tower.preprocessing.size, shape)
     label = blake2b(repr(facts).encode(), digest_size=8).hexdigest()
     store = FeatureStore(settings.cache / label, shape)
@@ -121,6 +124,7 @@ def _fill(
 ) -> Iterator[BadRecord]:
     """Compute what is missing of this process's share; yields what cannot be decoded."""
     states, size = store.states, settings.batch
+    # Blocks and not images are dealt out: rows of a file are then written in one piece each.
     blocks = [range(at, min(at + size, len(images))) for at in range(0, len(images), size)]
     mine = [block for block in blocks[rank() :: world()] if (states[block] == TODO).any()]
     load = partial(load_tile, images, name, tower)
@@ -161,11 +165,13 @@ def _computed(
     for block in blocks:
         loaded = [next(tiles) for _ in block]
         failed = [each for each in loaded if isinstance(each, BadRecord)]
+        # A blank picture in its place keeps the block's rows where the file wants them.
         blank = torch.zeros(1, 3, *(tower.preprocessing.size,) * 2, dtype=torch.uint8)
         batch = torch.cat([blank if isinstance(each, BadRecord) else each for each in loaded])
         features = tower(batch.to(tower.mean.device, non_blocking=True))
         made = []
         for states in features.chunk(len(settings.layers), dim=-1):
+            # In float32: bf16 would round the mean of a thousand patches to 8 bits.
             means = states.mean(dim=1, dtype=torch.float32)
             made.append((means, states if settings.tokens else None))
         if waiting is not None:
@@ -195,6 +201,8 @@ def _write(
 def _halved(tokens: torch.Tensor, layer: int) -> np.ndarray:
     """float16[I, P, D] of patch features float[I, P, D]."""
     largest = float(tokens.abs().amax())
+    # So written, NaN is refused too; infinity in float16 would only show as a head that learns
+    # nothing.
     if not largest < _LARGEST:
         raise ModelError(
             f"patch features after layer {layer} reach {largest:g}, and float16 ends at"

@@ -37,6 +37,7 @@ def read_layers(text: str, count: int) -> tuple[int, ...]:
         raise DataError(
             f"--layers {text} names no layers; write all, last, or numbers such as -1,6,12"
         ) from error
+    # 0 becomes one more than there are, so the check below refuses it like any other wrong number.
     found = [each if each > 0 else count + 1 + each for each in asked]
     if wrong := [given for given, each in zip(asked, found, strict=True) if not 0 < each <= count]:
         raise DataError(

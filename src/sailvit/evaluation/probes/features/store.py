@@ -72,6 +72,8 @@ class FeatureStore:
                 f"{self.folder} cannot be made ({error.strerror}); give another with --cache"
             ) from error
         missing = [name for name in self._names() if not self._path(name).is_file()]
+        # Files are made with holes, so a disk that is too small would only tell after hours of
+        # work.
         free = os.statvfs(self.folder).f_bavail * os.statvfs(self.folder).f_frsize
         if missing and self.shape.bytes > _SPARE * free:
             raise RunError(
@@ -81,6 +83,7 @@ class FeatureStore:
             )
         with explained(str(self.folder), "start again"):
             for name in missing:
+                # Under another name first: a file that a kill cut short would pass for a whole one.
                 draft = self._path(name).with_suffix(".part")
                 kind, shape = self._form(name)
                 np.lib.format.open_memmap(draft, "w+", kind, shape)
@@ -89,6 +92,8 @@ class FeatureStore:
     @property
     def states(self) -> NDArray[np.uint8]:
         """uint8[N]: how far every image is."""
+        # A copy: other processes write the mapped one meanwhile, and decisions need one state of
+        # it.
         return np.array(self._mapped("states"))
 
     def means(self, layer: int) -> NDArray[np.float32]:
@@ -106,6 +111,8 @@ class FeatureStore:
         if name not in self._files:
             mapped = self._mapped(name)
             self._files[name] = (int(mapped.offset), int(mapped[0].nbytes))
+        # Written by a handle and not into a mapping, so that a full disk is an error and not
+        # SIGBUS.
         offset, stride = self._files[name]
         with (
             explained(str(self._path(name)), "start again, which goes on"),
@@ -137,8 +144,10 @@ class FeatureStore:
 def tower_hash(tower: Tower) -> str:
     """A hash of a tower's weights and of how it takes pixels."""
     digest = blake2b(repr((tower.preprocessing, tower.patch, tower.prefix)).encode(), digest_size=8)
+    # Equal weights compute other features with another activation, or another epsilon of a norm.
     digest.update(tower.model.config.to_json_string(use_diff=False).encode())
     for name, tensor in sorted(tower.model.state_dict().items()):
+        # Viewed as bytes, since numpy knows no bf16.
         content = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
         digest.update(name.encode() + content.numpy().tobytes())
     return digest.hexdigest()

@@ -48,6 +48,7 @@ class AttentivePool(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.heads = max(1, width // _HEAD_WIDTH)
+        # 200 // 64 is 3, which does not divide 200: then fewer heads, as all must be equally wide.
         while width % self.heads:
             self.heads -= 1
         self.query = nn.Parameter(0.02 * torch.randn(self.heads, width // self.heads))

@@ -49,6 +49,7 @@ def neighbour_votes(
     truth = torch.from_numpy(labels).to(device)
     for at in range(0, len(queries[1]), _QUERIES):
         asked = _unit(queries[0], queries[1][at : at + _QUERIES], device)
+        # Below any cosine: the bank has enough images, so none of these places is left at the end.
         best = torch.full((len(asked), neighbours), -2.0, device=device)
         voters = torch.zeros(len(asked), neighbours, dtype=torch.long, device=device)
         for begin in range(0, len(rows), _BANK):

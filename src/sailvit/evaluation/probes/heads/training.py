@@ -72,6 +72,7 @@ def fit_head(
     """
     fit, held = held_out(labels, how.seed)
     heads = _trained(kind, features, (kept[fit], labels[fit]), classes, how=how, rates=how.rates)
+    # The held-out part chooses and is then trained on as well: a tenth is too much to do without.
     scores = [_accuracy(head, features, kept[held], labels[held], how) for head in heads]
     best = int(np.argmax(scores))
     (head,) = _trained(
@@ -111,6 +112,7 @@ def statistics_of(
     features: Features, kept: Labels, device: torch.device
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Mean and deviation float[D] of the rows `kept`, over their patches too."""
+    # Doubles, since a variance is the small difference of two large sums.
     total = torch.zeros(features.shape[-1], dtype=torch.float64, device=device)
     squares, count = torch.zeros_like(total), 0
     rows = _ROWS if features.ndim == 2 else max(1, _ROWS // features.shape[1])
@@ -146,6 +148,7 @@ def _trained(
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(how.seed, "head", kind))
             heads.append(HEADS[kind](features.shape[-1], classes).to(how.device))
+    # All rates in one pass over the batches, which are read from the disk once for all of them.
     steps = Steps([list(head.parameters()) for head in heads], rates, how.epochs, len(kept))
     truth = torch.from_numpy(labels).to(how.device)
     rng = numpy_generator(how.seed, "batches", kind)

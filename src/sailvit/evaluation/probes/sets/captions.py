@@ -75,6 +75,7 @@ def caption_set(name: str, source: Source, limit: int | None = None, seed: int =
         DataError: fewer than two records are such.
     """
     order = numpy_generator(seed, "probe", "captions").permutation(len(source))
+    # Sorted again, as sources on a disk are read in their order.
     chosen = np.sort(order[: limit or MOST])
     found = tuple(_captions(source, chosen.tolist()))
     if len(found) < 2:
@@ -96,6 +97,7 @@ def _captions(source: Source, positions: list[int]) -> Iterator[Caption]:
         except UNUSABLE:
             continue
         answers = [turn.text for turn in record.turns if turn.role == "assistant"]
+        # With several answers it is not clear which of them tells the image from others.
         if len(record.images) == 1 and len(answers) == 1:
             yield Caption(position, answers[0], _identity(record))
 

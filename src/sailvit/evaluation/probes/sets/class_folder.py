@@ -74,6 +74,7 @@ def only_images(folder: Path, limit: int | None = None) -> ImageFolder | None:
     """
     for _, folders, names in os.walk(folder, followlinks=True):
         folders[:] = [name for name in folders if not name.startswith(".")]
+        # Hidden files, such as .DS_Store, lie in many folders of images and are no captions.
         shown = [name for name in names if not name.startswith(".")]
         if any(Path(name).suffix.lower() not in IMAGES for name in shown):
             return None

@@ -128,6 +128,7 @@ def in_classes_of(train: LabelledImages, test: LabelledImages, name: str) -> Lab
     places = {_plain(each): place for place, each in enumerate(train.classes)}
     held = np.unique(test.labels)
     named = any(_plain(test.classes[label]) in places for label in held)
+    # Only where no name fits at all: sets whose classes are numbers are matched by these numbers.
     if not named and _numbers(test.classes) and not _numbers(train.classes):
         places = {str(place): place for place in range(len(train.classes))}
     unknown = [test.classes[label] for label in held if _plain(test.classes[label]) not in places]
@@ -153,6 +154,7 @@ def split_by_class(
     held = []
     for label in np.unique(labels):
         own = rng.permutation(np.flatnonzero(labels == label))
+        # A class of one image stays where it is trained on: it could not be recognised otherwise.
         count = min(len(own) - 1, max(1, round(share * len(own))))
         held.append(own[:count])
     second = np.sort(np.concatenate(held))

@@ -30,6 +30,7 @@ class MapFolder:
 
     def __init__(self, images: Path, maps: Path, limit: int | None = None) -> None:
         self._images, self._maps = images, maps
+        # Without endings, as images are often JPEG, whose losses a label map cannot bear.
         by_stem = {str(Path(name).with_suffix("")): name for name in image_names(maps)}
         named = list(image_names(images))
         pairs = [
@@ -67,6 +68,8 @@ class MapFolder:
         """
         path, image = self._maps / str(self._map_names[position]), self.image(position)
         found = read_label_map(path)
+        # A map of another size is most often that of another image; scaled, it would be wrong
+        # unseen.
         width, height = image_size(image)
         if found.shape != (height, width):
             raise DataError(
@@ -170,6 +173,7 @@ def _divided(
             " expected one to train a head on, or one set alone"
         )
     (whole,) = found.values()
+    # Drawn, as names are often sorted by place or day, and the last fifth would be another world.
     order = numpy_generator(seed, "probe", "maps").permutation(len(whole))
     held = max(1, round(_HELD * len(order)))
     parts = [MapPart(whole, np.sort(each)) for each in (order[held:], order[:held])]

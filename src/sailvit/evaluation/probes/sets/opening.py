@@ -61,6 +61,8 @@ def open_labelled(path: Path, *, limit: int | None = None, seed: int = 0) -> Lab
     if any(isinstance(each, Part) for each in tests.values()):
         notes.append(f"{path.name}: no set is for testing, so a fifth of every class is held out")
     if limit is not None:
+        # After a fifth was held out, so that the limit is that of each set and not of both
+        # together.
         train = _limited(train, limit, seed)
         tests = {name: _limited(each, limit, seed) for name, each in tests.items()}
     answers = {name: in_classes_of(train, each, name) for name, each in tests.items()}

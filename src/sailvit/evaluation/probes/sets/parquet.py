@@ -65,6 +65,7 @@ class LabelledRows:
 
     def _group(self, group: int) -> Any:
         if self._kept is None or self._kept[0] != group:
+            # Let go before the next one is read, or two row groups would be in memory.
             self._kept = None
             index, inside = self._places[group]
             path = self._paths[index]

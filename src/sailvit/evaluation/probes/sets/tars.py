@@ -81,6 +81,7 @@ def _label(content: bytes, path: Path, name: str) -> str:
         text = content[: _LONGEST_LABEL + 1].decode("utf-8-sig").strip()
     except UnicodeDecodeError:
         text = ""
+    # -1 marks samples without a label, and would become a class.
     if not text or len(content) > _LONGEST_LABEL or text.startswith("-"):
         raise DataError(
             f"{path}: {name} holds {content[:30]!r}; expected the number or the name of a class"
