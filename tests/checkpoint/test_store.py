@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import errno
 import json
+import multiprocessing
 import os
-import signal
-import subprocess
-import sys
-import textwrap
+import socket
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.tensor import Shard, distribute_tensor
 
 from sailvit.checkpoint import store as module
 from sailvit.checkpoint.store import Checkpoints, Saved, has_checkpoint
 from sailvit.core.errors import RunError
+from sailvit.distributed.processes import barrier, process_group, rank, world
 
 
 def tensors(number: float) -> dict[str, torch.Tensor]:
@@ -192,93 +194,90 @@ def test_a_folder_that_cannot_be_written_is_a_sentence(tmp_path: Path):
         Checkpoints(tmp_path / "state").save((0, 1), tensors(1), {}, wait=True)
 
 
-WRITER = """
-    import sys, torch
-    from pathlib import Path
-    from sailvit.checkpoint.store import Checkpoints
-
+def _write_on(folder: Path) -> None:
+    """Save one state after the other, until the process is killed."""
     torch.set_num_threads(1)
-    store = Checkpoints(Path(sys.argv[1]))
-    print("ready", flush=True)
+    store = Checkpoints(folder)
     for step in range(1, 10_000):
         state = {f"t{i}": torch.full((1 << 18,), float(step)) for i in range(8)}
         store.save((0, step), state, {"step": step}, wait=False)
-"""
 
 
 @pytest.mark.parametrize("delay", [0.05, 0.21, 0.37])
 def test_sigkill_at_any_moment_leaves_a_whole_checkpoint(tmp_path: Path, delay: float):
-    code = textwrap.dedent(WRITER)
-    writer = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE)
-    assert writer.stdout is not None
-    writer.stdout.readline()
+    # A fork, as a fresh process would import torch for seconds before it writes.
+    writer = multiprocessing.get_context("fork").Process(target=_write_on, args=(tmp_path,))
+    writer.start()
     deadline = time.monotonic() + 60
     while not has_checkpoint(tmp_path) and time.monotonic() < deadline:
         time.sleep(0.01)
     time.sleep(delay)
-    writer.send_signal(signal.SIGKILL)
-    writer.wait()
+    writer.kill()
+    writer.join()
     found = newest(Checkpoints(tmp_path))
     assert all((value == found.values["step"]).all() for value in read(found).values())
 
 
-RANKS = """
-    import json, os, sys, time, torch, torch.distributed as dist
-    from pathlib import Path
-    from torch.distributed.device_mesh import init_device_mesh
-    from torch.distributed.tensor import Replicate, Shard, distribute_tensor
-    from sailvit.checkpoint.store import Checkpoints
-    from sailvit.distributed.processes import barrier, process_group, rank, world
+WHOLE = torch.arange(35.0).view(7, 5)
 
+
+def _save_sharded(store: Checkpoints, mesh: DeviceMesh) -> None:
+    sharded = distribute_tensor(WHOLE, mesh, [Shard(0)])
+    state = {"sharded": sharded, "plain": torch.tensor(3.0)}
+    for step in (1, 2):
+        store.save((0, step), state, {"step": step}, wait=False)
+        sharded.to_local().add_(1)
+    store.wait()
+
+
+def _load_sharded(store: Checkpoints, mesh: DeviceMesh) -> None:
+    found, _ = store.newest()
+    assert found is not None
+    zeros = distribute_tensor(torch.zeros(7, 5), mesh, [Shard(0)])
+    state = {"sharded": zeros, "plain": torch.tensor(0.0)}
+    found.read(state)
+    same = torch.equal(zeros.full_tensor(), WHOLE + 1) and float(state["plain"]) == 3
+    if rank() == 0:
+        told = json.dumps({"same": same, "values": found.values})
+        (store.folder.parent / "told.json").write_text(told)
+
+
+def _as_rank(
+    index: int, port: int, count: int, folder: str, deed: Callable[[Checkpoints, DeviceMesh], None]
+) -> None:
+    """Do a deed as torchrun would start it."""
     torch.set_num_threads(1)
+    place = {"RANK": index, "LOCAL_RANK": index, "WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count}
+    os.environ.update({name: str(value) for name, value in place.items()})
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
     with process_group():
-        mesh = init_device_mesh("cpu", (world(),))
-        whole = torch.arange(35.0).view(7, 5)
-        store = Checkpoints(Path(sys.argv[1]))
-        if sys.argv[2] == "save":
-            sharded = distribute_tensor(whole, mesh, [Shard(0)])
-            state = {"sharded": sharded, "plain": torch.tensor(3.0)}
-            for step in (1, 2):
-                store.save((0, step), state, {"step": step}, wait=False)
-                sharded.to_local().add_(1)
-            store.wait()
-        else:
-            found, _ = store.newest()
-            state = {"sharded": distribute_tensor(torch.zeros(7, 5), mesh, [Shard(0)]), "plain": torch.tensor(0.0)}
-            found.read(state)
-            same = torch.equal(state["sharded"].full_tensor(), whole + 1) and float(state["plain"]) == 3
-            if rank() == 0:
-                print(json.dumps({"same": same, "values": found.values}))
-        # A process that leaves the group while another still uses it makes that one abort, now and then,
-        # and so does taking the group down: both end here, after what is compared.
+        deed(Checkpoints(Path(folder)), init_device_mesh("cpu", (world(),)))
+        # A process that leaves the group while another still uses it makes that one abort, now and
+        # then, and so does taking the group down: both end here, after what is compared.
         barrier()
-        sys.stdout.flush()
         time.sleep(0.2)
         os._exit(0)
-"""
 
 
-def torchrun(processes: int, code: Path, *given: str) -> str:
-    command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        f"--nproc-per-node={processes}",
-    ]
-    done = subprocess.run(
-        [*command, str(code), *given], capture_output=True, text=True, timeout=120, check=False
+def in_processes(count: int, folder: Path, deed: Callable[[Checkpoints, DeviceMesh], None]) -> None:
+    """A deed in so many forks of this process; an error in one of them is raised here."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    given = (port, count, str(folder), deed)
+    running = torch.multiprocessing.start_processes(
+        _as_rank, given, nprocs=count, join=False, daemon=True, start_method="fork"
     )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    until = time.monotonic() + 120
+    while not running.join(timeout=1):
+        assert time.monotonic() < until, "a process hangs"
 
 
 def test_sharded_tensors_come_back_on_another_number_of_processes(tmp_path: Path):
-    code = tmp_path / "ranks.py"
-    code.write_text(textwrap.dedent(RANKS))
-    torchrun(2, code, str(tmp_path / "state"), "save")
-    lines = torchrun(3, code, str(tmp_path / "state"), "load").splitlines()
-    assert json.loads(lines[-1]) == {"same": True, "values": {"step": 2}}
+    in_processes(2, tmp_path / "state", _save_sharded)
+    in_processes(3, tmp_path / "state", _load_sharded)
+    told = json.loads((tmp_path / "told.json").read_text())
+    assert told == {"same": True, "values": {"step": 2}}
     # And in one process without a group, as whole tensors.
     saved = newest(Checkpoints(tmp_path / "state"))
-    assert torch.equal(read(saved)["sharded"], torch.arange(35.0).view(7, 5) + 1)
+    assert torch.equal(read(saved)["sharded"], WHOLE + 1)
