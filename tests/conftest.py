@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing.forkserver
 import os
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -27,6 +28,37 @@ def cache(tmp_path_factory: pytest.TempPathFactory):
         # in a second.
         modules = str(tmp_path_factory.mktemp("modules"))
         patch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", modules)
+        yield
+
+
+POOLED = (
+    "sailvit.data.lengths.measuring",
+    "sailvit.data.processing.processor",
+    "sailvit.dataprep.curate.curating",
+    "sailvit.dataprep.prepare.checking",
+    "sailvit.dataprep.prepare.indexing",
+    "sailvit.dataprep.prepare.preparing",
+    "sailvit.dataprep.rendering",
+    "sailvit.dataprep.stats.stats",
+    "transformers",
+)
+"""Modules that process pools run or are sent objects of."""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _pools_start_with_all_modules():
+    """The server that pools are forked from, which is started once, imports what any of them needs.
+
+    It would import what the first one needs, and every process of the others torch and
+    transformers for itself, for seconds.
+    """
+    real = multiprocessing.forkserver.set_forkserver_preload
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            multiprocessing.forkserver,
+            "set_forkserver_preload",
+            lambda names: real([*names, *POOLED]),
+        )
         yield
 
 
