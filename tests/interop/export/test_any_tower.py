@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
-from exported import LINEAGE, written
-from PIL import Image
+from exported import LINEAGE, run_card, written
 
 from sailvit.core.errors import ModelError
 from sailvit.inference.model import RunModel
@@ -61,19 +58,6 @@ def test_the_example_of_a_tower_s_card_runs(family: str, parts: Parts, tmp_path:
     left(bundle, "tower", tmp_path / "out")
     tower = bundle.mllm.tower
     assert run_card(tmp_path / "out", tmp_path) == str((1, tower.patches, tower.width))
-
-
-def run_card(export: Path, folder: Path, width: int = 40, height: int = 30) -> str:
-    """What the example in an export's card prints for an image."""
-    card = (export / "README.md").read_text(encoding="utf-8")
-    code = card.partition("```python\n")[2].partition("```")[0]
-    code = code.replace("path/to/this/folder", str(export))
-    Image.new("RGB", (width, height), (200, 10, 90)).save(folder / "image.jpg")
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout.split("\n")[0]
 
 
 def test_a_model_that_answers_is_not_in_training_mode(parts: Parts, tmp_path: Path):

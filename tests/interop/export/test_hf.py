@@ -5,15 +5,13 @@ from __future__ import annotations
 import copy
 import io
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from exported import loader, written
+from exported import loader, run_card, written
 from PIL import Image
 from safetensors.torch import load_file
 from tiny_languages import language_of
@@ -155,12 +153,7 @@ def test_a_fresh_process_needs_no_sailvit(parts: Parts, tmp_path: Path):
 
 def test_the_card_has_an_example_that_runs(tiled: Path, tmp_path: Path):
     text = (tiled / "README.md").read_text()
-    Image.fromarray(picture(1, 70, 40)).save(tmp_path / "image.jpg")
-    code = text.split("```python\n")[1].split("```")[0].replace("path/to/this/folder", str(tiled))
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path
-    )
-    assert done.returncode == 0, done.stderr
+    run_card(tiled, tmp_path, 70, 40)
     head = text.split("---\n")[1]
     for line in (
         "pipeline_tag: image-text-to-text",

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from exported import LINEAGE, written
-from test_any_tower import run_card
+from exported import LINEAGE, run_card, written
 
 from sailvit.core.errors import ModelError
 from sailvit.core.recipe import ConnectorConfig
