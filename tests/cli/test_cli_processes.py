@@ -7,6 +7,8 @@ import shutil
 import signal
 import socket
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -59,15 +61,51 @@ def two(folder: Path, *arguments: str) -> tuple[list[int], list[str], list[str]]
     return [int(code) for code in codes], shown, said
 
 
-@pytest.fixture
-def tiny(parts: Parts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+@contextmanager
+def in_folder(folder: Path) -> Iterator[pytest.MonkeyPatch]:
+    """A context in which commands run there, on a device of known speed."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trainer_module, "device_peak", lambda *_: 1e12)
+        patch.setenv("COLUMNS", "200")
+        patch.chdir(folder)
+        yield patch
+
+
+@pytest.fixture(scope="module")
+def tiny(parts: Parts, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A recipe file of three stages, two of them with the contrastive objective."""
-    monkeypatch.setattr(trainer_module, "device_peak", lambda *_: 1e12)
-    monkeypatch.setenv("COLUMNS", "200")
-    monkeypatch.chdir(tmp_path)
-    path = tmp_path / "tiny.yaml"
-    path.write_text(dump_recipe(recipe(parts, write_data(tmp_path / "data"), three_stages())))
+    folder = tmp_path_factory.mktemp("tiny")
+    path = folder / "tiny.yaml"
+    path.write_text(dump_recipe(recipe(parts, write_data(folder / "data"), three_stages())))
     return path
+
+
+@pytest.fixture(autouse=True)
+def _in_its_own_folder(tmp_path: Path) -> Iterator[None]:
+    with in_folder(tmp_path):
+        yield
+
+
+@pytest.fixture(scope="module")
+def alone(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run of one process."""
+    folder = tmp_path_factory.mktemp("alone")
+    with in_folder(folder) as patch:
+        patch.setattr(sys, "argv", ["sailvit", "train", str(tiny), "--run", "one"])
+        with pytest.raises(SystemExit) as end:
+            main()
+    assert not end.value.code
+    return folder / "one"
+
+
+@pytest.fixture(scope="module")
+def together(
+    tiny: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, list[int], list[str], list[str]]:
+    """The run of two processes, with their exit codes, outputs and errors."""
+    folder = tmp_path_factory.mktemp("together")
+    with in_folder(folder):
+        return folder / "two", *two(folder, "train", str(tiny), "--run", "two")
 
 
 def parts_of(run: Path) -> dict[str, torch.Tensor]:
@@ -81,36 +119,33 @@ def parts_of(run: Path) -> dict[str, torch.Tensor]:
 
 
 def test_two_processes_write_the_run_of_one(
-    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    alone: Path, together: tuple[Path, list[int], list[str], list[str]]
 ):
-    monkeypatch.setattr(sys, "argv", ["sailvit", "train", str(tiny), "--run", "one"])
-    with pytest.raises(SystemExit) as end:
-        main()
-    assert not end.value.code
-    codes, shown, said = two(tmp_path, "train", str(tiny), "--run", "two")
+    run, codes, shown, said = together
     assert (codes, said) == ([0, 0], ["", ""])
     assert "proof of stage world" in shown[0]
     assert shown[1] == ""
-    one, both = (lines(tmp_path / run / "metrics.jsonl") for run in ("one", "two"))
+    one, both = (lines(place / "metrics.jsonl") for place in (alone, run))
     same = ("stage", "step", "samples", "tokens", "answer_tokens", "images", "lr")
     assert [[line[key] for key in same] for line in both] == [
         [line[key] for key in same] for line in one
     ]
-    for alone, together in zip(one, both, strict=True):
-        assert together["loss"] == pytest.approx(alone["loss"], rel=1e-4)
-        assert together["grad_norm"] == pytest.approx(alone["grad_norm"], rel=1e-3)
-    assert len(lines(tmp_path / "two/proofs.jsonl")) == len(lines(tmp_path / "one/proofs.jsonl"))
-    manifests = [read_json(tmp_path / run / "manifest.json") for run in ("one", "two")]
+    for ours, expected in zip(both, one, strict=True):
+        assert ours["loss"] == pytest.approx(expected["loss"], rel=1e-4)
+        assert ours["grad_norm"] == pytest.approx(expected["grad_norm"], rel=1e-3)
+    assert len(lines(run / "proofs.jsonl")) == len(lines(alone / "proofs.jsonl"))
+    manifests = [read_json(place / "manifest.json") for place in (alone, run)]
     assert [made["data"] for made in manifests] == [manifests[0]["data"]] * 2
     assert [stage["index"] for stage in manifests[1]["stages"]] == [0, 1, 2]
-    assert len(list((tmp_path / "two/tensorboard").iterdir())) == 1
-    torch.testing.assert_close(
-        parts_of(tmp_path / "two"), parts_of(tmp_path / "one"), rtol=0, atol=1e-5
-    )
+    assert len(list((run / "tensorboard").iterdir())) == 1
+    torch.testing.assert_close(parts_of(run), parts_of(alone), rtol=0, atol=1e-5)
 
 
 def test_processes_stop_together_and_go_on(
-    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny: Path,
+    together: tuple[Path, list[int], list[str], list[str]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ):
     sound = ProofCallback.step_ended
 
@@ -127,13 +162,15 @@ def test_processes_stop_together_and_go_on(
     assert said[1] == ""
     monkeypatch.setattr(ProofCallback, "step_ended", sound)
     assert two(tmp_path, "train", "run/recipe.yaml", "--resume")[0] == [0, 0]
-    assert two(tmp_path, "train", str(tiny), "--run", "whole")[0] == [0, 0]
-    torch.testing.assert_close(
-        parts_of(tmp_path / "run"), parts_of(tmp_path / "whole"), rtol=0, atol=0
-    )
+    torch.testing.assert_close(parts_of(tmp_path / "run"), parts_of(together[0]), rtol=0, atol=0)
     assert len(read_json(tmp_path / "run/manifest.json")["resumed"]) == 1
     assert two(tmp_path, "train", str(tiny), "--run", "run")[0] == [1, 1]
-    assert two(tmp_path, "train", str(tiny), "--run", "run", "--overwrite")[0] == [0, 0]
+    short = [word for n in range(3) for word in ("--set", f"stages.{n}.length.samples=4")]
+    again = ("train", str(tiny), "--run", "run", "--overwrite", *short)
+    assert two(tmp_path, *again)[0] == [0, 0]
+    assert [each["samples"] for each in read_json(tmp_path / "run/manifest.json")["stages"]] == [
+        4
+    ] * 3
 
 
 def assert_same(run: Path, other: Path) -> None:
@@ -145,22 +182,17 @@ def assert_same(run: Path, other: Path) -> None:
             )
 
 
-def test_a_sharded_run_writes_the_parts_of_one_process(
-    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setattr(sys, "argv", ["sailvit", "train", str(tiny), "--run", "one"])
-    with pytest.raises(SystemExit):
-        main()
+def test_a_sharded_run_writes_the_parts_of_one_process(tiny: Path, alone: Path, tmp_path: Path):
     codes, _, said = two(
         tmp_path, "train", str(tiny), "--run", "two", "--set", "parallel.mode=shard"
     )
     assert (codes, said) == ([0, 0], ["", ""])
-    assert_same(tmp_path / "two", tmp_path / "one")
+    assert_same(tmp_path / "two", alone)
     assert all(line["ok"] for line in lines(tmp_path / "two/proofs.jsonl"))
 
 
 def test_a_sharded_run_goes_on_in_one_process(
-    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny: Path, alone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """Same samples in the same global batches, none lost, none twice; weights as of an undisturbed run."""
     sound = ProofCallback.step_ended
@@ -174,14 +206,13 @@ def test_a_sharded_run_goes_on_in_one_process(
     sharded = ("--set", "parallel.mode=shard")
     assert two(tmp_path, "train", str(tiny), "--run", "run", *sharded)[0] == [75, 75]
     monkeypatch.setattr(ProofCallback, "step_ended", sound)
-    for arguments in (["run/recipe.yaml", "--resume"], [str(tiny), "--run", "whole"]):
-        monkeypatch.setattr(sys, "argv", ["sailvit", "train", *arguments])
-        with pytest.raises(SystemExit) as end:
-            main()
-        assert not end.value.code
-    assert_same(tmp_path / "run", tmp_path / "whole")
+    monkeypatch.setattr(sys, "argv", ["sailvit", "train", "run/recipe.yaml", "--resume"])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert not end.value.code
+    assert_same(tmp_path / "run", alone)
     key = ("stage", "step", "samples", "tokens", "images")
-    run, whole = (lines(tmp_path / name / "metrics.jsonl") for name in ("run", "whole"))
+    run, whole = (lines(place / "metrics.jsonl") for place in (tmp_path / "run", alone))
     assert [[line[name] for name in key] for line in run] == [
         [line[name] for name in key] for line in whole
     ]
