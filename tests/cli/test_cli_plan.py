@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,11 +14,31 @@ from typer.testing import CliRunner
 
 from sailvit.cli.plan import plan
 from sailvit.core.errors import ModelError
+from sailvit.core.recipe import Recipe
+from sailvit.preflight import bench as bench_module
+from sailvit.preflight import plan as plan_module
+from sailvit.preflight.plan import Plan
 from tiny_parts import Parts
 from tiny_runs import recipe, three_stages, write_data
 
 app = typer.Typer()
 app.command()(plan)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _planned_once() -> Iterator[None]:
+    """Each recipe is planned once for all tests: they look at one plan in many widths."""
+    real, known = plan_module.plan, dict[str, Plan]()
+
+    def planned(made: Recipe) -> Plan:
+        key = made.model_dump_json()
+        if key not in known:
+            known[key] = real(made)
+        return known[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plan_module, "plan", planned)
+        yield
 
 
 def run(*arguments: str) -> tuple[int, str]:
@@ -93,7 +115,11 @@ def test_it_fits_narrow_terminals_with_problems_first(width: int):
     assert "5 problems, listed at the top" in text
 
 
-def test_measured_times_stand_beside_the_estimate(parts: Parts, tmp_path: Path):
+def test_measured_times_stand_beside_the_estimate(
+    parts: Parts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    short = partial(bench_module.quick_speeds, seconds=1.5)
+    monkeypatch.setattr(bench_module, "quick_speeds", short)
     made = recipe(parts, write_data(tmp_path), three_stages())
     (tmp_path / "mine.yaml").write_text(made.model_dump_json())
     arguments = [str(tmp_path / "mine.yaml"), "--tflops", "1", "--measure", "--devices", "2"]

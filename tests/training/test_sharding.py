@@ -24,7 +24,7 @@ from sailvit.training.stages.loop import train_step
 from tiny_parts import Parts, picture, record
 from tiny_runs import stage_run, three_stages
 
-STEPS = 20
+STEPS = 10
 RESULT = dict[str, Any]
 
 
@@ -51,7 +51,7 @@ def steps(processor: Processor) -> list[tuple[Batch, ...]]:
 
 
 def run(parts: Parts, config: ParallelConfig, precision: str = "fp32") -> RESULT:
-    """Losses, gradient norms and final weights of 20 steps of each of three stages.
+    """Losses, gradient norms and final weights of the steps of each of three stages.
 
     In fp32 each starts from the same weights; in bf16 each goes on with the model of the one before, as in a run.
     """
