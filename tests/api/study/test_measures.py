@@ -11,11 +11,13 @@ from PIL import Image
 from pydantic import ValidationError
 from transformers import AutoModelForCausalLM
 
-from sailvit.api.study.measures import Trained, measured
+from sailvit.api.study import measures
+from sailvit.api.study.measures import Drawn, Trained, measured
 from sailvit.core.errors import DataError
 from sailvit.core.study.definition import Measure
 from sailvit.data.processing.processor import Processor
 from sailvit.data.sources import open_source
+from sailvit.evaluation.probes.drawn import write_glyphs, write_world
 from sailvit.models.loading.build import build
 from sailvit.recipes.loader import dump_recipe
 from tiny_parts import Parts, picture
@@ -34,20 +36,24 @@ def trained(tmp_path_factory) -> Trained:
     return Trained(made.model, 0, folder / "run")
 
 
+def drawn(seed: int, folder: Path = Path("nothing is drawn here")) -> Drawn:
+    return Drawn(seed, folder)
+
+
 def test_the_worlds_questions_depend_on_the_seed(trained: Trained):
     measure = Measure(of="target", tasks=["colour", "read_shape"], per_task=3)
-    values = measured(measure, trained, 5)
+    values = measured(measure, trained, drawn(5))
     assert list(values["scores"]) == ["colour", "read_shape"]
     assert values["mean"] == pytest.approx(sum(values["scores"].values()) / 2)
     for task, hits in values["answers"].items():
         assert len(hits) == 3
         assert hits.count("1") / 3 == pytest.approx(values["scores"][task])
-    assert measured(measure, trained, 5) == values
+    assert measured(measure, trained, drawn(5)) == values
 
 
 def test_the_demos_suite_is_asked_of_the_run(trained: Trained):
     measure = Measure(kind="suite", suite="demo", of="target", tasks=["demo_count"], per_task=8)
-    values = measured(measure, trained, 0)
+    values = measured(measure, trained, drawn(0))
     assert list(values["scores"]) == ["demo_count"]
     assert len(values["answers"]["demo_count"]) == 8
 
@@ -55,7 +61,7 @@ def test_the_demos_suite_is_asked_of_the_run(trained: Trained):
 def test_a_suite_needs_a_model(trained: Trained):
     alone = Trained(trained.config, 0, None)
     with pytest.raises(DataError, match="step refine is left out, so that there is no model"):
-        measured(Measure(kind="suite", of="refine"), alone, 0)
+        measured(Measure(kind="suite", of="refine"), alone, drawn(0))
 
 
 def test_a_tower_is_probed_on_pictures_in_classes(trained: Trained, tmp_path: Path):
@@ -66,7 +72,7 @@ def test_a_tower_is_probed_on_pictures_in_classes(trained: Trained, tmp_path: Pa
         shown = picture(number) // 2 + 128 * (number % 2)
         Image.fromarray(shown.astype("uint8")).save(folder / f"{number}.png")
     measure = Measure(kind="probe", of="refine", tasks=["knn"], data=[str(tmp_path)])
-    values = measured(measure, trained, 0)
+    values = measured(measure, trained, drawn(0))
     name = f"knn {tmp_path.name}/test top-1"
     assert values["scores"] == {name: 1.0}
     assert values["answers"] == {name: "1" * 10}
@@ -90,7 +96,7 @@ def texts(folder: Path, count: int = 6) -> Path:
 def test_texts_are_read_as_monitoring_reads_them(trained: Trained, tmp_path: Path):
     source = {"format": "chat", "path": str(texts(tmp_path))}
     measure = Measure.model_validate({"kind": "text", "of": "refine", "source": source})
-    values = measured(measure, trained, 0)
+    values = measured(measure, trained, drawn(0))
     bundle = build(trained.config, trained.seed)
     alone = AutoModelForCausalLM.from_pretrained(trained.config.language).eval()
     processor = Processor(bundle.tokenizer, bundle.layout, 1024, day=bundle.day)
@@ -113,7 +119,7 @@ def test_the_seed_draws_the_texts(trained: Trained, tmp_path: Path):
     measure = Measure.model_validate(
         {"kind": "text", "of": "refine", "source": source, "per_task": 4}
     )
-    seen = [measured(measure, trained, seed) for seed in (0, 0, 1)]
+    seen = [measured(measure, trained, drawn(seed)) for seed in (0, 0, 1)]
     assert seen[0] == seen[1] != seen[2]
     assert [each["texts"] for each in seen] == [4, 4, 4]
 
@@ -124,4 +130,24 @@ def test_a_measure_of_texts_needs_texts(trained: Trained):
     pictures = {"format": "world", "options": {"tasks": "fine", "size": 3}}
     measure = Measure.model_validate({"kind": "text", "of": "refine", "source": pictures})
     with pytest.raises(DataError, match=r"source of texts \(world\) has no record without images"):
-        measured(measure, trained, 0)
+        measured(measure, trained, drawn(0))
+
+
+def test_pictures_of_a_seed_are_drawn_once(trained: Trained, tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(measures, "WORLD_SIZE", (300, 20))
+    measure = Measure(kind="probe", of="refine", tasks=["knn"])
+    values = measured(measure, trained, drawn(3, tmp_path))
+    assert list(values["scores"]) == ["knn glyphs/test top-1"]
+    assert len(values["answers"]["knn glyphs/test top-1"]) == 20
+    kept = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.png")}
+    assert len(kept) == 320
+    assert measured(measure, trained, drawn(3, tmp_path)) == values
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.png")} == kept
+
+
+def test_glyphs_alone_are_those_of_the_whole_world(tmp_path: Path):
+    whole, _ = write_world(tmp_path, 12, 6, 3)
+    alone = write_glyphs(tmp_path, 12, 6, 3)
+    files = {path.relative_to(alone): path.read_bytes() for path in alone.rglob("*.png")}
+    assert len(files) == 18
+    assert files == {path.relative_to(whole): path.read_bytes() for path in whole.rglob("*.png")}

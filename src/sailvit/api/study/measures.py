@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 
 from sailvit.api.evaluation import evaluate
-from sailvit.api.probing import probe
+from sailvit.api.probing import WORLD_SIZE, probe
 from sailvit.api.study.texts import text_loss
 from sailvit.core.errors import DataError
 from sailvit.core.recipe import ModelConfig
 from sailvit.core.study.definition import Measure
 from sailvit.distributed.processes import my_device
-from sailvit.evaluation.probes.drawn import WORLD
-from sailvit.evaluation.probes.running import Probing
+from sailvit.evaluation.probes.drawn import WORLD, write_glyphs
+from sailvit.evaluation.probes.running import PROBES, Probing
 from sailvit.evaluation.scores import mean_score, task_scores
 from sailvit.evaluation.scoring.rules import Rules
 from sailvit.evaluation.scoring.short_answers import equal_phrases
@@ -49,20 +49,30 @@ class Trained:
     """The run folder of its last training; None where the step was left out."""
 
 
-def measured(measure: Measure, trained: Trained, seed: int) -> Values:
-    """The values of one measure; `seed` draws its questions.
+@dataclass(frozen=True)
+class Drawn:
+    """What is drawn for a cell's measures."""
+
+    seed: int
+    """The cell's seed, which draws questions, texts and pictures."""
+    folder: Path
+    """Where pictures are kept for other cells of the same seed."""
+
+
+def measured(measure: Measure, trained: Trained, drawn: Drawn) -> Values:
+    """The values of one measure.
 
     Raises:
         DataError: the measure cannot be taken of this model.
     """
-    return MEASURES[measure.kind](measure, trained, seed)
+    return MEASURES[measure.kind](measure, trained, drawn)
 
 
-def _world(measure: Measure, trained: Trained, seed: int) -> Values:
+def _world(measure: Measure, trained: Trained, drawn: Drawn) -> Values:
     with quietly():
         bundle = build(trained.config, trained.seed)
     bundle.mllm.to(my_device()).eval()
-    asked = held_out(measure.tasks or EVAL_TASKS, measure.per_task, seed)
+    asked = held_out(measure.tasks or EVAL_TASKS, measure.per_task, drawn.seed)
     records = [record for _, record in asked]
     pairs = zip(answer(bundle, records), records, strict=True)
     hits = [equal_phrases(said, [record.turns[-1].text]) == 1 for said, record in pairs]
@@ -71,24 +81,24 @@ def _world(measure: Measure, trained: Trained, seed: int) -> Values:
     return _values(task_scores(tasks, hits), credits)
 
 
-def _suite(measure: Measure, trained: Trained, seed: int) -> Values:
+def _suite(measure: Measure, trained: Trained, drawn: Drawn) -> Values:
     if trained.run is None:
         raise DataError(
             f"step {measure.of} is left out, so that there is no model to ask the suite's questions;"
             " measure a step that every cell has"
         )
     with TemporaryDirectory(prefix="sailvit-") as scratch:
-        plan = _planned(measure, Path(scratch) / "demo", seed)
+        plan = _planned(measure, Path(scratch) / "demo", drawn.seed)
         style = Asking(style="bare" if measure.suite == "demo" else "vlmevalkit")
         (found,) = evaluate([trained.run], plan, Path(scratch) / "out", Rules(), style)
     return _suite_values(found)
 
 
-def _planned(measure: Measure, drawn: Path, seed: int) -> Plan:
+def _planned(measure: Measure, place: Path, seed: int) -> Plan:
     """The sets of a suite; those of the demo's are drawn into a folder."""
     folder = Path(measure.data[0] if measure.data else "LMUData")
     if measure.suite == "demo":
-        folder = drawn
+        folder = place
         wanted = [each for each in SETS if not measure.tasks or each.name in measure.tasks]
         write_suite(folder, measure.per_task, seed, wanted)
     plan = plan_suite(measure.suite, folder, names=measure.tasks, kinds={})
@@ -108,12 +118,17 @@ def _suite_values(found: ModelScores) -> Values:
     return _values(scores, credits)
 
 
-def _probe(measure: Measure, trained: Trained, seed: int) -> Values:
+def _probe(measure: Measure, trained: Trained, drawn: Drawn) -> Values:
+    data = [_pictures(measure, each, drawn) for each in measure.data or [WORLD]]
     with TemporaryDirectory(prefix="sailvit-") as scratch:
+        # Features are of this tower alone, so that they go with the cell.
         how = Probing(
-            cache=Path(scratch), probes=tuple(measure.tasks), layers="last", threads=1, seed=seed
+            cache=Path(scratch),
+            probes=tuple(measure.tasks),
+            layers="last",
+            threads=1,
+            seed=drawn.seed,
         )
-        data = [Path(each) for each in measure.data or [WORLD]]
         found = probe({"tower": trained.config.tower}, data, how).own("tower")
     main = {f"{each.probe} {each.set} {each.metric}": each for each in found if each.main}
     return _values(
@@ -122,12 +137,21 @@ def _probe(measure: Measure, trained: Trained, seed: int) -> Values:
     )
 
 
-def _text(measure: Measure, trained: Trained, seed: int) -> Values:
+def _pictures(measure: Measure, data: str, drawn: Drawn) -> Path:
+    """A measure's data as `sailvit probe` takes them; of the world, where classes are all that is
+    asked for, its glyphs, which all cells of a seed share.
+    """
+    if data == WORLD and measure.tasks and set(measure.tasks) <= set(PROBES["classes"]):
+        return write_glyphs(drawn.folder, *WORLD_SIZE, drawn.seed)
+    return Path(data)
+
+
+def _text(measure: Measure, trained: Trained, drawn: Drawn) -> Values:
     assert measure.source is not None
     with quietly():
         bundle = build(trained.config, trained.seed)
     bundle.mllm.to(my_device()).eval()
-    found = text_loss(bundle, measure.source, measure.per_task, seed)
+    found = text_loss(bundle, measure.source, measure.per_task, drawn.seed)
     value = found.loss / found.tokens
     return {**_values({"text": value}, {}), "texts": found.texts, "tokens": found.tokens}
 
@@ -141,7 +165,7 @@ def _values(scores: Mapping[str, float], credits: Mapping[str, Sequence[float]])
     return {"mean": mean_score(scores), "scores": dict(scores), "answers": answers}
 
 
-MEASURES: dict[str, Callable[[Measure, Trained, int], Values]] = {
+MEASURES: dict[str, Callable[[Measure, Trained, Drawn], Values]] = {
     "world": _world,
     "suite": _suite,
     "probe": _probe,

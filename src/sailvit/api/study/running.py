@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from sailvit.api.study.cell_files import is_done, write_failed, write_measured
 from sailvit.api.study.lineage import Lineage, PlannedCell, Training
-from sailvit.api.study.measures import Trained
+from sailvit.api.study.measures import Drawn, Trained
 from sailvit.api.study.planning import to_do
 from sailvit.api.study.workers import MeasureTask, Outcome, Task, TrainTask, Worker
 from sailvit.core.errors import InterruptedRunError
@@ -156,7 +156,8 @@ class StudyRun:
             step: Trained(self.lineage.located_model(model), seed, self._run_of(each, step))
             for step, (model, seed) in each.models.items()
         }
-        return MeasureTask(models, each.measures, each.cell.seed)
+        drawn = Drawn(each.cell.seed, self.lineage.runs / "drawn")
+        return MeasureTask(models, each.measures, drawn)
 
     def _run_of(self, each: PlannedCell, step: str) -> Path | None:
         key = each.last.get(step)

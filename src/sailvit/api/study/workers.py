@@ -18,7 +18,7 @@ import torch
 
 from sailvit.api.running import train_claimed
 from sailvit.api.screen import Screen
-from sailvit.api.study.measures import Trained, measured
+from sailvit.api.study.measures import Drawn, Trained, measured
 from sailvit.core.errors import InterruptedRunError, RunError, SailvitError, one_line
 from sailvit.core.lock import living_holder
 from sailvit.core.ownership import LOCK
@@ -49,8 +49,8 @@ class MeasureTask:
     """The model after each measured step."""
     measures: Mapping[str, Measure]
     """What is measured, by name."""
-    seed: int
-    """The cell's seed."""
+    drawn: Drawn
+    """What is drawn for them."""
 
 
 Task = TrainTask | MeasureTask
@@ -149,7 +149,7 @@ def _train(task: TrainTask) -> Outcome:
 
 def _ask(task: MeasureTask) -> dict[str, Any]:
     return {
-        name: measured(measure, task.models[measure.of], task.seed)
+        name: measured(measure, task.models[measure.of], task.drawn)
         for name, measure in task.measures.items()
     }
 
