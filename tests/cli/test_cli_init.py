@@ -102,6 +102,18 @@ def test_what_cannot_be_used_is_said_and_nothing_is_written(
     assert not out.exists()
 
 
+def test_images_that_are_elsewhere_are_to_be_named(parts: Parts, data: Path, tmp_path: Path):
+    given = ("--tower", parts.tower("siglip"), "--language", parts.language("llama"))
+    file = tmp_path / "many.jsonl"
+    # More than a run puts up with.
+    file.write_text((data / "captions.jsonl").read_text() * 3)
+    words = ["init", *given, "--data", str(file), "--out", str(tmp_path / "a.yaml")]
+    result = CliRunner().invoke(app, words)
+    assert "missing file" in str(result.exception)
+    assert str(result.exception).endswith("name another with --images")
+    assert not (tmp_path / "a.yaml").exists()
+
+
 @pytest.mark.parametrize(("side", "merge"), [(16, 1), (24, 2), (27, 3), (32, 2), (64, 4), (37, 1)])
 def test_merges_keep_a_tile_within_256_tokens_where_the_grid_divides(
     side: int, merge: int, parts: Parts, monkeypatch: pytest.MonkeyPatch

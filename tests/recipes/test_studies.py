@@ -47,6 +47,28 @@ def test_recipes_start_at_the_studys_folder_and_shipped_names_stay(tmp_path: Pat
             "factors.arm.base: there is no 'refin'; expected one of refine, target",
         ),
         (
+            {"contrast": {"factor": "arm", "base": "base", "refined": "base"}},
+            "contrast: level base is compared with itself",
+        ),
+        (
+            {"claims": [{"says": "So.", "better": "joint", "than": "joint"}]},
+            "claims.0: level joint is compared with itself",
+        ),
+        (
+            {"factors": {"arm": {"gradual": {}, "base": {}, "Base": {"refine": None}}}},
+            "factors.arm: levels base and Base differ in capitals alone",
+        ),
+        ({"set": {"seed": 7}}, "set.seed would have no effect"),
+        (
+            {"factors": {"arm": {"gradual": {}, "base": {"target": {"set": {"seed": 7}}}}}},
+            "factors.arm.base.target.set.seed would have no effect",
+        ),
+        ({"name": "a/b"}, "name: found 'a/b' (str), expected letters, digits and . _ - alone"),
+        (
+            {"contrast": {"factor": "arm", "base": False, "refined": "gradual"}},
+            "contrast.base: found False (bool), expected a valid string; YAML does not take this word",
+        ),
+        (
             {"measures": {"world": {"of": "targets"}}},
             "measures.world.of: there is no 'targets'; expected one of refine, target",
         ),
@@ -93,3 +115,13 @@ def test_a_file_that_is_none(tmp_path: Path):
     (tmp_path / "list.yaml").write_text("[1]")
     with pytest.raises(RecipeError, match="expected a mapping with name, steps"):
         load_study(tmp_path / "list.yaml")
+
+
+def test_levels_may_be_named_by_numbers_and_by_words_that_yaml_takes_for_truth(tmp_path: Path):
+    arms = "{gradual: {}, base: {refine: null}}"
+    sizes = "{full: {}, 0.5: {target: {scale: 0.5}}, 2: {target: {scale: 2}}, off: {refine: null}}"
+    path = tmp_path / "study.yaml"
+    values = definition(factors="FACTORS")
+    text = yaml.safe_dump(values, sort_keys=False)
+    path.write_text(text.replace("FACTORS", f"{{arm: {arms}, data: {sizes}}}"))
+    assert load_study(path).levels("data") == ["full", "0.5", "2", "off"]

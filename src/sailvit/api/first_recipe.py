@@ -171,9 +171,18 @@ def first_recipe(
     text = _fitted(values, measured, meta)
     # By the judge of every recipe: what is written has passed it.
     if problems := plan(_parsed(text)).problems:
-        told = "".join(f"\n  {problem}" for problem in problems)
-        raise RecipeError(f"no recipe was written, as what it names would not train:{told}")
+        raise RecipeError(_refusal(problems, has_images=images is not None))
     return text
+
+
+def _refusal(problems: Sequence[str], *, has_images: bool) -> str:
+    told = "".join(f"\n  {problem}" for problem in problems)
+    if not has_images and "missing file" in told:
+        told += (
+            "\nPaths of images start at the folder of the file that names them; name another"
+            " with --images"
+        )
+    return f"no recipe was written, as what it names would not train:{told}"
 
 
 def _with_connector(config: ModelConfig, kind: ConnectorKind, merge: int) -> ModelConfig:

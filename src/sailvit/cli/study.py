@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any
@@ -155,6 +156,8 @@ def tell_plan(console: Console, name: str, made: StudyPlan, speed: float, jobs: 
         f" which {size(_libraries())} each are torch and other libraries.",
         highlight=False,
     )
+    for sentence in made.alike:
+        _warn(console, sentence)
     if any(row.seconds is None and row.flops for row in made.rows):
         console.print(
             f"~: at {_MFU:g} of the device's peak, as none was measured here; small models reach far"
@@ -196,10 +199,15 @@ def _run(
         tell_event(console, event)
         failed.extend([event.name] if event.kind == "failed" else [])
 
-    found = run_study(loaded, folder, runs, cells, jobs=jobs, again=again, seen=seen)
+    warned = partial(_warn, console)
+    found = run_study(loaded, folder, runs, cells, jobs=jobs, again=again, seen=seen, warned=warned)
     tell_results(console, found, folder)
     if failed:
         raise typer.Exit(1)
+
+
+def _warn(console: Console, sentence: str) -> None:
+    console.print(f"Note: {sentence}.", highlight=False, markup=False, soft_wrap=True)
 
 
 def tell_event(console: Console, event: Event) -> None:

@@ -1,5 +1,5 @@
-"""The YAML of recipes: what PyYAML reads, but `1e-4` is a number, and a key given twice is an
-error.
+"""The YAML of recipes: what PyYAML reads, but `1e-4` is a number, keys are texts, and a key given
+twice is an error.
 """
 
 from __future__ import annotations
@@ -11,7 +11,9 @@ import yaml
 
 from sailvit.core.errors import RecipeError
 
-FLOAT_TAG = "tag:yaml.org,2002:float"
+FLOAT_TAG, TEXT_TAG = "tag:yaml.org,2002:float", "tag:yaml.org,2002:str"
+_PLAIN = {f"tag:yaml.org,2002:{kind}" for kind in ("bool", "int", "float", "null", "timestamp")}
+"""What YAML takes words for that are written without quotes."""
 EXPONENT = re.compile(r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)[eE][-+]?[0-9]+\Z")
 """YAML 1.1 asks for a dot and a signed exponent (`1.0e-4`) and reads every other form as a
 string."""
@@ -33,7 +35,9 @@ class _Reader(yaml.SafeLoader):
     yaml_implicit_resolvers = _resolvers(yaml.SafeLoader)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002
-        """The mapping of a node; ConstructorError when a key is given twice."""
+        """The mapping of a node, its keys as they are written; ConstructorError when a key is
+        given twice.
+        """
         # PyYAML takes the last value without a word.
         seen: set[str] = set()
         for key, _ in node.value:
@@ -45,6 +49,9 @@ class _Reader(yaml.SafeLoader):
                     problem=problem, problem_mark=key.start_mark
                 )
             seen.add(key.value)
+            # Keys are names: `off` and `0.5` are what is written, no truth value and no number.
+            if key.tag in _PLAIN:
+                key.tag = TEXT_TAG
         return super().construct_mapping(node, deep=deep)
 
 

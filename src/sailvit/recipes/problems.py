@@ -11,6 +11,11 @@ from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
+_PATTERNS = {
+    "^[A-Za-z0-9._-]+$": "letters, digits and . _ - alone, as it names a file",
+    "^[A-Za-z0-9_-]+$": "letters, digits and _ - alone, as it names a folder",
+}
+"""What patterns of texts mean, in words."""
 Location = tuple[str | int, ...]
 
 RENAMED = {
@@ -73,10 +78,14 @@ def _sentence(place: Location, problems: Sequence[Mapping[str, Any]], root: type
         .replace("'", "")
         .split(", ")
     )
+    if first["type"] == "string_pattern_mismatch":
+        expected = _PATTERNS.get(first["ctx"]["pattern"], expected)
     hint = difflib.get_close_matches(str(first["input"]), choices, n=1)
-    return f"found {_short(first['input'])}, expected {expected}" + (
-        f"; did you mean {hint[0]}?" if hint else ""
-    )
+    more = f"; did you mean {hint[0]}?" if hint else ""
+    if first["type"] == "string_type" and isinstance(first["input"], bool | int | float):
+        # YAML reads `off` and `no` as false, and `0.5` as a number.
+        more = "; YAML does not take this word for text: put it in quotes"
+    return f"found {_short(first['input'])}, expected {expected}{more}"
 
 
 def _short(value: Any) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
+from sailvit.api.study.alike import alike_levels
 from sailvit.api.study.cell_files import file_of, is_done
 from sailvit.api.study.lineage import Lineage, PlannedCell, Training
 from sailvit.core.formatting import counted, duration
@@ -50,6 +51,8 @@ class StudyPlan:
     """Its trainings."""
     alone: int
     """Trainings if cells shared none."""
+    alike: tuple[str, ...] = ()
+    """A sentence for every two levels that make the same trainings."""
 
     @property
     def needed(self) -> int:
@@ -93,6 +96,7 @@ def plan_study(lineage: Lineage, planned: Sequence[PlannedCell], folder: StudyFo
         done=sum(is_done(folder, each) for each in planned),
         rows=tuple(rows),
         alone=len(used),
+        alike=tuple(alike_levels(lineage.study, planned)),
     )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from sailvit.api.study.alike import alike_levels
 from sailvit.api.study.lineage import Lineage, PlannedCell
 from sailvit.api.study.planning import StudyPlan, plan_study
 from sailvit.api.study.running import Event, StudyRun
@@ -61,15 +62,19 @@ def run_study(
     jobs: int | None = None,
     again: bool = False,
     seen: Callable[[Event], None] = lambda event: None,
+    warned: Callable[[str], None] = lambda sentence: None,
 ) -> dict[str, Any]:
     """Train and measure what is missing of `cells`, and write the study's report; returns its
     numbers.
 
     Failed cells stay in the report with their reasons, and are tried again by the next call.
-    With `again`, cells that are there are measured again and compared with their files.
+    With `again`, cells that are there are measured again and compared with their files. `warned`
+    is told of levels that make the same trainings.
     """
     folder.begin(study)
     lineage, planned = prepared(study, cells, runs)
+    for sentence in alike_levels(study, planned):
+        warned(sentence)
     count = jobs or default_jobs()
     threads = max(1, (os.cpu_count() or 1) // count)
     StudyRun(lineage, planned, folder, count, threads, seen, again).run()

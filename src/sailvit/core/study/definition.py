@@ -227,8 +227,38 @@ class Study(Config):
         for place, step in _named_steps(self):
             if step not in self.steps:
                 yield _unknown(place, step, self.steps)
+        yield from self._comparison_problems()
+        yield from self._seed_problems()
         yield from self._claims_problems()
         yield from self._reference_problems()
+
+    def _seed_problems(self) -> Iterator[str]:
+        """A sentence for every seed that would be replaced by the cell's."""
+        for place, settings in _named_settings(self):
+            if "seed" in settings:
+                yield (
+                    f"{place}.seed would have no effect, as the study gives every cell its seed; use"
+                    " `seeds` of the study, or `seed` of a step, which is added to the cell's"
+                )
+
+    def _comparison_problems(self) -> Iterator[str]:
+        """A sentence for levels that would be compared with themselves, or share their files."""
+        contrast = self.contrast
+        pairs = {"contrast": (contrast.base, contrast.refined)} | {
+            f"claims.{number}": (claim.than or contrast.base, claim.better or contrast.refined)
+            for number, claim in enumerate(self.claims)
+        }
+        for place, (one, other) in pairs.items():
+            if one == other:
+                yield f"{place}: level {one} is compared with itself; name two levels"
+        for factor, levels in self.factors.items():
+            known: dict[str, str] = {}
+            for level in levels:
+                if (first := known.setdefault(level.lower(), level)) != level:
+                    yield (
+                        f"factors.{factor}: levels {first} and {level} differ in capitals alone,"
+                        " which are one file where disks do not tell them apart; rename one"
+                    )
 
     def _claims_problems(self) -> Iterator[str]:
         for number, claim in enumerate(self.claims):
@@ -288,6 +318,17 @@ def _named_steps(study: Study) -> Iterator[tuple[str, str]]:
         for level, changes in levels.items():
             yield from ((f"factors.{factor}.{level}", step) for step in changes)
     yield from ((f"measures.{name}.of", each.of) for name, each in study.measures.items())
+
+
+def _named_settings(study: Study) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Every `set`, and where it stands."""
+    yield "set", study.set
+    yield from ((f"steps.{name}.set", step.set) for name, step in study.steps.items())
+    for factor, levels in study.factors.items():
+        for level, changes in levels.items():
+            for step, change in changes.items():
+                if change is not None:
+                    yield f"factors.{factor}.{level}.{step}.set", change.set
 
 
 def _unknown(place: str, name: str, known: object) -> str:
