@@ -125,10 +125,15 @@ def test_the_refined_model_answers_about_the_picture(walked):
     assert done.stdout.strip()
 
 
-def test_failed_training_beside_is_an_error_that_names_its_log(tmp_path):
+def test_failed_training_beside_is_an_error_that_names_its_log(tmp_path, monkeypatch):
+    # A user's own file of a library's name in the current folder is not taken for the library.
+    (tmp_path / "random.py").write_text("raise SystemExit('not the library')")
+    monkeypatch.chdir(tmp_path)
     beside = TrainingBeside(
         ["stages.0.length.samples=1"], str(tmp_path / "none"), RunFolder(tmp_path / "a/base"), 1
     )
     with beside, pytest.raises(RunError, match=r"base\.log"):
         beside.wait()
+    with pytest.raises(RunError, match="failed"):
+        beside.check()
     assert "cannot load the tower" in beside.log.read_text(encoding="utf-8")

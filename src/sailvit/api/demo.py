@@ -4,6 +4,7 @@ base tower, and compare the two.
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -44,6 +45,12 @@ QUICK = {"demo": (400, 400, 400), "demo-target": (300, 300)}
 """Samples per stage of the quick demo: enough to run every step, far too few to learn."""
 _LABELS = {"base": "base tower", "refined": "refined tower"}
 """The compared models by their folders below `target`, with their names in the report."""
+_CHILD = (
+    "import json, runpy, sys; sys.path[:] = json.loads(sys.argv.pop(1));"
+    " runpy.run_module('sailvit', run_name='__main__', alter_sys=True)"
+)
+"""Run with `-I`, so that no file in the current folder is imported as a library, which `-m` alone
+would do; `sys.path` is that of this process."""
 _ASKING = Asking(style="bare", longest=32, batch=64)
 """The world's language knows its words only, and none of its answers has 32 tokens."""
 
@@ -124,6 +131,8 @@ def _run(demo: DemoRun, screen: Screen) -> dict[str, Any]:
         screen.begin("refine the base tower in three stages")
         screen.say(f"(target training on the base tower runs beside it, into {beside.folder.path})")
         train_claimed(refining, folder, demo.claim, screen)
+        # Before the minutes of the next training, which would be for nothing.
+        beside.check()
         refined = folder.stage(len(refining.stages) - 1, refining.stages[-1].name) / "tower"
         screen.begin("target training on the refined tower, frozen")
         recipe = load_recipe("demo-target", [*target, f"model.tower={refined}"])
@@ -163,15 +172,8 @@ class TrainingBeside:
     def __enter__(self) -> TrainingBeside:
         """Start the process; its output goes to `log`."""
         self.log.parent.mkdir(parents=True, exist_ok=True)
-        command = [
-            sys.executable,
-            "-m",
-            "sailvit",
-            "train",
-            "demo-target",
-            "--run",
-            str(self.folder.path),
-        ]
+        command = [sys.executable, "-I", "-c", _CHILD, json.dumps(sys.path), "train"]
+        command += ["demo-target", "--run", str(self.folder.path)]
         command += [word for setting in self._settings for word in ("--set", setting)]
         with self.log.open("w", encoding="utf-8") as log:
             self._process = subprocess.Popen(
@@ -195,7 +197,12 @@ class TrainingBeside:
 
     def wait(self) -> None:
         """Wait for the end of the training; RunError where it failed."""
-        if self._process.wait() != 0:
+        self._process.wait()
+        self.check()
+
+    def check(self) -> None:
+        """RunError where the training has failed already."""
+        if self._process.poll() not in (None, 0):
             raise RunError(f"target training on the base tower failed; {self.log} says why")
 
 
