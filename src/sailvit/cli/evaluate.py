@@ -102,12 +102,16 @@ def evaluate(  # noqa: PLR0913, PLR0917 - the options of a command
     }
     asking = Asking(**_prompts(prompts, suite), **how, device=device, bf16=bf16)
     with process_group(), judge_of(judge, judge_model, judge_key, out / "judge.cache") as asked:
-        # VLMEvalKit's own variable and folder, so that files that it fetched are found.
-        folder = data or Path(os.environ.get("LMUData") or Path.home() / "LMUData")  # noqa: SIM112
+        folder = data or (out if suite == "demo" else _fetched())
         plan = _plan(suite, folder, out, names or [], kind or [], questions)
         kinds = {each.questions.kind for each in plan.sets}
         rules = rules_of(read_matcher(matcher), asked, judge_prompts or [], kinds)
         _run(models, plan, out, rules, asking, suite, folder, yes)
+
+
+def _fetched() -> Path:
+    """VLMEvalKit's own folder, so that files that it fetched are found."""
+    return Path(os.environ.get("LMUData") or Path.home() / "LMUData")  # noqa: SIM112
 
 
 def _run(
