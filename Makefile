@@ -1,6 +1,6 @@
 # `make demo` and `make test` set up .venv on first use; nothing is installed again until what it depends on changes.
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all lint docs pictures clean
+.PHONY: help demo test test-all lint docs evidence pictures clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -33,6 +33,11 @@ docs: $(READY) ## Build the documentation site into build/site; a warning is an 
 
 interop: $(READY) ## Compare every layout again, and write the table of docs/interop.md
 	PYTHONPATH=tests:tests/data:tests/models:tests/models/towers:tests/interop:tests/interop/export $(BIN)/python tests/interop/interop_table.py docs/interop.md
+
+evidence: $(READY) ## Write docs/evidence.md and its picture from the committed cells of studies/
+	for study in demo regime; do test ! -d studies/$$study || $(BIN)/sailvit study studies/$$study --report; done
+	$(BIN)/python benchmarks/evidence.py docs/evidence.md
+	$(BIN)/python docs/pictures/evidence.py
 
 pictures: $(READY) ## Draw the pictures of README again (wants Chromium)
 	$(BIN)/python docs/pictures/stages.py

@@ -159,6 +159,25 @@ def test_yaml_examples_are_yaml_and_whole_recipes_are_recipes(path: Path, tmp_pa
             assert load_recipe(file).name == values["name"]
 
 
+def test_the_evidence_is_what_the_committed_cells_say(tmp_path):
+    """Every block and the picture, written anew by the scripts of `make evidence`."""
+    page = tmp_path / "evidence.md"
+    text = (ROOT / "docs" / "evidence.md").read_text(encoding="utf-8")
+    mark = r"(<!-- written by benchmarks/evidence.py: [a-z ]+ -->\n).*?(<!-- end -->)"
+    emptied, count = re.subn(mark, r"\1\2", text, flags=re.DOTALL)
+    assert count == 8
+    assert len(emptied) < len(text)
+    page.write_text(emptied, encoding="utf-8")
+    subprocess.run([sys.executable, ROOT / "benchmarks" / "evidence.py", page], check=True)
+    assert page.read_text(encoding="utf-8") == text
+    place, script = ROOT / "docs" / "pictures", tmp_path / "evidence.py"
+    source = (place / "evidence.py").read_text(encoding="utf-8")
+    # The script writes beside itself, and reads the study two folders up.
+    script.write_text(source.replace("Path(__file__).parents[2]", f"Path({str(ROOT)!r})"))
+    subprocess.run([sys.executable, script], check=True)
+    assert (tmp_path / "evidence.svg").read_bytes() == (place / "evidence.svg").read_bytes()
+
+
 def test_the_table_of_probes_is_what_the_results_say(tmp_path):
     page = tmp_path / "probes.md"
     text = (ROOT / "docs" / "probes.md").read_text(encoding="utf-8")

@@ -120,14 +120,20 @@ def as_text(data: Mapping[str, Any]) -> str:
     lines = [f"# Study {data['study']}", "", f"{cells['done']} of {cells['all']} cells.", ""]
     lines += [f"- {claim['sentence']}" for claim in data["claims"]]
     for each in tables(data["differences"]):
-        lines += ["", f"## {each.title}", "", f"| | {' | '.join(each.heads)} |", "|---" * 7 + "|"]
-        lines += [f"| {name} | {' | '.join(row_cells(row))} |" for name, row in each.rows]
+        lines += ["", *dimension_text(each, "##")]
     if cells["failed"]:
         lines += ["", "## Failed cells", ""]
         lines += [f"- {name}: {reason}" for name, reason in cells["failed"].items()]
     if cells["missing"]:
         lines += ["", f"Cells that are not there yet: {', '.join(cells['missing'])}."]
     return "\n".join(lines) + "\n"
+
+
+def dimension_text(dimension: Dimension, level: str) -> list[str]:
+    """Lines of a table in Markdown, under a heading of this level, such as `##`."""
+    heads = f"| | {' | '.join(dimension.heads)} |"
+    rows = [f"| {name} | {' | '.join(row_cells(row))} |" for name, row in dimension.rows]
+    return [f"{level} {dimension.title}", "", heads, "|---" * 7 + "|", *rows]
 
 
 def row_cells(row: Difference) -> list[str]:

@@ -1,0 +1,177 @@
+"""The tables of docs/evidence.md, from committed results alone.
+
+    python benchmarks/evidence.py docs/evidence.md
+
+It trains nothing: it reads the cells of `studies/` and the files of benchmarks/results, so that the page cannot say
+anything else than they do. `make evidence` writes the studies' reports, this page and its picture.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from sailvit.core.study.folder import StudyFolder
+from sailvit.core.study.units import POINTS
+from sailvit.evaluation.studies.differences import Asked, difference, spread_of
+from sailvit.evaluation.studies.results import results
+from sailvit.recipes.studies import load_study
+from sailvit.report.study import dimension_text, tables
+
+ROOT = Path(__file__).parents[1]
+BEGIN, END = "<!-- written by benchmarks/evidence.py: {} -->\n", "<!-- end -->"
+WAYS = {
+    "gradual": "gradual",
+    "joint_samples": "all at once, as many samples",
+    "joint_compute": "all at once, as much compute",
+    "no_contrastive": "gradual, without the contrastive objective",
+}
+"""The refinements of benchmarks/gradual_vs_joint.py, as the page calls them."""
+
+
+def study(name: str) -> dict[str, Any]:
+    """The numbers of a study of this repository, from the cells that are committed."""
+    folder = StudyFolder(ROOT / "studies" / name)
+    return results(load_study(folder.path.with_suffix(".yaml")), folder.read_cells())
+
+
+def claims(name: str) -> str:
+    """A row for every claim of a study: the sentence, what came out, and its numbers."""
+    found = study(name)
+    lines = [_counted(name, found), "", "| claim | comes to | numbers |", "|---|---|---|"]
+    for claim in found["claims"]:
+        measured = any(each["seeds"] for each in claim["numbers"])
+        word = f"**{claim['verdict']}**" if measured else "not measured yet"
+        told = claim["sentence"].partition(f"{claim['verdict'].capitalize()}: ")[2].rstrip(".")
+        lines.append(f"| {claim['says']} | {word} | {told if measured else ''} |")
+    return "\n".join(lines) + "\n"
+
+
+def dimensions(name: str) -> str:
+    """The tables of a study's report; one sentence where no cell is there."""
+    found = study(name)
+    shown = tables(found["differences"])
+    lines = [line for each in shown for line in ["", *dimension_text(each, "###")]]
+    return "\n".join([_counted(name, found), *lines]) + "\n"
+
+
+def _counted(name: str, found: Mapping[str, Any]) -> str:
+    cells = found["cells"]
+    failed = f", {len(cells['failed'])} failed" if cells["failed"] else ""
+    return f"{cells['done']} of {cells['all']} cells of `studies/{name}.yaml` are measured{failed}."
+
+
+def earlier() -> str:
+    """Ways to refine against the base and against each other, by what ran before the study: three
+    seeds, paired, with one spread for all (`gradual_vs_joint.json`).
+    """
+    cells = [
+        {
+            "levels": {"target": row["target_tower"], "way": row["way"]},
+            "seed": row["seed"],
+            "status": "done",
+            "values": {"world": {"mean": row["mean"], "scores": {}}},
+        }
+        for row in published("gradual_vs_joint")["rows"]
+    ]
+    targets = ("frozen", "training")
+    pairs = [(way, "base") for way in WAYS] + [("gradual", way) for way in WAYS if way != "gradual"]
+    asked = {
+        (pair, target): Asked("world", POINTS, "way", *pair, (("target", target),))
+        for pair in pairs
+        for target in targets
+    }
+    spread = spread_of(cells, asked.values())
+    lines = ["| | tower frozen in target training | tower training |", "|---|---|---|"]
+    for better, than in pairs:
+        found = [difference(cells, asked[(better, than), target], spread) for target in targets]
+        told = [f"{each.mean:+.1f} ({each.low:+.1f} to {each.high:+.1f})" for each in found]
+        than_named = WAYS.get(than, than)
+        lines.append(f"| {WAYS[better]}, above {than_named} | {' | '.join(told)} |")
+    return "\n".join(lines) + "\n"
+
+
+def forgetting() -> str:
+    """Drift of the tower and perplexity of the language along one run of each way
+    (`conflict.json`).
+    """
+    summary = published("conflict")["summary"]
+    lines = ["| | gradual | all at once |", "|---|---|---|"]
+    for name, key in {
+        "perplexity of held-out texts, highest": "highest_perplexity",
+        "perplexity at the end": "perplexity",
+        "likeness of the tower's features to the base's (CKA), lowest": "lowest_cka",
+        "likeness at the end": "cka",
+    }.items():
+        told = [f"{summary[way][key]:.2f}" for way in ("gradual", "joint")]
+        lines.append(f"| {name} | {' | '.join(told)} |")
+    base = summary["gradual"]["base_perplexity"]
+    return "\n".join([*lines, "", f"The language began at a perplexity of {base:.2f}."]) + "\n"
+
+
+def native() -> str:
+    """Documents read in native resolution, padded to squares, and in tiles
+    (`native_documents.json`).
+    """
+    cells = published("native_documents")["cells"]
+    lines = ["| way | strips read exactly | digits | visual tokens |", "|---|---|---|---|"]
+    lines += [
+        f"| {name} | {each['exact']:.3f} | {each['digits']:.3f} | {each['visual_tokens']:.1f} |"
+        for name, each in cells.items()
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def costs() -> str:
+    """What the contrastive objective and several processes cost (`contrastive.json`,
+    `replicate.json`).
+    """
+    ways, rates = published("contrastive")["ways"], published("replicate")["steps_per_s"]
+    kept = {name: each["share_of_speed_without"]["median"] for name, each in ways.items()}
+    shares = [f"{100 * kept[name]:.0f} % ({name})" for name in kept if not name.endswith("without")]
+    gains = [
+        f"{each['engine / by hand']['median']:.2f} times ({count}, {objective})"
+        for count, found in rates.items()
+        for objective, each in found.items()
+    ]
+    return (
+        f"- The contrastive objective leaves of the speed without it: {', '.join(shares)}.\n"
+        "- Gradients that travel during the backward pass, against a sum after it:"
+        f" {', '.join(gains)}.\n"
+    )
+
+
+def published(name: str) -> dict[str, Any]:
+    """A committed result."""
+    path = ROOT / "benchmarks" / "results" / f"{name}.json"
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return found
+
+
+BLOCKS: dict[str, Callable[[], str]] = {
+    "claims": lambda: claims("demo"),
+    "tables": lambda: dimensions("demo"),
+    "regime claims": lambda: claims("regime"),
+    "regime tables": lambda: dimensions("regime"),
+    "earlier": earlier,
+    "forgetting": forgetting,
+    "native": native,
+    "costs": costs,
+}
+"""What stands between the page's marks, by their names."""
+
+
+def written(text: str, names: Sequence[str] = tuple(BLOCKS)) -> str:
+    """A page's text with every block written anew."""
+    for name in names:
+        start, rest = text.split(BEGIN.format(name))
+        text = start + BEGIN.format(name) + BLOCKS[name]() + END + rest.split(END, 1)[1]
+    return text
+
+
+if __name__ == "__main__":
+    page = Path(sys.argv[1])
+    page.write_text(written(page.read_text(encoding="utf-8")), encoding="utf-8")
