@@ -41,4 +41,25 @@ def test_the_regimes_bases_are_trained_once(tmp_path: Path):
     base = [c for c in cells_of(given) if dict(c.levels)["arm"] == "base" and c.seed == 0]
     keys = {lineage.add(cell).trainings for cell in base}
     assert len(base) == 3 * 2
-    assert len(keys) == 1
+    # Target training is measured at one length.
+    assert len(keys - {()}) == 1
+
+
+def test_the_regimes_ways_have_equal_samples_and_equal_rates(tmp_path: Path):
+    given = load_study(STUDIES / "regime.yaml")
+    lineage = Lineage(given, tmp_path)
+    wanted = {"rate": "3e-3", "length": "tenth"}
+    cells = {
+        levels["arm"]: lineage.add(cell)
+        for cell in cells_of(given)
+        for levels in [dict(cell.levels)]
+        if cell.seed == 0 and wanted.items() <= levels.items()
+    }
+    stages = {arm: [lineage.trainings[key].stage for key in cells[arm].trainings] for arm in cells}
+    samples = {arm: sum(each.length.samples for each in stages[arm]) for arm in cells}
+    assert samples["gradual"] == samples["at-once"] > samples["at-once-compute"] > 0
+    assert abs(samples["at-once-warm"] - samples["gradual"]) <= 1
+    for arm, own in stages.items():
+        assert {each.optim.lr for each in own if each.share("tower")} <= {3e-3}, arm
+    warm = lineage.trainings[cells["at-once-warm"].trainings[-1]].recipe.model.connector
+    assert warm.source == f"study://{cells['at-once-warm'].trainings[0]}/connector"

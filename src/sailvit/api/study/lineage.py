@@ -165,7 +165,13 @@ class Lineage:
         # A connector of an earlier training has no folder before that ran; settings give its
         # shapes.
         fresh = model.connector.model_copy(update={"source": None})
-        stages = [stage.model_copy(update={"start_from": {}}) for stage in recipe.stages]
+        # Rates cost nothing: recipes that differ in them alone share a plan.
+        stages = [
+            stage.model_copy(
+                update={"start_from": {}, "optim": stage.optim.model_copy(update={"lr": 1.0})}
+            )
+            for stage in recipe.stages
+        ]
         model = model.model_copy(update={"connector": fresh})
         return recipe.model_copy(update={"model": model, "stages": stages})
 
