@@ -11,8 +11,10 @@ from torch.nn.functional import normalize
 from sailvit.core.batch import Batch
 from sailvit.core.errors import ModelError
 from sailvit.data.processing.collate import collate
+from sailvit.distributed.sharding import make_mesh, whole
 from sailvit.models.loading.build import ModelBundle
 from sailvit.models.structure.mllm import MLLM, Activations
+from sailvit.models.structure.parallel import shard
 from sailvit.training.objectives.prototype import TEMPERATURE, Prototype, balanced
 from tiny_parts import Parts, captions, record, samples
 
@@ -44,7 +46,7 @@ def naive(model: MLLM, batch: Batch) -> torch.Tensor:
 
 
 def gradients(model: MLLM) -> dict[str, torch.Tensor]:
-    found = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+    found = {n: whole(p.grad).clone() for n, p in model.named_parameters() if p.grad is not None}
     model.zero_grad(set_to_none=True)
     return found
 
@@ -80,12 +82,14 @@ def test_it_equals_the_reference_however_a_step_is_cut(bundle: ModelBundle, size
     assert not list(objective.parameters()) + list(objective.state_dict())
 
 
-def as_process(index: int, folder: str, parts: Parts) -> None:
+def as_process(index: int, folder: str, parts: Parts, sharded: bool) -> None:
     torch.set_num_threads(1)
     torch.distributed.init_process_group(
         "gloo", init_method=f"file://{folder}/join", rank=index, world_size=2
     )
     bundle, objective = parts.build(), Prototype()
+    if sharded:
+        shard(bundle.mllm, make_mesh("cpu", "shard", None), bf16=False, offload=False)
     made = samples(bundle, captions(TEXTS))
     batch = collate([made[:2] if index == 0 else made[2:]])
     objective.prepare(bundle.mllm, [batch])
@@ -95,18 +99,23 @@ def as_process(index: int, folder: str, parts: Parts) -> None:
     torch.distributed.destroy_process_group()
 
 
+@pytest.mark.parametrize("sharded", [False, True])
 def test_two_processes_give_the_sum_and_the_gradient_of_one(
-    parts: Parts, bundle: ModelBundle, tmp_path: Path
+    parts: Parts, bundle: ModelBundle, tmp_path: Path, sharded
 ):
     expected = naive(bundle.mllm, collate([samples(bundle, captions(TEXTS))]))
     expected.backward()
     wanted = gradients(bundle.mllm)
     torch.multiprocessing.start_processes(
-        as_process, (str(tmp_path), parts), nprocs=2, start_method="fork"
+        as_process, (str(tmp_path), parts, sharded), nprocs=2, start_method="fork"
     )
     (one, own), (other, theirs) = (torch.load(tmp_path / f"{index}.pt") for index in range(2))
     torch.testing.assert_close(one + other, expected.detach(), rtol=1e-4, atol=1e-3)
-    assert_close({name: own[name] + theirs[name] for name in own}, wanted)
+    # A sharded model has summed them already; its other parts' are zeros.
+    total = own if sharded else {name: own[name] + theirs[name] for name in own}
+    idle = {name for name in total if name not in wanted}
+    assert all(not total.pop(name).any() for name in idle)
+    assert_close(total, wanted)
 
 
 def test_the_assignment_is_balanced():

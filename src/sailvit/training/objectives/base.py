@@ -113,7 +113,7 @@ class Contrastive(Objective):
         self, model: MLLM, visual: torch.Tensor, batch: Batch
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Unit vectors float[n, D] of the captioned images and of their captions, row by row."""
-        return image_rows(visual, batch), caption_rows(model, batch)
+        return image_rows(visual, batch), caption_rows(model.language.get_input_embeddings(), batch)
 
 
 def _drawn(model: MLLM, batch: Batch) -> torch.Tensor:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch.nn.functional import normalize
 
 from sailvit.core.batch import Batch
-from sailvit.models.structure.mllm import MLLM
 
 
 def captioned(batch: Batch) -> torch.Tensor:
@@ -26,12 +27,12 @@ def image_rows(visual: torch.Tensor, batch: Batch) -> torch.Tensor:
     return normalize(images[captioned(batch)], dim=-1)
 
 
-def caption_rows(model: MLLM, batch: Batch) -> torch.Tensor:
-    """Unit vectors float[n, D] of the captions, in the same order: the mean input embedding of
-    their tokens.
+def caption_rows(embed: Callable[[torch.Tensor], torch.Tensor], batch: Batch) -> torch.Tensor:
+    """Unit vectors float[n, D] of the captions, in the same order: the mean of what `embed` makes
+    of their tokens, float[N, D] of int64[N].
     """
     owner = batch.caption_of.flatten()
     ids, rows = torch.unique(owner[owner >= 0], return_inverse=True)
-    embedded = model.language.get_input_embeddings()(batch.tokens.flatten()[owner >= 0]).float()
+    embedded = embed(batch.tokens.flatten()[owner >= 0]).float()
     captions = embedded.new_zeros(len(ids), embedded.shape[1]).index_add(0, rows, embedded)
     return normalize(captions, dim=-1)

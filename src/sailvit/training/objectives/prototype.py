@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
-from torch.nn.functional import log_softmax, normalize
+from torch.nn.functional import embedding, log_softmax, normalize
 
 from sailvit.core.batch import Batch
 from sailvit.core.errors import ModelError
@@ -56,7 +57,10 @@ class Prototype(Objective):
             ModelError: the language has no head whose rows are as wide as visual tokens.
         """
         head = model.language.get_output_embeddings()
-        captions = torch.cat([caption_rows(model, batch) for batch in batches])
+        # Before a step's first pass a sharded language has its table in shards, and its module
+        # cannot look anything up.
+        look_up = partial(embedding, weight=whole(model.language.get_input_embeddings().weight))
+        captions = torch.cat([caption_rows(look_up, batch) for batch in batches])
         rows = None if head is None else whole(head.weight)
         if rows is None or rows.shape[1] != captions.shape[1]:
             found = "none" if rows is None else f"rows of {rows.shape[1]}"
