@@ -4,13 +4,14 @@ those that are equal.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from sailvit.api.study.changes import changed
 from sailvit.api.study.new_parts import new_parts
+from sailvit.api.study.sources import SCHEME, is_ours, sources_of, with_sources
 from sailvit.core.errors import RecipeError
 from sailvit.core.recipe import PARTS, ModelConfig, Part, Recipe, SourceConfig, Stage
 from sailvit.core.recipe.differences import FREE
@@ -21,9 +22,6 @@ from sailvit.data.lengths.fingerprints import digest
 from sailvit.data.sources import open_source
 from sailvit.preflight.plan import Plan, plan
 from sailvit.training.output.manifest import fingerprint_folder
-
-SCHEME = "study://"
-"""Begins what stands for a part's folder in a training's recipe: `study://KEY/PART`."""
 
 
 @dataclass(frozen=True)
@@ -50,8 +48,8 @@ class Training:
     @property
     def parents(self) -> set[str]:
         """Keys of the trainings whose parts it reads."""
-        read = {*_sources(self.recipe.model).values(), *self.stage.start_from.values()}
-        return {text.removeprefix(SCHEME).partition("/")[0] for text in read if _is_ours(text)}
+        read = {*sources_of(self.recipe.model).values(), *self.stage.start_from.values()}
+        return {text.removeprefix(SCHEME).partition("/")[0] for text in read if is_ours(text)}
 
 
 @dataclass(frozen=True)
@@ -153,7 +151,7 @@ class Lineage:
 
     def located_model(self, model: ModelConfig) -> ModelConfig:
         """The same of a recipe's model section."""
-        return _with_sources(model, self._path)
+        return with_sources(model, self._path)
 
     def run(self, training: Training) -> RunFolder:
         """The run folder of a training."""
@@ -161,7 +159,7 @@ class Lineage:
 
     def shaped(self, recipe: Recipe) -> Recipe:
         """A recipe of the same shapes that needs no training's result, to plan with."""
-        model = _with_sources(recipe.model, self._origin)
+        model = with_sources(recipe.model, self._origin)
         # A connector of an earlier training has no folder before that ran; settings give its
         # shapes.
         fresh = model.connector.model_copy(update={"source": None})
@@ -219,7 +217,7 @@ class Lineage:
             return value
         owner, _, part = value.removeprefix(REFERENCE).partition("/")
         if owner in models:
-            return {str(p): text for p, text in _sources(models[owner][0]).items()}.get(part)
+            return {str(p): text for p, text in sources_of(models[owner][0]).items()}.get(part)
         return SCHEME + self._new[part]
 
     def _stages(self, step: str, recipe: Recipe) -> tuple[list[str], ModelConfig]:
@@ -245,7 +243,7 @@ class Lineage:
             if "connector" not in begun and recipe.model.connector.source is None:
                 made.add("connector")
             now = {**begun, **{part: f"{SCHEME}{training.key}/{part}" for part in made}}
-        return keys, _with_sources(recipe.model, lambda text: text, now)
+        return keys, with_sources(recipe.model, lambda text: text, now)
 
     def _training(self, step: str, recipe: Recipe) -> Training:
         # Whole sections alone: a section with one free setting holds others that count.
@@ -257,7 +255,7 @@ class Lineage:
             name: self._opened(name, recipe.sources[name])[0] for name in recipe.stages[0].data
         }
         begun = recipe.stages[0].start_from
-        document["model"] = _with_sources(recipe.model, self._content).model_dump(mode="json")
+        document["model"] = with_sources(recipe.model, self._content).model_dump(mode="json")
         document["start_from"] = {part: self._content(text) for part, text in begun.items()}
         key = digest(document)
         return self.trainings.setdefault(key, Training(key, step, recipe))
@@ -271,7 +269,7 @@ class Lineage:
 
     def _content(self, text: str) -> str:
         """What identifies a checkpoint wherever it lies: its fingerprint, or a hub id itself."""
-        if _is_ours(text):
+        if is_ours(text):
             return text
         if text not in self._contents:
             self._contents[text] = fingerprint_folder(text) or text
@@ -285,7 +283,7 @@ class Lineage:
     ) -> str:
         """A hash of all that a cell's numbers depend on, and of no place where it lies."""
         told = {
-            name: [_with_sources(model, self._content).model_dump(mode="json"), seed]
+            name: [with_sources(model, self._content).model_dump(mode="json"), seed]
             for name, (model, seed) in models.items()
         }
         wanted = {n: each.model_dump(mode="json", exclude={"over"}) for n, each in measures.items()}
@@ -298,7 +296,7 @@ class Lineage:
 
     def _path(self, text: str) -> str:
         """The folder that a text stands for; any other text as it is."""
-        if not _is_ours(text):
+        if not is_ours(text):
             return text
         owner, _, part = text.removeprefix(SCHEME).partition("/")
         if owner == "new":
@@ -308,17 +306,17 @@ class Lineage:
 
     def _origin(self, text: str) -> str:
         """The folder or hub id that a part's training began with."""
-        while _is_ours(text):
+        while is_ours(text):
             owner, _, part = text.removeprefix(SCHEME).partition("/")
             if owner == "new":
                 return self._path(text)
-            began = _sources(self.trainings[owner].recipe.model)
+            began = sources_of(self.trainings[owner].recipe.model)
             text = next((of for name, of in began.items() if name == part), "")
         return text
 
     def _ancestors(self, model: ModelConfig) -> set[str]:
         """Keys of all trainings that a model goes back to."""
-        waiting = [text for text in _sources(model).values() if _is_ours(text)]
+        waiting = [text for text in sources_of(model).values() if is_ours(text)]
         found: set[str] = set()
         while waiting:
             key = waiting.pop().removeprefix(SCHEME).partition("/")[0]
@@ -330,26 +328,3 @@ class Lineage:
 
 _SAME = StepChange()
 """No change."""
-
-
-def _sources(model: ModelConfig) -> dict[Part, str]:
-    """Where a model's parts come from; without a connector that is fresh."""
-    found: dict[Part, str] = {"tower": model.tower, "language": model.language}
-    if model.connector.source is not None:
-        found["connector"] = model.connector.source
-    return found
-
-
-def _with_sources(
-    model: ModelConfig, change: Callable[[str], str], given: Mapping[Part, str] | None = None
-) -> ModelConfig:
-    """`model` with `change` applied to where its parts come from, or to what is `given`."""
-    found = {part: change(text) for part, text in {**_sources(model), **(given or {})}.items()}
-    joined = model.connector.model_copy(update={"source": found.get("connector")})
-    return model.model_copy(
-        update={"tower": found["tower"], "language": found["language"], "connector": joined}
-    )
-
-
-def _is_ours(text: str) -> bool:
-    return text.startswith(SCHEME)
