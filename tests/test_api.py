@@ -26,12 +26,13 @@ from sailvit.inference.conversation import question
 from sailvit.recipes.python import made_recipe
 from sailvit.training import trainer as trainer_module
 from tiny_parts import SIDE, Parts, picture, save_model
-from tiny_runs import recipe, stage, write_data
+from tiny_runs import recipe, stage, without_pages, write_data
 
 
 @pytest.fixture(autouse=True)
 def _fast(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trainer_module, "device_peak", lambda *_: 1e12)
+    without_pages(monkeypatch)
 
 
 @pytest.fixture(scope="module")

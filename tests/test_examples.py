@@ -21,7 +21,7 @@ from sailvit.data.sources import open_source
 from sailvit.training import trainer as trainer_module
 from sailvit.training.objectives.base import make_objectives, objective_problems
 from tiny_parts import SIDE, Parts, picture
-from tiny_runs import recipe, stage, write_data
+from tiny_runs import recipe, stage, without_pages, write_data
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
@@ -29,6 +29,7 @@ EXAMPLES = Path(__file__).parent.parent / "examples"
 @pytest.fixture(autouse=True)
 def _here(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trainer_module, "device_peak", lambda *_: 1e12)
+    without_pages(monkeypatch)
     monkeypatch.syspath_prepend(str(EXAMPLES))
     yield
     for path in EXAMPLES.glob("*.py"):

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from PIL import Image
 
@@ -115,6 +116,13 @@ def recipe(
 
 def train(made: Recipe, folder: Path, *callbacks: Callback, resume: bool = False) -> ModelBundle:
     return Trainer(made, RunFolder(folder), callbacks=callbacks).run(resume=resume)
+
+
+def without_pages(patch: pytest.MonkeyPatch) -> None:
+    """Runs end without drawing their page, which takes as long as a tiny training; its file is there."""
+    patch.setattr(
+        "sailvit.api.running.write_report", lambda folder: folder.report.write_text("<html>")
+    )
 
 
 def lines(path: Path) -> list[dict[str, Any]]:

@@ -22,13 +22,14 @@ from sailvit.interop.export.reload_model import reload
 from sailvit.models.loading.folders import save_part
 from sailvit.training import trainer as trainer_module
 from tiny_parts import Parts
-from tiny_runs import recipe, stage, write_data
+from tiny_runs import recipe, stage, without_pages, write_data
 
 
 @pytest.fixture(scope="module")
 def run(parts: Parts, tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(trainer_module, "device_peak", lambda *_: 1e12)
+        without_pages(patch)
         stages = [
             stage("coarse", train={"connector": 1.0}, length={"samples": 4}),
             stage("fine", length={"samples": 4}),

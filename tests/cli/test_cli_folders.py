@@ -13,7 +13,7 @@ from sailvit.core.run import read_json
 from sailvit.recipes.loader import dump_recipe
 from sailvit.training import trainer as trainer_module
 from tiny_parts import Parts
-from tiny_runs import recipe, stage, write_data
+from tiny_runs import recipe, stage, without_pages, write_data
 
 
 def sailvit(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
@@ -27,6 +27,7 @@ def sailvit(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
 def tiny(parts: Parts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A recipe in a file of the name that runs give theirs, in the current folder."""
     monkeypatch.setattr(trainer_module, "device_peak", lambda *_: 1e12)
+    without_pages(monkeypatch)
     monkeypatch.chdir(tmp_path)
     made = recipe(
         parts,

@@ -22,7 +22,7 @@ from sailvit.training import trainer as trainer_module
 from sailvit.training.callbacks.proof import ProofCallback
 from sailvit.training.stages.stage_run import StageRun, StepRecord
 from tiny_parts import Parts
-from tiny_runs import lines, recipe, three_stages, write_data
+from tiny_runs import lines, recipe, three_stages, without_pages, write_data
 
 
 def as_one_of_two(index: int, port: int, folder: str, arguments: tuple[str, ...]) -> None:
@@ -66,6 +66,7 @@ def in_folder(folder: Path) -> Iterator[pytest.MonkeyPatch]:
     """A context in which commands run there, on a device of known speed."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(trainer_module, "device_peak", lambda *_: 1e12)
+        without_pages(patch)
         patch.setenv("COLUMNS", "200")
         patch.chdir(folder)
         yield patch

@@ -21,10 +21,11 @@ from sailvit.cli.demo import scores_table
 from sailvit.cli.progress import ProgressCallback, proof_table
 from sailvit.core.run import read_json
 from sailvit.recipes.loader import dump_recipe, load_recipe
+from sailvit.report.page import write_report
 from sailvit.training import trainer as trainer_module
 from sailvit.training.stages.stage_run import StageRun, StepRecord
 from tiny_parts import Parts
-from tiny_runs import lines, recipe, stage, write_data
+from tiny_runs import lines, recipe, stage, without_pages, write_data
 
 Cli = Callable[..., tuple[int, str, str]]
 
@@ -33,6 +34,7 @@ Cli = Callable[..., tuple[int, str, str]]
 def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Cli:
     """Runs `sailvit` with arguments in an empty folder; returns exit code, output and errors."""
     monkeypatch.setattr(trainer_module, "device_peak", lambda *_: 1e12)
+    without_pages(monkeypatch)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "200")
 
@@ -112,7 +114,10 @@ def test_a_wrong_option_is_a_usage_error(cli: Cli):
     assert cli("train", "demo", "--resumee")[0] == 2
 
 
-def test_train_writes_the_run_and_its_report(cli: Cli, tiny: Path, tmp_path: Path):
+def test_train_writes_the_run_and_its_report(
+    cli: Cli, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("sailvit.api.running.write_report", write_report)
     code, shown, said = cli(
         "train", tiny, "--set", "stages.world.optim.lr=0.0005", "--set", "name=named"
     )

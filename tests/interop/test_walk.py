@@ -19,7 +19,7 @@ from sailvit.interop.export.reload_model import reload
 from sailvit.recipes.loader import load_recipe
 from sailvit.training import trainer as trainer_module
 from tiny_parts import Parts, picture
-from tiny_runs import recipe, stage, write_data
+from tiny_runs import recipe, stage, without_pages, write_data
 
 QUESTIONS = ("what colour is the square?", "what is left of the circle?")
 
@@ -45,6 +45,7 @@ def test_a_refined_tower_goes_through_a_llava_and_answers_alike(
 ):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(trainer_module, "device_peak", lambda *_: 1e12)
+    without_pages(monkeypatch)
     data = tmp_path / "data"
     data.mkdir()
     stages = [
