@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 import torch
 from transformers import AutoModel
 from typer.testing import CliRunner
 
-from sailvit.api.demo import DemoSize, TrainingBeside, run_demo
+from sailvit.api.beside import Beside, TrainingsBeside
+from sailvit.api.demo import LABELS, DemoSize, run_demo
 from sailvit.api.evaluation import evaluate
 from sailvit.api.screen import Screen
 from sailvit.cli.app import app
@@ -26,7 +29,8 @@ from sailvit.synthetic.world.tasks import EVAL_TASKS
 def walked(tmp_path_factory):
     folder = RunFolder(tmp_path_factory.mktemp("demo") / "run")
     threads = torch.get_num_threads()
-    summary = run_demo(folder, DemoSize(quick=True, per_task=3), seed=3, screen=Screen())
+    size = DemoSize(quick=True, per_task=3, compare=True)
+    summary = run_demo(folder, size, seed=3, screen=Screen())
     torch.set_num_threads(threads)
     return folder, summary
 
@@ -35,7 +39,7 @@ def test_summary_holds_the_means_of_the_task_scores(walked):
     folder, summary = walked
     assert read_json(folder.summary) == summary
     assert set(summary["tasks"]) == set(EVAL_TASKS)
-    for name in ("base", "refined"):
+    for name in LABELS:
         scores = [task[name] for task in summary["tasks"].values()]
         assert summary[name] == pytest.approx(sum(scores) / len(scores))
         assert all(score * 3 == pytest.approx(round(score * 3)) for score in scores)
@@ -55,23 +59,29 @@ def test_every_stage_is_proved_at_its_start_and_end(walked):
     assert all(line["ok"] for line in lines)
 
 
-def test_both_target_trainings_differ_in_the_tower_alone(walked):
+def test_the_target_trainings_differ_in_the_tower_alone(walked):
     folder, _ = walked
-    recipes = {
-        name: load_recipe(folder.path / "target" / name / "recipe.yaml")
-        for name in ("base", "refined")
-    }
+    recipes = {name: load_recipe(folder.path / "target" / name / "recipe.yaml") for name in LABELS}
     towers = {name: recipe.model.tower for name, recipe in recipes.items()}
     assert towers == {
         "base": "sailvit:world/tower",
+        "at-once": str(folder.path / "at-once/stages/00-joint/tower"),
         "refined": str(folder.stage(2, "knowledge") / "tower"),
     }
     same = [recipe.model_copy(update={"model": None}) for recipe in recipes.values()]
-    assert same[0] == same[1]
-    assert (
-        recipes["base"].model.model_copy(update={"tower": towers["refined"]})
-        == recipes["refined"].model
+    assert same[0] == same[1] == same[2]
+    for name, recipe in recipes.items():
+        alike = recipes["base"].model.model_copy(update={"tower": towers[name]})
+        assert alike == recipe.model
+
+
+def test_all_at_once_trains_on_as_many_samples(walked):
+    folder, _ = walked
+    stages, (joint,) = (
+        load_recipe(at.recipe).stages for at in (folder, RunFolder(folder.path / "at-once"))
     )
+    assert joint.length.samples == sum(stage.length.samples for stage in stages)
+    assert all(joint.share(part) > 0 for part in ("tower", "connector", "language"))
 
 
 def test_target_training_leaves_the_refined_tower_as_it_was(walked):
@@ -97,7 +107,7 @@ def test_report_shows_the_comparison(walked):
 
 def test_the_evaluation_has_the_same_questions_answers_and_scores(walked, tmp_path):
     folder, summary = walked
-    models = [folder.path / "target" / name for name in ("base", "refined")]
+    models = [folder.path / "target" / name for name in LABELS]
     plan = plan_suite("demo", folder.answers / "demo", names=["demo_world"])
     asking = Asking(style="bare", longest=32, batch=5)
     made = evaluate(models, plan, tmp_path / "out", Rules(), asking)
@@ -125,15 +135,32 @@ def test_the_refined_model_answers_about_the_picture(walked):
     assert done.stdout.strip()
 
 
+def beside(folder, what="a training", tower="none"):
+    settings = ["stages.0.length.samples=1", f"model.tower={tower}"]
+    return Beside(what, "demo-target", settings, RunFolder(folder))
+
+
 def test_failed_training_beside_is_an_error_that_names_its_log(tmp_path, monkeypatch):
     # A user's own file of a library's name in the current folder is not taken for the library.
     (tmp_path / "random.py").write_text("raise SystemExit('not the library')")
     monkeypatch.chdir(tmp_path)
-    beside = TrainingBeside(
-        ["stages.0.length.samples=1"], str(tmp_path / "none"), RunFolder(tmp_path / "a/base"), 1
-    )
-    with beside, pytest.raises(RunError, match=r"base\.log"):
-        beside.wait()
+    failing = beside(tmp_path / "a/base", tower=tmp_path / "none")
+    never = beside(tmp_path / "b")
+    message = pytest.raises(RunError, match=r"a training failed; .*base\.log")
+    with TrainingsBeside([failing, never], 1) as trainings, message:
+        trainings.check()
+        trainings.wait()
     with pytest.raises(RunError, match="failed"):
-        beside.check()
-    assert "cannot load the tower" in beside.log.read_text(encoding="utf-8")
+        trainings.check()
+    assert "cannot load the tower" in failing.log.read_text(encoding="utf-8")
+    assert not never.log.exists()
+
+
+def test_trainings_beside_end_with_what_they_are_beside(tmp_path):
+    began = time.perf_counter()
+    one, other = beside(tmp_path / "one", tower="sailvit:world/tower"), beside(tmp_path / "other")
+    with TrainingsBeside([one, other], 1):
+        while not one.log.exists():
+            time.sleep(0.01)
+    assert time.perf_counter() - began < 60
+    assert not other.log.exists()

@@ -4,10 +4,7 @@ base tower, and compare the two.
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
-import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,6 +13,7 @@ from typing import Any
 
 import torch
 
+from sailvit.api.beside import Beside, TrainingsBeside
 from sailvit.api.evaluation import evaluate
 from sailvit.api.models import load_run
 from sailvit.api.running import train_claimed, train_new
@@ -35,22 +33,22 @@ from sailvit.evaluation.suites.planning import plan_suite
 from sailvit.evaluation.suites.tables import QuestionTable
 from sailvit.evaluation.world import embedding_rows, held_out, image_features
 from sailvit.models.measures.affinity import affinity
-from sailvit.recipes.loader import load_recipe
+from sailvit.recipes.loader import dump_recipe, load_recipe
 from sailvit.report.page import write_report
 from sailvit.synthetic.world.tasks import EVAL_TASKS
 from sailvit.training.callbacks.claim import Claim, claimed
+from sailvit.training.checks.judging import open_sources
+from sailvit.training.stages.joining import joined
 from sailvit.training.stages.precision import settled
 
 QUICK = {"demo": (400, 400, 400), "demo-target": (300, 300)}
 """Samples per stage of the quick demo: enough to run every step, far too few to learn."""
-_LABELS = {"base": "base tower", "refined": "refined tower"}
-"""The compared models by their folders below `target`, with their names in the report."""
-_CHILD = (
-    "import json, runpy, sys; sys.path[:] = json.loads(sys.argv.pop(1));"
-    " runpy.run_module('sailvit', run_name='__main__', alter_sys=True)"
-)
-"""Run with `-I`, so that no file in the current folder is imported as a library, which `-m` alone
-would do; `sys.path` is that of this process."""
+LABELS = {
+    "base": "base tower",
+    "at-once": "refined all at once",
+    "refined": "refined tower",
+}
+"""The models by their folders below `target`, with their names in tables and the report."""
 _ASKING = Asking(style="bare", longest=32, batch=64)
 """The world's language knows its words only, and none of its answers has 32 tokens."""
 
@@ -63,6 +61,13 @@ class DemoSize:
     """Whether to shorten every stage."""
     per_task: int
     """Held-out questions per task."""
+    compare: bool = False
+    """Whether a tower that was refined all at once, on as many samples, is compared too."""
+
+    @property
+    def arms(self) -> dict[str, str]:
+        """The compared models with their names."""
+        return {name: label for name, label in LABELS.items() if self.compare or name != "at-once"}
 
     def overrides(self, recipe: str) -> list[str]:
         """Overrides that shorten a recipe of the demo; none unless it is quick."""
@@ -119,37 +124,85 @@ class DemoRun:
     threads: int
     """Threads per training."""
 
+    def target(self, name: str) -> RunFolder:
+        """The run folder of a target training."""
+        return RunFolder(self.folder.path / "target" / name)
+
 
 def _run(demo: DemoRun, screen: Screen) -> dict[str, Any]:
     began = time.perf_counter()
-    folder, size, seed, refining = demo.folder, demo.size, demo.seed, demo.refining
-    target = [f"seed={seed + 1}", f"precision={refining.precision}", *size.overrides("demo-target")]
-    beside = TrainingBeside(
-        target, refining.model.tower, RunFolder(folder.path / "target" / "base"), demo.threads
-    )
-    with beside:
+    folder, refining = demo.folder, demo.refining
+    trainings = _beside(demo)
+    with TrainingsBeside(trainings, demo.threads) as beside:
         screen.begin("refine the base tower in three stages")
-        screen.say(f"(target training on the base tower runs beside it, into {beside.folder.path})")
+        screen.say(
+            "beside it, in a process of its own: "
+            + "; ".join(f"{each.what}, into {each.folder.path}" for each in trainings)
+        )
         train_claimed(refining, folder, demo.claim, screen)
         # Before the minutes of the next training, which would be for nothing.
         beside.check()
-        refined = folder.stage(len(refining.stages) - 1, refining.stages[-1].name) / "tower"
         screen.begin("target training on the refined tower, frozen")
-        recipe = load_recipe("demo-target", [*target, f"model.tower={refined}"])
-        train_new(recipe, RunFolder(folder.path / "target" / "refined"), screen)
+        settings = _target(demo, _refined(refining, folder))
+        train_new(load_recipe("demo-target", settings), demo.target("refined"), screen)
+        if trainings[1:]:
+            screen.begin("wait for what runs beside")
         beside.wait()
     screen.begin("held-out questions")
-    summary = compare(folder, size, seed)
+    summary = compare(folder, demo.size, demo.seed)
     summary = {
         **summary,
         "seconds": round(time.perf_counter() - began, 1),
-        "seed": seed,
-        "quick": size.quick,
+        "seed": demo.seed,
+        "quick": demo.size.quick,
     }
     write_json(folder.summary, summary)
-    _write_picture(folder, seed)
+    _write_picture(folder, demo.seed)
     write_report(folder)
     return summary
+
+
+def _beside(demo: DemoRun) -> list[Beside]:
+    """What needs nothing of the refinement, in the order in which it is trained."""
+    base = Beside(
+        "target training on the base tower",
+        "demo-target",
+        _target(demo, demo.refining.model.tower),
+        demo.target("base"),
+    )
+    if not demo.size.compare:
+        return [base]
+    recipe = joined(demo.refining, _sizes)
+    folder = RunFolder(demo.folder.path / "at-once")
+    text = folder.path.with_suffix(".yaml")
+    with whole_file(text) as draft:
+        draft.write_text(dump_recipe(recipe), encoding="utf-8")
+    return [
+        base,
+        Beside("refinement of all parts at once", str(text), [], folder),
+        Beside(
+            "target training on that tower",
+            "demo-target",
+            _target(demo, _refined(recipe, folder)),
+            demo.target("at-once"),
+        ),
+    ]
+
+
+def _sizes(recipe: Recipe) -> dict[str, int]:
+    """Records of every source of a recipe."""
+    return {name: len(source) for name, source in open_sources(recipe).items()}
+
+
+def _target(demo: DemoRun, tower: Path | str) -> list[str]:
+    """Overrides of a target training: only the tower differs between two of them."""
+    given = [f"seed={demo.seed + 1}", f"precision={demo.refining.precision}"]
+    return [*given, *demo.size.overrides("demo-target"), f"model.tower={tower}"]
+
+
+def _refined(recipe: Recipe, folder: RunFolder) -> Path:
+    """The tower that a refinement leaves."""
+    return folder.stage(len(recipe.stages) - 1, recipe.stages[-1].name) / "tower"
 
 
 def _write_picture(folder: RunFolder, seed: int) -> None:
@@ -159,62 +212,15 @@ def _write_picture(folder: RunFolder, seed: int) -> None:
         draft.write_bytes(encoded(load_image(record.images[0])))
 
 
-class TrainingBeside:
-    """A process that does the target training on the base tower while the refinement, of which
-    it needs nothing, goes on here.
-    """
-
-    def __init__(self, overrides: list[str], tower: str, folder: RunFolder, threads: int) -> None:
-        self.folder = folder
-        self._settings = [*overrides, f"model.tower={tower}"]
-        self._threads = threads
-
-    def __enter__(self) -> TrainingBeside:
-        """Start the process; its output goes to `log`."""
-        self.log.parent.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, "-I", "-c", _CHILD, json.dumps(sys.path), "train"]
-        command += ["demo-target", "--run", str(self.folder.path)]
-        command += [word for setting in self._settings for word in ("--set", setting)]
-        with self.log.open("w", encoding="utf-8") as log:
-            self._process = subprocess.Popen(
-                command,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env={**os.environ, "OMP_NUM_THREADS": str(self._threads)},
-            )
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """End the process if it still runs."""
-        # Also after an error or Ctrl-C here: it must not train on by itself.
-        self._process.terminate()
-        self._process.wait()
-
-    @property
-    def log(self) -> Path:
-        """The file with the process's output, beside its run folder."""
-        return self.folder.path.with_suffix(".log")
-
-    def wait(self) -> None:
-        """Wait for the end of the training; RunError where it failed."""
-        self._process.wait()
-        self.check()
-
-    def check(self) -> None:
-        """RunError where the training has failed already."""
-        if self._process.poll() not in (None, 0):
-            raise RunError(f"target training on the base tower failed; {self.log} says why")
-
-
 def compare(folder: RunFolder, size: DemoSize, seed: int) -> dict[str, Any]:
-    """Ask both models the same held-out questions, as `sailvit evaluate` does, measure how near
+    """Ask all models the same held-out questions, as `sailvit evaluate` does, measure how near
     their images lie to the language's embeddings, and write both to the run; returns the means
     and the gain.
     """
     tables = folder.answers / "demo"
     write_suite(tables, size.per_task, seed, [WORLD])
     plan = plan_suite("demo", tables, names=[WORLD.name])
-    paths = {name: folder.path / "target" / name for name in _LABELS}
+    paths = {name: folder.path / "target" / name for name in size.arms}
     made = evaluate(
         list(paths.values()), plan, folder.answers, Rules(), _ASKING, spreadsheets=False
     )
@@ -223,7 +229,7 @@ def compare(folder: RunFolder, size: DemoSize, seed: int) -> dict[str, Any]:
         questions_of(plan.sets[0].table),
         {name: [line["prediction"] for line in read_lines(file)] for name, file in files.items()},
         {each.label: [a.credit == 1 for a in each.scores[WORLD.name].answers] for each in made},
-        labels=_LABELS,
+        labels=size.arms,
         seed=seed,
     )
     write_json(folder.evaluation, evaluation)
@@ -256,14 +262,13 @@ def _places(paths: Mapping[str, Path], size: DemoSize, seed: int) -> dict[str, A
 
 
 def _summary(evaluation: Mapping[str, Any]) -> dict[str, Any]:
-    base, refined = (evaluation["models"][name] for name in _LABELS)
+    models = evaluation["models"]
     return {
-        "base": base["mean"],
-        "refined": refined["mean"],
-        "gain": refined["mean"] - base["mean"],
+        **{name: each["mean"] for name, each in models.items()},
+        "gain": models["refined"]["mean"] - models["base"]["mean"],
         "interval": [evaluation["gain"]["low"], evaluation["gain"]["high"]],
         "tasks": {
-            task: {"base": base["tasks"][task], "refined": refined["tasks"][task]}
+            task: {name: each["tasks"][task] for name, each in models.items()}
             for task in EVAL_TASKS
         },
     }

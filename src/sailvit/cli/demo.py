@@ -22,6 +22,13 @@ def demo(
         bool,
         typer.Option("--quick", help="The same road in under a minute, without learning much."),
     ] = False,
+    compare: Annotated[
+        bool,
+        typer.Option(
+            "--compare",
+            help="Also refine a tower all at once, on as many samples, and compare it too.",
+        ),
+    ] = False,
     seed: Annotated[int, typer.Option(help="Root of every random choice.")] = 0,
 ) -> None:
     """Show in minutes that refinement helps: base against refined tower, on held-out data."""
@@ -32,7 +39,7 @@ def demo(
 
     console = Console()
     # 16 questions per task say nothing about a tower; they only show the way.
-    size = DemoSize(quick=quick, per_task=16 if quick else 150)
+    size = DemoSize(quick=quick, per_task=16 if quick else 150, compare=compare)
     summary = run_demo(RunFolder(run), size, seed, ConsoleScreen(console))
     console.print(scores_table(summary))
     console.print(
@@ -50,14 +57,17 @@ def _command() -> str:
 
 
 def scores_table(summary: dict[str, Any]) -> Any:
-    """Base against refined per task."""
+    """Scores of all models per task, and what refining gains over the base."""
     from rich.table import Table
 
+    from sailvit.api.demo import LABELS
+
+    shown = [name for name in LABELS if name in summary]
     table = Table(title="held-out exact match", title_justify="left")
     table.add_column("task")
-    for name in ("base tower", "refined tower", "gain"):
-        table.add_column(name, justify="right")
+    for title in (*(LABELS[name] for name in shown), "gain"):
+        table.add_column(title, justify="right")
     for task, score in [*summary["tasks"].items(), ("mean", summary)]:
         gain = 100 * (score["refined"] - score["base"])
-        table.add_row(task, f"{score['base']:.3f}", f"{score['refined']:.3f}", f"{gain:+.1f}")
+        table.add_row(task, *(f"{score[name]:.3f}" for name in shown), f"{gain:+.1f}")
     return table

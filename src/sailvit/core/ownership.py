@@ -86,15 +86,17 @@ _ANSWERS: Tree = {
     r"results\.json(\.part)?|report\.html(\.part)?": Kind.FILE,
     "demo": {r"demo_\w+\.tsv(\.part)?": Kind.FILE},
     "questions": {r"demo_\w+\.json(\.part)?": Kind.FILE},
-    "base|refined": {
+    "base|refined|at-once": {
         r"demo_\w+\.(rank\d+\.jsonl|answers\.json(\.part)?)": Kind.FILE,
-        r"(base|refined)_demo_\w+\.(jsonl|xlsx)(\.part)?": Kind.FILE,
+        r"(base|refined|at-once)_demo_\w+\.(jsonl|xlsx)(\.part)?": Kind.FILE,
     },
 }
-# The demo keeps the two runs that it compares inside its own, and their answers.
+# The demo keeps the runs that it compares inside its own, and their answers.
 _RUN: Tree = {
     **_TOP,
-    "target": {"base|refined": _LOCKED, r"(base|refined)\.log": Kind.FILE},
+    "target": {"base|refined|at-once": _LOCKED, r"(base|refined|at-once)\.log": Kind.FILE},
+    "at-once": _LOCKED,
+    r"at-once\.(log|yaml(\.part)?)": Kind.FILE,
     "answers": _ANSWERS,
 }
 _FOLDER: Tree = {**_RUN, r"run\.lock.*": Kind.FILE, r"\.previous(\.part|\.old)?": _RUN}
