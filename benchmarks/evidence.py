@@ -19,7 +19,7 @@ from sailvit.core.study.units import POINTS
 from sailvit.evaluation.studies.differences import Asked, difference, spread_of
 from sailvit.evaluation.studies.results import results
 from sailvit.recipes.studies import load_study
-from sailvit.report.study import dimension_text, tables
+from sailvit.report.study import row_cells, tables
 
 ROOT = Path(__file__).parents[1]
 BEGIN, END = "<!-- written by benchmarks/evidence.py: {} -->\n", "<!-- end -->"
@@ -51,11 +51,23 @@ def claims(name: str) -> str:
 
 
 def dimensions(name: str) -> str:
-    """The tables of a study's report; one sentence where no cell is there."""
+    """A row for every difference from the base in a study's first measure; the other measures are in
+    its report.
+    """
     found = study(name)
-    shown = tables(found["differences"])
-    lines = [line for each in shown for line in ["", *dimension_text(each, "###")]]
-    return "\n".join([_counted(name, found), *lines]) + "\n"
+    first = found["differences"][0]["measure"]
+    rows = [each for each in found["differences"] if each["measure"] == first and each["seeds"]]
+    if not rows:
+        return "There is none yet.\n"
+    heads = next(iter(tables(rows))).heads
+    lines = [f"| {first} | {' | '.join(heads)} |", "|---" * (1 + len(heads)) + "|"]
+    lines += [f"| {_label(each)} | {' | '.join(row_cells(each))} |" for each in rows]
+    return "\n".join(lines) + "\n"
+
+
+def _label(row: Mapping[str, Any]) -> str:
+    changed = [f"{factor} {level}" for factor, level in row["changed"].items()]
+    return ", ".join([row["better"], *changed])
 
 
 def _counted(name: str, found: Mapping[str, Any]) -> str:
@@ -155,7 +167,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "claims": lambda: claims("demo"),
     "tables": lambda: dimensions("demo"),
     "regime claims": lambda: claims("regime"),
-    "regime tables": lambda: dimensions("regime"),
+    "real claims": lambda: claims("real"),
     "earlier": earlier,
     "forgetting": forgetting,
     "native": native,

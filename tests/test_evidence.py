@@ -57,7 +57,8 @@ def test_claims_and_tables_come_from_the_cells(study: Path):
     assert "| Refined is better. | **holds** | by default +" in text
     assert "| Refined reads better. | not measured yet |  |" in text
     tables = evidence.dimensions("demo")
-    assert "### arm (world)" in tables
+    assert "| gradual, data half | " in tables
+    assert "reading" not in tables
     assert re.search(r"\| gradual \| 4\d\.\d \| 6\d\.\d \| \+", tables)
 
 
