@@ -64,7 +64,11 @@ def test_a_run_goes_out_whole_and_proved_in_a_fresh_process(
     assert "there already" in capfd.readouterr().err
 
 
-def test_an_export_answers_as_its_run_does(run: Path, tmp_path: Path):
+def test_an_export_answers_as_its_run_does(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    # Reloaded in this process: the test above has a fresh one, which takes seconds to start.
+    monkeypatch.setattr(exporting.export, "__kwdefaults__", {"reload": reload})
     out = tmp_path / "out"
     model = sailvit.load_run(run)
     export_model(run, "hf", out)
