@@ -64,6 +64,19 @@ def test_the_plan_counts_and_writes_nothing(tmp_path: Path):
     assert all(len(line) <= 80 for line in text.splitlines())
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_the_plan_takes_the_speed_of_the_studys_own_precision(
+    precision: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    asked = []
+    monkeypatch.setattr(
+        "sailvit.models.measures.peak.device_peak", lambda _, of: asked.append(of) or 1e12
+    )
+    path = write_study(tmp_path, trainable(tmp_path) | {"set": {"precision": precision}})
+    run(str(path), "--plan")
+    assert asked == [precision]
+
+
 def test_a_cell_that_is_not_there_is_named_with_the_nearest(tmp_path: Path):
     path = write_study(tmp_path, trainable(tmp_path))
     found = CliRunner().invoke(app, ["study", str(path), "--cell", "gradul,seed=0"])

@@ -116,7 +116,7 @@ def _plan(
     with TemporaryDirectory(prefix="sailvit-") as scratch, console.status("planning every cell"):
         # Nothing is written where the study will be.
         made = plan_cells(loaded, folder, runs if runs.is_dir() else Path(scratch), cells)
-    peak = device_peak(my_device(), "fp32")
+    peak = device_peak(my_device(), made.precision)
     tell_plan(console, loaded.name, made, _MFU * peak, jobs or default_jobs())
 
 

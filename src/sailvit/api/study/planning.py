@@ -13,6 +13,7 @@ from sailvit.api.study.cell_files import file_of, is_done
 from sailvit.api.study.lineage import Lineage, PlannedCell, Training
 from sailvit.core.formatting import counted, duration
 from sailvit.core.ownership import manifest_of
+from sailvit.core.recipe import Precision
 from sailvit.core.study.folder import StudyFolder
 
 
@@ -51,6 +52,8 @@ class StudyPlan:
     """Its trainings."""
     alone: int
     """Trainings if cells shared none."""
+    precision: Precision
+    """That of all trainings; fp32 where they differ, which never promises too short a time."""
     alike: tuple[str, ...] = ()
     """A sentence for every two levels that make the same trainings."""
 
@@ -91,11 +94,13 @@ def plan_study(lineage: Lineage, planned: Sequence[PlannedCell], folder: StudyFo
         _row(lineage, name, group, _Known(Counter(used), wanted, speeds))
         for name, group in groups.items()
     ]
+    precisions = {lineage.trainings[key].recipe.precision for key in used}
     return StudyPlan(
         cells=len(planned),
         done=sum(is_done(folder, each) for each in planned),
         rows=tuple(rows),
         alone=len(used),
+        precision=precisions.pop() if len(precisions) == 1 else "fp32",
         alike=tuple(alike_levels(lineage.study, planned)),
     )
 
