@@ -55,6 +55,12 @@ def files(data: Path, name: str) -> list[Path]:
     return sorted((data.parent / "out").glob(f"*/*{name}"))
 
 
+def test_only_the_named_set_of_the_demos_suite_is_drawn(model, tmp_path: Path):
+    given = ("--suite", "demo", "--dataset", "demo_yes_no", "--questions", 8, "--out", tmp_path)
+    run("evaluate", model, *given, "--max-new-tokens", 2)
+    assert [each.name for each in (tmp_path / "demo").iterdir()] == ["demo_yes_no.tsv"]
+
+
 def test_sets_are_scored_and_what_is_missing_is_named(model, data):
     told = evaluate(model, data)
     assert "POPE.tsv is missing; get it from https://" in told.replace("\n", "")

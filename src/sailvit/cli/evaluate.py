@@ -162,14 +162,17 @@ def _plan(
     from sailvit.core.errors import DataError
     from sailvit.distributed.processes import barrier, rank
     from sailvit.evaluation.scoring.kinds import read_kind
-    from sailvit.evaluation.suites.demo import write_suite
+    from sailvit.evaluation.suites.demo import SETS, write_suite
     from sailvit.evaluation.suites.planning import plan_suite, read_suite
 
     chosen = read_suite(suite)
     if chosen == "demo":
         folder = out / "demo"
         if rank() == 0:
-            write_suite(folder, count)
+            # Drawing all sets takes longer than a small model needs to answer one of them.
+            write_suite(
+                folder, count, sets=[each for each in SETS if not names or each.name in names]
+            )
         barrier()
     if wrong := [each for each in kinds if "=" not in each]:
         raise DataError(f"--kind {wrong[0]} does not say of what; write NAME={wrong[0]}")
