@@ -12,10 +12,11 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from sailvit.api.study import running
 from sailvit.api.study.running import StudyRun
-from sailvit.api.study.studies import prepared, report_study
+from sailvit.api.study.studies import prepared, report_study, run_study
 from sailvit.api.study.workers import Outcome, Task, TrainTask, perform
 from sailvit.core.run import read_json
 from sailvit.core.study.cells import cells_of
@@ -84,6 +85,18 @@ def test_every_training_is_done_once_and_every_cell_measured(tmp_path: Path, her
     again = study_run(tmp_path / "trained.yaml")
     assert set(again.run().values()) == {"done"}
     assert here.tasks == []
+
+
+@pytest.mark.parametrize(("jobs", "each"), [(1, 6), (2, 3), (8, 1)])
+def test_processes_share_the_threads_that_torch_may_use(
+    jobs: int, each: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    given = []
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 6)
+    monkeypatch.setattr(StudyRun, "run", lambda self: given.append(self.threads))
+    loaded = load_study(write_study(tmp_path, trainable(tmp_path)))
+    run_study(loaded, StudyFolder(tmp_path / "out"), tmp_path / "runs", [], jobs=jobs)
+    assert given == [each]
 
 
 def test_what_was_done_before_a_stop_is_not_done_again(tmp_path: Path, here):

@@ -76,7 +76,9 @@ def run_study(
     for sentence in alike_levels(study, planned):
         warned(sentence)
     count = jobs or default_jobs()
-    threads = max(1, (os.cpu_count() or 1) // count)
+    # Of those this process may use (OMP_NUM_THREADS, affinity), not of all cores: threads that
+    # wait for each other spin, which costs a busy machine more than they gain.
+    threads = max(1, torch.get_num_threads() // count)
     StudyRun(lineage, planned, folder, count, threads, seen, again).run()
     return report_study(folder, study)
 
