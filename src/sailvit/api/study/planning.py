@@ -13,7 +13,7 @@ from sailvit.api.study.cell_files import file_of, is_done
 from sailvit.api.study.lineage import Lineage, PlannedCell, Training
 from sailvit.core.formatting import counted, duration
 from sailvit.core.ownership import manifest_of
-from sailvit.core.recipe import Precision
+from sailvit.core.recipe import Precision, Recipe
 from sailvit.core.study.folder import StudyFolder
 
 
@@ -94,15 +94,19 @@ def plan_study(lineage: Lineage, planned: Sequence[PlannedCell], folder: StudyFo
         _row(lineage, name, group, _Known(Counter(used), wanted, speeds))
         for name, group in groups.items()
     ]
-    precisions = {lineage.trainings[key].recipe.precision for key in used}
     return StudyPlan(
         cells=len(planned),
         done=sum(is_done(folder, each) for each in planned),
         rows=tuple(rows),
         alone=len(used),
-        precision=precisions.pop() if len(precisions) == 1 else "fp32",
+        precision=_precision([lineage.trainings[key].recipe for key in used]),
         alike=tuple(alike_levels(lineage.study, planned)),
     )
+
+
+def _precision(recipes: Sequence[Recipe]) -> Precision:
+    found = {recipe.precision for recipe in recipes}
+    return found.pop() if len(found) == 1 else "fp32"
 
 
 @dataclass(frozen=True)
