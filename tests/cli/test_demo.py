@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 
 import pytest
@@ -14,6 +15,7 @@ from sailvit.api.demo import LABELS, DemoSize, run_demo
 from sailvit.api.evaluation import evaluate
 from sailvit.api.screen import Screen
 from sailvit.cli.app import app
+from sailvit.cli.demo import command_here
 from sailvit.core.errors import RunError
 from sailvit.core.ownership import strangers
 from sailvit.core.run import RunFolder, read_json, read_lines
@@ -133,6 +135,19 @@ def test_the_refined_model_answers_about_the_picture(walked):
     done = CliRunner().invoke(app, ["ask", *words, "describe everything"])
     assert done.exit_code == 0, done.output
     assert done.stdout.strip()
+
+
+@pytest.mark.parametrize(
+    ("called", "told"),
+    [
+        ("src/sailvit/__main__.py", f"{sys.executable} -m sailvit"),
+        (".venv/bin/sailvit", ".venv/bin/sailvit"),
+    ],
+)
+def test_the_command_to_ask_with_is_one_that_runs(monkeypatch, called, told):
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    monkeypatch.setattr(sys, "argv", [called, "demo"])
+    assert command_here() == told
 
 
 def beside(folder, what="a training", tower="none"):

@@ -45,15 +45,19 @@ def demo(
     console.print(
         f"base {summary['base']:.3f}, refined {summary['refined']:.3f}: gain {100 * summary['gain']:+.1f} points of"
         f" mean exact match in {summary['seconds']:.0f} s\nReport: {RunFolder(run).report}\n"
-        f'Ask it: {_command()} ask {run}/target/refined --image {RunFolder(run).picture} "describe everything"',
+        f'Ask it: {command_here()} ask {run}/target/refined --image {RunFolder(run).picture} "describe everything"',
         highlight=False,
         soft_wrap=True,
     )
 
 
-def _command() -> str:
+def command_here() -> str:
     """How the command line is called here: `make` installs it outside of the PATH."""
-    return "sailvit" if shutil.which("sailvit") else sys.argv[0]
+    if shutil.which("sailvit"):
+        return "sailvit"
+    # `python -m sailvit` names a file that no shell can run.
+    called = Path(sys.argv[0])
+    return f"{sys.executable} -m sailvit" if called.name == "__main__.py" else str(called)
 
 
 def scores_table(summary: dict[str, Any]) -> Any:
