@@ -11,7 +11,7 @@ from transformers import AutoModel
 from typer.testing import CliRunner
 
 from sailvit.api.beside import Beside, TrainingsBeside
-from sailvit.api.demo import LABELS, DemoSize, run_demo
+from sailvit.api.demo import LABELS, QUICK, DemoSize, run_demo
 from sailvit.api.evaluation import evaluate
 from sailvit.api.screen import Screen
 from sailvit.cli.app import app
@@ -32,7 +32,11 @@ def walked(tmp_path_factory):
     folder = RunFolder(tmp_path_factory.mktemp("demo") / "run")
     threads = torch.get_num_threads()
     size = DemoSize(quick=True, per_task=3, compare=True)
-    summary = run_demo(folder, size, seed=3, screen=Screen())
+    # Half of the quick demo's, and still more than ten steps of each stage.
+    shorter = {name: (200,) * len(counts) for name, counts in QUICK.items()}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sailvit.api.demo.QUICK", shorter)
+        summary = run_demo(folder, size, seed=3, screen=Screen())
     torch.set_num_threads(threads)
     return folder, summary
 

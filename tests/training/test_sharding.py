@@ -24,7 +24,7 @@ from sailvit.training.stages.loop import train_step
 from tiny_parts import Parts, picture, record
 from tiny_runs import stage_run, three_stages
 
-STEPS = 6
+STEPS = 20
 RESULT = dict[str, Any]
 
 
