@@ -124,6 +124,9 @@ def as_text(data: Mapping[str, Any]) -> str:
     if cells["failed"]:
         lines += ["", "## Failed cells", ""]
         lines += [f"- {name}: {reason}" for name, reason in cells["failed"].items()]
+    if cells["of another version"]:
+        told = ", ".join(cells["of another version"])
+        lines += ["", f"Left out, as the study has changed since they were trained: {told}."]
     if cells["missing"]:
         lines += ["", f"Cells that are not there yet: {', '.join(cells['missing'])}."]
     return "\n".join(lines) + "\n"

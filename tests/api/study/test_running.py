@@ -21,6 +21,7 @@ from sailvit.api.study.workers import Outcome, Task, TrainTask, perform
 from sailvit.core.run import read_json
 from sailvit.core.study.cells import cells_of
 from sailvit.core.study.folder import StudyFolder
+from sailvit.evaluation.studies.results import results
 from sailvit.recipes.studies import load_study
 from tiny_studies import trainable, write_study
 
@@ -82,9 +83,14 @@ def test_every_training_is_done_once_and_every_cell_measured(tmp_path: Path, her
     assert (tmp_path / "trained/cells/gradual,seed=0.json").stat().st_size < 4000
 
     here.tasks.clear()
-    again = study_run(tmp_path / "trained.yaml")
+    # Written otherwise, the study is another version of the same trainings: they stay in its report.
+    path = write_study(tmp_path, trainable(tmp_path, set={"workers": 0}))
+    assert results(load_study(path), [cell])["cells"]["done"] == 0
+    again = study_run(path)
     assert set(again.run().values()) == {"done"}
     assert here.tasks == []
+    found = results(load_study(path), StudyFolder(tmp_path / "trained").read_cells())["cells"]
+    assert (found["done"], found["of another version"]) == (3, [])
 
 
 @pytest.mark.parametrize(("jobs", "each"), [(1, 6), (2, 3), (8, 1)])

@@ -7,6 +7,7 @@ from scipy import stats
 
 from sailvit.core.study.cells import cells_of
 from sailvit.evaluation.studies.results import results
+from sailvit.evaluation.studies.versions import made_by
 from tiny_studies import cell, study
 
 CLAIMS = [
@@ -157,3 +158,45 @@ def test_of_texts_less_is_better():
     # In nats, not in hundredths of them.
     assert gradual["difference"] == pytest.approx(0.5 + 0.01 / 3)
     assert "by default -0.997 nats, 95 % -" in value["claims"][0]["sentence"]
+
+
+def told(given, means=MEANS):
+    files = finished(given, means)
+    return [
+        {**f, "made by": made_by(given, c)} for f, c in zip(files, cells_of(given), strict=True)
+    ]
+
+
+def test_cells_of_a_level_that_was_edited_since_are_left_out_and_listed():
+    given, edited = made(), made()
+    edited.factors["data"]["half"]["target"] = edited.factors["data"]["half"]["target"].model_copy(
+        update={"scale": 0.25}
+    )
+    value, differences = found(edited, told(given))
+    assert value["cells"]["done"] == 9
+    assert value["cells"]["of another version"] == sorted(
+        each.name for each in cells_of(given) if "data=half" in each.name
+    )
+    assert set(value["cells"]["of another version"]) <= set(value["cells"]["missing"])
+    assert differences["gradual", "half"]["difference"] is None
+    assert differences["gradual", "full"]["difference"] == pytest.approx(70 / 3)
+    assert found(given, told(given))[0]["cells"]["of another version"] == []
+
+
+def test_a_measure_that_is_taken_otherwise_now_has_no_values_of_before():
+    given = made()
+    edited = made(measures={"world": {"of": "target", "per_task": 3}})
+    value, differences = found(edited, told(given))
+    assert value["cells"]["of another version"] == []
+    assert differences["gradual", "full"]["difference"] is None
+    elsewhere = made(measures={"world": {"of": "target", "per_task": 2, "over": ["data"]}})
+    assert found(elsewhere, told(given))[1]["gradual", "full"]["difference"] is not None
+
+
+def test_the_same_study_in_another_folder_is_the_same_version():
+    one, other = (
+        made(steps={n: {"recipe": f"{place}/{n}.yaml"} for n in ("refine", "target")})
+        for place in ("/a", "/b/c")
+    )
+    (first, *_), (second, *_) = cells_of(one), cells_of(other)
+    assert made_by(one, first) == made_by(other, second)

@@ -10,8 +10,10 @@ from sailvit.api.study.lineage import Lineage, PlannedCell, Training
 from sailvit.core.errors import RunError
 from sailvit.core.ownership import manifest_of
 from sailvit.core.run import read_json, write_json
+from sailvit.core.study.definition import Study
 from sailvit.core.study.folder import DONE, FAILED, StudyFolder
 from sailvit.core.version import __version__
+from sailvit.evaluation.studies.versions import made_by
 from sailvit.training.output.manifest import machine, versions
 
 
@@ -35,6 +37,17 @@ def is_done(folder: StudyFolder, each: PlannedCell) -> bool:
     """Whether a cell's file is there, and is of what the study is now."""
     found = file_of(folder, each)
     return found is not None and found.get("key") == each.key
+
+
+def renew_version(folder: StudyFolder, study: Study, each: PlannedCell) -> None:
+    """Say in the file of a cell that is done what the study now says of it.
+
+    The same trainings can be written otherwise, with another setting that changes no number, say.
+    """
+    path, now = folder.cell(each.cell.name), made_by(study, each.cell)
+    held = read_json(path)
+    if held.get("made by") != now:
+        write_json(path, {**held, "made by": now})
 
 
 def write_measured(
@@ -94,6 +107,7 @@ def cell_record(lineage: Lineage, each: PlannedCell, status: str, **more: Any) -
         "study": lineage.study.name,
         "cell": each.cell.name,
         "key": each.key,
+        "made by": made_by(lineage.study, each.cell),
         "levels": dict(each.cell.levels),
         "seed": each.cell.seed,
         "status": status,

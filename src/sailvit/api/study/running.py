@@ -16,7 +16,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Literal
 
-from sailvit.api.study.cell_files import is_done, write_failed, write_measured
+from sailvit.api.study.cell_files import is_done, renew_version, write_failed, write_measured
 from sailvit.api.study.lineage import Lineage, PlannedCell, Training
 from sailvit.api.study.measures import Drawn, Trained
 from sailvit.api.study.planning import to_do
@@ -104,8 +104,10 @@ class StudyRun:
             if manifest_of(self.lineage.run(training).path).get("stages"):
                 self._trained.add(key)
         for each in self.planned:
-            if not self.again and is_done(self.folder, each):
-                self._cells[each.cell.name] = DONE
+            if is_done(self.folder, each):
+                renew_version(self.folder, self.lineage.study, each)
+                if not self.again:
+                    self._cells[each.cell.name] = DONE
 
     def _begin_tasks(self) -> bool:
         """Give tasks to idle processes; whether anything waits for another machine."""

@@ -19,6 +19,7 @@ from sailvit.evaluation.studies.differences import (
     p_value,
     spread_of,
 )
+from sailvit.evaluation.studies.versions import current_files
 
 Verdict = Literal["holds", "not shown", "does not hold"]
 
@@ -30,18 +31,20 @@ def results(study: Study, cells: Sequence[Values]) -> dict[str, Any]:
     Tests are corrected after Holm: differences from the base over all of a measure's, claims
     over all of the study's.
     """
-    names = [cell.name for cell in cells_of(study)]
+    wanted = {cell.name: cell for cell in cells_of(study)}
     # Files of an earlier form of the study may lie in the folder; they must not join its tests.
-    there = {cell["cell"]: cell for cell in cells if cell["cell"] in set(names)}
+    files = {cell["cell"]: cell for cell in cells if cell["cell"] in wanted}
+    there = current_files(study, files)
     known = list(there.values())
     spreads = {name: spread_of(known, _asked(study, name)) for name in study.measures}
     return {
         "study": study.name,
         "cells": {
             **_counts(known),
-            "all": len(names),
-            "missing": [name for name in names if name not in there],
-            "of no level": sorted(cell["cell"] for cell in cells if cell["cell"] not in there),
+            "all": len(wanted),
+            "missing": [name for name in wanted if name not in there],
+            "of no level": sorted(cell["cell"] for cell in cells if cell["cell"] not in wanted),
+            "of another version": sorted(files.keys() - there.keys()),
         },
         "seconds": sum(_seconds(known).values()),
         "spread": {name: _spread(study, name, spread) for name, spread in spreads.items()},

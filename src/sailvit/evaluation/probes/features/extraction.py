@@ -94,9 +94,8 @@ def extract(
         raise DataError(f"set {name} has no images; expected one at least")
     width = tower.width // len(settings.layers)
     shape = Shape(len(images), settings.layers, tower.patches, width, settings.tokens)
-    # All that decides the numbers and nothing else: another batch size or number of threads must
-    # not
-    # cost the whole set again.
+    # All that decides the numbers and nothing else: another batch size or number of threads
+    # must not cost the whole set again.
     facts = (_VERSION, key, images.fingerprint, tower.preprocessing.size, shape)
     label = blake2b(repr(facts).encode(), digest_size=8).hexdigest()
     store = FeatureStore(settings.cache / label, shape)
