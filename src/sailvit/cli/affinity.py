@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sailvit.cli.terminal.models import Device, Remote
+from sailvit.cli.terminal.tables import print_table
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -82,14 +83,14 @@ def _tell(console: Console, found: Mapping[str, Any]) -> None:
     from sailvit.report.evaluation.tables import measure_tables
 
     for each in measure_tables(found):
-        _print_table(console, each)
+        _tell_table(console, each)
     for drift in found["drift"]:
         _print_drift(console, drift)
     for each in found["left_out"]:
         console.print(f"not measured: {each['what']}: {each['why']}", highlight=False, markup=False)
 
 
-def _print_table(console: Console, measured: MeasureTable) -> None:
+def _tell_table(console: Console, measured: MeasureTable) -> None:
     from rich.table import Table
 
     better = f" ({measured.better})" if measured.better else ""
@@ -103,7 +104,7 @@ def _print_table(console: Console, measured: MeasureTable) -> None:
         name = row.measure if row.measure != last else ""
         table.add_row(name, row.tower, row.value, row.interval, row.chance)
         last = row.measure
-    console.print(table)
+    print_table(console, table)
 
 
 def _print_drift(console: Console, each: Mapping[str, Any]) -> None:
@@ -118,4 +119,4 @@ def _print_drift(console: Console, each: Mapping[str, Any]) -> None:
         likeness, change = (MeasureRow("", "", block[name]) for name in ("cka", "change"))
         cells = (likeness.value, likeness.interval, likeness.chance, change.value, change.interval)
         table.add_row(str(block["block"]), *cells)
-    console.print(table)
+    print_table(console, table)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sailvit.cli.terminal.options import RecipeName, Set
+from sailvit.cli.terminal.tables import print_table
 from sailvit.core.formatting import counted, flop_rate, percent, rate, size
 from sailvit.core.outputs import refuse_foreign_file, write_output
 from sailvit.recipes.loader import load_recipe
@@ -67,7 +68,7 @@ def train(
         if rank():
             return
     console = Console()
-    console.print(speed_table(speed))
+    print_table(console, speed_table(speed))
     for text in notes(speed):
         console.print(text, highlight=False, soft_wrap=True)
     if json is not None:

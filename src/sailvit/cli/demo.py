@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
+from sailvit.cli.terminal.tables import print_table
 from sailvit.core.run import RunFolder
 
 
@@ -41,7 +42,7 @@ def demo(
     # 16 questions per task say nothing about a tower; they only show the way.
     size = DemoSize(quick=quick, per_task=16 if quick else 150, compare=compare)
     summary = run_demo(RunFolder(run), size, seed, ConsoleScreen(console))
-    console.print(scores_table(summary))
+    print_table(console, scores_table(summary))
     console.print(
         f"base {summary['base']:.3f}, refined {summary['refined']:.3f}: gain {100 * summary['gain']:+.1f} points of"
         f" mean exact match in {summary['seconds']:.0f} s\nReport: {RunFolder(run).report}\n"

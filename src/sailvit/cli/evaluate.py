@@ -23,6 +23,7 @@ from sailvit.cli.terminal.judges import (
     score_cells,
 )
 from sailvit.cli.terminal.models import Bf16, Device, Longest, StageName
+from sailvit.cli.terminal.tables import print_table
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -209,7 +210,7 @@ def tell_scores(console: Console, models: Sequence[ModelScores], suite: str) -> 
     for name in models[0].scores:
         cells = [cell for model in models for cell in score_cells(model.scores.get(name))]
         table.add_row(name, *cells)
-    console.print(table)
+    print_table(console, table)
     for line in _notes(models):
         console.print(f"  {line}", highlight=False)
     if suite == "opencompass":
@@ -265,6 +266,6 @@ def _tell_comparison(console: Console, models: Sequence[ModelScores]) -> None:
         counts = f"{each.gained}, {each.lost}"
         points = f"{each.difference:+.1f}"
         table.add_row(*names, points, interval, counts, f"{each.corrected:.2g}")
-    console.print(table)
+    print_table(console, table)
     if note := tiles_note(models):
         console.print(f"  {note}", highlight=False, soft_wrap=True, markup=False)

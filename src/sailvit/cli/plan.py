@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sailvit.cli.terminal.options import RecipeName, Set
+from sailvit.cli.terminal.tables import print_table
 from sailvit.core.formatting import MISSING, counted, duration, flop_rate, short, size
 
 if TYPE_CHECKING:
@@ -138,9 +139,9 @@ def _tell_basis(console: Console, speeds: Mapping[str, StageSpeed], devices: int
 def _show(
     console: Console, made: Plan, speed: float, measured: Mapping[str, float | None] | None
 ) -> None:
-    console.print(parts_table(made))
+    print_table(console, parts_table(made))
     console.print(f"{_images(made)}\n")
-    console.print(stages_table(made, speed, measured))
+    print_table(console, stages_table(made, speed, measured))
     for basis in dict.fromkeys(stage.sample.basis for stage in made.stages):
         console.print(f"Tokens per sample: {basis}.")
     console.print("Memory is per device, unsharded.")

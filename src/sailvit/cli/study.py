@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from sailvit.cli.terminal.tables import print_table
 from sailvit.core.errors import RecipeError
 from sailvit.core.formatting import counted, duration, short, size
 
@@ -146,7 +147,7 @@ def tell_plan(console: Console, name: str, made: StudyPlan, speed: float, jobs: 
             basis + duration(seconds),
             size(row.memory),
         )
-    console.print(table)
+    print_table(console, table)
     whole = made.seconds(speed)
     console.print(
         f"{counted(made.cells, 'cell')}, {made.done} of them there. {counted(made.needed, 'training')}, where"
@@ -238,7 +239,7 @@ def tell_results(console: Console, found: Mapping[str, Any], folder: StudyFolder
             table.add_column(heading, justify="right", no_wrap=True)
         for name, row in each.rows:
             table.add_row(name, *row_cells(row))
-        console.print(table)
+        print_table(console, table)
     for claim in found["claims"]:
         console.print(claim["sentence"], highlight=False, markup=False)
     cells = found["cells"]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sailvit.cli.data.opening import Format, Images, Workers
+from sailvit.cli.terminal.tables import print_table
 from sailvit.core.formatting import percent
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ def _scorer(model: str) -> Any:
 def _show(console: Console, report: Mapping[str, Any]) -> None:
     from rich.markup import escape
 
-    console.print(accounts_table(report))
+    print_table(console, accounts_table(report))
     for account in report["filters"]:
         for example in account["examples"][:_EXAMPLES]:
             # A record that cannot be read has no id.
@@ -104,7 +105,7 @@ def _show(console: Console, report: Mapping[str, Any]) -> None:
             found = f"{account['filter']}: {which} ({example['found']})"
             console.print(f"  {escape(found[:160])}", highlight=False, style="dim")
     if "ngrams" in report:
-        console.print(ngrams_table(report["ngrams"]))
+        print_table(console, ngrams_table(report["ngrams"]))
 
 
 def accounts_table(report: Mapping[str, Any]) -> Table:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sailvit.cli.terminal.tables import print_table
 from sailvit.core.bad_records import QuarantinedRecord, read_quarantine
 from sailvit.core.errors import RunError
 from sailvit.core.formatting import counted
@@ -51,7 +52,7 @@ def quarantine(
     if not records:
         console.print(f"{run} left no record out.", highlight=False, soft_wrap=True, markup=False)
         return
-    console.print(counts_table(records))
+    print_table(console, counts_table(records))
     for record in records if everything else examples(records):
         kind, reason = escape(record.kind), escape(record.reason)
         text = f"[bold]{escape(title(record))}[/bold] [red]{kind}[/red] {reason}"

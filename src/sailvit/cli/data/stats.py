@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sailvit.cli.data.opening import Format, Images, Overwrite, Workers
+from sailvit.cli.terminal.tables import print_table
 from sailvit.core.formatting import counted, percent, rate
 from sailvit.core.outputs import refuse_foreign_file, write_output
 
@@ -120,7 +121,7 @@ def _show(console: Console, values: Mapping[str, Any]) -> None:
     )
     images = counted(values["images"], "image")
     console.print(f"[bold]{escape(names)}[/bold]: {read}, {images}", highlight=False)
-    console.print(measures_table(values["measures"]))
+    print_table(console, measures_table(values["measures"]))
     for name, counts in (("kinds", values["kinds"]), ("languages", values["languages"]["counts"])):
         by = " (by script)" if name == "languages" and values["languages"]["by"] == "script" else ""
         console.print(f"{name}{by}: {_shares(counts, values['records'])}", highlight=False)

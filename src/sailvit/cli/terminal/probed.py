@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from sailvit.cli.terminal.tables import print_table
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -43,7 +45,7 @@ def _tell_numbers(console: Console, report: ProbeReport) -> None:
         cells = [_cell(own.get(key)) for own in found.values()]
         count = next(own[key].count for own in found.values() if key in own)
         table.add_row(*key, *cells, str(count))
-    console.print(table)
+    print_table(console, table)
 
 
 def _tell_differences(console: Console, report: ProbeReport) -> None:
@@ -58,7 +60,7 @@ def _tell_differences(console: Console, report: ProbeReport) -> None:
         table.add_column(head, justify="right", no_wrap=head != "95 %")
     for each in report.differences:
         table.add_row(*_difference_cells(each, several=len(others) > 1))
-    console.print(table)
+    print_table(console, table)
 
 
 def _difference_cells(each: Difference, *, several: bool) -> list[str]:
@@ -97,7 +99,7 @@ def _tell_layers(console: Console, report: ProbeReport) -> None:
             if len(here) > 1 and key[2] == _first_metric(probed.outcomes, key):
                 table.add_row(*_layer_cells(name, here, probed.own_layer, best[key[1]]))
     if table.row_count:
-        console.print(table)
+        print_table(console, table)
 
 
 def _layer_cells(name: str, here: Sequence[Outcome], own: int, best: int) -> list[str]:
