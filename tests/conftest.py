@@ -62,6 +62,16 @@ def _pools_start_with_all_modules():
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _no_wait_for_the_disk():
+    """Files are written, but not forced onto the disk: no test cuts the power, and where other
+    programs keep the disk busy a save would take seconds per file.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda file: None)
+        yield
+
+
 @pytest.fixture(scope="session")
 def parts(tmp_path_factory: pytest.TempPathFactory) -> Parts:
     """Tiny towers and languages of every family, saved in their real formats."""

@@ -12,8 +12,9 @@ import torch
 
 from sailvit.distributed.processes import process_group
 
-LIMIT = 60.0
-"""Seconds after which processes that wait for each other count as hanging."""
+LIMIT = 180.0
+"""Seconds after which processes that wait for each other count as hanging: many times what they
+take, as a busy machine may be slow."""
 
 
 def _as_process(index: int, port: int, folder: str, work: Callable[[int], None]) -> None:
