@@ -22,7 +22,13 @@ from sailvit.models.measures.flops import flops_model
 from sailvit.preflight.memory import Memory, estimate_memory
 from sailvit.preflight.samples import MeanSample, assumed_sample, measured_sample, mixed_sample
 from sailvit.preflight.storage import Storage, estimate_storage, storage_remarks
-from sailvit.training.checks.judging import NO_PAIRS, cost_tables, judge, tokenizer_problems
+from sailvit.training.checks.judging import (
+    NO_PAIRS,
+    cost_tables,
+    judge,
+    record_remarks,
+    tokenizer_problems,
+)
 from sailvit.training.checks.problems import (
     file_problems,
     model_remarks,
@@ -112,6 +118,7 @@ def plan(recipe: Recipe) -> Plan:
     tables, refused = _measured(recipe, sources, model)
     problems += found + (refused or _judged(recipe, sources, tables, unreadable, model))
     remarks = [*model_remarks(recipe, model), *source_remarks(recipe), *_unread(tables)]
+    remarks += record_remarks(recipe, tables, sizes)
     stages = []
     for index, stage in enumerate(recipe.stages):
         where = f"stages.{index} ({stage.name})"

@@ -230,3 +230,19 @@ def test_one_problem_keeps_its_own_error():
     judging.refuse([])
     with pytest.raises(DataError, match="only"):
         judging.refuse([DataError("only")])
+
+
+def test_a_few_records_that_are_left_out_are_said_before_the_run(parts, tmp_path):
+    sources = write_data(tmp_path / "data")
+    rows = chats(tmp_path / "some.json", 20)
+    listed = json.loads((tmp_path / "some.json").read_text())
+    listed[3] = {**listed[3], "image": "nowhere.png"}
+    listed[3]["conversations"][0]["value"] = "<image>\nwhat?"
+    (tmp_path / "some.json").write_text(json.dumps(listed))
+    sources["some"] = rows
+    made = plan(late(parts, sources, "some"))
+    assert not made.problems
+    (told,) = [text for text in made.remarks if text.startswith("sources.some")]
+    assert "1 of 20 records cannot be used (1 missing file), and will be left out" in told
+    assert "record 3: " in told
+    assert "nowhere.png does not exist" in told

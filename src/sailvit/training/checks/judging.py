@@ -184,27 +184,50 @@ def _position_problems(
         )
 
 
+def record_remarks(
+    recipe: Recipe, costs: Mapping[str, CostTable], sizes: Mapping[str, int]
+) -> Iterator[str]:
+    """Of every source from which a few records are left out, how many and why: nothing that
+    stops the run.
+    """
+    for name in _used(recipe):
+        table = costs.get(name)
+        if table is None or not _unused(table, recipe.sequence):
+            continue
+        if not any(_source_problem(recipe, table, sizes[name])):
+            told, first = _told(recipe, table, sizes[name])
+            yield f"sources.{name}: {told}, and will be left out. The first:{first}"
+
+
 def _source_problem(recipe: Recipe, table: CostTable, records: int) -> Iterator[str]:
     if not records:
         yield "it has no records; check its path, or leave it out of the recipe"
         return
-    kinds = Counter(bad.kind for bad in table.bad)
-    long = _too_long(table, recipe.sequence)
-    if len(long):
-        kinds["too long"] += len(long)
     # The sampled share of bad records stands for all records of the source.
-    bad, looked, config = kinds.total(), len(table), recipe.quarantine
+    bad, looked = _unused(table, recipe.sequence).total(), len(table)
+    config = recipe.quarantine
     many = bad > config.share * looked and bad * records / looked > config.allow
     if not many and bad < looked:
         return
-    yield _told(recipe, table, kinds, long, records)
+    told, first = _told(recipe, table, records)
+    yield (
+        f"{told}; at most {config.allow}, or {percent(config.share, 2)}, are left out. Repair or"
+        f" remove them, or raise `quarantine` in the recipe. The first:{first}"
+    )
 
 
-def _told(
-    recipe: Recipe, table: CostTable, kinds: Counter[str], long: NDArray[np.int64], records: int
-) -> str:
-    """How many records of a source cannot be used, why, and what to do."""
-    config, looked = recipe.quarantine, len(table)
+def _unused(table: CostTable, sequence: int) -> Counter[str]:
+    """How many of the measured records cannot be used, by the kind of their fault."""
+    kinds = Counter(bad.kind for bad in table.bad)
+    if long := len(_too_long(table, sequence)):
+        kinds["too long"] += long
+    return kinds
+
+
+def _told(recipe: Recipe, table: CostTable, records: int) -> tuple[str, str]:
+    """How many records of a source cannot be used and why, and lines with the first of them."""
+    kinds, looked = _unused(table, recipe.sequence), len(table)
+    long = _too_long(table, recipe.sequence)
     told = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
     where = f"{looked} records" if looked == records else f"{looked} records that were measured"
     first = [f"record {each.position}: {each.reason}" for each in table.bad[:_SHOWN]]
@@ -213,11 +236,8 @@ def _told(
             f"record {long[0]}: no answer among the first {recipe.sequence} of {table.tokens[long[0]]} tokens;"
             " lengthen the recipe's `sequence`, allow fewer tiles, or shorten the prompt"
         )
-    return (
-        f"{kinds.total()} of {where} cannot be used ({told}); at most {config.allow},"
-        f" or {percent(config.share, 2)}, are left out. Repair or remove them, or raise"
-        " `quarantine` in the recipe. The first:" + "".join(f"\n      {line}" for line in first)
-    )
+    lines = "".join(f"\n      {line}" for line in first)
+    return f"{kinds.total()} of {where} cannot be used ({told})", lines
 
 
 def _too_long(table: CostTable, sequence: int) -> NDArray[np.int64]:
