@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sailvit.core.study.folder import StudyFolder
+from sailvit.core.study.folder import DONE, StudyFolder
 from sailvit.core.study.units import POINTS
 from sailvit.evaluation.studies.differences import Asked, difference, spread_of
 from sailvit.evaluation.studies.results import results
@@ -63,6 +63,39 @@ def dimensions(name: str) -> str:
     lines = [f"| {first} | {' | '.join(heads)} |", "|---" * (1 + len(heads)) + "|"]
     lines += [f"| {_label(each)} | {' | '.join(row_cells(each))} |" for each in rows]
     return "\n".join(lines) + "\n"
+
+
+def by_task(name: str) -> str:
+    """A row for every task of a study's first measure: what the refined tower gains on it at the
+    defaults, with an interval over seeds from that task's own spread.
+    """
+    path = ROOT / "studies" / f"{name}.yaml"
+    made, cells = load_study(path), StudyFolder(path.with_suffix("")).read_cells()
+    measure = next(iter(made.measures))
+    unit, contrast = made.measures[measure].unit, made.contrast
+    others = tuple((f, level) for f, level in made.defaults().items() if f != contrast.factor)
+    asked = Asked(measure, unit, contrast.factor, contrast.refined, contrast.base, others)
+    tasks = difference(cells, asked, None).tasks
+    if not tasks:
+        return "There is none yet.\n"
+    lines = ["| task | base | refined | points | 95 % over seeds |", "|---|---|---|---|---|"]
+    for task in tasks:
+        alone = [_of_task(cell, measure, task) for cell in cells if cell["status"] == DONE]
+        found = difference(alone, asked, spread_of(alone, [asked]))
+        reach = "" if found.low is None else f"{found.low:+.1f} to {found.high:+.1f}"
+        lines.append(
+            f"| {task} | {found.than:.1f} | {found.better:.1f} | {found.mean:+.1f} | {reach} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def _of_task(cell: Mapping[str, Any], measure: str, task: str) -> dict[str, Any]:
+    """The cell's file as if the measure had this task alone."""
+    if measure not in cell["values"]:
+        return dict(cell)
+    scores = cell["values"][measure]["scores"]
+    alone = {"mean": scores[task], "scores": {task: scores[task]}}
+    return {**cell, "values": {measure: alone}}
 
 
 def _label(row: Mapping[str, Any]) -> str:
@@ -166,6 +199,7 @@ def published(name: str) -> dict[str, Any]:
 BLOCKS: dict[str, Callable[[], str]] = {
     "claims": lambda: claims("demo"),
     "tables": lambda: dimensions("demo"),
+    "tasks": lambda: by_task("demo"),
     "regime claims": lambda: claims("regime"),
     "real claims": lambda: claims("real"),
     "earlier": earlier,

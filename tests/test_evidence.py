@@ -62,6 +62,23 @@ def test_claims_and_tables_come_from_the_cells(study: Path):
     assert re.search(r"\| gradual \| 4\d\.\d \| 6\d\.\d \| \+", tables)
 
 
+def test_every_task_has_a_gain_with_its_own_interval(study: Path):
+    evidence = loaded("benchmarks/evidence.py")
+    evidence.ROOT = study.parents[1]
+    folder = StudyFolder(study.with_suffix(""))
+    for each in cells_of(load_study(study)):
+        folder.cell(each.name).unlink(missing_ok=True)
+        score = 0.25 + (0.1 * (1 + each.seed) if dict(each.levels)["arm"] == "gradual" else 0.0)
+        if each.seed < 3:
+            made = cell(dict(each.levels), each.seed, score, name=each.name)
+            made["values"]["world"]["scores"] = {"colour": score, "shape": 0.5}
+            write_json(folder.cell(each.name), made)
+    lines = evidence.by_task("demo").splitlines()
+    # Student's t of two degrees of freedom: 4.30 standard errors of 10 / sqrt(3) points.
+    assert "| colour | 25.0 | 45.0 | +20.0 | -4.8 to +44.8 |" in lines
+    assert "| shape | 50.0 | 50.0 | +0.0 | +0.0 to +0.0 |" in lines
+
+
 def test_the_picture_has_a_row_for_every_difference(study: Path):
     picture = loaded("docs/pictures/evidence.py")
     picture.STUDY = study
