@@ -34,9 +34,9 @@ docs: $(READY) ## Build the documentation site into build/site; a warning is an 
 interop: $(READY) ## Compare every layout again, and write the table of docs/interop.md
 	PYTHONPATH=tests:tests/data:tests/models:tests/models/towers:tests/interop:tests/interop/export $(BIN)/python tests/interop/interop_table.py docs/interop.md
 
-evidence: $(READY) ## Write docs/evidence.md and its picture from the committed cells of studies/
+evidence: $(READY) ## Write docs/evidence.md, its picture and README's figures from the committed cells of studies/
 	for study in demo regime real; do test ! -d studies/$$study || $(BIN)/sailvit study studies/$$study --report; done
-	$(BIN)/python benchmarks/evidence.py docs/evidence.md
+	$(BIN)/python benchmarks/evidence.py docs/evidence.md README.md
 	$(BIN)/python docs/pictures/evidence.py
 
 pictures: $(READY) ## Draw the pictures of README again (wants Chromium)

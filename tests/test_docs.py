@@ -170,6 +170,14 @@ def test_the_evidence_is_what_the_committed_cells_say(tmp_path):
     page.write_text(emptied, encoding="utf-8")
     subprocess.run([sys.executable, ROOT / "benchmarks" / "evidence.py", page], check=True)
     assert page.read_text(encoding="utf-8") == text
+    readme = tmp_path / "README.md"
+    told = (ROOT / "README.md").read_text(encoding="utf-8")
+    readme.write_text(
+        re.sub(r"\|[^|]*(\| `sailvit study studies/demo.yaml` \|)", r"| old \1", told)
+    )
+    assert readme.read_text(encoding="utf-8").count("| old |") == 2
+    subprocess.run([sys.executable, ROOT / "benchmarks" / "evidence.py", readme], check=True)
+    assert readme.read_text(encoding="utf-8") == told
     place, script = ROOT / "docs" / "pictures", tmp_path / "evidence.py"
     source = (place / "evidence.py").read_text(encoding="utf-8")
     # The script writes beside itself, and reads the study two folders up.
