@@ -6,6 +6,7 @@ Differences from the base with their 95 % intervals, from the committed cells of
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,8 @@ INKS = {
 """Colours by what they are for, on light and on dark pages."""
 LEFT, WIDTH, ROW, TOP = 250, 880, 24, 34
 """Pixels: where the axis begins, of the picture, of a row, and above the first."""
+STEP = 10
+"""Points between two lines of the scale."""
 
 
 def rows() -> list[tuple[str, Mapping[str, Any]]]:
@@ -56,7 +59,11 @@ def draw(shown: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
         """The horizontal place of a difference."""
         return LEFT + (WIDTH - LEFT - 90) * (points - low) / (high - low)
 
-    parts.append(f"<path d='M{at(0):.1f} {TOP}V{bottom}' class='edge line'/>")
+    ticks = range(math.ceil(low / STEP) * STEP, math.floor(high) + 1, STEP) if shown else (0,)
+    for points in ticks:
+        parts.append(f"<path d='M{at(points):.1f} {TOP}V{bottom}' class='edge line'/>")
+        told = f"{points:+d}" if points else "0"
+        parts.append(_text(round(at(points)) - 4 * len(told), bottom + 16, told, "soft"))
     for place, (name, each) in enumerate(shown):
         y = TOP + ROW * place + ROW // 2
         filled = "mark" if each["word"] in ("improves", "worse") else "open"
@@ -69,7 +76,7 @@ def draw(shown: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
     if not shown:
         parts.append(_text(8, TOP + 17, "no two seeds are measured yet", "ink"))
     font = "font-family='system-ui, sans-serif' font-size='14'"
-    size = f"width='{WIDTH}' height='{bottom + 10}' viewBox='0 0 {WIDTH} {bottom + 10}'"
+    size = f"width='{WIDTH}' height='{bottom + 24}' viewBox='0 0 {WIDTH} {bottom + 24}'"
     body = "".join(parts)
     return f"<svg xmlns='http://www.w3.org/2000/svg' {size} {font}>{_style()}{body}</svg>\n"
 
