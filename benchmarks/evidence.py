@@ -171,25 +171,6 @@ def native() -> str:
     return "\n".join(lines) + "\n"
 
 
-def costs() -> str:
-    """What the contrastive objective and several processes cost (`contrastive.json`,
-    `replicate.json`).
-    """
-    ways, rates = published("contrastive")["ways"], published("replicate")["steps_per_s"]
-    kept = {name: each["share_of_speed_without"]["median"] for name, each in ways.items()}
-    shares = [f"{100 * kept[name]:.0f} % ({name})" for name in kept if not name.endswith("without")]
-    gains = [
-        f"{each['engine / by hand']['median']:.2f} times ({count}, {objective})"
-        for count, found in rates.items()
-        for objective, each in found.items()
-    ]
-    return (
-        f"- The contrastive objective leaves of the speed without it: {', '.join(shares)}.\n"
-        "- Gradients that travel during the backward pass, against a sum after it:"
-        f" {', '.join(gains)}.\n"
-    )
-
-
 def published(name: str) -> dict[str, Any]:
     """A committed result."""
     path = ROOT / "benchmarks" / "results" / f"{name}.json"
@@ -206,7 +187,6 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "earlier": earlier,
     "forgetting": forgetting,
     "native": native,
-    "costs": costs,
 }
 """What stands between the page's marks, by their names."""
 
