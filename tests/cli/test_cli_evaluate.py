@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -75,6 +76,17 @@ def test_sets_are_scored_and_what_is_missing_is_named(model, data):
     image.write_bytes(base64.b64decode(rows[0]["image"]))
     asked = sailvit.load_run(model).generate(image, text, max_new_tokens=3)
     assert made[0]["prediction"] == asked
+
+
+def test_folders_may_have_square_brackets(model, tmp_path: Path):
+    """rich would take them for tags, and fail at one that ends none."""
+    odd = tmp_path / "o[/b]"
+    named = odd / "model[red]"
+    shutil.copytree(model, named)
+    given = ("--suite", "demo", "--dataset", "demo_yes_no", "--questions", 8, "--out", odd / "out")
+    told = run("evaluate", named, *given, "--max-new-tokens", 2).output.replace("\n", "")
+    assert f"Files and all numbers: {odd / 'out'}" in told
+    assert "model[red]" in told
 
 
 def test_the_same_command_computes_nothing_again(model, data):

@@ -63,6 +63,13 @@ def tiny(parts: Parts, tmp_path: Path) -> Path:
     return path
 
 
+def test_a_run_folder_may_have_square_brackets(cli: Cli, tiny: Path, tmp_path: Path):
+    """rich would take them for tags, and fail at one that ends none."""
+    code, shown, said = cli("train", tiny, "--run", tmp_path / "runs[/b]")
+    assert (code, said) == (0, "")
+    assert "runs[/b]/stages/01-world" in shown.replace("\n", "")
+
+
 def test_help_waits_for_no_heavy_library():
     code = (
         "import sys, sailvit.cli.app as app\n"

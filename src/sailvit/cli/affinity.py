@@ -61,7 +61,7 @@ def affinity(  # noqa: PLR0913, PLR0917 - the options of a command
     from sailvit.report.evaluation.page import write_evaluation_report
 
     quiet_libraries()
-    console = Console()
+    console = Console(markup=False)
     with console.status("reading pictures") as status:
         found = measure_affinity(
             Subjects(towers, languages or (), reference, spair),
@@ -87,7 +87,7 @@ def _tell(console: Console, found: Mapping[str, Any]) -> None:
     for drift in found["drift"]:
         _print_drift(console, drift)
     for each in found["left_out"]:
-        console.print(f"not measured: {each['what']}: {each['why']}", highlight=False, markup=False)
+        console.print(f"not measured: {each['what']}: {each['why']}", highlight=False)
 
 
 def _tell_table(console: Console, measured: MeasureTable) -> None:

@@ -103,7 +103,7 @@ def _ask_file(
     from sailvit.cli.terminal.steps import steps_shown
     from sailvit.inference.asking import answer_file
 
-    console = Console()
+    console = Console(markup=False)
     with steps_shown(console) as shown:
         done = answer_file(
             model,

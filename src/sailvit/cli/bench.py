@@ -67,7 +67,7 @@ def train(
         # All processes measure, and one tells.
         if rank():
             return
-    console = Console()
+    console = Console(markup=False)
     print_table(console, speed_table(speed))
     for text in notes(speed):
         console.print(text, highlight=False, soft_wrap=True)

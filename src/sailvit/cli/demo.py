@@ -49,6 +49,7 @@ def demo(
         f'Ask it: {command_here()} ask {run}/target/refined --image {RunFolder(run).picture} "describe everything"',
         highlight=False,
         soft_wrap=True,
+        markup=False,
     )
 
 

@@ -133,7 +133,7 @@ def _run(
     from sailvit.models.loading.quiet import quiet_libraries
 
     quiet_libraries()
-    console = Console(quiet=rank() != 0)
+    console = Console(quiet=rank() != 0, markup=False)
     _tell_plan(console, plan, folder)
     costs = confirmed(rules.judge, yes=yes)
     with steps_shown(console) as shown:
@@ -238,9 +238,7 @@ def _tell_average(console: Console, model: ModelScores) -> None:
 
     average = model.average
     number = refusal(average.missing) if average.value is None else f"average {average.value:.1f}"
-    console.print(
-        f"{model.label}: {number} ({average.said})", highlight=False, soft_wrap=True, markup=False
-    )
+    console.print(f"{model.label}: {number} ({average.said})", highlight=False, soft_wrap=True)
 
 
 def _tell_comparison(console: Console, models: Sequence[ModelScores]) -> None:
@@ -268,4 +266,4 @@ def _tell_comparison(console: Console, models: Sequence[ModelScores]) -> None:
         table.add_row(*names, points, interval, counts, f"{each.corrected:.2g}")
     print_table(console, table)
     if note := tiles_note(models):
-        console.print(f"  {note}", highlight=False, soft_wrap=True, markup=False)
+        console.print(f"  {note}", highlight=False, soft_wrap=True)

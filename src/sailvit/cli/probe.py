@@ -120,7 +120,7 @@ def _run(
     from sailvit.distributed.processes import process_group, rank
 
     with process_group():
-        console = Console(quiet=rank() != 0)
+        console = Console(quiet=rank() != 0, markup=False)
         with steps_shown(console) as shown:
             report = probe_towers(
                 named_towers(towers),

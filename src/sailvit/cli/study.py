@@ -68,7 +68,7 @@ def study(
     from sailvit.core.study.folder import StudyFolder
     from sailvit.recipes.studies import load_study
 
-    console = Console()
+    console = Console(markup=False)
     loaded = None if path.is_dir() else load_study(path)
     folder = StudyFolder(out or (path if path.is_dir() else path.with_suffix("")))
     if report:
@@ -208,7 +208,7 @@ def _run(
 
 
 def _warn(console: Console, sentence: str) -> None:
-    console.print(f"Note: {sentence}.", highlight=False, markup=False, soft_wrap=True)
+    console.print(f"Note: {sentence}.", highlight=False, soft_wrap=True)
 
 
 def tell_event(console: Console, event: Event) -> None:
@@ -220,7 +220,6 @@ def tell_event(console: Console, event: Event) -> None:
     console.print(
         f"{place} {event.kind} {event.name}{took}{why}",
         highlight=False,
-        markup=False,
         soft_wrap=True,
     )
 
@@ -241,10 +240,10 @@ def tell_results(console: Console, found: Mapping[str, Any], folder: StudyFolder
             table.add_row(name, *row_cells(row))
         print_table(console, table)
     for claim in found["claims"]:
-        console.print(claim["sentence"], highlight=False, markup=False)
+        console.print(claim["sentence"], highlight=False)
     cells = found["cells"]
     for name, reason in cells["failed"].items():
-        console.print(f"failed {name}: {reason}", highlight=False, markup=False, soft_wrap=True)
+        console.print(f"failed {name}: {reason}", highlight=False, soft_wrap=True)
     missing = f", {len(cells['missing'])} not run yet" if cells["missing"] else ""
     console.print(
         f"{cells['done']} of {counted(cells['all'], 'cell')}{missing}. Report:"

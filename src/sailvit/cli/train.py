@@ -52,4 +52,5 @@ def train(
         console.print(
             f"Parts: {folder.stage(len(loaded.stages) - 1, last.name)}\nReport: {folder.report}",
             highlight=False,
+            markup=False,
         )

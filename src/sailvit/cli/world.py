@@ -60,7 +60,9 @@ def pretrain(
     last = folder.stage(len(recipe.stages) - 1, recipe.stages[-1].name)
     for part in ("tower", "language"):
         _replace(out / part, last / part)
-    console.print(f"Checkpoints: {out / 'tower'} and {out / 'language'}", highlight=False)
+    console.print(
+        f"Checkpoints: {out / 'tower'} and {out / 'language'}", highlight=False, markup=False
+    )
 
 
 def _claim_world(out: Path) -> None:

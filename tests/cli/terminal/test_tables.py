@@ -38,3 +38,13 @@ def test_no_number_is_cut_and_no_column_left_out(width: int):
 def test_lines_are_as_long_as_the_terminal_or_80_columns(width: int):
     longest = max(len(line) for line in printed(width).splitlines())
     assert 70 < longest <= max(width, 80)
+
+
+def test_square_brackets_are_no_styles():
+    """As in the name of a folder: rich would take them for tags, and fail at one that ends none."""
+    table = Table(title="of run[/red]")
+    table.add_column("[bold]name")
+    table.add_row("runs[old]/[/b]x")
+    file = io.StringIO()
+    print_table(Console(file=file, width=80), table)
+    assert all(each in file.getvalue() for each in ("run[/red]", "[bold]name", "runs[old]/[/b]x"))

@@ -66,7 +66,7 @@ def check(  # noqa: PLR0913, PLR0917 - the options of a command
     show(console, report)
     if json_file is not None:
         write_output(json_file, json.dumps(report.model_dump(), indent=1) + "\n")
-        console.print(f"report: {json_file}", highlight=False, soft_wrap=True)
+        console.print(f"report: {json_file}", highlight=False, soft_wrap=True, markup=False)
     # Without records too: a wrong path must not pass for clean data.
     if report.bad or not report.records:
         raise typer.Exit(1)

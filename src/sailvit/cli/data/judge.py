@@ -66,7 +66,7 @@ def judge(  # noqa: PLR0913, PLR0917 - the options of a command
     from sailvit.dataprep.annotate.judging import judge as judge_records
 
     _check_out(path, out, overwrite=overwrite)
-    console, criterion = Console(), _criterion(ask, scale)
+    console, criterion = Console(markup=False), _criterion(ask, scale)
     ((name, source),) = open_named([path], format_name, images).items()
     count = min(len(source), limit or len(source))
     choice = Choice(endpoint, model, key_variable, mllm, stage, concurrency, timeout, _TOKENS)

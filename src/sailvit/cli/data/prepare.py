@@ -112,7 +112,7 @@ def summary(manifest: Manifest, out: Path) -> list[str]:
         f"{count:,} {kind}" for kind, count in sorted(kinds.items(), key=lambda item: -item[1])
     )
     shards = f"{counted(len(manifest.shards), 'shard')}, {size / MEGABYTE:,.1f} MB"
-    lines = [f"{counted(manifest.samples, 'record')} ({held or 'none'}) in {shards}"]
+    lines = [f"{counted(manifest.samples, 'record')} ({escape(held or 'none')}) in {shards}"]
     if manifest.bad:
         lines.append(
             f"[yellow]{manifest.bad:,} left out[/yellow]: {escape(str(out / 'bad.jsonl'))} says why"

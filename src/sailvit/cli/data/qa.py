@@ -62,7 +62,7 @@ def qa(  # noqa: PLR0913, PLR0917 - the options of a command
     from sailvit.dataprep.annotate.prompts import PAIRS, read_prompts
 
     _check_out(path, out, overwrite=overwrite)
-    console = Console()
+    console = Console(markup=False)
     prompts = PAIRS if templates is None else read_prompts(templates)
     ((_, source),) = open_named([path], format_name, images).items()
     count = min(len(source), limit or len(source))

@@ -37,7 +37,7 @@ def write_drawn(
 
     chosen = {"kinds": [kind.strip() for kind in kinds.split(",")]} if kinds else {}
     source = FORMATS[name](SourceConfig(format=name, options={**options, **chosen}), Path())
-    console = Console()
+    console = Console(markup=False)
     begin, drawn = time.monotonic(), []
     with Progress(*count_columns(), console=console, disable=not console.is_terminal) as progress:
         bar = progress.add_task(name, total=len(source))

@@ -93,10 +93,10 @@ def stats(  # noqa: PLR0913, PLR0917 - the options of a command
     _show(console, values)
     if json_file is not None:
         write_output(json_file, json.dumps(values, indent=1) + "\n")
-        console.print(f"figures: {json_file}", highlight=False, soft_wrap=True)
+        console.print(f"figures: {json_file}", highlight=False, soft_wrap=True, markup=False)
     if html is not None:
         _write_page(html, opened, values)
-        console.print(f"page: {html}", highlight=False, soft_wrap=True)
+        console.print(f"page: {html}", highlight=False, soft_wrap=True, markup=False)
 
 
 def _write_page(path: Path, opened: Mapping[str, Any], values: Mapping[str, Any]) -> None:
@@ -124,9 +124,11 @@ def _show(console: Console, values: Mapping[str, Any]) -> None:
     print_table(console, measures_table(values["measures"]))
     for name, counts in (("kinds", values["kinds"]), ("languages", values["languages"]["counts"])):
         by = " (by script)" if name == "languages" and values["languages"]["by"] == "script" else ""
-        console.print(f"{name}{by}: {_shares(counts, values['records'])}", highlight=False)
-    console.print(f"copies: {_copies(values)}", highlight=False)
-    console.print(_phrases(values["ngrams"]), highlight=False)
+        console.print(
+            f"{name}{by}: {_shares(counts, values['records'])}", highlight=False, markup=False
+        )
+    console.print(f"copies: {_copies(values)}", highlight=False, markup=False)
+    console.print(_phrases(values["ngrams"]), highlight=False, markup=False)
     show_unread(console, values["unread"])
     for kind, count in values["unreadable"].items():
         example = next(note for note in values["damage"] if note["kind"] == kind)

@@ -59,7 +59,7 @@ def view(  # noqa: PLR0913, PLR0917 - the options of a command
 
     refuse_foreign_file(out, overwrite=overwrite)
     quiet_libraries()
-    console = Console()
+    console = Console(markup=False)
     read_from = source if is_recipe(source) else _needed(recipe, source)
     loaded = load_recipe(read_from, overrides or ())
     if is_recipe(source):
@@ -79,8 +79,8 @@ def view(  # noqa: PLR0913, PLR0917 - the options of a command
         ),
     }
     write_output(out, render_packs(values))
-    console.print(_told(values), highlight=False, soft_wrap=True, markup=False)
-    console.print(f"page: {out}", highlight=False, soft_wrap=True, markup=False)
+    console.print(_told(values), highlight=False, soft_wrap=True)
+    console.print(f"page: {out}", highlight=False, soft_wrap=True)
 
 
 def is_recipe(source: str) -> bool:

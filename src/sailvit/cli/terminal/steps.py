@@ -15,7 +15,7 @@ def count_columns() -> tuple[ProgressColumn, ...]:
     """The columns of a bar that counts records: what, the bar, how many, and how long still."""
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 
-    text = TextColumn("{task.description}")
+    text = TextColumn("{task.description}", markup=False)
     return text, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
 
 
