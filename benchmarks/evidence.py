@@ -15,10 +15,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from sailvit.core.study.cells import cells_of
+from sailvit.core.study.definition import Study
 from sailvit.core.study.folder import DONE, StudyFolder
 from sailvit.core.study.units import POINTS
 from sailvit.evaluation.studies.differences import Asked, difference, spread_of
 from sailvit.evaluation.studies.results import results
+from sailvit.evaluation.studies.versions import current_files
 from sailvit.recipes.studies import load_study
 from sailvit.report.study import row_cells, tables
 
@@ -33,10 +36,25 @@ WAYS = {
 """The refinements of benchmarks/gradual_vs_joint.py, as the page calls them."""
 
 
+def read(name: str) -> tuple[Study, list[Mapping[str, Any]]]:
+    """A study of this repository, and its committed cells without those of edited levels."""
+    folder = StudyFolder(ROOT / "studies" / name)
+    made = load_study(folder.path.with_suffix(".yaml"))
+    names = {cell.name for cell in cells_of(made)}
+    files = {cell["cell"]: cell for cell in folder.read_cells() if cell["cell"] in names}
+    return made, list(current_files(made, files).values())
+
+
 def study(name: str) -> dict[str, Any]:
     """The numbers of a study of this repository, from the cells that are committed."""
-    folder = StudyFolder(ROOT / "studies" / name)
-    return results(load_study(folder.path.with_suffix(".yaml")), folder.read_cells())
+    return results(*read(name))
+
+
+def by_default(made: Study, measure: str, better: str, than: str) -> Asked:
+    """The difference between two arms at the defaults of all other factors."""
+    contrast, unit = made.contrast, made.measures[measure].unit
+    others = tuple((f, level) for f, level in made.defaults().items() if f != contrast.factor)
+    return Asked(measure, unit, contrast.factor, better, than, others)
 
 
 def claims(name: str) -> str:
@@ -70,12 +88,9 @@ def by_task(name: str) -> str:
     """A row for every task of a study's first measure: what the refined tower gains on it at the
     defaults, with an interval over seeds from that task's own spread.
     """
-    path = ROOT / "studies" / f"{name}.yaml"
-    made, cells = load_study(path), StudyFolder(path.with_suffix("")).read_cells()
+    made, cells = read(name)
     measure = next(iter(made.measures))
-    unit, contrast = made.measures[measure].unit, made.contrast
-    others = tuple((f, level) for f, level in made.defaults().items() if f != contrast.factor)
-    asked = Asked(measure, unit, contrast.factor, contrast.refined, contrast.base, others)
+    asked = by_default(made, measure, made.contrast.refined, made.contrast.base)
     tasks = difference(cells, asked, None).tasks
     if not tasks:
         return "There is none yet.\n"
@@ -193,18 +208,17 @@ BLOCKS: dict[str, Callable[[], str]] = {
 
 def headlines() -> dict[str, str]:
     """The README's figures of the demo's study, by what its table calls them."""
-    found = study("demo")
-    rows = {
-        (row["measure"], row["better"]): row for row in found["differences"] if not row["changed"]
-    }
-    gain = rows["world", "gradual"]
-    seeds = len(gain["seeds"])
+    made, cells = read("demo")
+    gains = (row for row in results(made, cells)["differences"] if row["better"] == "gradual")
+    gain = next(row for row in gains if row["measure"] == "world" and not row["changed"])
     reach = f" ({gain['low']:+.1f} to {gain['high']:+.1f})" if gain["low"] is not None else ""
-    texts = [rows["forgets", arm] for arm in ("gradual", "at-once")]
-    losses = [f"{row['better mean']:.2f}" for row in texts] + [f"{texts[0]['than mean']:.2f}"]
+    # Of the seeds that have both, as the claim counts them.
+    pairs = [("at-once", "gradual"), ("base", "gradual")]
+    kept, before = (difference(cells, by_default(made, "forgets", *pair), None) for pair in pairs)
+    told = [kept.than, kept.better, before.better]
     return {
-        GAIN: f"{gain['difference']:+.1f}{reach}, {seeds} seeds",
-        FORGETS: ", ".join(losses),
+        GAIN: f"{gain['difference']:+.1f}{reach}, {len(gain['seeds'])} seeds",
+        FORGETS: ", ".join("none yet" if each is None else f"{each:.2f}" for each in told),
     }
 
 
