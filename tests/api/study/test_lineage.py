@@ -143,7 +143,8 @@ def test_stages_one_by_one_are_the_whole_run(tmp_path: Path):
     lineage, cells = planned(given, tmp_path / "runs")
     chain = [lineage.trainings[key] for key in cells["gradual,seed=0"].trainings[:2]]
     for training in chain:
-        task = TrainTask(lineage.located(training.recipe), lineage.run(training).path)
+        recipe, folder = lineage.located(training.recipe), lineage.run(training).path
+        task = TrainTask(recipe, folder, training.known)
         assert perform(task).state == "done"
     train(load_recipe(tmp_path / "refine.yaml", ["seed=0"]), tmp_path / "whole")
     for part in ("tower", "connector", "language"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -122,6 +123,21 @@ def test_the_seed_draws_the_texts(trained: Trained, tmp_path: Path):
     seen = [measured(measure, trained, drawn(seed)) for seed in (0, 0, 1)]
     assert seen[0] == seen[1] != seen[2]
     assert [each["texts"] for each in seen] == [4, 4, 4]
+
+
+def test_a_model_that_has_diverged_has_no_value(trained: Trained, tmp_path: Path, monkeypatch):
+    source = {"format": "chat", "path": str(texts(tmp_path))}
+    measure = Measure.model_validate({"kind": "text", "of": "refine", "source": source})
+    real = measures.build
+
+    def diverged(*given):
+        bundle = real(*given)
+        torch.nn.init.constant_(bundle.mllm.language.get_output_embeddings().weight, math.nan)
+        return bundle
+
+    monkeypatch.setattr(measures, "build", diverged)
+    with pytest.raises(DataError, match=r"step refine gives nan .* training has diverged"):
+        measured(measure, trained, drawn(0))
 
 
 def test_a_measure_of_texts_needs_texts(trained: Trained):

@@ -123,6 +123,15 @@ def test_a_tower_that_comes_back_different_is_refused_and_the_old_folder_stays(
     assert [path.name for path in tmp_path.iterdir()] == ["tower"]
 
 
+def test_a_tower_that_has_diverged_is_refused_as_such(parts: Parts, tmp_path: Path):
+    bundle = parts.build()
+    with torch.no_grad():
+        next(bundle.mllm.tower.parameters()).fill_(float("nan"))
+    with pytest.raises(ModelError, match="no finite numbers: it has diverged"):
+        save_part(bundle, "tower", tmp_path / "tower")
+    assert not (tmp_path / "tower").exists()
+
+
 def test_proving_leaves_the_mode_as_it_was(parts: Parts, tmp_path: Path):
     bundle = parts.build()
     save_part(bundle, "tower", tmp_path / "tower")

@@ -103,7 +103,7 @@ def test_every_kind_of_failure_is_a_sentence_and_the_other_parts_are_written(
         with pytest.raises(RunError) as stopped:
             exports.export_stage(only, "token")
     assert f"\n  tower: {str(error).splitlines()[0]}\n" in str(stopped.value)
-    assert "--resume then exports what is missing" in str(stopped.value)
+    assert "--resume exports what is missing" in str(stopped.value)
     there = {path.name for path in (tmp_path / "stages/00-only").iterdir()}
     assert there == {"connector", "language", "tower.part"}
 

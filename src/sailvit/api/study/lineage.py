@@ -10,18 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from sailvit.api.study.changes import changed
+from sailvit.api.study.contents import Contents, Known
 from sailvit.api.study.new_parts import new_parts
 from sailvit.api.study.sources import SCHEME, is_ours, sources_of, with_sources
 from sailvit.core.errors import RecipeError
-from sailvit.core.recipe import PARTS, ModelConfig, Part, Recipe, SourceConfig, Stage
+from sailvit.core.recipe import PARTS, ModelConfig, Part, Recipe, Stage
 from sailvit.core.recipe.differences import FREE
 from sailvit.core.run import RunFolder
 from sailvit.core.study.cells import Cell
 from sailvit.core.study.definition import REFERENCE, Measure, StepChange, Study
 from sailvit.data.lengths.fingerprints import digest
-from sailvit.data.sources import open_source
 from sailvit.preflight.plan import Plan, plan
-from sailvit.training.output.manifest import fingerprint_folder
 
 
 @dataclass(frozen=True)
@@ -34,6 +33,8 @@ class Training:
     """The step that it is part of."""
     recipe: Recipe
     """Its recipe, of one stage, in which parts of earlier trainings stand as `study://KEY/PART`."""
+    known: Known = field(compare=False)
+    """What it reads that the study does not make."""
 
     @property
     def stage(self) -> Stage:
@@ -80,10 +81,8 @@ class Lineage:
     """The folder of run folders and new parts."""
     trainings: dict[str, Training] = field(default_factory=dict)
     """Trainings by key, parents before children."""
-    _fingerprints: dict[str, tuple[str, int]] = field(default_factory=dict)
-    """Fingerprint and size of every source, by its settings."""
-    _contents: dict[str, str] = field(default_factory=dict)
-    """Fingerprints of checkpoints that the study does not make, by how recipes name them."""
+    contents: Contents = field(default_factory=Contents)
+    """What the study reads and does not make."""
     _plans: dict[str, Plan] = field(default_factory=dict)
     """Plans of recipes, by what these depend on."""
     _new: dict[str, str] = field(default_factory=dict)
@@ -128,15 +127,25 @@ class Lineage:
         # Before anything is hashed: cells of different seeds must not share trainings, except where
         # the step says so.
         recipe = recipe.model_copy(update={"seed": seed})
+        self._refuse_varying(name, recipe)
+        if None in levels:
+            return [], (recipe.model, seed)
+        made, model = self._stages(name, recipe)
+        return made, (model, seed)
+
+    def _refuse_varying(self, name: str, recipe: Recipe) -> None:
+        """Refuse a step's recipe that trains otherwise on another machine or another day."""
         if recipe.precision == "auto":
             raise RecipeError(
                 f"precision of step {name} is auto, so that machines may differ; put"
                 " `precision: fp32` or `precision: bf16` under the study's `set`"
             )
-        if None in levels:
-            return [], (recipe.model, seed)
-        made, model = self._stages(name, recipe)
-        return made, (model, seed)
+        shaped = with_sources(recipe.model, self._origin)
+        if recipe.model.chat_date is None and self.contents.is_dated(shaped):
+            raise RecipeError(
+                f"the chat template of step {name}'s language writes the date, so that days may"
+                f" differ; put a day, `model.chat_date: {shaped.day}`, under the study's `set`"
+            )
 
     def located(self, recipe: Recipe) -> Recipe:
         """`recipe` with the folders of parts in the place of what stands for them."""
@@ -197,7 +206,7 @@ class Lineage:
 
     def sizes(self, recipe: Recipe) -> dict[str, int]:
         """Records of every source of a recipe."""
-        return {name: self._opened(name, each)[1] for name, each in recipe.sources.items()}
+        return {name: self.contents.source(name, each)[1] for name, each in recipe.sources.items()}
 
     def _recipe(
         self, name: str, levels: list[StepChange], models: Mapping[str, tuple[ModelConfig, int]]
@@ -251,29 +260,16 @@ class Lineage:
         document = recipe.model_dump(mode="json", exclude=free)
         document["stages"][0]["start_from"] = {}
         # By fingerprints, as files may change under the same settings.
-        document["sources"] = {
-            name: self._opened(name, recipe.sources[name])[0] for name in recipe.stages[0].data
-        }
-        begun = recipe.stages[0].start_from
-        document["model"] = with_sources(recipe.model, self._content).model_dump(mode="json")
-        document["start_from"] = {part: self._content(text) for part, text in begun.items()}
+        begun, held = recipe.stages[0].start_from, self.contents.checkpoint
+        known = self.contents.known(
+            {name: recipe.sources[name] for name in recipe.stages[0].data},
+            {**sources_of(recipe.model), **begun},
+        )
+        document["sources"] = {name: found for name, (_, found) in known.sources.items()}
+        document["model"] = with_sources(recipe.model, held).model_dump(mode="json")
+        document["start_from"] = {part: held(text) for part, text in begun.items()}
         key = digest(document)
-        return self.trainings.setdefault(key, Training(key, step, recipe))
-
-    def _opened(self, name: str, config: SourceConfig) -> tuple[str, int]:
-        known = config.model_dump_json()
-        if known not in self._fingerprints:
-            source = open_source(name, config, Path())
-            self._fingerprints[known] = (source.fingerprint, len(source))
-        return self._fingerprints[known]
-
-    def _content(self, text: str) -> str:
-        """What identifies a checkpoint wherever it lies: its fingerprint, or a hub id itself."""
-        if is_ours(text):
-            return text
-        if text not in self._contents:
-            self._contents[text] = fingerprint_folder(text) or text
-        return self._contents[text]
+        return self.trainings.setdefault(key, Training(key, step, recipe, known))
 
     def _cell_key(
         self,
@@ -283,7 +279,7 @@ class Lineage:
     ) -> str:
         """A hash of all that a cell's numbers depend on, and of no place where it lies."""
         told = {
-            name: [with_sources(model, self._content).model_dump(mode="json"), seed]
+            name: [with_sources(model, self.contents.checkpoint).model_dump(mode="json"), seed]
             for name, (model, seed) in models.items()
         }
         wanted = {n: each.model_dump(mode="json", exclude={"over"}) for n, each in measures.items()}
@@ -291,7 +287,7 @@ class Lineage:
             # The names alone: a data set may be too large to read for a hash.
             wanted[name]["data"] = [Path(each).name for each in measure.data]
             if measure.source is not None:
-                wanted[name]["source"] = self._opened(name, measure.source)[0]
+                wanted[name]["source"] = self.contents.source(name, measure.source)[0]
         return digest([told, wanted, cell.seed])
 
     def _path(self, text: str) -> str:

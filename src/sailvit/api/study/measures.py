@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,9 +64,16 @@ def measured(measure: Measure, trained: Trained, drawn: Drawn) -> Values:
     """The values of one measure.
 
     Raises:
-        DataError: the measure cannot be taken of this model.
+        DataError: the measure cannot be taken of this model, or comes to no finite number.
     """
-    return MEASURES[measure.kind](measure, trained, drawn)
+    values = MEASURES[measure.kind](measure, trained, drawn)
+    # One such number would make every interval and test of the study that.
+    if not math.isfinite(values["mean"]):
+        raise DataError(
+            f"the model of step {measure.of} gives {values['mean']} and no finite number, so its"
+            " training has diverged; lower its rates"
+        )
+    return values
 
 
 def _world(measure: Measure, trained: Trained, drawn: Drawn) -> Values:

@@ -151,7 +151,8 @@ class StudyRun:
     def _training(self, key: str) -> TrainTask:
         training = self.lineage.trainings[key]
         self._later.pop(key, None)
-        return TrainTask(self.lineage.located(training.recipe), self.lineage.run(training).path)
+        recipe, folder = self.lineage.located(training.recipe), self.lineage.run(training).path
+        return TrainTask(recipe, folder, training.known)
 
     def _measuring(self, each: PlannedCell) -> MeasureTask:
         models = {
@@ -159,7 +160,9 @@ class StudyRun:
             for step, (model, seed) in each.models.items()
         }
         drawn = Drawn(each.cell.seed, self.lineage.runs / "drawn")
-        return MeasureTask(models, each.measures, drawn)
+        sources = {n: m.source for n, m in each.measures.items() if m.source is not None}
+        known = self.lineage.contents.known(sources)
+        return MeasureTask(models, each.measures, drawn, known)
 
     def _run_of(self, each: PlannedCell, step: str) -> Path | None:
         key = each.last.get(step)

@@ -18,6 +18,7 @@ import torch
 
 from sailvit.api.running import train_claimed
 from sailvit.api.screen import Screen
+from sailvit.api.study.contents import Known
 from sailvit.api.study.measures import Drawn, Trained, measured
 from sailvit.core.errors import InterruptedRunError, RunError, SailvitError, one_line
 from sailvit.core.lock import living_holder
@@ -39,6 +40,8 @@ class TrainTask:
     """Its recipe."""
     folder: Path
     """Its run folder."""
+    known: Known
+    """What it was planned to read."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,8 @@ class MeasureTask:
     """What is measured, by name."""
     drawn: Drawn
     """What is drawn for them."""
+    known: Known
+    """What they were planned to read."""
 
 
 Task = TrainTask | MeasureTask
@@ -137,6 +142,8 @@ def _train(task: TrainTask) -> Outcome:
         # Several machines may come to a training that their cells share: one of them does it.
         with claimed(folder, "auto", len(task.recipe.stages)) as claim:
             if claim.deed != "nothing":
+                # Hours may lie between the plan and this task.
+                task.known.refuse_changed()
                 train_claimed(task.recipe, folder, claim, Screen())
     except RunError as error:
         # No living holder, or ourselves: the error is another one and must be told.
@@ -148,6 +155,7 @@ def _train(task: TrainTask) -> Outcome:
 
 
 def _ask(task: MeasureTask) -> dict[str, Any]:
+    task.known.refuse_changed()
     return {
         name: measured(measure, task.models[measure.of], task.drawn)
         for name, measure in task.measures.items()

@@ -106,6 +106,9 @@ def _replace(folder: Path, draft: Path) -> None:
 def prove_tower(tower: Tower, folder: Path, *, trust_remote_code: bool = False) -> None:
     """Reload the tower from `folder` and compare its features of a noise tile bit by bit with
     those in memory.
+
+    Raises:
+        ModelError: they differ, or are no finite numbers.
     """
     size = tower.preprocessing.size
     noise = torch.randint(
@@ -121,6 +124,11 @@ def prove_tower(tower: Tower, folder: Path, *, trust_remote_code: bool = False) 
     training = tower.training
     expected, found = tower.eval()(noise), again(noise)
     tower.train(training)
+    if not expected.isfinite().all():
+        raise ModelError(
+            "the tower's features are no finite numbers: it has diverged. No export mends that; train"
+            " again with a lower rate, in another run folder"
+        )
     if not torch.equal(expected, found):
         raise ModelError(
             f"the tower saved in {folder} gives other features than the one in memory (largest difference"

@@ -73,7 +73,7 @@ def export_stage(run: StageRun, token: str) -> None:
             f"stage {run.stage.name} is trained and its state is in {run.folder.state}, but not everything could be"
             " exported:"
             + "".join(f"\n  {name}: {told}" for name, told in problems.items())
-            + "\nRepair that; --resume then exports what is missing and goes on; no step is repeated"
+            + "\nOnce that is repaired, --resume exports what is missing and goes on; no step is repeated"
         )
 
 
