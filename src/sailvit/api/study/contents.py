@@ -5,7 +5,7 @@ not by where they lie, as files may change under the same settings.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -79,11 +79,9 @@ class Contents:
             self._checkpoints[text] = checkpoint_fingerprint(text)
         return self._checkpoints[text]
 
-    def known(
-        self, sources: Mapping[str, SourceConfig], checkpoints: Mapping[str, str] | None = None
-    ) -> Known:
+    def known(self, sources: Mapping[str, SourceConfig], checkpoints: Iterable[str] = ()) -> Known:
         """These sources, and these checkpoints that the study does not make, as they are now."""
-        foreign = [text for text in (checkpoints or {}).values() if not is_ours(text)]
+        foreign = [text for text in checkpoints if not is_ours(text)]
         return Known(
             {name: (config, self.source(name, config)[0]) for name, config in sources.items()},
             {text: self.checkpoint(text) for text in foreign},

@@ -261,10 +261,9 @@ class Lineage:
         document["stages"][0]["start_from"] = {}
         # By fingerprints, as files may change under the same settings.
         begun, held = recipe.stages[0].start_from, self.contents.checkpoint
-        known = self.contents.known(
-            {name: recipe.sources[name] for name in recipe.stages[0].data},
-            {**sources_of(recipe.model), **begun},
-        )
+        read = {name: recipe.sources[name] for name in recipe.stages[0].data}
+        began = {**sources_of(recipe.model), **begun}
+        known = self.contents.known(read, began.values())
         document["sources"] = {name: found for name, (_, found) in known.sources.items()}
         document["model"] = with_sources(recipe.model, held).model_dump(mode="json")
         document["start_from"] = {part: held(text) for part, text in begun.items()}
