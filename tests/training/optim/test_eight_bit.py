@@ -40,7 +40,7 @@ def made(kind: type[torch.optim.AdamW], *shape: int) -> tuple[torch.optim.AdamW,
     return kind([{"params": [parameter], "part": "tower"}], **SETTINGS), parameter
 
 
-def test_codes_and_scales_are_those_of_torchao():
+def test_codes_and_scales_are_those_of_torchao_but_for_second_moments_near_zero():
     utils = pytest.importorskip("torchao.optim.quant_utils")
     generator = torch.Generator().manual_seed(0)
     for signed, key in ((True, "exp_avg"), (False, "exp_avg_sq")):
@@ -55,6 +55,8 @@ def test_codes_and_scales_are_those_of_torchao():
         eight_bit._write(part, key, values)
         scaled, scale = utils.scale_tensor(values, eight_bit.BLOCK)
         codes = utils.quantize_8bit_with_qmap(scaled, table)
+        if not signed:
+            codes[(codes == 0) & (values > 0)] = 1
         assert torch.equal(part[key], codes)
         assert torch.equal(part[f"{key}_scale"].flatten(), scale)
         theirs = utils.dequant_with_qmap(codes, table, scale)
@@ -74,6 +76,38 @@ def test_it_learns_as_adamw_does():
     moved = float(pairs[0][1].detach().norm()) - start
     assert apart < 0.05 * moved
     assert pairs[1][0].state[pairs[1][1]]["exp_avg"].dtype == torch.uint8
+
+
+def test_rows_that_seldom_have_a_gradient_move_no_further_than_with_adamw():
+    """As in a table of embeddings: most rows have none in most steps, and small values beside
+    large ones had a second moment of zero."""
+    generator, furthest = torch.Generator().manual_seed(0), []
+    gradients = [torch.randn(1024, generator=generator) * 1e-2 for _ in range(60)]
+    for kind in (torch.optim.AdamW, AdamW8bit):
+        optimizer, parameter = made(kind, 8, 1024)
+        optimizer.param_groups[0].update(lr=1e-5, weight_decay=0.0)
+        moves = []
+        for step, gradient in enumerate(gradients):
+            before = parameter.detach().clone()
+            parameter.grad = torch.zeros_like(parameter)
+            parameter.grad[step * 5 % 8] = gradient
+            optimizer.step()
+            moves.append(float((parameter.detach() - before).abs().max()) / 1e-5)
+        furthest.append(max(moves))
+    assert furthest[0] == pytest.approx(1.0, rel=0.01)
+    assert furthest[1] == pytest.approx(1.0, rel=0.01)
+
+
+def test_a_second_moment_is_zero_only_where_it_was():
+    values = torch.zeros(1, eight_bit.BLOCK)
+    values[0, :3] = torch.tensor([1.0, 1e-9, 1e-30])
+    part = {"exp_avg_sq": torch.zeros(1, eight_bit.BLOCK, dtype=torch.uint8)}
+    part["exp_avg_sq_scale"] = torch.zeros(1, 1)
+    eight_bit._write(part, "exp_avg_sq", values)
+    found = eight_bit._read(part, "exp_avg_sq")[0]
+    assert found[0] == 1.0
+    assert found[1:3].tolist() == pytest.approx([3.25e-7] * 2)
+    assert not found[3:].any()
 
 
 @pytest.mark.parametrize("shape", [(), (7,), (8192,), (32, 8), (64, 72)], ids=str)

@@ -132,6 +132,10 @@ def _write(part: Mapping[str, torch.Tensor], key: str, values: torch.Tensor) -> 
     middles = _middles(signed=key == "exp_avg").to(values.device)
     codes = torch.bucketize(blocks / scale[..., None], middles, out_int32=True, right=True)
     part[key].copy_(codes.view(values.shape))
+    if key == "exp_avg_sq":
+        # The update divides by its root: rounded to 0 beside a first moment that is not, a weight
+        # without a gradient in the next step would move by hundreds of learning rates.
+        part[key].masked_fill_((part[key] == 0) & (values > 0), 1)
 
 
 def _decoded(codes: torch.Tensor, scale: torch.Tensor, *, signed: bool) -> torch.Tensor:
