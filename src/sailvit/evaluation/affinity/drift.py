@@ -13,7 +13,12 @@ from sailvit.core.errors import ModelError
 from sailvit.core.seeding import numpy_generator
 from sailvit.data.processing.decoding import Pixels
 from sailvit.evaluation.affinity.features import patch_features
-from sailvit.evaluation.affinity.resampling import Measured, mean_of_items
+from sailvit.evaluation.affinity.resampling import (
+    Indices,
+    Measured,
+    groups_left_out,
+    mean_of_items,
+)
 from sailvit.models.blocks import find_blocks
 from sailvit.models.measures.drift import linear_cka
 from sailvit.models.towers.layers import FeatureChoice
@@ -21,8 +26,6 @@ from sailvit.models.towers.tower import Tower
 
 _BYTES = 1 << 28
 """Memory for the features of one tower: 2,700 patches of 24 blocks that are 1024 wide."""
-_GROUPS = 8
-"""Groups of images, each left out in turn, for the interval of CKA."""
 
 Floats = NDArray[np.float32]
 
@@ -94,22 +97,16 @@ def _states(
     return np.concatenate(parts, axis=1)
 
 
-def _likeness(ours: Floats, theirs: Floats, items: NDArray[np.int64], seed: int) -> Measured:
+def _likeness(ours: Floats, theirs: Floats, items: Indices, seed: int) -> Measured:
     sides = [torch.from_numpy(side) for side in (ours, theirs)]
     value = linear_cka(*sides)
-    count = int(items[-1]) + 1
     order = numpy_generator(seed, "affinity", "drift").permutation(len(ours))
     chance = linear_cka(sides[0], sides[1][torch.from_numpy(order)])
     # Whole images are left out together, as patches of one image are not independent.
-    groups = min(_GROUPS, count)
-    if groups < 2:
-        return Measured(value, None, None, chance, count)
-    kept = [torch.from_numpy(items % groups != group) for group in range(groups)]
-    without = np.array([linear_cka(*(side[rest] for side in sides)) for rest in kept])
-    error = float(np.sqrt((groups - 1) / groups * np.square(without - without.mean()).sum()))
-    # CKA lies between 0 and 1, and a normal interval near its end would leave that range.
-    low, high = max(0.0, value - 1.96 * error), min(1.0, value + 1.96 * error)
-    return Measured(value, low, high, chance, count)
+    low, high = groups_left_out(
+        value, items, lambda kept: linear_cka(*(side[torch.from_numpy(kept)] for side in sides))
+    )
+    return Measured(value, low, high, chance, int(items[-1]) + 1)
 
 
 def _change(ours: Floats, theirs: Floats, count: int, seed: int) -> Measured:

@@ -15,12 +15,11 @@ from numpy.typing import NDArray
 
 from sailvit.core.seeding import numpy_generator
 from sailvit.evaluation.affinity.resampling import (
-    DRAWS,
     PERMUTATIONS,
     Floats,
     Indices,
     Measured,
-    interval,
+    groups_left_out,
     mean_of_items,
 )
 
@@ -105,31 +104,34 @@ def _hits(scores: Floats, right: NDArray[np.bool_], most: int) -> Floats:
 def _alignment(one: Floats, other: Floats, *, seed: int) -> Measured:
     """CKA of two kernels float64[N, N].
 
-    The interval weights the pairs at random (the Bayesian bootstrap): copies of a pair, as
-    redrawing makes them, would look like structure that both sides share.
+    Copies of a pair, as redrawing makes them, would look like structure that both sides share,
+    and uneven weights would leave fewer pairs, of which CKA is larger. So groups are left out.
     """
     count = len(one)
     rng = numpy_generator(seed, "affinity", "alignment")
-    even = np.full(count, 1 / count)
-    drawn = [_cka(one, other, rng.dirichlet(np.ones(count))) for _ in range(DRAWS)]
     orders = [rng.permutation(count) for _ in range(PERMUTATIONS)]
-    chance = float(np.mean([_cka(one, other[np.ix_(o, o)], even) for o in orders]))
-    return Measured(_cka(one, other, even), *interval(drawn), chance, count)
+    chance = float(np.mean([_cka(one, other[np.ix_(o, o)]) for o in orders]))
+    value = _cka(one, other)
+
+    def of_some(kept: Indices) -> float:
+        """CKA of some of the pairs."""
+        some = np.ix_(kept, kept)
+        return _cka(one[some], other[some])
+
+    low, high = groups_left_out(value, rng.permutation(count), of_some)
+    return Measured(value, low, high, chance, count)
 
 
-def _cka(one: Floats, other: Floats, weights: Floats) -> float:
-    sides = [_centred(kernel, weights) for kernel in (one, other)]
-    pairs = weights[:, None] * weights[None, :]
-    shared, own, others = (
-        float((pairs * sides[i] * sides[j]).sum()) for i, j in ((0, 1), (0, 0), (1, 1))
-    )
+def _cka(one: Floats, other: Floats) -> float:
+    sides = [_centred(kernel) for kernel in (one, other)]
+    shared, own, others = (float((sides[i] * sides[j]).sum()) for i, j in ((0, 1), (0, 0), (1, 1)))
     return shared / np.sqrt(own * others) if own * others > 0 else float("nan")
 
 
-def _centred(kernel: Floats, weights: Floats) -> Floats:
-    """The kernel between features from which their weighted mean is taken."""
-    means = kernel @ weights
-    centred: Floats = np.asarray(kernel - means[:, None] - means[None, :] + weights @ means)
+def _centred(kernel: Floats) -> Floats:
+    """The kernel between features from which their mean is taken."""
+    means = kernel.mean(axis=0)
+    centred: Floats = np.asarray(kernel - means[:, None] - means[None, :] + means.mean())
     return centred
 
 
