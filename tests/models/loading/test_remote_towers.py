@@ -12,7 +12,8 @@ from transformers import AutoModel
 from sailvit.core.errors import ModelError
 from sailvit.models.loading.folders import prove_tower
 from sailvit.models.loading.parts import load_tower
-from tiny_parts import PREPROCESSOR, SIDE, picture
+from tiny_parts import PREPROCESSOR, SIDE, Parts, picture
+from tiny_runs import recipe, stage, train, write_data
 from tiny_sources import asked
 
 EYE = """
@@ -126,3 +127,15 @@ def test_code_beside_the_weights_runs_only_where_allowed(kind: str, output: str,
     again = load_tower(asked(saved, trust_remote_code=True))[0].eval()
     assert torch.equal(again(tiles()), tower(tiles()))
     assert type(AutoModel.from_pretrained(saved, trust_remote_code=True)).__name__ == "Eye"
+
+
+def test_a_config_that_names_no_layers_trains_to_the_end(parts: Parts, tmp_path: Path):
+    folder, run = written(tmp_path / "Eye_trained", "Eye"), tmp_path / "run"
+    model = {**parts.config(trust_remote_code=True).model_dump(), "tower": str(folder)}
+    only = stage(train={"connector": 1.0, "tower": 1.0}, length={"samples": 4})
+    train(recipe(parts, write_data(tmp_path), [only], model=model), run)
+    before, after = (
+        load_tower(asked(place, trust_remote_code=True))[0].model.cut.weight
+        for place in (folder, run / "stages/00-only/tower")
+    )
+    assert not torch.equal(before, after)

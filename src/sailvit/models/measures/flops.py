@@ -252,12 +252,18 @@ def _tower_attention_width(model: Any) -> int:
 
 def _attention_width(config: Any) -> int:
     """Heads times their width; 0 for a model without attention."""
-    # Configs of layers that differ refuse to tell what is not every layer's; the first stands for
-    # all.
-    layers = getattr(config, "per_layer_config", None)
-    config = layers[0] if layers else config
+    config = _first_layers(config)
     given = getattr(config, "num_attention_heads", None)
     # Some families give heads per layer; the first stands for all.
     heads = int((given[0] if isinstance(given, list | tuple) else given) or 0)
-    width = getattr(config, "head_dim", None) or (config.hidden_size // heads if heads else 0)
+    hidden = getattr(config, "hidden_size", None) or 0
+    width = getattr(config, "head_dim", None) or (hidden // heads if heads else 0)
     return heads * int(width)
+
+
+def _first_layers(config: Any) -> Any:
+    """The config of the first layer where layers differ: it stands for all, as the config of the
+    whole model refuses to tell what is not every layer's.
+    """
+    # Of layers that are alike no list is asked for: its length is not in every config.
+    return config.per_layer_config[0] if getattr(config, "is_heterogeneous", False) else config
