@@ -10,6 +10,7 @@ import torch
 from transformers import AutoModel
 
 from sailvit.core.errors import ModelError
+from sailvit.models.loading.build import ModelBundle
 from sailvit.models.loading.folders import prove_tower
 from sailvit.models.loading.parts import load_tower
 from tiny_parts import PREPROCESSOR, SIDE, Parts, picture
@@ -81,7 +82,7 @@ def written(folder: Path, kind: str, output: str = "states") -> Path:
     """A folder with code, random weights and a config that names the class `kind`."""
     folder.mkdir()
     # The cache of remote code goes by the name of the folder and of the file.
-    (folder / "modeling_eye.py").write_text(EYE.replace("OUTPUT", OUTPUTS[output]))
+    (folder / "modeling_eye.py").write_text(EYE.replace("OUTPUT", OUTPUTS.get(output, output)))
     config = {
         "model_type": f"remote_{kind.lower()}",
         "architectures": [kind],
@@ -129,13 +130,28 @@ def test_code_beside_the_weights_runs_only_where_allowed(kind: str, output: str,
     assert type(AutoModel.from_pretrained(saved, trust_remote_code=True)).__name__ == "Eye"
 
 
-def test_a_config_that_names_no_layers_trains_to_the_end(parts: Parts, tmp_path: Path):
-    folder, run = written(tmp_path / "Eye_trained", "Eye"), tmp_path / "run"
+def trained(parts: Parts, folder: Path) -> ModelBundle:
+    """The model after a training of the tower in `folder`, whose run lies beside that."""
     model = {**parts.config(trust_remote_code=True).model_dump(), "tower": str(folder)}
     only = stage(train={"connector": 1.0, "tower": 1.0}, length={"samples": 4})
-    train(recipe(parts, write_data(tmp_path), [only], model=model), run)
+    sources = write_data(folder.parent)
+    return train(recipe(parts, sources, [only], model=model), folder.parent / "run")
+
+
+def test_a_config_that_names_no_layers_trains_to_the_end(parts: Parts, tmp_path: Path):
+    folder = written(tmp_path / "Eye_trained", "Eye")
+    trained(parts, folder)
     before, after = (
         load_tower(asked(place, trust_remote_code=True))[0].model.cut.weight
-        for place in (folder, run / "stages/00-only/tower")
+        for place in (folder, tmp_path / "run/stages/00-only/tower")
     )
     assert not torch.equal(before, after)
+
+
+def test_patches_that_training_mode_drops_are_there_in_training(parts: Parts, tmp_path: Path):
+    """As in EVA-CLIP, open_clip and timm, where fewer tokens than patches end the run."""
+    dropping = "states[:, :4] if self.training else states"
+    folder = written(tmp_path / "Eye_dropping", "Eye", f"BaseModelOutput({dropping})")
+    tower = trained(parts, folder).mllm.tower
+    assert "always runs in evaluation mode" in tower.notes[0]
+    assert not tower.model.training

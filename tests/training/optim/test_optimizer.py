@@ -87,6 +87,15 @@ def test_a_frozen_part_drops_nothing_out(parts: Parts, tmp_path: Path):
     assert not torch.equal(bundle.mllm.tower(tiles), bundle.mllm.tower(tiles))
 
 
+def test_a_tower_that_stays_in_evaluation_mode_trains_in_it(parts: Parts):
+    bundle = parts.build()
+    bundle.mllm.tower.still = True
+    stage_run(bundle, stage(train={"connector": 1.0, "tower": 1.0}))
+    assert bundle.mllm.tower.training
+    assert not any(module.training for module in bundle.mllm.tower.model.modules())
+    assert all(weight.requires_grad for weight in bundle.mllm.tower.model.encoder.parameters())
+
+
 def test_a_share_of_zero_freezes(parts: Parts):
     ready = stage_run(parts.build(), stage(train={"connector": 1.0, "tower": 0.0}))
     assert {part for part, _, _ in groups(ready.optimizer)} == {"connector"}

@@ -64,7 +64,8 @@ def freeze(model: MLLM, stage: Stage) -> None:
             parameter.requires_grad_(name in planned)
             # One left from the stage before would be clipped and summed with this one's.
             parameter.grad = None
-        model.part(part).train(bool(planned))
+        # Of the tower not its model alone: the tower knows whether that stays in evaluation mode.
+        (model.tower if part == "tower" else model.part(part)).train(bool(planned))
     note_trained(model)
 
 
