@@ -13,6 +13,7 @@ import numpy as np
 from sailvit.core.bad_records import BadRecord
 from sailvit.core.errors import DataError
 from sailvit.core.recipe import SourceConfig
+from sailvit.data.file_tree import files_below
 from sailvit.data.shards.manifest import refuse_unfinished
 
 
@@ -62,7 +63,7 @@ def shard_paths(config: SourceConfig, folder: Path, suffix: str) -> list[Path]:
     path = folder / config.path
     if path.is_file():
         return [path]
-    found = path.rglob(f"*{suffix}") if path.is_dir() else _matching(path)
+    found = _below(path, suffix) if path.is_dir() else _matching(path)
     paths = sorted(shard for shard in found if shard.is_file())
     if not paths:
         looked = "matches no file" if has_magic(str(path)) else f"holds no {suffix} file"
@@ -72,6 +73,10 @@ def shard_paths(config: SourceConfig, folder: Path, suffix: str) -> list[Path]:
     for parent in dict.fromkeys(shard.parent for shard in paths):
         refuse_unfinished(parent)
     return paths
+
+
+def _below(folder: Path, suffix: str) -> list[Path]:
+    return [folder / name for name in files_below(folder, hidden=True) if name.endswith(suffix)]
 
 
 def _matching(pattern: Path) -> list[Path]:

@@ -5,10 +5,8 @@ path.
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections import Counter
-from collections.abc import Iterator
 from glob import glob, has_magic
 from itertools import islice
 from pathlib import Path
@@ -16,6 +14,7 @@ from typing import Any
 
 from sailvit.core.errors import DataError
 from sailvit.core.recipe import SourceConfig
+from sailvit.data.file_tree import files_below
 from sailvit.data.rows.turns import has_turns
 from sailvit.data.shards.manifest import MANIFEST
 from sailvit.data.sources.selected import POSITIONS
@@ -100,7 +99,7 @@ def _folder_kind(folder: Path) -> tuple[str, Path]:
     for name, kind in MARKERS.items():
         if (folder / name).is_file():
             return kind, folder
-    files = list(islice(_walk(folder), _LOOKED_AT))
+    files = [folder / name for name in islice(files_below(folder), _LOOKED_AT)]
     if (found := _loose_kind(folder, files)) is None:
         raise _unknown(folder, Counter(file.suffix.lower() or "no ending" for file in files))
     return found
@@ -149,13 +148,6 @@ def _rows(files: list[Path]) -> list[Path]:
     return [
         file for file in files if file.suffix in _ROW_FILES and file.with_suffix("") not in pictures
     ]
-
-
-def _walk(folder: Path) -> Iterator[Path]:
-    """The files below a folder, sorted, those at the top first; hidden ones are left out."""
-    for place, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        yield from (Path(place, name) for name in sorted(names) if not name.startswith("."))
 
 
 def _unknown(path: Path, endings: Counter[str]) -> DataError:

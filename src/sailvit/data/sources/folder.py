@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import os
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
@@ -14,6 +13,7 @@ from typing import Any, Literal
 from sailvit.core.errors import DataError
 from sailvit.core.recipe import SourceConfig
 from sailvit.core.records import Record
+from sailvit.data.file_tree import files_below
 from sailvit.data.rows.conversations import RecordOptions, row_record
 from sailvit.data.rows.image_refs import image_path
 from sailvit.data.rows.row import RowFile, read_options
@@ -199,7 +199,7 @@ def _at(config: SourceConfig, path: Path) -> SourceConfig:
 
 def _captioned(folder: Path, options: FolderOptions, faults: Faults) -> Iterator[str]:
     """Paths of the images with captions, sorted; images without become a fault or an error."""
-    names = set(_files(folder))
+    names = set(files_below(folder))
     for name in sorted(name for name in names if PurePosixPath(name).suffix.lower() in IMAGES):
         stem = name[: name.rindex(".")]
         if any(stem + ending in names for ending in SIDECARS):
@@ -217,13 +217,12 @@ def _captioned(folder: Path, options: FolderOptions, faults: Faults) -> Iterator
         faults.add(folder, None, "no caption", f"{reason}: it is left out")
 
 
-def _files(folder: Path) -> Iterator[str]:
-    """Paths of the files below a folder; hidden ones are left out."""
-    for place, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        inside = Path(place).relative_to(folder).as_posix()
-        start = "" if inside == "." else f"{inside}/"
-        yield from (start + name for name in names if not name.startswith("."))
+def _size(path: Path) -> int | None:
+    """Bytes of a file; None: it cannot be found, which is told when its record is read."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return None
 
 
 def _sidecars(image: Path) -> list[Path]:

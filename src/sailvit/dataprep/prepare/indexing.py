@@ -11,6 +11,7 @@ from sailvit.core.bad_records import UNUSABLE, BadRecord, bad_record
 from sailvit.core.errors import DataError
 from sailvit.core.recipe import SourceConfig
 from sailvit.core.run import write_json
+from sailvit.data.file_tree import files_below
 from sailvit.data.process_pool import map_ordered
 from sailvit.data.processing.processor import Processor
 from sailvit.data.rows.conversations import RecordOptions
@@ -101,7 +102,7 @@ def index_config(
 
 def _format(folder: Path) -> str:
     for name, suffix in _SUFFIXES.items():
-        if next(folder.rglob(f"*{suffix}"), None):
+        if any(name.endswith(suffix) for name in files_below(folder, hidden=True)):
             return name
     raise DataError(
         f"{folder} holds no tars and no Parquet files but data of format"

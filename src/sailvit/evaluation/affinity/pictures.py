@@ -11,6 +11,7 @@ import numpy as np
 from sailvit.core.errors import DataError, one_line
 from sailvit.core.records import IMAGE_MARK, ImageLike, Record, Source, Turn
 from sailvit.core.seeding import numpy_generator
+from sailvit.data.file_tree import files_below
 from sailvit.data.processing.decoding import Pixels
 from sailvit.data.processing.images import load_image
 from sailvit.data.sources import open_source
@@ -124,7 +125,7 @@ def open_pictures(path: Path, *, seed: int = 0) -> Pictures:
 
 def _image_files(folder: Path) -> list[Path]:
     found = []
-    for path in folder.rglob("*"):
+    for path in map(folder.joinpath, files_below(folder, hidden=True)):
         if path.suffix.lower() in IMAGES and path.is_file():
             found.append(path)
         # Refused while it is listed: the names of a whole disk would fill the memory first.

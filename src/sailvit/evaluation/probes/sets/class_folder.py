@@ -12,6 +12,7 @@ import numpy as np
 
 from sailvit.core.records import ImageLike
 from sailvit.core.seeding import numpy_generator
+from sailvit.data.file_tree import files_below
 from sailvit.data.sources.detect import IMAGES
 from sailvit.data.sources.folder import Names
 from sailvit.evaluation.probes.sets.labelled import Labels, refuse_few_classes, sorted_names
@@ -72,12 +73,9 @@ def only_images(folder: Path, limit: int | None = None) -> ImageFolder | None:
     """The images below a folder that holds nothing else; None where it holds other files, which
     may be captions, or no image.
     """
-    for _, folders, names in os.walk(folder, followlinks=True):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        # Hidden files, such as .DS_Store, lie in many folders of images and are no captions.
-        shown = [name for name in names if not name.startswith(".")]
-        if any(Path(name).suffix.lower() not in IMAGES for name in shown):
-            return None
+    # Without hidden files: .DS_Store and its like lie in many folders of images.
+    if any(Path(name).suffix.lower() not in IMAGES for name in files_below(folder)):
+        return None
     found = ImageFolder(folder, limit)
     return found if len(found) else None
 
@@ -90,13 +88,7 @@ def class_folders(folder: Path) -> list[str]:
 
 def image_names(folder: Path) -> Iterator[str]:
     """Paths of the image files below `folder`, from there, sorted within each folder."""
-    for place, folders, names in os.walk(folder, followlinks=True):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        inside = Path(place).relative_to(folder).as_posix()
-        start = "" if inside == "." else f"{inside}/"
-        for name in sorted(names):
-            if not name.startswith(".") and Path(name).suffix.lower() in IMAGES:
-                yield start + name
+    return (name for name in files_below(folder) if Path(name).suffix.lower() in IMAGES)
 
 
 def hash_of_files(folder: Path, names: Names) -> str:
