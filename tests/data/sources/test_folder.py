@@ -12,6 +12,7 @@ import pytest
 from sailvit.core.errors import DataError
 from sailvit.core.recipe import SourceConfig
 from sailvit.core.records import Turn
+from sailvit.data.processing.images import image_size
 from sailvit.data.sources import open_source
 from sailvit.data.sources.folder import Names
 
@@ -121,6 +122,18 @@ def test_the_fingerprint_is_that_of_a_copy_and_follows_sizes(tmp_path):
     put(tmp_path / "two", {"a.txt": b"a cat"})
     assert opened(tmp_path, "two").fingerprint != first
     assert opened(tmp_path, "one", limit=1).fingerprint != first
+
+
+def test_a_broken_link_is_a_bad_record_and_no_end(tmp_path):
+    put(tmp_path, {"a.jpg": b"123", "a.txt": b"cat", "b.txt": b"dog"})
+    (tmp_path / "b.jpg").symlink_to(tmp_path / "gone.jpg")
+    source = opened(tmp_path)
+    assert (len(source), source[1].id) == (2, "b.jpg")
+    broken = source.fingerprint
+    with pytest.raises(DataError, match=r"b\.jpg"):
+        image_size(source[1].images[0])
+    put(tmp_path, {"gone.jpg": b"1"})
+    assert opened(tmp_path).fingerprint != broken
 
 
 @pytest.mark.parametrize("table", ["metadata.jsonl", "metadata.csv"])

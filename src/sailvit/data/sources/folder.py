@@ -98,7 +98,7 @@ class FolderSource:
             digest.update(name.encode(errors="surrogateescape"))
             for place in (self._folder / name, *_sidecars(self._folder / name)):
                 # Sizes and not times, which a copy need not keep.
-                digest.update(f"\0{place.suffix}{place.stat().st_size}".encode())
+                digest.update(f"\0{place.suffix}{_size(place)}".encode())
         return digest.hexdigest()
 
 
