@@ -6,6 +6,8 @@ import io
 import json
 import shutil
 import tarfile
+from datetime import datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
@@ -87,6 +89,16 @@ def test_parquet_is_read_where_it_is(processor, tmp_path):
         (1, 0),
         (1, 1),
     ]
+
+
+def test_dates_and_decimals_beside_texts_are_indexed(tmp_path):
+    said = {"at": datetime(2024, 1, 1), "cost": Decimal("0.10"), "lasted": timedelta(seconds=3)}
+    turns = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello", **said}]
+    (tmp_path / "set").mkdir()
+    pq.write_table(pa.table({"conversation": [turns] * 3}), tmp_path / "set/a.parquet")
+    manifest = index(index_config(tmp_path / "set"))
+    assert (manifest.samples, manifest.bad) == (3, 0)
+    assert indexed(tmp_path / "set")[2].turns[1].text == "hello"
 
 
 def test_the_index_may_lie_elsewhere(tmp_path):

@@ -59,8 +59,14 @@ def known_columns(names: Iterable[str], path: Path) -> list[str]:
 
 
 def row_crc32(row: dict[str, Any]) -> int:
-    """Checksum of a row: crc32 of its JSON, in which each image is replaced by its crc32."""
-    return crc32(json.dumps(row, sort_keys=True, default=crc32).encode())
+    """Checksum of a row: crc32 of its JSON, in which each image is replaced by its crc32, and a
+    date, decimal or the like by its text.
+    """
+    return crc32(json.dumps(row, sort_keys=True, default=_checksum_or_text).encode())
+
+
+def _checksum_or_text(value: Any) -> int | str:
+    return crc32(value) if isinstance(value, bytes) else str(value)
 
 
 def column_record(
