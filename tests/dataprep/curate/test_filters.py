@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from planted import noise, record
 
 from sailvit.core.errors import DataError
 from sailvit.core.records import Record, Turn
+from sailvit.dataprep.curate.filters.base import outside
 from sailvit.dataprep.curate.settings import FILTERS, Curation, filter_name, read_curation
 from sailvit.dataprep.records.record_view import RecordView
 
@@ -158,6 +160,31 @@ def test_scores_by_id_or_position(tmp_path: Path, key: str):
         "score above 2",
         "3",
     )
+
+
+def test_a_score_at_its_bound_is_kept_and_nan_is_no_score(tmp_path: Path):
+    path = tmp_path / "scores.jsonl"
+    path.write_text(
+        "\n".join(
+            json.dumps({"position": place, "score": score})
+            for place, score in enumerate((0.7, 0.1, math.nan))
+        )
+    )
+    records = [record(str(position), "x") for position in range(3)]
+
+    def found(**bounds: float) -> list[bool]:
+        settings = {"file": str(path), **bounds}
+        return [objection("scores", settings, each, n) is None for n, each in enumerate(records)]
+
+    assert found(at_least=0.7) == [True, False, False]
+    assert found(at_most=0.1) == [False, True, False]
+    assert objection("scores", {"file": str(path)}, records[2], 2) == ("no score", "no score")
+
+
+def test_nan_is_within_no_bounds():
+    assert outside("match", math.nan, at_least=0.3, at_most=None) == ("match below 0.3", "nan")
+    assert outside("match", math.nan, at_least=None, at_most=0.3) == ("match above 0.3", "nan")
+    assert outside("match", 0.3, at_least=0.3, at_most=0.3) is None
 
 
 @pytest.mark.parametrize(

@@ -93,10 +93,13 @@ def outside(
     at_most: float | None,
     found: str | None = None,
 ) -> Objection | None:
-    """The objection to a value outside its bounds; a bound of None is no bound."""
+    """The objection to a value outside its bounds; a bound of None is no bound, and NaN is within
+    none.
+    """
     found = found or f"{value:.3g}"
-    if at_least is not None and value < at_least:
+    # Not `value < at_least`, which is false for NaN.
+    if at_least is not None and not value >= at_least:
         return Objection(f"{why} below {at_least:g}", found)
-    if at_most is not None and value > at_most:
+    if at_most is not None and not value <= at_most:
         return Objection(f"{why} above {at_most:g}", found)
     return None

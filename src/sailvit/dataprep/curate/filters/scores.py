@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from array import array
 from collections.abc import Iterator
+from math import isnan
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,13 @@ from sailvit.dataprep.records.words import text_bytes
 
 
 class ScoreTable:
-    """Scores by record id, or by position where the lines give no id; 12 bytes of memory per
+    """Scores by record id, or by position where the lines give no id; 16 bytes of memory per
     line.
     """
 
     def __init__(self, path: Path, source: str | None) -> None:
         # Not lists, in which a number and its pointer take 32 bytes and more.
-        keys, scores = array("Q"), array("f")
+        keys, scores = array("Q"), array("d")
         self._by_id: bool | None = None
         for number, line in enumerate(_lines(path), 1):
             row = _row(line, f"{path}:{number}")
@@ -37,9 +38,9 @@ class ScoreTable:
                     " file"
                 )
             self._by_id = by_id
-            if row.get("score") is not None:
+            if (score := _score(row)) is not None:
                 keys.append(_id_key(str(row["id"])) if by_id else int(row["position"]))
-                scores.append(float(row["score"]))
+                scores.append(score)
         if not keys:
             raise DataError(
                 f"{path} holds no score{f' of source {source}' if source else ''}; expected JSONL of"
@@ -48,7 +49,7 @@ class ScoreTable:
         # Stable, so that of several lines about one record the last stands last: it counts.
         order = np.argsort(np.frombuffer(keys, dtype=np.uint64), kind="stable")
         self._keys = np.frombuffer(keys, dtype=np.uint64)[order]
-        self._scores = np.frombuffer(scores, dtype=np.float32)[order]
+        self._scores = np.frombuffer(scores, dtype=np.float64)[order]
 
     def of(self, view: RecordView) -> float | None:
         """The score of a record; None: it has none."""
@@ -80,6 +81,12 @@ def _row(line: bytes, where: str) -> dict[str, Any]:
             f"{where}: found {str(row)[:80]}; expected a number `score` with `id` or `position`"
         )
     return row
+
+
+def _score(row: dict[str, Any]) -> float | None:
+    """The score in a row; None: it has none, or it is NaN."""
+    score = row.get("score")
+    return None if score is None or isnan(score) else float(score)
 
 
 def _id_key(name: str) -> int:

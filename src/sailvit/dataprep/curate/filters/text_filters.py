@@ -134,7 +134,7 @@ class ScoresFilter(RecordFilter):
     """What to do with records that have no score."""
 
     def check(self) -> None:
-        """Read the scores, 12 bytes of memory per line."""
+        """Read the scores, 16 bytes of memory per line."""
         # Read here, before the step is sent to worker processes: they get the table with it.
         _ = self._table
 
