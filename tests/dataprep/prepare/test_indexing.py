@@ -153,6 +153,22 @@ def reads(monkeypatch) -> list[str]:
     return names
 
 
+def test_shards_without_a_record_are_not_read_again(processor, tmp_path, monkeypatch):
+    folder = write_tars(tmp_path / "set", shards=1)
+    write_tar(folder / "1.tar", {})
+    (folder / "2.tar").write_bytes(b"nothing")
+    names = reads(monkeypatch)
+    first = index(index_config(folder), processor=processor)
+    assert ([mark.name for mark in first.shards], first.bad) == (["0.tar"], 1)
+    assert index(index_config(folder)) == first
+    assert names == ["0.tar", "1.tar", "2.tar"]
+    write_tar(folder / "1.tar", {"a.jpg": picture(1), "a.txt": b"filled"})
+    assert index(index_config(folder), processor=processor).samples == 5
+    assert names[3:] == ["1.tar"]
+    (folder / "2.tar").unlink()
+    assert index(index_config(folder)).bad == 0
+
+
 def test_only_what_changed_is_read_again(processor, tmp_path, monkeypatch):
     folder = write_tars(tmp_path / "set")
     names = reads(monkeypatch)

@@ -122,6 +122,8 @@ class Manifest(Config):
     """Records left out; `bad.jsonl` lists them."""
     shards: list[ShardMark]
     """In order of position."""
+    empty: list[ShardMark] = []
+    """Shards without a record; they are noted so that they are read again only if they change."""
     measured: Measured | None = None
     """Set where tokens and tiles were counted."""
     made: dict[str, Any] = {}

@@ -55,7 +55,7 @@ def complete(
     fields of the manifest.
 
     `counted` is the result of `counted_by`; None: tokens were not counted. Shards without
-    records are left out. The manifest is written last, so a folder that has one is complete.
+    records are noted apart. The manifest is written last, so a folder that has one is complete.
     """
     shards = [mark for mark in marks if mark.samples]
     samples = sum(mark.samples for mark in shards)
@@ -71,6 +71,7 @@ def complete(
         samples=samples,
         bad=left_out,
         shards=shards,
+        empty=[mark for mark in marks if not mark.samples],
         measured=measured,
         **{**settings, "made": made},
     )

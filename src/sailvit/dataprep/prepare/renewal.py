@@ -77,7 +77,7 @@ def current(
     """Marks of the shards whose index is up to date, by name."""
     marks: list[ShardMark] = []
     if old is not None and _fits(old, config, counted):
-        marks += old.shards
+        marks += [*old.shards, *old.empty]
     if _noted_identity(config.out) == _identity(config, counted):
         marks += [_read_note(path).mark for path in _notes(config.out)]
     return {mark.name: same for mark in marks if (same := _unchanged(config, mark)) is not None}
@@ -85,7 +85,9 @@ def current(
 
 def up_to_date(old: Manifest, names: list[str], changed: list[str]) -> bool:
     """Whether a new manifest would be the same as the old one."""
-    return not changed and [mark.name for mark in old.shards] == names
+    empty = {mark.name for mark in old.empty}
+    full = [mark.name for mark in old.shards]
+    return not changed and empty <= set(names) and full == [n for n in names if n not in empty]
 
 
 def _fits(old: Manifest, config: IndexConfig, counted: dict[str, Any] | None) -> bool:
@@ -197,8 +199,8 @@ def bad_of(out: Path, names: list[str], old: Manifest | None) -> Iterator[BadRec
     now.
     """
     renewed = {name for name in names if note(out, name).exists()}
-    gone = {mark.name for mark in old.shards} - set(names) if old is not None else set()
     if old is not None:
+        gone = {mark.name for mark in (*old.shards, *old.empty)} - set(names)
         yield from (record for record in read_bad(out) if record.source not in renewed | gone)
     for name in names:
         if name in renewed:
