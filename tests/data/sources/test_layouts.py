@@ -278,6 +278,10 @@ REFUSED = {
         "more than one",
     ),
     "history": ({"query": "a", "response": "b", "history": ["c"]}, "found `history`"),
+    "history as a number": (
+        {"query": "a", "response": "b", "history": 3},
+        "found `history` 3; expected a list of pairs",
+    ),
 }
 
 

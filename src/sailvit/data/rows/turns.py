@@ -162,7 +162,9 @@ def _take_pair(row: Mapping[str, Any], answer: str, talk: Talk) -> None:
     asked = [key for key in PAIRS[answer] if has_content(row.get(key))]
     # Empty fields too: Alpaca's rows without an input are read in full.
     talk.read.update((*PAIRS[answer], answer, "history"))
-    for said in row.get("history") or ():
+    history = row.get("history") or []
+    # Whatever is no list is itself no pair.
+    for said in history if isinstance(history, list) else [history]:
         talk.turns += _past(said, talk)
     values = [row[key] for key in (*asked, answer)]
     kinds = {type(value) for value in values}
@@ -197,7 +199,7 @@ def _past(said: Any, talk: Talk) -> list[Turn]:
         case [str(question), str(reply)]:
             return [_written("user", question, talk), _written("assistant", reply, talk)]
     raise DataError(
-        f"found `history` {one_line(said, 80)}; expected pairs of a question and its answer:"
+        f"found `history` {one_line(said, 80)}; expected a list of pairs, each a question and its answer:"
         " correct the row",
         kind="turns",
     )
