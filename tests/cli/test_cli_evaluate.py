@@ -135,8 +135,35 @@ def test_models_without_any_score_are_not_compared(model, data, parts, tmp_path)
     ask = {"index": "0", "image": image_cell(1), "question": "what?", "answer": "red"}
     write_table(data / "MMVet.tsv", [ask | {"category": "rec"}])
     told = evaluate(model, data, other, "--dataset", "MMVet")
-    assert "needs a judge" in told
+    assert "no score" in told
+    assert "MM-Vet is graded by a judge alone; name one with --judge" in told
     assert "question by question" not in told
+
+
+@pytest.mark.parametrize("column", ["missing", "empty"])
+def test_a_set_without_answers_has_a_spreadsheet_and_the_others_have_scores(model, data, column):
+    rows = choice_rows(3)
+    for row in rows:
+        row["answer"] = ""
+        if column == "missing":
+            del row["answer"]
+    name = "MMBench_TEST_EN_V11"
+    write_table(data / f"{name}.tsv", rows)
+    told = evaluate(model, data, "--dataset", name, "--dataset", "DocVQA_VAL")
+    assert "upload the .xlsx to its server" in " ".join(told.split())
+    assert files(data, f"{name}.xlsx")
+    (sets,) = (each["sets"] for each in results_of(data)["models"].values())
+    assert sets[name]["score"] is None
+    assert sets["DocVQA_VAL"]["score"] == 0.0
+    with pytest.raises(DataError, match=f"'answer' is {column}"):
+        run("score", files(data, f"{name}.xlsx")[0], "--answers", data / f"{name}.tsv")
+
+
+def test_a_judge_that_cannot_be_used_ends_the_command(model, data):
+    write_table(data / "MMStar.tsv", choice_rows(2))
+    judge = ("--judge", "http://127.0.0.1:9/v1", "--judge-model", "wise", "--yes")
+    with pytest.raises(DataError, match="nothing listens"):
+        evaluate(model, data, "--dataset", "MMStar", *judge)
 
 
 def test_judges_from_a_file_and_a_server(tmp_path):

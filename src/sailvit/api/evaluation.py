@@ -11,14 +11,16 @@ import torch
 
 from sailvit.api.models import load_run
 from sailvit.api.predicting import plain_predictions, sail_predictions
-from sailvit.core.errors import DataError, RunError
+from sailvit.core.errors import DataError, RunError, one_line
 from sailvit.core.outputs import refuse_foreign_file
 from sailvit.core.ownership import others
 from sailvit.core.run import write_json
+from sailvit.dataprep.annotate.transport import EndpointError
 from sailvit.distributed.processes import barrier, rank
-from sailvit.evaluation.scoring.cells import read_back
+from sailvit.evaluation.scoring.cells import Cell, read_back
 from sailvit.evaluation.scoring.kinds import Cost, judge_cost, score_set
-from sailvit.evaluation.scoring.rows import typed_rows
+from sailvit.evaluation.scoring.results import SetScore
+from sailvit.evaluation.scoring.rows import Row, typed_rows
 from sailvit.evaluation.scoring.rules import Rules
 from sailvit.evaluation.suites.average import opencompass_average
 from sailvit.evaluation.suites.evaluated import Asking, ModelScores, results, settings_of
@@ -84,8 +86,10 @@ def evaluate(
     What was predicted before for the same model, prompt and settings is not computed again.
     `costs` is told what a judge will be asked, before it is.
 
+    A set that cannot be scored has no score, and a note says why.
+
     Raises:
-        DataError: a table cannot be scored.
+        DataError: a judge cannot be used.
         RunError: there is no model at a path, or `out` holds other files.
     """
     labels = labels_of(models)
@@ -102,13 +106,14 @@ def evaluate(
         tiles[label] = told_tiles(model.bundle.layout, asking.tiling)
     made = []
     if rank() == 0:
+        # Before anything is scored: some sets can only be scored by the server that takes them.
+        if spreadsheets:
+            _write_spreadsheets(plan, answers, out)
         if rules.judge is not None:
             costs(_cost(plan, answers, rules))
         settings = settings_of(asking, rules)
         scored = (_scored(label, plan, answers[label], out, rules) for label in labels)
         made = [replace(each, tiles=tiles[each.label], settings=settings) for each in scored]
-        if spreadsheets:
-            _write_spreadsheets(plan, answers, out)
         write_json(out / RESULTS, results(made))
         write_questions(out, plan.sets, asking.limit)
     # The other processes end when the files are there.
@@ -180,9 +185,23 @@ def _scored(
         rows = each.table.rows[: len(texts)]
         write_jsonl(out / label / f"{label}_{name}.jsonl", rows, texts)
         cells = read_back(texts, rules.matcher)
-        scores[name] = score_set(each.questions.kind, typed_rows(rows), cells, rules)
+        scores[name] = _score(each, typed_rows(rows), cells, rules)
         write_answers(out / label, name, scores[name])
         failed[name] = sum(bool(prediction.error) for prediction in answers[name])
     numbers = {name: score.score for name, score in scores.items()}
     judge = rules.judge.name if rules.judge else None
     return ModelScores(label, scores, failed, opencompass_average(numbers, rules.matcher, judge))
+
+
+def _score(
+    planned: PlannedSet, rows: Sequence[Row], cells: Sequence[Cell], rules: Rules
+) -> SetScore:
+    """The score of a set, or none with the reason as its note where its table has none."""
+    try:
+        return score_set(planned.questions.kind, rows, cells, rules)
+    except EndpointError:
+        # No set would have its judge: the same command goes on from the replies that are kept.
+        raise
+    except DataError as error:
+        note = f"no score: {one_line(error)}"
+        return SetScore(None, total=len(rows), unparsed=len(rows), notes=(note,))

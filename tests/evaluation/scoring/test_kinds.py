@@ -237,7 +237,7 @@ def test_kinds_are_named_and_every_one_scores():
     assert len(KINDS) == 16
     with pytest.raises(DataError, match="no kind"):
         read_kind("x")
-    with pytest.raises(DataError, match="no column 'answer'"):
+    with pytest.raises(DataError, match="'answer' is missing"):
         score("anls", [{"index": "0"}], ["x"])
     with pytest.raises(DataError, match="0 answers"):
         score("anls", [], [])
@@ -326,3 +326,23 @@ def test_right_answers_that_are_no_letters_are_told(gold: str):
         made = score(kind, rows, ["A", "A"])
         assert made.score == 50
         assert "1 of 2 right answers are no letter of an option: always a miss" in made.notes
+
+
+@pytest.mark.parametrize("kind", ["anls", "relaxed", "vqa", "exact", "exact-mean", "phrases"])
+def test_an_empty_list_of_right_answers_is_a_mistake(kind):
+    rows = [{"index": "0", "answer": "['a']"}, {"index": "7", "answer": "[]"}]
+    with pytest.raises(DataError, match="index '7' has an empty list of right answers"):
+        score(kind, rows, ["a", "a"])
+
+
+@pytest.mark.parametrize("first", [1_000_001, 5_000_000_123])
+def test_rotations_without_their_base_are_a_mistake(first):
+    rows = [{**row, "index": str(first + n)} for n, row in enumerate(choices("A", "B"))]
+    with pytest.raises(DataError, match="none of the 2 questions is the base of its rotations"):
+        score("circular", rows, ["A", "B"])
+
+
+def test_mme_without_names_of_images_is_a_mistake():
+    rows = [{"index": str(n), "category": "color", "answer": "Yes"} for n in range(2)]
+    with pytest.raises(DataError, match="index '0' has no image_path"):
+        score("mme", rows, ["Yes", "Yes"])

@@ -198,7 +198,7 @@ def test_tables_show_numbers_as_they_are():
     row = MeasureRow("m", "t", measured(0.25, low=None, high=None, chance=None))
     assert (row.value, row.interval, row.chance) == ("0.25", "—", "—")
     models = {"a": {"sets": {"MMVet": {"score": None, "unparsed": 2}}}, "b": {"sets": {}}}
-    assert set_table(models, ["MMVet"]) == [("MMVet", [("needs a judge", "2 unparsed"), ("—", "")])]
+    assert set_table(models, ["MMVet"]) == [("MMVet", [("no score", "2 unparsed"), ("—", "")])]
     from written_evaluation import affinity
 
     titles = [table.title for table in measure_tables(affinity())]

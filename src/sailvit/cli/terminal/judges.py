@@ -122,7 +122,7 @@ def score_cells(score: SetScore | None) -> tuple[str, str]:
     """A score and the number of its unparsed answers, as a table shows them."""
     if score is None:
         return "", ""
-    number = "needs a judge" if score.score is None else f"{score.score:.1f}"
+    number = "no score" if score.score is None else f"{score.score:.1f}"
     return number, f"{score.unparsed} of {score.total}"
 
 

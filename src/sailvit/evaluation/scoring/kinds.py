@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal, get_args
@@ -25,6 +25,7 @@ from sailvit.evaluation.scoring.judge_prompts import Use
 from sailvit.evaluation.scoring.judging import Estimate, Inquiry
 from sailvit.evaluation.scoring.multiple_choice import Choice, choice_of
 from sailvit.evaluation.scoring.ocr import is_read, ocr_scores
+from sailvit.evaluation.scoring.refusals import refuse_hidden, refuse_no_gold, refuse_twice
 from sailvit.evaluation.scoring.results import ScoredAnswer, SetScore, Way
 from sailvit.evaluation.scoring.rows import Row, needed, text
 from sailvit.evaluation.scoring.rules import Rules
@@ -77,13 +78,15 @@ def score_set(
     from a file (`cells.read_back`).
 
     Raises:
-        DataError: a column that the kind needs is missing, or no row is left to score.
+        DataError: a column that the kind needs is missing, no row has a right answer, or no
+            row is left to score.
     """
     if not rows or len(rows) != len(answers):
         raise DataError(
             f"{len(answers)} answers for {len(rows)} questions; expected one each, and at least one"
         )
-    _refuse_twice(rows)
+    refuse_twice(rows)
+    refuse_hidden(rows)
     rules = rules or Rules()
     made = _SCORERS[kind](rows, answers, rules)
     empty = sum(is_nothing(answer) for answer in answers)
@@ -102,17 +105,6 @@ def _prompt_notes(kind: Kind, made: SetScore, rules: Rules) -> list[str]:
     return [f"the judge was asked by {prompt.file} (SHA-256 {prompt.sha256[:12]})"]
 
 
-def _refuse_twice(rows: Sequence[Row]) -> None:
-    # A question that counts twice would change the score without a word.
-    counts = Counter(needed(row, "index") for row in rows)
-    index, count = counts.most_common(1)[0]
-    if count > 1:
-        raise DataError(
-            f"index {index!r} comes {count} times; expected one answer per question: two runs may"
-            " have been written to one file"
-        )
-
-
 @dataclass(frozen=True)
 class Cost:
     """What a judge is asked."""
@@ -127,9 +119,11 @@ class Cost:
 
 
 def judge_cost(kind: Kind, rows: Sequence[Row], answers: Sequence[Cell], rules: Rules) -> Cost:
-    """What a judge would be asked about these answers."""
+    """What a judge would be asked about these answers; nothing where they cannot be scored."""
     counting = Estimate()
-    score_set(kind, rows, answers, replace(rules, judge=counting))
+    # What is wrong with a table is said where it is scored.
+    with suppress(DataError):
+        score_set(kind, rows, answers, replace(rules, judge=counting))
     return Cost(len(counting.characters), sum(counting.characters.values()))
 
 
@@ -294,6 +288,7 @@ def _mmvet(rows: Sequence[Row], answers: Sequence[Cell], rules: Rules) -> SetSco
 
 def _short(rows: Sequence[Row], answers: Sequence[Cell], rules: Rules, *, measure: str) -> SetScore:
     golds = [right_answers(needed(row, "answer")) for row in rows]
+    refuse_no_gold(rows, golds)
     scored = [
         ScoredAnswer(
             needed(row, "index"), MEASURES[measure](str(said), right, rules.matcher), str(said)

@@ -137,6 +137,9 @@ def rotation_groups(choices: Iterable[tuple[Choice, str]]) -> list[list[Choice]]
     """The rotations of every question whose base is there, the base first.
 
     Each choice comes with the index of its base as a column `g_index` gives it, or empty.
+
+    Raises:
+        DataError: an index is no whole number, or no base is there.
     """
     groups: defaultdict[int, list[tuple[int, Choice]]] = defaultdict(list)
     for choice, given in choices:
@@ -151,11 +154,18 @@ def rotation_groups(choices: Iterable[tuple[Choice, str]]) -> list[list[Choice]]
             ) from error
         groups[base].append((index, choice))
     ordered = {base: sorted(members, key=lambda pair: pair[0]) for base, members in groups.items()}
-    return [
+    whole = [
         [choice for _, choice in members]
         for base, members in sorted(ordered.items())
         if any(index == base for index, _ in members)
     ]
+    if not whole:
+        raise DataError(
+            f"none of the {sum(map(len, groups.values()))} questions is the base of its rotations;"
+            f" expected the index b for a question and b + k * {ROTATION:,} for its rotation k, or"
+            " the index of its base in a column g_index"
+        )
+    return whole
 
 
 def choice_scores(choices: Sequence[Choice], answers: Sequence[ScoredAnswer]) -> dict[str, float]:

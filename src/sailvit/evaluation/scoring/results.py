@@ -29,8 +29,8 @@ class SetScore:
     """The score of a set of questions."""
 
     score: float | None
-    """The number a leaderboard shows, from 0 to 100 (MME: points); None: it cannot be had
-    without a judge."""
+    """The number a leaderboard shows, from 0 to 100 (MME: points); None: there is none, as
+    a note says."""
     metrics: Mapping[str, float] = field(default_factory=dict)
     """All numbers by name; `split|name` where a set has several splits."""
     answers: tuple[ScoredAnswer, ...] = ()

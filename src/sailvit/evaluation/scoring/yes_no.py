@@ -97,6 +97,11 @@ def mme_scores(verdicts: Sequence[Verdict]) -> dict[str, float]:
     both questions right; `perception` and `reasoning` are sums of them, `Overall` of both.
     """
     scores = {}
+    if lacking := [each.index for each in verdicts if not each.image]:
+        raise DataError(
+            f"index {lacking[0]!r} has no image_path; MME pairs the questions about an image by it:"
+            " give the official table, or --kind yes-no for plain accuracy"
+        )
     for category, members in _grouped(verdicts, "category").items():
         pairs = _grouped(members, "image").values()
         if short := [pair for pair in pairs if len(pair) < 2]:

@@ -144,7 +144,7 @@ def set_table(
             if found is None:
                 cells.append((MISSING, ""))
                 continue
-            score = "needs a judge" if found["score"] is None else f"{found['score']:.1f}"
+            score = "no score" if found["score"] is None else f"{found['score']:.1f}"
             note = f"{found['unparsed']} unparsed" if found["unparsed"] else ""
             cells.append((score, note))
         rows.append((name, cells))
