@@ -7,7 +7,7 @@ from __future__ import annotations
 import math
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, ModelWrapValidatorHandler, model_validator
 
 from sailvit.core.config import Config
 
@@ -98,14 +98,16 @@ class ScheduleConfig(Config):
             return self.search.base
         return self.name
 
-    @model_validator(mode="before")
+    @model_validator(mode="wrap")
     @classmethod
-    def _defaults_of_the_named(cls, value: Any) -> Any:
+    def _defaults_of_the_named(
+        cls, value: Any, validate: ModelWrapValidatorHandler[ScheduleConfig]
+    ) -> ScheduleConfig:
         """Fill in the settings that the named schedule has, so that a resolved recipe shows
-        them.
+        them. They count as left out, so that another name may be set.
         """
         if not isinstance(value, dict):
-            return value
+            return validate(value)
         name, search = value.get("name"), value.get("search")
         given = search if isinstance(search, dict) else {}
         base = search.base if isinstance(search, SearchConfig) else given.get("base", "wsd")
@@ -113,7 +115,10 @@ class ScheduleConfig(Config):
             "search": name == "adalrs",
             "decay": name == "wsd" or (name == "adalrs" and base == "wsd"),
         }
-        return {**value, **{key: {} for key in has if has[key] and value.get(key) is None}}
+        filled: dict[str, Any] = {key: {} for key in has if has[key] and value.get(key) is None}
+        made = validate({**value, **filled})
+        made.model_fields_set.difference_update(filled)
+        return made
 
     @model_validator(mode="after")
     def _settings_of_the_named(self) -> ScheduleConfig:

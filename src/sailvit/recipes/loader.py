@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from sailvit.core.errors import RecipeError
 from sailvit.core.recipe import Recipe
 from sailvit.recipes.dialect import read_yaml, write_yaml
-from sailvit.recipes.overrides import override
+from sailvit.recipes.overrides import Override, Overrides, overridden, read_overrides
 from sailvit.recipes.problems import explain, nearest
 
 SHIPPED = Path(__file__).parent
@@ -28,9 +28,8 @@ def shipped_recipes() -> dict[str, Path]:
     return {path.stem: path for path in sorted(SHIPPED.glob("*.yaml"))}
 
 
-def load_recipe(path_or_name: str | Path, overrides: Sequence[str] = ()) -> Recipe:
-    """The recipe in a file, or the shipped recipe of that name, with `path=value` overrides
-    applied.
+def load_recipe(path_or_name: str | Path, overrides: Overrides = ()) -> Recipe:
+    """The recipe in a file, or the shipped recipe of that name, with overrides applied.
 
     Relative paths in a file start at the file's folder; those of a shipped recipe and of an
     override start at the current folder. All come out absolute.
@@ -45,25 +44,24 @@ def load_recipe(path_or_name: str | Path, overrides: Sequence[str] = ()) -> Reci
         )
     if path.resolve().parent != SHIPPED.resolve():
         document = _anchored(document, path.parent)
-    changed = document
-    for setting in overrides:
-        changed = override(changed, setting)
+    changes = read_overrides(overrides)
+    changed = overridden(document, changes)
     try:
         # The file's paths are absolute by now, so this concerns those of overrides alone.
         return _checked(changed, Path())
     except ValidationError as error:
-        blamed = _blamed(document, overrides)
+        blamed = _blamed(document, changes)
         head = f"{path} does not take {blamed}:" if blamed else f"{path} is not a valid recipe:"
         raise RecipeError("\n".join([head, *_told(error)])) from error
 
 
-def _blamed(document: Any, overrides: Sequence[str]) -> str:
+def _blamed(document: Any, overrides: Sequence[Override]) -> str:
     """The overrides that make a valid document invalid, as given; empty if it was not valid."""
     if not overrides or not _is_valid(document):
         return ""
-    alone = [each for each in overrides if not _is_valid(override(document, each))]
+    alone = [each for each in overrides if not _is_valid(overridden(document, [each]))]
     # If each is valid alone, some of them are invalid together.
-    return ", ".join(f"--set {each}" for each in alone or overrides)
+    return ", ".join(each.told for each in alone or overrides)
 
 
 def _is_valid(document: Any) -> bool:

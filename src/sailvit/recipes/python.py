@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from sailvit.core.recipe import Recipe
 from sailvit.recipes.loader import checked_recipe, load_recipe
-from sailvit.recipes.overrides import override, override_value
+from sailvit.recipes.overrides import Overrides, overridden, read_overrides
 
 
 def made_recipe(
-    given: Recipe | Mapping[str, Any] | str | Path,
-    overrides: Mapping[str, Any] | Sequence[str] = (),
+    given: Recipe | Mapping[str, Any] | str | Path, overrides: Overrides = ()
 ) -> Recipe:
     """The recipe, with overrides applied; relative paths come out absolute.
 
@@ -24,16 +23,7 @@ def made_recipe(
         RecipeError: the recipe is not valid; the message names the wrong settings.
     """
     if isinstance(given, str | Path):
-        texts = () if isinstance(overrides, Mapping) else overrides
-        recipe = load_recipe(given, texts)
-        if not isinstance(overrides, Mapping):
-            return recipe
-        given = recipe
-    document: Any = given.model_dump() if isinstance(given, Recipe) else dict(given)
-    if isinstance(overrides, Mapping):
-        for path, value in overrides.items():
-            document = override_value(document, path, value)
-    else:
-        for setting in overrides:
-            document = override(document, setting)
-    return checked_recipe(document, "what was given", Path())
+        return load_recipe(given, overrides)
+    # What a recipe leaves out may depend on what is overridden, so defaults are not written out.
+    document = given.model_dump(exclude_unset=True) if isinstance(given, Recipe) else dict(given)
+    return checked_recipe(overridden(document, read_overrides(overrides)), "what was given", Path())

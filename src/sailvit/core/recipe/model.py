@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ModelWrapValidatorHandler, field_validator, model_validator
 
 from sailvit.core.config import Config
 from sailvit.core.layout import PLACEHOLDER
@@ -29,13 +29,18 @@ class ConnectorConfig(Config):
     """Folder of a trained connector to start from; None means fresh weights drawn from the
     recipe's seed."""
 
-    @model_validator(mode="before")
+    @model_validator(mode="wrap")
     @classmethod
-    def _merge_of_kind(cls, given: Any) -> Any:
-        if isinstance(given, dict) and given.get("kind") == "mlp":
-            # LLaVA's connector merges no patches.
-            return {"merge": 1, **given}
-        return given
+    def _merge_of_kind(
+        cls, given: Any, validate: ModelWrapValidatorHandler[ConnectorConfig]
+    ) -> ConnectorConfig:
+        if not isinstance(given, dict) or given.get("kind") != "mlp" or "merge" in given:
+            return validate(given)
+        # LLaVA's connector merges no patches.
+        made = validate({"merge": 1, **given})
+        # It counts as left out, so that another kind may be set.
+        made.model_fields_set.discard("merge")
+        return made
 
 
 class ImageConfig(Config):
