@@ -28,6 +28,10 @@ def test_a_released_checkpoint_goes_in_and_out_bit_by_bit(tmp_path: Path, dtype:
     assert (found.found, found.tensors, found.left_out) == ("sailvit", 5 + 9 * 2, ())
     convert(str(tmp_path / "plain"), tmp_path / "again", "sailvit")
     again = load_file(tmp_path / "again/model.safetensors")
+    files = [tmp_path / name / "model.safetensors" for name in ("plain", "again")]
+    # The mode of any new file, as this one has.
+    usual = (tmp_path / "again/config.json").stat().st_mode
+    assert [path.stat().st_mode for path in files] == [usual, usual]
     assert again.keys() == state.keys()
     assert all(torch.equal(again[name], state[name]) for name in state)
     config = json.loads((tmp_path / "again/config.json").read_text())

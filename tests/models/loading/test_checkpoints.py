@@ -28,7 +28,11 @@ from transformers import (
 )
 
 from sailvit.core.errors import ModelError
-from sailvit.models.guards.checkpoint_files import _UNDONE, refuse_quantised
+from sailvit.models.guards.checkpoint_files import (
+    _UNDONE,
+    refuse_quantised,
+    safetensors_problem,
+)
 from sailvit.models.loading.build import build
 from sailvit.models.loading.folders import save_part
 from tiny_parts import LANGUAGES, PREPROCESSOR, TOWERS, Parts
@@ -230,3 +234,11 @@ def test_a_damaged_preprocessor_config_is_not_called_missing(
     asked = parts.config().model_copy(update={"tower": str(tmp_path / "copy")})
     with pytest.raises(ModelError, match=message):
         build(asked, weights="meta")
+
+
+def test_weights_that_cannot_be_read_are_told_with_the_reason(tmp_path: Path):
+    # A folder stands for a file of another account's: tests may run as root, who reads all.
+    (tmp_path / "model.safetensors").mkdir()
+    found = safetensors_problem(tmp_path / "model.safetensors")
+    assert found is not None
+    assert found.startswith("model.safetensors cannot be read (Is a directory)")

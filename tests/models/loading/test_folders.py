@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,18 @@ def test_a_saved_tower_reloads_with_equal_features_in_its_own_architecture(
     }
     files = {path.name for path in (tmp_path / "tower").iterdir()}
     assert files == {"config.json", "model.safetensors", "preprocessor_config.json"}
+
+
+@pytest.mark.parametrize("part", ["tower", "connector", "language"])
+def test_whoever_may_read_new_files_may_read_the_weights(parts: Parts, tmp_path: Path, part):
+    before = os.umask(0o027)
+    try:
+        save_part(parts.build(), part, tmp_path / part)
+    finally:
+        os.umask(before)
+    modes = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / part).iterdir()}
+    assert modes["model.safetensors"] == 0o640
+    assert set(modes.values()) == {0o640}
 
 
 def test_the_preprocessor_config_beside_it_is_the_one_in_force(parts: Parts, tmp_path: Path):

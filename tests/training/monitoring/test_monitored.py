@@ -133,6 +133,9 @@ def test_the_file_gives_back_what_was_chosen(
     assert (found.base is None) == (base is None)
     assert base is None or torch.equal(found.base, base)
     assert [path.name for path in tmp_path.iterdir()] == ["monitoring.safetensors"]
+    (tmp_path / "new").touch()
+    modes = {path.stat().st_mode for path in tmp_path.iterdir()}
+    assert len(modes) == 1
 
 
 def test_a_file_without_tiles_and_texts_comes_back_too(tmp_path: Path):

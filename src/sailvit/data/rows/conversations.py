@@ -109,7 +109,7 @@ def caption_record(
         Turn("assistant", row[key]),
     )
     refuse_marks(turns)
-    return Record(name, turns, images, kind, unread(row, talk, turns, (key, *read)))
+    return Record(_writable(name), turns, images, kind, unread(row, talk, turns, (key, *read)))
 
 
 def conversation_record(
@@ -138,9 +138,8 @@ def conversation_record(
             kind="marks",
         )
     check_order(turns)
-    return Record(
-        name, tuple(turns), images, str(row.get("kind") or kind), unread(row, talk, turns, read)
-    )
+    kind = str(row.get("kind") or kind)
+    return Record(_writable(name), tuple(turns), images, kind, unread(row, talk, turns, read))
 
 
 def unread(
@@ -191,7 +190,14 @@ def put_first(turns: Sequence[Turn], marks: str) -> list[Turn]:
 def row_name(row: Mapping[str, Any], position: int) -> str:
     """The name of a record: the row's `id`, or its position where that is missing or empty."""
     found = row.get("id")
-    return str(position if found is None or found == "" else found)
+    return _writable(str(position if found is None or found == "" else found))
+
+
+def _writable(name: str) -> str:
+    """A name that UTF-8 can hold: bytes of file names that are none in it are escaped, as the
+    name is written into shards and reports.
+    """
+    return name if name.isascii() else name.encode(errors="backslashreplace").decode()
 
 
 def row_images(row: Mapping[str, Any], folder: Path) -> Images:

@@ -50,7 +50,7 @@ def sample_files(record: Record) -> list[File]:
         text = json.dumps(row, ensure_ascii=False).encode()
     except UnicodeEncodeError as error:
         raise DataError(
-            f"its text is no Unicode ({error.reason} at character {error.start}); expected text"
+            f"its id or text is no Unicode ({error.reason} at character {error.start}); expected text"
             " that UTF-8 can hold",
             kind="text",
         ) from error
