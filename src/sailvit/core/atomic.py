@@ -1,10 +1,13 @@
-"""Files that appear when they are whole: a crash leaves the previous one as it was."""
+"""Files that appear when they are whole: a crash leaves the previous one as it was. Others may
+read them as they may read any new file.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from stat import S_IMODE
 
 
 @contextmanager
@@ -17,3 +20,18 @@ def whole_file(path: Path) -> Iterator[Path]:
     draft = path.with_name(path.name + ".part")
     yield draft
     draft.replace(path)
+
+
+def set_usual_mode(folder: Path) -> None:
+    """Give files of weights below `folder` the mode that a new file gets there.
+
+    safetensors writes through a temporary file that its owner alone may read, and keeps that
+    mode.
+    """
+    # By a file, as the process's umask cannot be asked for without changing it.
+    sample = folder / ".mode"
+    sample.touch()
+    mode = S_IMODE(sample.stat().st_mode)
+    sample.unlink()
+    for path in folder.rglob("*.safetensors"):
+        path.chmod(mode)

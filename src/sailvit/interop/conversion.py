@@ -18,6 +18,7 @@ from transformers import (
     PretrainedConfig,
 )
 
+from sailvit.core.atomic import set_usual_mode
 from sailvit.core.errors import ModelError
 from sailvit.core.run import write_json
 from sailvit.interop.new_folder import new_folder
@@ -66,6 +67,7 @@ def convert(source: str, out: Path, layout: Layout) -> Conversion:
         folder = _fetched(source)
         found, config, state = _read(source, folder)
         kept = _write(draft, layout, config, state)
+        set_usual_mode(draft)
         for name in ("preprocessor_config.json", "LICENSE"):
             if (folder / name).is_file():
                 shutil.copyfile(folder / name, draft / name)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from sailvit.core.atomic import set_usual_mode
 from sailvit.core.recipe import ModelConfig
 from sailvit.models.loading.folders import prove_tower
 from sailvit.models.loading.parts import load_tower
@@ -91,6 +92,7 @@ def write_tower(held: LoadedTower, folder: Path) -> None:
         ModelError: the folder gives other features than the tower.
     """
     held.tower.model.save_pretrained(folder)
+    set_usual_mode(folder)
     save_preprocessor(held.preprocessor, held.tower, folder)
     prove_tower(held.tower, folder)
 

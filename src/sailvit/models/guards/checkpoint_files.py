@@ -187,6 +187,13 @@ def _shapes(path: Path) -> dict[str, list[int]]:
 
 def safetensors_problem(path: Path) -> str | None:
     """What is wrong with a file of weights, by its header and size; None when it is whole."""
+    try:
+        return _header_problem(path)
+    except OSError as error:
+        return _unreadable(path, error)
+
+
+def _header_problem(path: Path) -> str | None:
     # The format: the header's length in 8 bytes, the header as JSON, and the tensors without
     # gaps, so that the header tells the size of the file.
     size = path.stat().st_size
@@ -234,7 +241,10 @@ def _without_safetensors(part: Part, folder: Path) -> str:
 
 
 def _json_problem(path: Path) -> str | None:
-    data = path.read_bytes()
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        return _unreadable(path, error)
     if data.startswith(_POINTER):
         return _pointer(path)
     try:
@@ -244,6 +254,10 @@ def _json_problem(path: Path) -> str | None:
     if not isinstance(value, dict):
         return f"{path.name} holds a {type(value).__name__}, not an object; download it again"
     return None
+
+
+def _unreadable(path: Path, error: OSError) -> str:
+    return f"{path.name} cannot be read ({error.strerror}); ask its owner, or change its mode"
 
 
 def _pointer(path: Path) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from transformers import AutoConfig
 
+from sailvit.core.atomic import set_usual_mode
 from sailvit.core.disk import DISK_ERRORS
 from sailvit.core.errors import ModelError
 from sailvit.core.recipe import Part
@@ -77,6 +78,7 @@ def _write(bundle: ModelBundle, part: Part, draft: Path, state: dict[str, torch.
         save_preprocessor(bundle.preprocessor, bundle.mllm.tower, draft)
     elif part == "language":
         bundle.tokenizer.save_pretrained(draft)
+    set_usual_mode(draft)
 
 
 def link_file(source: str, target: str) -> str:

@@ -23,6 +23,7 @@ from transformers import (
     SiglipVisionConfig,
 )
 
+from sailvit.core.atomic import set_usual_mode
 from sailvit.core.study.definition import NewLanguage, NewTower
 
 # The defaults are the demo's: width 128 is small enough for a CPU and wide enough to read and see
@@ -37,6 +38,7 @@ def save_small_tower(folder: Path, tower: NewTower, *, seed: int) -> None:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         AutoModel.from_config(_TOWERS[tower.family](tower)).save_pretrained(folder)
+    set_usual_mode(folder)
     kind = "SiglipImageProcessor" if tower.family == "siglip" else "ViTImageProcessor"
     preprocessor = {
         "image_processor_type": kind,
@@ -63,6 +65,7 @@ def save_small_language(
         torch.manual_seed(seed)
         AutoModelForCausalLM.from_config(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    set_usual_mode(folder)
 
 
 def _siglip(tower: NewTower) -> PretrainedConfig:

@@ -12,7 +12,7 @@ from typing import Literal
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from sailvit.core.atomic import whole_file
 from sailvit.core.bad_records import UNUSABLE
@@ -64,7 +64,7 @@ class MonitoringData:
         tensors |= {} if self.base is None else {"base": self.base.cpu().contiguous()}
         ids = json.dumps([text.id for text in self.texts])
         with whole_file(path) as draft:
-            save_file(tensors, draft, {"texts_from": self.texts_from, "ids": ids})
+            draft.write_bytes(save(tensors, {"texts_from": self.texts_from, "ids": ids}))
 
     @classmethod
     def load(cls, path: Path) -> MonitoringData:
