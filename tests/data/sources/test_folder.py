@@ -124,6 +124,15 @@ def test_the_fingerprint_is_that_of_a_copy_and_follows_sizes(tmp_path):
     assert opened(tmp_path, "one", limit=1).fingerprint != first
 
 
+def test_names_that_are_no_utf8_are_escaped_in_ids(tmp_path):
+    Path(tmp_path / "photos").mkdir()
+    for ending, content in ((".jpg", b"123"), (".txt", "é".encode())):
+        (tmp_path / "photos" / os.fsdecode(b"caf\xe9" + ending.encode())).write_bytes(content)
+    record = opened(tmp_path, "photos")[0]
+    assert (record.id, record.turns[1].text) == (r"caf\udce9.jpg", "é")
+    assert record.images[0].read_bytes() == b"123"
+
+
 def test_a_broken_link_is_a_bad_record_and_no_end(tmp_path):
     put(tmp_path, {"a.jpg": b"123", "a.txt": b"cat", "b.txt": b"dog"})
     (tmp_path / "b.jpg").symlink_to(tmp_path / "gone.jpg")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import tarfile
 
@@ -28,6 +29,7 @@ from sailvit.data.processing.images import load_image
 from sailvit.data.processing.processor import Processor
 from sailvit.data.shards.manifest import ENTRY, load_manifest
 from sailvit.dataprep.prepare import preparing
+from sailvit.dataprep.prepare.checking import check
 from sailvit.dataprep.prepare.folders import read_bad
 from sailvit.dataprep.prepare.preparing import PrepareConfig, ShardWriter, prepare
 
@@ -54,6 +56,17 @@ def test_every_format_comes_back_as_it_was(name, reader, tmp_path):
                 assert after == before
             else:
                 assert np.array_equal(load_image(after), load_image(before))
+
+
+def test_a_file_name_that_is_no_utf8_keeps_its_record(tmp_path):
+    (tmp_path / "in").mkdir()
+    for ending, content in (("png", picture(1)), ("txt", b"a cat")):
+        name = os.fsdecode(f"caf\xe9.{ending}".encode("latin-1"))
+        (tmp_path / "in" / name).write_bytes(content)
+    sources = {"set": opened(SourceConfig(format="folder", path=str(tmp_path / "in")))}
+    assert check(sources).bad == {}
+    assert prepare(sources, tmp_path / "out").bad == 0
+    assert indexed(tmp_path / "out")[0].id == r"caf\udce9.png"
 
 
 def test_tars_are_plain(tmp_path):
