@@ -10,6 +10,8 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -202,6 +204,27 @@ def test_a_training_that_another_machine_does_is_waited_for(tmp_path: Path, here
     assert set(run.run().values()) == {"done"}
     assert [event.kind for event in events].count("waiting") == 1
     assert [event.kind for event in events].count("trained") == 5
+
+
+def test_a_study_ends_where_only_failed_cells_need_another_machines_training(
+    tmp_path: Path, here, monkeypatch
+):
+    outcomes = {"theirs": Outcome("busy", "pid 1 on other"), "ours": Outcome("failed", "nan")}
+    monkeypatch.setattr(here, "outcome", lambda self: outcomes[self.task])
+    monkeypatch.setattr(running, "is_done", lambda folder, each: False)
+    monkeypatch.setattr(running, "write_failed", lambda *told: None)
+    # A study that does not end fails here, as it would wait again and again.
+    monkeypatch.setattr(running, "_LATER", 1e3)
+    monkeypatch.setattr(running.time, "sleep", lambda seconds: pytest.fail("still waits"))
+    trainings = {key: SimpleNamespace(key=key, folder=key, parents=frozenset()) for key in outcomes}
+    lineage: Any = SimpleNamespace(
+        trainings=trainings, run=lambda training: SimpleNamespace(path=tmp_path / training.key)
+    )
+    cell: Any = SimpleNamespace(cell=SimpleNamespace(name="only"), trainings=tuple(outcomes))
+    run = StudyRun(lineage, [cell], StudyFolder(tmp_path))
+    run._idle.append(here(0, tmp_path, 1))
+    monkeypatch.setattr(run, "_training", lambda key: key)
+    assert run.run() == {"only": "failed"}
 
 
 @pytest.mark.slow

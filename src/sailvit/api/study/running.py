@@ -116,7 +116,13 @@ class StudyRun:
             worker = self._idle.pop() if self._idle else self._new_worker()
             worker.give(task)
             self._running[worker] = name
-        return bool(self._later)
+        # A training that only failed cells needed is nobody's any more.
+        return any(
+            key in self._later
+            for each in self.planned
+            if each.cell.name not in self._cells
+            for key in each.trainings
+        )
 
     def _next(self) -> tuple[str, Task] | None:
         """The first task, in the order of cells, whose needs are met."""
