@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 from pydantic import ValidationError
+from question_tables import choice_rows, write_table
 from transformers import AutoModelForCausalLM
 
 from sailvit.api.study import measures
@@ -63,6 +64,31 @@ def test_a_suite_needs_a_model(trained: Trained):
     alone = Trained(trained.config, 0, None)
     with pytest.raises(DataError, match="step refine is left out, so that there is no model"):
         measured(Measure(kind="suite", of="refine"), alone, drawn(0))
+
+
+def test_a_suite_lacks_none_of_the_named_sets(trained: Trained, tmp_path: Path):
+    write_table(tmp_path / "MMStar.tsv", choice_rows(2))
+    tasks = ["MMStar", "AI2D_TEST"]
+    measure = Measure(kind="suite", of="target", tasks=tasks, data=[str(tmp_path)])
+    with pytest.raises(DataError, match=r"lacks tables of the suite \(AI2D_TEST\)"):
+        measured(measure, trained, drawn(0))
+    # Without names, the folder's tables are the suite's.
+    every = measure.model_copy(update={"tasks": []})
+    assert list(measured(every, trained, drawn(0))["scores"]) == ["MMStar"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"image": "!" * 80}, "1 question of MMStar could not be asked"),
+        ({"answer": ""}, "MMStar has no score in a study"),
+    ],
+)
+def test_a_suites_scores_are_of_whole_sets(trained: Trained, tmp_path: Path, changes, told):
+    write_table(tmp_path / "MMStar.tsv", [choice_rows(1)[0] | changes])
+    measure = Measure(kind="suite", of="target", tasks=["MMStar"], data=[str(tmp_path)])
+    with pytest.raises(DataError, match=told):
+        measured(measure, trained, drawn(0))
 
 
 def test_a_tower_is_probed_on_pictures_in_classes(trained: Trained, tmp_path: Path):

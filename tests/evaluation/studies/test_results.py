@@ -5,6 +5,7 @@ import math
 import pytest
 from scipy import stats
 
+from sailvit.core.errors import DataError
 from sailvit.core.study.cells import cells_of
 from sailvit.evaluation.studies.results import results
 from sailvit.evaluation.studies.versions import made_by
@@ -123,6 +124,15 @@ def test_failed_and_missing_cells_are_listed_and_left_out_of_pairs():
     assert (value["cells"]["done"], value["cells"]["all"]) == (13, 15)
     assert differences["gradual", "half"]["seeds"] == (0, 1)
     assert differences["joint", "full"]["seeds"] == (1, 2)
+
+
+def test_cells_that_were_measured_on_other_tasks_are_not_compared():
+    given = made()
+    for wrong in range(2):
+        cells = finished(given)
+        cells[wrong]["values"]["world"]["scores"]["b"] = 0.1
+        with pytest.raises(DataError, match=r"holds a in some cells of arm .*, and a, b in others"):
+            results(given, cells)
 
 
 def test_equal_cells_do_not_differ():

@@ -15,6 +15,7 @@ from sailvit.api.evaluation import evaluate
 from sailvit.api.probing import WORLD_SIZE, probe
 from sailvit.api.study.texts import text_loss
 from sailvit.core.errors import DataError
+from sailvit.core.formatting import counted
 from sailvit.core.recipe import ModelConfig
 from sailvit.core.study.definition import Measure
 from sailvit.distributed.processes import my_device
@@ -110,17 +111,25 @@ def _planned(measure: Measure, place: Path, seed: int) -> Plan:
         wanted = [each for each in SETS if not measure.tasks or each.name in measure.tasks]
         write_suite(folder, measure.per_task, seed, wanted)
     plan = plan_suite(measure.suite, folder, names=measure.tasks, kinds={})
-    if not plan.sets:
+    # Cells with other sets could not be compared; of a suite without names, its folder decides.
+    if plan.missing and (measure.tasks or not plan.sets):
         missing = ", ".join(each.name for each in plan.missing)
-        raise DataError(f"{folder} has none of the suite's tables ({missing}); see `data`")
+        raise DataError(f"{folder} lacks tables of the suite ({missing}); see `data` and `tasks`")
     return plan
 
 
 def _suite_values(found: ModelScores) -> Values:
-    if unscored := [name for name, each in found.scores.items() if each.score is None]:
-        raise DataError(
-            f"{unscored[0]} needs a judge, which a study has not; leave it out of `tasks`"
-        )
+    for name, score in found.scores.items():
+        if score.score is None:
+            raise DataError(
+                f"{name} has no score in a study, which has no judge ({'; '.join(score.notes)});"
+                " leave it out of `tasks`, or mend its table"
+            )
+        if failed := found.failed[name]:
+            raise DataError(
+                f"{counted(failed, 'question')} of {name} could not be asked, which would count as"
+                " misses; `sailvit evaluate` says why: mend its table or its images"
+            )
     scores = {name: (each.score or 0.0) / 100 for name, each in found.scores.items()}
     credits = {n: [answer.credit for answer in s.answers] for n, s in found.scores.items()}
     return _values(scores, credits)

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from sailvit.core.errors import DataError
 from sailvit.core.study.folder import DONE
 from sailvit.core.study.units import Unit
 from sailvit.evaluation.comparison import compare_models
@@ -142,11 +143,28 @@ def _quantile(freedom: int) -> float:
 
 
 def _pairs(cells: Sequence[Values], asked: Asked) -> tuple[dict[int, Values], dict[int, Values]]:
-    """Values of both levels by seed, for the seeds that both have."""
+    """Values of both levels by seed, for the seeds that both have.
+
+    Raises:
+        DataError: they are of several sets of tasks.
+    """
     one, other = (found_cells(cells, asked, level) for level in (asked.than, asked.better))
     # A seed of which one cell failed is no pair; the mean of the rest stays fair.
     both = sorted(one.keys() & other.keys())
+    _refuse_other_tasks(asked, [side[seed] for side in (one, other) for seed in both])
     return {seed: one[seed] for seed in both}, {seed: other[seed] for seed in both}
+
+
+def _refuse_other_tasks(asked: Asked, values: Sequence[Values]) -> None:
+    """DataError where means of several sets of tasks would be compared."""
+    tasks = sorted({tuple(sorted(each["scores"])) for each in values}, key=len)
+    if len(tasks) > 1:
+        few, many = (", ".join(each) for each in (tasks[0], tasks[-1]))
+        raise DataError(
+            f"measure {asked.measure} holds {few} in some cells of {asked.factor} {asked.than} and"
+            f" {asked.better}, and {many} in others, so their means cannot be compared; remove the"
+            " files of these cells and run the study again, which measures them anew"
+        )
 
 
 def _seen(unit: Unit, one: Mapping[int, Values], other: Mapping[int, Values]) -> np.ndarray:
