@@ -66,6 +66,13 @@ def test_a_killed_run_goes_on_and_computes_nothing_twice(table, tmp_path):
     assert third.asked == []
 
 
+def test_a_set_may_have_brackets_in_its_name(table, tmp_path):
+    for expected in (7, 0):
+        model = Model()
+        predict_set(table, FORM, model, PredictionStore(tmp_path, "my[v2]"), identity="m")
+        assert len(model.asked) == expected
+
+
 def test_another_model_prompt_or_image_is_asked_anew(table, tmp_path):
     run(table, tmp_path / "o", Model())
     other = Model()

@@ -7,6 +7,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass
+from glob import escape
 from hashlib import blake2b
 from pathlib import Path
 from typing import IO
@@ -51,7 +52,7 @@ class PredictionStore:
     def known(self) -> dict[str, Prediction]:
         """All predictions by key."""
         found = {}
-        for path in sorted(self._folder.glob(f"{self._name}.rank*.jsonl")):
+        for path in sorted(self._folder.glob(f"{escape(self._name)}.rank*.jsonl")):
             try:
                 for line in read_lines(path):
                     prediction = Prediction(line["prediction"], line.get("error", ""))
