@@ -65,6 +65,15 @@ def test_the_average_is_refused_with_what_is_missing():
     assert "no judge" in average.said
 
 
+def test_two_tables_of_one_name_are_refused(tmp_path):
+    names = []
+    for place in ("a", "b"):
+        (tmp_path / place).mkdir()
+        names.append(str(write_table(tmp_path / place / "my.tsv", choice_rows(2))))
+    with pytest.raises(DataError, match=r"a/my\.tsv and .*b/my\.tsv are both called my"):
+        plan_suite("opencompass", tmp_path, names=names)
+
+
 def test_unknown_suites_are_refused():
     with pytest.raises(DataError, match="opencompass or demo"):
         read_suite("x")

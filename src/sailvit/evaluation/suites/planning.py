@@ -62,9 +62,13 @@ def plan_suite(
     `names` takes these instead of the suite's: names of sets, or paths of tables of your own,
     whose kind is what `kinds` or their name and columns say. `images` is the folder of images
     that tables name by path; None: that of each table.
+
+    Raises:
+        DataError: a table cannot be read, or two have one name.
     """
     members = {each.name: each for each in (OFFICIAL if suite == "opencompass" else demo.SETS)}
     found, missing = [], []
+    _refuse_twice(names)
     for name in names or members:
         path = Path(name) if name.endswith(".tsv") else folder / f"{name}.tsv"
         known = members.get(name) or known_set(name)
@@ -73,6 +77,19 @@ def plan_suite(
         else:
             missing.append(known or QuestionSet(path.stem, "mcq"))
     return Plan(tuple(found), tuple(missing))
+
+
+def _refuse_twice(names: Sequence[str]) -> None:
+    """DataError where two tables have one name, by which predictions and scores are kept."""
+    known: dict[str, str] = {}
+    for name in names:
+        stem = Path(name).stem if name.endswith(".tsv") else name
+        if stem in known:
+            raise DataError(
+                f"{known[stem]} and {name} are both called {stem}, by which scores are kept;"
+                " name each set once, and rename one of two tables"
+            )
+        known[stem] = name
 
 
 def _planned(
