@@ -89,6 +89,12 @@ def test_palettes_and_16_bits_are_numbers_and_colours_are_refused(tmp_path):
         read_label_map(tmp_path / "bad.png")
 
 
+def test_maps_whose_numbers_a_jpeg_changed_are_refused(tmp_path):
+    Image.fromarray(halves(7)).save(tmp_path / "map.jpg")
+    with pytest.raises(DataError, match="is a JPEG, whose losses make other numbers"):
+        read_label_map(tmp_path / "map.jpg")
+
+
 def test_patches_get_the_class_of_most_of_their_pixels(tmp_path):
     tall = np.zeros((32, 16), np.uint8)
     tall[:, 9:] = 7

@@ -17,13 +17,15 @@ LabelMap = NDArray[np.int32]
 
 _MODES = ("L", "P", "I", "I;16", "I;16B", "1")
 """Pillow's modes with one number per pixel; of a palette the numbers count, not the colours."""
+_LOSSY = ("JPEG", "MPO")
+"""Pillow's formats of one number per pixel that change numbers."""
 
 
 def read_label_map(path: Path, *, max_pixels: int = MAX_PIXELS) -> LabelMap:
     """int32[H, W]: the numbers in a label map.
 
     Raises:
-        DataError: it cannot be read, is too large, or holds colours.
+        DataError: it cannot be read, is too large, holds colours, or is a JPEG.
     """
     try:
         with Image.open(path) as opened:
@@ -37,6 +39,12 @@ def read_label_map(path: Path, *, max_pixels: int = MAX_PIXELS) -> LabelMap:
                 raise DataError(
                     f"{path} is of mode {opened.mode}; expected one number per pixel, as grey or"
                     " palette PNG: convert its colours to numbers of classes",
+                    kind="label map",
+                )
+            if opened.format in _LOSSY:
+                raise DataError(
+                    f"{path} is a {opened.format}, whose losses make other numbers of those at"
+                    " edges; expected a format without loss: fetch the original maps as PNG",
                     kind="label map",
                 )
             return np.array(opened, dtype=np.int32)
