@@ -81,6 +81,25 @@ def test_loss_is_on_answers_and_ends_of_turn(name, turns):
         assert tokenizer.decode(made.tokens) == text
 
 
+@pytest.mark.parametrize("said", ["<think>\nhm\n</think>\n\nred", "<think>hm</think>red"])
+def test_thinking_is_learnt_from_its_mark_on_however_it_is_spaced(said):
+    turns = (Turn("user", "what?"), Turn("assistant", said))
+    text, (span,) = encoder_for(PUBLISHED["qwen_3"]).render(Record("r", turns))
+    assert text[: span[0]].endswith("<|im_start|>assistant\n")
+    assert text[slice(*span)] == "<think>\nhm\n</think>\n\nred<|im_end|>"
+
+
+def test_thinking_that_the_template_drops_from_the_last_answer_is_refused():
+    encoder = encoder_for(PUBLISHED["deepseek"])
+    thought = Turn("assistant", "<think>\nhm\n</think>\n\nred")
+    with pytest.raises(DataError, match="leaves out a part of the last answer") as refused:
+        encoder.render(Record("r", (Turn("user", "what?"), thought)))
+    assert refused.value.kind == "template"
+    earlier = (Turn("user", "what?"), thought, Turn("user", "and now?"), Turn("assistant", "blue"))
+    text, spans = encoder.render(Record("r", earlier))
+    assert [text[slice(*span)].strip() for span in spans] == ["red</s>", "blue</s>"]
+
+
 def test_loss_is_where_generation_marks_put_it():
     tokenizer = chat_tokenizer(PUBLISHED["generation"])
     made = TextEncoder(tokenizer, layout_for(tokenizer)).encode(Record("r", TALK), [])

@@ -14,7 +14,7 @@ from sailvit.data.processing.template_source import is_dated, template_source, w
 if TYPE_CHECKING:
     from sailvit.data.processing.text import FastTokenizer
 
-VERSION = 3
+VERSION = 4
 """Increased whenever the same record, tokenizer and layout give other counts, or files of
 counts change their format."""
 

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from datetime import date
 from functools import cached_property
 from typing import Any
@@ -25,6 +24,7 @@ from transformers import PreTrainedTokenizerFast
 
 from sailvit.core.errors import DataError
 from sailvit.data.processing.reasoning import joins_reasoning
+from sailvit.data.processing.skeleton import Skeleton, Slot
 from sailvit.data.processing.template_source import (
     fix_date,
     looked_for,
@@ -54,53 +54,6 @@ _TALK = ("user", "assistant", "user", "assistant")
 Shape = tuple[tuple[str, str], ...]
 """Role and text of every turn, with a NUL for each stretch that the template does not
 search."""
-
-
-@dataclass(frozen=True)
-class Slot:
-    """A place in the rendered conversation for a stretch of a turn's text."""
-
-    literal: str
-    """The template's text before it."""
-    stretch: int
-    """Number of the stretch that goes here, counted over all turns."""
-    opens: int | None
-    """The answer begins so many characters before the stretch; None: the stretch begins no
-    answer."""
-    closes: int | None
-    """The answer, with its end-of-turn token, ends so many characters after the stretch; None:
-    the stretch ends no answer."""
-
-
-@dataclass(frozen=True)
-class Skeleton:
-    """A conversation without its texts."""
-
-    slots: tuple[Slot, ...]
-    """Places of the stretches, in order; a stretch that the template drops has none."""
-    end: str
-    """The text after the last slot."""
-
-    @property
-    def in_order(self) -> bool:
-        """Whether texts are shown in the order of their turns."""
-        return all(a.stretch < b.stretch for a, b in zip(self.slots, self.slots[1:], strict=False))
-
-    def fill(self, stretches: Sequence[str]) -> tuple[str, list[tuple[int, int]]]:
-        """The conversation with its stretches of text in place, and the character spans of its
-        answers.
-        """
-        pieces, spans, at, begin = [], [], 0, 0
-        for slot in self.slots:
-            stretch = stretches[slot.stretch]
-            start = at + len(slot.literal)
-            at = start + len(stretch)
-            pieces += [slot.literal, stretch]
-            if slot.opens is not None:
-                begin = start - slot.opens
-            if slot.closes is not None:
-                spans.append((begin, at + slot.closes))
-        return "".join([*pieces, self.end]), spans
 
 
 class Template:
@@ -303,12 +256,10 @@ class Template:
         They are what the answer itself begins with (`<think>`), or else spaces, as tokenizers
         join these to the first word.
         """
-        opening = text[: text.index(_HOLE)]
-        return (
-            len(opening)
-            if opening and literal.endswith(opening)
-            else len(literal) - len(literal.rstrip(" "))
-        )
+        # Without blanks, as templates part thinking and answer by line breaks of their own.
+        opening = [re.escape(mark) for mark in text[: text.index(_HOLE)] if not mark.isspace()]
+        found = re.search(r"\s*".join([*opening, r"\Z"]), literal) if opening else None
+        return len(literal) - (found.start() if found else len(literal.rstrip(" ")))
 
     def _tail(self, literal: str) -> int:
         """Characters of the literal after an answer up to the end of the end-of-turn token; 0
@@ -319,8 +270,8 @@ class Template:
 
 
 def _check_shown(roles: Sequence[str], shown: Sequence[int], owners: Sequence[int]) -> None:
-    """DataError unless each turn's last stretch is shown once, in order. Earlier stretches
-    (thinking) may be missing from history.
+    """DataError unless each turn's last stretch is shown once, in order, and all of an answer
+    at the end. Earlier stretches (thinking) may be missing from history.
 
     A system text may stand anywhere: some templates put it into the last question.
     """
@@ -334,6 +285,15 @@ def _check_shown(roles: Sequence[str], shown: Sequence[int], owners: Sequence[in
                 " unchanged: give the tokenizer another template",
                 kind="template",
             )
+    ending = len(roles) - 1
+    whole = {stretch for stretch, owner in enumerate(owners) if owner == ending}
+    if roles[ending] == "assistant" and not whole <= set(shown):
+        raise DataError(
+            "the tokenizer's chat template leaves out a part of the last answer, as its thinking;"
+            " expected all of it, as it is learnt: remove that part from the text, or give the"
+            " tokenizer another template",
+            kind="template",
+        )
 
 
 def _any_of(strings: set[str]) -> str:
