@@ -5,7 +5,7 @@ what is wrong with the recipe.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from sailvit.core.errors import DataError, ModelError, RecipeError
 from sailvit.core.recipe import PARTS, Part, Recipe, Stage
 from sailvit.core.records import Source
 from sailvit.data.lengths.costs import CostTable
+from sailvit.data.processing.text import TextEncoder
 from sailvit.data.rows.keys import unread_line
 from sailvit.data.sources import open_source
 from sailvit.interop.export.reach import reachable
@@ -36,6 +37,7 @@ from sailvit.training.checks.problems import (
     source_remarks,
     stage_problems,
     stage_remarks,
+    thinking_remarks,
 )
 from sailvit.training.objectives.base import known_objectives
 from sailvit.training.optim.optimizer import freeze
@@ -118,7 +120,7 @@ def plan(recipe: Recipe) -> Plan:
     tables, refused = _measured(recipe, sources, model)
     problems += found + (refused or _judged(recipe, sources, tables, unreadable, model))
     remarks = [*model_remarks(recipe, model), *source_remarks(recipe), *_unread(tables)]
-    remarks += record_remarks(recipe, tables, sizes)
+    remarks += (*record_remarks(recipe, tables, sizes), *_thinking(sources, model, tables))
     stages = []
     for index, stage in enumerate(recipe.stages):
         where = f"stages.{index} ({stage.name})"
@@ -264,6 +266,15 @@ def _mean_samples(
 def _unread(tables: Mapping[str, CostTable]) -> list[str]:
     """A sentence for each source whose measured records hold keys that nothing reads."""
     return [unread_line(name, table.unread) for name, table in tables.items() if table.unread]
+
+
+def _thinking(
+    sources: Mapping[str, Source], model: MetaModel, tables: Mapping[str, CostTable]
+) -> Iterator[str]:
+    # Without tables the tokenizer cannot write conversations.
+    if model.tokenizer is not None and tables:
+        encoder = TextEncoder(model.tokenizer, model.layout, model.day)
+        yield from thinking_remarks(sources, encoder)
 
 
 def _judged(

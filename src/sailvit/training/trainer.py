@@ -44,7 +44,7 @@ from sailvit.training.callbacks.state import (
 )
 from sailvit.training.callbacks.stopping import stopping_safely
 from sailvit.training.checks.judging import judge, open_sources, refuse
-from sailvit.training.checks.problems import balance_remarks, position_remarks
+from sailvit.training.checks.problems import balance_remarks, position_remarks, thinking_remarks
 from sailvit.training.monitoring.monitored import choose
 from sailvit.training.objectives.base import make_objectives
 from sailvit.training.optim.optimizer import freeze, make_optimizer
@@ -141,6 +141,7 @@ class Trainer:
         if (mode := self.recipe.parallel.mode) != "replicate" and world() == 1:
             yield f"parallel.mode is {mode}, but one process has nothing to share"
         yield from self._processor.encoder.remarks()
+        yield from thinking_remarks(self.sources, self._processor.encoder)
         yield from position_remarks(self.recipe, self.bundle.mllm.language)
         yield from balance_remarks(self.recipe, self.bundle.mllm.language.config)
         for name, costs in self._costs.items():

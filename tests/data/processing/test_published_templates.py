@@ -100,6 +100,16 @@ def test_thinking_that_the_template_drops_from_the_last_answer_is_refused():
     assert [text[slice(*span)].strip() for span in spans] == ["red</s>", "blue</s>"]
 
 
+@pytest.mark.parametrize("name", ENDS)
+def test_only_answers_with_thinking_are_asked_otherwise_than_trained(name):
+    encoder, asked = encoder_for(PUBLISHED[name]), Turn("user", "what?")
+    assert encoder.only_asked(Record("r", (asked, Turn("assistant", "red")))) == ""
+    assert encoder.only_asked(Record("r", (asked,))) == ""
+    if name != "deepseek":
+        thought = Record("r", (asked, Turn("assistant", "<think>\nhm\n</think>\n\nred")))
+        assert encoder.only_asked(thought) == ("<think>\n\n</think>" if name == "qwen_3" else "")
+
+
 def test_loss_is_where_generation_marks_put_it():
     tokenizer = chat_tokenizer(PUBLISHED["generation"])
     made = TextEncoder(tokenizer, layout_for(tokenizer)).encode(Record("r", TALK), [])

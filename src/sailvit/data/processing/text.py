@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from operator import itemgetter
+from os.path import commonprefix
 from typing import TypeAlias
 
 import numpy as np
@@ -109,6 +110,18 @@ class TextEncoder:
             record = replace(record, turns=(*record.turns, Turn("assistant", "")))
         text, spans = self.render(record)
         return text[: spans[-1][0]]
+
+    def only_asked(self, record: Record) -> str:
+        """What the prompt of the record's last question ends with and training does not show
+        before its answer: the empty thinking that some templates write, where this answer begins
+        with thinking. Empty where both are the same.
+        """
+        if record.turns[-1].role != "assistant":
+            return ""
+        asked = self.render_prompt(replace(record, turns=record.turns[:-1]))
+        text, spans = self.render(record)
+        shared = commonprefix((asked, text[: spans[-1][0]]))  # noqa: RUF071 (these are no paths)
+        return asked[len(shared) :].strip()
 
     def render(self, record: Record) -> tuple[str, list[tuple[int, int]]]:
         """The conversation as text with one placeholder token per image, and the character

@@ -4,13 +4,16 @@ do nothing; a remark would not.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from sailvit.core.bad_records import UNUSABLE
 from sailvit.core.errors import DataError
 from sailvit.core.recipe import NOT_FOLDERS, Part, Recipe, Stage
+from sailvit.core.records import Record, Source, Turn
+from sailvit.data.processing.reasoning import with_reasoning
 from sailvit.data.processing.text import TextEncoder
 from sailvit.models.experts import asks_for_balance
 from sailvit.models.guards.checkpoint_files import folder_problems
@@ -18,6 +21,8 @@ from sailvit.models.languages.positions import made_for, table_length
 from sailvit.models.loading.build import MetaModel
 from sailvit.training.objectives.base import known_objectives, objective_problems
 
+_LOOKED = 32
+"""Records of a source that are looked at for thinking."""
 _WINDOWS = 6
 """Windows that a search needs to come from ten times too low or too high, if each is
 decided."""
@@ -161,6 +166,33 @@ def model_remarks(recipe: Recipe, model: MetaModel) -> Iterator[str]:
     if model.tokenizer is not None:
         with suppress(DataError):
             yield from TextEncoder(model.tokenizer, layout, model.day).remarks()
+
+
+def thinking_remarks(sources: Mapping[str, Source], encoder: TextEncoder) -> Iterator[str]:
+    """Sources whose answers begin with thinking, where prompts end with empty thinking."""
+    thinks = Record("", (Turn("user", "a"), Turn("assistant", with_reasoning("b", "c"))))
+    # Most templates ask in the form of training: for them no record is read.
+    if not _only_asked(encoder, [thinks], 0):
+        return
+    for name, source in sources.items():
+        # The first ones, as each shard of a remote source is fetched as a whole.
+        looked = min(_LOOKED, len(source))
+        found = [_only_asked(encoder, source, position) for position in range(looked)]
+        if endings := list(filter(None, found)):
+            yield (
+                f"sources.{name}: answers begin with thinking ({len(endings)} of the first {looked}),"
+                f" which is learnt; but prompts end with {endings[0]!r}, so the trained model is"
+                " asked with thinking switched off: give the tokenizer a chat template that does not"
+                " write that"
+            )
+
+
+def _only_asked(encoder: TextEncoder, records: Source | Sequence[Record], position: int) -> str:
+    try:
+        return encoder.only_asked(records[position])
+    except UNUSABLE:
+        # A bad record is told of elsewhere.
+        return ""
 
 
 def source_remarks(recipe: Recipe) -> Iterator[str]:
