@@ -135,3 +135,20 @@ def test_two_processes_do_not_write_one_file(model, questions, tmp_path):
 
     run(model, questions, out, batch=1, seen=second)
     assert len(lines(out)) == 5
+
+
+def test_answers_about_other_images_are_not_kept(model, questions, tmp_path):
+    """Neither of another folder, nor of a file that was replaced."""
+    out = tmp_path / "out.jsonl"
+    run(model, questions, out)
+    before = out.read_bytes()
+    other = tmp_path / "other"
+    other.mkdir()
+    Image.fromarray(picture(2)).save(other / "a.png")
+    with pytest.raises(RunError, match="holds 4 answers to other questions or about other images"):
+        run(model, questions, out, images=other)
+    assert run(model, questions, out, images=tmp_path).answered == 0
+    Image.fromarray(picture(3, 40, 40)).save(tmp_path / "a.png")
+    with pytest.raises(RunError, match="holds 4 answers"):
+        run(model, questions, out)
+    assert out.read_bytes() == before

@@ -46,7 +46,7 @@ class Row:
     name: str
     """The row's `id`, or its number."""
     key: str
-    """Hash of the row, the model and the options."""
+    """Hash of the row, the files of its images, the model and the options."""
     fields: Mapping[str, Any] | None
     """The row; None where it cannot be read."""
     error: str = ""
@@ -96,12 +96,13 @@ def answer_file(
     errors: list[tuple[str, str]] = []
     with _locked(out):
         done = _keys(out)
-        every = [_row(rows, position, identity) for position in range(len(rows))]
+        folder = images or rows.images
+        every = [_row(rows, position, identity, folder) for position in range(len(rows))]
         _refuse_others(out, done, {row.key for row in every})
         waiting = [row for row in every if row.key not in done]
         for start in range(0, len(waiting), batch * _ROUNDS):
             some = waiting[start : start + batch * _ROUNDS]
-            answers = list(_answers(model, some, images or rows.images, options, batch))
+            answers = list(_answers(model, some, folder, options, batch))
             pairs = list(zip(some, answers, strict=True))
             errors += [(_place(rows, row), why) for row, (_, why) in pairs if why]
             good = [(row, text) for row, (text, why) in pairs if not why]
@@ -130,15 +131,26 @@ def row_question(fields: Mapping[str, Any], folder: Path, name: str) -> Record:
     return question(list(images), fields[key], system if isinstance(system, str) else None)
 
 
-def _row(rows: RowFile, position: int, identity: str) -> Row:
+def _row(rows: RowFile, position: int, identity: str, folder: Path) -> Row:
     try:
         fields, error = rows[position], ""
     except DataError as failed:
         fields, error = None, str(failed)
     # With its position, as a file that asks the same twice gets two answers.
-    text = json.dumps(fields, sort_keys=True) + identity + str(position)
+    text = json.dumps(fields, sort_keys=True) + identity + str(position) + _files(fields, folder)
     key = blake2b(text.encode(errors="surrogatepass"), digest_size=8).hexdigest()
     return Row(position, row_name(fields or {}, position), key, fields, error)
+
+
+def _files(fields: Mapping[str, Any] | None, folder: Path) -> str:
+    """Path, size in bytes and time of the last change in ns of each image file of a row."""
+    try:
+        files = [image for image in row_images(fields or {}, folder) if isinstance(image, Path)]
+        said = [(file.resolve(), file.stat()) for file in files]
+    except (DataError, OSError):
+        # The row cannot be asked, which is told when its turn comes.
+        return ""
+    return "".join(f" {path} {found.st_size} {found.st_mtime_ns}" for path, found in said)
 
 
 def _answers(
@@ -232,8 +244,8 @@ def _foreign(out: Path) -> RunError:
 def _refuse_others(out: Path, done: set[str], asked: set[str]) -> None:
     if done and not done <= asked:
         raise RunError(
-            f"{out} holds {len(done - asked):,} answers to other questions, of another model or to"
-            " other settings; give another name with --out"
+            f"{out} holds {len(done - asked):,} answers to other questions or about other images, of"
+            " another model or to other settings; give another name with --out"
         )
 
 
