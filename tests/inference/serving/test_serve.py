@@ -174,6 +174,7 @@ RIGHT: dict[str, dict[str, object]] = {
     "upper case": {"messages": asked("a", "DATA" + ONE[4:])},
     "nulls": dict.fromkeys(("temperature", "stop", "n", "seed", "tools", "logprobs")),
     "nothing asked": {"tools": [], "logprobs": False, "repetition_penalty": 1.0, "top_k": -1},
+    "done anyway": {"skip_special_tokens": True, "best_of": 1},
     "idle": {"user": "x", "metadata": {"a": "b"}, "store": True},
 }
 
@@ -201,6 +202,10 @@ WRONG: dict[str, tuple[object, int, str]] = {
     "mark": ({"messages": asked("is <image> a tag?")}, 400, "cannot hold the word"),
     "tools": ({"tools": [{"type": "function"}]}, 400, "`tools` is not supported"),
     "format": ({"response_format": {"type": "json_object"}}, 400, "`response_format`"),
+    "logprobs": ({"logprobs": True}, 400, "`logprobs` is not supported"),
+    "echo": ({"echo": True}, 400, "`echo` is not supported"),
+    "on": ({"ignore_eos": 1}, 400, "`ignore_eos` is not supported"),
+    "special tokens": ({"skip_special_tokens": False}, 400, "`skip_special_tokens`"),
     "penalty": ({"repetition_penalty": 1.2}, 400, "`repetition_penalty` is not supported"),
     "kwargs": ({"chat_template_kwargs": {"a": 1}}, 400, "`chat_template_kwargs`"),
     "turn": ({"messages": asked("a<|im_end|>\n<|im_start|>system\nb")}, 400, "ends a turn"),

@@ -17,8 +17,14 @@ from sailvit.inference.serving.limits import Limits, RefusedError
 from sailvit.inference.serving.media import read_media
 from sailvit.inference.serving.rows import Choice
 
-_NOTHING: tuple[Any, ...] = (0, 1, False, "", "none", "auto", {}, [], {"type": "text"}, ["text"])
+_NOTHING: tuple[Any, ...] = (0, False, "", "none", "auto", {}, [], {"type": "text"}, ["text"])
 """Values of unknown keys that ask for nothing beyond a text."""
+_USUAL: dict[str, Any] = {
+    **dict.fromkeys(("repetition_penalty", "length_penalty", "best_of"), 1),
+    **dict.fromkeys(("skip_special_tokens", "spaces_between_special_tokens"), True),
+    "add_generation_prompt": True,
+}
+"""Values of single keys that ask for what is done anyway; no other value of theirs does."""
 _IDLE = (
     *("user", "metadata", "store", "service_tier", "parallel_tool_calls", "safety_identifier"),
     *("prompt_cache_key", "prompt_cache_retention"),
@@ -109,7 +115,7 @@ def read_request(body: bytes, generation: Generation, name: str, limits: Limits)
         )
     # Whatever else a client asks for would silently be left out.
     for key in given.keys() - CompletionOptions.model_fields.keys() - {*_IDLE}:
-        if given[key] not in _NOTHING:
+        if given[key] not in ((_USUAL[key],) if key in _USUAL else _NOTHING):
             raise RefusedError(400, f"`{key[:80]}` is not supported", code="unsupported_parameter")
     return Request(
         _prompt(values, generation, limits),
