@@ -76,3 +76,15 @@ def test_one_long_answer_does_not_keep_the_ended_ones(parts: Parts):
     # Every row of one batch would be read until the last answer ends.
     assert rows < 16 * LONGEST / 2
     assert rows >= sum(steps)
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_ends_that_a_caller_names_end_answers_in_batches_too(parts: Parts, family: str):
+    model, records = RunModel(bundle_of(parts, family)), questions()
+    ending_early(model, records)
+    ends = model.generation.ends
+    model.language.generation_config = GenerationConfig(eos_token_id=None)
+    options = Options(LONGEST, {"eos_token_id": ends})
+    alone = [model.answers([record], options, batch=1)[0] for record in records]
+    assert model.answers(records, options, batch=BATCH) == alone
+    assert model.answers(records, Options(LONGEST), batch=BATCH) != alone

@@ -106,7 +106,7 @@ class _Enough(StoppingCriteria):
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **_: Any) -> torch.Tensor:
         """Whether each row ends, bool[B], of int64[B, A] tokens and float[B, N] scores."""
-        ends = torch.tensor(self._ends, device=input_ids.device)
+        ends = torch.tensor(self._ends, dtype=torch.long, device=input_ids.device)
         ended = torch.isin(input_ids, ends).any(dim=1)
         return (ended.float().mean() >= _ENOUGH).expand(len(input_ids))
 
@@ -153,6 +153,11 @@ class Generation:
         """Tokens that end an answer."""
         return end_tokens(self._mllm.language, self.tokenizer, self.processor.encoder.ends())
 
+    def _ends_of(self, options: Options) -> list[int]:
+        """Tokens that end an answer: those that the caller names, else the model's."""
+        given = options.settings.get("eos_token_id", self.ends)
+        return [given] if isinstance(given, int) else list(given or ())
+
     def prompt(self, record: Record) -> Prompt:
         """The prompt of a record's last answer, token for token that of training."""
         text = self.processor.prompt_text(record)
@@ -190,7 +195,7 @@ class Generation:
         self, begun: Sequence[_Begun], options: Options, how: Answering, left: list[_Begun]
     ) -> Iterator[tuple[int, list[list[int]]]]:
         """The answers of a batch that have ended once most have; the others are put to `left`."""
-        ends = self.ends
+        ends = self._ends_of(options)
         enough = replace(options, called={"stopping_criteria": [_Enough(ends)]})
         for each, (index, (tokens,)) in zip(begun, self._answered(begun, enough, how), strict=True):
             if len(tokens) >= options.longest or not set(ends).isdisjoint(tokens):
@@ -257,7 +262,7 @@ class Generation:
                     "this language's cache changes its scores, so answers can only be greedy;"
                     " leave sampling, beams, streamers and processors of scores out"
                 )
-            return generate_whole(self._mllm, embedded, options.longest, self.ends)
+            return generate_whole(self._mllm, embedded, options.longest, self._ends_of(options))
         lengths = [len(row) for row in embedded]
         # On the left, so that every row's answer begins at the same position.
         rows = torch.stack([pad(row, (0, 0, max(lengths) - len(row), 0)) for row in embedded])
