@@ -143,6 +143,16 @@ def write_native(folder: Path, given: str | PreTrainedModel) -> PreTrainedModel:
     return model
 
 
+@pytest.mark.parametrize("processor", ["InternVLProcessor", "LlavaProcessor"])
+def test_tokens_stand_around_images_where_the_processor_writes_them(processor: str, tmp_path: Path):
+    write_native(tmp_path / "in", "internvl")
+    said = {"processor_class": processor, "image_processor": PREPROCESSOR}
+    (tmp_path / "in" / "processor_config.json").write_text(json.dumps(said))
+    take_parts(str(tmp_path / "in"), tmp_path / "out")
+    image = yaml.safe_load((tmp_path / "out" / MODEL).read_text())["model"]["image"]
+    assert image.get("wrap") == (["<img>", "</img>"] if processor.startswith("Intern") else None)
+
+
 def loaded(out: Path) -> ModelBundle:
     given = yaml.safe_load((out / MODEL).read_text(encoding="utf-8"))["model"]
     return build(ModelConfig.model_validate(given), seed=0)

@@ -11,6 +11,7 @@ from exported import loader, written
 
 from sailvit.api.models import load_run
 from sailvit.core.recipe import ConnectorConfig, ImageConfig
+from sailvit.interop.export.native import NATIVES, write_native
 from sailvit.interop.parts import take_parts
 from tiny_parts import Parts, picture
 
@@ -62,3 +63,32 @@ def test_parts_of_an_export_answer_alike(name: str, parts: Parts, tmp_path: Path
     assert torch.equal(*visual)
     answers = [model.generate(**expected, max_new_tokens=6) for model in (before, after)]
     assert torch.equal(*answers)
+
+
+MLP, SWIGLU = ConnectorConfig(kind="mlp"), ConnectorConfig(kind="swiglu")
+WRAP = ("<img>", "</img>")
+NATIVE: dict[str, tuple[str, dict[str, Any]]] = {
+    "llava, tokens around images": ("llava", {"connector": MLP, "image": ImageConfig(wrap=WRAP)}),
+    "llava, a line": ("llava", {"connector": MLP, "image": ImageConfig(newline=True)}),
+    "aya_vision, both": (
+        "aya_vision",
+        {"connector": SWIGLU, "image": ImageConfig(wrap=WRAP, newline=True)},
+    ),
+    "internvl, neither": ("internvl", {"tower": "internvl"}),
+    "internvl, tokens": ("internvl", {"tower": "internvl", "image": ImageConfig(wrap=WRAP)}),
+}
+
+
+@pytest.mark.parametrize("name", NATIVE)
+def test_prompts_of_transformers_layouts_come_back(name: str, parts: Parts, tmp_path: Path):
+    """What stands around images is in the chat template, which asks nothing of texts."""
+    layout, settings = NATIVE[name]
+    trained = loader(parts, **settings)()
+    (tmp_path / "out").mkdir()
+    write_native(NATIVES[layout], layout, trained, tmp_path / "out")
+    back = load_run(tmp_path / "out", device="cpu")
+    pieces = [{"type": "image"}, {"type": "text", "text": "what is red?"}]
+    for content in (pieces, "<image>what is red?", "see <image> what?"):
+        messages = [{"role": "user", "content": content}]
+        wanted, found = (each.processor(messages, [picture(1)]) for each in (trained.model, back))
+        assert found["input_ids"].tolist() == wanted["input_ids"].tolist()

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sailvit.core.run import write_json
+from sailvit.core.run import read_json, write_json
 from sailvit.interop.export.chat_template import export_template
 from sailvit.interop.export.texts import write_texts
 from sailvit.interop.export.trained import Trained
+from sailvit.interop.layouts.native import AROUND
 from sailvit.models.towers.preprocessing import trained_preprocessor
 
 
 def write_processor(trained: Trained, folder: Path) -> None:
     """Write image processor, tokenizer and chat template: LLaVA's for images of one tile, else
-    InternVL's.
+    InternVL's. The config is told what stands around images, for those who read it back.
     """
     bundle = trained.bundle
     layout, tower = bundle.layout, bundle.mllm.tower
+    around = {"wrap": layout.wrap, "newline": layout.newline}
+    config = folder / "config.json"
+    write_json(config, {**read_json(config), AROUND: around})
     if layout.max_tiles > 1:
         _write_tiles(trained, folder)
         return

@@ -22,6 +22,9 @@ from sailvit.interop.reading.towers import plan_tower
 from sailvit.models.guards.errors import ForeignErrors
 from sailvit.models.languages.text_model import text_config
 
+AROUND = "sailvit"
+"""Key of config.json for what an export writes around images, `wrap` and `newline` of
+`model.image`: the classes ignore it, and only the chat template knows it otherwise."""
 _LINEAR = {"linear_1": "up", "linear_2": "down"}
 _WRAPS = {
     "internvl": ("<img>", "</img>"),
@@ -205,11 +208,20 @@ def _settings(
 ) -> dict[str, Any]:
     tiled = kind == "internvl" and processor.get("crop_to_patches", False)
     image: dict[str, Any] = {"max_tiles": processor.get("max_patches", 12) if tiled else 1}
-    if kind in _WRAPS:
-        image["wrap"] = list(_WRAPS[kind])
+    image |= _around(config, kind, folder)
     settings: dict[str, Any] = {**selection.settings, "image": image}
     token = _token(folder, config.image_token_id)
     return settings if token is None else {"placeholder": token, **settings}
+
+
+def _around(config: Any, kind: str, folder: Path) -> dict[str, Any]:
+    """What is written around images, as settings of `model.image`."""
+    written = getattr(config, AROUND, None)
+    if isinstance(written, dict):
+        return {name: written[name] for name in ("wrap", "newline") if name in written}
+    processor = read_optional(folder / "processor_config.json").get("processor_class")
+    # LLaVA's, which serves other classes too, writes no tokens around images.
+    return {"wrap": list(_WRAPS[kind])} if kind in _WRAPS and processor != "LlavaProcessor" else {}
 
 
 def _token(folder: Path, wanted: int) -> str | None:
