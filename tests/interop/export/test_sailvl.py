@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 import torch
 from exported import loader, written
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import AutoModel, AutoTokenizer
 
 from sailvit.core.errors import ModelError
@@ -60,6 +61,43 @@ def test_it_answers_as_in_memory_and_has_the_public_names(parts: Parts, tmp_path
     options = {"max_new_tokens": 5, "do_sample": False}
     answer = model.chat(tokenizer, pixels, "What is red?", options, num_patches_list=[1])
     assert answer == trained.model.generate(image, "What is red?", max_new_tokens=5)
+
+
+@torch.no_grad()
+def test_a_saved_copy_has_the_same_weights(parts: Parts, tmp_path: Path):
+    written(loader(parts, **FITS), "sailvl", tmp_path / "out")
+    options = {"dtype": torch.float32, "trust_remote_code": True}
+    model = AutoModel.from_pretrained(tmp_path / "out", **options)
+    model.save_pretrained(tmp_path / "again")
+    again, told = AutoModel.from_pretrained(tmp_path / "again", output_loading_info=True, **options)
+    assert not told["missing_keys"]
+    wanted, found = model.state_dict(), again.state_dict()
+    assert wanted.keys() == found.keys()
+    assert all(torch.equal(found[name], tensor) for name, tensor in wanted.items())
+    file = tmp_path / "again" / "model.safetensors"
+    kept = {name: t for name, t in load_file(file).items() if "mlp" not in name}
+    save_file(kept, file, metadata={"format": "pt"})
+    with pytest.raises(ValueError, match=r"lacks \d+ of the model's weights"):
+        AutoModel.from_pretrained(tmp_path / "again", **options)
+
+
+def test_downloads_are_those_that_were_asked_for(
+    parts: Parts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    written(loader(parts, **FITS), "sailvl", tmp_path / "out")
+    cls = type(AutoModel.from_pretrained(tmp_path / "out", trust_remote_code=True))
+    asked: list[dict[str, Any]] = []
+
+    def download(name: str, **given: Any) -> str:
+        asked.append({"name": name, **given})
+        return str(tmp_path / "out")
+
+    monkeypatch.setattr(sys.modules[cls.__module__], "snapshot_download", download)
+    cls.from_pretrained("some/model", revision="v2", cache_dir="there", token="mine")
+    [found] = asked
+    assert found.pop("allow_patterns")
+    wanted = {"revision": "v2", "cache_dir": "there", "token": "mine"}
+    assert found == {"name": "some/model", **wanted}
 
 
 def test_what_does_not_fit_says_what_would(parts: Parts, tmp_path: Path):

@@ -28,6 +28,8 @@ _MODULES = {
     "mlp.fc3": "ffn.up_proj",
 }
 _CONNECTOR = {"0": "norm", "1": "up", "3": "down"}
+_HUB = ("revision", "token", "cache_dir", "force_download", "local_files_only")
+"""Arguments that say what is downloaded, and from where to where."""
 
 
 class SailVLModel(SailvitForConditionalGeneration):
@@ -37,27 +39,42 @@ class SailVLModel(SailvitForConditionalGeneration):
 
     @classmethod
     def from_pretrained(cls, path: Any, *args: Any, config: Any = None, **kwargs: Any) -> Any:
-        """The model of a folder or hub id; only safetensors are read."""
+        """The model of a folder or hub id; only safetensors are read.
+
+        Raises:
+            ValueError: the files lack some of its weights.
+        """
+        hub = {name: kwargs.pop(name) for name in _HUB if name in kwargs}
         folder = Path(path)
         if not folder.is_dir():
-            folder = Path(snapshot_download(str(path), allow_patterns=["*.safetensors", "*.json"]))
+            kept = ["*.safetensors", "*.json"]
+            folder = Path(snapshot_download(str(path), allow_patterns=kept, **hub))
         state: dict[str, torch.Tensor] = {}
         for file in sorted(folder.glob("*.safetensors")):
             state |= dict(_renamed(load_file(file)))
         config = config or SailVLConfig.from_pretrained(folder)
-        for unused in ("trust_remote_code", "use_safetensors", "code_revision", "revision"):
+        for unused in ("trust_remote_code", "use_safetensors", "code_revision"):
             kwargs.pop(unused, None)
-        made = super().from_pretrained(None, *args, config=config, state_dict=state, **kwargs)
-        model = made[0] if isinstance(made, tuple) else made
+        told = kwargs.pop("output_loading_info", False)
+        model, found = super().from_pretrained(
+            None, *args, config=config, state_dict=state, output_loading_info=True, **kwargs
+        )
+        if missing := sorted(found["missing_keys"]):
+            raise ValueError(
+                f"{path} lacks {len(missing)} of the model's weights ({', '.join(missing[:3])}), "
+                "which would be random; expected all of them: fetch its safetensors again"
+            )
         model.generation_config = GenerationConfig.from_pretrained(folder)
-        return made
+        return (model, found) if told else model
 
 
 def _renamed(state: dict[str, torch.Tensor]) -> Iterator[tuple[str, torch.Tensor]]:
-    """The tensors under transformers' names."""
+    """The tensors under transformers' names, which those of a saved copy have already."""
     for name, tensor in state.items():
         part, _, inner = name.partition(".")
-        if part == "vision_model":
+        if part in ("model", "lm_head"):
+            yield name, tensor
+        elif part == "vision_model":
             yield from _tower(inner, tensor)
         elif part == "mlp1":
             layer, _, kind = inner.partition(".")
