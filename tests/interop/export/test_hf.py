@@ -32,6 +32,7 @@ from sailvit.data.processing.images import load_image, tile_grid, tile_image
 from sailvit.interop.export.export import export
 from sailvit.interop.export.gate import reload_fresh
 from sailvit.interop.export.hf import CODE
+from sailvit.interop.export.texts import generation
 from sailvit.models.structure.packing_choice import choose_way
 from tiny_parts import SIDE, Parts, picture
 
@@ -220,6 +221,22 @@ def test_generation_config_has_the_tokens_that_end_answers(parts: Parts, tmp_pat
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out")
     assert {7, tokenizer.eos_token_id} <= set(found.eos_token_id)
     assert found.pad_token_id == tokenizer.pad_token_id
+
+
+def test_settings_that_its_way_of_generating_does_not_use_are_left_out(
+    parts: Parts, tmp_path: Path
+):
+    """Vicuna's and older Llama's hold a temperature beside greedy decoding."""
+    model = loader(parts)().model
+    own = GenerationConfig(
+        temperature=0.9, top_p=0.6, top_k=7, length_penalty=0.5, repetition_penalty=1.1
+    )
+    model.language.generation_config = own
+    generation(model).save_pretrained(tmp_path)
+    found = GenerationConfig.from_pretrained(tmp_path).to_diff_dict()
+    assert not found.keys() & {"temperature", "top_p", "top_k", "length_penalty"}
+    assert found["repetition_penalty"] == 1.1
+    assert own.temperature == 0.9
 
 
 def test_a_language_that_caps_its_scores_keeps_doing_so(parts: Parts, tmp_path: Path):

@@ -7,10 +7,19 @@ from pathlib import Path
 from typing import Any
 
 from tokenizers.processors import TemplateProcessing
+from transformers import GenerationConfig
 
 from sailvit.core.run import read_json, write_json
 from sailvit.inference.model import RunModel
 from sailvit.interop.export.trained import Trained
+
+_SAMPLING = (
+    *("temperature", "top_p", "top_k", "min_p", "top_h", "typical_p"),
+    *("epsilon_cutoff", "eta_cutoff"),
+)
+"""Settings of a generation config that only sampling uses."""
+_BEAMS = ("early_stopping", "length_penalty")
+"""Settings that only a search with beams uses."""
 
 
 def write_texts(
@@ -39,8 +48,15 @@ def write_texts(
 
 
 def generation(model: RunModel) -> Any:
-    """The language's generation config with the tokens that end and pad answers."""
-    config = copy.deepcopy(model.bundle.mllm.language.generation_config)
+    """The language's generation config with the tokens that end and pad answers, without what
+    its way of generating does not use.
+    """
+    config, usual = copy.deepcopy(model.bundle.mllm.language.generation_config), GenerationConfig()
+    # Older checkpoints hold a temperature beside greedy decoding, which transformers loads but
+    # refuses to save once something else has changed.
+    unused = () if config.do_sample else _SAMPLING
+    for name in (*unused, *(() if (config.num_beams or 1) > 1 else _BEAMS)):
+        setattr(config, name, getattr(usual, name, None))
     ends, tokenizer = model.generation.ends, model.bundle.tokenizer
     config.eos_token_id = ends or None
     # Any token does for padding, as it is masked; without one `generate` refuses batches.
