@@ -239,6 +239,16 @@ def test_settings_that_its_way_of_generating_does_not_use_are_left_out(
     assert own.temperature == 0.9
 
 
+def test_answers_end_at_the_model_s_ends_with_a_generation_config_of_the_caller(tiled: Path):
+    model, processor = load(tiled)
+    given = processor(text="What is red?", return_tensors="pt")
+    start, plain = given["input_ids"].shape[1], {"max_new_tokens": 8, "do_sample": False}
+    free = model.generate(**given, **plain)[0, start:].tolist()
+    model.generation_config.eos_token_id = [free[2]]
+    made = model.generate(**given, generation_config=GenerationConfig(**plain))
+    assert made[0, start:].tolist() == free[: free.index(free[2]) + 1]
+
+
 def test_a_language_that_caps_its_scores_keeps_doing_so(parts: Parts, tmp_path: Path):
     def cap(bundle: Any) -> None:
         bundle.mllm.language = language_of("gemma2")

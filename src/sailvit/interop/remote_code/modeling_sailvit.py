@@ -252,6 +252,8 @@ class SailvitForConditionalGeneration(SailvitPreTrainedModel, GenerationMixin):
         tokens = inputs if input_ids is None else input_ids
         if tokens is not None:
             kwargs.setdefault("inputs_embeds", self.model.embed(tokens, pixel_values, image_grids))
+        # What a given config leaves open, such as the ends of answers, is filled from here.
+        self.causal.generation_config = self.generation_config
         config = copy.deepcopy(generation_config or self.generation_config)
         # Settings of generation move into the config; what remains goes to the language.
         others = config.update(**kwargs)
