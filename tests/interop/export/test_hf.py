@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import copy
 import io
 import json
@@ -303,12 +304,19 @@ def test_images_become_training_s_pixels(tiled: Path, parts: Parts):
     Image.fromarray(np.dstack([picture(4, 50, 41), picture(5, 50, 41)[..., :1]])).save(
         glass, format="PNG"
     )
-    grey = io.BytesIO()
+    grey, deep = io.BytesIO(), io.BytesIO()
     Image.fromarray(picture(6, 20, 77)[..., 0]).save(grey, format="PNG")
-    for file in (turned, glass, grey):
-        given = processor(Image.open(file))
+    Image.fromarray(picture(6, 20, 77)[..., 0].astype(np.uint16) * 251).save(deep, format="TIFF")
+    for file in (turned, glass, grey, deep):
         tiles = tile_image(load_image(file.getvalue()), bundle.layout)
-        assert torch.equal(given["pixel_values"], tower.normalised(tiles))
+        text = base64.b64encode(file.getvalue()).decode()
+        for given in (Image.open(file), text, f"data:image/png;base64,{text}"):
+            found = processor(given)
+            assert torch.equal(found["pixel_values"], tower.normalised(tiles))
+    with pytest.raises(ValueError, match="float pixels, whose range is unknown"):
+        processor(Image.fromarray(np.zeros((8, 8), np.float32)))
+    with pytest.raises(ValueError, match=r"found 'no\.png'; expected an image's path"):
+        processor("no.png")
     for width, height in ((1, 1), (30, 300), (300, 30), (64, 64), (97, 61), (5, 1000)):
         image = picture(7, width, height)
         tiles = tile_image(image, bundle.layout)

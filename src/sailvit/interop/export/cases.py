@@ -91,7 +91,7 @@ def _user(*pieces: dict[str, str]) -> dict[str, Any]:
 def pose(trained: Trained, watching: Watching, work: Path) -> None:
     """Write the questions, their images, and what the model in memory gives, to `work`."""
     asked = questions(trained)
-    images = {each.name: _draw(each, work) for each in asked}
+    images = {each.name: _draw(each, work, deep=watching.remote) for each in asked}
     cases = [
         {
             "name": each.name,
@@ -125,16 +125,33 @@ def pose(trained: Trained, watching: Watching, work: Path) -> None:
     save_file(kept, work / "expected.safetensors")
 
 
-def _draw(question: Question, work: Path) -> list[Path]:
-    """Images of blurred noise as PNG files."""
+def _draw(question: Question, work: Path, *, deep: bool) -> list[Path]:
+    """Images of blurred noise as PNG files; with `deep` one of several is half transparent and
+    one of 16 bits, which image processors of our own read as training does.
+    """
     generator, paths = numpy_generator(0, f"export/{question.name}"), []
     for number, size in enumerate(question.sizes):
         # Far from black and white and smooth, as photographs mostly are: where a filter
         # overshoots, libraries cut at different moments and differ by several levels.
         noise = generator.integers(64, 192, (_BLURRED, _BLURRED, 3), dtype=np.uint8)
         paths.append(work / f"{question.name} {number}.png")
-        Image.fromarray(noise).resize(size, Image.Resampling.BICUBIC).save(paths[-1])
+        image = Image.fromarray(noise).resize(size, Image.Resampling.BICUBIC)
+        if deep and len(question.sizes) > 1:
+            image = _glass(image) if number == 0 else _deep_grey(image)
+        image.save(paths[-1])
     return paths
+
+
+def _glass(image: Image.Image) -> Image.Image:
+    """The image, seen through itself."""
+    made = image.copy()
+    made.putalpha(image.getchannel("R"))
+    return made
+
+
+def _deep_grey(image: Image.Image) -> Image.Image:
+    # Not 257, so that 16 bits do not come out as bytes without a rest.
+    return Image.fromarray(np.asarray(image.convert("L")).astype(np.uint16) * 251)
 
 
 def _features(trained: Trained, paths: Sequence[Path]) -> dict[str, torch.Tensor]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,10 +11,29 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from huggingface_hub import get_session
+from PIL import ExifTags, Image
 from transformers import BatchFeature
 from transformers.image_processing_utils import BaseImageProcessor
-from transformers.image_utils import load_image
+
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""How an image is turned upright, by its EXIF orientation."""
+_LONGEST_PATH = 4096
+"""Characters of a path at most; what is longer is base64."""
+_DEPTHS = (8, 10, 12, 16)
+"""Bits of grey that cameras and scanners give."""
+_BLACK = 16
+"""If all upper bytes are below it, 16-bit colours hold 12 bits at most."""
+_GREY_SCALE = {"L;2": 85, "L;4": 17}
+"""Factors by which Pillow scales PNG greys of 2 and 4 bits, but not the transparent grey."""
 
 
 class SailvitImageProcessor(BaseImageProcessor):
@@ -159,16 +180,96 @@ def _pixels(image: Any) -> torch.Tensor:
     return planes[None].contiguous(memory_format=torch.channels_last)
 
 
-def _opened(place: str) -> Any:
-    """The image of a path, or of what else transformers loads: a URL or base64."""
-    local = len(place) < 4096 and Path(place).is_file()
-    return Image.open(place) if local else load_image(place)
+def _opened(place: str) -> Image.Image:
+    """The image of a path, a URL, a data URI or base64, with what transformers' `load_image`
+    takes off: transparency and more than 8 bits.
+    """
+    try:
+        return Image.open(io.BytesIO(_content(place)))
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"found {place[:80]!r}; expected an image's path, URL, data URI or base64"
+        ) from error
+
+
+def _content(place: str) -> bytes:
+    if place.startswith(("http://", "https://")):
+        content: bytes = get_session().get(place).content
+        return content
+    if len(place) < _LONGEST_PATH and Path(place).is_file():
+        return Path(place).read_bytes()
+    return base64.b64decode(place.partition(",")[2] if place.startswith("data:") else place)
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    """The image in RGB, turned by its EXIF, transparency laid on white."""
-    turned = ImageOps.exif_transpose(image)
-    if turned.mode in ("RGBA", "LA", "PA") or "transparency" in turned.info:
-        seen = turned.convert("RGBA")
-        turned = Image.alpha_composite(Image.new("RGBA", seen.size, "white"), seen)
-    return turned.convert("RGB")
+    """The image in RGB, turned by its EXIF."""
+    seen = _rgb(image)
+    # Asked after decoding, in which Pillow turns a TIFF itself and removes its tag.
+    turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    return seen if turn is None else seen.transpose(turn)
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    """The image in RGB by training's rules: transparency laid on white, deep greys scaled, and
+    ValueError where the range of its pixels is unknown.
+    """
+    stored = _stored_form(image)
+    if image.mode == "F":
+        raise _rangeless("float pixels")
+    if image.mode.startswith("I"):
+        return _deep_grey(image)
+    image.load()
+    if ";16" in stored and _highest(image) < _BLACK:
+        raise _rangeless("16-bit colours below 4096 of 65535 alone")
+    _scale_transparent_colour(image, stored)
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert("RGB")
+
+
+def _stored_form(image: Image.Image) -> str:
+    """The form of the pixels in the file (`RGB;16B`, `L;4`), which Pillow forgets when it
+    decodes.
+    """
+    tiles = getattr(image, "tile", None)
+    stored = tiles[0].args if tiles else ""
+    return str(stored[0] if isinstance(stored, tuple) and stored else stored)
+
+
+def _highest(image: Image.Image) -> int:
+    """The largest value of any colour, transparency aside."""
+    bands = [band for band in image.getbands() if band != "A"]
+    return max(int(np.asarray(image.getchannel(band)).max()) for band in bands)
+
+
+def _scale_transparent_colour(image: Image.Image, stored: str) -> None:
+    """Scale a PNG's transparent colour to the range of decoded pixels, which Pillow does not."""
+    clear = image.info.get("transparency")
+    if isinstance(clear, int) and stored in _GREY_SCALE:
+        image.info["transparency"] = clear * _GREY_SCALE[stored]
+    elif isinstance(clear, tuple) and ";16" in stored:
+        image.info["transparency"] = tuple(value >> 8 for value in clear)
+
+
+def _deep_grey(image: Image.Image) -> Image.Image:
+    """Grey of more than 8 bits in RGB, scaled from the smallest depth that holds it."""
+    values = np.asarray(image)
+    low, high = int(values.min()), int(values.max())
+    if low < 0 or high > 65535:
+        raise _rangeless(f"grey values from {low} to {high}")
+    bits = next(bits for bits in _DEPTHS if high < 2**bits)
+    # 32 bits, as 65535 * 255 does not fit into 16.
+    grey = (values.astype(np.uint32) * 255 // (2**bits - 1)).astype(np.uint8)
+    # Pillow inverts such TIFFs up to 8 bits only.
+    if getattr(image, "tag_v2", {}).get(ExifTags.Base.PhotometricInterpretation) == 0:
+        grey = 255 - grey
+    if isinstance(clear := image.info.get("transparency"), int):
+        grey[values == clear] = 255
+    return Image.fromarray(grey).convert("RGB")
+
+
+def _rangeless(found: str) -> ValueError:
+    return ValueError(
+        f"found {found}, whose range is unknown; expected 8 bits, or values scaled to all 16"
+    )
