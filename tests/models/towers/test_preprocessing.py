@@ -62,6 +62,28 @@ FAMILIES: dict[str, tuple[PretrainedConfig, dict]] = {
         BeitConfig(**VISION, use_absolute_position_embeddings=True),
         {"image_processor_type": "BeitImageProcessor"},
     ),
+    "keeps_shape": (
+        TOWERS["siglip"],
+        {
+            "image_processor_type": "PixtralImageProcessor",
+            "size": {"longest_edge": SIDE},
+            "patch_size": 8,
+        },
+    ),
+    "keeps_ratio": (
+        TOWERS["vit"],
+        {
+            "image_processor_type": "DPTImageProcessor",
+            "keep_aspect_ratio": True,
+            "ensure_multiple_of": 8,
+        },
+    ),
+    "pads": (TOWERS["siglip"], {"image_processor_type": "JanusImageProcessor", "min_size": 14}),
+    "pads_below": (TOWERS["clip"], {"image_processor_type": "Owlv2ImageProcessor"}),
+    "cuts": (
+        TOWERS["internvl"],
+        {"image_processor_type": "GotOcr2ImageProcessor", "crop_to_patches": True},
+    ),
     "unnamed": (TOWERS["internvl"], {}),
     "unknown": (TOWERS["siglip"], {"image_processor_type": "MyOwnImageProcessor"}),
 }

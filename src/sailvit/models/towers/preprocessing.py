@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import nn
 from transformers import AutoImageProcessor
 
 from sailvit.core.errors import ModelError
@@ -37,6 +39,9 @@ _DROPPED = (
 """Settings that are not true of tiles, or that others say better."""
 _TOLERANCE = 1e-4
 """Largest difference of normalised pixels: rounding of fp32."""
+_LEVELS = 2.01
+"""Largest difference of resized pixels, in grey levels: some libraries also round
+between columns and rows."""
 
 
 def read_preprocessing(
@@ -139,8 +144,9 @@ def _sides(kept: dict[str, Any], tower: Tower, processor_type: str | None) -> di
 def save_preprocessor(preprocessor: dict[str, Any], tower: Tower, folder: Path) -> None:
     """Write `preprocessor_config.json` beside a saved tower, proved by loading it as a user would.
 
-    A config whose own processor is unknown, or gives other pixels than those of training, is
-    written for one of transformers' plainest processors.
+    A config whose own processor is unknown, or gives other pixels than those of training (because
+    it crops, pads or keeps the shape of a picture), is written for one of transformers' plainest
+    processors.
 
     Raises:
         ModelError: these do not give the pixels of training either.
@@ -179,25 +185,56 @@ def _settle_timm(said: Preprocessing, config: Path) -> None:
 
 def _difference(tower: Tower, folder: Path) -> str:
     """What is wrong with the folder's own image processor; empty when it gives the tower's
-    pixels.
+    pixels, of a tile as of a picture that is not square.
     """
     size = tower.preprocessing.size
     # Noise, so that swapped channels or sides do not go unnoticed.
     noise = numpy_generator(0, "preprocessor").integers(0, 256, (size, size, 3), dtype=np.uint8)
+    smooth = _smooth(size)
     try:
         processor = AutoImageProcessor.from_pretrained(folder)
-        given = processor(noise, return_tensors="pt")
+        tile, squeezed = (
+            processor(picture, return_tensors="pt")["pixel_values"] for picture in (noise, smooth)
+        )
     except (OSError, ValueError, TypeError, LookupError, AttributeError, ImportError) as error:
         return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
-    tile = torch.from_numpy(noise).permute(2, 0, 1)[None]
-    expected = tower.given(tile.to(tower.mean.device)).cpu()
-    pixels = given["pixel_values"]
+    expected = _given(tower, noise)
+    # Pixels that are not rescaled reach 255, and fp32 rounds those by more.
+    limit = torch.tensor(_TOLERANCE * max(1.0, float(expected.abs().max())))
+    # Who gives flattened patches keeps the shape of a picture (docs/towers.md).
+    if (found := _unlike(tile, expected, limit)) or expected.ndim != 4:
+        return found
+    found = _unlike(squeezed, _given(tower, smooth), _LEVELS / tower.std.cpu())
+    return f"of a picture of {smooth.shape[1]} x {smooth.shape[0]} px {found}" if found else ""
+
+
+def _smooth(size: int) -> NDArray[np.uint8]:
+    """A picture uint8[H, W, 3], twice as wide as high and larger than a tile, whose colours tell
+    one place from another, and which filters of one name resize alike.
+    """
+    y, x = np.linspace(0, np.pi, 3 * size // 2)[:, None], np.linspace(0, 2 * np.pi, 3 * size)
+    waves = np.stack([np.cos(x) + np.cos(y), np.sin(x) - np.cos(y), np.cos(x - y) + 0 * y], -1)
+    return ((waves + 2) * 63).astype(np.uint8)
+
+
+def _given(tower: Tower, picture: NDArray[np.uint8]) -> torch.Tensor:
+    """What the tower is given of a picture uint8[H, W, 3], squeezed to a tile as in training."""
+    pixels = torch.from_numpy(picture).permute(2, 0, 1)[None].float()
+    # Antialiased, torch's bicubic filter is Pillow's; of a tile nothing changes.
+    sides = (tower.preprocessing.size,) * 2
+    made = nn.functional.interpolate(pixels, sides, mode="bicubic", antialias=True)
+    tile = made.round().clamp(0, 255).byte()
+    return tower.given(tile.to(tower.mean.device)).cpu()
+
+
+def _unlike(pixels: torch.Tensor, expected: torch.Tensor, limit: torch.Tensor) -> str:
+    """How pixels differ from the expected ones; empty within the limit, which may be one for each
+    channel.
+    """
     if pixels.shape != expected.shape:
         return f"pixels of shape {list(pixels.shape)}, not {list(expected.shape)}"
-    off = float((pixels.to(expected.dtype) - expected).abs().max())
-    # Pixels that are not rescaled reach 255, and fp32 rounds those by more.
-    limit = _TOLERANCE * max(1.0, float(expected.abs().max()))
-    return "" if off <= limit else f"pixels differ by {off:.3g}"
+    off = (pixels.to(expected.dtype) - expected).abs()
+    return "" if bool((off <= limit).all()) else f"pixels differ by {float(off.max()):.3g}"
 
 
 def _scale(preprocessor: dict[str, Any], tower: str) -> float:
