@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from sailvit.models.languages.adapters import add_adapters
 from sailvit.models.packing.attention import PACKED
 from sailvit.preflight import memory
 from sailvit.preflight.memory import estimate_memory
+from sailvit.preflight.mixture import expected_draws
 from sailvit.preflight.plan import Plan, plan
 from sailvit.preflight.samples import MeanSample
 from sailvit.recipes.loader import load_recipe
@@ -128,6 +130,35 @@ def test_with_a_tokenizer_lengths_are_those_of_training(folder: Path, tmp_path: 
 )
 def test_length_in_any_unit(folder: Path, length: dict, samples: int):
     assert plan(recipe(folder, stage={"length": length})).stages[0].samples == samples
+
+
+@pytest.mark.parametrize("unit", ["samples", "tokens"])
+def test_a_source_that_is_used_up_counts_as_often_as_it_is_drawn(folder: Path, unit: str):
+    text = json.loads((folder / "text.jsonl").read_text().splitlines()[0])
+    text["messages"][1]["content"] = "b" * 200
+    (folder / "long.jsonl").write_text("\n".join([json.dumps(text)] * 4))
+    sources = {
+        name: {"format": "llava", "path": str(folder / f"{name}.jsonl")}
+        for name in ("text", "long")
+    }
+    # 92 records of 20 tokens and, twice over, the 4 of 60 tokens: not three of four draws.
+    tokens = 92 * 20 + 8 * 60
+    change = {
+        "data": {"text": 1, "long": {"share": 3, "epochs": 2}},
+        "length": {"samples": 100} if unit == "samples" else {"tokens": tokens},
+    }
+    (stage,) = plan(recipe(folder, sources=sources, stage=change)).stages
+    assert stage.sample.tokens == pytest.approx(tokens / 100)
+    assert (stage.samples, stage.steps) == (100, math.ceil(tokens / 64 / 2))
+
+
+def test_draws_go_on_in_the_proportions_of_the_sources_that_are_left():
+    shares, each = {"a": 2.0, "b": 1.0, "c": 1.0}, dict.fromkeys("abc", 1.0)
+    assert expected_draws(shares, {"a": 10}, 16, each) == {"a": 8, "b": 4, "c": 4}
+    assert expected_draws(shares, {"a": 10}, 30, each) == {"a": 10, "b": 10, "c": 10}
+    assert expected_draws(shares, {"a": 10, "b": 8}, 30, each) == {"a": 10, "b": 8, "c": 12}
+    ended = {"a": 10, "b": 8, "c": 3}
+    assert expected_draws(shares, ended, 30, each) == ended
 
 
 def test_epochs_of_a_missing_source_leave_the_rest_standing(folder: Path):

@@ -21,7 +21,8 @@ from sailvit.models.languages.positions import table_length
 from sailvit.models.loading.build import MetaModel, build
 from sailvit.models.measures.flops import flops_model
 from sailvit.preflight.memory import Memory, estimate_memory
-from sailvit.preflight.samples import MeanSample, assumed_sample, measured_sample, mixed_sample
+from sailvit.preflight.mixture import mean_sample
+from sailvit.preflight.samples import MeanSample, assumed_sample, measured_sample
 from sailvit.preflight.storage import Storage, estimate_storage, storage_remarks
 from sailvit.training.checks.judging import (
     NO_PAIRS,
@@ -129,7 +130,7 @@ def plan(recipe: Recipe) -> Plan:
         except RecipeError as error:
             problems.append(f"{where}: {error}")
             continue
-        mean = _mixture(stage, samples, sources, model, recipe.sequence)
+        mean = mean_sample(stage, samples, sizes) or assumed_sample(model, recipe.sequence)
         planned = _plan_stage(recipe, stage, model, mean, sources)
         stages.append(planned)
         wrong = [
@@ -301,26 +302,6 @@ def _measured(
     if model.tokenizer is not None and (refused := tokenizer_problems(recipe)):
         return {}, list(map(str, refused))
     return cost_tables(sources, model, recipe.sequence), []
-
-
-def _mixture(
-    stage: Stage,
-    samples: Mapping[str, MeanSample],
-    sources: Mapping[str, Source],
-    model: MetaModel,
-    sequence: int,
-) -> MeanSample:
-    """The stage's mean sample, over the sources that can be read; the assumed one when none
-    can.
-    """
-    # Sources that are not here yet are taken to be like those that are.
-    known = [name for name in stage.data if name in samples]
-    if not known:
-        return assumed_sample(model, sequence)
-    given = stage.shares(
-        {name: len(sources[name]) if name in sources else 0 for name in stage.data}
-    )
-    return mixed_sample(samples, {name: given[name] for name in known})
 
 
 def _pair_problems(
