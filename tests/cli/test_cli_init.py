@@ -168,3 +168,22 @@ def test_packs_are_no_longer_than_the_positions_that_the_language_was_made_for(
     assert recipe.sequence == positions
     assert f"the language was made for {positions} positions" in out.read_text()
     assert "positions" not in " ".join(plan(recipe).remarks)
+
+
+@pytest.mark.parametrize("name", ["no", "null", "on", "a [b], {c}: d #e", "été 😀", "2024"])
+def test_names_and_places_are_read_back_as_they_are(
+    parts: Parts, data: Path, tmp_path: Path, name: str
+):
+    tower = tmp_path / f"tower {name}"
+    shutil.copytree(parts.tower("siglip"), tower)
+    captions = tmp_path / f"{name}.jsonl"
+    shutil.copyfile(data / "captions.jsonl", captions)
+    out = tmp_path / f"{'2024' if name == 'no' else 'no'}.yaml"
+    more = ("--data", str(captions))
+    result = init(parts, data, out, "text.jsonl", tower=str(tower), more=more)
+    assert result.exit_code == 0, result.exception
+    recipe = load_recipe(out)
+    assert recipe.name == out.stem
+    assert recipe.model.tower == str(tower)
+    assert [source.path for source in recipe.sources.values()][1] == str(captions)
+    assert recipe.stages[2].data == list(recipe.sources)

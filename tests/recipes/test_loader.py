@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from sailvit.core.errors import RecipeError
 from sailvit.core.recipe import Recipe
-from sailvit.recipes.dialect import read_yaml, write_yaml
+from sailvit.recipes.dialect import read_yaml, write_line, write_yaml
 from sailvit.recipes.loader import dump_recipe, load_recipe, shipped_recipes
 
 TEXT = """\
@@ -317,6 +317,12 @@ values = st.recursive(
 @given(values)
 def test_written_yaml_reads_back_equal(value: object):
     assert read_yaml(write_yaml(value), "text") == value
+    line = write_line(value)
+    assert read_yaml(f"a: {line}\nb: {{c: [{line}, 1]}}\n", "text") == {
+        "a": value,
+        "b": {"c": [value, 1]},
+    }
+    assert "\n" not in line
 
 
 @settings(max_examples=60, deadline=None)

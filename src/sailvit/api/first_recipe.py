@@ -4,7 +4,6 @@ or measured, and its reason stands beside it.
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Sequence
@@ -32,7 +31,7 @@ from sailvit.models.loading.build import MetaModel, build
 from sailvit.preflight.memory import estimate_memory
 from sailvit.preflight.plan import plan
 from sailvit.preflight.samples import MeanSample, measured_sample, mixed_sample
-from sailvit.recipes.dialect import read_yaml
+from sailvit.recipes.dialect import read_yaml, write_line
 from sailvit.recipes.loader import checked_recipe
 from sailvit.training.checks.judging import cost_tables
 from sailvit.training.optim.optimizer import freeze
@@ -157,15 +156,15 @@ def first_recipe(
     measured = _measure(sources, meta)
     first = caption_sources(configs)
     values = {
-        "name": re.sub(r"[^A-Za-z0-9._-]+", "-", name) or "recipe",
-        "tower": json.dumps(model.tower),
-        "language": json.dumps(model.language),
+        "name": write_line(re.sub(r"[^A-Za-z0-9._-]+", "-", name) or "recipe"),
+        "tower": write_line(model.tower),
+        "language": write_line(model.language),
         "kind": "" if connector == "merge_mlp" else f"kind: {connector}, ",
         "merge": str(merge),
         "why_merge": why_merge,
         "sources": "\n".join(source_line(*each) for each in configs.items()),
-        "all": ", ".join(configs),
-        "coarse": ", ".join(first),
+        "all": write_line(list(configs))[1:-1],
+        "coarse": write_line(first)[1:-1],
         "why_coarse": "captions describe images" if len(first) < len(configs) else "all sources",
     }
     text = _fitted(values, measured, meta)

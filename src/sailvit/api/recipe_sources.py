@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 from sailvit.core.errors import DataError
 from sailvit.core.recipe import SourceConfig
 from sailvit.data.sources.detect import detect
+from sailvit.recipes.dialect import write_line
 
 CAPTIONS = ("captions", "folder", "webdataset")
 """Formats whose records are mostly one image and its caption."""
@@ -46,8 +46,7 @@ def local_place(value: str) -> str:
 
 def source_line(name: str, config: SourceConfig) -> str:
     """A line of a recipe's `sources`."""
-    images = f", images: {json.dumps(config.images)}" if config.images else ""
-    return f"  {name}: {{format: {config.format}, path: {json.dumps(config.path)}{images}}}"
+    return f"  {write_line(name)}: {write_line(config.model_dump(exclude_defaults=True))}"
 
 
 def caption_sources(configs: Mapping[str, SourceConfig]) -> list[str]:

@@ -4,9 +4,8 @@ model whose tower was refined.
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from string import Template
@@ -19,7 +18,7 @@ from sailvit.core.recipe import Recipe, SourceConfig
 from sailvit.distributed.processes import my_device
 from sailvit.models.measures.peak import device_peak
 from sailvit.preflight.plan import Plan, plan
-from sailvit.recipes.dialect import read_yaml
+from sailvit.recipes.dialect import read_yaml, write_line
 from sailvit.recipes.loader import checked_recipe
 from sailvit.training.stages.precision import settled
 
@@ -210,14 +209,18 @@ def _data(target: Target) -> dict[str, str]:
             "multitask": "multitask, instruct",
             "instruct": "instruct",
         }
-    everything = ", ".join(target.sources)
+    everything = _listed(target.sources)
     return {
         "sources": "\n".join(source_line(*each) for each in target.sources.items()),
         "why_sources": "    # formats as detected from the files",
-        "captions": ", ".join(caption_sources(target.sources)),
+        "captions": _listed(caption_sources(target.sources)),
         "multitask": everything,
-        "instruct": ", ".join(_questions(target.sources)),
+        "instruct": _listed(_questions(target.sources)),
     }
+
+
+def _listed(names: Iterable[str]) -> str:
+    return write_line(list(names))[1:-1]
 
 
 def _questions(sources: Mapping[str, SourceConfig]) -> list[str]:
@@ -232,7 +235,7 @@ def _model_section(target: Target) -> str:
         connector["source"] = "connector"
     section = {**target.settings, "connector": connector}
     places = {"tower": "tower", "language": "language"}
-    # Values in JSON's style are YAML as well; paths start at the recipe's folder.
+    # Paths start at the recipe's folder.
     return "\n".join(
-        f"  {key}: {json.dumps(value)}" for key, value in (places | section).items() if value != {}
+        f"  {key}: {write_line(value)}" for key, value in (places | section).items() if value != {}
     )

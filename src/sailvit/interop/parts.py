@@ -167,5 +167,8 @@ def _write_model(plan: ModelPlan, draft: Path, out: Path, kept: dict[Part, PartP
     if joined:
         section["connector"] = {**joined, "source": places["connector"]}
     # Values in JSON's style are YAML as well.
-    lines = [f"  {key}: {json.dumps(value)}\n" for key, value in (section | plan.settings).items()]
+    lines = [
+        f"  {key}: {json.dumps(value, ensure_ascii=False)}\n"
+        for key, value in (section | plan.settings).items()
+    ]
     (draft / MODEL).write_text("model:\n" + "".join(lines), encoding="utf-8")

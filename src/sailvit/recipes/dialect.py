@@ -4,6 +4,7 @@ twice is an error.
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Any
 
@@ -79,6 +80,18 @@ class _Writer(yaml.SafeDumper):
         return True
 
 
+def _write_printable(writer: Any, data: str) -> Any:
+    # In double quotes line breaks are escaped, where other styles go on in the next line.
+    style = None if data.isprintable() else '"'
+    return writer.represent_scalar(TEXT_TAG, data, style=style)
+
+
+class _LineWriter(_Writer):
+    """A writer whose texts stay on one line, whatever is in them."""
+
+    yaml_representers = {**_Writer.yaml_representers, str: _write_printable}
+
+
 def read_yaml(text: str, origin: str) -> Any:
     """The value of a YAML text; RecipeError with `origin:line:column` when it is not valid."""
     try:
@@ -94,3 +107,11 @@ def read_yaml(text: str, origin: str) -> Any:
 def write_yaml(value: Any) -> str:
     """`value` as YAML that `read_yaml` reads back equal, keys in their own order."""
     return yaml.dump(value, Dumper=_Writer, sort_keys=False, allow_unicode=True, width=120)
+
+
+def write_line(value: Any) -> str:
+    """`value` as YAML on one line, which is read back equal after `key: ` and within brackets."""
+    options: dict[str, Any] = {"sort_keys": False, "allow_unicode": True, "width": math.inf}
+    # Within a list, as commas and brackets are of no account elsewhere and stay without quotes.
+    written: str = yaml.dump([value], Dumper=_LineWriter, default_flow_style=True, **options)
+    return written.strip()[1:-1]
