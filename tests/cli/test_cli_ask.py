@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 from typer.testing import CliRunner, Result
 
@@ -64,6 +65,20 @@ def test_mistakes_are_sentences(folder, image, tmp_path):
         ask(tmp_path, "what?")
     with pytest.raises(RunError, match="is no run, so it has no stage 'fine'"):
         ask(folder, "what?", "--stage", "fine")
+
+
+def test_what_cannot_be_used_is_told_before_the_model_is_loaded(image, tmp_path):
+    # The first complaint would otherwise be of the model, which is not there.
+    with pytest.raises(RunError, match="is a folder; give the name of a file"):
+        ask("no-model", "--questions", image, "--out", tmp_path)
+    with pytest.raises(DataError, match=r"none\.jsonl is not a file"):
+        ask("no-model", "--questions", "none.jsonl", "--out", tmp_path / "a.jsonl")
+    absent = "cuda:99" if torch.cuda.is_available() else "cuda"
+    for device in ("bla", absent):
+        with pytest.raises(RunError, match=f"there is no device '{device}' here.*expected cpu"):
+            ask("no-model", "what?", "--device", device)
+        with pytest.raises(RunError, match=f"there is no device '{device}' here"):
+            sailvit.load_tower("no-model", device=device)
 
 
 def test_a_folder_of_parts_says_how_they_join(parts: Parts, tmp_path: Path):

@@ -248,6 +248,8 @@ def test_mistakes_are_sentences(model, data, tmp_path):
     (tmp_path / "full" / "novel.txt").write_text("x")
     with pytest.raises(RunError, match=r"novel\.txt"):
         run("evaluate", model, "--data", data, "--out", tmp_path / "full")
+    with pytest.raises(RunError, match=r"novel\.txt is a file; give a folder"):
+        run("evaluate", "no-model", "--data", data, "--out", tmp_path / "full" / "novel.txt")
     with pytest.raises(DataError, match="the same"):
         evaluate(model, data, model)
     with pytest.raises(DataError, match="--judge-model"):

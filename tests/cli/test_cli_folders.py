@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import sys
 from pathlib import Path
 
@@ -21,6 +23,21 @@ def sailvit(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
     with pytest.raises(SystemExit) as end:
         main()
     return int(end.value.code or 0)
+
+
+@pytest.mark.parametrize(
+    ("number", "advice"), [(errno.EACCES, "change its mode"), (errno.ENOSPC, "free space there")]
+)
+def test_folders_that_cannot_be_written_are_told_in_a_sentence(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], number: int, advice: str
+):
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number), "/of/another")
+
+    monkeypatch.setattr("sailvit.dataprep.rendering.render", fail)
+    assert sailvit(monkeypatch, "data", "charts", "--out", "charts", "--count", "1") == 1
+    told = capsys.readouterr().err
+    assert f"{os.strerror(number)}: '/of/another'; {advice}" in told
 
 
 @pytest.fixture

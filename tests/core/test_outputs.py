@@ -71,6 +71,8 @@ def test_folders_and_devices(tmp_path: Path):
     refuse_foreign_folder(tmp_path, "mark.json")
     with pytest.raises(RunError, match="thesis is a file"):
         refuse_foreign_folder(tmp_path / "thesis", "mark.json")
+    with pytest.raises(RunError, match="thesis is a file; give a folder"):
+        refuse_foreign_file(tmp_path / "thesis" / "page.html")
 
 
 def test_links_stay_and_missing_folders_are_made(tmp_path: Path):

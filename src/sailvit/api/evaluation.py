@@ -58,7 +58,7 @@ def labels_of(models: Sequence[Path]) -> list[str]:
 
 
 def refuse_foreign(out: Path) -> None:
-    """RunError for a folder that holds files and is no evaluation's, or another's page."""
+    """RunError for a file, a folder that holds files and is no evaluation's, or another's page."""
     refuse_foreign_file(out / "report.html")
     if out.is_dir() and not (out / RESULTS).is_file() and not list(out.glob("*/*.rank*.jsonl")):
         found = [name for name in others(out) if name not in _BESIDE]

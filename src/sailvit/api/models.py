@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from sailvit.core.errors import ModelError, RunError, one_line
 from sailvit.core.recipe import PARTS, ModelConfig, Recipe
 from sailvit.core.run import MODEL_FILE, RunFolder, read_json
-from sailvit.distributed.processes import my_device
+from sailvit.distributed.processes import chosen_device
 from sailvit.inference.model import RunModel
 from sailvit.interop.parts import take_parts
 from sailvit.models.loading.build import ModelBundle, build
@@ -172,8 +172,9 @@ def load_bundle(
     says.
 
     Raises:
-        RunError: the stage did not end, or did not save all parts.
+        RunError: the stage did not end, or did not save all parts; or there is no such device.
     """
+    device = chosen_device(device)
     parts, model = found.parts, found.config
     if missing := [part for part in PARTS if not (parts / part).is_dir()]:
         raise RunError(
@@ -193,7 +194,7 @@ def load_bundle(
         update["trust_remote_code"] = trust_remote_code
     with quietly():
         bundle = build(model.model_copy(update=update), found.seed)
-    bundle.mllm.to(device or my_device())
+    bundle.mllm.to(device)
     return bundle
 
 
@@ -221,9 +222,12 @@ def load_run(
         trust_remote_code: whether parts may run Python code that lies beside their weights.
 
     Raises:
-        RunError: there is no run at `path`, or the stage did not save all parts.
+        RunError: there is no run at `path`, the stage did not save all parts, or there is no such
+            device.
         ModelError: a part cannot be loaded.
     """
+    # First of all, as opening an export copies its weights.
+    device = chosen_device(device)
     with opened(path, stage) as found:
         bundle = load_bundle(found, device=device, trust_remote_code=trust_remote_code)
         identity = _identity(found, dtype)

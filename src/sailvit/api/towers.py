@@ -17,7 +17,7 @@ from sailvit.core.run import RunFolder
 from sailvit.data.processing.decoding import Pixels
 from sailvit.data.processing.given import as_image
 from sailvit.data.processing.images import load_image, tile_image
-from sailvit.distributed.processes import my_device
+from sailvit.distributed.processes import chosen_device
 from sailvit.models.loading.parts import load_tower as build_tower
 from sailvit.models.loading.quiet import quietly
 from sailvit.models.towers.tower import Tower
@@ -96,8 +96,9 @@ def load_tower(
 
     Raises:
         ModelError: the tower cannot be loaded, or is not a ViT.
-        RunError: the stage saved no tower.
+        RunError: the stage saved no tower, or there is no such device.
     """
+    device = chosen_device(device)
     with quietly():
         source, trained = _located(Path(path_or_id))
         if feature_layer is not None:
@@ -110,7 +111,7 @@ def load_tower(
             **trained,
         )
         tower, _ = build_tower(config)
-        tower.eval().to(device or my_device())
+        tower.eval().to(device)
         return ImageTower(tower)
 
 

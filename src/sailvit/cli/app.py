@@ -39,6 +39,8 @@ from sailvit.core.version import __version__
 
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 """Errors of a disk that is full, full for this user, or read-only: a traceback does not help."""
+_MODE = (errno.EACCES, errno.EPERM)
+"""Errors of what this account may not read or write."""
 
 # No completion: its two options would stand in the help before ours.
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -106,7 +108,12 @@ def main() -> None:
         print(f"\nerror: {error}", file=sys.stderr)
         sys.exit(1)
     except OSError as error:
-        if error.errno not in _DISK:
+        if error.errno not in _DISK + _MODE:
             raise
-        print(f"\nerror: {error}; free space there, or write elsewhere", file=sys.stderr)
+        advice = (
+            "free space there, or write elsewhere"
+            if error.errno in _DISK
+            else "change its mode or that of its folder, or name another place"
+        )
+        print(f"\nerror: {error}; {advice}", file=sys.stderr)
         sys.exit(1)

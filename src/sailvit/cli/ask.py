@@ -58,6 +58,8 @@ def ask(  # noqa: PLR0913, PLR0917 - the options of a command
     """Ask a trained model about images: one question, or a file of them."""
     beside = (questions, out, images)
     _refuse_mixed(question, image or [], beside, system)
+    if questions is not None and out is not None:
+        _refuse_places(questions, out)
     asked = loaded(model, stage, device, bf16=bf16, remote=trust_remote_code)
     options = sampling(temperature, top_p)
     # Both or neither is given here; the type checker is told so by `or`.
@@ -87,6 +89,17 @@ def _refuse_mixed(
             "expected a question, with --image for each of its images; or --questions FILE with"
             " --out FILE, whose rows hold images and system texts"
         )
+
+
+def _refuse_places(questions: Path, out: Path) -> None:
+    """An error for files that cannot be read or written, before the model is loaded."""
+    from sailvit.core.errors import DataError
+    from sailvit.core.outputs import refuse_foreign_file
+
+    if not questions.is_file():
+        raise DataError(f"{questions} is not a file; expected questions as JSON lines")
+    # Answers of other questions are refused by their keys, which the model is part of.
+    refuse_foreign_file(out, overwrite=True)
 
 
 def _ask_file(

@@ -25,7 +25,8 @@ _HEAD = 1 << 16
 def refuse_foreign_file(
     path: Path, mark: Mapping[str, Any] | None = None, *, overwrite: bool = False
 ) -> None:
-    """RunError for a path that must not be written: a folder, or a file sailvit did not make.
+    """RunError for a path that must not be written: a folder, one below a file, or a file sailvit
+    did not make.
 
     `mark` holds the keys of the command's JSON files, each with its value or None for any
     value; without `mark` an HTML page is expected. Call it before the work, so that no work is
@@ -33,6 +34,8 @@ def refuse_foreign_file(
     """
     if path.is_dir():
         raise RunError(f"{path} is a folder; give the name of a file")
+    if path.parent.exists() and not path.parent.is_dir():
+        raise RunError(f"{path.parent} is a file; give a folder")
     if overwrite or not path.is_file() or path.stat().st_size == 0:
         return
     if not (_is_page(path) if mark is None else _is_ours(path, mark)):

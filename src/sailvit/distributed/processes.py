@@ -16,6 +16,7 @@ import torch.distributed as dist
 from torch.distributed.distributed_c10d import _get_default_store
 from torch.distributed.tensor import DTensor
 
+from sailvit.core.disk import reason
 from sailvit.core.errors import RunError, SailvitError
 
 PATIENCE = timedelta(minutes=30)
@@ -44,6 +45,23 @@ def process_group() -> Iterator[None]:
 def my_device() -> torch.device:
     """The GPU that this process computes on, or the CPU where there is none."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def chosen_device(device: torch.device | str | None) -> torch.device:
+    """The device of that name; None: the first GPU, else the CPU.
+
+    Raises:
+        RunError: this machine, or this build of torch, has none of that name.
+    """
+    if device is None:
+        return my_device()
+    try:
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError) as error:
+        raise RunError(
+            f"there is no device {str(device)!r} here ({reason(error).rstrip('.')}); expected cpu or, where"
+            " torch finds a GPU, cuda or cuda:1"
+        ) from error
 
 
 def barrier() -> None:
