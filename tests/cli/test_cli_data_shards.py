@@ -60,7 +60,7 @@ def test_prepared_data_has_what_the_model_counts(cli, tiny, parts, tmp_path):
     )
     assert code == 0, said
     assert "9 records (9 chat) in 1 shard," in said
-    assert "In a recipe: out: {format: indexed, path: out}" in said
+    assert f"In a recipe: out: {{format: indexed, path: {tmp_path / 'out'}}}" in said
     bundle = parts.build()
     costs = measure("x", opened(tmp_path / "out"), Processor(bundle.tokenizer, bundle.layout, 100))
     entries = np.load(tmp_path / "out/index/shard-000000.tar.npy")

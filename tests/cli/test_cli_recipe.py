@@ -48,6 +48,8 @@ def test_every_format_is_listed_with_a_source_that_a_recipe_takes():
     for name, example in EXAMPLES.items():
         assert SourceConfig.model_validate(yaml.safe_load(example)).format == name
         assert example in text
+    # As `sailvit data curate` writes it: a folder.
+    assert yaml.safe_load(EXAMPLES["selected"])["path"] == "curated"
 
 
 def test_every_family_of_towers_is_listed():

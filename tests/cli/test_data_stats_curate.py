@@ -94,7 +94,7 @@ def test_curate_writes_a_selection_that_a_recipe_reads(rows: Path, tmp_path: Pat
     assert "language de: 3" in text
     assert "duplicate: r0 (as at position 0)" in text
     assert "n-grams of 4 words" in text
-    assert f"{{format: selected, path: {out}}}" in text
+    assert f"In a recipe: {out.name}: {{format: selected, path: {out}}}" in text
     source = open_source("chosen", SourceConfig(format="selected", path=str(out)), Path())
     report = json.loads((out / "report.json").read_text())
     assert len(source) == report["kept"]

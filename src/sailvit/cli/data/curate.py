@@ -36,7 +36,7 @@ def curate(
     # torch takes seconds to import; `sailvit --help` should not wait for it.
     from rich.console import Console
 
-    from sailvit.cli.data.opening import fault_lines, source_config
+    from sailvit.cli.data.opening import fault_lines, recipe_line, source_config
     from sailvit.cli.terminal.steps import steps_shown
     from sailvit.data.sources import open_source
     from sailvit.dataprep.curate.curating import curate as choose
@@ -61,10 +61,7 @@ def curate(
         )
         raise typer.Exit(1)
     console.print(
-        f"In a recipe: {{format: selected, path: {out}}}",
-        highlight=False,
-        soft_wrap=True,
-        markup=False,
+        recipe_line(out.name, "selected", out), highlight=False, soft_wrap=True, markup=False
     )
 
 

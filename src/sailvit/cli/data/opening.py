@@ -102,3 +102,13 @@ def processor_of(recipe: Path | None) -> Processor | None:
             " once, or leave out --recipe"
         )
     return Processor(model.tokenizer, model.layout, loaded.sequence, day=day_of(loaded, recipe))
+
+
+def recipe_line(name: str, format_name: str, path: Path) -> str:
+    """How a recipe names data that were written to `path`, to be copied from any folder to any
+    other.
+    """
+    from sailvit.recipes.dialect import write_line
+
+    source = {"format": format_name, "path": str(path.absolute())}
+    return f"In a recipe: {write_line(name)}: {write_line(source)}"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sailvit.cli.data.opening import Format, Images, Workers
+from sailvit.cli.data.opening import Format, Images, Workers, recipe_line
 from sailvit.core.formatting import counted, percent
 
 if TYPE_CHECKING:
@@ -123,7 +123,4 @@ def summary(manifest: Manifest, out: Path) -> list[str]:
         lines.append("Tokens are not counted: training will, or give --recipe.")
     if not manifest.samples:
         return lines
-    return [
-        *lines,
-        f"In a recipe: {escape(out.name)}: {{format: indexed, path: {escape(str(out))}}}",
-    ]
+    return [*lines, escape(recipe_line(out.name, "indexed", out))]

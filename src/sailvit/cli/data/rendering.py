@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from sailvit.cli.data.opening import recipe_line
 from sailvit.cli.terminal.steps import count_columns
 from sailvit.core.formatting import counted
 
@@ -56,6 +57,4 @@ def write_drawn(
     console.print(
         f"{counted(len(source), 'record')} in {rows}{speed}", highlight=False, soft_wrap=True
     )
-    console.print(
-        f"In a recipe: {name}: {{format: llava, path: {rows}}}", highlight=False, soft_wrap=True
-    )
+    console.print(recipe_line(name, "llava", rows), highlight=False, soft_wrap=True)

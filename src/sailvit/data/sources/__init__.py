@@ -64,7 +64,7 @@ EXAMPLES = {
     "parquet": "{format: parquet, path: 'rows/*.parquet'}",
     "arrow": "{format: arrow, path: saved_to_disk}",
     "tsv": "{format: tsv, path: questions.tsv}",
-    "selected": "{format: selected, path: curated.json}",
+    "selected": "{format: selected, path: curated}",
     "indexed": "{format: indexed, path: prepared}",
     "world": "{format: world, options: {tasks: {fine: 3, ocr: 1}, size: 8000}}",
     "charts": "{format: charts, options: {size: 8000}}",
