@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import os
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from sailvit.core.run import read_json
 from sailvit.evaluation.scoring.results import ScoredAnswer, SetScore
 from sailvit.evaluation.suites.planning import PlannedSet
 from sailvit.evaluation.suites.sets import QuestionSet
-from sailvit.evaluation.suites.shown import shared_out, write_answers, write_questions
+from sailvit.evaluation.suites.shown import FOLDER, shared_out, write_answers, write_questions
 from sailvit.evaluation.suites.tables import QuestionTable
 
 
@@ -71,6 +72,18 @@ def test_unreadable_pictures_leave_the_question(tmp_path):
     write_questions(tmp_path, [planned(tmp_path, rows)], 2)
     found = read_json(tmp_path / "questions" / "mine.json")
     assert [len(each["pictures"]) for each in found["questions"]] == [1, 0]
+
+
+def test_a_replaced_image_is_shown(tmp_path):
+    rows = [{"index": "0", "image_path": "x.png", "question": "q"}]
+    seen = []
+    for shade in (0, 200):
+        Image.fromarray(np.full((8, 8, 3), shade, np.uint8)).save(tmp_path / "x.png")
+        os.utime(tmp_path / "x.png", ns=(shade, shade))
+        write_questions(tmp_path, [planned(tmp_path, rows)], None)
+        (uri,) = read_json(tmp_path / FOLDER / "mine.json")["pictures"].values()
+        seen.append(int(np.asarray(picture_of(uri))[0, 0, 0]))
+    assert seen[1] > seen[0] + 100
 
 
 def test_what_is_there_is_not_made_again(tmp_path):

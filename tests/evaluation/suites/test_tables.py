@@ -1,6 +1,8 @@
 """Tables of questions: images from cells, other rows, lists and paths."""
 
 import hashlib
+import os
+import shutil
 
 import pytest
 from question_tables import choice_rows, image_cell, write_table
@@ -43,6 +45,26 @@ def test_images_by_path_lie_beside_the_table(tmp_path):
     rows[0]["image_path"] = "../secret.png"
     with pytest.raises(DataError):
         QuestionTable(write_table(tmp_path / "t.tsv", rows)).images(0)
+
+
+def test_images_by_path_are_known_by_their_files(tmp_path):
+    rows = [{"index": "1", "image_path": "x.png", "question": "a"}]
+    path = write_table(tmp_path / "t.tsv", rows)
+    (tmp_path / "other").mkdir()
+
+    def digest(images=None) -> str:
+        return QuestionTable(path, images).image_digest(0)
+
+    missing = digest()
+    (tmp_path / "x.png").write_bytes(b"1")
+    first = digest()
+    assert digest() == first != missing
+    # Another picture of the same size.
+    (tmp_path / "x.png").write_bytes(b"2")
+    os.utime(tmp_path / "x.png", ns=(1, 1))
+    assert digest() not in (first, missing)
+    shutil.copy2(tmp_path / "x.png", tmp_path / "other")
+    assert digest(tmp_path / "other") != digest()
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from hashlib import blake2b
 from pathlib import Path
 from string import ascii_uppercase
 from typing import Any
@@ -53,6 +54,8 @@ def write_questions(out: Path, sets: Sequence[PlannedSet], limit: int | None) ->
         name = each.questions.name
         facts: dict[str, Any] = {"set": name, "kind": each.questions.kind, "md5": each.table.md5}
         facts |= {"count": count, "shown": share, "room": room}
+        digests = "".join(each.table.image_digest(position) for position in range(count))
+        facts |= {"images": blake2b(digests.encode(), digest_size=12).hexdigest()}
         path = out / FOLDER / f"{name}.json"
         if not (path.is_file() and facts.items() <= read_json(path).items()):
             write_json(path, {**facts, **_questions(each.table, count, share, room)})

@@ -26,7 +26,7 @@ class _Place:
     at: int
     """First byte of the row that holds it; -1: there is none in base64."""
     digest: str
-    """Hash of the cell that holds it."""
+    """Hash of the cell that holds it, or of what is known of its files."""
 
 
 class QuestionTable:
@@ -60,7 +60,7 @@ class QuestionTable:
         return tuple(image_path(self._images, name) for name in names)
 
     def image_digest(self, position: int) -> str:
-        """A hash of the row's images, or of their paths."""
+        """A hash of the row's images; of those that are files, of paths, sizes and times."""
         return self._places[position].digest
 
     def _index(self, digest: hashlib._Hash) -> None:
@@ -73,7 +73,8 @@ class QuestionTable:
             cell, index = row.pop("image", ""), row.get("index", "")
             self._refuse_twice(holders, index, line)
             is_held = len(cell) > REFERENCE
-            holders[index] = _Place(at if is_held else -1, _hash(cell or row))
+            known = cell if has_images else self._files(row)
+            holders[index] = _Place(at if is_held else -1, _hash(known))
             # A row without image is dropped where the table has a column for it, as in the kit.
             if cell or not has_images:
                 self.rows.append(row)
@@ -85,6 +86,19 @@ class QuestionTable:
             self._holder(holders, name, row) if name else place
             for name, row, place in zip(references, self.rows, self._places, strict=True)
         ]
+
+    def _files(self, row: Row) -> str:
+        """What tells the files of a row's images from those that took their place."""
+        return "\0".join(self._file(name) for name in listed(row.get("image_path", "")))
+
+    def _file(self, name: str) -> str:
+        try:
+            path = image_path(self._images, name).resolve()
+            found = path.stat()
+        except (DataError, OSError):
+            return name
+        # Sizes and times, as reading every image to know it would take as long as decoding it.
+        return f"{path}\0{found.st_size}\0{found.st_mtime_ns}"
 
     def _refuse_twice(self, holders: dict[str, _Place], index: str, line: int) -> None:
         if index in holders:
@@ -113,6 +127,5 @@ class QuestionTable:
         return cells["image"]
 
 
-def _hash(value: str | Row) -> str:
-    text = value if isinstance(value, str) else value.get("image_path", "")
+def _hash(text: str) -> str:
     return hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=12).hexdigest()
