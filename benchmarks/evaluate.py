@@ -30,7 +30,7 @@ def records(planned: PlannedSet) -> list[Record]:
     """The set's questions as they are asked, each prompt once."""
     table, form = planned.table, form_of(planned.questions.kind, "bare")
     made = {}
-    for position, row in enumerate(table.rows):
+    for position, row in enumerate(table.cells):
         record = prompt_record(row, table.images(position), form)
         made.setdefault((record.turns[0].text, table.image_digest(position)), record)
     return list(made.values())

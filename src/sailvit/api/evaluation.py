@@ -20,7 +20,7 @@ from sailvit.distributed.processes import barrier, rank
 from sailvit.evaluation.scoring.cells import Cell, read_back
 from sailvit.evaluation.scoring.kinds import Cost, judge_cost, score_set
 from sailvit.evaluation.scoring.results import SetScore
-from sailvit.evaluation.scoring.rows import Row, typed_rows
+from sailvit.evaluation.scoring.rows import Row, lowered
 from sailvit.evaluation.scoring.rules import Rules
 from sailvit.evaluation.suites.average import opencompass_average
 from sailvit.evaluation.suites.evaluated import Asking, ModelScores, results, settings_of
@@ -128,10 +128,15 @@ def _cost(
     for predictions in answers.values():
         for each in plan.sets:
             texts = [prediction.text for prediction in predictions[each.questions.name]]
-            rows = typed_rows(each.table.rows[: len(texts)])
+            rows = _asked(each, len(texts))
             cells = read_back(texts, rules.matcher)
             total += judge_cost(each.questions.kind, rows, cells, rules)
     return total
+
+
+def _asked(planned: PlannedSet, count: int) -> list[dict[str, Cell]]:
+    """The first rows of a table as they are scored; the types are those of all its rows."""
+    return [lowered(row) for row in planned.table.cells[:count]]
 
 
 def _predictions(
@@ -167,7 +172,7 @@ def _write_spreadsheets(
         for each in plan.sets:
             name = each.questions.name
             texts = [prediction.text for prediction in predictions[name]]
-            rows = each.table.rows[: len(texts)]
+            rows = _asked(each, len(texts))
             write_xlsx(out / label / f"{label}_{name}.xlsx", rows, texts)
 
 
@@ -182,10 +187,9 @@ def _scored(
     for each in plan.sets:
         name = each.questions.name
         texts = [prediction.text for prediction in answers[name]]
-        rows = each.table.rows[: len(texts)]
-        write_jsonl(out / label / f"{label}_{name}.jsonl", rows, texts)
+        write_jsonl(out / label / f"{label}_{name}.jsonl", each.table.rows[: len(texts)], texts)
         cells = read_back(texts, rules.matcher)
-        scores[name] = _score(each, typed_rows(rows), cells, rules)
+        scores[name] = _score(each, _asked(each, len(texts)), cells, rules)
         write_answers(out / label, name, scores[name])
         failed[name] = sum(bool(prediction.error) for prediction in answers[name])
     numbers = {name: score.score for name, score in scores.items()}

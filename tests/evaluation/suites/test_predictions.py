@@ -6,13 +6,14 @@ import pytest
 from question_tables import choice_rows, write_table
 
 from sailvit.core.errors import DataError, RunError
+from sailvit.evaluation.scoring.rows import lowered, options_of
 from sailvit.evaluation.suites.predictions import (
     FAILED,
     Prediction,
     PredictionStore,
     predict_set,
 )
-from sailvit.evaluation.suites.prompts import PromptForm
+from sailvit.evaluation.suites.prompts import PromptForm, form_of
 from sailvit.evaluation.suites.tables import QuestionTable
 from two_processes import in_two
 
@@ -123,6 +124,21 @@ def test_lines_of_others_are_refused(table, tmp_path):
     (tmp_path / "o" / "t.rank0.jsonl").write_text('{"a": 1}\n')
     with pytest.raises(RunError, match="no predictions"):
         run(table, tmp_path / "o", Model())
+
+
+def test_options_are_asked_as_they_are_scored(tmp_path):
+    """pandas reads a column of whole numbers with one empty cell as one of floats."""
+    rows = [row | {"A": str(n), "B": "7" if n < 2 else ""} for n, row in enumerate(choice_rows(3))]
+    table = QuestionTable(write_table(tmp_path / "t.tsv", rows))
+    model = Model()
+    # The types are those of the whole table, whose empty cell is not among the first rows.
+    predict_set(table, form_of("mcq"), model, PredictionStore(tmp_path, "t"), identity="", limit=2)
+    assert ["Options:\nA. 1\nB. 7.0\n" in text for text in model.asked] == [True, False]
+    assert all("B. 7.0\n" in text for text in model.asked)
+    assert [options_of(lowered(row)) for row in table.cells][:2] == [
+        {"A": "0", "B": "7.0"},
+        {"A": "1", "B": "7.0"},
+    ]
 
 
 def test_a_limit_takes_the_first_questions(table, tmp_path):

@@ -16,19 +16,28 @@ UNTYPED = frozenset(("image", "image_path", "index", "question"))
 """Columns whose texts stay as they are."""
 
 
-def typed_rows(rows: Sequence[Mapping[str, str]]) -> list[dict[str, Cell]]:
-    """Rows with the types that their columns have once they are read; names of columns in lower
-    case, apart from the letters of options.
+def typed_cells(rows: Sequence[Mapping[str, str]]) -> list[dict[str, Cell]]:
+    """Rows with the types that their columns have once they are read: with one empty cell a
+    column of whole numbers is one of floats, whose 4 is the text `4.0`.
     """
     columns = dict.fromkeys(column for row in rows for column in row)
     made: list[dict[str, Cell]] = [{} for _ in rows]
     for column in columns:
-        name = column if column in ascii_uppercase else column.lower()
         texts = [row.get(column, "") for row in rows]
-        cells: Sequence[Cell] = texts if name in UNTYPED else retyped(texts)
+        cells: Sequence[Cell] = texts if column.lower() in UNTYPED else retyped(texts)
         for row, cell in zip(made, cells, strict=True):
-            row[name] = cell
+            row[column] = cell
     return made
+
+
+def lowered(row: Row) -> dict[str, Cell]:
+    """A row with names of columns in lower case, apart from the letters of options."""
+    return {name if name in ascii_uppercase else name.lower(): cell for name, cell in row.items()}
+
+
+def typed_rows(rows: Sequence[Mapping[str, str]]) -> list[dict[str, Cell]]:
+    """Rows as they are scored: typed by whole columns, with lowered names."""
+    return [lowered(row) for row in typed_cells(rows)]
 
 
 def text(row: Row, column: str) -> str:

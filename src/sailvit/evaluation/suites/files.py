@@ -16,7 +16,7 @@ from sailvit.core.errors import DataError
 from sailvit.core.run import read_lines
 from sailvit.evaluation.scoring.cells import Cell, is_nothing, retyped, stored
 from sailvit.evaluation.scoring.matching import NEWEST, Matcher
-from sailvit.evaluation.scoring.rows import typed_rows
+from sailvit.evaluation.scoring.rows import Row
 from sailvit.evaluation.suites.sets import OFFICIAL
 
 ENDINGS = (".xlsx", ".tsv", ".jsonl")
@@ -25,8 +25,8 @@ _ANSWER = "prediction"
 _LONGEST_CELL = 1 << 24
 
 
-def write_xlsx(path: Path, rows: Sequence[Mapping[str, str]], predictions: Sequence[str]) -> None:
-    """Write a set's columns and the predictions as a spreadsheet.
+def write_xlsx(path: Path, rows: Sequence[Row], predictions: Sequence[str]) -> None:
+    """Write a set's columns, as they are scored, and the predictions as a spreadsheet.
 
     Texts are written as texts, also `=1+1`, and characters that a spreadsheet cannot hold as
     the kit's writer writes them.
@@ -34,10 +34,9 @@ def write_xlsx(path: Path, rows: Sequence[Mapping[str, str]], predictions: Seque
     openpyxl = _openpyxl(path)
     book = openpyxl.Workbook(write_only=True)
     sheet = book.create_sheet("Sheet1")
-    typed = typed_rows(rows)
-    columns = list(typed[0]) if typed else ["index"]
+    columns = list(rows[0]) if rows else ["index"]
     sheet.append([*columns, _ANSWER])
-    for row, text in zip(typed, predictions, strict=True):
+    for row, text in zip(rows, predictions, strict=True):
         values = [_index(row["index"]) if name == "index" else row[name] for name in columns]
         sheet.append([_cell(openpyxl, sheet, value) for value in [*values, text]])
     with whole_file(path) as draft:

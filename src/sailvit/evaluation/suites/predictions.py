@@ -145,7 +145,7 @@ def _answered(
     for position in positions:
         try:
             images = table.images(position)
-            records.append(prompt_record(table.rows[position], images, form))
+            records.append(prompt_record(table.cells[position], images, form))
             asked.append(position)
         except DataError as error:
             failed.append((position, Prediction(FAILED, str(error))))
@@ -164,7 +164,7 @@ def _missing(keys: Sequence[str], known: Container[str]) -> list[int]:
 
 
 def _key(table: QuestionTable, position: int, form: PromptForm, identity: str) -> str:
-    text = prompt_text(table.rows[position], form)
+    text = prompt_text(table.cells[position], form)
     facts = [identity, table.image_digest(position), text, form.marks]
     return blake2b(json.dumps(facts).encode(), digest_size=12).hexdigest()
 

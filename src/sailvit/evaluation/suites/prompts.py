@@ -14,6 +14,7 @@ from sailvit.core.errors import DataError
 from sailvit.core.records import IMAGE_MARK, ImageLike, Record, Turn
 from sailvit.evaluation.scoring.cells import says_nothing
 from sailvit.evaluation.scoring.kinds import Kind
+from sailvit.evaluation.scoring.rows import Row
 
 _NUMBERED = re.compile(r"<image (\d)>")
 """MMMU's marks; each names the number of its image."""
@@ -99,21 +100,20 @@ def changed(form: PromptForm, values: Mapping[str, str | bool]) -> PromptForm:
     return replace(form, **values)  # type: ignore[arg-type]
 
 
-def prompt_text(row: Mapping[str, str], form: PromptForm) -> str:
-    """The text asked for a row, before images are placed."""
+def prompt_text(row: Row, form: PromptForm) -> str:
+    """The text asked for a row, before images are placed; options and hint as they are typed."""
+    question = str(row.get("question", ""))
     if form.ask is None:
-        return row.get("question", "") + form.suffix
+        return question + form.suffix
     # As the kit reads the table: an option `nan` or `None` is none.
-    given = {name: value for name, value in row.items() if not says_nothing(value)}
+    given = {name: value for name, cell in row.items() if not says_nothing(value := str(cell))}
     hint = f"Hint: {given['hint']}\n" if "hint" in given else ""
     options = "".join(f"{name}. {given[name]}\n" for name in ascii_uppercase if name in given)
     listed = f"Options:\n{options}" if options else ""
-    return f"{hint}Question: {row.get('question', '')}\n{listed}{form.ask}{form.suffix}"
+    return f"{hint}Question: {question}\n{listed}{form.ask}{form.suffix}"
 
 
-def prompt_record(
-    row: Mapping[str, str], images: tuple[ImageLike, ...], form: PromptForm
-) -> Record:
+def prompt_record(row: Row, images: tuple[ImageLike, ...], form: PromptForm) -> Record:
     """What a model is asked for a row: its text, with its images in their places.
 
     Raises:
@@ -133,4 +133,4 @@ def prompt_record(
     else:
         text = f"{IMAGE_MARK}\n" * len(images) + text
     turns = (Turn("user", text), Turn("assistant", ""))
-    return Record(row.get("index", ""), turns, images, "qa")
+    return Record(str(row.get("index", "")), turns, images, "qa")

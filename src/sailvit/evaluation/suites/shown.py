@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from hashlib import blake2b
 from pathlib import Path
-from string import ascii_uppercase
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,7 @@ from sailvit.core.errors import DataError
 from sailvit.core.run import read_json, write_json
 from sailvit.data.processing.images import load_image, thumbnail_uri
 from sailvit.evaluation.scoring.results import SetScore
+from sailvit.evaluation.scoring.rows import options_of
 from sailvit.evaluation.suites.planning import PlannedSet
 from sailvit.evaluation.suites.tables import QuestionTable
 
@@ -81,7 +81,7 @@ def _questions(table: QuestionTable, count: int, share: int, room: int) -> dict[
             {
                 "index": row.get("index", ""),
                 "question": row.get("question", ""),
-                "options": {letter: row[letter] for letter in ascii_uppercase if row.get(letter)},
+                "options": options_of(table.cells[position]),
                 "answer": row.get("answer", ""),
                 "category": row.get("l2-category") or row.get("category", ""),
                 "pictures": _pictures(table, position, room, pictures),

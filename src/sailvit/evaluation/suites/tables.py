@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from sailvit.core.errors import DataError
@@ -17,6 +18,8 @@ from sailvit.data.rows.tsv_table import (
     listed,
     table_rows,
 )
+from sailvit.evaluation.scoring.cells import Cell
+from sailvit.evaluation.scoring.rows import typed_cells
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,11 @@ class QuestionTable:
         self._index(digest)
         self.md5 = digest.hexdigest()
         """MD5 of the file."""
+
+    @cached_property
+    def cells(self) -> list[dict[str, Cell]]:
+        """The rows as VLMEvalKit holds them: what is asked and scored, typed by whole columns."""
+        return typed_cells(self.rows)
 
     def __len__(self) -> int:
         return len(self.rows)
