@@ -159,6 +159,18 @@ def test_a_set_without_answers_has_a_spreadsheet_and_the_others_have_scores(mode
         run("score", files(data, f"{name}.xlsx")[0], "--answers", data / f"{name}.tsv")
 
 
+def test_a_limit_is_told_beside_scores_and_average(model, data):
+    read = {"answer": "['x']", "category": "Regular Text Recognition"}
+    rows = [{"index": str(n), "image": image_cell(n), "question": "?", **read} for n in range(3)]
+    write_table(data / "OCRBench.tsv", rows)
+    words = ("--dataset", "OCRBench", "--dataset", "DocVQA_VAL", "--limit", 2)
+    told = " ".join(evaluate(model, data, *words).split())
+    assert "OCRBench: the first 2 of its 3 questions, of which all right are 0.2 points" in told
+    assert "by --limit a part of 1 set was asked, which is no score" in told
+    assert "DocVQA_VAL: the first" not in told
+    assert "--limit" not in evaluate(model, data, *words[:-1], 3)
+
+
 def test_a_judge_that_cannot_be_used_ends_the_command(model, data):
     write_table(data / "MMStar.tsv", choice_rows(2))
     judge = ("--judge", "http://127.0.0.1:9/v1", "--judge-model", "wise", "--yes")

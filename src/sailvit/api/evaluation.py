@@ -183,18 +183,32 @@ def _scored(
     out: Path,
     rules: Rules,
 ) -> ModelScores:
-    scores, failed = {}, {}
+    scores, failed, cut = {}, {}, []
     for each in plan.sets:
         name = each.questions.name
         texts = [prediction.text for prediction in answers[name]]
         write_jsonl(out / label / f"{label}_{name}.jsonl", each.table.rows[: len(texts)], texts)
         cells = read_back(texts, rules.matcher)
-        scores[name] = _score(each, _asked(each, len(texts)), cells, rules)
+        score = _score(each, _asked(each, len(texts)), cells, rules)
+        if len(texts) < len(each.table):
+            cut.append(name)
+            score = replace(score, notes=(_told_part(each, len(texts)), *score.notes))
+        scores[name] = score
         write_answers(out / label, name, scores[name])
         failed[name] = sum(bool(prediction.error) for prediction in answers[name])
     numbers = {name: score.score for name, score in scores.items()}
     judge = rules.judge.name if rules.judge else None
-    return ModelScores(label, scores, failed, opencompass_average(numbers, rules.matcher, judge))
+    average = opencompass_average(numbers, rules.matcher, judge, cut)
+    return ModelScores(label, scores, failed, average)
+
+
+def _told_part(planned: PlannedSet, count: int) -> str:
+    """What must be said of a set whose first questions alone were asked."""
+    told = f"the first {count} of its {len(planned.table)} questions"
+    if planned.questions.kind == "ocrbench":
+        # The scorer adds hits, as if all of the official questions had been asked.
+        return f"{told}, of which all right are {count / 10:g} points"
+    return told
 
 
 def _score(

@@ -65,6 +65,15 @@ def test_the_average_is_refused_with_what_is_missing():
     assert "no judge" in average.said
 
 
+def test_a_part_of_a_set_is_no_score_of_the_average():
+    whole = opencompass_average(SCORES, "2026-06", None)
+    part = opencompass_average(SCORES, "2026-06", None, cut=["OCRBench", "MMMU_DEV_VAL"])
+    assert (whole.value, part.value) == (50.0, None)
+    assert part.missing == ("MMMU_DEV_VAL", "OCRBench")
+    assert not {"OCRBench", "MMMU_VAL"} & part.columns.keys()
+    assert part.said == f"{whole.said}; by --limit a part of 2 sets was asked, which is no score"
+
+
 def test_two_tables_of_one_name_are_refused(tmp_path):
     names = []
     for place in ("a", "b"):
