@@ -74,13 +74,24 @@ NATIVE: dict[str, tuple[str, dict[str, Any]]] = {
         "aya_vision",
         {"connector": SWIGLU, "image": ImageConfig(wrap=WRAP, newline=True)},
     ),
+    "llava, a ViT of another size": (
+        "llava",
+        {"tower": "vit", "connector": MLP, "image": ImageConfig(size=64)},
+    ),
+    "aya_vision, DINOv2": (
+        "aya_vision",
+        {"tower": "dinov2", "connector": SWIGLU, "feature_norm": False},
+    ),
     "internvl, neither": ("internvl", {"tower": "internvl"}),
     "internvl, tokens": ("internvl", {"tower": "internvl", "image": ImageConfig(wrap=WRAP)}),
 }
 
 
 @pytest.mark.parametrize("name", NATIVE)
-def test_prompts_of_transformers_layouts_come_back(name: str, parts: Parts, tmp_path: Path):
+@torch.no_grad()
+def test_prompts_and_towers_of_transformers_layouts_come_back(
+    name: str, parts: Parts, tmp_path: Path
+):
     """What stands around images is in the chat template, which asks nothing of texts."""
     layout, settings = NATIVE[name]
     trained = loader(parts, **settings)()
@@ -92,3 +103,6 @@ def test_prompts_of_transformers_layouts_come_back(name: str, parts: Parts, tmp_
         messages = [{"role": "user", "content": content}]
         wanted, found = (each.processor(messages, [picture(1)]) for each in (trained.model, back))
         assert found["input_ids"].tolist() == wanted["input_ids"].tolist()
+    tiles = wanted["pixel_values"]
+    visual = [model.bundle.mllm.visual(tiles) for model in (trained.model, back)]
+    assert torch.equal(*visual)

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from transformers import AutoModel, InternVLVisionConfig, PretrainedConfig
+from transformers.core_model_loading import revert_weight_conversion
 
 from sailvit.checkpoint.streaming import Piece
 from sailvit.core.errors import ModelError
@@ -52,7 +53,11 @@ def plan_tower(names: Names, config: PretrainedConfig, source: str) -> Planned:
     # Only names and shapes of its tensors are asked for.
     with Loading("tower", source), torch.device("meta"):
         model = AutoModel.from_config(config)
-    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    state = model.state_dict()
+    # transformers saves some classes, such as ViT and DINOv2, by their older names, which it also
+    # loads: the checkpoint has one or the other.
+    forms = [_shapes(state), _shapes(revert_weight_conversion(model, state))]
+    expected = max(forms, key=lambda shapes: len(locate(names, shapes)))
     found = locate(names, expected)
     # What features do not depend on, such as a pooling head, some checkpoints leave out.
     if missing := sorted(expected.keys() - found.keys() - _pooling(expected)):
@@ -216,6 +221,10 @@ def _third(number: int, fused: torch.Tensor) -> torch.Tensor:
 
 def _first(batched: torch.Tensor) -> torch.Tensor:
     return batched[0]
+
+
+def _shapes(tensors: Mapping[str, torch.Tensor]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
 
 
 def _pooling(expected: dict[str, tuple[int, ...]]) -> set[str]:
