@@ -4,7 +4,7 @@ import pytest
 
 from sailvit.core.errors import DataError
 from sailvit.evaluation.scoring.cells import read_back, retyped, stored
-from sailvit.evaluation.scoring.judging import CannedJudge, Estimate, read_canned
+from sailvit.evaluation.scoring.judging import CannedJudge, Estimate, Inquiry, read_canned
 from sailvit.evaluation.scoring.kinds import KINDS, read_kind, score_set
 from sailvit.evaluation.scoring.rows import typed_rows
 from sailvit.evaluation.scoring.rules import Rules
@@ -250,6 +250,9 @@ def test_canned_replies_are_read_by_index(tmp_path):
     made = score("mcq", [{**choices("B")[0], "index": "1"}], ["hm"], judge=judge)
     assert made.score == 100
     assert made.judged == 1
+    path.write_text('{"index": 1, "reply": "A\u2028 B"}\r\n{"index": 2, "reply": "C\u0085"}\n')
+    asked = (Inquiry(index, "?", 0, 0.0) for index in "12")
+    assert list(map(read_canned(path).reply, asked)) == ["A\u2028 B", "C\u0085"]
     path.write_text("{}")
     with pytest.raises(DataError, match="line 1"):
         read_canned(path)

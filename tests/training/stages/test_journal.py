@@ -22,7 +22,7 @@ from sailvit.training.monitoring.monitored import MonitoringData
 from sailvit.training.output import loggers
 from sailvit.training.stages import journal
 from sailvit.training.stages.callback import Callback
-from sailvit.training.stages.journal import Journal
+from sailvit.training.stages.journal import Journal, keep_lines
 from sailvit.training.stages.stage_run import StageRun, StepRecord
 from sailvit.training.trainer import Trainer
 from tiny_parts import Parts
@@ -100,6 +100,19 @@ def test_half_a_line_does_not_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPat
             append_lines(path, [{"n": 2}])
     append_lines(path, [{"n": 3}])
     assert path.read_text() == '{"n": 1}\n{"n": 3}\n'
+
+
+def test_a_resumed_run_keeps_lines_whose_texts_hold_other_ends_of_lines(tmp_path: Path):
+    path = tmp_path / "quarantine.jsonl"
+    rows = [
+        {"stage_index": 0, "step": step, "id": f"a{end}b"}
+        for step, end in enumerate("\u2028\u2029\u0085\x1c\r", 1)
+    ]
+    append_lines(path, rows)
+    with path.open("a") as file:
+        file.write('{"stage_index": 0, "st')
+    keep_lines(path, 0, 4)
+    assert lines(path) == rows[:4]
 
 
 @pytest.fixture

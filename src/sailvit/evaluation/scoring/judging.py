@@ -87,7 +87,8 @@ def read_canned(path: Path) -> CannedJudge:
     """
     replies: dict[str, list[str]] = {}
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        # Not by `splitlines`, which also ends lines at a reply's U+2028 or U+0085.
+        lines = path.read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path} cannot be read ({error}); expected JSON lines") from error
     for number, line in enumerate(lines, 1):

@@ -71,11 +71,13 @@ def keep_lines(path: Path, stage: int, step: int) -> None:
     if not path.exists():
         return
     kept = []
-    for text in path.read_text(encoding="utf-8").splitlines(keepends=True):
-        # Half a line, from a kill in the middle of writing, goes too.
-        line = json.loads(text) if text.endswith("\n") else None
-        if line and (line["stage_index"], line["step"]) <= (stage, step if step else -1):
-            kept.append(text)
+    # Not by `splitlines`, which also ends lines where a text in them holds U+2028 or U+0085.
+    with path.open(encoding="utf-8") as file:
+        for text in file:
+            # Half a line, from a kill in the middle of writing, goes too.
+            line = json.loads(text) if text.endswith("\n") else None
+            if line and (line["stage_index"], line["step"]) <= (stage, step if step else -1):
+                kept.append(text)
     # Replaced at once, as the run may be killed here too.
     with whole_file(path) as draft:
         draft.write_text("".join(kept), encoding="utf-8")
