@@ -223,6 +223,14 @@ def test_parts_that_do_not_fit(folder: Path, change: dict, expected: str):
             {"stage": {"data": {"text": {"share": 1, "epochs": 1}}, "length": {"samples": 5000}}},
             "its sources end after 10 records",
         ),
+        (
+            {"stage": {"data": {"text": {"share": 1, "epochs": 1}}, "length": {"epochs": 3}}},
+            "its sources end after 10 records",
+        ),
+        (
+            {"stage": {"data": {"text": {"share": 1, "epochs": 1}}, "length": {"tokens": 5000}}},
+            "so do the stage and its schedule; length.tokens asks for 5,000 tokens",
+        ),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

@@ -398,6 +398,23 @@ def test_a_token_stage_stopped_at_its_end_takes_no_step_more(
     assert_equal_weights(weights(train(made, tmp_path / "stopped", resume=True)), expected)
 
 
+def test_a_token_stage_whose_sources_end_before_it_ends_with_its_schedule_and_says_so(
+    parts: Parts, sources: dict, tmp_path: Path
+):
+    settings = {"data": {"chat": {"share": 1, "epochs": 2}}, "length": {"tokens": 100_000}}
+    made = recipe(parts, sources, [stage(schedule={"name": "cosine"}, **settings)])
+    told: list[dict[str, Any]] = []
+    Trainer(made, RunFolder(tmp_path), announce=told.append).run()
+    steps = lines(tmp_path / "metrics.jsonl")
+    assert steps[-1]["samples"] == 18
+    assert steps[-1]["done"] == 1
+    assert steps[-1]["lr"]["connector"] < 0.1 * max(step["lr"]["connector"] for step in steps)
+    [note] = [line["note"] for line in told if "sources end" in line.get("note", "")]
+    assert note.startswith("stages.0 (only): its sources end after")
+    assert f"{steps[-1]['tokens']:,} tokens" in note
+    assert "length.tokens asks for 100,000 tokens" in note
+
+
 def test_micro_batches_do_not_change_the_result(parts: Parts, sources: dict, tmp_path: Path):
     runs = [
         weights(

@@ -42,7 +42,7 @@ from sailvit.training.checks.problems import (
 )
 from sailvit.training.objectives.base import known_objectives
 from sailvit.training.optim.optimizer import freeze
-from sailvit.training.stages.stage_loader import samples_of, supply
+from sailvit.training.stages.stage_loader import samples_of, supply, supply_remarks
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ def plan(recipe: Recipe) -> Plan:
         ]
         problems += [f"{where}: {text}" for text in wrong]
         noted = (*stage_remarks(stage), *search_remarks(stage, planned.steps))
-        remarks += [f"{where}: {text}" for text in (*noted, *_short_supply(stage, sizes))]
+        remarks += [f"{where}: {text}" for text in (*noted, *_short_supply(stage, sizes, samples))]
     layout, native = model.layout, model.layout.native is not None
     storage = _storage(recipe, model, stages)
     remarks += storage_remarks(storage, Path("runs", recipe.name).absolute())
@@ -220,26 +220,25 @@ def _packs(recipe: Recipe, stage: Stage, sample: MeanSample) -> float:
     return max(sample.tokens / recipe.sequence, by_tiles)
 
 
-def _short_supply(stage: Stage, sizes: Mapping[str, int]) -> list[str]:
-    """A sentence for a stage whose sources end before it does."""
-    asked = stage.length.samples
-    if asked is None or any(name not in sizes for name in stage.data):
+def _short_supply(
+    stage: Stage, sizes: Mapping[str, int], samples: Mapping[str, MeanSample]
+) -> list[str]:
+    """A sentence for a stage whose sources end before it does, by their mean lengths."""
+    if any(name not in sizes for name in stage.data):
         return []
-    has = supply(stage, sizes)
-    if has is None or has >= asked:
-        return []
-    return [
-        f"its sources end after {has:,} records, because of their `epochs`, and so do the stage"
-        f" and its schedule; length.samples asks for {asked:,}"
-    ]
+    tokens, caps = None, stage.caps(sizes)
+    if caps.keys() == set(stage.data) and caps.keys() <= samples.keys():
+        tokens = sum(count * samples[name].tokens for name, count in caps.items())
+    return list(supply_remarks(stage, sizes, tokens))
 
 
 def _sample_count(stage: Stage, sample: MeanSample, sizes: Mapping[str, int]) -> int | None:
+    there = all(name in sizes for name in stage.data)
     if stage.length.tokens is not None:
-        return math.ceil(stage.length.tokens / sample.tokens)
-    if any(name not in sizes for name in stage.data):
-        return stage.length.samples
-    return samples_of(stage, sizes)
+        asked = math.ceil(stage.length.tokens / sample.tokens)
+        has = supply(stage, sizes) if there else None
+        return asked if has is None else min(asked, has)
+    return samples_of(stage, sizes) if there else stage.length.samples
 
 
 def _open_sources(recipe: Recipe) -> tuple[dict[str, Source], list[str]]:

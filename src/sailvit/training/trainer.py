@@ -21,6 +21,7 @@ from sailvit.data.lengths.measuring import Progress, mark_stale, measure_all
 from sailvit.data.loading.loader import Loader
 from sailvit.data.processing.processor import Processor
 from sailvit.data.rows.keys import unread_line
+from sailvit.data.sampling.loader_config import LoaderConfig
 from sailvit.distributed.processes import arrive, as_one, barrier, broadcast, my_device, rank, world
 from sailvit.models.languages.positions import table_length
 from sailvit.models.loading.build import ModelBundle, build
@@ -56,7 +57,12 @@ from sailvit.training.stages.callback import Callback
 from sailvit.training.stages.journal import Journal, keep_lines, parts_note
 from sailvit.training.stages.loop import run_stage
 from sailvit.training.stages.precision import precision_note, settled
-from sailvit.training.stages.stage_loader import make_loader_config, target_of
+from sailvit.training.stages.stage_loader import (
+    make_loader_config,
+    supply_remarks,
+    target_of,
+    token_supply,
+)
 from sailvit.training.stages.stage_run import StageRun
 from sailvit.training.stages.start_from import load_start
 
@@ -118,13 +124,20 @@ class Trainer:
         for index in range(len(recipe.stages)):
             self._stage_run(index)
 
+    @property
+    def _sizes(self) -> dict[str, int]:
+        """Records of every source."""
+        return {name: len(source) for name, source in self.sources.items()}
+
+    def _loader_config(self, index: int) -> LoaderConfig:
+        return make_loader_config(self.recipe, index, self._sizes)
+
     def _judge(self) -> None:
         """Refuse data that would stop any stage; all problems are reported at once."""
-        sizes = {name: len(each) for name, each in self.sources.items()}
         # While the model is on the CPU, where a wrong index is an exception.
         ends = table_length(self.bundle.mllm.language, self.recipe.sequence)
         with as_one():
-            refuse(judge(self.recipe, self._costs, sizes, positions=ends))
+            refuse(judge(self.recipe, self._costs, self._sizes, positions=ends))
 
     def _spread(self) -> None:
         """Spread the model over processes, prove how it reads packs there, and announce it."""
@@ -144,6 +157,10 @@ class Trainer:
         yield from thinking_remarks(self.sources, self._processor.encoder)
         yield from position_remarks(self.recipe, self.bundle.mllm.language)
         yield from balance_remarks(self.recipe, self.bundle.mllm.language.config)
+        for index, stage in enumerate(self.recipe.stages):
+            tokens = token_supply(stage, self._loader_config(index), self._costs)
+            for text in supply_remarks(stage, self._sizes, tokens):
+                yield f"stages.{index} ({stage.name}): {text}"
         for name, costs in self._costs.items():
             if costs.unread:
                 yield unread_line(name, costs.unread)
@@ -297,9 +314,7 @@ class Trainer:
         model, device = self.bundle.mllm, self.device
         freeze(model, stage)
         objectives = make_objectives(list(stage.objectives), self.recipe, device)
-        loader_config = make_loader_config(
-            self.recipe, index, {name: len(source) for name, source in self.sources.items()}
-        )
+        loader_config = self._loader_config(index)
         report = self._quarantine.reporter(index, stage)
         return StageRun(
             recipe=self.recipe,
@@ -322,7 +337,7 @@ class Trainer:
             ),
             device=device,
             journal=self._journal,
-            target=target_of(stage, loader_config),
+            target=target_of(stage, loader_config, self._costs),
         )
 
     def _note_change(self, source: str) -> None:

@@ -94,6 +94,18 @@ def test_costs_are_cut_to_what_a_pack_holds():
     assert next(Draws(loader_config({"a": 1}), costs).after({"a": 0})).tiles == 30
 
 
+@pytest.mark.parametrize("window", [None, 2])
+@pytest.mark.parametrize("caps", [{"a": 7, "b": 5000}, {"a": 50, "b": 100}, {"a": 60, "b": 49}])
+def test_all_tokens_of_limited_sources_are_those_of_their_draws(caps, window):
+    costs = {
+        name: CostTable(np.arange(50, dtype=np.int32) * 200, np.zeros(50, np.int32), (20, 1, 29))
+        for name in "ab"
+    }
+    made = Draws(loader_config({"a": 1, "b": 3}, caps=caps, window=window), costs)
+    assert made.tokens() == sum(draw.tokens for draw in made.after({"a": 0, "b": 0}))
+    assert Draws(loader_config({"a": 1, "b": 3}, caps={"a": 7}), costs).tokens() is None
+
+
 def test_an_empty_source_is_refused():
     with pytest.raises(DataError, match="source b has no records"):
         drawn({"a": 1, "b": 1}, 1, sizes={"b": 0})

@@ -5,11 +5,13 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from sailvit.core.run import RunFolder, read_json, write_json
+from sailvit.data.lengths.costs import CostTable
 from sailvit.models.loading.folders import save_part
 from sailvit.training.output.manifest import (
     fingerprint_folder,
@@ -145,6 +147,9 @@ def test_stages_are_noted_once_and_resumes_each_time(parts: Parts, tmp_path: Pat
             40.0,
         ),
         ({"samples": 500}, {"chat": {"share": 1, "epochs": 1}, "text": 1}, 500, 500.0),
+        ({"tokens": 1000}, {"chat": {"share": 1, "epochs": 0.5}, "text": 1}, None, 1000.0),
+        ({"tokens": 1000}, {"chat": {"share": 1, "epochs": 0.5}}, None, 210.0),
+        ({"tokens": 200}, {"chat": {"share": 1, "epochs": 0.5}}, None, 200.0),
     ],
     ids=str,
 )
@@ -155,7 +160,11 @@ def test_lengths_in_every_unit(
     made = recipe(parts, sources, [stage(length=length, data=data)])
     loader_config = make_loader_config(made, 0, SIZES)
     assert samples_of(made.stages[0], SIZES) == loader_config.samples == samples
-    assert target_of(made.stages[0], loader_config) == target
+    costs = {
+        name: CostTable(np.full(size, 14, np.int32), np.zeros(size, np.int32))
+        for name, size in SIZES.items()
+    }
+    assert target_of(made.stages[0], loader_config, costs) == target
 
 
 def test_a_feed_follows_the_stage(parts: Parts):

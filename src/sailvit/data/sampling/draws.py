@@ -70,6 +70,12 @@ class Draws:
             )
         return [draw for *_, draw in sorted(made)]
 
+    def tokens(self) -> int | None:
+        """Tokens of all draws, where every source has a limit; None where one has none."""
+        given = [own.tokens() for own in self._by_source]
+        known = [tokens for tokens in given if tokens is not None]
+        return sum(known) if len(known) == len(given) else None
+
     def coming(self, source: str, nth: int) -> tuple[list[int], int]:
         """The shards of the window that a source's draw `nth` is in and of the next window, and
         the first draw of that, at which to ask again.
@@ -108,6 +114,7 @@ class _SourceDraws:
         self.source = source
         self._costs = costs
         self._most = loader_config.sequence, loader_config.tiles
+        self._cap = loader_config.caps.get(source)
         self.order = DrawOrder(
             costs.shards,
             loader_config.window,
@@ -130,6 +137,21 @@ class _SourceDraws:
             ]
         )
 
+    def tokens(self) -> int | None:
+        """Tokens of all draws up to the source's limit; None without one."""
+        if self._cap is None:
+            return None
+        size = len(self._costs)
+        whole = self._cap // size
+        # An epoch holds every record once, so that only the last one's order counts.
+        epoch = sum(map(self._cut, _blocks(0, size))) if whole else 0
+        rest = map(self.order.positions, _blocks(whole * size, self._cap))
+        return whole * epoch + sum(map(self._cut, rest))
+
+    def _cut(self, positions: NDArray[np.int64]) -> int:
+        """Tokens of the records at int64[n], each at most a pack's."""
+        return int(np.minimum(self._costs.at(positions)[0], self._most[0]).sum(dtype=np.int64))
+
     def ahead(self, nths: range, block: int) -> NDArray[np.int64]:
         """`read` for consecutive draws; reads at least a block, and the next one only when that
         is used up.
@@ -138,6 +160,10 @@ class _SourceDraws:
             self._start = nths.start
             self._ahead = self.read(np.arange(nths.start, max(nths.stop, nths.start + block)))
         return self._ahead[:, nths.start - self._start : nths.stop - self._start]
+
+
+def _blocks(start: int, stop: int) -> Iterator[NDArray[np.int64]]:
+    return (np.arange(at, min(at + _BLOCK, stop)) for at in range(start, stop, _BLOCK))
 
 
 def _draws(sources: Iterable[str], values: NDArray[np.int64]) -> Iterator[Drawn]:

@@ -41,7 +41,8 @@ class StageRun:
     device: torch.device
     """Where the model lives."""
     target: float
-    """Length of the stage in samples or, where it is given in tokens, in tokens."""
+    """Length of the stage in samples or, where it is given in tokens, in tokens; at most what
+    its sources have."""
     flops: FlopsModel
     """Counts the FLOPs of a step, frozen parts without the gradients that they are spared."""
     peak: float
@@ -110,7 +111,8 @@ class StageRun:
     @property
     def finished(self) -> bool:
         """Whether a length in tokens has been reached; other lengths end with the loader."""
-        return self.stage.length.tokens is not None and self.tokens >= self.target
+        asked = self.stage.length.tokens
+        return asked is not None and self.tokens >= asked
 
 
 @dataclass(frozen=True)
