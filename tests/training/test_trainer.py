@@ -228,6 +228,19 @@ def test_a_stop_changes_nothing_in_bf16_with_dropout_and_accumulation(
     assert measured(tmp_path / "stopped") == measured(tmp_path / "whole")
 
 
+def test_a_stop_by_a_callback_is_told_as_that_and_no_preemption(
+    parts: Parts, sources: dict, tmp_path: Path
+):
+    class Enough(Callback):
+        def step_ended(self, stage_run: StageRun, record: StepRecord) -> None:
+            stage_run.stop = record.step == 2
+
+    made = recipe(parts, sources, [stage()])
+    with pytest.raises(InterruptedRunError, match="stopped by a callback after step 2") as stop:
+        train(made, tmp_path, Enough())
+    assert not stop.value.preempted
+
+
 class PowerLossError(Exception):
     """The machine went down, without a word."""
 

@@ -56,10 +56,12 @@ class TakenOverError(RunError):
 
 
 class InterruptedRunError(SailvitError):
-    """Training stopped by a signal after its state was saved; the message says how to resume."""
+    """Training stopped by a signal, or by a callback, after its state was saved; the message
+    says how to resume.
+    """
 
     def __init__(self, message: str, *, preempted: bool = False) -> None:
         super().__init__(message)
         self.preempted = preempted
         """Whether a scheduler sent the signal, which may start the same command again; False: a
-        person did."""
+        person or a callback stopped it."""

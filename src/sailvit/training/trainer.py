@@ -288,10 +288,10 @@ class Trainer:
             run_stage(run, self._callbacks)
         if run.stop:
             raise InterruptedRunError(
-                f"stopped by {self._signals.received or 'another process'} after step {run.step} of stage"
+                f"stopped by {self._signals.cause or 'a callback'} after step {run.step} of stage"
                 f" {run.stage.name}; the state is in {self.folder.state}. Continue with:"
                 f" {'torchrun ... -m -- ' if world() > 1 else ''}sailvit train {self.folder.recipe} --resume",
-                preempted=self._signals.received != "SIGINT",
+                preempted=self._signals.cause not in (None, "SIGINT"),
             )
         # The state first: whatever happens to an export, the stage is not lost.
         finished = {name: getattr(run, name) for name in _FINISHED}

@@ -19,7 +19,13 @@ class StopOnSignal(Callback):
 
     def __init__(self) -> None:
         self.received: str | None = None
+        self._asked = False
         self._previous: dict[signal.Signals, Any] = {}
+
+    @property
+    def cause(self) -> str | None:
+        """What asked for a stop, on this process or another; None: no signal did."""
+        return self.received or ("another process" if self._asked else None)
 
     def stage_started(self, run: StageRun) -> None:
         """Install the handlers, once; a no-op outside the main thread, where Python allows no
@@ -31,8 +37,8 @@ class StopOnSignal(Callback):
 
     def step_ended(self, run: StageRun, record: StepRecord) -> None:
         """Ask the loop to stop, on all processes after the same step, if any got a signal."""
-        asked = sum_counts([int(self.received is not None)], run.device)[0]
-        run.stop = run.stop or asked > 0
+        self._asked = sum_counts([int(self.received is not None)], run.device)[0] > 0
+        run.stop = run.stop or self._asked
 
     def close(self) -> None:
         """Put the earlier handlers back."""
