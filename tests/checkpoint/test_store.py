@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import multiprocessing
 import os
 import socket
@@ -148,6 +149,52 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path: Path, damage
     assert "00-00000002 is damaged" in notes[0]
 
 
+@pytest.mark.parametrize("keep", [1, 2])
+def test_damaged_checkpoints_are_kept_aside_and_do_not_count(tmp_path: Path, keep: int):
+    store = Checkpoints(tmp_path, keep=keep, keep_best=True)
+    for step in (10, 20, 30):
+        store.save((0, step), tensors(step), {"score": float(step)}, wait=True)
+    flip(next((tmp_path / "00-00000030").glob("*.safetensors")))
+    store = Checkpoints(tmp_path, keep=keep, keep_best=True)
+    found, notes = store.newest()
+    assert found is not None
+    assert found.path.name == ("00-00000010" if keep == 1 else "00-00000020")
+    assert "00-00000030 is damaged" in notes[0]
+    assert "kept as damaged-00-00000030" in notes[0]
+    for step in (22, 24):
+        store.save((0, step), tensors(step), {"score": float(step)}, wait=True)
+        assert newest(store).path.name == f"00-000000{step}"
+    assert names(tmp_path)[-1] == "damaged-00-00000030"
+    assert (tmp_path / "damaged-00-00000030/complete.json").exists()
+
+
+def test_a_score_that_is_not_finite_is_never_the_best(tmp_path: Path):
+    store = Checkpoints(tmp_path, keep=1, keep_best=True)
+    for step, score in enumerate([math.nan, 2.0, -math.inf, 3.0], start=1):
+        store.save((0, step), tensors(step), {"score": score}, wait=True)
+    assert names(tmp_path) == ["00-00000002", "00-00000004"]
+
+
+def test_clearing_goes_on_where_it_was_cut_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    store = Checkpoints(tmp_path, keep=2, keep_best=True)
+    for step, score in enumerate([1.0, 2.0, 3.0], start=1):
+        store.save((0, step), tensors(step), {"score": score}, wait=True)
+
+    def cut(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module.shutil, "rmtree", cut)
+        with pytest.raises(KeyboardInterrupt):
+            store.clear()
+    assert names(tmp_path) == ["00-00000002", "00-00000003", "best"]
+    again = Checkpoints(tmp_path, keep=2, keep_best=True)
+    again.save((0, 4), tensors(4), {"score": 4.0}, wait=True)
+    again.clear()
+    assert names(tmp_path) == ["best"]
+    assert json.loads((tmp_path / "best/values.json").read_text()) == {"score": 1.0}
+
+
 def test_nothing_usable_is_said_not_guessed(tmp_path: Path):
     store = Checkpoints(tmp_path)
     assert store.newest() == (None, [])
@@ -176,7 +223,7 @@ def test_a_full_disk_is_a_sentence_and_harms_nothing(
     def full(*_: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(module, "_summary", full)
+    monkeypatch.setattr(module, "summary", full)
     store.save((0, 2), tensors(2), {"step": 2}, wait=False)
     with pytest.raises(
         RunError, match=r"No space left on device.*complete checkpoints are as they were"

@@ -120,7 +120,7 @@ TRAINING = {
         Fault(store.StreamingWriter, "write_data", 1, FULL, "state could not be written"),
         3,
     ),
-    "a full disk, publishing": (Fault(store, "_summary", 0, FULL, "state could not be"), 9),
+    "a full disk, publishing": (Fault(store, "summary", 0, FULL, "state could not be"), 9),
 }
 
 

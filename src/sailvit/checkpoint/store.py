@@ -6,6 +6,7 @@ state/00-00000500/        stage 0, step 500
   values.json             everything that is no tensor
   complete.json           size and crc32 of every file; written last
 state/unproved-00-00000500/  a state that nothing resumes from, for a person to look at
+state/damaged-00-00000500/   likewise, one that was no longer as it was written
 
 A folder gets its name when it is complete. Whatever interrupts a save leaves the checkpoints
 before it as they were.
@@ -13,10 +14,9 @@ before it as they were.
 
 from __future__ import annotations
 
-import os
+import math
 import re
 import shutil
-import zlib
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -33,6 +33,7 @@ from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import async_save, save
 from torch.distributed.tensor import DTensor
 
+from sailvit.checkpoint.checksums import problem, summary
 from sailvit.checkpoint.streaming import StreamingWriter
 from sailvit.core.disk import reason
 from sailvit.core.errors import RunError
@@ -48,8 +49,6 @@ from sailvit.distributed.processes import (
 )
 
 _NAME = re.compile(r"(\d{2,})-(\d{8,})")
-_BLOCK = 1 << 22
-"""Bytes read at a time for a checksum."""
 _ROOM = 2
 """Copies of the state that must fit the free memory before one of them is made."""
 
@@ -170,7 +169,11 @@ class Checkpoints:
         return bool(broadcast(found.exists()))
 
     def newest(self) -> tuple[Saved | None, list[str]]:
-        """The newest undamaged checkpoint, and a sentence for each damaged newer one."""
+        """The newest undamaged checkpoint, and a sentence for each damaged newer one.
+
+        Damaged ones get another name where an older one takes their place: of those that are
+        kept they would count as the newest.
+        """
         self.wait()
         name, notes = broadcast(self._newest_sound() if rank() == 0 else None)
         found = self.folder / name if name else None
@@ -184,12 +187,19 @@ class Checkpoints:
         self.wait()
         if rank() != 0:
             return
-        best = self._best(_complete(self.folder))
-        kept = best and best.rename(self.folder / "best")
+        kept = self.folder / "best"
+        # There already where an earlier call was cut short.
+        earlier = [kept] if (kept / "complete.json").exists() else []
+        best = self._best([*_complete(self.folder), *earlier])
+        if best is None:
+            shutil.rmtree(self.folder, ignore_errors=True)
+            return
+        if best != kept:
+            if kept.exists():
+                _remove(kept)
+            best.rename(kept)
         for path in set(self.folder.glob("*")) - {kept}:
             shutil.rmtree(path, ignore_errors=True)
-        if kept is None:
-            shutil.rmtree(self.folder, ignore_errors=True)
 
     def _publish(
         self, written: Callable[[], Any], draft: Path, final: Path, aside: str | None
@@ -198,7 +208,7 @@ class Checkpoints:
             written()
             if rank() != 0:
                 return
-            files = {file.name: _summary(file) for file in sorted(draft.iterdir())}
+            files = {file.name: summary(file) for file in sorted(draft.iterdir())}
             write_json(draft / "complete.json", {"files": files})
         for old in self.folder.glob(f"{aside}-*") if aside else ():
             if old != draft:
@@ -212,34 +222,55 @@ class Checkpoints:
 
     def _newest_sound(self) -> tuple[str | None, list[str]]:
         """Its folder's name, if there is one, and the sentences of `newest`."""
-        notes: list[str] = []
+        damaged: dict[Path, str] = {}
         for path in reversed(_complete(self.folder)):
-            if (problem := _problem(path)) is None:
-                return path.name, notes
-            notes.append(
-                f"{path} is damaged ({problem}) and was not used; an older checkpoint takes its place"
-            )
-        return None, notes
+            if (found := problem(path)) is None:
+                return path.name, [
+                    f"{old} is damaged ({why}); an older checkpoint takes its place, and it is kept"
+                    f" as {_set_aside(old).name}"
+                    for old, why in damaged.items()
+                ]
+            damaged[path] = found
+        return None, [f"{path} is damaged ({why})" for path, why in damaged.items()]
 
     def _prune(self) -> None:
         """Remove all but the last few and, if wanted, the best."""
         paths = _complete(self.folder)
         kept = {*paths[-self._keep :], self._best(paths)}
         for path in set(paths) - kept:
-            # Renamed first, so that one whose removal is cut short is not taken for a damaged
-            # checkpoint.
-            doomed = path.rename(path.with_name(path.name + ".old"))
-            shutil.rmtree(doomed, ignore_errors=True)
+            _remove(path)
 
     def _best(self, paths: list[Path]) -> Path | None:
-        """The checkpoint with the lowest score; None when not wanted or none has a score."""
+        """The checkpoint with the lowest score; None when not wanted or none has a finite one."""
         scores = (
             {path: read_json(path / "values.json").get("score") for path in paths}
             if self._keep_best
             else {}
         )
-        scored = {path: score for path, score in scores.items() if score is not None}
+        scored = {
+            path: score
+            for path, score in scores.items()
+            if score is not None and math.isfinite(score)
+        }
         return min(scored, key=lambda path: scored[path], default=None)
+
+
+def _remove(path: Path) -> None:
+    """Remove a checkpoint, renamed first, so that one whose removal is cut short is not taken
+    for a damaged checkpoint.
+    """
+    shutil.rmtree(_renamed(path, f"{path.name}.old"), ignore_errors=True)
+
+
+def _set_aside(path: Path) -> Path:
+    """The folder of a damaged checkpoint, under a name from which nothing resumes."""
+    return _renamed(path, f"damaged-{path.name}")
+
+
+def _renamed(path: Path, name: str) -> Path:
+    """`path` under another name, in the place of what an earlier run left there."""
+    shutil.rmtree(path.with_name(name), ignore_errors=True)
+    return path.rename(path.with_name(name))
 
 
 def has_checkpoint(folder: Path) -> bool:
@@ -253,37 +284,6 @@ def _complete(folder: Path) -> list[Path]:
     return sorted(
         path for path in found if _NAME.fullmatch(path.name) and (path / "complete.json").exists()
     )
-
-
-def _problem(path: Path) -> str | None:
-    """What differs from the checkpoint as it was written; None when nothing does."""
-    try:
-        files: dict[str, Any] = read_json(path / "complete.json")["files"]
-        return next(
-            (f"{n} {p}" for n, written in files.items() if (p := _difference(path / n, written))),
-            None,
-        )
-    except (RunError, KeyError, TypeError) as error:
-        return f"complete.json cannot be read: {error}"
-
-
-def _difference(file: Path, written: dict[str, int]) -> str | None:
-    if not file.exists():
-        return "is missing"
-    size = file.stat().st_size
-    if size != written["bytes"]:
-        return f"has {size} bytes instead of {written['bytes']}"
-    return None if _summary(file) == written else "has another checksum than when it was written"
-
-
-def _summary(file: Path) -> dict[str, int]:
-    crc = 0
-    with file.open("rb") as opened:
-        while block := opened.read(_BLOCK):
-            crc = zlib.crc32(block, crc)
-        # On the disk, not in a cache that a power cut empties, before the folder gets its name.
-        os.fsync(opened.fileno())
-    return {"bytes": file.stat().st_size, "crc32": crc}
 
 
 def _reader(path: Path) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,11 @@ import torch
 
 from sailvit.checkpoint.store import has_checkpoint
 from sailvit.core.recipe import CheckpointConfig, Recipe
+from sailvit.core.run import read_json
 from sailvit.training import trainer as module
 from sailvit.training.callbacks import save_state as saving
 from sailvit.training.callbacks.save_state import Timer
+from sailvit.training.objectives.base import NextToken
 from sailvit.training.stages.callback import Callback
 from sailvit.training.stages.stage_run import StageRun, StepRecord
 from tiny_parts import Parts
@@ -114,6 +117,29 @@ def test_a_run_that_is_killed_goes_on_from_the_last_save_by_time(made: Recipe, t
     found = weights(train(often, tmp_path / "run", resume=True))
     assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
     assert losses(tmp_path / "run") == losses(tmp_path / "whole")
+
+
+def test_steps_that_were_skipped_do_not_count_in_a_states_score(
+    made: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    sound, calls = NextToken.forward, []
+
+    def forward(*given: Any) -> torch.Tensor:
+        calls.append(len(calls) + 1)
+        return sound(*given) * (math.nan if calls[-1] == 3 else 1.0)
+
+    monkeypatch.setattr(NextToken, "forward", forward)
+    often = made.model_copy(update={"checkpoint": CheckpointConfig(every=3, best=True)})
+    with pytest.raises(Crash):
+        train(often, tmp_path / "run", CrashAfter(4))
+    steps = lines(tmp_path / "run/metrics.jsonl")
+    assert [step["skipped"] for step in steps] == [False, True, False, False]
+    score = read_json(tmp_path / "run/state/00-00000003/values.json")["score"]
+    assert score == pytest.approx((losses_of(steps[0]) + losses_of(steps[2])) / 2)
+
+
+def losses_of(step: dict[str, Any]) -> float:
+    return float(sum(step["loss"].values()))
 
 
 def test_by_default_a_short_run_saves_nothing_in_between(made: Recipe, tmp_path: Path):

@@ -78,7 +78,8 @@ class SaveState(Callback):
         stop.
         """
         assert self._timer is not None
-        self._losses.append(sum(record.loss.values()))
+        if not record.skipped:
+            self._losses.append(sum(record.loss.values()))
         if not run.skipped_in_row or self._interventions() != self._tried:
             self._note_sound(run)
         every = run.recipe.checkpoint.every
