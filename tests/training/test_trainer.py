@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -239,6 +240,43 @@ def test_a_stop_by_a_callback_is_told_as_that_and_no_preemption(
     with pytest.raises(InterruptedRunError, match="stopped by a callback after step 2") as stop:
         train(made, tmp_path, Enough())
     assert not stop.value.preempted
+
+
+class Slower(Callback):
+    """Sets the rate's factor, and keeps it over a stop."""
+
+    def __init__(self, stop: int | None = None) -> None:
+        self.factor, self.last = 0.5, stop
+
+    def stage_started(self, stage_run: StageRun) -> None:
+        stage_run.rate_factor = self.factor
+
+    def step_ended(self, stage_run: StageRun, record: StepRecord) -> None:
+        self.factor *= 0.5
+        stage_run.rate_factor = self.factor
+        stage_run.stop = record.step == self.last
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"factor": self.factor}
+
+    def load_state_dict(
+        self, run: StageRun, state: dict[str, Any], tensors: Mapping[str, torch.Tensor]
+    ) -> None:
+        del tensors
+        self.factor = run.rate_factor = state["factor"]
+
+
+def test_a_callback_may_set_the_rates_of_the_steps_to_come(
+    parts: Parts, sources: dict, tmp_path: Path
+):
+    flat = {"name": "constant", "warmup": 0.0}
+    made = recipe(parts, sources, [stage(schedule=flat, length={"samples": 40})])
+    with pytest.raises(InterruptedRunError):
+        train(made, tmp_path, Slower(stop=2))
+    train(made, tmp_path, Slower(), resume=True)
+    rates = [line["lr"]["connector"] for line in lines(tmp_path / "metrics.jsonl")]
+    assert rates == pytest.approx([1e-3 * 0.5**step for step in range(1, len(rates) + 1)])
+    assert len(rates) > 3
 
 
 class PowerLossError(Exception):

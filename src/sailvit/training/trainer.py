@@ -168,9 +168,9 @@ class Trainer:
     def _make_callbacks(self, given: Sequence[Callback]) -> list[Callback]:
         # Signals first, so that a step's record, proof and save all see the request to stop;
         # the proof before the save, so that no state is kept of a stage that did not do what
-        # was planned; between them recovery and the search, whose decisions are about the next
-        # step and belong to the state, and before these the mean, which has the step that a
-        # trial returns to.
+        # was planned, and before those given, which may set the next step's rate; between them
+        # recovery and the search, whose decisions are about the next step and belong to the
+        # state, and before these the mean, which has the step that a trial returns to.
         loggers = Loggers(self.recipe, self.folder, self._announce) if rank() == 0 else None
         return [
             self._signals,
@@ -180,8 +180,8 @@ class Trainer:
                 loggers,
                 self._announce,
             ),
-            *given,
             ProofCallback(self._announce),
+            *given,
             EmaCallback(self._announce),
             RecoveryCallback(self._checkpoints, self._callbacks, self._announce),
             SearchCallback(self._announce, self._callbacks),

@@ -252,6 +252,36 @@ def test_a_long_warm_up_is_no_alarm(parts: Parts, tmp_path: Path):
     assert prove(made, Stop()) == []
 
 
+SMALL = {"train": {"connector": 1.0, "tower": {"lr": 1.0, "layer_decay": 0.004}}}
+
+
+def test_norms_of_ones_may_stand_still_where_a_rate_is_too_small_for_them(
+    parts: Parts, tmp_path: Path
+):
+    """Weights of 1 are 6e-8 apart below it: the first block's rate of 1.6e-8 rounds to nothing."""
+    made = ready(parts.build(), tmp_path, stage(**SMALL))
+    told: list[dict[str, Any]] = []
+    run_stage(made, [ProofCallback(told.append)])
+    rows = {row["part"]: row for row in lines(made.folder.proofs)[-1]["rows"]}
+    assert {row["verdict"] for row in rows.values()} == {"as planned"}
+    assert rows["connector"]["waiting"] == 0
+    assert 0 < rows["tower"]["waiting"] < rows["tower"]["planned"] / 10
+    assert rows["tower"]["waiting"] + rows["tower"]["moved"] == rows["tower"]["planned"]
+    notes = [line["note"] for line in told if "note" in line]
+    assert "layer_norm1.weight" in notes[-1]
+    assert re.search(r"could not move: at a rate of 1\.[56]e-08 or less", notes[-1])
+
+
+def test_an_optimizer_that_does_not_step_is_found_at_a_small_rate_too(
+    parts: Parts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    made = ready(parts.build(), tmp_path, stage(**SMALL))
+    monkeypatch.setattr(made.optimizer, "step", lambda: None)
+    said = failure(made)
+    assert re.search(r"tower: \d+ tensors .* should train but did not move", said)
+    assert "connector: 6 tensors" in said
+
+
 def test_a_stopped_stage_is_proved_as_a_whole_when_it_is_done(parts: Parts, tmp_path: Path):
     """Little can move in the last step of a decayed rate: what counts is the stage, not the part after the resume."""
     made = ready(parts.build(), tmp_path, stage(train={"connector": 1.0}))

@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -73,8 +73,9 @@ class ProofRow:
     moved: int
     """Planned parameters in tensors whose bits changed."""
     waiting: int
-    """Planned parameters that did not move because no gradient could reach them yet: the first
-    matrices of adapters, as long as the second ones are the zeros that they begin as."""
+    """Planned parameters that did not move because they could not yet: the first matrices of
+    adapters, as long as the second ones are the zeros that they begin as, and tensors whose
+    rates are too small for float32 numbers of their size."""
     frozen: int
     """Parameters that the stage plans to keep as they are."""
     frozen_identical: int
@@ -217,7 +218,9 @@ class ProofCallback(Callback):
 
     def _prove(self, run: StageRun, when: str) -> None:
         now = fingerprints(run)
-        rows = [self._row(run, part, now[part]) for part in PARTS]
+        changed = {part: self._changed(part, now[part]) for part in PARTS}
+        small = {part: self._too_small(run, part, changed[part]) for part in PARTS}
+        rows = [self._row(run, part, changed[part], small[part].keys()) for part in PARTS]
         wrong = [row for row in rows if row.verdict != AS_PLANNED]
         line: dict[str, Any] = {
             "stage": run.stage.name,
@@ -230,6 +233,8 @@ class ProofCallback(Callback):
         if rank() == 0:
             run.journal.write(run.folder.proofs, line)
         self._announce(line)
+        for note in _small_notes(small):
+            self._announce({"note": note})
         with as_one():
             if wrong:
                 raise ProofError(
@@ -238,17 +243,22 @@ class ProofCallback(Callback):
                     + f"\nThe run is stopped; {run.folder.path} holds what was saved before."
                 )
 
-    def _row(self, run: StageRun, part: Part, now: dict[str, str]) -> ProofRow:
+    def _changed(self, part: Part, now: dict[str, str]) -> set[str]:
+        before = self._evidence.before[part]
+        return {name for name, bits in now.items() if bits != before[name]}
+
+    def _row(
+        self, run: StageRun, part: Part, changed: set[str], small: Collection[str]
+    ) -> ProofRow:
         sizes = {name: p.numel() for name, p in run.model.part(part).named_parameters()}
-        planned, before = self._planned[part], self._evidence.before[part]
-        changed = {name for name in sizes if now[name] != before[name]}
-        held = self._held(run, part)
+        planned, held = self._planned[part], self._held(run, part)
+        waiting = (self._without_gradient(part) | set(small)) - changed
         row = ProofRow(
             part=part,
             planned=sum(sizes[name] for name in planned),
             in_optimizer=sum(sizes[name] for name, times in held.items() if times == 1),
             moved=sum(sizes[name] for name in planned & changed),
-            waiting=sum(sizes[name] for name in self._waiting(part) - changed),
+            waiting=sum(sizes[name] for name in waiting),
             frozen=sum(size for name, size in sizes.items() if name not in planned),
             frozen_identical=sum(
                 size for name, size in sizes.items() if name not in planned | changed
@@ -256,7 +266,7 @@ class ProofCallback(Callback):
             lr=self._evidence.highest.get(part, 0.0),
             verdict=AS_PLANNED,
         )
-        return dataclasses.replace(row, verdict=self._verdict(self._evidence, part, changed, held))
+        return dataclasses.replace(row, verdict=self._verdict(part, changed, waiting, held))
 
     def _held(self, run: StageRun, part: Part) -> dict[str, int]:
         """How many times the optimizer's groups hold each parameter of `part`; parameters that
@@ -266,15 +276,28 @@ class ProofCallback(Callback):
         counts = {name: slots[id(p)] for name, p in run.model.part(part).named_parameters()}
         return {name: count for name, count in counts.items() if count}
 
-    def _waiting(self, part: Part) -> set[str]:
-        """Planned weights of which a step that went as planned leaves every bit as it was."""
+    def _without_gradient(self, part: Part) -> set[str]:
+        """Planned weights that no gradient has reached so far, as it should be."""
         return set(self._evidence.still) & self._planned[part] if part == "language" else set()
 
+    def _too_small(self, run: StageRun, part: Part, changed: set[str]) -> dict[str, float]:
+        """The highest rate so far of every planned tensor that stood still and, at that rate, may
+        well do so.
+        """
+        parameters = dict(run.model.part(part).named_parameters())
+        shares = {name: self._shares.get(id(parameters[name])) for name in self._planned[part]}
+        # A tensor that was exchanged since the stage began has no planned share.
+        known = {name: share for name, share in shares.items() if share is not None}
+        unit = self._evidence.highest.get(part, 0.0) / max(known.values(), default=1.0)
+        rates = {name: unit * known[name] for name in sorted(known.keys() - changed)}
+        # Sharded tensors are gathered, so every process has to ask for the same ones in turn.
+        return {n: rate for n, rate in rates.items() if rate < _spacing(parameters[n])}
+
     def _verdict(
-        self, evidence: Evidence, part: Part, changed: set[str], held: dict[str, int]
+        self, part: Part, changed: set[str], waiting: set[str], held: dict[str, int]
     ) -> str:
         # Causes before symptoms: a weight that no group holds does not move either.
-        planned = self._planned[part]
+        planned, evidence = self._planned[part], self._evidence
         if lacking := sorted(planned - held.keys()):
             return f"{_some(lacking)} should train but no optimizer group holds {_them(lacking)}"
         if extra := sorted(held.keys() - planned):
@@ -285,7 +308,7 @@ class ProofCallback(Callback):
             return f"{_some(thawed)} should be frozen but changed"
         if part in evidence.astray:
             return evidence.astray[part]
-        if still := sorted(planned - changed - self._waiting(part)):
+        if still := sorted(planned - changed - waiting):
             why = (
                 ""
                 if evidence.images or part == "language"
@@ -293,6 +316,25 @@ class ProofCallback(Callback):
             )
             return f"{_some(still)} should train but did not move{why}"
         return AS_PLANNED
+
+
+def _spacing(tensor: torch.Tensor) -> float:
+    """Distance from the smallest of a tensor's values, by size, to the next smaller float32.
+
+    A step of half of it rounds to nothing. AdamW's steps are mostly less than half the rate, so
+    that at a rate below this distance a sound training may change no bit. Zeros have none.
+    """
+    least = whole(tensor).abs().min()
+    return float(least - torch.nextafter(least, torch.zeros_like(least)))
+
+
+def _small_notes(small: Mapping[Part, Mapping[str, float]]) -> list[str]:
+    return [
+        f"{part}: {_some(sorted(rates))} could not move: at a rate of {max(rates.values()):.1e} or less, steps"
+        " are too small for float32 numbers of their size; raise the rate where they should train"
+        for part, rates in small.items()
+        if rates
+    ]
 
 
 def _some(names: list[str]) -> str:

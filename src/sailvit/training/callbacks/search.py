@@ -46,7 +46,9 @@ class SearchCallback(Callback):
             config = run.stage.schedule.search
             self.search = None if config is None else RateSearch(config)
             self.snapshot = None
-        run.rate_factor = 1.0 if self.search is None else self.search.factor
+        # Without a search the factor is other callbacks'.
+        if self.search is not None:
+            run.rate_factor = self.search.factor
 
     def step_ended(self, run: StageRun, record: StepRecord) -> None:
         """Give the step's weighted loss to the search, once the rate has warmed up, and carry
