@@ -58,6 +58,7 @@ def recipe(**changes: Any) -> Recipe:
         {"parallel": {"mode": "shard", "offload": True, "recompute": {"tower": "full"}}},
         {"parallel": {"packing": "rows"}},
         {"stages__1__save": ["tower"]},
+        {"stages__1__micro_batch": 2},
         {"sources__seen__path": "/elsewhere"},
         {"sources__fresh": {"format": "llava", "path": "/new"}, "monitoring__source": "fresh"},
     ],
@@ -71,6 +72,25 @@ def test_what_changes_nothing_learnt_may_differ(changes: dict[str, Any]):
     assert effective == new
     assert going_on(effective, new, "runs/x") == (effective, [])
     assert going_on(new, old, "runs/x")[0] == old
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"negatives": "micro_batch", "objectives": {"next_token": 1.0, "contrastive": 0.5}},
+        {"objectives": {"next_token": 1.0, "load_balancing": 0.01}},
+    ],
+    ids=["negatives", "load_balancing"],
+)
+def test_a_micro_batch_that_counts_may_not_differ(changes: dict[str, Any]):
+    counts = {f"stages__1__{name}": value for name, value in changes.items()}
+    old, new = (
+        recipe(**counts),
+        recipe(**counts, stages__0__micro_batch=2, stages__1__micro_batch=2),
+    )
+    assert [each.path for each in differences(old, new) if each.is_free] == ["stages.0.micro_batch"]
+    with pytest.raises(RunError, match=r"stages.1.micro_batch: 1 is now 2"):
+        going_on(old, new, "runs/x")
 
 
 @pytest.mark.parametrize(

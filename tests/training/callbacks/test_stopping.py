@@ -181,10 +181,23 @@ def test_a_step_without_enough_memory_stops_with_the_state_of_the_one_before(
 
     with monkeypatch.context() as patch:
         patch.setattr(loop, "accumulate", scarce)
-        with pytest.raises(RunError, match=r"out of memory on cpu after step 5.*\n.*micro_batch"):
+        said = r"out of memory on cpu after step 5.*\n.*`micro_batch` \(the result stays the same\)"
+        with pytest.raises(RunError, match=said):
             train(made, tmp_path / "run")
     assert states(tmp_path / "run") == ["00-00000005"]
     assert_equal(weights(train(made, tmp_path / "run", resume=True)), whole)
+
+
+def test_a_micro_batch_that_counts_is_lowered_in_a_new_run(
+    made: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def scarce(*_: Any) -> dict[str, float]:
+        raise MemoryError
+
+    monkeypatch.setattr(loop, "accumulate", scarce)
+    bound = made.stages[0].model_copy(update={"negatives": "micro_batch"})
+    with pytest.raises(RunError, match=r"`micro_batch` \(in a new run: in this stage it changes"):
+        train(made.model_copy(update={"stages": (bound,)}), tmp_path / "run")
 
 
 def test_a_half_done_update_is_not_saved(

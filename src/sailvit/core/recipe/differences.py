@@ -37,8 +37,9 @@ FREE = (
     "stages.*.save",
     "stages.*.micro_batch",
 )
-"""Settings that change no number that is learnt, so that they may differ on resume. All others
-may not: a new setting is refused until it is listed here."""
+"""Settings that change no number that is learnt, so that they may differ on resume; a stage's
+`micro_batch` only where it does not count. All others may not: a new setting is refused until
+it is listed here."""
 
 _SHOWN = 120
 """Most characters of a value in a message."""
@@ -81,9 +82,15 @@ def differences(old: Recipe, new: Recipe) -> list[Difference]:
     folder, do not count.
     """
     drawn = {name for recipe in (old, new) for stage in recipe.stages for name in stage.data}
+    fixed = {
+        ("stages", str(index), "micro_batch")
+        for recipe in (old, new)
+        for index, stage in enumerate(recipe.stages)
+        if stage.micro_batch_counts
+    }
     values = old.model_dump(mode="json"), new.model_dump(mode="json")
     return [
-        Difference(keys, before, after, is_free=_is_free(keys, drawn))
+        Difference(keys, before, after, is_free=keys not in fixed and _is_free(keys, drawn))
         for keys, before, after in _compared(*values, ())
     ]
 

@@ -75,7 +75,8 @@ class Stage(Config):
     global_batch: Count
     """Packs per optimizer step, over all ranks and accumulation."""
     micro_batch: Count = 1
-    """Packs per forward pass; the rest is accumulated, exactly."""
+    """Packs per forward pass; the rest is accumulated, exactly but for `negatives: micro_batch`
+    and the objective load_balancing."""
     start_from: dict[Part, str] = {}
     """Weights to start a part from: `previous` (default), `recipe` (what the model section
     names) or a folder."""
@@ -131,6 +132,13 @@ class Stage(Config):
             for name, p in portions.items()
             if p.epochs is not None
         }
+
+    @property
+    def micro_batch_counts(self) -> bool:
+        """Whether `micro_batch` changes what is learnt: it bounds the negatives, or an objective
+        is not linear in tokens.
+        """
+        return self.negatives == "micro_batch" or "load_balancing" in self.objectives
 
     def share(self, part: Part) -> float:
         """Share of the learning rate at which `part` trains; 0 when it is frozen."""

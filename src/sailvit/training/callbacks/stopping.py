@@ -84,9 +84,14 @@ def _out_of_memory(error: BaseException) -> bool:
 
 def _no_memory(run: StageRun, error: BaseException) -> RunError:
     said = str(error).splitlines()[0] if str(error) else type(error).__name__
+    effect = (
+        "in a new run: in this stage it changes what is learnt"
+        if run.stage.micro_batch_counts
+        else "the result stays the same"
+    )
     return RunError(
         f"stage {run.stage.name} ran out of memory on {run.device} after step {run.step}: {said}\nIt has packs of"
-        f" {run.recipe.sequence} tokens, {run.stage.micro_batch} at a time. Lower `micro_batch` (the result stays the"
-        " same), set parallel.recompute, spread the run with parallel.mode=shard, or free memory; `sailvit plan` shows"
+        f" {run.recipe.sequence} tokens, {run.stage.micro_batch} at a time. Lower `micro_batch` ({effect}),"
+        " set parallel.recompute, spread the run with parallel.mode=shard, or free memory; `sailvit plan` shows"
         " what each costs"
     )
