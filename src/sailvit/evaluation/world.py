@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from sailvit.core.records import Record
 from sailvit.data.processing.processor import Processor
+from sailvit.models.languages.embeddings import token_embeddings
 from sailvit.models.loading.build import ModelBundle
 from sailvit.synthetic.world.source import WorldSource
 
@@ -40,12 +41,12 @@ def image_features(bundle: ModelBundle, records: Sequence[Record]) -> NDArray[np
 
 
 def embedding_rows(bundle: ModelBundle) -> NDArray[np.float32]:
-    """float[M, D]: the language's input embeddings of every token that is not special."""
-    table = bundle.mllm.language.get_input_embeddings().weight.detach().float().cpu()
+    """float[M, D]: what the language reads at every token that is not special."""
     plain = [
         index
         for index in range(len(bundle.tokenizer))
         if index not in bundle.tokenizer.all_special_ids
     ]
-    chosen: NDArray[np.float32] = table[plain].numpy()
+    rows = token_embeddings(bundle.mllm.language, torch.tensor(plain)).float().cpu()
+    chosen: NDArray[np.float32] = rows.numpy()
     return chosen

@@ -10,6 +10,7 @@ import torch
 
 from sailvit.core.batch import IGNORED
 from sailvit.data.processing.collate import collate
+from sailvit.evaluation.world import embedding_rows
 from sailvit.models.measures.affinity import affinity
 from sailvit.training.monitoring.measure import distances, model_features, perplexity, undisturbed
 from sailvit.training.monitoring.monitored import MonitoringData
@@ -67,6 +68,23 @@ def test_sight_holds_the_towers_features_and_what_the_language_is_given(
     assert found.words.shape[1] == table.shape[1]
     expected = affinity(found.visual.numpy(), found.words.numpy())
     assert distances(found)["wasserstein"] == expected.wasserstein
+
+
+def test_words_are_what_the_language_reads_also_where_it_scales_them(
+    parts: Parts, monitored: MonitoringData
+):
+    run = stage_run(parts.build("siglip", "gemma3"), stage(train={"connector": 1.0}), Path())
+    with undisturbed(run):
+        found = model_features(run, monitored)
+    language = run.model.language
+    ids = [
+        n for n in range(len(run.bundle.tokenizer)) if n not in run.bundle.tokenizer.all_special_ids
+    ]
+    read = language.get_input_embeddings()(torch.tensor(ids))
+    assert found is not None
+    assert torch.equal(found.words, read)
+    assert torch.equal(torch.from_numpy(embedding_rows(run.bundle)), read)
+    assert not torch.allclose(read, language.get_input_embeddings().weight[ids])
 
 
 def test_tiles_go_through_in_portions_that_fit_a_pack(made: StageRun, monitored: MonitoringData):

@@ -1,4 +1,6 @@
-"""Whether embeddings tell a language all that it reads: visual tokens have no token ids."""
+"""Embeddings as a language reads them, and whether they tell it all: visual tokens have no token
+ids.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +8,11 @@ from inspect import signature
 from typing import Any
 
 import torch
+from torch.func import functional_call
 from transformers import PreTrainedModel
 
 from sailvit.core.errors import ModelError
+from sailvit.distributed.sharding import whole
 from sailvit.models.guards.errors import short_reason
 from sailvit.models.guards.untouched import untouched
 from sailvit.models.packing.attention import PACKED
@@ -20,6 +24,17 @@ _TOKENS = 4
 _SAME = 1e-3
 """Largest error of scores, relative to their size. Both ways run the same kernels on the same
 numbers; what a layer looks up by ids is many times as large."""
+
+
+def token_embeddings(language: PreTrainedModel, tokens: torch.Tensor) -> torch.Tensor:
+    """float[M, E]: what the language reads at int64[M] tokens: rows of its table, which some
+    languages scale. Every process of a sharded model must call it.
+    """
+    layer = language.get_input_embeddings()
+    # A shard of the table cannot be looked up outside the model's own forward pass.
+    table = whole(layer.weight)
+    found: torch.Tensor = functional_call(layer, {"weight": table}, (tokens.to(table.device),))
+    return found.detach()
 
 
 def refuse_token_ids(language: PreTrainedModel) -> None:

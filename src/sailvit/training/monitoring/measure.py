@@ -13,7 +13,7 @@ from sailvit.core.records import Sample
 from sailvit.core.tiles import cut
 from sailvit.data.processing.collate import collate
 from sailvit.distributed.processes import gather_rows, rank, sum_values, world
-from sailvit.distributed.sharding import whole
+from sailvit.models.languages.embeddings import token_embeddings
 from sailvit.models.loading.build import ModelBundle
 from sailvit.models.measures.affinity import affinity
 from sailvit.models.structure.mllm import MLLM
@@ -37,7 +37,7 @@ class ModelFeatures:
     visual: torch.Tensor
     """float[I, E]: each tile's mean visual token."""
     words: torch.Tensor
-    """float[M, E]: rows of the language's input embeddings."""
+    """float[M, E]: embeddings of words as the language reads them."""
 
 
 @contextmanager
@@ -151,8 +151,7 @@ def _words(bundle: ModelBundle) -> torch.Tensor:
     special = set(bundle.tokenizer.all_special_ids)
     plain = torch.tensor([index for index in range(len(bundle.tokenizer)) if index not in special])
     taken = torch.linspace(0, len(plain) - 1, min(len(plain), _WORDS)).round().long()
-    table = whole(bundle.mllm.language.get_input_embeddings().weight)
-    return table[plain[taken].to(table.device)].float()
+    return token_embeddings(bundle.mllm.language, plain[taken]).float()
 
 
 def _each(count: int) -> int:
