@@ -46,6 +46,19 @@ def test_a_record_depends_on_the_options_and_its_position_only():
     ]
 
 
+def test_a_text_is_drawn_in_fonts_that_have_its_characters(tmp_path: Path):
+    (tmp_path / "text.txt").write_text("Погода сегодня хорошая\n", encoding="utf-8")
+    options = DocumentsOptions(size=12, kinds="paragraphs", text="text.txt", worn=0.0)
+    source = DocumentsSource(options, tmp_path)
+    spans = [span for n in range(12) for span in source[n].images[0].page.spans]
+    for face, size in {(span.face, span.size) for span in spans}:
+        box = bytes(font(face, size).getmask("\uffff"))
+        assert box not in {bytes(font(face, size).getmask(each)) for each in "Погдасеня"}
+    (tmp_path / "text.txt").write_text("rain 今天\n", encoding="utf-8")
+    with pytest.raises(DataError, match=r"the best one lacks '今天': set `fonts`"):
+        DocumentsSource(options, tmp_path)
+
+
 def test_another_process_draws_the_same_bytes():
     there = subprocess.run(
         [sys.executable, "-c", PRINT], capture_output=True, text=True, check=True

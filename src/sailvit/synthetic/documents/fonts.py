@@ -48,7 +48,7 @@ def faces_in(folder: str) -> tuple[str, ...]:
     are none.
     """
     paths = sorted(str(path) for path in Path(folder).rglob("*") if path.suffix.lower() in _ENDINGS)
-    usable = tuple(path for path in paths if _writes(path))
+    usable = tuple(path for path in paths if not missing(path, CHARACTERS))
     if not usable:
         raise DataError(
             f"{folder} has {len(paths)} font files, none of which can write letters, digits and"
@@ -72,12 +72,29 @@ def font(face: str, size: int) -> FreeTypeFont:
     return ImageFont.truetype(face, size, layout_engine=Layout.BASIC)
 
 
-def _writes(path: str) -> bool:
-    """Whether the font has a glyph of its own for each of `CHARACTERS`."""
+def faces_for(text: str, faces: tuple[str, ...]) -> tuple[str, ...]:
+    """Those of the fonts that have all characters of the text; DataError if there are none."""
+    characters = "".join(sorted(set(text)))
+    lacking = {face: missing(face, characters) for face in faces}
+    if usable := tuple(face for face in faces if not lacking[face]):
+        return usable
+    fewest = min(lacking.values(), key=len)
+    raise DataError(
+        f"none of {len(faces)} fonts can write all characters of the text; the best one lacks"
+        f" {fewest[:40]!r}: set `fonts` to a folder with fonts that have them, or remove them"
+    )
+
+
+def missing(face: str, characters: str) -> str:
+    """Those of the characters for which the font has no glyph of its own; all of them if it
+    cannot be read.
+    """
     try:
-        made = font(path, 16)
+        made = font(face, 16)
     except OSError:
-        return False
+        return characters
     # U+FFFF is no character, so a font draws its sign for missing glyphs.
-    missing = bytes(made.getmask("\uffff"))
-    return all(bytes(made.getmask(character)) != missing for character in CHARACTERS)
+    sign = bytes(made.getmask("\uffff"))
+    return "".join(
+        each for each in characters if not each.isspace() and bytes(made.getmask(each)) == sign
+    )

@@ -13,7 +13,7 @@ from sailvit.core.errors import DataError
 from sailvit.core.recipe import Count, Positive, Share, SourceConfig
 from sailvit.core.records import IMAGE_MARK, Record, Turn
 from sailvit.synthetic.documents.degradation import PageDrawing, some_degradation
-from sailvit.synthetic.documents.fonts import faces_in, shipped_faces
+from sailvit.synthetic.documents.fonts import faces_for, faces_in, shipped_faces
 from sailvit.synthetic.documents.layouts import LAYOUTS
 from sailvit.synthetic.documents.sheets import Page
 from sailvit.synthetic.documents.vocabulary import Writer
@@ -53,7 +53,8 @@ class DocumentsOptions(Config):
     """Folder of .ttf and .otf files to use instead of those that come with Pillow and
     matplotlib."""
     text: str | None = None
-    """UTF-8 file whose lines fill the paragraphs; None: sentences are generated."""
+    """UTF-8 file whose lines fill the paragraphs, in fonts that have all its characters; None:
+    sentences are generated."""
 
     @field_validator("kinds", mode="before")
     @classmethod
@@ -71,6 +72,9 @@ class DocumentsSource(DrawnSource):
         super().__init__(options.size, options.seed, options.kinds, "pages")
         self._faces = faces_in(str(folder / options.fonts)) if options.fonts else shipped_faces()
         self._lines = _read_lines(folder / options.text) if options.text else ()
+        if self._lines:
+            # A font draws boxes for characters that it lacks, whose transcription cannot be read.
+            self._faces = faces_for("".join(self._lines), self._faces)
 
     def record(self, position: int, kind: str, rng: np.random.Generator) -> Record:
         """A page with its transcription, or with questions about parts of it."""
@@ -127,7 +131,7 @@ def _record(name: str, asked: list[tuple[str, str]], drawing: PageDrawing) -> Re
 
 def _read_lines(path: Path) -> tuple[str, ...]:
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(
             f"{path} cannot be read as UTF-8 text ({error}); expected lines of plain text"
