@@ -167,3 +167,9 @@ def test_wrong_choices_are_sentences(parts: Parts):
         ModelConfig(tower="-", language="-", feature_layer=[])
     with pytest.raises(ModelError, match=r"feature_layer is 3, but .* has 2 blocks; expected -3"):
         build(parts.config(feature_layer=[1, 3]), weights="meta")
+
+
+def test_a_final_norm_that_is_switched_off_is_none(parts: Parts):
+    """InternVL's is an Identity where its pooling is by the mean."""
+    with pytest.raises(ModelError, match="feature_norm is true, but internvl_vision has no norm"):
+        parts.build("internvl", feature_layer=-2, feature_norm=True)

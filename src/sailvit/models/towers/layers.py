@@ -102,7 +102,12 @@ class LayerReader:
             (
                 part
                 for part, given, made in seen
-                if given and given[0] is state and made is last and state is not None
+                if given
+                and given[0] is state
+                and made is last
+                and state is not None
+                # A norm that is switched off hands its input on.
+                and made is not state
             ),
             None,
         )
