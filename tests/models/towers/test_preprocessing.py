@@ -210,6 +210,14 @@ def test_a_size_in_the_recipe_settles_a_config_that_is_not_square(parts: Parts, 
     assert tower.preprocessing.size == 32
 
 
+def test_colours_in_the_recipe_count_where_the_config_does_not_normalise(
+    parts: Parts, tmp_path: Path
+):
+    image = ImageConfig(mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
+    tower = saved(parts, "siglip", tmp_path, image, do_normalize=False).mllm.tower
+    assert (tower.preprocessing.mean, tower.preprocessing.std) == (image.mean, image.std)
+
+
 def test_a_folder_whose_processor_cannot_be_right_is_not_published(
     parts: Parts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

@@ -234,6 +234,9 @@ def apply_image_config(preprocessor: dict[str, Any], image: ImageConfig) -> dict
         changed["image_mean"] = list(image.mean)
     if image.std:
         changed["image_std"] = list(image.std)
+    if (image.mean or image.std) and changed.get("do_normalize") is False:
+        # Else what the recipe says of colours would be left out.
+        changed["do_normalize"] = True
     return changed
 
 
