@@ -103,8 +103,10 @@ class Hold(Callback):
             for n, p in run.model.language.named_parameters()
             if self.name in n
         }
+        # As a step that leaves them out; at the end of a step the proof has looked already.
+        run.optimizer.register_step_post_hook(lambda *step: self.put_back(run))
 
-    def step_ended(self, run: StageRun, record: StepRecord) -> None:
+    def put_back(self, run: StageRun) -> None:
         for name, parameter in run.model.language.named_parameters():
             if name in self.kept:
                 parameter.data.copy_(self.kept[name])
