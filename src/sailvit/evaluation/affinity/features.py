@@ -17,6 +17,7 @@ from sailvit.data.processing.images import tile_image
 from sailvit.data.processing.processor import Processor
 from sailvit.evaluation.affinity.integration import Layers
 from sailvit.evaluation.affinity.pictures import Picture
+from sailvit.models.languages.embeddings import token_embeddings
 from sailvit.models.loading.build import ModelBundle
 from sailvit.models.loading.embedding_table import words_of
 from sailvit.models.packing.attention import PACKED
@@ -51,9 +52,9 @@ class TokenEmbeddings:
     """
 
     def __init__(self, bundle: ModelBundle) -> None:
-        self._layer: Any = bundle.mllm.language.get_input_embeddings()
-        self._words = words_of(bundle.tokenizer, len(self._layer.weight))
-        self.width = int(self._layer.weight.shape[1])
+        self._language = bundle.mllm.language
+        rows, self.width = self._language.get_input_embeddings().weight.shape
+        self._words = words_of(bundle.tokenizer, rows)
 
     def __len__(self) -> int:
         return len(self._words)
@@ -65,8 +66,8 @@ class TokenEmbeddings:
     @torch.no_grad()
     def take(self, tokens: NDArray[np.int64]) -> Floats:
         """float32[n, D]: the embeddings of tokens."""
-        ids = torch.from_numpy(tokens).to(self._layer.weight.device)
-        found: Floats = self._layer(ids).float().cpu().numpy()
+        rows = token_embeddings(self._language, torch.from_numpy(tokens))
+        found: Floats = rows.float().cpu().numpy()
         return found
 
 
