@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing.forkserver
 import os
 
@@ -17,6 +18,9 @@ from tiny_parts import Parts
 
 # Matrices this small are slower on several threads, and the machine may be busy.
 torch.set_num_threads(1)
+# Garbage of the process that runs the tests is not a fork's to collect: a process group among it
+# would end with threads that only that process has, and abort the fork or wait for ever.
+os.register_at_fork(after_in_child=gc.freeze)
 
 
 @pytest.fixture(scope="session", autouse=True)

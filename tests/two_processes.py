@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import faulthandler
 import os
+import signal
 import socket
 import time
 from collections.abc import Callable
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import torch
@@ -25,7 +28,8 @@ def _as_process(index: int, port: int, folder: str, work: Callable[[int], None])
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
     said = "done"
     try:
-        with process_group():
+        with Path(folder, f"{index}.stacks").open("w") as stacks, process_group():
+            faulthandler.register(signal.SIGUSR1, file=stacks, all_threads=True)
             work(index)
     except Exception as error:  # noqa: BLE001 - told to the test
         said = f"{type(error).__name__}: {error}"
@@ -45,10 +49,19 @@ def in_two(folder: Path, work: Callable[[int], None], limit: float = LIMIT) -> l
     end = time.monotonic() + limit
     while any(process.is_alive() for process in running.processes) and time.monotonic() < end:
         time.sleep(0.05)
-    hanging = [str(index) for index, each in enumerate(running.processes) if each.is_alive()]
+    hanging = [index for index, each in enumerate(running.processes) if each.is_alive()]
+    stacks = [_stacks_of(running.processes[index], folder / f"{index}.stacks") for index in hanging]
     for process in running.processes:
         process.kill()
         process.join()
     told = [file.read_text() if file.exists() else "killed" for file in files]
-    assert not hanging, f"rank {', '.join(hanging)} hangs; they said {told}"
+    assert not hanging, "\n".join((f"ranks {hanging} hang; they said {told}", *stacks))
     return told
+
+
+def _stacks_of(process: BaseProcess, file: Path) -> str:
+    """Where every thread of a hanging process is."""
+    assert process.pid is not None
+    os.kill(process.pid, signal.SIGUSR1)
+    time.sleep(1.0)
+    return file.read_text() if file.exists() else "not started"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import signal
@@ -21,6 +22,9 @@ _GLANCE = 1.0
 
 def start_worker(_: int) -> None:
     """Set up this process as a worker: one thread, as workers share the cores with training."""
+    # The parent's garbage is not for a fork to collect: a process group in it would wait for
+    # threads that are not here. Nor are pages copied, then, that the collector would only mark.
+    gc.freeze()
     torch.set_num_threads(1)
     # torch's default keeps a file open per tensor: large steps would reach the limit of those.
     torch.multiprocessing.set_sharing_strategy("file_system")  # type: ignore[no-untyped-call]
