@@ -26,6 +26,7 @@ from sailvit.core.errors import ModelError
 from sailvit.core.recipe import ConnectorConfig, ImageConfig
 from sailvit.data.processing.collate import collate
 from sailvit.models.loading.build import build
+from sailvit.models.loading.embedding_table import words_of
 from sailvit.models.loading.folders import save_part
 from sailvit.models.loading.parts import resolve_source
 from sailvit.models.towers.preprocessing import read_preprocessing
@@ -245,6 +246,28 @@ def test_other_special_tokens_stay_special(parts: Parts, tmp_path: Path):
         ).input_ids
         assert tokenizer.decode(ids, skip_special_tokens=True) == "red circle"
         assert set(byte_tokenizer().all_special_tokens) <= set(tokenizer.all_special_tokens)
+
+
+def test_ids_may_have_gaps(parts: Parts, tmp_path: Path):
+    """The number of tokens is then less than the highest id, which has its own row."""
+    folder = tmp_path / "gaps"
+    shutil.copytree(parts.language("llama"), folder)
+    file = folder / "tokenizer.json"
+    told = json.loads(file.read_text())
+    last = max(told["model"]["vocab"], key=told["model"]["vocab"].get)
+    told["model"]["vocab"][last] = VOCABULARY + 40
+    file.write_text(json.dumps(told))
+    asked = parts.config(image=ImageConfig(wrap=("<pic>", "</pic>"))).model_copy(
+        update={"language": str(folder)}
+    )
+    made = build(asked, 0)
+    assert made.tokenizer.convert_tokens_to_ids(last) == VOCABULARY + 40
+    rows = made.mllm.language.get_input_embeddings().weight
+    ids = made.tokenizer.convert_tokens_to_ids(["<pic>", "</pic>"])
+    assert len(rows) == VOCABULARY + 41 > len(made.tokenizer)
+    for found in ids:
+        assert torch.allclose(rows[found], rows[: min(ids)].mean(dim=0))
+    assert set(words_of(made.tokenizer, len(rows))) <= set(made.tokenizer.get_vocab().values())
 
 
 def test_embeddings_grow_with_the_tokenizer(parts: Parts, tmp_path: Path):

@@ -27,7 +27,8 @@ def end_tokens(
     if getattr(config, "_from_model_config", False):
         ids &= {*tokenizer.all_special_ids, *tokenizer.get_added_vocab().values()}
     ids |= {token for token in (*learnt, tokenizer.eos_token_id) if token is not None}
-    return sorted(token for token in ids if 0 <= token < len(tokenizer))
+    rows = language.get_input_embeddings().num_embeddings
+    return sorted(token for token in ids if 0 <= token < rows)
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from sailvit.distributed.processes import as_one
 from sailvit.models.guards.checkpoint_files import refuse_misfits
 from sailvit.models.guards.errors import Loading
 from sailvit.models.languages.adapters import Adapters, add_adapters
+from sailvit.models.languages.image_tokens import table_rows
 from sailvit.models.languages.unreached import unreached_note
 from sailvit.models.loading.configs import (
     config_source,
@@ -165,9 +166,9 @@ def _random(config: ModelConfig, seed: int, packing: Packing, device: torch.devi
         if config.image.native:
             prove_native(tower, config.connector.merge)
         language = _language(config).float()
-        if len(tokenizer) > language.get_input_embeddings().num_embeddings:
+        if (rows := table_rows(tokenizer)) > language.get_input_embeddings().num_embeddings:
             # The mean and covariance of random rows say nothing, and take long to compute.
-            language.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+            language.resize_token_embeddings(rows, mean_resizing=False)
         adapters = _adapters(config, language, seed)
         connector = new_connector(config, tower, language, seed)
         placeholder_id = tokenizer.convert_tokens_to_ids(config.placeholder)

@@ -62,8 +62,8 @@ class EmbeddingTable:
 
 def words_of(tokenizer: PreTrainedTokenizerBase, rows: int) -> NDArray[np.int64]:
     """int64[M]: ids of the tokens that are not special and have one of so many rows."""
-    ids = np.arange(min(len(tokenizer), rows))
-    return ids[~np.isin(ids, tokenizer.all_special_ids)]
+    ids = np.array(sorted(tokenizer.get_vocab().values()), dtype=np.int64)
+    return ids[(ids < rows) & ~np.isin(ids, tokenizer.all_special_ids)]
 
 
 def open_table(

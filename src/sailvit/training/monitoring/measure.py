@@ -15,6 +15,7 @@ from sailvit.data.processing.collate import collate
 from sailvit.distributed.processes import gather_rows, rank, sum_values, world
 from sailvit.models.languages.embeddings import token_embeddings
 from sailvit.models.loading.build import ModelBundle
+from sailvit.models.loading.embedding_table import words_of
 from sailvit.models.measures.affinity import affinity
 from sailvit.models.structure.mllm import MLLM
 from sailvit.models.structure.parallel import let_go
@@ -148,10 +149,12 @@ def _one_pass(model: MLLM, tiles: torch.Tensor, rows: int) -> tuple[torch.Tensor
 
 def _words(bundle: ModelBundle) -> torch.Tensor:
     """Evenly taken input embeddings float[M, E] of tokens that are not special."""
-    special = set(bundle.tokenizer.all_special_ids)
-    plain = torch.tensor([index for index in range(len(bundle.tokenizer)) if index not in special])
-    taken = torch.linspace(0, len(plain) - 1, min(len(plain), _WORDS)).round().long()
-    return token_embeddings(bundle.mllm.language, plain[taken]).float()
+    language = bundle.mllm.language
+    words = torch.from_numpy(
+        words_of(bundle.tokenizer, language.get_input_embeddings().num_embeddings)
+    )
+    taken = torch.linspace(0, len(words) - 1, min(len(words), _WORDS)).round().long()
+    return token_embeddings(language, words[taken]).float()
 
 
 def _each(count: int) -> int:
