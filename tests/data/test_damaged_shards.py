@@ -60,6 +60,24 @@ def overwrite(path: Path) -> None:
         put(tar, "other.txt", b"another shard")
 
 
+@pytest.mark.parametrize("pattern", ["set", "set/*"])
+@pytest.mark.parametrize(
+    ("form", "write", "name", "kind"),
+    [
+        ("webdataset", write_tars, "gone.tar", "missing shard"),
+        ("parquet", write_parquet, "gone.parquet", "damaged shard"),
+    ],
+)
+def test_a_link_that_leads_nowhere_is_listed_among_shards(
+    tmp_path, processor, form, write, name, kind, pattern
+):
+    write(tmp_path / "set")
+    (tmp_path / "set" / name).symlink_to(tmp_path / "moved" / name)
+    outcome = read(SourceConfig(format=form, path=str(tmp_path / pattern)), processor)
+    assert sorted(outcome.ids) == EVERY
+    assert outcome.faults == [kind]
+
+
 def page(path: Path) -> None:
     path.write_bytes(b"<!doctype html><title>404 Not Found</title>" * 400)
 

@@ -64,7 +64,8 @@ def shard_paths(config: SourceConfig, folder: Path, suffix: str) -> list[Path]:
     if path.is_file():
         return [path]
     found = _below(path, suffix) if path.is_dir() else _matching(path)
-    paths = sorted(shard for shard in found if shard.is_file())
+    # A link that leads nowhere is kept, so that it is listed as a shard that cannot be read.
+    paths = sorted(shard for shard in found if shard.is_file() or not shard.exists())
     if not paths:
         looked = "matches no file" if has_magic(str(path)) else f"holds no {suffix} file"
         raise DataError(
