@@ -56,6 +56,15 @@ def write_tars(folder: Path, shards: int = 3) -> Path:
     return folder
 
 
+def test_links_to_shards_that_are_not_there_are_refused(tmp_path):
+    folder = write_tars(tmp_path / "set")
+    (folder / "9.tar").symlink_to(tmp_path / "moved/9.tar")
+    before = tree(folder)
+    with pytest.raises(DataError, match=r"9\.tar is a link to a file that is not there"):
+        index(index_config(folder))
+    assert tree(folder) == before
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_tars_are_read_where_they_are(workers, tmp_path):
     folder = write_tars(tmp_path / "set")

@@ -159,7 +159,10 @@ def _marks(
 
 def _names(config: IndexConfig) -> list[str]:
     source = SourceConfig(format=config.format, path=str(config.root))
-    return [
-        path.relative_to(config.root).as_posix()
-        for path in shard_paths(source, Path(), _SUFFIXES[config.format])
-    ]
+    paths = shard_paths(source, Path(), _SUFFIXES[config.format])
+    if gone := [path for path in paths if not path.exists()]:
+        raise DataError(
+            f"{gone[0]} is a link to a file that is not there (of {len(gone)} such links); an index says"
+            " what shards hold: put the files back, or remove the links"
+        )
+    return [path.relative_to(config.root).as_posix() for path in paths]
