@@ -25,6 +25,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import sailvit
 from sailvit.api.study.studies import run_study
+from sailvit.api.study.workers import LocalWorkers
 from sailvit.core.atomic import whole_file
 from sailvit.core.memory import PeakMemory
 from sailvit.core.recipe import Recipe
@@ -174,7 +175,9 @@ def main() -> None:
     if not given.costs:
         folder = StudyFolder(STUDY.with_suffix(""))
         runs = WORK.with_name("study-real")
-        run_study(study, folder, runs, cells_of(study), jobs=given.jobs, seen=print)
+        run_study(
+            study, folder, runs, cells_of(study), workers=LocalWorkers(given.jobs), seen=print
+        )
     peak = matmul_rate(torch.device("cpu"), torch.bfloat16)
     values = {
         "clock": "processor seconds of one thread",

@@ -15,8 +15,8 @@ from process_pool_tasks import Doubled, Dying, Refusing
 
 from sailvit.core.errors import DataError, SailvitError
 from sailvit.data.process_pool import in_order, map_ordered
-from sailvit.dataprep.prepare import cluster
 from sailvit.dataprep.prepare.preparing import PrepareConfig, prepare
+from sailvit.distributed import ray_cluster
 
 
 @pytest.mark.parametrize("workers", [0, 1, 2])
@@ -86,8 +86,8 @@ def test_without_ray_the_extra_is_named(monkeypatch, tmp_path):
     def missing(name: str):
         raise ImportError(name)
 
-    monkeypatch.setattr(cluster, "import_module", missing)
-    with pytest.raises(DataError, match=r"sailvit\[ray\]"):
+    monkeypatch.setattr(ray_cluster, "import_module", missing)
+    with pytest.raises(SailvitError, match=r"sailvit\[ray\]"):
         prepare({"set": opened(write_llava(tmp_path / "in"))}, tmp_path / "out", workers="ray")
 
 

@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from sailvit.core.study.definition import Study
     from sailvit.core.study.folder import StudyFolder
 
+_Ray = Annotated[
+    bool,
+    typer.Option("--ray", help="Train on the Ray cluster of $RAY_ADDRESS, else on a local one."),
+]
 _Cells = Annotated[
     list[str] | None,
     typer.Option(
@@ -33,7 +37,7 @@ _Cells = Annotated[
 ]
 
 
-def study(
+def study(  # noqa: PLR0913, PLR0917 - the options of a command
     path: Annotated[
         Path, typer.Argument(metavar="STUDY", help="A study's YAML file, or its folder.")
     ],
@@ -57,6 +61,7 @@ def study(
         typer.Option(metavar="I/N", help="Only every N-th cell, from the I-th; I is 1 to N."),
     ] = None,
     cell: _Cells = None,
+    ray: _Ray = False,
 ) -> None:
     """Run a study: train what its cells need, each training once, measure and compare.
 
@@ -80,7 +85,7 @@ def study(
     if plan:
         _plan(console, loaded, folder, place, cells, jobs)
         return
-    _run(console, loaded, folder, place, cells, jobs=jobs, again=bool(cell))
+    _run(console, loaded, folder, place, cells, jobs=jobs, ray=ray, again=bool(cell))
 
 
 def read_shard(given: str | None) -> tuple[int, int] | None:
@@ -110,7 +115,8 @@ def _plan(
     cells: list[Cell],
     jobs: int | None,
 ) -> None:
-    from sailvit.api.study.studies import default_jobs, plan_cells
+    from sailvit.api.study.studies import plan_cells
+    from sailvit.api.study.workers import default_count
     from sailvit.distributed.processes import my_device
     from sailvit.models.measures.peak import device_peak
 
@@ -118,7 +124,7 @@ def _plan(
         # Nothing is written where the study will be.
         made = plan_cells(loaded, folder, runs if runs.is_dir() else Path(scratch), cells)
     peak = device_peak(my_device(), made.precision)
-    tell_plan(console, loaded.name, made, _MFU * peak, jobs or default_jobs())
+    tell_plan(console, loaded.name, made, _MFU * peak, jobs or default_count())
 
 
 _MFU = 0.4
@@ -186,9 +192,12 @@ def _run(
     cells: list[Cell],
     *,
     jobs: int | None,
+    ray: bool,
     again: bool,
 ) -> None:
+    from sailvit.api.study.ray_workers import RayWorkers
     from sailvit.api.study.studies import run_study
+    from sailvit.api.study.workers import LocalWorkers
     from sailvit.models.loading.quiet import quiet_libraries
 
     quiet_libraries()
@@ -201,7 +210,10 @@ def _run(
         failed.extend([event.name] if event.kind == "failed" else [])
 
     warned = partial(_warn, console)
-    found = run_study(loaded, folder, runs, cells, jobs=jobs, again=again, seen=seen, warned=warned)
+    workers = RayWorkers(jobs) if ray else LocalWorkers(jobs)
+    found = run_study(
+        loaded, folder, runs, cells, workers=workers, again=again, seen=seen, warned=warned
+    )
     tell_results(console, found, folder)
     if failed:
         raise typer.Exit(1)

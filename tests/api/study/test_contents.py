@@ -10,7 +10,7 @@ from small_tokenizers import CHATML
 
 from sailvit.api.study.contents import checkpoint_fingerprint
 from sailvit.api.study.lineage import Lineage, PlannedCell
-from sailvit.api.study.workers import MeasureTask, TrainTask, perform
+from sailvit.api.study.tasks import MeasureTask, TrainTask, perform
 from sailvit.core.errors import RecipeError
 from sailvit.core.study.cells import cells_of
 from sailvit.recipes.studies import load_study

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file
 
 from sailvit.api.study.lineage import Lineage
-from sailvit.api.study.workers import TrainTask, perform
+from sailvit.api.study.tasks import TrainTask, perform
 from sailvit.core.errors import RecipeError
 from sailvit.core.study.cells import cells_of
 from sailvit.core.study.definition import Study

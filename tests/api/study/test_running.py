@@ -18,8 +18,9 @@ import torch
 
 from sailvit.api.study import running
 from sailvit.api.study.running import StudyRun
-from sailvit.api.study.studies import prepared, report_study, run_study
-from sailvit.api.study.workers import Outcome, Task, TrainTask, perform
+from sailvit.api.study.studies import prepared, report_study
+from sailvit.api.study.tasks import Outcome, Task, TrainTask, perform
+from sailvit.api.study.workers import LocalWorkers
 from sailvit.core.run import read_json
 from sailvit.core.study.cells import cells_of
 from sailvit.core.study.folder import StudyFolder
@@ -29,16 +30,17 @@ from tiny_studies import trainable, write_study
 
 
 class Here:
-    """Stands in for a worker process: the task is done in this one when its outcome is asked for."""
+    """Stands in for workers: a task is done in this process when its outcome is asked for."""
 
+    count = 1
+    alive = True
     tasks: list[Task] = []
 
-    def __init__(self, number: int, log: Path, threads: int) -> None:
-        self.connection = self.process = self
-        self.log = log
+    def start(self, number: int, log: Path) -> Here:
+        return Here()
 
-    def is_alive(self) -> bool:
-        return True
+    def answered(self, workers: list[Here], timeout: float | None) -> list[Here]:
+        return workers[:1]
 
     def give(self, task: Task) -> None:
         self.task = task
@@ -56,10 +58,9 @@ class Here:
 @pytest.fixture
 def here(monkeypatch):
     Here.tasks = []
-    monkeypatch.setattr(running, "Worker", Here)
+    monkeypatch.setattr(running, "LocalWorkers", lambda count: Here())
     # Half of a tiny training's time goes into the page of its run.
     monkeypatch.setattr("sailvit.api.running.write_report", lambda folder: None)
-    monkeypatch.setattr(running, "wait", lambda waiting, timeout: waiting[:1])
     return Here
 
 
@@ -95,16 +96,12 @@ def test_every_training_is_done_once_and_every_cell_measured(tmp_path: Path, her
     assert (found["done"], found["of another version"]) == (3, [])
 
 
-@pytest.mark.parametrize(("jobs", "each"), [(1, 6), (2, 3), (8, 1)])
+@pytest.mark.parametrize(("count", "each"), [(1, 6), (2, 3), (8, 1)])
 def test_processes_share_the_threads_that_torch_may_use(
-    jobs: int, each: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    count: int, each: int, monkeypatch: pytest.MonkeyPatch
 ):
-    given = []
     monkeypatch.setattr(torch, "get_num_threads", lambda: 6)
-    monkeypatch.setattr(StudyRun, "run", lambda self: given.append(self.threads))
-    loaded = load_study(write_study(tmp_path, trainable(tmp_path)))
-    run_study(loaded, StudyFolder(tmp_path / "out"), tmp_path / "runs", [], jobs=jobs)
-    assert given == [each]
+    assert LocalWorkers(count).threads == each
 
 
 def test_what_was_done_before_a_stop_is_not_done_again(tmp_path: Path, here):
@@ -222,7 +219,7 @@ def test_a_study_ends_where_only_failed_cells_need_another_machines_training(
     )
     cell: Any = SimpleNamespace(cell=SimpleNamespace(name="only"), trainings=tuple(outcomes))
     run = StudyRun(lineage, [cell], StudyFolder(tmp_path))
-    run._idle.append(here(0, tmp_path, 1))
+    run._idle.append(here())
     monkeypatch.setattr(run, "_training", lambda key: key)
     assert run.run() == {"only": "failed"}
 

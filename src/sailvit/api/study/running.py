@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from multiprocessing.connection import wait
 from pathlib import Path
 from types import FrameType
 from typing import Any, Literal
@@ -20,7 +19,8 @@ from sailvit.api.study.cell_files import is_done, renew_version, write_failed, w
 from sailvit.api.study.lineage import Lineage, PlannedCell, Training
 from sailvit.api.study.measures import Drawn, Trained
 from sailvit.api.study.planning import to_do
-from sailvit.api.study.workers import MeasureTask, Outcome, Task, TrainTask, Worker
+from sailvit.api.study.tasks import MeasureTask, Outcome, Task, TrainTask
+from sailvit.api.study.workers import LocalWorkers, Worker, Workers
 from sailvit.core.errors import InterruptedRunError
 from sailvit.core.ownership import manifest_of
 from sailvit.core.study.folder import DONE, FAILED, StudyFolder
@@ -57,10 +57,8 @@ class StudyRun:
     """The cells to run."""
     folder: StudyFolder
     """Where cells are written."""
-    jobs: int = 1
-    """Processes side by side."""
-    threads: int = 1
-    """Threads of each."""
+    workers: Workers[Any] = field(default_factory=lambda: LocalWorkers(1))
+    """Who trains and measures."""
     seen: Callable[[Event], None] = lambda event: None
     """Told what happens."""
     again: bool = False
@@ -74,11 +72,11 @@ class StudyRun:
     _later: dict[str, float] = field(default_factory=dict)
     """When trainings that others do are looked at again."""
     _running: dict[Worker, str] = field(default_factory=dict)
-    """The key of the training, or the name of the cell, that each process is at."""
+    """The key of the training, or the name of the cell, that each worker is at."""
     _idle: list[Worker] = field(default_factory=list)
-    """Processes without a task."""
+    """Workers without a task."""
     _started: int = 0
-    """Processes that were started."""
+    """Workers that were started."""
 
     def run(self) -> dict[str, str]:
         """Train and measure what is missing; the status of every cell by its name.
@@ -110,8 +108,8 @@ class StudyRun:
                     self._cells[each.cell.name] = DONE
 
     def _begin_tasks(self) -> bool:
-        """Give tasks to idle processes; whether anything waits for another machine."""
-        while len(self._running) < self.jobs and (found := self._next()) is not None:
+        """Give tasks to idle workers; whether anything waits for another machine."""
+        while len(self._running) < self.workers.count and (found := self._next()) is not None:
             name, task = found
             worker = self._idle.pop() if self._idle else self._new_worker()
             worker.give(task)
@@ -177,22 +175,21 @@ class StudyRun:
     def _new_worker(self) -> Worker:
         self._started += 1
         log = self.lineage.runs / "logs" / f"{_host()}-{self._started}.log"
-        return Worker(self._started - 1, log, self.threads)
+        started: Worker = self.workers.start(self._started - 1, log)
+        return started
 
     def _take_outcomes(self) -> None:
-        """Wait until some process has an answer, and take it."""
-        waiting = {worker.connection: worker for worker in self._running}
+        """Wait until some worker has an answer, and take it."""
         # Without an end only where nothing else is awaited: another machine's training sends no
         # message.
         timeout = _LATER if self._later else None
-        if not waiting:
+        if not self._running:
             time.sleep(_LATER)
             return
-        for ready in wait(list(waiting), timeout):
-            worker = next(each for place, each in waiting.items() if place is ready)
+        for worker in self.workers.answered(list(self._running), timeout):
             outcome, name = worker.outcome(), self._running.pop(worker)
             # Kept for the next task: a new process imports torch for seconds.
-            if worker.process.is_alive():
+            if worker.alive:
                 self._idle.append(worker)
             else:
                 worker.wait()
@@ -246,11 +243,11 @@ class StudyRun:
         )
 
     def _end(self) -> None:
-        """End all processes; trainings that run save their state."""
-        workers = [*self._running, *self._idle]
-        for worker in workers:
+        """End all workers; trainings that run save their state."""
+        ending = [*self._running, *self._idle]
+        for worker in ending:
             worker.stop()
-        for worker in workers:
+        for worker in ending:
             worker.wait()
         self._running, self._idle = {}, []
 

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from sailvit.api.study.alike import alike_levels
 from sailvit.api.study.lineage import Lineage, PlannedCell
 from sailvit.api.study.planning import StudyPlan, plan_study
 from sailvit.api.study.running import Event, StudyRun
+from sailvit.api.study.workers import LocalWorkers, Workers
 from sailvit.core.errors import RecipeError
 from sailvit.core.run import write_json
 from sailvit.core.study.cells import Cell, cells_of, shard_of
@@ -59,7 +57,7 @@ def run_study(
     runs: Path,
     cells: Sequence[Cell],
     *,
-    jobs: int | None = None,
+    workers: Workers[Any] | None = None,
     again: bool = False,
     seen: Callable[[Event], None] = lambda event: None,
     warned: Callable[[str], None] = lambda sentence: None,
@@ -68,26 +66,16 @@ def run_study(
     numbers.
 
     Failed cells stay in the report with their reasons, and are tried again by the next call.
-    With `again`, cells that are there are measured again and compared with their files. `warned`
-    is told of levels that make the same trainings.
+    Without `workers`, processes of this machine train. With `again`, cells that are there are
+    measured again and compared with their files. `warned` is told of levels that make the same
+    trainings.
     """
     folder.begin(study)
     lineage, planned = prepared(study, cells, runs)
     for sentence in alike_levels(study, planned):
         warned(sentence)
-    count = jobs or default_jobs()
-    # Of those this process may use (OMP_NUM_THREADS, affinity), not of all cores: threads that
-    # wait for each other spin, which costs a busy machine more than they gain.
-    threads = max(1, torch.get_num_threads() // count)
-    StudyRun(lineage, planned, folder, count, threads, seen, again).run()
+    StudyRun(lineage, planned, folder, workers or LocalWorkers(), seen, again).run()
     return report_study(folder, study)
-
-
-def default_jobs() -> int:
-    """One process per GPU, or per core where there is none: models of a study are small, and a
-    second thread gains them little.
-    """
-    return torch.cuda.device_count() or os.cpu_count() or 1
 
 
 def report_study(folder: StudyFolder, study: Study | None = None) -> dict[str, Any]:

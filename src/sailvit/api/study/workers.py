@@ -1,4 +1,6 @@
-"""Processes that train and measure for a study, one task at a time, and end with their parent."""
+"""Those who train and measure for a study, one task at a time: processes of this machine, which end
+with their parent.
+"""
 
 from __future__ import annotations
 
@@ -8,86 +10,99 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from multiprocessing.connection import Connection
+from collections.abc import Sequence
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import Any, Literal
+from typing import Protocol, TypeVar
 
 import torch
 
-from sailvit.api.running import train_claimed
-from sailvit.api.screen import Screen
-from sailvit.api.study.contents import Known
-from sailvit.api.study.measures import Drawn, Trained, measured
-from sailvit.core.errors import InterruptedRunError, RunError, SailvitError, one_line
-from sailvit.core.lock import living_holder
-from sailvit.core.ownership import LOCK
-from sailvit.core.recipe import Recipe
-from sailvit.core.run import RunFolder
-from sailvit.core.study.definition import Measure
-from sailvit.training.callbacks.claim import claimed
+from sailvit.api.study.tasks import Outcome, Task, perform
+from sailvit.core.errors import InterruptedRunError, one_line
 
-_GRACE = 120.0
-"""Seconds in which a process whose parent is gone may save its state."""
+GRACE = 120.0
+"""Seconds in which a worker that is to end may save its state."""
 
 
-@dataclass(frozen=True)
-class TrainTask:
-    """One training."""
+class Worker(Protocol):
+    """Who does one task at a time."""
 
-    recipe: Recipe
-    """Its recipe."""
-    folder: Path
-    """Its run folder."""
-    known: Known
-    """What it was planned to read."""
+    @property
+    def alive(self) -> bool:
+        """Whether it can take another task."""
 
+    def give(self, task: Task) -> None:
+        """Let it begin with a task."""
 
-@dataclass(frozen=True)
-class MeasureTask:
-    """All measures of a cell."""
+    def outcome(self) -> Outcome:
+        """What came of its task."""
 
-    models: Mapping[str, Trained]
-    """The model after each measured step."""
-    measures: Mapping[str, Measure]
-    """What is measured, by name."""
-    drawn: Drawn
-    """What is drawn for them."""
-    known: Known
-    """What they were planned to read."""
+    def stop(self) -> None:
+        """Ask it to end; a training that runs saves its state first."""
+
+    def wait(self) -> None:
+        """Wait for the end, and force it where it does not come."""
 
 
-Task = TrainTask | MeasureTask
+AnyWorker = TypeVar("AnyWorker", bound=Worker)
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What came of a task."""
+class Workers(Protocol[AnyWorker]):
+    """Where workers come from."""
 
-    state: Literal["done", "busy", "failed"]
-    """`busy`: another process is training it."""
-    told: str = ""
-    """Why it failed, or who is training it."""
-    values: Mapping[str, Any] = field(default_factory=dict)
-    """What was measured, by measure."""
-    seconds: float = 0.0
-    """How long it took."""
+    count: int
+    """How many may work side by side."""
+
+    def start(self, number: int, log: Path) -> AnyWorker:
+        """Another worker; it tells in `log` what it does."""
+
+    def answered(self, workers: Sequence[AnyWorker], timeout: float | None) -> list[AnyWorker]:
+        """Those of `workers` that have an outcome; waits for one, at most `timeout` seconds."""
 
 
-class Worker:
-    """A process, and the way to it."""
+class LocalWorkers:
+    """Processes of this machine."""
+
+    def __init__(self, count: int | None = None) -> None:
+        self.count = count or default_count()
+        """How many may work side by side."""
+        # Of those this process may use (OMP_NUM_THREADS, affinity), not of all cores: threads that
+        # wait for each other spin, which costs a busy machine more than they gain.
+        self.threads = max(1, torch.get_num_threads() // self.count)
+        """Threads of each."""
+
+    def start(self, number: int, log: Path) -> WorkerProcess:
+        """Another process; it writes to `log`."""
+        return WorkerProcess(number, log, self.threads)
+
+    def answered(
+        self, workers: Sequence[WorkerProcess], timeout: float | None
+    ) -> list[WorkerProcess]:
+        """Those that have an outcome, or have ended."""
+        ready = wait([worker.connection for worker in workers], timeout)
+        return [worker for worker in workers if worker.connection in ready]
+
+
+def default_count() -> int:
+    """One process per GPU, or per core where there is none: models of a study are small, and a
+    second thread gains them little.
+    """
+    return torch.cuda.device_count() or os.cpu_count() or 1
+
+
+class WorkerProcess:
+    """A process of this machine, and the way to it."""
 
     def __init__(self, number: int, log: Path, threads: int) -> None:
         # Not forked: CUDA cannot be used in a fork of a process that has used it.
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
-        self.log = log
+        self._log = log
         log.parent.mkdir(parents=True, exist_ok=True)
-        self.process = context.Process(
+        self._process = context.Process(
             target=_serve, args=(theirs, log, number, threads), name=f"study-{number}"
         )
-        self.process.start()
+        self._process.start()
         # Without this copy the pipe ends when the process does.
         theirs.close()
 
@@ -100,66 +115,33 @@ class Worker:
         try:
             found: Outcome = self.connection.recv()
         except (EOFError, ConnectionResetError):
-            self.process.join()
+            self._process.join()
             return Outcome("failed", self._death())
         return found
 
+    @property
+    def alive(self) -> bool:
+        """Whether it can take another task."""
+        return self._process.is_alive()
+
     def stop(self) -> None:
         """End the process; a training that runs saves its state first."""
-        self.process.terminate()
+        self._process.terminate()
 
     def wait(self) -> None:
         """Wait for the end, and force it where it does not come."""
         # Time to save a state; after it the process hangs, and would keep its GPU.
-        self.process.join(_GRACE)
-        self.process.kill()
-        self.process.join()
+        self._process.join(GRACE)
+        self._process.kill()
+        self._process.join()
         self.connection.close()
 
     def _death(self) -> str:
-        text = self.log.read_text(encoding="utf-8", errors="replace").strip()
-        code = self.process.exitcode or 0
+        text = self._log.read_text(encoding="utf-8", errors="replace").strip()
+        code = self._process.exitcode or 0
         how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
         last = text.splitlines()[-1] if text else "nothing"
-        return f"the process ended by {how}; {self.log} ends with: {one_line(last, 300)}"
-
-
-def perform(task: Task) -> Outcome:
-    """Do a task in this process."""
-    began = time.perf_counter()
-    try:
-        done = _train(task) if isinstance(task, TrainTask) else Outcome("done", values=_ask(task))
-    except SailvitError as error:
-        if isinstance(error, InterruptedRunError):
-            raise
-        return Outcome("failed", one_line(error), seconds=time.perf_counter() - began)
-    return Outcome(done.state, done.told, done.values, time.perf_counter() - began)
-
-
-def _train(task: TrainTask) -> Outcome:
-    folder, lock = RunFolder(task.folder), task.folder / LOCK
-    try:
-        # Several machines may come to a training that their cells share: one of them does it.
-        with claimed(folder, "auto", len(task.recipe.stages)) as claim:
-            if claim.deed != "nothing":
-                # Hours may lie between the plan and this task.
-                task.known.refuse_changed()
-                train_claimed(task.recipe, folder, claim, Screen())
-    except RunError as error:
-        # No living holder, or ourselves: the error is another one and must be told.
-        holder = living_holder(lock)
-        if holder is None or holder.pid == os.getpid():
-            raise
-        return Outcome("busy", one_line(error))
-    return Outcome("done")
-
-
-def _ask(task: MeasureTask) -> dict[str, Any]:
-    task.known.refuse_changed()
-    return {
-        name: measured(measure, task.models[measure.of], task.drawn)
-        for name, measure in task.measures.items()
-    }
+        return f"the process ended by {how}; {self._log} ends with: {one_line(last, 300)}"
 
 
 def _serve(connection: Connection, log: Path, number: int, threads: int) -> None:
@@ -186,7 +168,7 @@ def _follow_parent() -> None:
         parent.join()
         # A training that runs takes it as a wish to stop, and saves its state.
         os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(_GRACE)
+        time.sleep(GRACE)
         os._exit(1)
 
 

@@ -4,13 +4,11 @@ machine.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator
-from importlib import import_module
 from typing import Any
 
-from sailvit.core.errors import DataError
 from sailvit.data.process_pool import Job, Result, in_order
+from sailvit.distributed.ray_cluster import connected_ray
 
 _PREFETCH = 2
 """Jobs per core that are submitted before the oldest result is taken."""
@@ -24,15 +22,7 @@ def map_on_cluster(task: Callable[[Job], Result], jobs: Iterable[Job]) -> Iterat
     """
     # Ray's tasks rather than Ray Data, which has its own order and borders of blocks
     # (docs/decisions/007).
-    ray = _ray()
-    if not ray.is_initialized():
-        # A cluster that is started here listens on this machine alone.
-        own = (
-            {}
-            if "RAY_ADDRESS" in os.environ
-            else {"_node_ip_address": "127.0.0.1", "include_dashboard": False}
-        )
-        ray.init(log_to_driver=False, logging_level="error", **own)
+    ray = connected_ray()
     # Stored once: as an argument the task would be sent with every job.
     held = ray.put(task)
     run = ray.remote(_run)
@@ -42,14 +32,3 @@ def map_on_cluster(task: Callable[[Job], Result], jobs: Iterable[Job]) -> Iterat
 
 def _run(task: Callable[[Any], Any], job: Any) -> Any:
     return task(job)
-
-
-def _ray() -> Any:
-    # Ray reports usage to its makers, unless this is set before it is imported.
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    try:
-        return import_module("ray")
-    except ImportError as error:
-        raise DataError(
-            f"--ray needs Ray, which cannot be imported ({error}): pip install 'sailvit[ray]'"
-        ) from error
