@@ -14,9 +14,9 @@ def test_the_demos_study_has_all_dimensions():
     given = load_study(STUDIES / "demo.yaml")
     cells = cells_of(given)
     levels = {factor: len(given.levels(factor)) for factor in given.factors}
-    assert levels == {"tower": 3, "language": 3, "strategy": 3, "data": 3, "arm": 9}
-    # Base and gradual in five seeds, seven other arms and eight other levels of two arms in three.
-    assert len(cells) == 2 * 5 + 7 * 3 + 8 * 2 * 3
+    assert levels == {"tower": 3, "language": 3, "strategy": 3, "data": 3, "arm": 11}
+    # Base and gradual in five seeds, nine other arms and eight other levels of two arms in three.
+    assert len(cells) == 2 * 5 + 9 * 3 + 8 * 2 * 3
     families = {tower.family for tower in given.towers.values()}
     assert families == {"siglip", "aimv2"}
 
