@@ -36,7 +36,7 @@ interop: $(READY) ## Compare every layout again, and write the table of docs/int
 
 evidence: $(READY) ## Write docs/evidence.md, its picture and README's figures from the committed cells of studies/
 	for study in demo regime real; do test ! -d studies/$$study || $(BIN)/sailvit study studies/$$study --report; done
-	$(BIN)/python benchmarks/evidence.py docs/evidence.md README.md
+	$(BIN)/python benchmarks/evidence.py docs/evidence.md docs/earlier_evidence.md README.md
 	$(BIN)/python docs/pictures/evidence.py
 
 pictures: $(READY) ## Draw the pictures of README again (wants Chromium)

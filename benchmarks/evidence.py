@@ -1,6 +1,6 @@
 """The tables of docs/evidence.md and the README's figures of studies, from committed results alone.
 
-    python benchmarks/evidence.py docs/evidence.md README.md
+    python benchmarks/evidence.py docs/evidence.md docs/earlier_evidence.md README.md
 
 It trains nothing: it reads the cells of `studies/` and the files of benchmarks/results, so that the page cannot say
 anything else than they do. `make evidence` writes the studies' reports, this page and its picture.
@@ -12,6 +12,7 @@ import json
 import re
 import sys
 from collections.abc import Callable, Mapping
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,29 @@ def dimensions(name: str) -> str:
     heads = next(iter(tables(rows))).heads
     lines = [f"| {first} | {' | '.join(heads)} |", "|---" * (1 + len(heads)) + "|"]
     lines += [f"| {_label(each)} | {' | '.join(row_cells(each))} |" for each in rows]
+    return "\n".join(lines) + "\n"
+
+
+def grid(name: str, measure: str) -> str:
+    """A row for every setting of a study's other factors, a column for every other level of its
+    contrast: differences from the base, bold where they are shown.
+    """
+    made, cells = read(name)
+    arms = [each for each in made.levels(made.contrast.factor) if each != made.contrast.base]
+    places: dict[tuple[str, ...], dict[str, str]] = {}
+    for row in results(made, cells)["differences"]:
+        if row["measure"] == measure and row["seeds"]:
+            told = f"{row['difference']:+.{made.measures[measure].unit.digits}f}"
+            shown = f"**{told}**" if row["word"] in ("improves", "worse") else told
+            places.setdefault(tuple(row["others"].values()), {})[row["better"]] = shown
+    lines = [f"| {' and '.join(made.others())} | {' | '.join(arms)} |"]
+    lines += ["|---" * (1 + len(arms)) + "|"]
+    for levels in product(*(made.levels(factor) for factor in made.others())):
+        told_here = places.get(levels, {})
+        if told_here:
+            lines.append(
+                f"| {', '.join(levels)} | {' | '.join(told_here.get(arm, '') for arm in arms)} |"
+            )
     return "\n".join(lines) + "\n"
 
 
@@ -197,6 +221,8 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "claims": lambda: claims("demo"),
     "tables": lambda: dimensions("demo"),
     "tasks": lambda: by_task("demo"),
+    "regime world": lambda: grid("regime", "world"),
+    "regime reading": lambda: grid("regime", "reading"),
     "regime claims": lambda: claims("regime"),
     "real claims": lambda: claims("real"),
     "earlier": earlier,

@@ -79,6 +79,21 @@ def test_every_task_has_a_gain_with_its_own_interval(study: Path):
     assert "| shape | 50.0 | 50.0 | +0.0 | +0.0 to +0.0 |" in lines
 
 
+def test_a_grid_has_a_row_per_setting_and_bold_where_a_difference_is_shown(study: Path):
+    evidence = loaded("benchmarks/evidence.py")
+    evidence.ROOT = study.parents[1]
+    lines = evidence.grid("demo", "world").splitlines()
+    assert lines[0] == "| data and tower | gradual | joint |"
+    # The defaults come first; every other level was asked of the default arm alone.
+    assert [line.split("|")[1].strip() for line in lines[2:]] == [
+        *("full, trained", "full, frozen"),
+        *("half, trained", "double, trained"),
+    ]
+    gained = lines[2].split("|")[2].strip()
+    assert re.fullmatch(r"\*\*\+\d\d\.\d\*\*", gained)
+    assert lines[4].split("|")[3].strip() == ""
+
+
 def test_the_picture_has_a_row_for_every_difference(study: Path):
     picture = loaded("docs/pictures/evidence.py")
     picture.STUDY = study
