@@ -14,7 +14,7 @@ from transformers.models.qwen2_vl.modeling_qwen2_vl import Qwen2VisionTransforme
 from sailvit.core.batch import IGNORED, Batch
 from sailvit.core.recipe import Stage
 from sailvit.models.blocks import find_blocks
-from sailvit.models.measures.flops import FlopsModel, flops_model, part_flops
+from sailvit.models.measures.flops import FlopsModel, attention_width, flops_model, part_flops
 from sailvit.models.measures.peak import datasheet_peak, device_peak, matmul_rate
 from sailvit.models.structure.mllm import MLLM
 from sailvit.models.towers.tower import Preprocessing, Tower
@@ -164,6 +164,29 @@ def test_only_the_chosen_experts_count():
     assert flops.forward.per_token == pytest.approx(
         2 * 4 * (attention + router + experts), rel=0.03
     )
+
+
+# Experts as one tensor, stacked as rows, in modules of other names; latent attention with and without experts.
+@pytest.mark.parametrize(
+    "family", ["gpt_oss", "dbrx", "jetmoe", "minicpm3", "deepseek_v3", "aria_text"]
+)
+def test_experts_and_latent_attention_cost_what_torch_counts(family: str):
+    language = language_of(family).eval()
+    if hasattr(language, "set_experts_implementation"):
+        # The counter does not know of the grouped matrix products.
+        language.set_experts_implementation("eager")
+    tokens = torch.randint(3, 90, (1, 64), generator=torch.Generator().manual_seed(0))
+    with (
+        FlopCounterMode(display=False) as counter,
+        torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH),
+    ):
+        language(input_ids=tokens, use_cache=False)
+    head = language.get_output_embeddings()
+    # All pairs, not the half of them that is causal, as the counter does.
+    pairs = part_flops(language, pair_flops=4.0 * attention_width(language.config), head=head)
+    forward = pairs.forward.flops(64, 64**2) + 64 * 2 * head.weight.numel()
+    # Routers are not counted: below one percent.
+    assert forward == pytest.approx(counter.get_total_flops(), rel=0.01)
 
 
 def test_idle_heads_do_not_count():

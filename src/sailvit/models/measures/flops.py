@@ -149,7 +149,7 @@ def flops_model(model: MLLM, *, language_runs: bool = True) -> FlopsModel:
         language=part_flops(
             language,
             # Half of a tower's: a causal language attends to half of the pairs.
-            pair_flops=2.0 * _attention_width(language.config.get_text_config()),
+            pair_flops=2.0 * attention_width(language.config.get_text_config()),
             head=head,
         ),
         head=PartFlops(
@@ -213,31 +213,41 @@ def _matrices(
     model: nn.Module, head: nn.Module | None
 ) -> Iterator[tuple[str, torch.Tensor, float]]:
     """Name, parameter and FLOPs per token of everything that multiplies tokens."""
+    count, share = _experts(model) if hasattr(model, "config") else (1, 1.0)
     for prefix, module in model.named_modules():
         # Conv1D is GPT-2's linear layer, with its weight transposed.
         if isinstance(module, nn.Linear | nn.Conv2d | Conv1D) and module is not head:
             yield f"{prefix}.weight", module.weight, 2.0 * module.weight.numel()
-        # transformers holds the weights of all experts of a layer as one tensor float[E, ., .].
-        elif prefix.endswith("experts"):
+        else:
             for name, parameter in module.named_parameters(recurse=False):
-                if parameter.ndim == 3:
-                    yield (
-                        f"{prefix}.{name}",
-                        parameter,
-                        2.0 * parameter.numel() * _used_experts(model),
-                    )
+                if _holds_experts(prefix, parameter, count):
+                    yield f"{prefix}.{name}", parameter, 2.0 * parameter.numel() * share
 
 
-def _used_experts(model: Any) -> float:
-    """Share of a mixture's experts that one token passes through."""
+def _holds_experts(prefix: str, parameter: torch.Tensor, count: int) -> bool:
+    """Whether a parameter, at a module of this name, holds matrices of all experts of a layer: as
+    float[E, ., .] or, in DBRX, with their rows below each other.
+    """
+    if parameter.ndim == 3:
+        return prefix.endswith("experts") or 1 < count == len(parameter)
+    stacked = parameter.ndim == 2 and len(parameter) > count and len(parameter) % count == 0
+    return stacked and "experts" in prefix.split(".")
+
+
+def _experts(model: Any) -> tuple[int, float]:
+    """Number of a mixture's experts, 1 where there is none, and the share of them that one token
+    passes through.
+    """
     config = model.config.get_text_config()
+    # DBRX has a config of its own for its experts.
+    config = getattr(config, "ffn_config", config)
     counts = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
-    used = ("num_experts_per_tok", "num_experts_per_token", "moe_topk", "moe_k", "top_k_experts")
+    used = ("num_experts_per_tok", "num_experts_per_token", "moe_top_k", "moe_topk", "moe_k")
     count, each = (
-        next((n for name in names if (n := getattr(config, name, None))), 1)
-        for names in (counts, used)
+        next((n for name in names if type(n := getattr(config, name, None)) is int and n), 1)
+        for names in (counts, (*used, "top_k_experts"))
     )
-    return float(each / count) if isinstance(each, int) and isinstance(count, int) else 1.0
+    return count, each / count
 
 
 def _tower_attention_width(model: Any) -> int:
@@ -247,15 +257,20 @@ def _tower_attention_width(model: Any) -> int:
     inside = [part for block in find_blocks(model)[1][:1] for part in block.modules()]
     found = ((getattr(part, name, None) for name in ("num_heads", "head_dim")) for part in inside)
     told = (n * width for n, width in found if type(n) is int and type(width) is int)
-    return next(told, None) or _attention_width(model.config)
+    return next(told, None) or attention_width(model.config)
 
 
-def _attention_width(config: Any) -> int:
+def attention_width(config: Any) -> int:
     """Heads times their width; 0 for a model without attention."""
     config = _first_layers(config)
     given = getattr(config, "num_attention_heads", None)
     # Some families give heads per layer; the first stands for all.
     heads = int((given[0] if isinstance(given, list | tuple) else given) or 0)
+    if value := getattr(config, "v_head_dim", None):
+        # Latent attention (MLA), whose `head_dim` may be the rotated part alone: queries and keys
+        # have another width than values, and a pair costs as much as their mean.
+        parts = (getattr(config, f"qk_{each}_head_dim", None) or 0 for each in ("nope", "rope"))
+        return int(heads * ((sum(parts) or value) + value) // 2)
     hidden = getattr(config, "hidden_size", None) or 0
     width = getattr(config, "head_dim", None) or (hidden // heads if heads else 0)
     return heads * int(width)
