@@ -35,7 +35,7 @@ interop: $(READY) ## Compare every layout again, and write the table of docs/int
 	PYTHONPATH=tests:tests/data:tests/models:tests/models/towers:tests/interop:tests/interop/export $(BIN)/python tests/interop/interop_table.py docs/interop.md
 
 evidence: $(READY) ## Write docs/evidence.md, its picture and README's figures from the committed cells of studies/
-	for study in demo regime real; do test ! -d studies/$$study || $(BIN)/sailvit study studies/$$study --report; done
+	for study in demo regime real; do test ! -d studies/$$study || $(BIN)/sailvit study studies/$$study.yaml --report; done
 	$(BIN)/python benchmarks/evidence.py docs/evidence.md docs/earlier_evidence.md README.md
 	$(BIN)/python docs/pictures/evidence.py
 
