@@ -53,6 +53,16 @@ def test_the_mean_of_equal_weights_is_these_weights(parts: Parts, tmp_path: Path
     assert all(torch.equal(found[name], wanted[name]) for name in wanted)
 
 
+def test_the_first_ones_weights_in_other_formats_are_left_out(parts: Parts, tmp_path: Path):
+    tower = moved(parts.tower("siglip"), tmp_path / "first", 0, 0.0)
+    for name in ("pytorch_model.bin", "model.onnx", "pytorch_model.bin.index.json", "notes.md"):
+        (tower / name).write_text("kept as it is")
+    assert soup(tower, tower, "--out", tmp_path / "out").exit_code == 0
+    found = {path.name for path in (tmp_path / "out").iterdir()}
+    assert found >= {"config.json", "model.safetensors", "notes.md"}
+    assert not any("pytorch" in name or "onnx" in name for name in found)
+
+
 def test_models_of_three_parts_are_averaged_part_by_part(parts: Parts, tmp_path: Path):
     folder = save_model(parts.build(), tmp_path / "one")
     shutil.copytree(folder, tmp_path / "two")

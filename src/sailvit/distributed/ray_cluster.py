@@ -6,7 +6,7 @@ import os
 from importlib import import_module
 from typing import Any
 
-from sailvit.core.errors import SailvitError
+from sailvit.core.errors import SailvitError, one_line
 
 
 def connected_ray() -> Any:
@@ -14,7 +14,7 @@ def connected_ray() -> Any:
     to one that is started on this machine.
 
     Raises:
-        SailvitError: Ray is not installed, or no cluster answers at that address.
+        SailvitError: Ray is not installed, or no cluster lets itself be used at that address.
     """
     ray = _ray()
     if ray.is_initialized():
@@ -24,10 +24,14 @@ def connected_ray() -> Any:
     own = {} if address else {"_node_ip_address": "127.0.0.1", "include_dashboard": False}
     try:
         ray.init(log_to_driver=False, logging_level="error", **own)
-    except ConnectionError as error:
+    # Besides an address where nobody answers: one that Ray cannot read, another version of Ray
+    # there, and a token that it asks for.
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        where = f"at RAY_ADDRESS={address}" if address else "on this machine"
         raise SailvitError(
-            f"no Ray cluster answers at RAY_ADDRESS={address} ({error}); start one there (ray start"
-            " --head), or leave the variable out for one on this machine"
+            f"no connection to a Ray cluster {where} ({one_line(error, 300)}); see that it runs there (ray"
+            " status) in this version of Ray, and whether it asks for a token (RAY_AUTH_MODE=token), or"
+            " leave RAY_ADDRESS out for a cluster on this machine"
         ) from error
     return ray
 

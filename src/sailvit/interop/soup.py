@@ -24,7 +24,6 @@ from sailvit.interop.new_folder import new_folder
 from sailvit.interop.reading.files import read_optional
 from sailvit.interop.reading.stored import Names, read_names
 from sailvit.interop.weights import write_weights
-from sailvit.models.guards.checkpoint_files import INDEX
 
 APART = 0.5
 """Largest distance of two checkpoints, relative to their norms, that is averaged. Independent
@@ -180,6 +179,13 @@ def _piece(name: str, held: Sequence[Names]) -> Piece:
 def _copy_plain(source: Path, target: Path) -> None:
     """Copy the files beside the weights that are not there yet, such as configs and tokenizers."""
     for path in sorted(source.iterdir()):
-        weights = path.suffix == ".safetensors" or path.name == INDEX
+        # The same weights in other formats are the first checkpoint's and no mean.
+        weights = path.suffix in _WEIGHTS or path.name.endswith(".index.json")
         if path.is_file() and not weights and not (target / path.name).exists():
             shutil.copyfile(path, target / path.name)
+
+
+_WEIGHTS = frozenset(
+    (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".onnx", ".gguf", ".npz")
+)
+"""How names of files with weights end."""

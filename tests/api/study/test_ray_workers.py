@@ -17,7 +17,9 @@ import pytest
 from sailvit.api.study import ray_workers
 from sailvit.api.study.ray_workers import RayWorkers
 from sailvit.api.study.tasks import Outcome
+from sailvit.core.errors import SailvitError
 from sailvit.core.run import read_json
+from sailvit.distributed import ray_cluster
 from tiny_studies import trainable, write_study
 
 DYING = """import os
@@ -87,6 +89,30 @@ def test_each_task_asks_for_a_gpu_and_failures_are_told(monkeypatch, tmp_path):
     assert ray.cancelled == [running]
 
 
+def test_what_a_task_raises_lies_in_its_log(monkeypatch, tmp_path):
+    def fails(task: Any) -> Outcome:
+        raise RuntimeError("size mismatch:\n\tlayer 3")
+
+    monkeypatch.setattr(ray_workers, "perform", fails)
+    with pytest.raises(RuntimeError):
+        ray_workers._perform(SimpleNamespace(), tmp_path / "logs" / "log")
+    told = (tmp_path / "logs" / "log").read_text()
+    assert told.startswith("Traceback")
+    assert "size mismatch" in told
+
+
+@pytest.mark.parametrize("error", [ConnectionError, ValueError, RuntimeError])
+def test_a_cluster_that_cannot_be_used_is_told_in_a_sentence(monkeypatch, error):
+    def init(**given: Any) -> None:
+        raise error("Invalid address format: head")
+
+    fake = SimpleNamespace(is_initialized=lambda: False, init=init)
+    monkeypatch.setattr(ray_cluster, "import_module", lambda name: fake)
+    monkeypatch.setenv("RAY_ADDRESS", "head")
+    with pytest.raises(SailvitError, match=r"RAY_ADDRESS=head \(Invalid address format: head\)"):
+        ray_cluster.connected_ray()
+
+
 @pytest.mark.slow
 def test_a_cluster_measures_the_cells_that_one_machine_does(tmp_path: Path):
     pytest.importorskip("ray")
@@ -115,6 +141,9 @@ def test_a_failing_task_fails_its_cells_alone(tmp_path: Path, objective: str, wh
     assert found.returncode == 1
     assert "2 of 3 cells" in found.stdout
     assert why in read_json(tmp_path / "trained/cells/gradual,seed=0.json")["reason"]
+    logs = [log.read_text() for log in tmp_path.glob("runs/logs/*.log")]
+    # A process that exits has nothing to tell.
+    assert any("Traceback" in log and why in log for log in logs) == (objective == "Raises")
 
 
 @pytest.mark.slow

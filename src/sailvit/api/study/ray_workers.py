@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 import time
+import traceback
 from collections.abc import Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from math import inf
@@ -106,4 +108,10 @@ def _perform(task: Task, log: Path) -> Outcome:
     torch.set_num_threads(1)
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("a", encoding="utf-8") as file, redirect_stdout(file), redirect_stderr(file):
-        return perform(task)
+        try:
+            return perform(task)
+        finally:
+            # Ray brings the last lines alone to the study.
+            raised = sys.exc_info()[1]
+            if raised is not None and not isinstance(raised, InterruptedRunError):
+                traceback.print_exception(raised)
