@@ -39,6 +39,15 @@ def test_arrays_and_lines_read_alike(tmp_path, name):
     assert (second.id, second.images) == ("1", ())
 
 
+@pytest.mark.parametrize("name", ["data.json", "data.jsonl"])
+def test_nan_is_no_value(tmp_path, name):
+    """As in records that pandas wrote of a table in which only some rows have an image."""
+    rows = [{"id": "x", "image": float("nan"), "system": float("nan"), "conversations": TEXT}]
+    record = opened(tmp_path, rows, name)[0]
+    assert (record.id, record.images) == ("x", ())
+    assert [turn.text for turn in record.turns] == ["1 + 1?", "2"]
+
+
 def test_messages_and_pieces_are_the_same_conversation(tmp_path):
     pieces = [{"type": "image"}, {"type": "text", "text": "\nwhat?"}]
     spelled = [

@@ -115,7 +115,7 @@ class RowFile:
             file.seek(self._offsets[position])
             line = file.readline().rstrip()
         try:
-            return json.loads(line)
+            return json.loads(line, parse_constant=_missing)
         except (ValueError, RecursionError) as error:
             what = (
                 f"{error.msg}, column {error.colno}"
@@ -161,7 +161,7 @@ def _is_array(path: Path) -> bool:
 
 def _read_array(path: Path) -> list[Any]:
     try:
-        rows = json.loads(path.read_bytes().removeprefix(BOM_UTF8))
+        rows = json.loads(path.read_bytes().removeprefix(BOM_UTF8), parse_constant=_missing)
     except (ValueError, RecursionError) as error:
         raise DataError(
             f"{path} is not JSON ({error}); expected an array of objects, or one object per line",
@@ -172,6 +172,11 @@ def _read_array(path: Path) -> list[Any]:
             f"{path} holds {type(rows).__name__}; expected an array of objects", kind="text"
         )
     return rows
+
+
+def _missing(constant: str) -> None:
+    """`NaN`, which pandas writes where a table has no value, is no value here either."""
+    del constant
 
 
 def _line_offsets(path: Path) -> tuple[array[int], array[int]]:
