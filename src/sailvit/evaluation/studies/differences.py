@@ -14,13 +14,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import stats
 
 from sailvit.core.errors import DataError
+from sailvit.core.seeding import numpy_generator
 from sailvit.core.study.folder import DONE
 from sailvit.core.study.units import Unit
-from sailvit.evaluation.comparison import compare_models
-from sailvit.evaluation.scoring.results import ScoredAnswer
+from sailvit.evaluation.comparison import paired_p_value
 
 Values = Mapping[str, Any]
 """A cell's file."""
@@ -187,16 +188,21 @@ def _question_p(one: Mapping[int, Values], other: Mapping[int, Values]) -> float
     """McNemar's exact test over the questions of all seeds; None where answers were not kept."""
     first, second = _answers(one), _answers(other)
     # Seeds drawn with other sizes hold other questions, which are no pairs.
-    if not first or len(first) != len(second):
+    if not first or {k: len(v) for k, v in first.items()} != {k: len(v) for k, v in second.items()}:
         return None
-    (found,) = compare_models({"than": {"all": first}, "better": {"all": second}})
-    return found.p_value
+    changes = [_credits(second[key]) - _credits(hits) for key, hits in first.items()]
+    # Credits are 0 or 1, so that nothing is drawn at random.
+    return paired_p_value(np.concatenate(changes), numpy_generator(0, "signs"))
 
 
-def _answers(seeds: Mapping[int, Values]) -> list[ScoredAnswer]:
-    return [
-        ScoredAnswer(f"{seed}/{task}/{number}", float(hit))
+def _answers(seeds: Mapping[int, Values]) -> dict[tuple[int, str], str]:
+    """Right and wrong answers as texts of 1 and 0, by seed and task."""
+    return {
+        (seed, task): hits
         for seed, values in seeds.items()
         for task, hits in values.get("answers", {}).items()
-        for number, hit in enumerate(hits)
-    ]
+    }
+
+
+def _credits(hits: str) -> NDArray[np.float64]:
+    return np.array([float(hit) for hit in hits])
